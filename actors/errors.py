@@ -1,0 +1,156 @@
+"""Every error that Orbweaver raises on purpose.
+
+What must always hold: an error says what the operator can do next, it carries the CNI error code that a
+container runtime should see (CNI spec 1.1.0, section "Error": 1-99 are reserved by the spec, 100 and above
+are the plugin's), and it says whether the same request may succeed if tried again. An exception that is not
+an `OrbweaverError` is a bug and stops the actor in which it happened.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+CNI_INCOMPATIBLE_VERSION = 1
+CNI_UNSUPPORTED_FIELD = 2
+CNI_UNKNOWN_CONTAINER = 3
+CNI_INVALID_ENVIRONMENT = 4
+CNI_IO_FAILURE = 5
+CNI_DECODE_FAILURE = 6
+CNI_INVALID_CONFIG = 7
+CNI_TRY_AGAIN_LATER = 11
+CNI_NOT_AVAILABLE = 50
+CNI_POD_REFUSED = 100
+CNI_NO_ADDRESS = 101
+CNI_ADDRESS_TAKEN = 102
+CNI_CHECK_FAILED = 103
+CNI_INTERNAL = 999
+
+
+class OrbweaverError(Exception):
+    """The root. `message` is one sentence or two; `details` are longer lines for the CNI `details` field."""
+
+    cni_code: int = CNI_INTERNAL
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, details: tuple[str, ...] = (), cni_code: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = tuple(details)
+        if cni_code is not None:
+            self.cni_code = cni_code
+
+    def __str__(self) -> str:
+        return "; ".join((self.message, *self.details))
+
+    def to_wire(self) -> dict[str, Any]:
+        """The form in which an error crosses a process boundary; `from_wire` is its inverse."""
+        return {"type": type(self).__name__, "message": self.message, "details": list(self.details), "code": self.cni_code}
+
+
+class InvalidRequest(OrbweaverError):
+    """A CNI request that cannot be understood: environment, JSON, version or network configuration."""
+
+    cni_code = CNI_INVALID_CONFIG
+
+
+class InvalidObject(OrbweaverError):
+    """An object that the API refuses: names the field, the rule and the value."""
+
+    cni_code = CNI_INVALID_CONFIG
+
+
+class PodRefused(OrbweaverError):
+    """The pod itself is the reason: it does not exist, has ended, or its annotations are broken."""
+
+    cni_code = CNI_POD_REFUSED
+
+
+class NoAddress(OrbweaverError):
+    """No pool can give this pod an address; `details` has one line for each pool considered."""
+
+    cni_code = CNI_NO_ADDRESS
+
+
+class AddressTaken(OrbweaverError):
+    """The address asked for is recorded for somebody else, or is not one that the pool may give."""
+
+    cni_code = CNI_ADDRESS_TAKEN
+
+
+class CheckFailed(OrbweaverError):
+    """CNI CHECK found that what was recorded and what is asked for differ."""
+
+    cni_code = CNI_CHECK_FAILED
+
+
+class Overloaded(OrbweaverError):
+    """A mailbox or a queue is full; nothing was done."""
+
+    cni_code = CNI_TRY_AGAIN_LATER
+    retryable = True
+
+
+class DeadlineExceeded(OrbweaverError):
+    """The request's time is over. What was already under way is finished or undone behind it."""
+
+    cni_code = CNI_TRY_AGAIN_LATER
+    retryable = True
+
+
+class PeerLost(OrbweaverError):
+    """The actor crashed or the connection to its process broke; whether the call took effect is unknown."""
+
+    cni_code = CNI_TRY_AGAIN_LATER
+    retryable = True
+
+
+class ProtocolError(OrbweaverError):
+    """A peer sent what is not a message of ours; the connection is closed."""
+
+
+class StoreUnavailable(OrbweaverError):
+    """The store did not answer or could not write. `maybe_written`: the write may have taken place."""
+
+    cni_code = CNI_TRY_AGAIN_LATER
+    retryable = True
+
+    def __init__(
+        self, message: str, *, details: tuple[str, ...] = (), cni_code: int | None = None, maybe_written: bool = True
+    ) -> None:
+        super().__init__(message, details=details, cni_code=cni_code)
+        self.maybe_written = maybe_written
+
+
+class NotFound(OrbweaverError):
+    """The store has no such object."""
+
+
+class Conflict(OrbweaverError):
+    """A compare-and-swap lost: the object changed, exists already, or is not the one that was meant."""
+
+    retryable = True
+
+
+class WatchExpired(OrbweaverError):
+    """The store no longer has the events since that version: list again (HTTP 410 in Kubernetes)."""
+
+    retryable = True
+
+
+def _every(root: type[OrbweaverError]) -> dict[str, type[OrbweaverError]]:
+    found = {root.__name__: root}
+    for child in root.__subclasses__():
+        found.update(_every(child))
+    return found
+
+
+def from_wire(data: dict[str, Any]) -> OrbweaverError:
+    """Rebuild an error from another process; an unknown type becomes the root class and keeps its code."""
+    cls = _every(OrbweaverError).get(str(data.get("type")), OrbweaverError)
+    code = data.get("code")
+    details = data.get("details") or ()
+    return cls(
+        str(data.get("message", "")),
+        details=tuple(str(line) for line in details),
+        cni_code=code if isinstance(code, int) else None,
+    )

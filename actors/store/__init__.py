@@ -1,0 +1,1 @@
+"""Durable objects: one contract, its implementations, and the informers that stand on it."""

@@ -1,0 +1,80 @@
+"""What a store must do; the SQLite file and the Kubernetes API server both keep this contract.
+
+What must always hold:
+
+* An object is a plain mapping in Kubernetes' JSON form (`apiVersion`, `kind`, `metadata`, …). What a store
+  returns may be shared with others: copy before you change it.
+* Every write is a compare-and-swap. `update` and `update_status` need `metadata.resourceVersion` and raise
+  `Conflict` when it is not the newest; `create` raises `Conflict` when the name is taken; `delete` checks the
+  preconditions it is given. A version is an opaque string, compared for equality only.
+* A write that returned is durable: it survives kill -9 of every process and a loss of power.
+* A write that raised `StoreUnavailable` with `maybe_written` may or may not have taken place; the caller finds
+  out by reading. Without it nothing was written.
+* An object with finalizers is not removed by `delete`: it gets a `deletionTimestamp`, and goes with the update
+  that takes the last finalizer away. `metadata.generation` grows when anything but metadata and status changes.
+* A watch delivers every change after `since` in order, each at least once, or raises `WatchExpired`.
+* Every call returns or raises within `timeout` seconds.
+
+Errors: `NotFound`, `Conflict`, `WatchExpired`, `StoreUnavailable`, `InvalidObject`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+Object: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All objects of a kind at one moment; `version` is where a watch goes on from."""
+
+    items: tuple[Object, ...]
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change. A deleted object comes as it was last. A bookmark has only kind and resourceVersion."""
+
+    type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
+    object: Object
+
+
+class Watch(Protocol):
+    """A running watch: iterate for events; `close` from any thread ends the iteration."""
+
+    def __iter__(self) -> Iterator[Event]: ...
+
+    def close(self) -> None: ...
+
+
+class Store(Protocol):
+    """See the module's text for what every implementation promises. Safe to call from any thread."""
+
+    def get(self, kind: str, name: str, namespace: str = "", *, timeout: float = 10.0) -> Object: ...
+
+    def list(self, kind: str, namespace: str | None = None, *, timeout: float = 30.0) -> Listing: ...
+
+    def watch(self, kind: str, since: str) -> Watch: ...
+
+    def create(self, obj: Object, *, timeout: float = 10.0) -> Object: ...
+
+    def update(self, obj: Object, *, timeout: float = 10.0) -> Object: ...
+
+    def update_status(self, obj: Object, *, timeout: float = 10.0) -> Object: ...
+
+    def delete(
+        self,
+        kind: str,
+        name: str,
+        namespace: str = "",
+        *,
+        uid: str | None = None,
+        version: str | None = None,
+        timeout: float = 10.0,
+    ) -> None: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,46 @@
+"""The kinds of object that a store holds, as Kubernetes names them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from actors.errors import InvalidObject
+
+SPIDERPOOL = "spiderpool.spidernet.io/v2beta1"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind. `status`: it has a status subresource, so `update` leaves the status alone."""
+
+    name: str
+    api_version: str
+    plural: str
+    short: str
+    namespaced: bool
+    status: bool
+
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("SpiderIPPool", SPIDERPOOL, "spiderippools", "sp", namespaced=False, status=True),
+        Kind("SpiderIPBlock", SPIDERPOOL, "spideripblocks", "sb", namespaced=False, status=False),
+        Kind("SpiderEndpoint", SPIDERPOOL, "spiderendpoints", "se", namespaced=True, status=False),
+        Kind("SpiderReservedIP", SPIDERPOOL, "spiderreservedips", "sr", namespaced=False, status=False),
+        Kind("Pod", "v1", "pods", "po", namespaced=True, status=True),
+        Kind("Namespace", "v1", "namespaces", "ns", namespaced=False, status=True),
+        Kind("Node", "v1", "nodes", "no", namespaced=False, status=True),
+        Kind("StatefulSet", "apps/v1", "statefulsets", "sts", namespaced=True, status=True),
+    )
+}
+
+
+def find_kind(word: str) -> Kind:
+    """The kind meant by a name, plural, singular or short name, in any case. Raises `InvalidObject`."""
+    wanted = word.lower()
+    for kind in KINDS.values():
+        if wanted in (kind.name.lower(), kind.plural, kind.short):
+            return kind
+    known = ", ".join(f"{kind.plural} ({kind.short})" for kind in KINDS.values())
+    raise InvalidObject(f"there is no kind {word!r} here; known are {known}")
