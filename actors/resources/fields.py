@@ -1,0 +1,142 @@
+"""Typed reading of Kubernetes-style mappings: every wrong type is refused by name of object, field and rule.
+
+What must always hold: nothing that came from outside is used before its type was checked here; `null` counts as
+absent, as the API server counts it; a refusal says which object, which field, what was found and what is right.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+from actors.errors import InvalidObject, OrbweaverError
+
+T = TypeVar("T")
+
+
+def shown(value: object) -> str:
+    """A value as an error message shows it: JSON where it has one, cut at 120 characters."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        text = repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """ "; did you mean X?", or what is known."""
+    lowered = {name.lower(): name for name in known}
+    close = get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {lowered[close[0]]}?"
+    return f"known are {', '.join(known)}" if known else "there are none"
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """One mapping inside an object. `subject` names the object, `path` the place inside it ("" at the top)."""
+
+    subject: str
+    path: str
+    data: Mapping[str, Any]
+    error: type[OrbweaverError] = InvalidObject
+
+    @classmethod
+    def of(
+        cls, subject: str, path: str, value: object, error: type[OrbweaverError] = InvalidObject
+    ) -> Fields:
+        """The mapping at `path`; refuses anything that is not a mapping with text keys."""
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise error(f"{subject}: {path or 'it'} is {shown(value)}, but must be a mapping of named fields")
+        return cls(subject, path, value, error)
+
+    def at(self, key: str) -> str:
+        return f"{self.path}.{key}" if self.path else key
+
+    def refuse(self, key: str, rule: str, remedy: str = "") -> OrbweaverError:
+        """The error for the value of `key`; raise it."""
+        text = f"{self.subject}: {self.at(key)} is {shown(self.data.get(key))}, {rule}"
+        return self.error(f"{text}; {remedy}" if remedy else text)
+
+    def only(self, *known: str) -> None:
+        """Refuse fields that are not known."""
+        for key in self.data:
+            if key not in known:
+                raise self.error(
+                    f"{self.subject}: {self.at(key)} is not a known field; {nearest(key, known)}"
+                )
+
+    def has(self, key: str) -> bool:
+        return self.data.get(key) is not None
+
+    def text(self, key: str, default: str = "") -> str:
+        return self._typed(key, str, "but must be a text", default)
+
+    def flag(self, key: str, default: bool = False) -> bool:
+        return self._typed(key, bool, "but must be true or false, without quotes", default)
+
+    def number(self, key: str, default: int) -> int:
+        value = self.data.get(key)
+        if isinstance(value, bool):
+            raise self.refuse(key, "but must be a whole number, without quotes")
+        return self._typed(key, int, "but must be a whole number, without quotes", default)
+
+    def number_or_none(self, key: str) -> int | None:
+        return self.number(key, 0) if self.has(key) else None
+
+    def inner(self, key: str) -> Fields:
+        """The mapping under `key`, empty when absent."""
+        value = self.data.get(key)
+        return Fields.of(self.subject, self.at(key), {} if value is None else value, self.error)
+
+    def items(self, key: str) -> tuple[Fields, ...]:
+        """The mappings in the list under `key`."""
+        return tuple(
+            Fields.of(self.subject, f"{self.at(key)}[{index}]", item, self.error)
+            for index, item in enumerate(self._list(key))
+        )
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """The texts in the list under `key`, empty when absent."""
+        found = self._list(key)
+        for index, item in enumerate(found):
+            if not isinstance(item, str):
+                raise self.error(
+                    f"{self.subject}: {self.at(key)}[{index}] is {shown(item)}, but must be a text"
+                )
+        return tuple(found)
+
+    def labels(self, key: str) -> dict[str, str]:
+        """A mapping of text to text."""
+        inner = self.inner(key)
+        return {name: inner.text(name) for name in inner.data}
+
+    def read(
+        self, key: str, read: Callable[[str], T], text: str | None = None, *, index: int | None = None
+    ) -> T:
+        """What `read` makes of the text under `key`; its refusal gets the object's and the field's name."""
+        value = self.text(key) if text is None else text
+        try:
+            return read(value)
+        except InvalidObject as cause:
+            place = self.at(key) if index is None else f"{self.at(key)}[{index}]"
+            raise self.error(f"{self.subject}: {place}: {cause.message}") from cause
+
+    def _list(self, key: str) -> list[Any]:
+        value = self.data.get(key)
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            raise self.refuse(key, "but must be a list")
+        return value
+
+    def _typed(self, key: str, wanted: type[T], rule: str, default: T) -> T:
+        value = self.data.get(key)
+        if value is None:
+            return default
+        if not isinstance(value, wanted):
+            raise self.refuse(key, rule)
+        return value

@@ -1,0 +1,194 @@
+"""SpiderIPPool: a set of addresses of one family in one subnet, and which pods may have them.
+
+What must always hold: an `IPPool` is consistent, whoever wrote the object. Its addresses are of its family and
+inside its subnet, so nothing after parsing checks that again. `available` is `ips` minus `excludeIPs` as
+intervals; reserved addresses (SpiderReservedIP) and used ones are not known here. A pool without `ips` has no
+address: the subnet alone gives none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from actors.resources.addresses import Subnet, format_range, parse_address_of, parse_cidr, parse_range
+from actors.resources.fields import Fields
+from actors.resources.intervals import IntervalSet
+from actors.resources.metadata import open_object
+from actors.resources.selectors import LabelSelector
+
+KIND = "SpiderIPPool"
+SPEC_FIELDS = (
+    "ipVersion",
+    "subnet",
+    "ips",
+    "excludeIPs",
+    "gateway",
+    "routes",
+    "vlan",
+    "podAffinity",
+    "namespaceAffinity",
+    "namespaceName",
+    "nodeAffinity",
+    "nodeName",
+    "multusName",
+    "default",
+    "disable",
+)
+OWNER_APPLICATION = "ipam.spidernet.io/owner-application-name"
+"""The label that marks a pool created for one application from a SpiderSubnet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route through a gateway; both of one family."""
+
+    destination: Subnet
+    gateway: int
+
+    @property
+    def family(self) -> int:
+        return self.destination.family
+
+
+@dataclass(frozen=True, slots=True)
+class IPPool:
+    """One pool. `vlan` 0 means none; None for an affinity means that it does not matter."""
+
+    name: str
+    subnet: Subnet
+    ips: IntervalSet = field(default_factory=IntervalSet)
+    exclude_ips: IntervalSet = field(default_factory=IntervalSet)
+    available: IntervalSet = field(default_factory=IntervalSet)
+    gateway: int | None = None
+    routes: tuple[Route, ...] = ()
+    vlan: int = 0
+    pod_affinity: LabelSelector | None = None
+    namespace_affinity: LabelSelector | None = None
+    namespace_names: tuple[str, ...] = ()
+    node_affinity: LabelSelector | None = None
+    node_names: tuple[str, ...] = ()
+    multus_names: tuple[str, ...] = ()
+    default: bool = False
+    disabled: bool = False
+    terminating: bool = False
+    uid: str = ""
+    version: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def family(self) -> int:
+        return self.subnet.family
+
+    @property
+    def auto_created(self) -> bool:
+        """Made for one application from a SpiderSubnet."""
+        return OWNER_APPLICATION in self.labels
+
+    @classmethod
+    def from_object(cls, obj: Mapping[str, Any]) -> IPPool:
+        """Parse the API object. Raises `InvalidObject` that names pool, field, value and rule."""
+        meta, top = open_object(obj, KIND)
+        spec = top.inner("spec")
+        subnet = parse_subnet(spec)
+        ips = parse_ranges(spec, "ips", subnet)
+        exclude_ips = parse_ranges(spec, "excludeIPs", subnet)
+        return cls(
+            name=meta.name,
+            subnet=subnet,
+            ips=ips,
+            exclude_ips=exclude_ips,
+            available=ips.minus(exclude_ips),
+            gateway=parse_gateway(spec, subnet),
+            routes=parse_routes(spec, subnet.family),
+            vlan=parse_vlan(spec),
+            pod_affinity=_affinity(spec, "podAffinity"),
+            namespace_affinity=_affinity(spec, "namespaceAffinity"),
+            namespace_names=spec.texts("namespaceName"),
+            node_affinity=_affinity(spec, "nodeAffinity"),
+            node_names=spec.texts("nodeName"),
+            multus_names=spec.texts("multusName"),
+            default=spec.flag("default"),
+            disabled=spec.flag("disable"),
+            terminating=meta.deleted_at is not None,
+            uid=meta.uid,
+            version=meta.version,
+            labels=meta.labels,
+        )
+
+
+def parse_subnet(spec: Fields) -> Subnet:
+    """`spec.subnet`, which `spec.ipVersion` must agree with where it is given."""
+    if not spec.has("subnet"):
+        raise spec.refuse("subnet", "but every pool needs one", "add it in CIDR form, such as 10.6.0.0/16")
+    subnet = spec.read("subnet", parse_cidr)
+    family = spec.number("ipVersion", subnet.family)
+    if family not in (4, 6):
+        raise spec.refuse("ipVersion", "but must be 4 or 6", "remove it to take the subnet's")
+    if family != subnet.family:
+        raise spec.refuse(
+            "ipVersion",
+            f"but {spec.at('subnet')} {subnet} is IPv{subnet.family}",
+            "remove it to take the subnet's",
+        )
+    return subnet
+
+
+def parse_ranges(spec: Fields, key: str, subnet: Subnet) -> IntervalSet:
+    """The addresses and ranges in the list under `key`, each inside the subnet."""
+    found = []
+    for index, text in enumerate(spec.texts(key)):
+        low, high = spec.read(key, lambda text: parse_range(text, subnet.family), text, index=index)
+        if low < subnet.first or high > subnet.last:
+            raise spec.error(
+                f"{spec.subject}: {spec.at(key)}[{index}] is {text!r}, which is not inside {spec.at('subnet')} {subnet}; "
+                f"write addresses of {format_range(subnet.family, subnet.first, subnet.last)}"
+            )
+        found.append((low, high))
+    return IntervalSet(found)
+
+
+def parse_gateway(spec: Fields, subnet: Subnet) -> int | None:
+    """`spec.gateway`, inside the subnet; None when absent."""
+    if not spec.text("gateway"):
+        return None
+    gateway = spec.read("gateway", lambda text: parse_address_of(text, subnet.family))
+    if not subnet.contains(gateway):
+        raise spec.refuse(
+            "gateway",
+            f"which is not inside {spec.at('subnet')} {subnet}",
+            "write the router's address in that subnet, or remove it for pods without a default route",
+        )
+    return gateway
+
+
+def parse_routes(spec: Fields, family: int) -> tuple[Route, ...]:
+    """`spec.routes`, all of this family."""
+    found = []
+    for item in spec.items("routes"):
+        item.only("dst", "gw")
+        for key in ("dst", "gw"):
+            if not item.text(key):
+                raise item.refuse(key, "but every route needs dst and gw")
+        destination = item.read("dst", parse_cidr)
+        if destination.family != family:
+            raise item.refuse(
+                "dst",
+                f"which is IPv{destination.family} in an IPv{family} pool",
+                "move it to a pool of its family",
+            )
+        found.append(Route(destination, item.read("gw", lambda text: parse_address_of(text, family))))
+    return tuple(found)
+
+
+def parse_vlan(spec: Fields) -> int:
+    """`spec.vlan`, an IEEE 802.1Q VLAN id; 0 for none. Spiderpool had the field up to its version 0.9."""
+    vlan = spec.number("vlan", 0)
+    if not 0 <= vlan <= 4094:
+        raise spec.refuse("vlan", "but a VLAN id is 1 to 4094, and 0 means none")
+    return vlan
+
+
+def _affinity(spec: Fields, key: str) -> LabelSelector | None:
+    return LabelSelector.from_fields(spec.inner(key)) if spec.has(key) else None

@@ -1,0 +1,92 @@
+"""The `metadata` that every Kubernetes object carries, as a value.
+
+What must always hold: `deleted_at` is seconds since the epoch and is Kubernetes' `deletionTimestamp`, which
+already includes the grace period: it is the time by which the object should be gone, not when it was deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from actors.resources.fields import Fields
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The controller of an object, from `metadata.ownerReferences`."""
+
+    api_version: str
+    kind: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """`version` is the opaque resourceVersion, "" for an object that was not stored yet."""
+
+    namespace: str
+    name: str
+    uid: str
+    version: str
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    deleted_at: float | None
+    grace_seconds: int | None
+    owner: Owner | None
+
+
+def open_object(obj: object, kind: str) -> tuple[Metadata, Fields]:
+    """The metadata of an object and its top-level fields. Raises `InvalidObject` if it is not of that kind."""
+    top = Fields.of(kind, "", obj)
+    if top.text("kind", kind) != kind:
+        raise top.refuse("kind", f"but must be {kind}")
+    meta = top.inner("metadata")
+    namespace, name = meta.text("namespace"), meta.text("name")
+    if not name:
+        raise meta.refuse("name", "but every object needs a name")
+    subject = f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
+    top = Fields.of(subject, "", top.data)
+    meta = top.inner("metadata")
+    return (
+        Metadata(
+            namespace=namespace,
+            name=name,
+            uid=meta.text("uid"),
+            version=meta.text("resourceVersion"),
+            labels=meta.labels("labels"),
+            annotations=meta.labels("annotations"),
+            deleted_at=_moment(meta, "deletionTimestamp"),
+            grace_seconds=meta.number_or_none("deletionGracePeriodSeconds"),
+            owner=_controller(meta),
+        ),
+        top,
+    )
+
+
+def _moment(meta: Fields, key: str) -> float | None:
+    value: Any = meta.data.get(key)
+    if value is None:
+        return None
+    if isinstance(value, datetime):  # a YAML reader makes these of unquoted timestamps
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+    try:
+        moment = datetime.fromisoformat(meta.text(key))
+    except ValueError as cause:
+        raise meta.refuse(key, "but must be a time of RFC 3339, such as 2025-01-31T12:00:00Z") from cause
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _controller(meta: Fields) -> Owner | None:
+    for reference in meta.items("ownerReferences"):
+        if reference.flag("controller"):
+            return Owner(
+                reference.text("apiVersion"),
+                reference.text("kind"),
+                reference.text("name"),
+                reference.text("uid"),
+            )
+    return None

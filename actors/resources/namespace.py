@@ -1,0 +1,24 @@
+"""Namespace: its labels (affinity) and its annotations (default pools)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from actors.resources.metadata import open_object
+
+KIND = "Namespace"
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_object(cls, obj: Mapping[str, Any]) -> Namespace:
+        """Parse the API object. Raises `InvalidObject`."""
+        meta, _ = open_object(obj, KIND)
+        return cls(meta.name, meta.labels, meta.annotations)

@@ -1,0 +1,24 @@
+"""Node: its labels (affinity) and annotations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from actors.resources.metadata import open_object
+
+KIND = "Node"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_object(cls, obj: Mapping[str, Any]) -> Node:
+        """Parse the API object. Raises `InvalidObject`."""
+        meta, _ = open_object(obj, KIND)
+        return cls(meta.name, meta.labels, meta.annotations)

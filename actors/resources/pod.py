@@ -1,0 +1,91 @@
+"""Pod: what allocation and reclaim need to know of one.
+
+What must always hold: `alive` is false as soon as nothing will run in the pod again, so that it gets no address
+and its address may be taken back. On a host without Kubernetes there is no such object: `Pod.bare` stands for
+what CNI_ARGS told, and it is alive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from actors.resources.metadata import Owner, open_object
+
+KIND = "Pod"
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """`deleted_at`: when it should be gone (seconds since the epoch, grace included); None if not being deleted."""
+
+    namespace: str
+    name: str
+    uid: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    node: str = ""
+    phase: str = ""
+    reason: str = ""
+    restart_policy: str = "Always"
+    deleted_at: float | None = None
+    grace_seconds: int | None = None
+    owner: Owner | None = None
+    version: str = ""
+
+    @classmethod
+    def from_object(cls, obj: Mapping[str, Any]) -> Pod:
+        """Parse the API object. Raises `InvalidObject`."""
+        meta, top = open_object(obj, KIND)
+        spec, status = top.inner("spec"), top.inner("status")
+        return cls(
+            namespace=meta.namespace or "default",
+            name=meta.name,
+            uid=meta.uid,
+            labels=meta.labels,
+            annotations=meta.annotations,
+            node=spec.text("nodeName"),
+            phase=status.text("phase"),
+            reason=status.text("reason"),
+            restart_policy=spec.text("restartPolicy", "Always"),
+            deleted_at=meta.deleted_at,
+            grace_seconds=meta.grace_seconds,
+            owner=meta.owner,
+            version=meta.version,
+        )
+
+    @classmethod
+    def bare(cls, namespace: str, name: str, uid: str = "") -> Pod:
+        """A pod known by name only."""
+        return cls(namespace=namespace, name=name, uid=uid)
+
+    @property
+    def key(self) -> str:
+        """ "namespace/name", as messages and records write it."""
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def alive(self) -> bool:
+        return self.ended is None
+
+    @property
+    def ended(self) -> str | None:
+        """Why the pod is not alive, in words; None while it is. The cases are those that Spiderpool decides by."""
+        if self.deleted_at is not None:
+            return "it is being deleted"
+        if self.phase == "Succeeded" and self.restart_policy != "Always":
+            return f"it has succeeded and its restartPolicy is {self.restart_policy}"
+        if self.phase == "Failed" and self.reason == "Evicted":
+            return "it was evicted"
+        if self.phase == "Failed" and self.restart_policy == "Never":
+            return "it has failed and its restartPolicy is Never"
+        return None
+
+    @property
+    def statefulset(self) -> str | None:
+        """The name of the StatefulSet that owns the pod; None if none does."""
+        owner = self.owner
+        return (
+            owner.name if owner and owner.kind == "StatefulSet" and owner.api_version == "apps/v1" else None
+        )

@@ -1,0 +1,54 @@
+"""StatefulSet: which of its pods are still wanted, so which fixed addresses to keep.
+
+What must always hold: `keeps` speaks of ordinals only, in the range from `spec.ordinals.start` (KEP-3335) over
+`spec.replicas` pods. A pod that is away for a moment (restart, eviction, move) is still kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from actors.resources.metadata import open_object
+
+KIND = "StatefulSet"
+_ORDINAL = re.compile(r"(?P<name>.+)-(?P<ordinal>0|[1-9][0-9]*)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class StatefulSet:
+    namespace: str
+    name: str
+    uid: str = ""
+    replicas: int = 1
+    start: int = 0
+    terminating: bool = False
+
+    @classmethod
+    def from_object(cls, obj: Mapping[str, Any]) -> StatefulSet:
+        """Parse the API object. Raises `InvalidObject`."""
+        meta, top = open_object(obj, KIND)
+        spec = top.inner("spec")
+        replicas = spec.number("replicas", 1)
+        if replicas < 0:
+            raise spec.refuse("replicas", "but must be 0 or more")
+        start = spec.inner("ordinals").number("start", 0)
+        if start < 0:
+            raise spec.inner("ordinals").refuse("start", "but must be 0 or more")
+        return cls(
+            namespace=meta.namespace or "default",
+            name=meta.name,
+            uid=meta.uid,
+            replicas=replicas,
+            start=start,
+            terminating=meta.deleted_at is not None,
+        )
+
+    def keeps(self, pod_name: str) -> bool:
+        """Whether the pod of that name has one of the ordinals that the set wants."""
+        match = _ORDINAL.fullmatch(pod_name)
+        if match is None or match["name"] != self.name:
+            return False
+        return self.start <= int(match["ordinal"]) < self.start + self.replicas

@@ -1,0 +1,217 @@
+"""Pod, Namespace, Node, StatefulSet and label selectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from actors.errors import InvalidObject
+from actors.resources.fields import Fields
+from actors.resources.metadata import Owner
+from actors.resources.namespace import Namespace
+from actors.resources.node import Node
+from actors.resources.pod import Pod
+from actors.resources.selectors import LabelSelector
+from actors.resources.statefulset import StatefulSet
+
+
+def pod(spec: dict[str, Any] | None = None, status: dict[str, Any] | None = None, **meta: Any) -> Pod:
+    return Pod.from_object(
+        {
+            "kind": "Pod",
+            "metadata": {"namespace": "shop", "name": "web-0", **meta},
+            "spec": spec or {},
+            "status": status or {},
+        }
+    )
+
+
+def test_a_pod_with_its_controller() -> None:
+    owners = [
+        {"apiVersion": "v1", "kind": "Thing", "name": "other", "uid": "1"},
+        {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": "2", "controller": True},
+    ]
+    found = pod({"nodeName": "n1"}, {"phase": "Running"}, uid="u", labels={"a": "b"}, ownerReferences=owners)
+
+    assert (found.key, found.uid, found.node, found.phase, found.labels) == (
+        "shop/web-0",
+        "u",
+        "n1",
+        "Running",
+        {"a": "b"},
+    )
+    assert found.owner == Owner("apps/v1", "StatefulSet", "web", "2")
+    assert found.statefulset == "web"
+    assert found.alive
+
+
+def test_a_bare_pod_is_alive_and_has_nothing() -> None:
+    found = Pod.bare("default", "c1")
+
+    assert (found.key, found.uid, found.alive, dict(found.annotations), found.owner) == (
+        "default/c1",
+        "",
+        True,
+        {},
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("phase", "reason", "policy", "alive"),
+    [
+        ("Running", "", "Never", True),
+        ("Pending", "", "Always", True),
+        ("Succeeded", "", "Always", True),
+        ("Succeeded", "", "OnFailure", False),
+        ("Succeeded", "", "Never", False),
+        ("Failed", "", "Always", True),
+        ("Failed", "", "OnFailure", True),
+        ("Failed", "", "Never", False),
+        ("Failed", "Evicted", "Always", False),
+    ],
+)
+def test_alive_as_spiderpool_decides_it(phase: str, reason: str, policy: str, alive: bool) -> None:
+    found = pod({"restartPolicy": policy}, {"phase": phase, "reason": reason})
+
+    assert found.alive == alive
+    assert (found.ended is None) == alive
+
+
+@pytest.mark.parametrize("moment", ["2025-01-31T12:00:00Z", "2025-01-31T12:00:00+00:00"])
+def test_a_pod_being_deleted_is_not_alive(moment: str) -> None:
+    found = pod(deletionTimestamp=moment, deletionGracePeriodSeconds=30)
+
+    assert (found.alive, found.deleted_at, found.grace_seconds) == (False, 1738324800.0, 30)
+
+
+def test_a_broken_moment_is_refused() -> None:
+    with pytest.raises(InvalidObject, match=r"Pod shop/web-0: metadata\.deletionTimestamp .*RFC 3339"):
+        pod(deletionTimestamp="yesterday")
+
+
+def test_labels_must_be_texts() -> None:
+    with pytest.raises(InvalidObject, match=r"metadata\.labels\.a is 1, but must be a text"):
+        pod(labels={"a": 1})
+
+
+def test_namespace_and_node() -> None:
+    meta = {"metadata": {"name": "x", "labels": {"a": "b"}, "annotations": {"c": "d"}}}
+
+    assert Namespace.from_object(meta) == Namespace("x", {"a": "b"}, {"c": "d"})
+    assert Node.from_object(meta) == Node("x", {"a": "b"}, {"c": "d"})
+
+
+def statefulset(spec: dict[str, Any]) -> StatefulSet:
+    return StatefulSet.from_object({"metadata": {"namespace": "shop", "name": "web"}, "spec": spec})
+
+
+@pytest.mark.parametrize(
+    ("spec", "kept"),
+    [
+        ({}, ["web-0"]),
+        ({"replicas": 0}, []),
+        ({"replicas": 2}, ["web-0", "web-1"]),
+        ({"replicas": 2, "ordinals": {"start": 1}}, ["web-1", "web-2"]),
+    ],
+)
+def test_a_statefulset_keeps_its_ordinals(spec: dict[str, Any], kept: list[str]) -> None:
+    names = [
+        "web-0",
+        "web-1",
+        "web-2",
+        "web-00",
+        "web-01",
+        "web",
+        "web-",
+        "web-x",
+        "web-1-0",
+        "api-0",
+        "web--1",
+        "web-١",
+    ]
+
+    assert [name for name in names if statefulset(spec).keeps(name)] == kept
+
+
+def test_a_statefulset_with_impossible_numbers_is_refused() -> None:
+    with pytest.raises(InvalidObject, match=r"spec\.replicas is -1"):
+        statefulset({"replicas": -1})
+    with pytest.raises(InvalidObject, match=r"spec\.ordinals\.start is -1"):
+        statefulset({"ordinals": {"start": -1}})
+    with pytest.raises(InvalidObject, match=r"spec\.replicas is true"):
+        statefulset({"replicas": True})
+
+
+def selector(data: dict[str, Any]) -> LabelSelector:
+    return LabelSelector.from_fields(Fields.of("SpiderIPPool blue", "spec.podAffinity", data))
+
+
+def expression(operator: str, *values: str) -> LabelSelector:
+    return selector({"matchExpressions": [{"key": "env", "operator": operator, "values": list(values)}]})
+
+
+@pytest.mark.parametrize(
+    ("chosen", "prod", "test", "absent"),
+    [
+        (selector({}), True, True, True),
+        (selector({"matchLabels": {"env": "prod"}}), True, False, False),
+        (expression("In", "prod", "stage"), True, False, False),
+        (expression("NotIn", "prod"), False, True, True),
+        (expression("Exists"), True, True, False),
+        (expression("DoesNotExist"), False, False, True),
+        (
+            selector(
+                {
+                    "matchLabels": {"env": "prod"},
+                    "matchExpressions": [{"key": "env", "operator": "DoesNotExist"}],
+                }
+            ),
+        )
+        + (False,) * 3,
+    ],
+)
+def test_selectors_match_as_kubernetes_does(
+    chosen: LabelSelector, prod: bool, test: bool, absent: bool
+) -> None:
+    assert (chosen.matches({"env": "prod"}), chosen.matches({"env": "test"}), chosen.matches({})) == (
+        prod,
+        test,
+        absent,
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ({"matchLabel": {}}, "spec.podAffinity.matchLabel is not a known field; did you mean matchLabels?"),
+        ({"matchLabels": {"a": 1}}, "matchLabels.a is 1, but must be a text"),
+        ({"matchExpressions": [{"key": "", "operator": "Exists"}]}, "needs the name of a label"),
+        (
+            {"matchExpressions": [{"key": "a", "operator": "Is"}]},
+            'operator is "Is", which is not an operator',
+        ),
+        ({"matchExpressions": [{"key": "a", "operator": "In"}]}, "operator In needs at least one value"),
+        ({"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["x"]}]}, "takes no values"),
+    ],
+)
+def test_a_selector_that_cannot_be_evaluated_is_refused(data: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidObject) as refusal:
+        selector(data)
+
+    assert says in refusal.value.message
+
+
+def test_selectors_print_as_kubectl_takes_them() -> None:
+    chosen = selector(
+        {
+            "matchLabels": {"b": "2", "a": "1"},
+            "matchExpressions": [
+                {"key": "c", "operator": "NotIn", "values": ["x", "y"]},
+                {"key": "d", "operator": "DoesNotExist"},
+            ],
+        }
+    )
+
+    assert str(chosen) == "a=1, b=2, c not in (x, y), !d"
