@@ -1,0 +1,264 @@
+"""The Block actor: the only writer of one SpiderIPBlock in this process, with the group commit.
+
+What must always hold:
+
+* A claim or release is answered only after the write that carries it is durable.
+* Everything that arrives while one write is under way goes out together in the next one. There is no timer:
+  the first request posts a flush behind whatever waits in the mailbox at that moment.
+* Whether a write whose answer was lost took place is found out by reading before anything else is decided;
+  applying the same requests to what was read is then enough, because claims and releases are idempotent.
+* A claim that was answered with an error although it may have been written is released again, as soon as the
+  store answers, and until then the Ledger lists it, so that the DEL which follows finds it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from actors.errors import Conflict, DeadlineExceeded, NotFound, OrbweaverError, StoreUnavailable
+from actors.messages import Change
+from actors.observer import AllocationObserver
+from actors.resources.block import Block, Claim, Granted, Release, Released, Taken, parse_block_name
+from actors.resources.record import Fence
+from actors.runtime import Actor, ActorContext, ObjectRef, message
+from actors.store.contract import Store
+
+log = logging.getLogger("orbweaver.block")
+
+QUIET = 900.0
+"""Seconds for which an empty block stays because it remembers when its addresses were released."""
+
+STORE_TIMEOUT = 5.0
+_RETRY_FIRST, _RETRY_MOST = 0.02, 1.0
+_CONFLICTS = 50
+
+Operation = Claim | Release
+Outcome = Granted | Taken | Released
+
+
+@dataclass(slots=True)
+class Staged:
+    """One request that waits for the next write. `deadline` is monotonic; `reply` is None for our own undoing."""
+
+    operation: Operation
+    reply: ObjectRef[Outcome] | None
+    deadline: float | None
+    maybe_written: bool = False
+
+
+@dataclass(slots=True)
+class State:
+    """`stale`: what the store holds may differ from `block`, read it before the next write."""
+
+    block: Block
+    staged: list[Staged] = field(default_factory=list)
+    flush_posted: bool = False
+    stale: bool = True
+    backoff: float = _RETRY_FIRST
+
+
+class BlockActor(Actor):
+    """One per 64 addresses in use, named `block/<name of the block>`."""
+
+    def __init__(
+        self, context: ActorContext, *, store: Store, observer: AllocationObserver, clock: Callable[[], float] = time.time
+    ) -> None:
+        super().__init__(context)
+        family, base = parse_block_name(context.key)
+        self._state = State(Block(family, base))
+        self._store = store
+        self._observer = observer
+        self._clock = clock
+
+    def on_passivate(self) -> bool:
+        state = self._state
+        if state.staged:
+            return False
+        block = state.block
+        if not state.stale and block.version and not block.records and self._quiet(block):
+            try:
+                self._store.delete("SpiderIPBlock", block.name, version=block.version, timeout=STORE_TIMEOUT)
+            except (Conflict, NotFound):
+                log.debug("block changed while it was to be removed", extra={"block": block.name})
+            except StoreUnavailable as error:
+                log.warning("an empty block could not be removed", extra={"block": block.name, "error": str(error)})
+        return True
+
+    @message
+    def claim(self, claim: Claim) -> ObjectRef[Outcome]:
+        """Record an address. Completes with `Granted` or `Taken` once that is durable."""
+        return self._stage(claim)
+
+    @message
+    def release(self, release: Release) -> ObjectRef[Outcome]:
+        """Take a record away. Completes with `Released` once that is durable."""
+        return self._stage(release)
+
+    @message
+    def reread(self) -> None:
+        """Somebody else may have written this block: read it before the next decision."""
+        self._state.stale = True
+
+    def _stage(self, operation: Operation) -> ObjectRef[Outcome]:
+        reply: ObjectRef[Outcome] = ObjectRef()
+        self._state.staged.append(Staged(operation, reply, self.deadline))
+        self._post_flush()
+        return reply
+
+    def _post_flush(self) -> None:
+        if not self._state.flush_posted:
+            self._state.flush_posted = True
+            self.post(self._flush)
+
+    def _flush(self) -> None:
+        state = self._state
+        state.flush_posted = False
+        batch, state.staged = self._drop_expired(state.staged), []
+        if not batch:
+            return
+        try:
+            self._commit(batch)
+            state.backoff = _RETRY_FIRST
+        except StoreUnavailable as error:
+            state.stale = True
+            self._again_later(batch, error)
+        except OrbweaverError as error:
+            state.stale = True
+            for staged in batch:
+                self._fail(staged, error)
+
+    def _commit(self, batch: list[Staged]) -> None:
+        state = self._state
+        for _ in range(_CONFLICTS):
+            if state.stale:
+                self._read()
+            block = state.block.copy()
+            outcomes = [self._outcome(block, staged.operation) for staged in batch]
+            changes = _difference(state.block, block)
+            if not changes:
+                break
+            started = time.perf_counter()
+            try:
+                self._write(block, batch)
+            except (Conflict, NotFound):
+                state.stale = True
+                continue
+            except StoreUnavailable as error:
+                if error.maybe_written:
+                    _mark_doubtful(batch, state.block, block)
+                raise
+            self._observer.committed(len(batch), time.perf_counter() - started)
+            self._publish(changes)
+            state.block = block
+            break
+        else:
+            raise StoreUnavailable(
+                f"block {state.block.name} was changed by others {_CONFLICTS} times in a row, try again",
+                maybe_written=False,
+            )
+        for staged, outcome in zip(batch, outcomes, strict=True):
+            if staged.reply is not None:
+                staged.reply.complete(outcome)
+
+    def _outcome(self, block: Block, operation: Operation) -> Outcome:
+        return block.claim(operation) if isinstance(operation, Claim) else block.release(operation)
+
+    def _read(self) -> None:
+        state = self._state
+        name = state.block.name
+        try:
+            found = Block.from_object(self._store.get("SpiderIPBlock", name, timeout=STORE_TIMEOUT))
+        except NotFound:
+            found = Block(state.block.family, state.block.base)
+        self._publish(_difference(state.block, found))
+        state.block = found
+        state.stale = False
+
+    def _write(self, block: Block, batch: list[Staged]) -> None:
+        left = [staged.deadline - time.monotonic() for staged in batch if staged.deadline is not None]
+        timeout = min(STORE_TIMEOUT, max(left)) if len(left) == len(batch) else STORE_TIMEOUT
+        forget_before = self._clock() - QUIET
+        block.released = {value: at for value, at in block.released.items() if at > forget_before}
+        obj = block.to_object()
+        write = self._store.update if block.version else self._store.create
+        stored = write(obj, timeout=max(timeout, 0.05))
+        block.version = stored["metadata"]["resourceVersion"]
+        block.uid = stored["metadata"].get("uid", "")
+
+    def _publish(self, changes: tuple[Change, ...]) -> None:
+        if changes:
+            self.get_actor("ledger/local").recorded.remote(self._state.block.family, changes)
+
+    def _drop_expired(self, waiting: list[Staged]) -> list[Staged]:
+        now = time.monotonic()
+        kept: list[Staged] = []
+        undone: list[Staged] = []
+        for staged in waiting:
+            if staged.deadline is not None and staged.deadline <= now:
+                undone += self._fail(
+                    staged,
+                    DeadlineExceeded(
+                        f"block {self._state.block.name} was not written in time; the store is slow or away, try again"
+                    ),
+                )
+            else:
+                kept.append(staged)
+        return undone + kept
+
+    def _again_later(self, batch: list[Staged], error: StoreUnavailable) -> None:
+        """Keep what still has time, in order and ahead of newcomers; answer the rest."""
+        state = self._state
+        now = time.monotonic()
+        kept: list[Staged] = []
+        for staged in batch:
+            if staged.reply is not None and (staged.deadline is None or staged.deadline <= now + state.backoff):
+                kept += self._fail(staged, error)
+            else:
+                kept.append(staged)
+        state.staged = kept + state.staged
+        if state.staged:
+            log.warning(
+                "the store cannot be written, will try again",
+                extra={"block": state.block.name, "waiting": len(state.staged), "error": str(error)},
+            )
+            state.flush_posted = True
+            self.after(state.backoff, self._flush)
+            state.backoff = min(state.backoff * 2, _RETRY_MOST)
+
+    def _fail(self, staged: Staged, error: OrbweaverError) -> list[Staged]:
+        """Answer with an error; returns the undoing that a claim needs which may have been written after all."""
+        undoing: list[Staged] = []
+        operation = staged.operation
+        if staged.maybe_written and isinstance(operation, Claim):
+            family = self._state.block.family
+            self.get_actor("ledger/local").recorded.remote(family, (Change(operation.value, operation.record),))
+            fence = Fence.of(operation.record)
+            keep = operation.instead_of is not None  # it was kept for this pod before, and stays so
+            undoing = [Staged(Release(operation.value, fence, self._clock(), keep), None, None)]
+        if staged.reply is not None:
+            staged.reply.fail(error)
+        return undoing
+
+    def _quiet(self, block: Block) -> bool:
+        horizon = self._clock() - QUIET
+        return all(at <= horizon for at in block.released.values())
+
+
+def _mark_doubtful(batch: list[Staged], before: Block, after: Block) -> None:
+    """Mark the claims that the lost write carried; one that only repeated what stood there is not in doubt."""
+    for staged in batch:
+        operation = staged.operation
+        if isinstance(operation, Claim):
+            mine = after.records.get(operation.value) == operation.record
+            staged.maybe_written |= mine and before.records.get(operation.value) != operation.record
+
+
+def _difference(before: Block, after: Block) -> tuple[Change, ...]:
+    values = {value for value, record in before.records.items() if after.records.get(value) != record}
+    values |= {value for value, record in after.records.items() if before.records.get(value) != record}
+    values |= {value for value, at in after.released.items() if before.released.get(value) != at}
+    values |= {value for value in before.released if value not in after.released and value not in after.records}
+    return tuple(Change(value, after.records.get(value), after.released.get(value)) for value in sorted(values))

@@ -1,0 +1,164 @@
+"""The Ledger actor: what is recorded for each pod, container and range, as far as this process has read or written.
+
+It is an index of the blocks, never the truth: the blocks are. What must always hold: every address that this
+process recorded, or may have recorded, is found here before the writer's caller is answered; whoever acts on
+an entry goes to the Block, which judges. It calls nobody but the store, and that only to activate.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from actors.errors import InvalidObject
+from actors.messages import Change, Held, Occupancy
+from actors.resources.block import BLOCK_SIZE, Block, base_of
+from actors.resources.record import Record
+from actors.runtime import Actor, ActorContext, message
+from actors.store.contract import Store
+
+log = logging.getLogger("orbweaver.ledger")
+
+REMEMBERED = 8192
+"""How many changes are kept for pools that catch up; one that is further behind reads everything anew."""
+
+Place = tuple[int, int]
+
+
+@dataclass(slots=True)
+class State:
+    records: dict[Place, Record] = field(default_factory=dict)
+    released: dict[Place, float] = field(default_factory=dict)
+    blocks: dict[Place, set[int]] = field(default_factory=dict)
+    pods: dict[str, set[Place]] = field(default_factory=dict)
+    containers: dict[str, set[Place]] = field(default_factory=dict)
+    pools: dict[str, set[Place]] = field(default_factory=dict)
+    sequence: int = 0
+    recent: deque[tuple[int, int, Change]] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+
+
+class LedgerActor(Actor):
+    """One per process, named `ledger/local`."""
+
+    def __init__(self, context: ActorContext, *, store: Store) -> None:
+        super().__init__(context)
+        self._store = store
+        self._state = State()
+
+    def on_activate(self) -> None:
+        for obj in self._store.list("SpiderIPBlock").items:
+            try:
+                block = Block.from_object(obj)
+            except InvalidObject as error:
+                log.error("a damaged block is left out of the index; its addresses are not given out", exc_info=error)
+                continue
+            self._apply(block.family, (Change(value, record) for value, record in block.records.items()))
+            self._apply(block.family, (Change(value, None, at) for value, at in block.released.items()))
+
+    def on_passivate(self) -> bool:
+        return False
+
+    @message
+    def recorded(self, family: int, changes: tuple[Change, ...]) -> None:
+        """Take note of what a Block has written, or found written by somebody else."""
+        self._apply(family, changes)
+
+    @message
+    def of_pod(self, pod: str) -> tuple[Held, ...]:
+        """What is recorded for the pod `namespace/name`, whatever its incarnation."""
+        return self._held(self._state.pods.get(pod, ()))
+
+    @message
+    def of_container(self, container: str) -> tuple[Held, ...]:
+        """What is recorded for a container id."""
+        return self._held(self._state.containers.get(container, ()))
+
+    @message
+    def of_pool(self, pool: str) -> tuple[Held, ...]:
+        """What is recorded out of a pool."""
+        return self._held(self._state.pools.get(pool, ()))
+
+    @message
+    def counts(self) -> dict[str, int]:
+        """How many addresses are recorded out of each pool."""
+        return {pool: len(places) for pool, places in self._state.pools.items() if places}
+
+    @message
+    def everything(self) -> tuple[Held, ...]:
+        """All that is recorded."""
+        return self._held(self._state.records)
+
+    @message
+    def occupancy(self, family: int, ranges: tuple[tuple[int, int], ...], since: int) -> Occupancy:
+        """What changed in the ranges since `since` (a sequence number of an earlier answer; -1: tell everything)."""
+        state = self._state
+        recent = state.recent
+        oldest = recent[0][0] if recent else state.sequence + 1
+        if since >= oldest - 1:
+            found: dict[int, Change] = {}
+            for sequence, of_family, change in reversed(recent):
+                if sequence <= since:
+                    break
+                if of_family == family and change.value not in found and _within(change.value, ranges):
+                    found[change.value] = change
+            return Occupancy(state.sequence, False, tuple(reversed(found.values())))
+        return Occupancy(state.sequence, True, tuple(self._whole(family, ranges)))
+
+    def _whole(self, family: int, ranges: tuple[tuple[int, int], ...]) -> Iterable[Change]:
+        state = self._state
+        for low, high in ranges:
+            wanted = (high - low) // BLOCK_SIZE + 2
+            bases: Iterable[int]
+            if wanted <= len(state.blocks):
+                bases = range(base_of(low), high + 1, BLOCK_SIZE)
+            else:
+                bases = [base for of_family, base in state.blocks if of_family == family]
+            for base in bases:
+                for value in state.blocks.get((family, base), ()):
+                    if low <= value <= high:
+                        place = (family, value)
+                        yield Change(value, state.records.get(place), state.released.get(place))
+
+    def _held(self, places: Iterable[Place]) -> tuple[Held, ...]:
+        records = self._state.records
+        return tuple(Held(family, value, records[family, value]) for family, value in sorted(places))
+
+    def _apply(self, family: int, changes: Iterable[Change]) -> None:
+        state = self._state
+        for change in changes:
+            place = (family, change.value)
+            before = state.records.pop(place, None)
+            if before is not None:
+                _unlink(state.pods, before.pod, place)
+                _unlink(state.containers, before.container, place)
+                _unlink(state.pools, before.pool, place)
+            state.released.pop(place, None)
+            values = state.blocks.setdefault((family, base_of(change.value)), set())
+            if change.record is not None:
+                state.records[place] = change.record
+                state.pods.setdefault(change.record.pod, set()).add(place)
+                state.pools.setdefault(change.record.pool, set()).add(place)
+                if change.record.container:
+                    state.containers.setdefault(change.record.container, set()).add(place)
+                values.add(change.value)
+            elif change.released is not None:
+                state.released[place] = change.released
+                values.add(change.value)
+            else:
+                values.discard(change.value)
+            state.sequence += 1
+            state.recent.append((state.sequence, family, change))
+
+
+def _unlink(index: dict[str, set[Place]], key: str, place: Place) -> None:
+    places = index.get(key)
+    if places is not None:
+        places.discard(place)
+        if not places:
+            del index[key]
+
+
+def _within(value: int, ranges: tuple[tuple[int, int], ...]) -> bool:
+    return any(low <= value <= high for low, high in ranges)

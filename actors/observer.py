@@ -1,0 +1,75 @@
+"""What allocations report about themselves, without knowing who listens.
+
+What must always hold: an observer can never fail an allocation. The caller goes through `Guarded`, which
+switches an observer off when it raises, and says so once.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+log = logging.getLogger("orbweaver.observer")
+
+
+class AllocationObserver(Protocol):
+    """Durations are in seconds. `stage` is one of queued, decided, committed, total."""
+
+    def stage(self, operation: str, stage: str, seconds: float) -> None: ...
+
+    def finished(self, operation: str, result: str, reason: str) -> None: ...
+
+    def committed(self, batch: int, seconds: float) -> None: ...
+
+    def reclaimed(self, reason: str) -> None: ...
+
+
+class Silent:
+    """Observes nothing: the default."""
+
+    def stage(self, operation: str, stage: str, seconds: float) -> None:
+        return
+
+    def finished(self, operation: str, result: str, reason: str) -> None:
+        return
+
+    def committed(self, batch: int, seconds: float) -> None:
+        return
+
+    def reclaimed(self, reason: str) -> None:
+        return
+
+
+class Guarded:
+    """Passes everything on to `inner` until it raises; from then on to nobody."""
+
+    def __init__(self, inner: AllocationObserver) -> None:
+        self._inner: AllocationObserver = inner
+
+    def _off(self, error: Exception) -> None:
+        self._inner = Silent()
+        log.error("an observer raised and is switched off; its metrics stand still from now on", exc_info=error)
+
+    def stage(self, operation: str, stage: str, seconds: float) -> None:
+        try:
+            self._inner.stage(operation, stage, seconds)
+        except Exception as error:  # noqa: BLE001 - whatever it raises, allocation goes on
+            self._off(error)
+
+    def finished(self, operation: str, result: str, reason: str) -> None:
+        try:
+            self._inner.finished(operation, result, reason)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._off(error)
+
+    def committed(self, batch: int, seconds: float) -> None:
+        try:
+            self._inner.committed(batch, seconds)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._off(error)
+
+    def reclaimed(self, reason: str) -> None:
+        try:
+            self._inner.reclaimed(reason)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._off(error)

@@ -1,0 +1,280 @@
+"""The Pool actor: decides which address of one SpiderIPPool a request gets.
+
+What must always hold:
+
+* An address that is *pending* is offered to nobody else until its Block has answered.
+* What this actor believes to be free is only where it looks first; the Block judges. So a belief that is wrong
+  costs a retry and never hands out an address twice.
+* Nobody is refused while an address is free: before it refuses, it catches up with the Ledger and, where it may
+  have grown, with the pool's own object.
+* An address that was never released goes first, lowest first; then the one that was released longest ago.
+* It never waits for a Block: it decides, marks pending, sends, and takes the next message.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from actors.errors import AddressTaken, InvalidObject, NoAddress, NotFound, OrbweaverError
+from actors.messages import Allocate, Occupancy
+from actors.resources.addresses import format_address
+from actors.resources.block import BLOCK_SIZE, Claim, Granted, Taken, base_of, block_name
+from actors.resources.intervals import FreeSet, IntervalSet
+from actors.resources.ippool import IPPool
+from actors.runtime import Actor, ActorContext, ObjectRef, get, message
+
+log = logging.getLogger("orbweaver.pool")
+
+LEDGER_TIMEOUT = 10.0
+
+
+class PoolSource(Protocol):
+    """Where a Pool actor reads its own object and what is reserved."""
+
+    def pool(self, name: str) -> IPPool: ...
+
+    def fresh_pool(self, name: str) -> IPPool: ...
+
+    def reserved(self, family: int) -> IntervalSet: ...
+
+
+@dataclass(slots=True)
+class Job:
+    """One request on its way. `deadline` is monotonic seconds."""
+
+    request: Allocate
+    reply: ObjectRef[Granted]
+    deadline: float | None
+
+
+@dataclass(slots=True)
+class State:
+    """`free`: never seen in use. `cooling`: a heap of (released, address); an entry counts only while
+    `released_at` says the same. `pending`: with each address, when somebody else released it meanwhile, if the
+    Ledger said so. `sequence`: how far the Ledger's changes are known."""
+
+    pool: IPPool
+    reserved: IntervalSet
+    usable: IntervalSet
+    free: FreeSet
+    cooling: list[tuple[float, int]] = field(default_factory=list)
+    released_at: dict[int, float] = field(default_factory=dict)
+    pending: dict[int, float | None] = field(default_factory=dict)
+    sequence: int = -1
+    waiting: list[Job] = field(default_factory=list)
+    catching_up: bool = False
+
+
+class PoolActor(Actor):
+    """One per SpiderIPPool in use, named `pool/<name>`."""
+
+    _state: State
+
+    def __init__(self, context: ActorContext, *, source: PoolSource, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(context)
+        self._source = source
+        self._clock = clock
+
+    def on_activate(self) -> None:
+        self._adopt(self._source.pool(self.context.key))
+
+    def on_passivate(self) -> bool:
+        return not self._state.pending and not self._state.waiting
+
+    @message
+    def allocate(self, request: Allocate) -> ObjectRef[Granted]:
+        """Reserve one address. Completes with `Granted`, or fails with `NoAddress` when every address is in use and
+        with `AddressTaken` when the one that was asked for is."""
+        self._follow_edits()
+        job = Job(request, ObjectRef(), self.deadline)
+        if request.exact is not None:
+            self._claim_exact(job, request.exact)
+        else:
+            self._advance(job)
+        return job.reply
+
+    def _follow_edits(self) -> None:
+        """Take over an edit of the pool or of the reserved addresses, if the cache has one."""
+        state = self._state
+        try:
+            pool = self._source.pool(self.context.key)
+        except (NotFound, InvalidObject):
+            return  # it is being deleted or broken just now; the next decision for a pod leaves it out
+        reserved = self._source.reserved(pool.family)
+        if pool.available is not state.pool.available or reserved is not state.reserved:
+            if pool.available != state.pool.available or reserved != state.reserved:
+                self._adopt(pool)
+            else:
+                state.pool, state.reserved = pool, reserved
+
+    def _adopt(self, pool: IPPool) -> None:
+        """Start from the pool's object and all that the Ledger knows of its ranges."""
+        before = getattr(self, "_state", None)
+        reserved = self._source.reserved(pool.family)
+        usable = pool.available.minus(reserved)
+        state = State(pool, reserved, usable, FreeSet(usable))
+        if before is not None:
+            state.pending, state.waiting, state.catching_up = before.pending, before.waiting, before.catching_up
+            for value in state.pending:
+                state.free.discard(value)
+        self._state = state
+        ledger = self.get_actor("ledger/local").options(timeout=LEDGER_TIMEOUT)
+        self._learn(get(ledger.occupancy.remote(pool.family, tuple(usable), -1), timeout=LEDGER_TIMEOUT))
+
+    def _learn(self, occupancy: Occupancy) -> None:
+        state = self._state
+        for change in occupancy.changes:
+            value = change.value
+            if change.record is not None:
+                state.free.discard(value)
+                state.released_at.pop(value, None)
+            elif not state.usable.contains(value):
+                continue
+            elif value in state.pending:
+                state.pending[value] = change.released
+            elif change.released is not None:
+                self._cool(value, change.released)
+            elif value not in state.released_at:
+                state.free.add(value)
+        state.sequence = occupancy.sequence
+
+    def _cool(self, value: int, at: float) -> None:
+        state = self._state
+        state.free.discard(value)
+        if state.released_at.get(value) != at:
+            state.released_at[value] = at
+            heapq.heappush(state.cooling, (at, value))
+
+    def _choose(self) -> int | None:
+        state = self._state
+        value = state.free.take_lowest()
+        while value is None and state.cooling:
+            at, candidate = heapq.heappop(state.cooling)
+            if state.released_at.get(candidate) == at:
+                del state.released_at[candidate]
+                value = candidate
+        return value
+
+    def _advance(self, job: Job) -> None:
+        value = self._choose()
+        if value is None:
+            self._state.waiting.append(job)
+            self._catch_up()
+        else:
+            self._claim(job, value)
+
+    def _claim_exact(self, job: Job, value: int) -> None:
+        state = self._state
+        if not state.usable.contains(value):
+            rule = "reserved by a SpiderReservedIP" if state.reserved.contains(value) else "not one of its addresses"
+            self._refuse_exact(job, value, rule)
+        elif value in state.pending:
+            self._refuse_exact(job, value, "being given to another pod at this moment")
+        else:
+            state.free.discard(value)
+            state.released_at.pop(value, None)
+            self._claim(job, value)
+
+    def _refuse_exact(self, job: Job, value: int, rule: str) -> None:
+        text = format_address(self._state.pool.family, value)
+        job.reply.fail(
+            AddressTaken(
+                f"pool {self._state.pool.name} cannot give {text} to pod {job.request.record.pod}: it is {rule}; ask for "
+                f"another address, or see `orbweaver ip show {text}`"
+            )
+        )
+
+    def _claim(self, job: Job, value: int) -> None:
+        state = self._state
+        state.pending[value] = None
+        record = replace(job.request.record, pool=state.pool.name)
+        block = self.get_actor("block/" + block_name(state.pool.family, value))
+        if job.deadline is not None:
+            block = block.options(timeout=job.deadline - time.monotonic())
+        ref = block.claim.remote(Claim(value, record, job.request.instead_of))
+        self.then(ref, self._claimed, job, value)
+
+    def _claimed(self, ref: ObjectRef[Granted | Taken], job: Job, value: int) -> None:
+        state = self._state
+        released = state.pending.pop(value, None)
+        try:
+            outcome = get(ref)
+        except InvalidObject as error:
+            self._shun_block(value, error)
+            self._retry(job, value, str(error))
+        except OrbweaverError as error:
+            # Whether it was recorded is the Block's to find out: offering it again is safe, because the Block judges.
+            if state.usable.contains(value):
+                self._cool(value, self._clock())
+            job.reply.fail(error)
+        else:
+            if isinstance(outcome, Granted):
+                job.reply.complete(outcome)
+            else:
+                if released is not None:
+                    self._cool(value, released)
+                self._retry(job, value, f"recorded for pod {outcome.record.pod} out of pool {outcome.record.pool}")
+
+    def _retry(self, job: Job, value: int, rule: str) -> None:
+        if job.request.exact is not None:
+            self._refuse_exact(job, value, rule)
+        else:
+            self._advance(job)
+
+    def _shun_block(self, value: int, error: InvalidObject) -> None:
+        """Leave a damaged block's addresses alone until the pool is loaded anew."""
+        state = self._state
+        log.error("the addresses of a damaged block are left out", extra={"pool": state.pool.name, "error": str(error)})
+        base = base_of(value)
+        state.free.discard_range(base, base + BLOCK_SIZE - 1)
+        for other in range(base, base + BLOCK_SIZE):
+            state.released_at.pop(other, None)
+
+    def _catch_up(self) -> None:
+        state = self._state
+        if not state.catching_up and state.waiting:
+            # Who comes later waits for the next answer: this one may not hold a release that they have seen.
+            asked, state.waiting = state.waiting, []
+            state.catching_up = True
+            ledger = self.get_actor("ledger/local").options(timeout=LEDGER_TIMEOUT)
+            ref = ledger.occupancy.remote(state.pool.family, tuple(state.usable), state.sequence)
+            self.then(ref, self._caught_up, asked)
+
+    def _caught_up(self, ref: ObjectRef[Occupancy], asked: list[Job]) -> None:
+        self._state.catching_up = False
+        try:
+            self._learn(get(ref))
+            if self._nothing_left():
+                fresh = self._source.fresh_pool(self.context.key)
+                if fresh.available != self._state.pool.available:
+                    self._adopt(fresh)
+        except OrbweaverError as error:
+            for job in asked:
+                job.reply.fail(error)
+            self._catch_up()
+            return
+        for job in asked:
+            value = self._choose()
+            if value is None:
+                self._refuse(job)
+            else:
+                self._claim(job, value)
+        self._catch_up()
+
+    def _nothing_left(self) -> bool:
+        return not self._state.free and not self._state.released_at
+
+    def _refuse(self, job: Job) -> None:
+        pool = self._state.pool
+        total = self._state.usable.size
+        job.reply.fail(
+            NoAddress(
+                f"pool {pool.name} has no free address for pod {job.request.record.pod}: all {total} are in use; add "
+                "addresses to spec.ips or name a second pool"
+            )
+        )

@@ -1,0 +1,202 @@
+"""The block log: 64 aligned addresses of the address space, who holds them, and when each was last released.
+
+What must always hold: an address is recorded in exactly one place, the block that arithmetic names for it; a
+claim succeeds only on an address without a record, or on one whose record the claimant names; a release takes
+away only the record that its fence admits. These are pure functions on a `Block`; the Block actor persists.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from actors.errors import InvalidObject
+from actors.resources.addresses import format_address
+from actors.resources.record import Fence, Record
+
+BLOCK_SIZE = 64
+_API_VERSION = "spiderpool.spidernet.io/v2beta1"
+_BITS = {4: 32, 6: 128}
+
+
+def base_of(value: int) -> int:
+    """The first address of the block that holds `value`."""
+    return value & ~(BLOCK_SIZE - 1)
+
+
+def block_name(family: int, value: int) -> str:
+    """The object name of the block that holds an address: `v4-0a06a840` is 10.6.168.64/26."""
+    return f"v{family}-{base_of(value):0{_BITS[family] // 4}x}"
+
+
+def parse_block_name(name: str) -> tuple[int, int]:
+    """`(family, base)` of a block's name. Raises `InvalidObject` when no block can have that name."""
+    head, _, digits = name.partition("-")
+    family = {"v4": 4, "v6": 6}.get(head)
+    try:
+        base = int(digits, 16) if family else -1
+    except ValueError:
+        base = -1
+    if family is None or base < 0 or block_name(family, base) != name:
+        raise InvalidObject(
+            f"SpiderIPBlock {name!r} is not the name of a block; expected one like v4-0a06a840"
+        )
+    return family, base
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Record `record` at address `value`; where a record stands, only if `instead_of` admits it."""
+
+    value: int
+    record: Record
+    instead_of: Fence | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Take away the record at `value` if `fence` admits it; `keep` leaves it for the pod's next incarnation.
+
+    `at` is the moment of the release, in seconds since the epoch.
+    """
+
+    value: int
+    fence: Fence
+    at: float
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The claim stands. `record` is what is recorded, which for a repeated claim is the first one's."""
+
+    value: int
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Somebody else's record stands there."""
+
+    value: int
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """`done` is false when there was nothing, or another's record, to release; then nothing changed."""
+
+    value: int
+    done: bool
+    found: Record | None
+
+
+@dataclass(slots=True)
+class Block:
+    """The content of one block. `version` is the store's, empty while the object does not exist."""
+
+    family: int
+    base: int
+    records: dict[int, Record] = field(default_factory=dict)
+    released: dict[int, float] = field(default_factory=dict)
+    version: str = ""
+    uid: str = ""
+
+    @property
+    def name(self) -> str:
+        return block_name(self.family, self.base)
+
+    def copy(self) -> Block:
+        """A copy whose change leaves this one alone."""
+        return replace(self, records=dict(self.records), released=dict(self.released))
+
+    def claim(self, claim: Claim) -> Granted | Taken:
+        """Apply a claim; a repeated one is granted as it stands."""
+        found = self.records.get(claim.value)
+        if found is not None and not found.same_claim(claim.record):
+            if (
+                claim.instead_of is None
+                or not claim.instead_of.admits(found)
+                or found.pod != claim.record.pod
+            ):
+                return Taken(claim.value, found)
+            found = None
+        if found is None:
+            self.records[claim.value] = claim.record
+            self.released.pop(claim.value, None)
+        return Granted(claim.value, self.records[claim.value])
+
+    def release(self, release: Release) -> Released:
+        """Apply a release; one that its fence does not admit changes nothing."""
+        found = self.records.get(release.value)
+        if found is None or not release.fence.admits(found):
+            return Released(release.value, False, found)
+        if release.keep:
+            self.records[release.value] = found.kept()
+        else:
+            del self.records[release.value]
+            self.released[release.value] = release.at
+        return Released(release.value, True, found)
+
+    def to_object(self) -> dict[str, Any]:
+        """The SpiderIPBlock. Records are one string: the API server tracks ownership of every leaf of a map."""
+        family = self.family
+        prefix = _BITS[family] - BLOCK_SIZE.bit_length() + 1
+        metadata: dict[str, Any] = {"name": self.name}
+        if self.version:
+            metadata["resourceVersion"] = self.version
+        if self.uid:
+            metadata["uid"] = self.uid
+        records = {
+            format_address(family, value): self.records[value].to_json() for value in sorted(self.records)
+        }
+        released = {
+            format_address(family, value): round(at, 3) for value, at in sorted(self.released.items())
+        }
+        return {
+            "apiVersion": _API_VERSION,
+            "kind": "SpiderIPBlock",
+            "metadata": metadata,
+            "spec": {
+                "cidr": f"{format_address(family, self.base)}/{prefix}",
+                "ipVersion": family,
+                "records": json.dumps(records, separators=(",", ":")),
+                "released": json.dumps(released, separators=(",", ":")),
+            },
+        }
+
+    @classmethod
+    def from_object(cls, obj: dict[str, Any]) -> Block:
+        """Inverse of `to_object`. Raises `InvalidObject` naming what is wrong; nothing is guessed."""
+        metadata = obj.get("metadata") or {}
+        name = str(metadata.get("name", ""))
+        family, base = parse_block_name(name)
+        spec = obj.get("spec") or {}
+        try:
+            records = json.loads(spec.get("records") or "{}")
+            released = json.loads(spec.get("released") or "{}")
+            parsed = {_inside(family, base, text): Record.from_json(data) for text, data in records.items()}
+            times = {_inside(family, base, text): float(at) for text, at in released.items()}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise InvalidObject(
+                f"SpiderIPBlock {name} is damaged: {error}; restore it from a backup, or delete the bad entry from "
+                "spec.records once `ip show` tells who used the address"
+            ) from error
+        return cls(
+            family,
+            base,
+            parsed,
+            times,
+            str(metadata.get("resourceVersion", "")),
+            str(metadata.get("uid", "")),
+        )
+
+
+def _inside(family: int, base: int, text: str) -> int:
+    address = ipaddress.ip_address(text)
+    value = int(address)
+    if address.version != family or base_of(value) != base:
+        raise ValueError(f"{text} is outside the block")
+    return value
