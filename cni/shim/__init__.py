@@ -1,0 +1,78 @@
+"""The host-side CNI program (`shim.c`) as built binaries, and how they get onto a host.
+
+What must always hold: a program that a container runtime may start at any moment is replaced in one step
+(write beside it, then rename), so no runtime ever starts half a file; a running one keeps its old text.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from actors.errors import CNI_NOT_AVAILABLE, OrbweaverError
+
+PLUGINS = ("spiderpool", "coordinator", "ifacer")
+
+_BIN = Path(__file__).parent / "bin"
+_MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
+
+
+def binary(machine: str | None = None) -> Path:
+    """The static Linux program for `machine` (as `uname -m` names it; default: this one).
+
+    Raises OrbweaverError when there is none for that machine, or the package was not built as a wheel.
+    """
+    asked = machine or platform.machine()
+    known = _MACHINES.get(asked.lower())
+    if known is None:
+        raise OrbweaverError(
+            f"There is no CNI shim for machine {asked!r}; there is one for x86_64 and for aarch64",
+            cni_code=CNI_NOT_AVAILABLE,
+        )
+    path = _BIN / f"orbweaver-shim-{known}"
+    if not path.is_file():
+        raise OrbweaverError(
+            f"The CNI shim for {known} is missing from this installation ({path}); install the wheel,"
+            " whose build makes it",
+            cni_code=CNI_NOT_AVAILABLE,
+        )
+    return path
+
+
+def install(
+    directory: str | os.PathLike[str], names: Iterable[str] = PLUGINS, machine: str | None = None
+) -> list[Path]:
+    """Put the shim into `directory` (made if missing) under each of `names`, mode 0755; returns the paths.
+
+    Raises OrbweaverError when the directory cannot be written; what was there before is then still whole.
+    """
+    content = binary(machine).read_bytes()
+    target = Path(directory)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        return [_replace(target / name, content) for name in names]
+    except OSError as error:
+        raise OrbweaverError(
+            f"The CNI plugins cannot be installed in {target}: {error.strerror}; run as root, or name a"
+            " directory that can be written",
+            cni_code=CNI_NOT_AVAILABLE,
+        ) from error
+
+
+def _replace(path: Path, content: bytes) -> Path:
+    # The dot keeps a directory scan for plugin names from seeing the unfinished file.
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            os.fchmod(file.fileno(), 0o755)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink()
+        raise
+    return path

@@ -1,0 +1,51 @@
+"""Build hook: compiles the CNI shim for every supported machine and puts it into the wheel.
+
+What must always hold: the wheel carries a static program for x86_64 and for aarch64 whatever machine built
+it, so one py3-none-any wheel serves a cluster of both. `zig cc` from the `ziglang` package is the compiler
+because it cross-compiles against musl on any machine with nothing but pip.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+MACHINES = ("x86_64", "aarch64")
+# The program starts for each pod, and every page of it is mapped anew: what it does not need stays out.
+FLAGS = (
+    *("-std=gnu11", "-Wall", "-Wextra", "-Werror"),
+    *("-Oz", "-flto", "-fno-inline-functions", "-fno-stack-protector"),
+    *("-fno-asynchronous-unwind-tables", "-fno-unwind-tables"),
+    *("-static", "-s", "-Wl,-z,norelro"),
+)
+
+
+class ShimBuildHook(BuildHookInterface):  # type: ignore[type-arg]
+    """Runs before the files of a wheel are collected; a source distribution carries only the C source."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002  the interface's name
+        """Compile `cni/shim/shim.c` into `cni/shim/bin/` and add the results to the wheel."""
+        if self.target_name != "wheel":
+            return
+        shim = Path(self.root, "cni", "shim")
+        (shim / "bin").mkdir(exist_ok=True)
+        for machine in MACHINES:
+            output = shim / "bin" / f"orbweaver-shim-{machine}"
+            self.app.display_info(f"compiling {output.name}")
+            compile_shim(shim / "shim.c", output, machine)
+        build_data["artifacts"].append("/cni/shim/bin/orbweaver-shim-*")
+
+
+def compile_shim(source: Path, output: Path, machine: str) -> None:
+    """Compile `source` for `machine`-linux-musl; `output` appears whole or not at all."""
+    unfinished = output.with_suffix(".new")
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", f"{machine}-linux-musl", *FLAGS]
+    done = subprocess.run([*command, "-o", unfinished, source], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"the CNI shim for {machine} does not compile:\n{done.stderr}")
+    unfinished.chmod(0o755)
+    unfinished.replace(output)
