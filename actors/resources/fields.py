@@ -58,7 +58,7 @@ class Fields:
 
     def refuse(self, key: str, rule: str, remedy: str = "") -> OrbweaverError:
         """The error for the value of `key`; raise it."""
-        text = f"{self.subject}: {self.at(key)} is {shown(self.data.get(key))}, {rule}"
+        text = f"{self.subject}: {self.at(key) or 'it'} is {shown(self.data.get(key))}, {rule}"
         return self.error(f"{text}; {remedy}" if remedy else text)
 
     def only(self, *known: str) -> None:

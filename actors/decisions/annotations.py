@@ -1,0 +1,284 @@
+"""The annotations that pods and namespaces choose pools, routes and networks with.
+
+What must always hold: an annotation is read whole or the pod is refused; nothing is guessed. A refusal names the
+pod, the annotation and the field, and shows a right form. An annotation is read only when its rule is reached, so
+a broken one that another outranks hurts nobody. Field names are taken in any case (`cleanGateway` too), because
+Spiderpool's JSON reader does that and manifests rely on it.
+
+Reference for the facts: Spiderpool's annotation reference, and the "Kubernetes Network Custom Resource Definition
+De-facto Standard" for the network annotations.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from actors.errors import InvalidObject, PodRefused
+from actors.resources.addresses import Address, parse_address, parse_address_of, parse_cidr
+from actors.resources.fields import Fields, shown
+from actors.resources.ippool import Route
+from actors.resources.namespace import Namespace
+from actors.resources.pod import Pod
+
+PREFIX = "ipam.spidernet.io"
+POD_POOLS = f"{PREFIX}/ippools"
+POD_POOL = f"{PREFIX}/ippool"
+POD_ROUTES = f"{PREFIX}/routes"
+POD_DEFAULT_ROUTE_NIC = f"{PREFIX}/default-route-nic"
+POD_SUBNETS = (f"{PREFIX}/subnets", f"{PREFIX}/subnet")
+NAMESPACE_POOLS = {4: f"{PREFIX}/default-ipv4-ippool", 6: f"{PREFIX}/default-ipv6-ippool"}
+NETWORKS = "k8s.v1.cni.cncf.io/networks"
+DEFAULT_NETWORK = "v1.multus-cni.io/default-network"
+
+FIRST_INTERFACE = "eth0"
+"""The interface that container runtimes give the cluster's default network."""
+
+_EXAMPLES = {
+    POD_POOLS: '[{"interface": "eth0", "ipv4": ["blue"], "ipv6": ["blue-v6"], "cleangateway": false}]',
+    POD_POOL: '{"ipv4": ["blue"], "ipv6": ["blue-v6"]}',
+    POD_ROUTES: '[{"dst": "10.0.0.0/16", "gw": "192.168.1.1"}]',
+    POD_DEFAULT_ROUTE_NIC: "net1",
+    NAMESPACE_POOLS[4]: '["blue", "green"]',
+    NAMESPACE_POOLS[6]: '["blue-v6"]',
+    NETWORKS: '[{"name": "macvlan-conf", "namespace": "kube-system", "interface": "net1", "ips": ["10.6.168.71"]}] or '
+    "kube-system/macvlan-conf@net1",
+    DEFAULT_NETWORK: "kube-system/macvlan-conf",
+}
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", re.ASCII)
+_INTERFACE = re.compile(
+    r"[^\s/:]{1,15}"
+)  # IFNAMSIZ is 16 with the final NUL; the kernel refuses these characters
+
+
+@dataclass(frozen=True, slots=True)
+class PoolNames:
+    """One choice of pools. `interface` is "" where the annotation does not name it."""
+
+    interface: str
+    ipv4: tuple[str, ...]
+    ipv6: tuple[str, ...]
+    clean_gateway: bool = False
+
+    def names(self, family: int) -> tuple[str, ...]:
+        return self.ipv4 if family == 4 else self.ipv6
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """One network attachment that the pod asks for. `ips` are the addresses that it wants there."""
+
+    namespace: str
+    name: str
+    interface: str
+    ips: tuple[Address, ...]
+
+    @property
+    def key(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+def refuse_subnets(pod: Pod) -> None:
+    """Raise `PodRefused` for a pod that wants an automatic pool."""
+    for key in POD_SUBNETS:
+        if key in pod.annotations:
+            raise PodRefused(
+                f"pod {pod.key}: annotation {key} asks for an automatic pool from a SpiderSubnet, which this version "
+                f"does not support; create a SpiderIPPool and name it in {POD_POOL}: {_EXAMPLES[POD_POOL]}"
+            )
+
+
+def read_ippools(pod: Pod) -> tuple[PoolNames, ...] | None:
+    """`ipam.spidernet.io/ippools`; None when the pod does not have it. Raises `PodRefused`."""
+    if POD_POOLS not in pod.annotations:
+        return None
+    with _reading(pod.key, POD_POOLS) as subject:
+        entries = _mappings(subject, pod.annotations[POD_POOLS])
+        if not entries:
+            raise PodRefused(f"{subject}: the list is empty, but must have one entry for each interface")
+        found = []
+        for entry in entries:
+            entry.only("interface", "ipv4", "ipv6", "cleangateway")
+            found.append(_pool_names(entry, entry.text("interface"), entry.flag("cleangateway")))
+        named = [choice.interface for choice in found if choice.interface]
+        if named and len(named) != len(found):
+            raise PodRefused(
+                f"{subject}: some entries name their interface and some do not; name it in all, or in none to take "
+                "the order of the interfaces"
+            )
+        for interface in named:
+            _check_interface(subject, interface)
+            if named.count(interface) > 1:
+                raise PodRefused(f"{subject}: interface {interface} has two entries; keep one")
+        return tuple(found)
+
+
+def read_ippool(pod: Pod) -> PoolNames | None:
+    """`ipam.spidernet.io/ippool`; None when the pod does not have it. Raises `PodRefused`."""
+    if POD_POOL not in pod.annotations:
+        return None
+    with _reading(pod.key, POD_POOL) as subject:
+        entry = Fields.of(subject, "", _folded(_json(subject, pod.annotations[POD_POOL])), PodRefused)
+        entry.only("ipv4", "ipv6")
+        return _pool_names(entry, "", False)
+
+
+def read_namespace_pools(pod: Pod, namespace: Namespace | None) -> PoolNames | None:
+    """The namespace's default pools; None when it has none. Raises `PodRefused`."""
+    found: dict[int, tuple[str, ...]] = {4: (), 6: ()}
+    for family, key in NAMESPACE_POOLS.items():
+        text = namespace.annotations.get(key) if namespace else None
+        if text is None or not text.strip():
+            continue
+        with _reading(pod.key, key, f"namespace {pod.namespace}: ") as subject:
+            names = Fields(subject, "", {"": _json(subject, text)}, PodRefused).texts("")
+            _check_names(subject, names)
+            found[family] = names
+    return PoolNames("", found[4], found[6]) if found[4] or found[6] else None
+
+
+def read_routes(pod: Pod) -> tuple[Route, ...]:
+    """`ipam.spidernet.io/routes`. Raises `PodRefused`."""
+    if POD_ROUTES not in pod.annotations:
+        return ()
+    with _reading(pod.key, POD_ROUTES) as subject:
+        found = []
+        for entry in _mappings(subject, pod.annotations[POD_ROUTES]):
+            entry.only("dst", "gw")
+            for key in ("dst", "gw"):
+                if not entry.text(key):
+                    raise entry.refuse(key, "but every route needs dst and gw")
+            destination = entry.read("dst", parse_cidr)
+            gateway = entry.read("gw", partial(parse_address_of, family=destination.family))
+            found.append(Route(destination, gateway))
+        return tuple(found)
+
+
+def read_default_route_nic(pod: Pod) -> str | None:
+    """`ipam.spidernet.io/default-route-nic`; None when absent or empty. Raises `PodRefused`."""
+    interface = pod.annotations.get(POD_DEFAULT_ROUTE_NIC, "").strip()
+    if not interface:
+        return None
+    with _reading(pod.key, POD_DEFAULT_ROUTE_NIC) as subject:
+        _check_interface(subject, interface)
+    return interface
+
+
+def read_networks(pod: Pod) -> tuple[Network, ...]:
+    """The additional networks, in order, each with the interface that it gets. Raises `PodRefused`."""
+    return _networks(pod, NETWORKS, pod.annotations.get(NETWORKS, ""), pod.namespace)
+
+
+def read_default_network(pod: Pod, agent_namespace: str, cluster_network: str | None) -> Network | None:
+    """The network of the first interface: the pod's own choice, else the cluster's. Raises `PodRefused`."""
+    text = pod.annotations.get(DEFAULT_NETWORK, "") or cluster_network or ""
+    found = _networks(pod, DEFAULT_NETWORK, text, agent_namespace)
+    return found[0] if found else None
+
+
+def _networks(pod: Pod, key: str, text: str, namespace: str) -> tuple[Network, ...]:
+    if not text.strip():
+        return ()
+    with _reading(pod.key, key) as subject:
+        found = []
+        # The standard's test for the JSON form: one of these characters anywhere.
+        entries = (
+            _json_networks(subject, text)
+            if any(mark in text for mark in '[{"')
+            else _short_networks(subject, text)
+        )
+        for index, (entry_namespace, name, interface, ips) in enumerate(entries):
+            for part in filter(None, (entry_namespace, name)):
+                if not _NAME.fullmatch(part):
+                    raise PodRefused(f"{subject}: {part!r} is not the name of an object")
+            if not name:
+                raise PodRefused(f"{subject}: entry {index} has no name")
+            if interface:
+                _check_interface(subject, interface)
+            found.append(Network(entry_namespace or namespace, name, interface or f"net{index + 1}", ips))
+        return tuple(found)
+
+
+def _json_networks(subject: str, text: str) -> Iterator[tuple[str, str, str, tuple[Address, ...]]]:
+    value = _json(subject, text)
+    if isinstance(value, dict):  # Multus takes one object for a list of one
+        value = [value]
+    for entry in Fields(subject, "", {"": value}, PodRefused).items(""):
+        ips = tuple(
+            entry.read("ips", lambda text: parse_address(text.partition("/")[0]), ip, index=index)
+            for index, ip in enumerate(entry.texts("ips"))
+        )
+        yield entry.text("namespace"), entry.text("name"), entry.text("interface"), ips
+
+
+def _short_networks(subject: str, text: str) -> Iterator[tuple[str, str, str, tuple[Address, ...]]]:
+    for item in (part.strip() for part in text.split(",")):
+        place, at, interface = item.partition("@")
+        namespace, slash, name = place.rpartition("/")
+        if (
+            not name
+            or "/" in namespace
+            or (slash and not namespace)
+            or "@" in interface
+            or (at and not interface)
+        ):
+            raise PodRefused(
+                f"{subject}: {item!r} is not of the form name, namespace/name or namespace/name@interface"
+            )
+        yield namespace, name, interface, ()
+
+
+def _pool_names(entry: Fields, interface: str, clean_gateway: bool) -> PoolNames:
+    ipv4, ipv6 = entry.texts("ipv4"), entry.texts("ipv6")
+    if not ipv4 and not ipv6:
+        raise PodRefused(
+            f"{entry.subject}: {entry.path or 'it'} names no pool; name at least one in ipv4 or ipv6"
+        )
+    _check_names(entry.subject, (*ipv4, *ipv6))
+    return PoolNames(interface, ipv4, ipv6, clean_gateway)
+
+
+def _check_names(subject: str, names: tuple[str, ...]) -> None:
+    if not all(name.strip() for name in names):
+        raise PodRefused(f"{subject}: the name of a pool is empty")
+
+
+def _check_interface(subject: str, interface: str) -> None:
+    if not _INTERFACE.fullmatch(interface) or interface in (".", ".."):
+        raise PodRefused(
+            f"{subject}: {interface!r} is not an interface name: 1 to 15 characters without spaces, slashes and colons"
+        )
+
+
+def _mappings(subject: str, text: str) -> tuple[Fields, ...]:
+    value = _json(subject, text)
+    if not isinstance(value, list):
+        raise PodRefused(f"{subject}: it is {shown(value)}, but must be a list")
+    return tuple(
+        Fields.of(subject, f"[{index}]", _folded(entry), PodRefused) for index, entry in enumerate(value)
+    )
+
+
+def _folded(value: Any) -> Any:
+    return {key.lower(): inner for key, inner in value.items()} if isinstance(value, Mapping) else value
+
+
+def _json(subject: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as cause:
+        raise PodRefused(f"{subject}: it is not JSON: {cause}") from cause
+
+
+@contextmanager
+def _reading(pod: str, key: str, owner: str = "") -> Iterator[str]:
+    """Gives the subject of error messages, and adds a right form to each of them."""
+    try:
+        yield f"pod {pod}: {owner}annotation {key}"
+    except (PodRefused, InvalidObject) as cause:
+        raise PodRefused(f"{cause.message}; a right form is: {_EXAMPLES[key]}") from cause

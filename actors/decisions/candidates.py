@@ -1,0 +1,206 @@
+"""Which pools are considered for a pod: the first rule that applies decides, for all families at once.
+
+The rules, from first to last, as in Spiderpool:
+
+1. pod annotation `ipam.spidernet.io/ippools`: pools for each interface, all interfaces in one request;
+2. pod annotation `ipam.spidernet.io/ippool`;
+3. namespace annotations `ipam.spidernet.io/default-ipv4-ippool` and `…-ipv6-…`;
+4. the CNI configuration's `default_ipv4_ippool` and `default_ipv6_ippool`;
+5. the cluster's defaults: those of the settings, then every pool with `spec.default: true`.
+
+What must always hold:
+
+* A rule that names pools of one family only gives the pod that family only, dual stack or not: Spiderpool's way
+  to single-family pods in a dual-stack cluster. So it is with cluster defaults that exist for one family only.
+* A family that is disabled in the settings is left out, and a note says so.
+* A pool that is named but does not exist, and a wildcard that matches nothing, are refusals, not silence: who
+  names an IPv6 pool does not get an IPv4-only pod without a word. The rest of the list is still tried.
+* Wildcards (`*`, `?`, `[…]`) give the pools of the family in order of their names; a pool is considered once.
+
+`ippools` may leave the interfaces out of its entries. Then the first entry is for eth0 and each further one for
+the next additional network of the pod (its interface, else net1, net2, …). A single such entry is for whichever
+interface asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from actors.decisions.annotations import (
+    FIRST_INTERFACE,
+    NAMESPACE_POOLS,
+    POD_POOL,
+    POD_POOLS,
+    PoolNames,
+    read_ippool,
+    read_ippools,
+    read_namespace_pools,
+    read_networks,
+    refuse_subnets,
+)
+from actors.decisions.refusal import Refusal
+from actors.decisions.request import AddressRequest
+from actors.decisions.settings import Settings
+from actors.errors import PodRefused
+from actors.resources.ippool import IPPool
+from actors.resources.namespace import Namespace
+from actors.resources.pod import Pod
+
+FROM_PODS_POOLS = f"pod annotation {POD_POOLS}"
+FROM_PODS_POOL = f"pod annotation {POD_POOL}"
+FROM_NAMESPACE = f"namespace annotations {NAMESPACE_POOLS[4]} and {NAMESPACE_POOLS[6]}"
+FROM_CNI = "CNI configuration default_ipv4_ippool and default_ipv6_ippool"
+FROM_CLUSTER = "cluster default pools"
+RULES = (FROM_PODS_POOLS, FROM_PODS_POOL, FROM_NAMESPACE, FROM_CNI, FROM_CLUSTER)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The pools to consider for one address, in the order in which the rule names them."""
+
+    interface: str
+    family: int
+    pools: tuple[str, ...]
+    refusals: tuple[Refusal, ...]
+    clean_gateway: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """`source` is the rule that applied, "" when none did. `notes` tell about the rules and families passed over."""
+
+    source: str
+    candidates: tuple[Candidates, ...]
+    notes: tuple[str, ...]
+
+
+def choose(
+    pod: Pod,
+    namespace: Namespace | None,
+    pools: Mapping[str, IPPool],
+    request: AddressRequest,
+    settings: Settings,
+) -> Choice:
+    """Apply the rules. Raises `PodRefused` for an annotation that cannot be read or does not fit the request."""
+    refuse_subnets(pod)
+    notes: list[str] = []
+    for rule in RULES:
+        chosen = _apply(rule, pod, namespace, pools, request, settings)
+        if chosen is None:
+            notes.append(f"{rule}: not given")
+            continue
+        found = []
+        for names in chosen:
+            for family in (4, 6):
+                wanted = names.names(family)
+                if wanted and not settings.enabled(family):
+                    notes.append(
+                        f"{names.interface} IPv{family}: left out, IPv{family} is disabled in the settings"
+                    )
+                elif wanted:
+                    given, refusals = expand(wanted, family, pools)
+                    found.append(Candidates(names.interface, family, given, refusals, names.clean_gateway))
+        return Choice(rule, tuple(found), tuple(notes))
+    return Choice("", (), tuple(notes))
+
+
+def expand(
+    names: Iterable[str], family: int, pools: Mapping[str, IPPool]
+) -> tuple[tuple[str, ...], tuple[Refusal, ...]]:
+    """Replace wildcards by the names of pools of the family, and drop what does not exist, with a refusal."""
+    found: dict[str, None] = {}
+    refusals: list[Refusal] = []
+    for name in names:
+        if name in pools:
+            found[name] = None
+        elif is_wildcard(name):
+            # Go's patterns, which Spiderpool takes, negate a class with ^, Python's with !.
+            pattern = name.replace("[^", "[!")
+            matching = [p.name for p in pools.values() if p.family == family and fnmatchcase(p.name, pattern)]
+            if not matching:
+                refusals.append(
+                    Refusal(
+                        name,
+                        "exists",
+                        f"no IPv{family} pool has a name like this; {_similar(name, family, pools)}",
+                    )
+                )
+            found.update(dict.fromkeys(sorted(matching)))
+        else:
+            refusals.append(
+                Refusal(name, "exists", f"there is no such pool; {_similar(name, family, pools)}")
+            )
+    return tuple(found), tuple(dict.fromkeys(refusals))
+
+
+def is_wildcard(name: str) -> bool:
+    return "*" in name or "?" in name or ("[" in name and "]" in name)
+
+
+def _apply(
+    rule: str,
+    pod: Pod,
+    namespace: Namespace | None,
+    pools: Mapping[str, IPPool],
+    request: AddressRequest,
+    settings: Settings,
+) -> tuple[PoolNames, ...] | None:
+    if rule == FROM_PODS_POOLS:
+        several = read_ippools(pod)
+        return None if several is None else _name_interfaces(pod, several, request.interface)
+    names: PoolNames | None
+    if rule == FROM_PODS_POOL:
+        names = read_ippool(pod)
+    elif rule == FROM_NAMESPACE:
+        names = read_namespace_pools(pod, namespace)
+    elif rule == FROM_CNI:
+        names = PoolNames("", request.ipv4_pools, request.ipv6_pools)
+    else:
+        names = PoolNames("", _cluster_default(4, pools, settings), _cluster_default(6, pools, settings))
+    if names is None or not (names.ipv4 or names.ipv6):
+        return None
+    return (PoolNames(request.interface, names.ipv4, names.ipv6, request.clean_gateway),)
+
+
+def _name_interfaces(pod: Pod, chosen: tuple[PoolNames, ...], asking: str) -> tuple[PoolNames, ...]:
+    if chosen[0].interface:
+        names = [choice.interface for choice in chosen]
+    elif len(chosen) == 1:
+        names = [asking]
+    else:
+        further = [network.interface for network in read_networks(pod)]
+        further += [f"net{index + 1}" for index in range(len(further), len(chosen) - 1)]
+        names = [FIRST_INTERFACE, *further][: len(chosen)]
+    if asking not in names:
+        raise PodRefused(
+            f"pod {pod.key}: annotation {POD_POOLS} has entries for {', '.join(names)} but none for interface {asking}, "
+            f'which asks for an address now; add an entry with "interface": "{asking}"'
+        )
+    if len(set(names)) != len(names):
+        raise PodRefused(
+            f"pod {pod.key}: annotation {POD_POOLS} leaves the interfaces out, and by their order they would be "
+            f"{', '.join(names)}, which is ambiguous; name the interface in each entry"
+        )
+    return tuple(
+        PoolNames(name, choice.ipv4, choice.ipv6, choice.clean_gateway)
+        for name, choice in zip(names, chosen, strict=True)
+    )
+
+
+def _cluster_default(family: int, pools: Mapping[str, IPPool], settings: Settings) -> tuple[str, ...]:
+    flagged = sorted(pool.name for pool in pools.values() if pool.default and pool.family == family)
+    return (*settings.default_pools(family), *flagged)
+
+
+def _similar(name: str, family: int, pools: Mapping[str, IPPool]) -> str:
+    known = sorted(pool.name for pool in pools.values() if pool.family == family)
+    if not known:
+        return f"there is no IPv{family} pool at all, create one"
+    close = get_close_matches(name, known, n=3, cutoff=0.5)
+    if close:
+        return f"similar names are {', '.join(close)}"
+    shown = ", ".join(known[:5])
+    return f"IPv{family} pools are {shown}" + (f" and {len(known) - 5} more" if len(known) > 5 else "")

@@ -1,0 +1,202 @@
+"""Which of the candidate pools this pod may not use, and why.
+
+What must always hold: every filter is asked about every pool, so that one look at the answer shows all that has
+to change; a filter sees values only and returns None or a `Refusal`. Names outrank affinities where a pool has
+both (`nodeName` over `nodeAffinity`, `namespaceName` over `namespaceAffinity`), as in Spiderpool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from actors.decisions.refusal import Refusal
+from actors.resources.addresses import format_address
+from actors.resources.ippool import IPPool
+from actors.resources.namespace import Namespace
+from actors.resources.node import Node
+from actors.resources.pod import Pod
+
+
+@dataclass(frozen=True, slots=True)
+class Applicant:
+    """Who asks, for which interface and family. `network` ("namespace/name") is the network attachment that the
+    interface belongs to, None when there is none; `exact` is the one address that is wanted."""
+
+    pod: Pod
+    namespace: Namespace | None
+    node: Node | None
+    interface: str
+    family: int
+    network: str | None
+    agent_namespace: str
+    exact: int | None = None
+
+    @property
+    def node_name(self) -> str:
+        return self.node.name if self.node else self.pod.node
+
+
+Filter = Callable[[IPPool, Applicant], Refusal | None]
+
+
+def by_terminating(pool: IPPool, applicant: Applicant) -> Refusal | None:
+    if not pool.terminating:
+        return None
+    return Refusal(pool.name, "terminating", "the pool is being deleted; use another one")
+
+
+def by_disabled(pool: IPPool, applicant: Applicant) -> Refusal | None:
+    if not pool.disabled:
+        return None
+    return Refusal(pool.name, "disabled", "spec.disable is true; set it to false")
+
+
+def by_family(pool: IPPool, applicant: Applicant) -> Refusal | None:
+    if pool.family == applicant.family:
+        return None
+    return Refusal(
+        pool.name,
+        "family",
+        f"it is an IPv{pool.family} pool named where IPv{applicant.family} pools go; name it under ipv{pool.family}",
+    )
+
+
+def by_node(pool: IPPool, applicant: Applicant) -> Refusal | None:
+    name = applicant.node_name
+    if pool.node_names:
+        if name in pool.node_names:
+            return None
+        return Refusal(
+            pool.name,
+            "node name",
+            f"spec.nodeName {_listed(pool.node_names)} does not have node {name or '(unknown)'}; add the node there or "
+            "let the pod run on one of these",
+        )
+    if pool.node_affinity is None:
+        return None
+    if applicant.node is None:
+        return Refusal(
+            pool.name,
+            "node affinity",
+            f"{pool.node_affinity} cannot be checked, because the labels of node {name or '(unknown)'} are not known; "
+            "apply a Node object for it",
+        )
+    if pool.node_affinity.matches(applicant.node.labels):
+        return None
+    return Refusal(
+        pool.name,
+        "node affinity",
+        f"{pool.node_affinity} does not match node {name} ({_labels(applicant.node.labels)}); change spec.nodeAffinity "
+        "or the node's labels",
+    )
+
+
+def by_namespace(pool: IPPool, applicant: Applicant) -> Refusal | None:
+    name = applicant.pod.namespace
+    if pool.namespace_names:
+        if name in pool.namespace_names:
+            return None
+        return Refusal(
+            pool.name,
+            "namespace name",
+            f"spec.namespaceName {_listed(pool.namespace_names)} does not have namespace {name}; add it there",
+        )
+    if pool.namespace_affinity is None:
+        return None
+    # Kubernetes puts this label on every namespace (KEP-2161); without a Namespace object it is all that is known.
+    labels = applicant.namespace.labels if applicant.namespace else {"kubernetes.io/metadata.name": name}
+    if pool.namespace_affinity.matches(labels):
+        return None
+    return Refusal(
+        pool.name,
+        "namespace affinity",
+        f"{pool.namespace_affinity} does not match namespace {name} ({_labels(labels)}); change "
+        "spec.namespaceAffinity or the namespace's labels",
+    )
+
+
+def by_pod(pool: IPPool, applicant: Applicant) -> Refusal | None:
+    if pool.pod_affinity is None:
+        return None
+    if pool.auto_created:
+        return Refusal(
+            pool.name,
+            "pod affinity",
+            "the pool was made for one application from a SpiderSubnet, which this version does not support; name a "
+            "pool of your own",
+        )
+    if pool.pod_affinity.matches(applicant.pod.labels):
+        return None
+    return Refusal(
+        pool.name,
+        "pod affinity",
+        f"{pool.pod_affinity} does not match pod {applicant.pod.key} ({_labels(applicant.pod.labels)}); change "
+        "spec.podAffinity or the pod's labels",
+    )
+
+
+def by_network(pool: IPPool, applicant: Applicant) -> Refusal | None:
+    if not pool.multus_names:
+        return None
+    wanted = [name if "/" in name else f"{applicant.agent_namespace}/{name}" for name in pool.multus_names]
+    if applicant.network in wanted:
+        return None
+    found = f"network {applicant.network}" if applicant.network else "no network attachment that is known"
+    return Refusal(
+        pool.name,
+        "multus name",
+        f"spec.multusName {_listed(tuple(wanted))} does not fit interface {applicant.interface}, which has {found}; "
+        "add the network there or attach the pod to one of these",
+    )
+
+
+def by_address(pool: IPPool, applicant: Applicant) -> Refusal | None:
+    if applicant.exact is None or pool.family != applicant.family or applicant.exact in pool.available:
+        return None
+    text = format_address(applicant.family, applicant.exact)
+    if applicant.exact in pool.exclude_ips:
+        return Refusal(
+            pool.name, "address", f"{text} is in spec.excludeIPs; ask for another address or remove it there"
+        )
+    return Refusal(
+        pool.name,
+        "address",
+        f"{text} is not one of its addresses ({_ranges(pool)}); ask for one of these or add it to spec.ips",
+    )
+
+
+FILTERS: tuple[Filter, ...] = (
+    by_terminating,
+    by_disabled,
+    by_family,
+    by_node,
+    by_namespace,
+    by_pod,
+    by_network,
+    by_address,
+)
+
+
+def refusals(pool: IPPool, applicant: Applicant) -> tuple[Refusal, ...]:
+    """All reasons for which the pod may not use the pool; none if it may."""
+    return tuple(refusal for check in FILTERS if (refusal := check(pool, applicant)) is not None)
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return f"[{', '.join(names)}]"
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    return (
+        f"labels {', '.join(f'{key}={value}' for key, value in sorted(labels.items()))}"
+        if labels
+        else "no labels"
+    )
+
+
+def _ranges(pool: IPPool) -> str:
+    ranges = pool.available.ranges_text(pool.family)
+    if not ranges:
+        return "it has none"
+    return ", ".join(ranges[:3]) + (f" and {len(ranges) - 3} more ranges" if len(ranges) > 3 else "")

@@ -1,0 +1,226 @@
+"""The plan of an ADD: which pools to try for which interface and family, and why not the others.
+
+What must always hold:
+
+* A plan is a pure function of the pod, its namespace and node, the pools, the request and the settings: `explain`
+  shows what an ADD at the same moment would do.
+* One slot is one address. All slots of a plan are reserved together or not at all. With several entries in
+  `ipam.spidernet.io/ippools` the first ADD plans the slots of all interfaces.
+* Nothing is dropped silently: every pool that was named is a candidate of its slot or in its refusals.
+* An address that was asked for is in exactly one slot, or the pod is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from actors.decisions import filters
+from actors.decisions.annotations import (
+    DEFAULT_NETWORK,
+    FIRST_INTERFACE,
+    NETWORKS,
+    POD_DEFAULT_ROUTE_NIC,
+    Network,
+    read_default_network,
+    read_default_route_nic,
+    read_networks,
+    read_routes,
+)
+from actors.decisions.candidates import RULES, Candidates, choose
+from actors.decisions.filters import Applicant
+from actors.decisions.order import by_affinity
+from actors.decisions.refusal import Refusal
+from actors.decisions.request import AddressRequest
+from actors.decisions.settings import Settings
+from actors.errors import NoAddress, PodRefused
+from actors.resources.addresses import Address, format_address
+from actors.resources.ippool import IPPool, Route
+from actors.resources.namespace import Namespace
+from actors.resources.node import Node
+from actors.resources.pod import Pod
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One address to reserve: from the first of `candidates` that has one. `exact`: only this address will do."""
+
+    interface: str
+    family: int
+    source: str
+    candidates: tuple[str, ...]
+    refusals: tuple[Refusal, ...] = ()
+    exact: int | None = None
+    clean_gateway: bool = False
+
+    @property
+    def label(self) -> str:
+        return f"{self.interface} IPv{self.family}"
+
+    def reasons(self) -> tuple[str, ...]:
+        tried = ", ".join(self.candidates) or "none is left"
+        wanted = f", for address {format_address(self.family, self.exact)}" if self.exact is not None else ""
+        return (
+            f"{self.label}: pools to try{wanted}: {tried} (from {self.source})",
+            *(f"{self.label}: {refusal}" for refusal in self.refusals),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`routes` and `default_route_nic` are the pod's annotations of that name, read; `notes` tell of rules that did
+    not apply."""
+
+    pod: str
+    slots: tuple[Slot, ...]
+    notes: tuple[str, ...] = ()
+    routes: tuple[Route, ...] = ()
+    default_route_nic: str | None = None
+
+    @property
+    def interfaces(self) -> tuple[str, ...]:
+        """In the order of their slots."""
+        return tuple(dict.fromkeys(slot.interface for slot in self.slots))
+
+    def of(self, interface: str) -> tuple[Slot, ...]:
+        return tuple(slot for slot in self.slots if slot.interface == interface)
+
+    def reasons(self) -> tuple[str, ...]:
+        """Every decision in words: for `explain`, the details of a CNI error and the debug log."""
+        return (*self.notes, *(line for slot in self.slots for line in slot.reasons()))
+
+    def require(self) -> Plan:
+        """This plan, if each of its slots has a candidate. Raises `NoAddress` with all reasons."""
+        if not self.slots:
+            raise NoAddress(
+                f"pod {self.pod}: no rule names a pool for it; annotate the pod or its namespace, set pools in the CNI "
+                "configuration, or set spec.default: true on a pool",
+                details=self.reasons(),
+            )
+        hopeless = [slot.label for slot in self.slots if not slot.candidates]
+        if hopeless:
+            raise NoAddress(
+                f"pod {self.pod}: no pool may give it an address for {', '.join(hopeless)}; the details say for each "
+                "pool which rule refused it and what would change that",
+                details=self.reasons(),
+            )
+        return self
+
+
+def plan(
+    pod: Pod,
+    namespace: Namespace | None,
+    node: Node | None,
+    pools: Mapping[str, IPPool],
+    request: AddressRequest,
+    settings: Settings,
+) -> Plan:
+    """Decide. `namespace` and `node` are None where there is no such object. Raises `PodRefused` when the pod itself
+    is the reason (it has ended, its annotations are broken, it asks for what cannot be); a slot that no pool may
+    serve is not an error here, but in `Plan.require`."""
+    if pod.ended is not None:
+        raise PodRefused(
+            f"pod {pod.key} gets no address, because {pod.ended}; a new pod in its place will get one"
+        )
+    choice = choose(pod, namespace, pools, request, settings)
+    interfaces = tuple(dict.fromkeys((*(one.interface for one in choice.candidates), request.interface)))
+    networks = _networks(pod, settings)
+    exact = {
+        (interface, family): value
+        for interface in interfaces
+        for family, value in _exact(pod, interface, networks.get(interface), request).items()
+    }
+    slots = []
+    for candidates in choice.candidates:
+        applicant = Applicant(
+            pod=pod,
+            namespace=namespace,
+            node=node,
+            interface=candidates.interface,
+            family=candidates.family,
+            network=networks[candidates.interface].key if candidates.interface in networks else None,
+            agent_namespace=settings.agent_namespace,
+            exact=exact.get((candidates.interface, candidates.family)),
+        )
+        slots.append(_slot(choice.source, candidates, pools, applicant))
+    made = Plan(
+        pod=pod.key,
+        slots=tuple(slots),
+        notes=choice.notes,
+        routes=read_routes(pod),
+        default_route_nic=_default_route_nic(pod, (*interfaces, FIRST_INTERFACE, *networks)),
+    )
+    _refuse_unserved(made, exact)
+    return made
+
+
+def _slot(source: str, candidates: Candidates, pools: Mapping[str, IPPool], applicant: Applicant) -> Slot:
+    fitting: list[IPPool] = []
+    refused = list(candidates.refusals)
+    for name in candidates.pools:
+        found = filters.refusals(pools[name], applicant)
+        refused.extend(found)
+        if not found:
+            fitting.append(pools[name])
+    return Slot(
+        interface=candidates.interface,
+        family=candidates.family,
+        source=source,
+        candidates=tuple(pool.name for pool in by_affinity(fitting)),
+        refusals=tuple(refused),
+        exact=applicant.exact,
+        clean_gateway=candidates.clean_gateway,
+    )
+
+
+def _networks(pod: Pod, settings: Settings) -> dict[str, Network]:
+    """The network attachment of each interface. Multus gives eth0 the default network, and net1, net2, … or the
+    names they ask for to the others."""
+    found = {network.interface: network for network in read_networks(pod)}
+    default = read_default_network(pod, settings.agent_namespace, settings.multus_cluster_network)
+    if default is not None:
+        found[FIRST_INTERFACE] = replace(default, interface=FIRST_INTERFACE)
+    return found
+
+
+def _exact(pod: Pod, interface: str, network: Network | None, request: AddressRequest) -> dict[int, int]:
+    """The address that is wanted in each family."""
+    sources: list[tuple[str, Iterable[Address]]] = []
+    if interface == request.interface:
+        sources.append(("the CNI request", request.exact))
+    if network is not None:
+        key = DEFAULT_NETWORK if interface == FIRST_INTERFACE else NETWORKS
+        sources.append((f"ips of {network.key} in annotation {key}", network.ips))
+    found: dict[int, tuple[int, str]] = {}
+    for source, addresses in sources:
+        for family, value in addresses:
+            known, known_source = found.setdefault(family, (value, source))
+            if known != value:
+                raise PodRefused(
+                    f"pod {pod.key}: interface {interface} asks for two IPv{family} addresses, "
+                    f"{format_address(family, known)} ({known_source}) and {format_address(family, value)} ({source}), "
+                    "but can have one of each family; keep one of them"
+                )
+    return {family: value for family, (value, _) in found.items()}
+
+
+def _default_route_nic(pod: Pod, interfaces: Iterable[str]) -> str | None:
+    chosen = read_default_route_nic(pod)
+    known = tuple(dict.fromkeys(interfaces))
+    if chosen is not None and chosen not in known:
+        raise PodRefused(
+            f"pod {pod.key}: annotation {POD_DEFAULT_ROUTE_NIC} is {chosen}, but the pod's interfaces are "
+            f"{', '.join(known)}; write one of these"
+        )
+    return chosen
+
+
+def _refuse_unserved(made: Plan, exact: Mapping[tuple[str, int], int]) -> None:
+    served = {(slot.interface, slot.family) for slot in made.slots}
+    for (interface, family), value in exact.items():
+        if served and (interface, family) not in served:
+            raise PodRefused(
+                f"pod {made.pod}: interface {interface} asks for {format_address(family, value)}, but no "
+                f"IPv{family} pool is considered for it; name the pool of that address in {RULES[1]}",
+                details=made.reasons(),
+            )

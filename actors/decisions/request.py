@@ -1,0 +1,23 @@
+"""What one CNI ADD asks for, beside what the pod's own annotations say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from actors.resources.addresses import Address
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRequest:
+    """`ipv4_pools`, `ipv6_pools`, `clean_gateway`: from the network configuration (`default_ipv4_ippool`,
+    `default_ipv6_ippool`, `clean_gateway`). `exact`: addresses asked for by `IP=` in CNI_ARGS, `args.cni.ips` or
+    the `ips` capability (CNI conventions, "ips"); at most one of each family."""
+
+    interface: str = "eth0"
+    ipv4_pools: tuple[str, ...] = ()
+    ipv6_pools: tuple[str, ...] = ()
+    clean_gateway: bool = False
+    exact: tuple[Address, ...] = ()
+
+    def pools(self, family: int) -> tuple[str, ...]:
+        return self.ipv4_pools if family == 4 else self.ipv6_pools

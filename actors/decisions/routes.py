@@ -1,0 +1,88 @@
+"""The routes that a CNI result carries for one interface.
+
+What must always hold:
+
+* Each address brings its pool's routes and, unless the gateway is to be kept out (`cleangateway`), a default route
+  through its pool's gateway. `ipam.spidernet.io/default-route-nic` keeps default routes of pools to that interface.
+* A route of the pod's annotation goes to the interface that can reach its gateway: the first, in the order of the
+  plan, whose subnet has it. One that no interface can reach is left out with a reason, not refused, because the
+  interface that can may be added by a later CNI call.
+* One destination has one route on an interface: the annotation outranks the pool's gateway, which outranks the
+  pool's routes, and IPv4 comes before IPv6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from actors.decisions.plan import Plan
+from actors.resources.addresses import IPV4, IPV6, Subnet, format_address
+from actors.resources.ippool import IPPool, Route
+
+DEFAULT = {IPV4: Subnet(IPV4, 0, 0), IPV6: Subnet(IPV6, 0, 0)}
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """An address that an interface has, and the pool it is from."""
+
+    interface: str
+    value: int
+    pool: IPPool
+    clean_gateway: bool = False
+
+    @property
+    def family(self) -> int:
+        return self.pool.family
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """The routes of one interface, and the reasons for what was left out."""
+
+    routes: tuple[Route, ...]
+    reasons: tuple[str, ...]
+
+
+def route(interface: str, leases: Sequence[Lease], plan: Plan) -> Routing:
+    """The routes of `interface`; `leases` are those of all interfaces that are known, in the order of the plan."""
+    reasons: list[str] = []
+    found: dict[Subnet, Route] = {}
+    mine = sorted((lease for lease in leases if lease.interface == interface), key=lambda lease: lease.family)
+    for custom in plan.routes:
+        owner = _reaching(custom, leases)
+        if owner is None:
+            reasons.append(
+                f"route to {custom.destination} left out: no interface has a subnet with its gateway "
+                f"{format_address(custom.family, custom.gateway)}"
+            )
+        elif owner == interface:
+            found.setdefault(custom.destination, custom)
+    for lease in mine:
+        if lease.pool.gateway is None:
+            reasons.append(
+                f"{interface} IPv{lease.family}: no default route, pool {lease.pool.name} has no gateway"
+            )
+        elif lease.clean_gateway:
+            reasons.append(f"{interface} IPv{lease.family}: no default route, because of cleangateway")
+        elif plan.default_route_nic not in (None, interface):
+            reasons.append(
+                f"{interface} IPv{lease.family}: no default route, it goes to {plan.default_route_nic}"
+            )
+        else:
+            default = DEFAULT[lease.family]
+            found.setdefault(default, Route(default, lease.pool.gateway))
+    for lease in mine:
+        for given in lease.pool.routes:
+            found.setdefault(given.destination, given)
+    # Stable: by family, default routes first, then as they were found.
+    ordered = sorted(found.values(), key=lambda route: (route.family, route.destination.prefix != 0))
+    return Routing(tuple(ordered), tuple(reasons))
+
+
+def _reaching(custom: Route, leases: Sequence[Lease]) -> str | None:
+    for lease in leases:
+        if lease.family == custom.family and lease.pool.subnet.contains(custom.gateway):
+            return lease.interface
+    return None

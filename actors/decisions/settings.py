@@ -1,0 +1,41 @@
+"""The cluster-wide settings that decisions depend on.
+
+What must always hold: they are a value, handed in with every decision; at least one family is enabled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from actors.errors import InvalidObject
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The names are those of Spiderpool's ConfigMap.
+
+    `default_ipv4_pools`, `default_ipv6_pools`: the cluster's default pools, wildcards allowed, tried beside the
+    pools with `spec.default: true`. `agent_namespace`: where a network attachment named without namespace is
+    looked for when it is the default network or in a pool's `multusName`. `multus_cluster_network`: the network
+    attachment ("namespace/name") that the first interface gets when the pod does not choose one.
+    """
+
+    enable_ipv4: bool = True
+    enable_ipv6: bool = True
+    enable_statefulset: bool = True
+    default_ipv4_pools: tuple[str, ...] = ()
+    default_ipv6_pools: tuple[str, ...] = ()
+    agent_namespace: str = "kube-system"
+    multus_cluster_network: str | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.enable_ipv4 or self.enable_ipv6):
+            raise InvalidObject(
+                "settings: enableIPv4 and enableIPv6 are both false; enable at least one family"
+            )
+
+    def enabled(self, family: int) -> bool:
+        return self.enable_ipv4 if family == 4 else self.enable_ipv6
+
+    def default_pools(self, family: int) -> tuple[str, ...]:
+        return self.default_ipv4_pools if family == 4 else self.default_ipv6_pools

@@ -1,0 +1,160 @@
+"""Annotations: read whole or the pod is refused, with pod, annotation, field and a right form."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.decisions import annotations
+from actors.decisions.annotations import Network, PoolNames
+from actors.errors import PodRefused
+from actors.resources.addresses import parse_address
+from actors.resources.namespace import Namespace
+from actors.resources.pod import Pod
+
+
+def pod(key: str, value: str) -> Pod:
+    return Pod("shop", "web-0", annotations={key: value})
+
+
+READERS: dict[str, Any] = {
+    annotations.POD_POOLS: annotations.read_ippools,
+    annotations.POD_POOL: annotations.read_ippool,
+    annotations.POD_ROUTES: annotations.read_routes,
+    annotations.POD_DEFAULT_ROUTE_NIC: annotations.read_default_route_nic,
+    annotations.NETWORKS: annotations.read_networks,
+    annotations.DEFAULT_NETWORK: lambda pod: annotations.read_default_network(pod, "kube-system", None),
+    annotations.NAMESPACE_POOLS[4]: lambda pod: annotations.read_namespace_pools(
+        pod, Namespace("shop", annotations=pod.annotations)
+    ),
+}
+
+
+def test_right_forms() -> None:
+    read = annotations.read_ippools(
+        pod(annotations.POD_POOLS, '[{"interface":"eth0","ipv4":["a"],"cleangateway":true}]')
+    )
+    assert read == (PoolNames("eth0", ("a",), (), True),)
+    assert annotations.read_ippool(pod(annotations.POD_POOL, '{"ipv6":["a","b"]}')) == PoolNames(
+        "", (), ("a", "b")
+    )
+    routes = annotations.read_routes(pod(annotations.POD_ROUTES, '[{"dst":"fd00::/8","gw":"fd00:6::1"}]'))
+    assert [(str(route.destination), (6, route.gateway)) for route in routes] == [
+        ("fd00::/8", parse_address("fd00:6::1"))
+    ]
+    assert annotations.read_networks(pod(annotations.NETWORKS, "a, b/c@data ,d")) == (
+        Network("shop", "a", "net1", ()),
+        Network("b", "c", "data", ()),
+        Network("shop", "d", "net3", ()),
+    )
+    assert annotations.read_networks(
+        pod(annotations.NETWORKS, '[{"name":"a","mac":"x","ips":["10.0.0.1/8"]}]')
+    ) == (Network("shop", "a", "net1", (parse_address("10.0.0.1"),)),)
+
+
+@pytest.mark.parametrize("read", READERS.values())
+def test_absent_is_absent(read: Any) -> None:
+    assert read(Pod.bare("shop", "web-0")) in (None, ())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        (annotations.POD_POOLS, "", "it is not JSON"),
+        (annotations.POD_POOLS, "[", "it is not JSON"),
+        (annotations.POD_POOLS, "[" * 100000, "it is not JSON"),
+        (annotations.POD_POOLS, "{}", "it is {}, but must be a list"),
+        (annotations.POD_POOLS, "[]", "the list is empty"),
+        (annotations.POD_POOLS, "[3]", "[0] is 3, but must be a mapping"),
+        (annotations.POD_POOLS, '[{"interface":"eth0"}]', "[0] names no pool"),
+        (annotations.POD_POOLS, '[{"nic":"eth0","ipv4":["a"]}]', "[0].nic is not a known field"),
+        (annotations.POD_POOLS, '[{"interfaces":"eth0","ipv4":["a"]}]', "did you mean interface?"),
+        (annotations.POD_POOLS, '[{"ipv4":"a"}]', '[0].ipv4 is "a", but must be a list'),
+        (annotations.POD_POOLS, '[{"ipv4":[1]}]', "[0].ipv4[0] is 1, but must be a text"),
+        (annotations.POD_POOLS, '[{"ipv4":[""]}]', "the name of a pool is empty"),
+        (
+            annotations.POD_POOLS,
+            '[{"ipv4":["a"],"cleangateway":"true"}]',
+            "must be true or false, without quotes",
+        ),
+        (annotations.POD_POOLS, '[{"interface":"e/0","ipv4":["a"]}]', "'e/0' is not an interface name"),
+        (annotations.POD_POOLS, '[{"interface":"eth0","ipv4":["a"]},{"ipv4":["a"]}]', "some do not"),
+        (
+            annotations.POD_POOLS,
+            '[{"interface":"a","ipv4":["a"]},{"interface":"a","ipv4":["b"]}]',
+            "has two entries",
+        ),
+        (annotations.POD_POOL, "[]", "it is [], but must be a mapping"),
+        (annotations.POD_POOL, "{}", "it names no pool"),
+        (annotations.POD_POOL, '{"ip4":["a"]}', "ip4 is not a known field; did you mean ipv4?"),
+        (
+            annotations.POD_ROUTES,
+            '[{"dst":"10.0.0.0/8"}]',
+            "[0].gw is null, but every route needs dst and gw",
+        ),
+        (
+            annotations.POD_ROUTES,
+            '[{"dst":"10.0.0.0/8","gw":"fd00::1"}]',
+            "[0].gw: 'fd00::1' is an IPv6 address",
+        ),
+        (
+            annotations.POD_ROUTES,
+            '[{"dst":"10.0.0.0","gw":"10.0.0.1"}]',
+            "[0].dst: '10.0.0.0' is not a subnet",
+        ),
+        (annotations.POD_DEFAULT_ROUTE_NIC, "a-very-long-interface", "is not an interface name"),
+        (annotations.NETWORKS, "a/b/c", "'a/b/c' is not of the form"),
+        (annotations.NETWORKS, "a,,b", "'' is not of the form"),
+        (annotations.NETWORKS, "a@", "'a@' is not of the form"),
+        (annotations.NETWORKS, "A_b", "'A_b' is not the name of an object"),
+        (annotations.NETWORKS, '[{"namespace":"x"}]', "entry 0 has no name"),
+        (
+            annotations.NETWORKS,
+            '[{"name":"a","ips":["10.0.0"]}]',
+            "[0].ips[0]: '10.0.0' is not an IP address",
+        ),
+        (annotations.NETWORKS, '["a"]', '[0] is "a", but must be a mapping'),
+        (annotations.DEFAULT_NETWORK, "{", "it is not JSON"),
+        (annotations.NAMESPACE_POOLS[4], '{"ipv4":["a"]}', "but must be a list"),
+        (annotations.NAMESPACE_POOLS[4], "[4]", "[0] is 4, but must be a text"),
+    ],
+)
+def test_refusal_names_pod_annotation_field_and_a_right_form(key: str, value: str, says: str) -> None:
+    with pytest.raises(PodRefused) as refusal:
+        READERS[key](pod(key, value))
+
+    assert refusal.value.message.startswith("pod shop/web-0: ")
+    assert f"annotation {key}: " in refusal.value.message
+    assert says in refusal.value.message
+    assert "; a right form is: " in refusal.value.message
+
+
+json_like = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=5)
+    | st.sampled_from(["eth0", "10.0.0.1", "10.0.0.0/8"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["interface", "ipv4", "ipv6", "cleangateway", "dst", "gw", "name", "ips"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=10,
+)
+
+
+@given(st.sampled_from(sorted(READERS)), json_like.map(json.dumps) | st.text(max_size=20))
+def test_whatever_it_is_it_is_read_or_refused(key: str, value: str) -> None:
+    """No value of an annotation raises anything but `PodRefused`."""
+    try:
+        READERS[key](pod(key, value))
+    except PodRefused as refusal:
+        assert f"annotation {key}" in refusal.message
