@@ -23,7 +23,7 @@ from actors.messages import Change
 from actors.observer import AllocationObserver
 from actors.resources.block import Block, Claim, Granted, Release, Released, Taken, parse_block_name
 from actors.resources.record import Fence
-from actors.runtime import Actor, ActorContext, ObjectRef, message
+from actors.runtime import Actor, ActorContext, ObjectRef, current_deadline, message
 from actors.store.contract import Store
 
 log = logging.getLogger("orbweaver.block")
@@ -64,7 +64,12 @@ class BlockActor(Actor):
     """One per 64 addresses in use, named `block/<name of the block>`."""
 
     def __init__(
-        self, context: ActorContext, *, store: Store, observer: AllocationObserver, clock: Callable[[], float] = time.time
+        self,
+        context: ActorContext,
+        *,
+        store: Store,
+        observer: AllocationObserver,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(context)
         family, base = parse_block_name(context.key)
@@ -84,7 +89,9 @@ class BlockActor(Actor):
             except (Conflict, NotFound):
                 log.debug("block changed while it was to be removed", extra={"block": block.name})
             except StoreUnavailable as error:
-                log.warning("an empty block could not be removed", extra={"block": block.name, "error": str(error)})
+                log.warning(
+                    "an empty block could not be removed", extra={"block": block.name, "error": str(error)}
+                )
         return True
 
     @message
@@ -104,7 +111,7 @@ class BlockActor(Actor):
 
     def _stage(self, operation: Operation) -> ObjectRef[Outcome]:
         reply: ObjectRef[Outcome] = ObjectRef()
-        self._state.staged.append(Staged(operation, reply, self.deadline))
+        self._state.staged.append(Staged(operation, reply, current_deadline()))
         self._post_flush()
         return reply
 
@@ -214,7 +221,9 @@ class BlockActor(Actor):
         now = time.monotonic()
         kept: list[Staged] = []
         for staged in batch:
-            if staged.reply is not None and (staged.deadline is None or staged.deadline <= now + state.backoff):
+            if staged.reply is not None and (
+                staged.deadline is None or staged.deadline <= now + state.backoff
+            ):
                 kept += self._fail(staged, error)
             else:
                 kept.append(staged)
@@ -234,7 +243,9 @@ class BlockActor(Actor):
         operation = staged.operation
         if staged.maybe_written and isinstance(operation, Claim):
             family = self._state.block.family
-            self.get_actor("ledger/local").recorded.remote(family, (Change(operation.value, operation.record),))
+            self.get_actor("ledger/local").recorded.remote(
+                family, (Change(operation.value, operation.record),)
+            )
             fence = Fence.of(operation.record)
             keep = operation.instead_of is not None  # it was kept for this pod before, and stays so
             undoing = [Staged(Release(operation.value, fence, self._clock(), keep), None, None)]
@@ -260,5 +271,9 @@ def _difference(before: Block, after: Block) -> tuple[Change, ...]:
     values = {value for value, record in before.records.items() if after.records.get(value) != record}
     values |= {value for value, record in after.records.items() if before.records.get(value) != record}
     values |= {value for value, at in after.released.items() if before.released.get(value) != at}
-    values |= {value for value in before.released if value not in after.released and value not in after.records}
-    return tuple(Change(value, after.records.get(value), after.released.get(value)) for value in sorted(values))
+    values |= {
+        value for value in before.released if value not in after.released and value not in after.records
+    }
+    return tuple(
+        Change(value, after.records.get(value), after.released.get(value)) for value in sorted(values)
+    )

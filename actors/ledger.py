@@ -52,7 +52,10 @@ class LedgerActor(Actor):
             try:
                 block = Block.from_object(obj)
             except InvalidObject as error:
-                log.error("a damaged block is left out of the index; its addresses are not given out", exc_info=error)
+                log.error(
+                    "a damaged block is left out of the index; its addresses are not given out",
+                    exc_info=error,
+                )
                 continue
             self._apply(block.family, (Change(value, record) for value, record in block.records.items()))
             self._apply(block.family, (Change(value, None, at) for value, at in block.released.items()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from actors.decisions.request import AddressRequest
 from actors.resources.block import Claim, Granted, Release, Released, Taken
 from actors.resources.record import Fence, Record
 from actors.runtime import wire_value
@@ -71,15 +72,11 @@ class Sandbox:
 
 @dataclass(frozen=True, slots=True)
 class AddRequest:
-    """CNI ADD, understood: what the network configuration asks for this interface. `exact`: (family, address) pairs
-    that the runtime asks for."""
+    """CNI ADD, understood: for which sandbox, in which CNI network, and what that asks for."""
 
     sandbox: Sandbox
-    network: str = ""
-    ipv4_pools: tuple[str, ...] = ()
-    ipv6_pools: tuple[str, ...] = ()
-    clean_gateway: bool = False
-    exact: tuple[tuple[int, int], ...] = ()
+    network: str
+    asks: AddressRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +101,16 @@ class RouteTo:
 
 @dataclass(frozen=True, slots=True)
 class AddResult:
-    """What the pod's interface gets, and, for the log, why."""
+    """What the pod's interface gets, and, for the log, why. `fresh`: this request recorded it, no earlier one."""
 
     addresses: tuple[Assigned, ...]
     routes: tuple[RouteTo, ...]
     reasons: tuple[str, ...] = ()
+    fresh: bool = True
 
 
 for _value in (
     Record, Fence, Claim, Release, Granted, Taken, Released, Held, Change, Occupancy, Allocate, Sandbox,
-    AddRequest, Assigned, RouteTo, AddResult,
+    AddressRequest, AddRequest, Assigned, RouteTo, AddResult,
 ):  # fmt: skip
     wire_value(_value)

@@ -48,7 +48,9 @@ class Guarded:
 
     def _off(self, error: Exception) -> None:
         self._inner = Silent()
-        log.error("an observer raised and is switched off; its metrics stand still from now on", exc_info=error)
+        log.error(
+            "an observer raised and is switched off; its metrics stand still from now on", exc_info=error
+        )
 
     def stage(self, operation: str, stage: str, seconds: float) -> None:
         try:

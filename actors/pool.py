@@ -26,7 +26,7 @@ from actors.resources.addresses import format_address
 from actors.resources.block import BLOCK_SIZE, Claim, Granted, Taken, base_of, block_name
 from actors.resources.intervals import FreeSet, IntervalSet
 from actors.resources.ippool import IPPool
-from actors.runtime import Actor, ActorContext, ObjectRef, get, message
+from actors.runtime import Actor, ActorContext, ObjectRef, current_deadline, get, message
 
 log = logging.getLogger("orbweaver.pool")
 
@@ -75,7 +75,9 @@ class PoolActor(Actor):
 
     _state: State
 
-    def __init__(self, context: ActorContext, *, source: PoolSource, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, context: ActorContext, *, source: PoolSource, clock: Callable[[], float] = time.time
+    ) -> None:
         super().__init__(context)
         self._source = source
         self._clock = clock
@@ -91,7 +93,7 @@ class PoolActor(Actor):
         """Reserve one address. Completes with `Granted`, or fails with `NoAddress` when every address is in use and
         with `AddressTaken` when the one that was asked for is."""
         self._follow_edits()
-        job = Job(request, ObjectRef(), self.deadline)
+        job = Job(request, ObjectRef(), current_deadline())
         if request.exact is not None:
             self._claim_exact(job, request.exact)
         else:
@@ -119,12 +121,16 @@ class PoolActor(Actor):
         usable = pool.available.minus(reserved)
         state = State(pool, reserved, usable, FreeSet(usable))
         if before is not None:
-            state.pending, state.waiting, state.catching_up = before.pending, before.waiting, before.catching_up
+            state.pending, state.waiting, state.catching_up = (
+                before.pending,
+                before.waiting,
+                before.catching_up,
+            )
             for value in state.pending:
                 state.free.discard(value)
         self._state = state
-        ledger = self.get_actor("ledger/local").options(timeout=LEDGER_TIMEOUT)
-        self._learn(get(ledger.occupancy.remote(pool.family, tuple(usable), -1), timeout=LEDGER_TIMEOUT))
+        occupancy = self.get_actor("ledger/local").occupancy.options(timeout=LEDGER_TIMEOUT)
+        self._learn(get(occupancy.remote(pool.family, tuple(usable), -1)))
 
     def _learn(self, occupancy: Occupancy) -> None:
         state = self._state
@@ -171,7 +177,11 @@ class PoolActor(Actor):
     def _claim_exact(self, job: Job, value: int) -> None:
         state = self._state
         if not state.usable.contains(value):
-            rule = "reserved by a SpiderReservedIP" if state.reserved.contains(value) else "not one of its addresses"
+            rule = (
+                "reserved by a SpiderReservedIP"
+                if state.reserved.contains(value)
+                else "not one of its addresses"
+            )
             self._refuse_exact(job, value, rule)
         elif value in state.pending:
             self._refuse_exact(job, value, "being given to another pod at this moment")
@@ -194,16 +204,15 @@ class PoolActor(Actor):
         state.pending[value] = None
         record = replace(job.request.record, pool=state.pool.name)
         block = self.get_actor("block/" + block_name(state.pool.family, value))
-        if job.deadline is not None:
-            block = block.options(timeout=job.deadline - time.monotonic())
-        ref = block.claim.remote(Claim(value, record, job.request.instead_of))
+        timeout = None if job.deadline is None else job.deadline - time.monotonic()
+        ref = block.claim.options(timeout=timeout).remote(Claim(value, record, job.request.instead_of))
         self.then(ref, self._claimed, job, value)
 
     def _claimed(self, ref: ObjectRef[Granted | Taken], job: Job, value: int) -> None:
         state = self._state
         released = state.pending.pop(value, None)
         try:
-            outcome = get(ref)
+            outcome = ref.result()
         except InvalidObject as error:
             self._shun_block(value, error)
             self._retry(job, value, str(error))
@@ -218,7 +227,9 @@ class PoolActor(Actor):
             else:
                 if released is not None:
                     self._cool(value, released)
-                self._retry(job, value, f"recorded for pod {outcome.record.pod} out of pool {outcome.record.pool}")
+                self._retry(
+                    job, value, f"recorded for pod {outcome.record.pod} out of pool {outcome.record.pool}"
+                )
 
     def _retry(self, job: Job, value: int, rule: str) -> None:
         if job.request.exact is not None:
@@ -229,7 +240,10 @@ class PoolActor(Actor):
     def _shun_block(self, value: int, error: InvalidObject) -> None:
         """Leave a damaged block's addresses alone until the pool is loaded anew."""
         state = self._state
-        log.error("the addresses of a damaged block are left out", extra={"pool": state.pool.name, "error": str(error)})
+        log.error(
+            "the addresses of a damaged block are left out",
+            extra={"pool": state.pool.name, "error": str(error)},
+        )
         base = base_of(value)
         state.free.discard_range(base, base + BLOCK_SIZE - 1)
         for other in range(base, base + BLOCK_SIZE):
@@ -241,14 +255,14 @@ class PoolActor(Actor):
             # Who comes later waits for the next answer: this one may not hold a release that they have seen.
             asked, state.waiting = state.waiting, []
             state.catching_up = True
-            ledger = self.get_actor("ledger/local").options(timeout=LEDGER_TIMEOUT)
-            ref = ledger.occupancy.remote(state.pool.family, tuple(state.usable), state.sequence)
+            occupancy = self.get_actor("ledger/local").occupancy.options(timeout=LEDGER_TIMEOUT)
+            ref = occupancy.remote(state.pool.family, tuple(state.usable), state.sequence)
             self.then(ref, self._caught_up, asked)
 
     def _caught_up(self, ref: ObjectRef[Occupancy], asked: list[Job]) -> None:
         self._state.catching_up = False
         try:
-            self._learn(get(ref))
+            self._learn(ref.result())
             if self._nothing_left():
                 fresh = self._source.fresh_pool(self.context.key)
                 if fresh.available != self._state.pool.available:

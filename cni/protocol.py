@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from actors.decisions.request import AddressRequest
 from actors.errors import (
     CNI_DECODE_FAILURE,
     CNI_INCOMPATIBLE_VERSION,
@@ -52,18 +53,13 @@ class CniRequest:
     network: str
     sandbox: Sandbox
     named: bool
-    ipv4_pools: tuple[str, ...] = ()
-    ipv6_pools: tuple[str, ...] = ()
-    clean_gateway: bool = False
-    exact: tuple[tuple[int, int], ...] = ()
+    asks: AddressRequest = AddressRequest()
     previous: tuple[str, ...] | None = None
     valid: tuple[Attachment, ...] = field(default=())
 
     def add_request(self) -> AddRequest:
         """What the Endpoint needs of an ADD."""
-        return AddRequest(
-            self.sandbox, self.network, self.ipv4_pools, self.ipv6_pools, self.clean_gateway, self.exact
-        )
+        return AddRequest(self.sandbox, self.network, self.asks)
 
 
 def version_of(stdin: bytes) -> str:
@@ -107,10 +103,13 @@ def parse(environment: Mapping[str, str], stdin: bytes) -> CniRequest:
         network,
         sandbox,
         named,
-        _pool_names(ipam, "default_ipv4_ippool", network),
-        _pool_names(ipam, "default_ipv6_ippool", network),
-        _flag(ipam, "clean_gateway", network),
-        _exact(conf, arguments, network),
+        AddressRequest(
+            sandbox.interface,
+            _pool_names(ipam, "default_ipv4_ippool", network),
+            _pool_names(ipam, "default_ipv6_ippool", network),
+            _flag(ipam, "clean_gateway", network),
+            _exact(conf, arguments, network),
+        ),
         _previous(conf, network) if command == "CHECK" else None,
     )
 
@@ -150,7 +149,12 @@ def versions(request: CniRequest) -> bytes:
 def failure(version: str, error: OrbweaverError) -> bytes:
     """The error result."""
     return _encode(
-        {"cniVersion": version, "code": error.cni_code, "msg": error.message, "details": "\n".join(error.details)}
+        {
+            "cniVersion": version,
+            "code": error.cni_code,
+            "msg": error.message,
+            "details": "\n".join(error.details),
+        }
     )
 
 
@@ -163,7 +167,9 @@ def _environment(message: str) -> InvalidRequest:
 
 
 def _type(value: object) -> str:
-    return {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}.get(type(value), type(value).__name__)
+    return {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}.get(
+        type(value), type(value).__name__
+    )
 
 
 def _decode(stdin: bytes) -> dict[str, Any]:
@@ -219,7 +225,9 @@ def _sandbox(environment: Mapping[str, str], command: str, arguments: dict[str, 
     namespace = arguments.get("K8S_POD_NAMESPACE", "") or DEFAULT_NAMESPACE
     for key, value in (("K8S_POD_NAME", pod), ("K8S_POD_NAMESPACE", namespace)):
         if "/" in value or value.strip() != value:
-            raise _environment(f"{key} in CNI_ARGS is {value!r}; a name has no '/' and no white space around it")
+            raise _environment(
+                f"{key} in CNI_ARGS is {value!r}; a name has no '/' and no white space around it"
+            )
     return Sandbox(container, interface, namespace, pod, arguments.get("K8S_POD_UID", ""), netns)
 
 
@@ -248,32 +256,47 @@ def _flag(ipam: dict[str, Any], key: str, network: str) -> bool:
 
 def _exact(conf: dict[str, Any], arguments: dict[str, str], network: str) -> tuple[tuple[int, int], ...]:
     """Addresses asked for: `IP` in CNI_ARGS, the `ips` capability, `args.cni.ips` (CNI conventions)."""
-    wanted: list[tuple[str, str]] = [("IP in CNI_ARGS", text) for text in arguments.get("IP", "").split(",") if text]
-    for where, path in (("runtimeConfig.ips", ("runtimeConfig", "ips")), ("args.cni.ips", ("args", "cni", "ips"))):
+    wanted: list[tuple[str, str]] = [
+        ("IP in CNI_ARGS", text) for text in arguments.get("IP", "").split(",") if text
+    ]
+    for where, path in (
+        ("runtimeConfig.ips", ("runtimeConfig", "ips")),
+        ("args.cni.ips", ("args", "cni", "ips")),
+    ):
         value: Any = conf
         for key in path:
             value = value.get(key) if isinstance(value, dict) else None
         if value is None:
             continue
         if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-            raise InvalidRequest(f'"{where}" of network {network} must be a list of addresses, like ["10.6.0.7/16"]')
+            raise InvalidRequest(
+                f'"{where}" of network {network} must be a list of addresses, like ["10.6.0.7/16"]'
+            )
         wanted += [(where, text) for text in value]
     found: dict[tuple[int, int], None] = {}
     for where, text in wanted:
         try:
             found[parse_address(text.partition("/")[0])] = None
         except (ValueError, OrbweaverError) as error:
-            raise InvalidRequest(f"{where} of network {network} asks for {text!r}, which is not an address") from error
+            raise InvalidRequest(
+                f"{where} of network {network} asks for {text!r}, which is not an address"
+            ) from error
     return tuple(found)
 
 
 def _previous(conf: dict[str, Any], network: str) -> tuple[str, ...]:
     result = conf.get("prevResult")
     if not isinstance(result, dict):
-        raise InvalidRequest(f'CHECK of network {network} has no "prevResult"; the runtime must pass the result of ADD')
+        raise InvalidRequest(
+            f'CHECK of network {network} has no "prevResult"; the runtime must pass the result of ADD'
+        )
     ips = result.get("ips", [])
-    if not isinstance(ips, list) or not all(isinstance(ip, dict) and isinstance(ip.get("address"), str) for ip in ips):
-        raise InvalidRequest(f'"prevResult.ips" of network {network} must be a list of objects with an "address"')
+    if not isinstance(ips, list) or not all(
+        isinstance(ip, dict) and isinstance(ip.get("address"), str) for ip in ips
+    ):
+        raise InvalidRequest(
+            f'"prevResult.ips" of network {network} must be a list of objects with an "address"'
+        )
     return tuple(ip["address"] for ip in ips)
 
 
@@ -281,10 +304,16 @@ def _attachments(conf: dict[str, Any], network: str) -> tuple[Attachment, ...]:
     key = "cni.dev/valid-attachments"
     value = conf.get(key)
     if not isinstance(value, list):
-        raise InvalidRequest(f'GC of network {network} has no list "{key}"; without it everything would be released')
+        raise InvalidRequest(
+            f'GC of network {network} has no list "{key}"; without it everything would be released'
+        )
     found = []
     for entry in value:
-        if not isinstance(entry, dict) or not all(isinstance(entry.get(name), str) for name in ("containerID", "ifname")):
-            raise InvalidRequest(f'"{key}" of network {network} must have objects with "containerID" and "ifname"')
+        if not isinstance(entry, dict) or not all(
+            isinstance(entry.get(name), str) for name in ("containerID", "ifname")
+        ):
+            raise InvalidRequest(
+                f'"{key}" of network {network} must have objects with "containerID" and "ifname"'
+            )
         found.append(Attachment(entry["containerID"], entry["ifname"]))
     return tuple(found)

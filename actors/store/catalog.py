@@ -9,8 +9,9 @@ What must always hold: it never writes, and what it returns is frozen.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from actors.errors import InvalidObject, NotFound, PodRefused
 from actors.resources.intervals import IntervalSet
@@ -25,7 +26,13 @@ from actors.store.informer import Informer
 
 log = logging.getLogger("orbweaver.catalog")
 
-WATCHED = ("SpiderIPPool", "SpiderReservedIP", "Namespace", "Node", "StatefulSet")
+
+@dataclass(frozen=True, slots=True)
+class DamagedPool:
+    """A pool whose object cannot be parsed, and why."""
+
+    name: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +49,9 @@ class Catalog:
     def __init__(self, store: Store, *, has_pods: bool) -> None:
         self._store = store
         self._has_pods = has_pods
-        self._informers = {kind: Informer(store, kind) for kind in WATCHED}
-        self._table: tuple[str, PoolTable] = ("", PoolTable({}, {}))
-        self._reserved: tuple[str, dict[int, IntervalSet]] = ("", {})
+        self._informers = {kind: Informer(store, kind, transform=parse) for kind, parse in _WATCHED.items()}
+        self._table: tuple[tuple[Any, ...], PoolTable] = ((), PoolTable({}, {}))
+        self._reserved: tuple[tuple[Any, ...], dict[int, IntervalSet]] = ((), {})
 
     def start(self) -> None:
         """Start the informers; `wait_synced` says when they have listed."""
@@ -66,22 +73,20 @@ class Catalog:
 
     def pools(self) -> PoolTable:
         """The pools as the cache has them."""
-        informer = self._informers["SpiderIPPool"]
-        version = informer.version
+        items = self._informers["SpiderIPPool"].items()
         known, table = self._table
-        if known != version:
-            table = _parse_pools(informer.items())
-            self._table = (version, table)
+        if known is not items:
+            table = _tabulate(items)
+            self._table = (items, table)
         return table
 
     def fresh_pools(self) -> PoolTable:
         """The pools as the store has them now."""
-        return _parse_pools(self._store.list("SpiderIPPool").items)
+        return _tabulate(tuple(_parse_pool(obj) for obj in self._store.list("SpiderIPPool").items))
 
     def pool(self, name: str) -> IPPool:
         """One pool. Raises `NotFound` when the store does not know it either, `InvalidObject` when it is damaged."""
-        table = self.pools()
-        found = table.pools.get(name)
+        found = self.pools().pools.get(name)
         return found if found is not None else self.fresh_pool(name)
 
     def fresh_pool(self, name: str) -> IPPool:
@@ -90,20 +95,21 @@ class Catalog:
 
     def reserved(self, family: int) -> IntervalSet:
         """What no pool may give out, from all SpiderReservedIPs of the family."""
-        informer = self._informers["SpiderReservedIP"]
-        version = informer.version
+        items = self._informers["SpiderReservedIP"].items()
         known, table = self._reserved
-        if known != version:
-            table = _parse_reserved(informer.items())
-            self._reserved = (version, table)
-        return table.get(family, IntervalSet())
+        if known is not items:
+            table = {}
+            for reserved in items:
+                table[reserved.family] = table.get(reserved.family, IntervalSet()).union(reserved.ips)
+            self._reserved = (items, table)
+        return table.get(family, _NOTHING)
 
     def pod(self, namespace: str, name: str, uid: str) -> Pod:
         """The pod of a request. Without Kubernetes the request is the pod, and an applied Pod object adds its
         annotations. Raises `PodRefused` when there must be an object and there is none."""
         try:
             return Pod.from_object(self._store.get("Pod", name, namespace))
-        except NotFound as error:
+        except (NotFound, InvalidObject) as error:
             if self._has_pods:
                 raise PodRefused(
                     f"pod {namespace}/{name} does not exist (any more); the runtime asks for an address for a pod that "
@@ -111,51 +117,52 @@ class Catalog:
                 ) from error
             return Pod.bare(namespace, name, uid)
 
-    def namespace(self, name: str) -> Namespace:
-        """The namespace; one that has no object has no labels and no annotations."""
-        found = self._cached("Namespace", name)
-        return Namespace.from_object(found) if found is not None else Namespace.bare(name)
+    def namespace(self, name: str) -> Namespace | None:
+        """The namespace, or None where there is no such object."""
+        found: Namespace | None = self._cached("Namespace", name)
+        return found
 
-    def node(self, name: str) -> Node:
-        """The node; one that has no object has no labels."""
-        found = self._cached("Node", name)
-        return Node.from_object(found) if found is not None else Node.bare(name)
+    def node(self, name: str) -> Node | None:
+        """The node, or None where there is no such object."""
+        found: Node | None = self._cached("Node", name)
+        return found
 
     def statefulset(self, namespace: str, name: str) -> StatefulSet | None:
         """The StatefulSet, or None when neither the cache nor the store has it."""
-        found = self._cached("StatefulSet", name, namespace)
-        return StatefulSet.from_object(found) if found is not None else None
+        found: StatefulSet | None = self._cached("StatefulSet", name, namespace)
+        return found
 
-    def _cached(self, kind: str, name: str, namespace: str = "") -> Object | None:
+    def _cached(self, kind: str, name: str, namespace: str = "") -> Any:
         found = self._informers[kind].get(name, namespace)
         if found is not None:
             return found
         try:
-            return self._store.get(kind, name, namespace)
-        except NotFound:
+            return _WATCHED[kind](self._store.get(kind, name, namespace))
+        except (NotFound, InvalidObject):
             return None
 
 
-def _parse_pools(objects: tuple[Object, ...]) -> PoolTable:
-    pools: dict[str, IPPool] = {}
-    damaged: dict[str, str] = {}
-    for obj in objects:
+def _parse_pool(obj: Object) -> IPPool | DamagedPool:
+    try:
+        return IPPool.from_object(obj)
+    except InvalidObject as error:
         name = str(obj["metadata"]["name"])
-        try:
-            pools[name] = IPPool.from_object(obj)
-        except InvalidObject as error:
-            damaged[name] = str(error)
-            log.error("a pool cannot be used", extra={"pool": name, "error": str(error)})
-    return PoolTable(pools, damaged)
+        log.error("a pool cannot be used", extra={"pool": name, "error": str(error)})
+        return DamagedPool(name, str(error))
 
 
-def _parse_reserved(objects: tuple[Object, ...]) -> dict[int, IntervalSet]:
-    table: dict[int, IntervalSet] = {}
-    for obj in objects:
-        try:
-            reserved = ReservedIP.from_object(obj)
-        except InvalidObject as error:
-            log.error("a SpiderReservedIP is damaged; what it reserves is not known", extra={"error": str(error)})
-            continue
-        table[reserved.family] = table.get(reserved.family, IntervalSet()).union(reserved.ips)
-    return table
+_WATCHED: dict[str, Callable[[Object], Any]] = {
+    "SpiderIPPool": _parse_pool,
+    "SpiderReservedIP": ReservedIP.from_object,
+    "Namespace": Namespace.from_object,
+    "Node": Node.from_object,
+    "StatefulSet": StatefulSet.from_object,
+}
+_NOTHING = IntervalSet()
+
+
+def _tabulate(items: tuple[IPPool | DamagedPool, ...]) -> PoolTable:
+    return PoolTable(
+        {item.name: item for item in items if isinstance(item, IPPool)},
+        {item.name: item.why for item in items if isinstance(item, DamagedPool)},
+    )

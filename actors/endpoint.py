@@ -1,0 +1,374 @@
+"""The Endpoint actor: one pod's addresses across all its interfaces. ADD, DEL and CHECK run here.
+
+What must always hold:
+
+* Two requests for one pod never race: this actor handles one at a time, and waits for the Pools below it.
+* All addresses of a request are granted or none is: what was granted is released before the error is answered,
+  also when the request's time ran out meanwhile. Undoing has its own time.
+* A repeated ADD answers with what is recorded for (container, interface), after the Block has confirmed it.
+* A DEL needs container id and interface alone, releases only what the fence admits, and succeeds when there is
+  nothing. What a StatefulSet's pod leaves behind is kept for its next incarnation.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from actors.decisions.plan import Plan, Slot, plan
+from actors.decisions.routes import Lease, route
+from actors.decisions.settings import Settings
+from actors.errors import (
+    CheckFailed,
+    DeadlineExceeded,
+    NoAddress,
+    OrbweaverError,
+    PodRefused,
+    StoreUnavailable,
+)
+from actors.messages import AddRequest, AddResult, Allocate, Assigned, Held, RouteTo, Sandbox
+from actors.observer import AllocationObserver
+from actors.resources.addresses import format_address
+from actors.resources.block import Claim, Granted, Release, Released, Taken, block_name
+from actors.resources.ippool import IPPool
+from actors.resources.pod import Pod
+from actors.resources.record import Fence, Record
+from actors.runtime import Actor, ActorContext, ObjectRef, current_deadline, get, message
+from actors.store.catalog import Catalog, PoolTable
+
+log = logging.getLogger("orbweaver.endpoint")
+
+UNDO_TIMEOUT = 20.0
+"""Seconds that releasing a failed request's addresses may take; the request's own time may be over by then."""
+
+STATEFULSET = "StatefulSet/"
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Grant:
+    """One address that the request now holds. `fresh`: this request recorded it, no earlier one."""
+
+    slot: Slot
+    value: int
+    record: Record
+    fresh: bool
+
+
+@dataclass(slots=True)
+class Attempt:
+    """The search of one slot: the pools still to be asked, and what those before said. `held`: the address to ask
+    for first; `confirming`: it is recorded for this very ADD."""
+
+    slot: Slot
+    pools: list[str]
+    held: Held | None = None
+    confirming: bool = False
+    refusals: list[str] = field(default_factory=list)
+    grant: Grant | None = None
+
+
+class EndpointActor(Actor):
+    """One per pod on its node, named `endpoint/<namespace>/<pod>`. It keeps no state between messages: what is
+    recorded is the Ledger's to know and the Block's to judge."""
+
+    def __init__(
+        self,
+        context: ActorContext,
+        *,
+        catalog: Catalog,
+        settings: Settings,
+        node: str,
+        observer: AllocationObserver,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(context)
+        self._catalog = catalog
+        self._settings = settings
+        self._node = node
+        self._observer = observer
+        self._clock = clock
+
+    @message
+    def add(self, request: AddRequest) -> AddResult:
+        """CNI ADD. Raises `PodRefused`, `NoAddress`, `AddressTaken`, or an error that a retry may cure."""
+        started = time.perf_counter()
+        sandbox = request.sandbox
+        pod = self._pod(sandbox)
+        held = self._held(sandbox)
+        made = self._plan(pod, request)
+        self._observer.stage("allocation", "decided", time.perf_counter() - started)
+        grants = self._reserve(made, pod, request, held)
+        self._observer.stage("allocation", "committed", time.perf_counter() - started)
+        result = self._result(request, made, grants)
+        self._touch({grant.record.pod for grant in grants})
+        for line in result.reasons:
+            log.debug("decision", extra={"reason": line})
+        return result
+
+    @message
+    def release(self, sandbox: Sandbox) -> int:
+        """CNI DEL: how many addresses it released or keeps for the pod's next incarnation."""
+        found = [held for held in self._held(sandbox) if _belongs(held.record, sandbox)]
+        done = self._release([(held, self._keeps(held.record)) for held in found])
+        self._touch({held.record.pod for held in found})
+        return done
+
+    @message
+    def check(self, sandbox: Sandbox, previous: tuple[str, ...]) -> None:
+        """CNI CHECK: the addresses of the previous result are the ones recorded. Raises `CheckFailed`."""
+        recorded = {
+            format_address(held.family, held.value)
+            for held in self._held(sandbox)
+            if held.record.container == sandbox.container and held.record.interface == sandbox.interface
+        }
+        expected = {text.partition("/")[0] for text in previous}
+        if not recorded:
+            raise CheckFailed(
+                f"no address is recorded for interface {sandbox.interface} of pod {sandbox.key} (container "
+                f"{sandbox.container}); delete the pod so that it gets a new one"
+            )
+        if not recorded <= expected:
+            raise CheckFailed(
+                f"interface {sandbox.interface} of pod {sandbox.key} has {', '.join(sorted(expected)) or 'no address'}, "
+                f"but recorded for it is {', '.join(sorted(recorded))}; delete the pod so that both agree again"
+            )
+
+    def _pod(self, sandbox: Sandbox) -> Pod:
+        pod = self._catalog.pod(sandbox.namespace, sandbox.pod, sandbox.uid)
+        if pod.uid and sandbox.uid and pod.uid != sandbox.uid:
+            raise PodRefused(
+                f"pod {sandbox.key} with UID {sandbox.uid} does not exist any more; the pod of that name now has UID "
+                f"{pod.uid}"
+            )
+        if pod.ended is not None:
+            raise PodRefused(f"pod {sandbox.key} gets no address: {pod.ended}")
+        return pod
+
+    def _held(self, sandbox: Sandbox) -> tuple[Held, ...]:
+        """Everything recorded under the container id or for the pod's name."""
+        ledger = self.get_actor("ledger/local")
+        of_container, of_pod = get(
+            [ledger.of_container.remote(sandbox.container), ledger.of_pod.remote(sandbox.key)]
+        )
+        return tuple({(held.family, held.value): held for held in (*of_pod, *of_container)}.values())
+
+    def _plan(self, pod: Pod, request: AddRequest) -> Plan:
+        """Decide on what the cache has; before the pod is refused, on what the store has."""
+        try:
+            return self._plan_with(self._catalog.pools(), pod, request)
+        except OrbweaverError as error:
+            log.debug("refused on the pools in the cache, reading them anew", extra={"reason": str(error)})
+        return self._plan_with(self._catalog.fresh_pools(), pod, request)
+
+    def _plan_with(self, table: PoolTable, pod: Pod, request: AddRequest) -> Plan:
+        namespace = self._catalog.namespace(pod.namespace)
+        node = self._catalog.node(pod.node or self._node)
+        made = plan(pod, namespace, node, table.pools, request.asks, self._settings)
+        try:
+            return made.require()
+        except NoAddress as error:
+            damaged = tuple(f"pool {name} cannot be used: {why}" for name, why in table.damaged.items())
+            raise NoAddress(error.message, details=(*error.details, *damaged)) from error
+
+    def _reserve(self, made: Plan, pod: Pod, request: AddRequest, held: Sequence[Held]) -> list[Grant]:
+        attempts = [self._attempt(slot, pod, request, held) for slot in made.slots]
+        deadline = current_deadline()
+        error: OrbweaverError | None = None
+        while error is None:
+            going = [
+                (attempt, ref)
+                for attempt in attempts
+                if attempt.grant is None and (ref := self._next(attempt, pod, request)) is not None
+            ]
+            if not going:
+                break
+            _settle([ref for _, ref in going])
+            for attempt, ref in going:
+                error = _take(attempt, ref) or error
+        if error is None and deadline is not None and time.monotonic() > deadline:
+            error = DeadlineExceeded(f"the addresses of pod {pod.key} were not recorded in time; try again")
+        if error is None and any(attempt.grant is None for attempt in attempts):
+            lines = [*made.reasons(), *(line for attempt in attempts for line in attempt.refusals)]
+            error = NoAddress(
+                f"no pool can give pod {pod.key} an address for every interface it asks for",
+                details=tuple(lines),
+            )
+        grants = [attempt.grant for attempt in attempts if attempt.grant is not None]
+        if error is not None:
+            self._undo(grants, error)
+            raise error
+        return grants
+
+    def _attempt(self, slot: Slot, pod: Pod, request: AddRequest, held: Sequence[Held]) -> Attempt:
+        """What is recorded for this interface already goes first, then what is kept for the pod, then the pools."""
+        container = request.sandbox.container
+        of_slot = [
+            one for one in held if one.record.interface == slot.interface and one.family == slot.family
+        ]  # fmt: skip
+        pools = list(slot.candidates)
+        for one in of_slot:
+            if one.record.container == container:
+                return Attempt(slot, [one.record.pool], one, confirming=True)
+        for one in of_slot:
+            if one.record.pod != pod.key or not self._may_inherit(one.record, pod):
+                continue
+            if one.record.pool in slot.candidates and slot.exact in (None, one.value):
+                return Attempt(
+                    slot, [one.record.pool, *(pool for pool in pools if pool != one.record.pool)], one
+                )
+            # The pod now asks for other pools: what it had goes back.
+            self._release([(one, False)])
+        return Attempt(slot, pools)
+
+    def _may_inherit(self, record: Record, pod: Pod) -> bool:
+        """A StatefulSet's pod inherits from its earlier incarnation, any pod from its own earlier sandbox."""
+        if record.owner and record.owner == self._owner(pod):
+            return True
+        return bool(pod.uid) and record.uid == pod.uid
+
+    def _owner(self, pod: Pod) -> str:
+        if self._settings.enable_statefulset and pod.statefulset is not None:
+            return STATEFULSET + pod.statefulset
+        return ""
+
+    def _next(self, attempt: Attempt, pod: Pod, request: AddRequest) -> ObjectRef[Any] | None:
+        if not attempt.pools:
+            return None
+        pool = attempt.pools.pop(0)
+        slot, held, attempt.held = attempt.slot, attempt.held, None
+        if held is not None and attempt.confirming:
+            block = self.get_actor("block/" + block_name(held.family, held.value))
+            return block.claim.remote(Claim(held.value, held.record))
+        record = self._record(slot, pod, request)
+        actor = self.get_actor("pool/" + pool)
+        if held is not None:
+            return actor.allocate.remote(Allocate(record, held.value, Fence.of(held.record)))
+        return actor.allocate.remote(Allocate(record, slot.exact))
+
+    def _record(self, slot: Slot, pod: Pod, request: AddRequest) -> Record:
+        sandbox = request.sandbox
+        return Record(
+            pool="",
+            pod=pod.key,
+            uid=pod.uid or sandbox.uid,
+            container=sandbox.container,
+            interface=slot.interface,
+            node=self._node,
+            owner=self._owner(pod),
+            since=datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            network=request.network,
+            request="" if slot.interface == sandbox.interface else sandbox.interface,
+        )
+
+    def _undo(self, grants: Sequence[Grant], because: OrbweaverError) -> None:
+        fresh = [
+            (Held(grant.slot.family, grant.value, grant.record), self._keeps(grant.record))
+            for grant in grants
+            if grant.fresh
+        ]
+        if fresh:
+            log.info(
+                "releasing what a failed request was granted",
+                extra={"addresses": len(fresh), "because": str(because)},
+            )
+            try:
+                self._release(fresh)
+            except OrbweaverError as error:
+                # The runtime follows a failed ADD with DEL (CNI spec, "Lifecycle & Ordering"), which finds them.
+                log.error("could not release them yet", exc_info=error)
+
+    def _release(self, wanted: Sequence[tuple[Held, bool]]) -> int:
+        now = self._clock()
+        refs: list[ObjectRef[Released]] = []
+        for held, keep in wanted:
+            block = self.get_actor("block/" + block_name(held.family, held.value))
+            release = Release(held.value, Fence.of(held.record), now, keep)
+            refs.append(block.release.options(timeout=UNDO_TIMEOUT).remote(release))
+        return sum(1 for released in get(refs) if released.done)
+
+    def _keeps(self, record: Record) -> bool:
+        """Whether the address stays with the pod's name after this sandbox."""
+        if not record.owner.startswith(STATEFULSET) or not self._settings.enable_statefulset:
+            return False
+        namespace, _, pod = record.pod.partition("/")
+        try:
+            owner = self._catalog.statefulset(namespace, record.owner.removeprefix(STATEFULSET))
+        except StoreUnavailable:
+            return True  # what should not have been kept is reclaimed later; what was given away is lost
+        return owner is not None and not owner.terminating and owner.keeps(pod)
+
+    def _result(self, request: AddRequest, made: Plan, grants: Sequence[Grant]) -> AddResult:
+        interface = request.sandbox.interface
+        leases = []
+        assigned = []
+        for grant in grants:
+            pool = self._catalog.pool(grant.record.pool)
+            leases.append(Lease(grant.slot.interface, grant.value, pool, grant.slot.clean_gateway))
+            if grant.slot.interface == interface:
+                gateway = "" if pool.gateway is None else format_address(pool.family, pool.gateway)
+                address = f"{format_address(pool.family, grant.value)}/{pool.subnet.prefix}"
+                assigned.append(Assigned(interface, pool.family, address, gateway, pool.name, pool.vlan))
+        routing = route(interface, leases, made)
+        return AddResult(
+            tuple(assigned),
+            tuple(
+                RouteTo(str(one.destination), format_address(one.family, one.gateway))
+                for one in routing.routes
+            ),
+            (*made.reasons(), *routing.reasons),
+            fresh=any(grant.fresh for grant in grants),
+        )
+
+    def _touch(self, pods: set[str]) -> None:
+        if pods:
+            self.get_actor("views/local").changed.remote(tuple(sorted(pods)))
+
+
+def _belongs(record: Record, sandbox: Sandbox) -> bool:
+    """Whether a DEL for this sandbox's interface means this record.
+
+    The interface whose ADD reserved the others takes them along. A record taken over from another IPAM has no
+    container; the pod's UID stands for it.
+    """
+    if sandbox.interface not in (record.interface, record.request):
+        return False
+    if record.container:
+        return record.container == sandbox.container
+    return bool(record.uid) and record.uid == sandbox.uid
+
+
+def _take(attempt: Attempt, ref: ObjectRef[Any]) -> OrbweaverError | None:
+    """Note the answer of one pool; returns the error that ends the whole request."""
+    where = f"{attempt.slot.interface} IPv{attempt.slot.family}"
+    try:
+        outcome = ref.result()
+    except OrbweaverError as error:
+        if error.retryable:
+            return error
+        attempt.refusals.append(f"{where}: {error}")
+        attempt.confirming = False
+        return None
+    if isinstance(outcome, Taken):
+        attempt.refusals.append(f"{where}: the address recorded for it went to pod {outcome.record.pod}")
+        attempt.pools, attempt.confirming = list(attempt.slot.candidates), False
+    elif isinstance(outcome, Granted):
+        attempt.grant = Grant(attempt.slot, outcome.value, outcome.record, not attempt.confirming)
+    return None
+
+
+def _settle(refs: Sequence[ObjectRef[Any]]) -> None:
+    """Wait for what really became of each: an address may be granted after the deadline, and must then be undone.
+
+    Every answer comes: a Pool and a Block answer at the latest when a store call times out.
+    """
+    gate = threading.Semaphore(0)
+    for ref in refs:
+        ref.subscribe(lambda _: gate.release())
+    for _ in refs:
+        gate.acquire()

@@ -1,0 +1,107 @@
+"""The GC actor: takes back addresses whose holder is gone.
+
+What must always hold: it releases through the Block with the record's own fence, so an address that changed hands
+meanwhile stays with its new holder; what it cannot decide it leaves. Two occasions so far: CNI GC, where the
+runtime lists the attachments of a network that are still valid (CNI spec 1.1.0, "GC"), and StatefulSets that are
+deleted or scaled down, whose pods' kept addresses nobody will come back for.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from actors.endpoint import STATEFULSET
+from actors.messages import Held
+from actors.observer import AllocationObserver
+from actors.resources.addresses import format_address
+from actors.resources.block import Release, block_name
+from actors.resources.record import Fence, Record
+from actors.runtime import Actor, ActorContext, get, message
+from actors.store.catalog import Catalog
+
+log = logging.getLogger("orbweaver.gc")
+
+RELEASE_TIMEOUT = 20.0
+
+
+class GCActor(Actor):
+    """One per process that allocates, named `gc/local`."""
+
+    def __init__(
+        self,
+        context: ActorContext,
+        *,
+        catalog: Catalog,
+        node: str,
+        observer: AllocationObserver,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(context)
+        self._catalog = catalog
+        self._node = node
+        self._observer = observer
+        self._clock = clock
+
+    @message
+    def collect(self, network: str, valid: tuple[tuple[str, str], ...]) -> int:
+        """CNI GC: release what this node's containers hold in `network`, except the (container, interface) pairs in
+        `valid`. Returns how many addresses were released."""
+        alive = set(valid)
+        stale = [held for held in self._everything() if is_stale(held.record, self._node, network, alive)]
+        return self._reclaim(stale, "container is gone (CNI GC)")
+
+    @message
+    def sweep_statefulsets(self) -> int:
+        """Release what is kept for pods that no StatefulSet wants any more."""
+        stale = []
+        for held in self._everything():
+            record = held.record
+            if not record.container and record.owner.startswith(STATEFULSET):
+                namespace, _, pod = record.pod.partition("/")
+                owner = self._catalog.statefulset(namespace, record.owner.removeprefix(STATEFULSET))
+                if owner is None or owner.terminating or not owner.keeps(pod):
+                    stale.append(held)
+        return self._reclaim(stale, "its StatefulSet does not want the pod any more")
+
+    def _everything(self) -> tuple[Held, ...]:
+        everything: tuple[Held, ...] = get(
+            self.get_actor("ledger/local").everything.options(timeout=RELEASE_TIMEOUT).remote()
+        )
+        return everything
+
+    def _reclaim(self, stale: Sequence[Held], reason: str) -> int:
+        now = self._clock()
+        refs = []
+        for held in stale:
+            block = self.get_actor("block/" + block_name(held.family, held.value))
+            release = Release(held.value, Fence.of(held.record), now)
+            refs.append(block.release.options(timeout=RELEASE_TIMEOUT).remote(release))
+        done = 0
+        for held, released in zip(stale, get(refs), strict=True):
+            if released.done:
+                done += 1
+                self._observer.reclaimed(reason)
+                log.info(
+                    "address reclaimed",
+                    extra={
+                        "address": format_address(held.family, held.value),
+                        "pod": held.record.pod,
+                        "container": held.record.container,
+                        "reason": reason,
+                    },
+                )
+        if stale:
+            pods = tuple(sorted({held.record.pod for held in stale}))
+            self.get_actor("views/local").changed.remote(pods)
+        return done
+
+
+def is_stale(record: Record, node: str, network: str, alive: set[tuple[str, str]]) -> bool:
+    """Whether CNI GC of `network` on `node` may release a record: its container ran there, and neither its interface
+    nor the one that reserved it is among the attachments still alive."""
+    if record.node != node or record.network != network or not record.container:
+        return False
+    interfaces = {record.interface, record.request} - {""}
+    return all((record.container, interface) not in alive for interface in interfaces)

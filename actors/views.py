@@ -1,0 +1,239 @@
+"""The Views actor: SpiderEndpoint objects and pool status, computed from what is recorded.
+
+What must always hold: a view is never read to decide anything here, so one that is missing or stale loses and
+leaks nothing; it is written shortly after the change, a pool's at most once a second; what differs when the
+process starts is put right. A view that cannot be written is tried again and never delays an allocation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from actors.errors import Conflict, InvalidObject, NotFound, OrbweaverError
+from actors.messages import Held
+from actors.resources.addresses import format_address
+from actors.resources.ippool import IPPool
+from actors.runtime import Actor, ActorContext, get, message
+from actors.store.catalog import Catalog
+from actors.store.contract import Object, Store
+
+log = logging.getLogger("orbweaver.views")
+
+POOL_INTERVAL = 1.0
+RETRY = 1.0
+LISTED = 5000
+"""Addresses up to which `status.allocatedIPs` lists each one; Spiderpool's own limit, set by the object's size."""
+
+DIGEST = "allocatedIPsDigest"
+"""Status field that says which `allocatedIPs` was written here: another content comes from another IPAM."""
+
+FINALIZER = "spiderpool.spidernet.io"
+LEDGER_TIMEOUT = 10.0
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+
+
+def digest_of(allocated: str) -> str:
+    """The value of the `DIGEST` field for a content of `allocatedIPs`."""
+    return hashlib.sha256(allocated.encode()).hexdigest()[:16]
+
+
+def endpoint_name(pod: str) -> str:
+    """The SpiderEndpoint's name for a pod. Without Kubernetes a pod may be named by a container id, which need not
+    be a valid object name; then it is made one, and stays unique."""
+    if _NAME.fullmatch(pod):
+        return pod
+    legal = re.sub(r"[^a-z0-9]+", "-", pod.lower()).strip("-")[:200]
+    return f"{legal}-{hashlib.sha256(pod.encode()).hexdigest()[:8]}".lstrip("-")
+
+
+@dataclass(slots=True)
+class State:
+    pods: set[str] = field(default_factory=set)
+    pools: set[str] = field(default_factory=set)
+    pods_set: bool = False
+    pools_set: bool = False
+
+
+class ViewsActor(Actor):
+    """One per process that allocates, named `views/local`."""
+
+    def __init__(self, context: ActorContext, *, store: Store, catalog: Catalog) -> None:
+        super().__init__(context)
+        self._store = store
+        self._catalog = catalog
+        self._state = State()
+
+    @message
+    def changed(self, pods: tuple[str, ...], pools: tuple[str, ...] = ()) -> None:
+        """What is recorded for these pods, and with it for their pools, changed."""
+        state = self._state
+        state.pods.update(pods)
+        state.pools.update(pools)
+        if state.pods and not state.pods_set:
+            state.pods_set = True
+            self.post(self._write_endpoints)
+        self._pools_soon(POOL_INTERVAL)
+
+    @message
+    def repair(self) -> None:
+        """Compare every view with what is recorded, and write those that differ."""
+        state = self._state
+        held = get(self.get_actor("ledger/local").everything.options(timeout=LEDGER_TIMEOUT).remote())
+        state.pods.update(one.record.pod for one in held)
+        for obj in self._store.list("SpiderEndpoint").items:
+            state.pods.add(_pod_of(obj))
+        state.pools.update(obj["metadata"]["name"] for obj in self._store.list("SpiderIPPool").items)
+        self.changed((), ())
+
+    def _pools_soon(self, seconds: float) -> None:
+        state = self._state
+        if state.pools and not state.pools_set:
+            state.pools_set = True
+            self.after(seconds, self._write_pools)
+
+    def _write_endpoints(self) -> None:
+        state = self._state
+        state.pods_set = False
+        pods, state.pods = state.pods, set()
+        for pod in sorted(pods):
+            try:
+                held = get(self.get_actor("ledger/local").of_pod.options(timeout=LEDGER_TIMEOUT).remote(pod))
+                state.pools.update(one.record.pool for one in held)
+                state.pools.update(self._write_endpoint(pod, held))
+            except InvalidObject as error:
+                log.error("a SpiderEndpoint cannot be written", extra={"pod": pod, "error": str(error)})
+            except OrbweaverError as error:
+                log.warning(
+                    "a SpiderEndpoint was not written, will try again",
+                    extra={"pod": pod, "error": str(error)},
+                )
+                state.pods.add(pod)
+        if state.pods and not state.pods_set:
+            state.pods_set = True
+            self.after(RETRY, self._write_endpoints)
+        self._pools_soon(POOL_INTERVAL)
+
+    def _write_endpoint(self, pod: str, held: Sequence[Held]) -> set[str]:
+        """Write one view; returns the pools that the view named before."""
+        namespace, _, name = pod.partition("/")
+        name = endpoint_name(name)
+        try:
+            found = self._store.get("SpiderEndpoint", name, namespace)
+        except NotFound:
+            found = None
+        before = _pools_of(found) if found is not None else set()
+        if not held:
+            if found is not None:
+                self._remove(found)
+            return before
+        status = self._endpoint_status(pod, held)
+        if found is None:
+            metadata = {"name": name, "namespace": namespace, "annotations": {"ipam.spidernet.io/pod": pod}}
+            body = {
+                "apiVersion": "spiderpool.spidernet.io/v2beta1",
+                "kind": "SpiderEndpoint",
+                "metadata": metadata,
+            }
+            self._store.create({**body, "status": status})
+        elif found.get("status") != status:
+            self._store.update({**found, "status": status})
+        return before
+
+    def _remove(self, found: Object) -> None:
+        metadata = found["metadata"]
+        if metadata.get("finalizers"):
+            # Spiderpool puts one on; it goes with the last address.
+            found = self._store.update({**found, "metadata": {**metadata, "finalizers": []}})
+        try:
+            self._store.delete("SpiderEndpoint", metadata["name"], metadata["namespace"], uid=metadata["uid"])
+        except (NotFound, Conflict):
+            log.debug("a SpiderEndpoint went by itself", extra={"pod": metadata["name"]})
+
+    def _endpoint_status(self, pod: str, held: Sequence[Held]) -> dict[str, Any]:
+        """Spiderpool's form: one entry an interface, both families in it."""
+        table = self._catalog.pools()
+        entries: dict[str, dict[str, Any]] = {}
+        for one in held:
+            record, family = one.record, one.family
+            pool = table.pools.get(record.pool)
+            entry = entries.setdefault(record.interface, {"interface": record.interface, "vlan": 0})
+            bits = pool.subnet.prefix if pool is not None else {4: 32, 6: 128}[family]
+            entry[f"ipv{family}"] = f"{format_address(family, one.value)}/{bits}"
+            entry[f"ipv{family}Pool"] = record.pool
+            if pool is not None:
+                entry["vlan"] = pool.vlan
+                if pool.gateway is not None:
+                    entry[f"ipv{family}Gateway"] = format_address(family, pool.gateway)
+        first = held[0].record
+        kind, _, owner = first.owner.partition("/")
+        return {
+            "current": {
+                "uid": first.uid,
+                "node": first.node,
+                "ips": [entries[name] for name in sorted(entries)],
+            },
+            "ownerControllerType": kind or "Pod",
+            "ownerControllerName": owner or pod.partition("/")[2],
+        }
+
+    def _write_pools(self) -> None:
+        state = self._state
+        state.pools_set = False
+        pools, state.pools = state.pools, set()
+        for name in sorted(pools):
+            try:
+                self._write_pool(name)
+            except NotFound:
+                log.debug("the pool of a view is gone", extra={"pool": name})
+            except InvalidObject as error:
+                log.error("a pool's status cannot be written", extra={"pool": name, "error": str(error)})
+            except OrbweaverError as error:
+                log.warning(
+                    "a pool's status was not written, will try again",
+                    extra={"pool": name, "error": str(error)},
+                )
+                state.pools.add(name)
+        self._pools_soon(RETRY)
+
+    def _write_pool(self, name: str) -> None:
+        obj = self._store.get("SpiderIPPool", name)
+        held = get(self.get_actor("ledger/local").of_pool.options(timeout=LEDGER_TIMEOUT).remote(name))
+        if obj["metadata"].get("deletionTimestamp") and not held:
+            finalizers = [one for one in obj["metadata"].get("finalizers", ()) if one != FINALIZER]
+            self._store.update({**obj, "metadata": {**obj["metadata"], "finalizers": finalizers}})
+            log.info("pool removed with its last address", extra={"pool": name})
+            return
+        status = self._pool_status(IPPool.from_object(obj), held)
+        if any(obj.get("status", {}).get(key) != value for key, value in status.items()):
+            self._store.update_status({**obj, "status": {**obj.get("status", {}), **status}})
+
+    def _pool_status(self, pool: IPPool, held: Sequence[Held]) -> dict[str, Any]:
+        usable = pool.available.minus(self._catalog.reserved(pool.family))
+        listed = {
+            format_address(one.family, one.value): {"pod": one.record.pod, "podUid": one.record.uid}
+            for one in held[:LISTED]
+        }
+        allocated = json.dumps(listed, separators=(",", ":")) if len(held) <= LISTED else "{}"
+        return {
+            "allocatedIPs": allocated,
+            DIGEST: digest_of(allocated),
+            "allocatedIPCount": len(held),
+            "totalIPCount": min(usable.size, 2**63 - 1),
+        }
+
+
+def _pod_of(obj: Object) -> str:
+    metadata = obj["metadata"]
+    annotated = metadata.get("annotations", {}).get("ipam.spidernet.io/pod")
+    return str(annotated or f"{metadata.get('namespace', '')}/{metadata['name']}")
+
+
+def _pools_of(obj: Object) -> set[str]:
+    entries = obj.get("status", {}).get("current", {}).get("ips", ())
+    return {entry[key] for entry in entries for key in ("ipv4Pool", "ipv6Pool") if entry.get(key)}

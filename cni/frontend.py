@@ -1,0 +1,413 @@
+"""The CNI socket front end: takes requests from the shim, hands them to the actors, answers in bounded time.
+
+What must always hold: one event loop thread serves every client, so a client that is slow, silent, or sends
+garbage costs a file descriptor for a bounded time and nothing else; every complete request is answered by its
+deadline, with an error if need be; an ADD whose answer could not be delivered, or came after the deadline, is
+undone, because the runtime does not know what it was given.
+
+Wire format, one exchange per connection. Request: `OWC1`, body length (4 bytes, big endian), then
+`plugin=NAME` and the `CNI_*` variables as NUL-terminated strings, an empty string, and standard input. Answer:
+`OWR1`, exit status, length (4 bytes each, big endian), and what goes to standard output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import stat
+import struct
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from actors.errors import (
+    CNI_NOT_AVAILABLE,
+    DeadlineExceeded,
+    InvalidRequest,
+    OrbweaverError,
+    Overloaded,
+    StoreUnavailable,
+)
+from actors.messages import AddResult
+from actors.observer import AllocationObserver
+from actors.runtime import ActorSystem, ObjectRef, Trace, request_scope
+from cni import protocol
+from cni.protocol import CniRequest
+
+log = logging.getLogger("orbweaver.cni")
+
+REQUEST_MAGIC, ANSWER_MAGIC = b"OWC1", b"OWR1"
+REQUEST_LIMIT = 1 << 20
+READ_TIMEOUT = 10.0
+CLIENTS = 1024
+_HEADER = 8
+_OPERATIONS = {"ADD": "allocation", "DEL": "release"}
+
+
+class FrontEnd:
+    """Listens on `path` (mode 0600). `not_ready` says why ADD cannot be served, or None; `timeout` is the time, in
+    seconds, in which every request is answered."""
+
+    def __init__(
+        self,
+        system: ActorSystem,
+        path: Path,
+        *,
+        observer: AllocationObserver,
+        not_ready: Callable[[], str | None],
+        timeout: float = 20.0,
+    ) -> None:
+        self.system = system
+        self.observer = observer
+        self.not_ready = not_ready
+        self.timeout = timeout
+        self.clients = 0
+        self._path = path
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="cni-front-end", daemon=True)
+        self._server: asyncio.Server | None = None
+        self._in_flight: dict[str, str] = {}
+
+    def start(self) -> None:
+        """Bind and serve. Raises `StoreUnavailable` when another agent serves the socket or it cannot be made."""
+        listener = _listen(self._path)
+        self._thread.start()
+        future = asyncio.run_coroutine_threadsafe(self._serve(listener), self._loop)
+        future.result()
+
+    def stop(self, drain: float = 5.0) -> None:
+        """Stop listening, let requests in progress be answered for up to `drain` seconds, and end the thread."""
+        asyncio.run_coroutine_threadsafe(self._close(drain), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Run `callback` on the event loop's thread; after the loop has stopped, nowhere."""
+        try:
+            self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:
+            log.debug("an answer came after the front end had stopped")
+
+    def route(self, request: CniRequest) -> ObjectRef[str]:
+        """The key of the pod whose Endpoint serves the request.
+
+        CNI_ARGS names the pod; a DEL or CHECK without them is served by the pod for which the container is recorded.
+        """
+        ref: ObjectRef[str] = ObjectRef(label="route")
+        sandbox = request.sandbox
+        running = self._in_flight.get(sandbox.container)
+        if request.named or request.command == "ADD" or running is not None:
+            ref.complete(running or sandbox.key)
+            return ref
+        found = self.system.get_actor("ledger/local").of_container.remote(sandbox.container)
+        found.subscribe(lambda held: _complete_route(ref, held, sandbox.key))
+        return ref
+
+    def started(self, request: CniRequest) -> None:
+        """Remember which pod a container's ADD in progress is for."""
+        if request.command == "ADD":
+            self._in_flight[request.sandbox.container] = request.sandbox.key
+
+    def finished(self, request: CniRequest) -> None:
+        """Forget it again."""
+        if request.command == "ADD":
+            self._in_flight.pop(request.sandbox.container, None)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    async def _serve(self, listener: socket.socket) -> None:
+        self._server = await self._loop.create_unix_server(lambda: Client(self, self._loop), sock=listener)
+
+    async def _close(self, drain: float) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._path.unlink(missing_ok=True)
+        deadline = self._loop.time() + drain
+        while self.clients and self._loop.time() < deadline:
+            await asyncio.sleep(0.01)
+
+
+class Client(asyncio.Protocol):
+    """One connection: reads one request, answers it, closes."""
+
+    def __init__(self, front: FrontEnd, loop: asyncio.AbstractEventLoop) -> None:
+        self._front = front
+        self._loop = loop
+        self._buffer = bytearray()
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._request: CniRequest | None = None
+        self._version = protocol.NEWEST
+        self._started = time.perf_counter()
+        self._trace = Trace(uuid.uuid4().hex[:12])
+        self._dispatched = False
+        self._answered = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._front.clients += 1
+        if self._front.clients > CLIENTS:
+            self._refuse(Overloaded(f"the agent already serves {CLIENTS} CNI requests; try again"))
+        else:
+            self._timer = self._loop.call_later(READ_TIMEOUT, self._too_slow)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._front.clients -= 1
+        self._transport = None
+        if self._timer is not None and not self._dispatched:
+            self._timer.cancel()
+
+    def eof_received(self) -> bool:
+        return self._dispatched  # the shim keeps its side open; a half-closed one still gets its answer
+
+    def data_received(self, data: bytes) -> None:
+        if self._dispatched or self._answered:
+            return
+        self._buffer += data
+        if self._buffer[:4] != REQUEST_MAGIC[: len(self._buffer)]:
+            log.warning("closed a connection that does not speak the shim's protocol")
+            self._drop()
+            return
+        if len(self._buffer) < _HEADER:
+            return
+        length = struct.unpack_from(">I", self._buffer, 4)[0]
+        if length > REQUEST_LIMIT:
+            self._refuse(
+                InvalidRequest(
+                    f"the request has {length} bytes; at most {REQUEST_LIMIT} are read", cni_code=6
+                )
+            )
+        elif len(self._buffer) >= _HEADER + length:
+            self._dispatched = True
+            if self._timer is not None:
+                self._timer.cancel()
+            self._handle(bytes(self._buffer[_HEADER : _HEADER + length]))
+
+    def _handle(self, body: bytes) -> None:
+        head, _, stdin = body.partition(b"\0\0")
+        self._version = protocol.version_of(stdin)
+        try:
+            environment = _environment(head)
+            if environment.get("plugin") != "spiderpool":
+                raise InvalidRequest(
+                    f'this version has no plugin {environment.get("plugin")!r}, only "spiderpool"; correct "type" in '
+                    "the network configuration"
+                )
+            request = protocol.parse(environment, stdin)
+        except InvalidRequest as error:
+            self._refuse(error)
+            return
+        self._request = request
+        sandbox = request.sandbox
+        pod = sandbox.key if sandbox.container else ""
+        self._trace = Trace(self._trace.request, pod, sandbox.container)
+        if request.command == "VERSION":
+            self._answer(0, protocol.versions(request))
+        elif request.command == "STATUS":
+            self._status()
+        else:
+            self._timer = self._loop.call_later(self._front.timeout, self._deadline_passed)
+            self._front.started(request)
+            if request.command == "GC":
+                self._send(request, "")
+            else:
+                self._front.route(request).subscribe(lambda ref: self._front.soon(self._routed, request, ref))
+
+    def _routed(self, request: CniRequest, ref: ObjectRef[str]) -> None:
+        error = ref.error()
+        if error is not None:
+            self._finish(request, error, None)
+        else:
+            self._send(request, ref.result())
+
+    def _send(self, request: CniRequest, key: str) -> None:
+        system, sandbox = self._front.system, request.sandbox
+        with request_scope(self._trace, self._front.timeout):
+            if request.command == "GC":
+                valid = tuple((one.container, one.interface) for one in request.valid)
+                ref = system.get_actor("gc/local").collect.remote(request.network, valid)
+            else:
+                endpoint = system.get_actor("endpoint/" + key)
+                if request.command == "ADD":
+                    ref = endpoint.add.remote(request.add_request())
+                elif request.command == "DEL":
+                    ref = endpoint.release.remote(sandbox)
+                else:
+                    ref = endpoint.check.remote(sandbox, request.previous or ())
+        # Not `on_done`: what really became of an ADD must be known even after the deadline, to undo it.
+        ref.subscribe(lambda done: self._front.soon(self._done, request, done))
+
+    def _done(self, request: CniRequest, ref: ObjectRef[Any]) -> None:
+        error = ref.error()
+        self._finish(request, error, None if error is not None else ref.result())
+
+    def _finish(self, request: CniRequest, error: BaseException | None, value: Any) -> None:
+        self._front.finished(request)
+        delivered = not self._answered and self._transport is not None and not self._transport.is_closing()
+        if error is None and request.command == "ADD" and not delivered:
+            self._undo(request, value)
+            return
+        if self._answered:
+            return
+        if error is not None:
+            failure = (
+                error if isinstance(error, OrbweaverError) else OrbweaverError(f"internal error: {error!r}")
+            )
+            self._refuse(failure)
+        elif request.command == "ADD":
+            self._answer(0, protocol.success(request, value), value)
+        else:
+            self._answer(0, b"", value)
+
+    def _undo(self, request: CniRequest, result: AddResult) -> None:
+        if not result.fresh:
+            return
+        self._log(logging.WARNING, "nobody took the answer of an ADD, releasing its addresses")
+        with request_scope(self._trace, self._front.timeout):
+            endpoint = self._front.system.get_actor("endpoint/" + request.sandbox.key)
+            endpoint.release.remote(request.sandbox).subscribe(self._undone)
+
+    def _undone(self, ref: ObjectRef[int]) -> None:
+        error = ref.error()
+        if error is not None:
+            self._log(
+                logging.ERROR, "could not release them; the runtime's DEL or CNI GC will", error=str(error)
+            )
+
+    def _status(self) -> None:
+        reason = self._front.not_ready()
+        if reason is None:
+            self._answer(0, b"")
+        else:
+            self._refuse(
+                StoreUnavailable(f"the agent cannot serve ADD now: {reason}", cni_code=CNI_NOT_AVAILABLE)
+            )
+
+    def _deadline_passed(self) -> None:
+        if not self._answered:
+            command = self._request.command if self._request is not None else "request"
+            self._refuse(
+                DeadlineExceeded(
+                    f"{command} for pod {self._trace.pod} was not finished within {self._front.timeout:g} s; try again, and "
+                    "see the agent's log for what it waits for"
+                )
+            )
+
+    def _too_slow(self) -> None:
+        log.warning(
+            "closed a connection whose request was not complete in time", extra={"seconds": READ_TIMEOUT}
+        )
+        self._drop()
+
+    def _refuse(self, error: OrbweaverError) -> None:
+        self._answer(1, protocol.failure(self._version, error), error=error)
+
+    def _answer(
+        self, status: int, output: bytes, value: Any = None, error: OrbweaverError | None = None
+    ) -> None:
+        self._answered = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._transport is not None:
+            self._transport.write(ANSWER_MAGIC + struct.pack(">II", status, len(output)) + output)
+            self._transport.close()
+        self._report(value, error)
+
+    def _report(self, value: Any, error: OrbweaverError | None) -> None:
+        request = self._request
+        took = time.perf_counter() - self._started
+        command = request.command if request is not None else "invalid"
+        operation = _OPERATIONS.get(command, command.lower())
+        self._front.observer.stage(operation, "total", took)
+        self._front.observer.finished(
+            operation, "error" if error else "ok", type(error).__name__ if error else ""
+        )
+        details: dict[str, Any] = {"command": command, "ms": round(took * 1000, 2)}
+        if request is not None:
+            details |= {"interface": request.sandbox.interface, "network": request.network}
+        if isinstance(value, AddResult):
+            details["addresses"] = [f"{one.address} from {one.pool}" for one in value.addresses]
+        elif isinstance(value, int):
+            details["released"] = value
+        if error is not None:
+            details |= {"error": error.message, "details": list(error.details), "code": error.cni_code}
+        self._log(logging.WARNING if error else logging.INFO, "answered", **details)
+
+    def _log(self, level: int, text: str, **details: Any) -> None:
+        trace = self._trace
+        log.log(
+            level,
+            text,
+            extra={"request": trace.request, "pod": trace.pod, "container": trace.container, **details},
+        )
+
+    def _drop(self) -> None:
+        self._answered = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def _complete_route(ref: ObjectRef[str], found: ObjectRef[Any], default: str) -> None:
+    error = found.error()
+    if error is not None:
+        ref.fail(error)
+    else:
+        held = found.result()
+        ref.complete(held[0].record.pod if held else default)
+
+
+def _environment(head: bytes) -> dict[str, str]:
+    try:
+        pairs = [text.partition("=") for text in head.decode().split("\0") if text]
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"the CNI environment is not UTF-8: {error}", cni_code=4) from error
+    return {key: value for key, _, value in pairs}
+
+
+def _listen(path: Path) -> socket.socket:
+    """A listening socket with mode 0600 from its first moment; a dead agent's socket file is replaced."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            if not stat.S_ISSOCK(path.stat().st_mode):
+                raise StoreUnavailable(
+                    f"{path} exists and is not a socket; remove it or choose another --socket"
+                )
+            _refuse_live(path)
+            path.unlink(missing_ok=True)
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        listener.listen(512)
+    except OSError as error:
+        listener.close()
+        raise StoreUnavailable(
+            f"cannot listen on {path}: {error.strerror}; choose another --socket"
+        ) from error
+    except StoreUnavailable:
+        listener.close()
+        raise
+    return listener
+
+
+def _refuse_live(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return
+    raise StoreUnavailable(f"another agent serves {path}; stop it first, or choose another --socket")

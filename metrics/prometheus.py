@@ -1,0 +1,187 @@
+"""Prometheus metrics of one process. Where Spiderpool has a metric of the same meaning, it has the same name here.
+
+What must always hold: label values come from small fixed sets (operation, stage, reason class, actor kind) or are
+pool names; never a pod, a container or an address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
+_BATCH = (1, 2, 4, 8, 16, 32, 64, 128)
+_INTERNAL = ("OrbweaverError", "PeerLost", "ProtocolError")
+
+
+@dataclass(frozen=True, slots=True)
+class PoolUsage:
+    """One pool at the moment of a scrape: addresses it may give out, and those recorded."""
+
+    pool: str
+    total: int
+    used: int
+
+
+class Metrics:
+    """Implements the observers of allocations and of the runtime; `expose` answers a scrape."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        self._stage = Histogram(
+            "orbweaver_stage_duration_seconds",
+            "Time from the arrival of a request to the end of a stage: queued, decided, committed, total",
+            ["operation", "stage"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._requests = Counter(
+            "orbweaver_requests", "Requests answered, by result and reason", ["operation", "result", "reason"], registry=registry
+        )
+        self._batch = Histogram(
+            "orbweaver_commit_batch_size", "Claims and releases that one block write carried", buckets=_BATCH, registry=registry
+        )
+        self._commit = Histogram(
+            "orbweaver_commit_duration_seconds", "Time of one block write", buckets=_SECONDS, registry=registry
+        )
+        self._reclaimed = Counter(
+            "orbweaver_reclaimed", "Addresses taken back without a DEL", ["reason"], registry=registry
+        )
+        self._collected = Counter("spiderpool_ip_gc_counts", "Addresses taken back without a DEL", registry=registry)
+        self._waited = Histogram(
+            "orbweaver_mailbox_wait_seconds", "Time of a message in the mailbox", ["actor"], buckets=_SECONDS, registry=registry
+        )
+        self._actor_events = Counter(
+            "orbweaver_actor_events",
+            "Messages dropped after their deadline or refused by a full mailbox; crashes, activations, passivations",
+            ["actor", "event"],
+            registry=registry,
+        )
+        self._spiderpool = {
+            operation: _SpiderpoolNames(operation, registry) for operation in ("allocation", "release")
+        }
+
+    def watch_mailboxes(self, depths: Callable[[], dict[str, int]]) -> None:
+        """Report the depth of mailboxes, summed by kind of actor, at each scrape."""
+        self._registry.register(_Gauges(lambda: [_depths(depths())]))
+
+    def watch_pools(self, usage: Callable[[], Iterable[PoolUsage]]) -> None:
+        """Report every pool's addresses at each scrape."""
+        self._registry.register(_Gauges(lambda: _pools(list(usage()))))
+
+    def expose(self, accept: str) -> tuple[bytes, str]:
+        """The body and content type of a scrape, in the format that the `Accept` header prefers."""
+        encoder, content_type = choose_encoder(accept)
+        return encoder(self._registry), content_type
+
+    # AllocationObserver
+
+    def stage(self, operation: str, stage: str, seconds: float) -> None:
+        self._stage.labels(operation, stage).observe(seconds)
+        if stage == "total" and operation in self._spiderpool:
+            self._spiderpool[operation].duration.observe(seconds)
+
+    def finished(self, operation: str, result: str, reason: str) -> None:
+        self._requests.labels(operation, result, reason).inc()
+        if operation in self._spiderpool:
+            self._spiderpool[operation].finished(reason)
+
+    def committed(self, batch: int, seconds: float) -> None:
+        self._batch.observe(batch)
+        self._commit.observe(seconds)
+
+    def reclaimed(self, reason: str) -> None:
+        self._reclaimed.labels(reason).inc()
+        self._collected.inc()
+
+    # RuntimeObserver
+
+    def handled(self, kind: str, method: str, waited: float, took: float, depth: int) -> None:
+        self._waited.labels(kind).observe(waited)
+        operation = {"add": "allocation", "release": "release"}.get(method)
+        if kind == "endpoint" and operation is not None:
+            self._stage.labels(operation, "queued").observe(waited)
+            self._spiderpool[operation].queued.observe(waited)
+
+    def dropped(self, kind: str, method: str) -> None:
+        self._actor_events.labels(kind, "dropped").inc()
+
+    def overloaded(self, kind: str, method: str) -> None:
+        self._actor_events.labels(kind, "overloaded").inc()
+
+    def crashed(self, kind: str, error: BaseException) -> None:
+        self._actor_events.labels(kind, "crashed").inc()
+
+    def activated(self, kind: str, took: float) -> None:
+        self._actor_events.labels(kind, "activated").inc()
+
+    def passivated(self, kind: str) -> None:
+        self._actor_events.labels(kind, "passivated").inc()
+
+
+class _SpiderpoolNames:
+    """The metrics that Spiderpool's dashboards read; `limit` is its word for the time in the queue."""
+
+    def __init__(self, operation: str, registry: CollectorRegistry) -> None:
+        name = f"spiderpool_ipam_{operation}"
+        self.received = Counter(f"{name}_counts", f"{operation.title()} requests", registry=registry)
+        self.failed = Counter(f"{name}_failure_counts", f"{operation.title()} requests that failed", registry=registry)
+        self.internal = Counter(f"{name}_err_internal_counts", "Failures for internal reasons", registry=registry)
+        self.duration = Histogram(
+            f"{name}_duration_seconds", f"Time of a whole {operation}", buckets=_SECONDS, registry=registry
+        )
+        self.queued = Histogram(
+            f"{name}_limit_duration_seconds", f"Time of a {operation} in the queue", buckets=_SECONDS, registry=registry
+        )
+        self.no_pool: Counter | None = None
+        if operation == "allocation":
+            self.no_pool = Counter(
+                f"{name}_err_no_available_pool_counts", "Failures because no pool could serve the pod", registry=registry
+            )
+
+    def finished(self, reason: str) -> None:
+        """Count one request; `reason` is the error's class, empty for success."""
+        self.received.inc()
+        if reason:
+            self.failed.inc()
+        if reason in _INTERNAL:
+            self.internal.inc()
+        if reason in ("NoAddress", "AddressTaken") and self.no_pool is not None:
+            self.no_pool.inc()
+
+
+class _Gauges(Collector):
+    """Gauges whose values are read when they are scraped."""
+
+    def __init__(self, read: Callable[[], Iterable[Metric]]) -> None:
+        self._read = read
+
+    def describe(self) -> Iterable[Metric]:
+        return ()  # nothing is read before the first scrape
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._read()
+
+
+def _depths(depths: dict[str, int]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily("orbweaver_mailbox_depth", "Messages waiting, by kind of actor", labels=["actor"])
+    for kind, depth in sorted(depths.items()):
+        family.add_metric([kind], depth)
+    return family
+
+
+def _pools(usage: list[PoolUsage]) -> list[GaugeMetricFamily]:
+    count = GaugeMetricFamily("spiderpool_total_ippool_counts", "SpiderIPPools", value=len(usage))
+    total = GaugeMetricFamily("spiderpool_debug_ippool_total_ip_counts", "Addresses that a pool may give out", labels=["ippool"])
+    free = GaugeMetricFamily("spiderpool_debug_ippool_available_ip_counts", "Addresses of a pool not in use", labels=["ippool"])
+    used = GaugeMetricFamily("orbweaver_ippool_used_ip_counts", "Addresses recorded out of a pool", labels=["ippool"])
+    for one in usage:
+        total.add_metric([one.pool], one.total)
+        free.add_metric([one.pool], max(0, one.total - one.used))
+        used.add_metric([one.pool], one.used)
+    return [count, total, free, used]
