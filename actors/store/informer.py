@@ -1,7 +1,7 @@
-"""An informer: a cache of one kind, kept up to date by list and watch, that tells handlers which keys changed.
+"""An informer: a cache of one kind, kept by list and watch, that tells handlers which keys changed.
 
-The shape is that of client-go's reflector and sigs.k8s.io/controller-runtime: handlers get keys, not events, and
-read the state anew, so a lost or doubled event cannot mislead them.
+The shape is that of client-go's reflector and sigs.k8s.io/controller-runtime: handlers get keys, not events,
+and read the state anew, so a lost or doubled event cannot mislead them.
 
 What must always hold:
 
@@ -48,7 +48,7 @@ class Informer:
     """Caches the objects of `kind`, in one `namespace` or all.
 
     `transform` makes of each object what `get` and `items` return; None leaves the object out. One that it
-    raises `OrbweaverError` for is logged and left out. `jitter` is the source of the random part of the waits.
+    raises `OrbweaverError` for is logged and left out. `jitter` gives the random part of the waits.
     """
 
     def __init__(

@@ -1,12 +1,12 @@
-"""What happens to an object when it is created, updated and deleted: the API server's rules, as pure functions.
+"""What becomes of an object that is created, updated or deleted: the API server's rules, as pure functions.
 
 The embedded store applies these so that an actor cannot tell it from a Kubernetes API server. The rules are
 those of the server's generic registry (k8s.io/apiserver `registry/rest` and apiextensions `customresource`).
 
 What must always hold:
 
-* The system's fields (`uid`, `creationTimestamp`, `generation`, `deletionTimestamp`) come from the store only;
-  what a caller sends in them is ignored.
+* The system's fields (`uid`, `creationTimestamp`, `generation`, `deletionTimestamp`) come from the store
+  only; what a caller sends in them is ignored.
 * A kind with the status subresource loses the status it is created with, keeps it through `update`, and takes
   nothing but the status from `update_status`. For a kind without the subresource, status is a field like any
   other, so a change of it counts for `generation`.
@@ -47,7 +47,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Which object is meant; checked when made by `address` or `address_of`. `namespace` is "" for cluster scope."""
+    """Which object is meant, checked by `address` or `address_of`; `namespace` is "" for cluster scope."""
 
     kind: Kind
     namespace: str
@@ -80,7 +80,8 @@ def address(kind: str, name: str, namespace: str = "") -> Address:
     if found.namespaced:
         if len(namespace) > 63 or not _NAMESPACE.fullmatch(namespace):
             raise InvalidObject(
-                f"{kind} {name} needs a namespace: metadata.namespace {namespace[:100]!r} is not an RFC 1123 label"
+                f"{kind} {name} needs a namespace: metadata.namespace {namespace[:100]!r} is not "
+                "an RFC 1123 label"
             )
     elif namespace:
         raise InvalidObject(
@@ -117,14 +118,15 @@ def address_of(obj: Object) -> Address:
 
 
 def private_copy(obj: Object) -> Object:
-    """A copy that shares nothing with `obj`, in JSON's types. Raises `InvalidObject` for what JSON cannot hold."""
+    """A copy in JSON's types that shares nothing. Raises `InvalidObject` when it cannot be JSON."""
     try:
         text = encode(obj)
     except (TypeError, ValueError, RecursionError) as exc:
         raise InvalidObject(f"{_describe(obj)} is not valid JSON: {exc}") from exc
     if len(text) > MAX_OBJECT_BYTES:  # the text is ASCII
         raise InvalidObject(
-            f"{_describe(obj)} is {len(text)} bytes; an object may have {MAX_OBJECT_BYTES} bytes (1.5 MiB) at most"
+            f"{_describe(obj)} is {len(text)} bytes; an object may have {MAX_OBJECT_BYTES} bytes "
+            "(1.5 MiB) at most"
         )
     copy: Object = json.loads(text)
     metadata = copy.get("metadata")
@@ -135,7 +137,7 @@ def private_copy(obj: Object) -> Object:
 
 
 def created(where: Address, obj: Object, current: Object | None, *, uid: str, now: str) -> Outcome:
-    """A new object. Raises `Conflict` when the name is taken, `InvalidObject` when it has a version already."""
+    """A new object. Raises `Conflict` when the name is taken, `InvalidObject` when it has a version."""
     if current is not None:
         raise Conflict(f"{where} exists already; read it and update it, or choose another name")
     sent = obj["metadata"]
@@ -207,7 +209,7 @@ def deleted(
         return Outcome("DELETED", {**current, "metadata": {**metadata}})
     if metadata.get("deletionTimestamp"):
         return Outcome(None, current)
-    # The mark counts as a change of generation, as it does in the API server (registry store, markAsDeleting).
+    # The mark counts for the generation, as in the API server (registry store, markAsDeleting).
     marks = {
         "deletionTimestamp": now,
         "deletionGracePeriodSeconds": 0,

@@ -1,8 +1,8 @@
 """The embedded store: Kubernetes objects in one SQLite file, under the contract of `actors.store.contract`.
 
-For hosts without a cluster, for the demo and for tests. Several processes may open the file at once. What must
-always hold is said where it is kept: the rules for objects in `lifecycle`, durability and the group commit in
-`sqlite_writer`, watches in `sqlite_watch`, the file itself in `sqlite_file`.
+For hosts without a cluster, for the demo and for tests. Several processes may open the file at once. What
+must always hold is said where it is kept: the rules for objects in `lifecycle`, durability and the group
+commit in `sqlite_writer`, watches in `sqlite_watch`, the file itself in `sqlite_file`.
 
 A version is a number that grows by one with every change of any object, like etcd's revision.
 Do not carry an open store over a fork: SQLite's locks do not survive it. Open it again in the child.
@@ -55,7 +55,7 @@ class SQLiteStore:
         bookmark: float = 5.0,
     ) -> None:
         self.path = path
-        self._closed = False
+        self._closed = threading.Event()
         self._idle: list[sqlite3.Connection] = []
         self._free = threading.BoundedSemaphore(_READERS)
         sqlite_file.prepare(path)
@@ -137,9 +137,9 @@ class SQLiteStore:
 
     def close(self) -> None:
         """End the watches, write what waits, close the file. Later calls raise `StoreUnavailable`."""
-        if self._closed:
+        if self._closed.is_set():
             return
-        self._closed = True
+        self._closed.set()
         self._watches.close()
         self._writer.close()
         while self._idle:
@@ -147,14 +147,15 @@ class SQLiteStore:
 
     @contextmanager
     def _reader(self, timeout: float) -> Iterator[sqlite3.Connection]:
-        """A connection to read with, from a pool: threads come and go by the thousand, connections must not."""
+        """A connection to read with, from a pool: threads come and go by the thousand."""
         if not self._free.acquire(timeout=max(0.0, timeout)):
             raise StoreUnavailable(
-                f"{self.path} could not be read within {timeout:g} s: {_READERS} reads are under way, the disk hangs",
+                f"{self.path} could not be read within {timeout:g} s: {_READERS} reads are under way, "
+                "the disk hangs",
                 maybe_written=False,
             )
         try:
-            if self._closed:
+            if self._closed.is_set():
                 raise StoreUnavailable(f"the store {self.path} is closed", maybe_written=False)
             connection = self._idle.pop() if self._idle else None
             try:
@@ -168,7 +169,7 @@ class SQLiteStore:
                 raise sqlite_file.unavailable(self.path, exc, maybe_written=False) from exc
             finally:
                 if connection is not None:
-                    if self._closed:
+                    if self._closed.is_set():
                         connection.close()
                     else:
                         self._idle.append(connection)

@@ -22,6 +22,16 @@ from actors.errors import StoreUnavailable
 SCHEMA = 1
 APPLICATION_ID = 0x4F524257  # "ORBW", shown by file(1)
 
+_REMEDIES = {
+    sqlite3.SQLITE_FULL: "free space on its file system; nothing that was acknowledged is lost",
+    sqlite3.SQLITE_BUSY: "another process holds its write lock; look for it with `fuser` and try again",
+    sqlite3.SQLITE_CORRUPT: "stop Orbweaver, move the file with its -wal and -shm aside, restore a copy",
+    sqlite3.SQLITE_NOTADB: "the file is damaged or not a store: move it aside, or name another file",
+    sqlite3.SQLITE_READONLY: "make the file, its -wal and -shm and its directory writable for this user",
+    sqlite3.SQLITE_CANTOPEN: "check that the file and its directory exist and are writable for this user",
+    sqlite3.SQLITE_IOERR: "look for disk errors in the kernel log (dmesg)",
+}
+
 # `total` is the number of bytes ever logged up to and with this row, so a bound in bytes needs no sum.
 _TABLES = """
 CREATE TABLE objects (
@@ -68,7 +78,8 @@ def prepare(path: Path, *, timeout: float = 10.0) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as exc:
         raise StoreUnavailable(
-            f"the store's file {path} cannot be opened: {exc.strerror}; check the path, its owner and the mount",
+            f"the store's file {path} cannot be opened: {exc.strerror}; check the path, its owner and "
+            "the mount",
             maybe_written=False,
         ) from exc
     deadline = time.monotonic() + timeout
@@ -78,7 +89,7 @@ def prepare(path: Path, *, timeout: float = 10.0) -> None:
                 _check(path, connection)
             return
         except sqlite3.Error as exc:
-            # Several processes may open a new file at once; the change to WAL does not wait for a lock by itself.
+            # Several processes may open a new file at once, and the change to WAL does not wait for a lock.
             if _code(exc) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or time.monotonic() > deadline:
                 raise unavailable(path, exc, maybe_written=False) from exc
             time.sleep(0.01)
@@ -149,14 +160,5 @@ def is_busy(error: sqlite3.Error) -> bool:
 
 def unavailable(path: Path, error: sqlite3.Error, *, maybe_written: bool) -> StoreUnavailable:
     """The error that an operator can act upon. `maybe_written` as in `StoreUnavailable`."""
-    remedies = {
-        sqlite3.SQLITE_FULL: "free space on its file system; nothing that was acknowledged is lost",
-        sqlite3.SQLITE_BUSY: "another process holds its write lock; look for it with `fuser` and try again",
-        sqlite3.SQLITE_CORRUPT: "stop Orbweaver, move the file with its -wal and -shm aside and restore a copy",
-        sqlite3.SQLITE_NOTADB: "the file is damaged or not a store: move it aside, or name another file",
-        sqlite3.SQLITE_READONLY: "make the file, its -wal and -shm and its directory writable for this user",
-        sqlite3.SQLITE_CANTOPEN: "check that the file and its directory exist and are writable for this user",
-        sqlite3.SQLITE_IOERR: "look for disk errors in the kernel log (dmesg)",
-    }
-    remedy = remedies.get(_code(error), "try again; if it stays, look at the disk and the kernel log")
+    remedy = _REMEDIES.get(_code(error), "try again; if it stays, look at the disk and the kernel log")
     return StoreUnavailable(f"the store's file {path}: {error}; {remedy}", maybe_written=maybe_written)

@@ -28,7 +28,9 @@ _PAGE = 500
 
 # Rows and bounds in one statement, which is one snapshot: no change can be trimmed away between the two.
 _READ = """
-SELECT * FROM (SELECT version, type, object FROM changes WHERE version > ? AND kind = ? ORDER BY version LIMIT ?)
+SELECT * FROM (
+    SELECT version, type, object FROM changes WHERE version > ? AND kind = ? ORDER BY version LIMIT ?
+)
 UNION ALL
 SELECT (SELECT min(version) FROM changes), '', (SELECT max(version) FROM changes)
 """
@@ -49,13 +51,13 @@ class SQLiteWatch:
         self._bookmark = bookmark
         self._ended = ended
         self._wake = threading.Event()
-        self._closed = False
+        self._closed = threading.Event()
 
     def wake(self) -> None:
         self._wake.set()
 
     def close(self) -> None:
-        self._closed = True
+        self._closed.set()
         self._wake.set()
         self._ended(self)
 
@@ -63,10 +65,10 @@ class SQLiteWatch:
         """Raises `WatchExpired` and `StoreUnavailable`; after either the watch is over."""
         try:
             more = True  # read before the first wait: there may be changes since `since`
-            while not self._closed:
+            while not self._closed.is_set():
                 quiet = not more and not self._wake.wait(self._bookmark)
                 self._wake.clear()
-                if self._closed:
+                if self._closed.is_set():
                     return
                 events, more = self._read()
                 yield from events
@@ -81,8 +83,9 @@ class SQLiteWatch:
         oldest, _, newest = rows.pop()
         oldest, newest = oldest or 1, int(newest or 0)
         if not oldest - 1 <= self.position <= newest:
+            since = str(self.position) if self.position >= 0 else repr(self._since)
             raise WatchExpired(
-                f"the changes of {self.kind.name} since version {self.position if self.position >= 0 else self._since!r} "
+                f"the changes of {self.kind.name} since version {since} "
                 f"are not in the log ({oldest} to {newest}): list again"
             )
         more = len(rows) == _PAGE
@@ -97,7 +100,7 @@ class SQLiteWatch:
 
 
 class Watches:
-    """All watches of a store. `poll`: seconds between looks for other processes' writes; `lag`: see `wrote`."""
+    """All watches of a store. `poll`: seconds between looks for others' writes; `lag`: see `wrote`."""
 
     def __init__(self, path: Path, reader: Reader, *, poll: float, bookmark: float, lag: int) -> None:
         self._path = path

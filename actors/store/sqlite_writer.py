@@ -3,15 +3,16 @@
 What must always hold:
 
 * A write is answered after the commit that carries it, never before.
-* Each write is decided by itself, against the state that the writes before it in the batch leave: a conflict of
-  one does not touch the others. Nothing is written until all are decided.
-* When a transaction fails, every write in it fails with `StoreUnavailable`. `maybe_written` is said only where
-  the answer is open: the commit itself failed in a way that may have left a complete commit record in the log.
+* Each write is decided by itself, against the state that the writes before it in the batch leave: a conflict
+  of one does not touch the others. Nothing is written until all are decided.
+* When a transaction fails, every write in it fails with `StoreUnavailable`. `maybe_written` is said only
+  where the answer is open: the commit itself failed in a way that may have left a complete commit record in
+  the log.
 * A caller waits no longer than its timeout, even when the disk hangs: that is why a thread of its own writes,
   and not the caller (it costs a lone write two thread switches, next to the time of an fsync).
 
-Each call into SQLite lets go of the interpreter's lock and has to win it back, which under load costs more than
-the call. So a batch of any size is about six calls: begin, one read, two multi-row inserts, commit.
+Each call into SQLite lets go of the interpreter's lock and has to win it back, which under load costs more
+than the call. So a batch of any size is about six calls: begin, one read, two multi-row inserts, commit.
 """
 
 from __future__ import annotations
@@ -36,6 +37,26 @@ BATCH = 256
 _ROWS = 32  # rows in one statement: each number of rows up to this is a prepared statement of its own
 _LOCK_SLICE = 0.2  # seconds to wait for another process's lock before looking whether anybody still waits
 _CHECKPOINT_PAGES = 1000
+
+_CHECKPOINT = "PRAGMA wal_checkpoint(PASSIVE)"
+# CROSS JOIN keeps the order: by index from each wanted row. IN (VALUES ...) would read the whole table.
+_SELECT = """
+SELECT
+    (SELECT max(version) FROM changes),
+    (SELECT total FROM changes ORDER BY version DESC LIMIT 1),
+    (
+        SELECT group_concat(object)
+        FROM (VALUES (?)) AS wanted
+        CROSS JOIN objects
+            ON kind = wanted.column1 AND namespace = wanted.column2 AND name = wanted.column3
+    )
+"""
+# Up to the first row that stays for its bytes, and up to the first that stays for its version; never the
+# newest. Only rows that go are read to find the first, because `total` grows with the version.
+_TRIM = """
+DELETE FROM changes
+WHERE version < max((SELECT version FROM changes WHERE total > ? ORDER BY version LIMIT 1), ?) AND version < ?
+"""
 
 Decide = Callable[[Object | None], Outcome]
 Row = tuple[str, str, str]  # kind, namespace, name
@@ -64,7 +85,7 @@ class _Write:
 
 
 class Writer:
-    """`keep` and `keep_bytes` bound the change log. `on_commit(newest version, kinds)` runs after each commit."""
+    """`keep` and `keep_bytes` bound the change log; `on_commit(newest, kinds)` runs after a commit."""
 
     def __init__(self, path: Path, *, keep: int, keep_bytes: int, on_commit: OnCommit) -> None:
         self.commits = 0
@@ -202,7 +223,7 @@ class Writer:
                 write.result = outcome.object
             except OrbweaverError as exc:
                 write.error = exc
-            except Exception as exc:  # noqa: BLE001 - a bug in a rule ends the call that met it, not the others
+            except Exception as exc:  # a bug in a rule ends the call that met it, not the others
                 write.error = exc
         puts = [(*row, text) for row, text in touched.items() if text is not None]
         _insert(connection, "INSERT INTO changes (version, kind, type, total, object) VALUES", rows)
@@ -216,8 +237,10 @@ class Writer:
         # I/O error may also come from the fsync behind a complete commit record, which a recovery would find.
         unknown = committing and not sqlite_file.is_full(error)
         if sqlite_file.is_full(error) and self._connection is not None:
-            # A log that is wholly in the database is written anew from its start, in space that it already has.
-            self._quietly(self._connection, "ROLLBACK", "PRAGMA wal_checkpoint(PASSIVE)")
+            # A log that is wholly in the database starts over, in space that it already has.
+            if self._connection.in_transaction:  # SQLite itself rolls back after some errors
+                self._quietly(self._connection, "ROLLBACK")
+            self._quietly(self._connection, _CHECKPOINT)
         else:
             self._drop_connection()
         if not batch:
@@ -245,22 +268,15 @@ class Writer:
             self._trim_at = newest + max(1, self._keep // 20)
             self._trim_bytes_at = total + self._keep_bytes // 20
             self._pages += 100
-            self._quietly(
-                connection,
-                # The oldest row that stays. Only rows that go are read, because `total` grows with the version.
-                "DELETE FROM changes WHERE version < max("
-                f"(SELECT version FROM changes WHERE total > {total - self._keep_bytes} ORDER BY version LIMIT 1), "
-                f"{newest - self._keep + 1}) AND version < {newest}",
-            )
+            self._quietly(connection, _TRIM, (total - self._keep_bytes, newest - self._keep + 1, newest))
         if self._pages >= _CHECKPOINT_PAGES:
             self._pages = 0
-            self._quietly(connection, "PRAGMA wal_checkpoint(PASSIVE)")
+            self._quietly(connection, _CHECKPOINT)
 
-    def _quietly(self, connection: sqlite3.Connection, *statements: str) -> None:
+    def _quietly(self, connection: sqlite3.Connection, statement: str, values: tuple[int, ...] = ()) -> None:
         """Upkeep that may fail: the file stays whole without it, and it is tried again with a later write."""
         try:
-            for statement in statements:
-                connection.execute(statement).fetchall()
+            connection.execute(statement, values).fetchall()
         except sqlite3.Error as exc:
             log.warning("upkeep failed: %s", exc, extra={"event": "upkeep-failed", "file": str(self._path)})
 
@@ -293,12 +309,7 @@ def _read(connection: sqlite3.Connection, rows: set[Row]) -> tuple[int, int, dic
 
 @lru_cache(maxsize=_ROWS)
 def _select(count: int) -> str:
-    return (
-        "SELECT (SELECT max(version) FROM changes), (SELECT total FROM changes ORDER BY version DESC LIMIT 1), "
-        "(SELECT group_concat(object) FROM objects WHERE (kind, namespace, name) IN (VALUES "
-        + ", ".join(["(?, ?, ?)"] * count)
-        + "))"
-    )
+    return _SELECT.replace("(?)", ", ".join(["(?, ?, ?)"] * count))
 
 
 def _insert(
