@@ -1,12 +1,12 @@
 """The annotations that pods and namespaces choose pools, routes and networks with.
 
-What must always hold: an annotation is read whole or the pod is refused; nothing is guessed. A refusal names the
-pod, the annotation and the field, and shows a right form. An annotation is read only when its rule is reached, so
-a broken one that another outranks hurts nobody. Field names are taken in any case (`cleanGateway` too), because
-Spiderpool's JSON reader does that and manifests rely on it.
+What must always hold: an annotation is read whole or the pod is refused; nothing is guessed. A refusal names
+the pod, the annotation and the field, and shows a right form. An annotation is read only when its rule is
+reached, so a broken one that another outranks hurts nobody. Field names are taken in any case (`cleanGateway`
+too), because Spiderpool's JSON reader does that and manifests rely on it.
 
-Reference for the facts: Spiderpool's annotation reference, and the "Kubernetes Network Custom Resource Definition
-De-facto Standard" for the network annotations.
+Reference for the facts: Spiderpool's annotation reference, and the "Kubernetes Network Custom Resource
+Definition De-facto Standard" for the network annotations.
 """
 
 from __future__ import annotations
@@ -46,8 +46,10 @@ _EXAMPLES = {
     POD_DEFAULT_ROUTE_NIC: "net1",
     NAMESPACE_POOLS[4]: '["blue", "green"]',
     NAMESPACE_POOLS[6]: '["blue-v6"]',
-    NETWORKS: '[{"name": "macvlan-conf", "namespace": "kube-system", "interface": "net1", "ips": ["10.6.168.71"]}] or '
-    "kube-system/macvlan-conf@net1",
+    NETWORKS: (
+        '[{"name": "macvlan-conf", "namespace": "kube-system", "interface": "net1", "ips": ["10.6.168.71"]}]'
+        " or kube-system/macvlan-conf@net1"
+    ),
     DEFAULT_NETWORK: "kube-system/macvlan-conf",
 }
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", re.ASCII)
@@ -88,8 +90,9 @@ def refuse_subnets(pod: Pod) -> None:
     for key in POD_SUBNETS:
         if key in pod.annotations:
             raise PodRefused(
-                f"pod {pod.key}: annotation {key} asks for an automatic pool from a SpiderSubnet, which this version "
-                f"does not support; create a SpiderIPPool and name it in {POD_POOL}: {_EXAMPLES[POD_POOL]}"
+                f"pod {pod.key}: annotation {key} asks for an automatic pool from a SpiderSubnet, which this"
+                f" version does not support; create a SpiderIPPool and name it in {POD_POOL}:"
+                f" {_EXAMPLES[POD_POOL]}"
             )
 
 
@@ -108,8 +111,8 @@ def read_ippools(pod: Pod) -> tuple[PoolNames, ...] | None:
         named = [choice.interface for choice in found if choice.interface]
         if named and len(named) != len(found):
             raise PodRefused(
-                f"{subject}: some entries name their interface and some do not; name it in all, or in none to take "
-                "the order of the interfaces"
+                f"{subject}: some entries name their interface and some do not; name it in all, or in none to"
+                " take the order of the interfaces"
             )
         for interface in named:
             _check_interface(subject, interface)
@@ -251,7 +254,8 @@ def _check_names(subject: str, names: tuple[str, ...]) -> None:
 def _check_interface(subject: str, interface: str) -> None:
     if not _INTERFACE.fullmatch(interface) or interface in (".", ".."):
         raise PodRefused(
-            f"{subject}: {interface!r} is not an interface name: 1 to 15 characters without spaces, slashes and colons"
+            f"{subject}: {interface!r} is not an interface name: 1 to 15 characters without spaces, slashes"
+            " and colons"
         )
 
 

@@ -10,16 +10,17 @@ The rules, from first to last, as in Spiderpool:
 
 What must always hold:
 
-* A rule that names pools of one family only gives the pod that family only, dual stack or not: Spiderpool's way
-  to single-family pods in a dual-stack cluster. So it is with cluster defaults that exist for one family only.
+* A rule that names pools of one family only gives the pod that family only, dual stack or not: Spiderpool's
+  way to single-family pods in a dual-stack cluster. So it is with cluster defaults that exist for one family
+  only.
 * A family that is disabled in the settings is left out, and a note says so.
 * A pool that is named but does not exist, and a wildcard that matches nothing, are refusals, not silence: who
   names an IPv6 pool does not get an IPv4-only pod without a word. The rest of the list is still tried.
 * Wildcards (`*`, `?`, `[…]`) give the pools of the family in order of their names; a pool is considered once.
 
-`ippools` may leave the interfaces out of its entries. Then the first entry is for eth0 and each further one for
-the next additional network of the pod (its interface, else net1, net2, …). A single such entry is for whichever
-interface asks.
+`ippools` may leave the interfaces out of its entries. Then the first entry is for eth0 and each further one
+for the next additional network of the pod (its interface, else net1, net2, …). A single such entry is for
+whichever interface asks.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """`source` is the rule that applied, "" when none did. `notes` tell about the rules and families passed over."""
+    """`source` is the rule that applied, "" when none did. `notes` tell about the rules and families passed
+    over."""
 
     source: str
     candidates: tuple[Candidates, ...]
@@ -83,8 +85,10 @@ def choose(
     pools: Mapping[str, IPPool],
     request: AddressRequest,
     settings: Settings,
+    damaged: Mapping[str, str] | None = None,
 ) -> Choice:
-    """Apply the rules. Raises `PodRefused` for an annotation that cannot be read or does not fit the request."""
+    """Apply the rules. `damaged`: pools whose object cannot be read, and why. Raises `PodRefused` for an
+    annotation that cannot be read or does not fit the request."""
     refuse_subnets(pod)
     notes: list[str] = []
     for rule in RULES:
@@ -101,21 +105,23 @@ def choose(
                         f"{names.interface} IPv{family}: left out, IPv{family} is disabled in the settings"
                     )
                 elif wanted:
-                    given, refusals = expand(wanted, family, pools)
+                    given, refusals = expand(wanted, family, pools, damaged or {})
                     found.append(Candidates(names.interface, family, given, refusals, names.clean_gateway))
         return Choice(rule, tuple(found), tuple(notes))
     return Choice("", (), tuple(notes))
 
 
 def expand(
-    names: Iterable[str], family: int, pools: Mapping[str, IPPool]
+    names: Iterable[str], family: int, pools: Mapping[str, IPPool], damaged: Mapping[str, str]
 ) -> tuple[tuple[str, ...], tuple[Refusal, ...]]:
-    """Replace wildcards by the names of pools of the family, and drop what does not exist, with a refusal."""
+    """Replace wildcards by the names of pools of the family, and drop what is not there, with a refusal."""
     found: dict[str, None] = {}
     refusals: list[Refusal] = []
     for name in names:
         if name in pools:
             found[name] = None
+        elif name in damaged:
+            refusals.append(Refusal(name, "damaged", f"{damaged[name]}; mend the object"))
         elif is_wildcard(name):
             # Go's patterns, which Spiderpool takes, negate a class with ^, Python's with !.
             pattern = name.replace("[^", "[!")
@@ -176,13 +182,14 @@ def _name_interfaces(pod: Pod, chosen: tuple[PoolNames, ...], asking: str) -> tu
         names = [FIRST_INTERFACE, *further][: len(chosen)]
     if asking not in names:
         raise PodRefused(
-            f"pod {pod.key}: annotation {POD_POOLS} has entries for {', '.join(names)} but none for interface {asking}, "
+            f"pod {pod.key}: annotation {POD_POOLS} has entries for {', '.join(names)} but none for interface"
+            f" {asking}, "
             f'which asks for an address now; add an entry with "interface": "{asking}"'
         )
     if len(set(names)) != len(names):
         raise PodRefused(
-            f"pod {pod.key}: annotation {POD_POOLS} leaves the interfaces out, and by their order they would be "
-            f"{', '.join(names)}, which is ambiguous; name the interface in each entry"
+            f"pod {pod.key}: annotation {POD_POOLS} leaves the interfaces out, and by their order they would"
+            f" be {', '.join(names)}, which is ambiguous; name the interface in each entry"
         )
     return tuple(
         PoolNames(name, choice.ipv4, choice.ipv6, choice.clean_gateway)

@@ -1,8 +1,8 @@
 """Which of the candidate pools this pod may not use, and why.
 
-What must always hold: every filter is asked about every pool, so that one look at the answer shows all that has
-to change; a filter sees values only and returns None or a `Refusal`. Names outrank affinities where a pool has
-both (`nodeName` over `nodeAffinity`, `namespaceName` over `namespaceAffinity`), as in Spiderpool.
+What must always hold: every filter is asked about every pool, so that one look at the answer shows all that
+has to change; a filter sees values only and returns None or a `Refusal`. Names outrank affinities where a
+pool has both (`nodeName` over `nodeAffinity`, `namespaceName` over `namespaceAffinity`), as in Spiderpool.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from actors.resources.pod import Pod
 
 @dataclass(frozen=True, slots=True)
 class Applicant:
-    """Who asks, for which interface and family. `network` ("namespace/name") is the network attachment that the
-    interface belongs to, None when there is none; `exact` is the one address that is wanted."""
+    """Who asks, for which interface and family. `network` ("namespace/name") is the network attachment that
+    the interface belongs to, None when there is none; `exact` is the one address that is wanted."""
 
     pod: Pod
     namespace: Namespace | None
@@ -40,13 +40,13 @@ class Applicant:
 Filter = Callable[[IPPool, Applicant], Refusal | None]
 
 
-def by_terminating(pool: IPPool, applicant: Applicant) -> Refusal | None:
+def by_terminating(pool: IPPool, _applicant: Applicant) -> Refusal | None:
     if not pool.terminating:
         return None
     return Refusal(pool.name, "terminating", "the pool is being deleted; use another one")
 
 
-def by_disabled(pool: IPPool, applicant: Applicant) -> Refusal | None:
+def by_disabled(pool: IPPool, _applicant: Applicant) -> Refusal | None:
     if not pool.disabled:
         return None
     return Refusal(pool.name, "disabled", "spec.disable is true; set it to false")
@@ -58,7 +58,8 @@ def by_family(pool: IPPool, applicant: Applicant) -> Refusal | None:
     return Refusal(
         pool.name,
         "family",
-        f"it is an IPv{pool.family} pool named where IPv{applicant.family} pools go; name it under ipv{pool.family}",
+        f"it is an IPv{pool.family} pool named where IPv{applicant.family} pools go; name it under"
+        f" ipv{pool.family}",
     )
 
 
@@ -70,8 +71,8 @@ def by_node(pool: IPPool, applicant: Applicant) -> Refusal | None:
         return Refusal(
             pool.name,
             "node name",
-            f"spec.nodeName {_listed(pool.node_names)} does not have node {name or '(unknown)'}; add the node there or "
-            "let the pod run on one of these",
+            f"spec.nodeName {_listed(pool.node_names)} does not have node {name or '(unknown)'}; add the node"
+            " there or let the pod run on one of these",
         )
     if pool.node_affinity is None:
         return None
@@ -79,16 +80,16 @@ def by_node(pool: IPPool, applicant: Applicant) -> Refusal | None:
         return Refusal(
             pool.name,
             "node affinity",
-            f"{pool.node_affinity} cannot be checked, because the labels of node {name or '(unknown)'} are not known; "
-            "apply a Node object for it",
+            f"{pool.node_affinity} cannot be checked, because the labels of node {name or '(unknown)'} are"
+            " not known; apply a Node object for it",
         )
     if pool.node_affinity.matches(applicant.node.labels):
         return None
     return Refusal(
         pool.name,
         "node affinity",
-        f"{pool.node_affinity} does not match node {name} ({_labels(applicant.node.labels)}); change spec.nodeAffinity "
-        "or the node's labels",
+        f"{pool.node_affinity} does not match node {name} ({_labels(applicant.node.labels)}); change"
+        " spec.nodeAffinity or the node's labels",
     )
 
 
@@ -100,11 +101,12 @@ def by_namespace(pool: IPPool, applicant: Applicant) -> Refusal | None:
         return Refusal(
             pool.name,
             "namespace name",
-            f"spec.namespaceName {_listed(pool.namespace_names)} does not have namespace {name}; add it there",
+            f"spec.namespaceName {_listed(pool.namespace_names)} does not have namespace {name}; add it"
+            " there",
         )
     if pool.namespace_affinity is None:
         return None
-    # Kubernetes puts this label on every namespace (KEP-2161); without a Namespace object it is all that is known.
+    # Kubernetes puts this label on every namespace (KEP-2161); without an object it is all that is known.
     labels = applicant.namespace.labels if applicant.namespace else {"kubernetes.io/metadata.name": name}
     if pool.namespace_affinity.matches(labels):
         return None
@@ -123,16 +125,16 @@ def by_pod(pool: IPPool, applicant: Applicant) -> Refusal | None:
         return Refusal(
             pool.name,
             "pod affinity",
-            "the pool was made for one application from a SpiderSubnet, which this version does not support; name a "
-            "pool of your own",
+            "the pool was made for one application from a SpiderSubnet, which this version does not support;"
+            " name a pool of your own",
         )
     if pool.pod_affinity.matches(applicant.pod.labels):
         return None
     return Refusal(
         pool.name,
         "pod affinity",
-        f"{pool.pod_affinity} does not match pod {applicant.pod.key} ({_labels(applicant.pod.labels)}); change "
-        "spec.podAffinity or the pod's labels",
+        f"{pool.pod_affinity} does not match pod {applicant.pod.key} ({_labels(applicant.pod.labels)});"
+        " change spec.podAffinity or the pod's labels",
     )
 
 
@@ -146,8 +148,8 @@ def by_network(pool: IPPool, applicant: Applicant) -> Refusal | None:
     return Refusal(
         pool.name,
         "multus name",
-        f"spec.multusName {_listed(tuple(wanted))} does not fit interface {applicant.interface}, which has {found}; "
-        "add the network there or attach the pod to one of these",
+        f"spec.multusName {_listed(tuple(wanted))} does not fit interface {applicant.interface}, which has"
+        f" {found}; add the network there or attach the pod to one of these",
     )
 
 

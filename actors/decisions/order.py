@@ -1,9 +1,9 @@
 """In which order the pools that fit are tried: the more specific first.
 
 What must always hold: a pool with pod affinity comes before one without; among equals, node names, then node
-affinity, then namespace names, then namespace affinity, then multus names decide likewise, as Spiderpool ranks
-them. Pools that are equal in all of this keep the order in which they were named. (Spiderpool shuffles those;
-its documentation promises the order of the annotation, which is what we keep.)
+affinity, then namespace names, then namespace affinity, then multus names decide likewise, as Spiderpool
+ranks them. Pools that are equal in all of this keep the order in which they were named. (Spiderpool shuffles
+those; its documentation promises the order of the annotation, which is what we keep.)
 """
 
 from __future__ import annotations

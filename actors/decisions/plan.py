@@ -2,8 +2,8 @@
 
 What must always hold:
 
-* A plan is a pure function of the pod, its namespace and node, the pools, the request and the settings: `explain`
-  shows what an ADD at the same moment would do.
+* A plan is a pure function of the pod, its namespace and node, the pools, the request and the settings:
+  `explain` shows what an ADD at the same moment would do.
 * One slot is one address. All slots of a plan are reserved together or not at all. With several entries in
   `ipam.spidernet.io/ippools` the first ADD plans the slots of all interfaces.
 * Nothing is dropped silently: every pool that was named is a candidate of its slot or in its refusals.
@@ -43,7 +43,8 @@ from actors.resources.pod import Pod
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One address to reserve: from the first of `candidates` that has one. `exact`: only this address will do."""
+    """One address to reserve: from the first of `candidates` that has one. `exact`: only this address will
+    do."""
 
     interface: str
     family: int
@@ -68,8 +69,8 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`routes` and `default_route_nic` are the pod's annotations of that name, read; `notes` tell of rules that did
-    not apply."""
+    """`routes` and `default_route_nic` are the pod's annotations of that name, read; `notes` tell of rules
+    that did not apply."""
 
     pod: str
     slots: tuple[Slot, ...]
@@ -90,18 +91,18 @@ class Plan:
         return (*self.notes, *(line for slot in self.slots for line in slot.reasons()))
 
     def require(self) -> Plan:
-        """This plan, if each of its slots has a candidate. Raises `NoAddress` with all reasons."""
+        """The plan itself, if each of its slots has a candidate. Raises `NoAddress` with all reasons."""
         if not self.slots:
             raise NoAddress(
-                f"pod {self.pod}: no rule names a pool for it; annotate the pod or its namespace, set pools in the CNI "
-                "configuration, or set spec.default: true on a pool",
+                f"pod {self.pod}: no rule names a pool for it; annotate the pod or its namespace, set pools"
+                " in the CNI configuration, or set spec.default: true on a pool",
                 details=self.reasons(),
             )
         hopeless = [slot.label for slot in self.slots if not slot.candidates]
         if hopeless:
             raise NoAddress(
-                f"pod {self.pod}: no pool may give it an address for {', '.join(hopeless)}; the details say for each "
-                "pool which rule refused it and what would change that",
+                f"pod {self.pod}: no pool may give it an address for {', '.join(hopeless)}; the details say"
+                " for each pool which rule refused it and what would change that",
                 details=self.reasons(),
             )
         return self
@@ -114,15 +115,17 @@ def plan(
     pools: Mapping[str, IPPool],
     request: AddressRequest,
     settings: Settings,
+    damaged: Mapping[str, str] | None = None,
 ) -> Plan:
-    """Decide. `namespace` and `node` are None where there is no such object. Raises `PodRefused` when the pod itself
-    is the reason (it has ended, its annotations are broken, it asks for what cannot be); a slot that no pool may
-    serve is not an error here, but in `Plan.require`."""
+    """Decide. `namespace` and `node` are None where there is no such object; `damaged` names the pools whose
+    object cannot be read, and why. Raises `PodRefused` when the pod itself is the reason (it has ended, its
+    annotations are broken, it asks for what cannot be); a slot that no pool may serve is not an error here,
+    but in `Plan.require`."""
     if pod.ended is not None:
         raise PodRefused(
             f"pod {pod.key} gets no address, because {pod.ended}; a new pod in its place will get one"
         )
-    choice = choose(pod, namespace, pools, request, settings)
+    choice = choose(pod, namespace, pools, request, settings, damaged)
     interfaces = tuple(dict.fromkeys((*(one.interface for one in choice.candidates), request.interface)))
     networks = _networks(pod, settings)
     exact = {
@@ -174,8 +177,8 @@ def _slot(source: str, candidates: Candidates, pools: Mapping[str, IPPool], appl
 
 
 def _networks(pod: Pod, settings: Settings) -> dict[str, Network]:
-    """The network attachment of each interface. Multus gives eth0 the default network, and net1, net2, … or the
-    names they ask for to the others."""
+    """The network attachment of each interface. Multus gives eth0 the default network, and net1, net2, … or
+    the names they ask for to the others."""
     found = {network.interface: network for network in read_networks(pod)}
     default = read_default_network(pod, settings.agent_namespace, settings.multus_cluster_network)
     if default is not None:
@@ -197,9 +200,9 @@ def _exact(pod: Pod, interface: str, network: Network | None, request: AddressRe
             known, known_source = found.setdefault(family, (value, source))
             if known != value:
                 raise PodRefused(
-                    f"pod {pod.key}: interface {interface} asks for two IPv{family} addresses, "
-                    f"{format_address(family, known)} ({known_source}) and {format_address(family, value)} ({source}), "
-                    "but can have one of each family; keep one of them"
+                    f"pod {pod.key}: interface {interface} asks for two IPv{family} addresses,"
+                    f" {format_address(family, known)} ({known_source}) and {format_address(family, value)}"
+                    f" ({source}), but can have one of each family; keep one of them"
                 )
     return {family: value for family, (value, _) in found.items()}
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """`rule` is one or two words for counting ("node affinity"); `reason` says what did not fit and what would."""
+    """`rule` is one or two words for counting ("node affinity"); `reason` says what did not fit and what
+    would."""
 
     pool: str
     rule: str

@@ -10,8 +10,8 @@ from actors.resources.addresses import Address
 @dataclass(frozen=True, slots=True)
 class AddressRequest:
     """`ipv4_pools`, `ipv6_pools`, `clean_gateway`: from the network configuration (`default_ipv4_ippool`,
-    `default_ipv6_ippool`, `clean_gateway`). `exact`: addresses asked for by `IP=` in CNI_ARGS, `args.cni.ips` or
-    the `ips` capability (CNI conventions, "ips"); at most one of each family."""
+    `default_ipv6_ippool`, `clean_gateway`). `exact`: addresses asked for by `IP=` in CNI_ARGS, `args.cni.ips`
+    or the `ips` capability (CNI conventions, "ips"); at most one of each family."""
 
     interface: str = "eth0"
     ipv4_pools: tuple[str, ...] = ()

@@ -2,13 +2,14 @@
 
 What must always hold:
 
-* Each address brings its pool's routes and, unless the gateway is to be kept out (`cleangateway`), a default route
-  through its pool's gateway. `ipam.spidernet.io/default-route-nic` keeps default routes of pools to that interface.
-* A route of the pod's annotation goes to the interface that can reach its gateway: the first, in the order of the
-  plan, whose subnet has it. One that no interface can reach is left out with a reason, not refused, because the
-  interface that can may be added by a later CNI call.
-* One destination has one route on an interface: the annotation outranks the pool's gateway, which outranks the
-  pool's routes, and IPv4 comes before IPv6.
+* Each address brings its pool's routes and, unless the gateway is to be kept out (`cleangateway`), a default
+  route through its pool's gateway. `ipam.spidernet.io/default-route-nic` keeps default routes of pools to
+  that interface.
+* A route of the pod's annotation goes to the interface that can reach its gateway: the first, in the order of
+  the plan, whose subnet has it. One that no interface can reach is left out with a reason, not refused,
+  because the interface that can may be added by a later CNI call.
+* One destination has one route on an interface: the annotation outranks the pool's gateway, which outranks
+  the pool's routes, and IPv4 comes before IPv6.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class Routing:
 
 
 def route(interface: str, leases: Sequence[Lease], plan: Plan) -> Routing:
-    """The routes of `interface`; `leases` are those of all interfaces that are known, in the order of the plan."""
+    """The routes of `interface`; `leases` are those of all interfaces that are known, in the order of the
+    plan."""
     reasons: list[str] = []
     found: dict[Subnet, Route] = {}
     mine = sorted((lease for lease in leases if lease.interface == interface), key=lambda lease: lease.family)

@@ -14,10 +14,10 @@ from actors.errors import InvalidObject
 class Settings:
     """The names are those of Spiderpool's ConfigMap.
 
-    `default_ipv4_pools`, `default_ipv6_pools`: the cluster's default pools, wildcards allowed, tried beside the
-    pools with `spec.default: true`. `agent_namespace`: where a network attachment named without namespace is
-    looked for when it is the default network or in a pool's `multusName`. `multus_cluster_network`: the network
-    attachment ("namespace/name") that the first interface gets when the pod does not choose one.
+    `default_ipv4_pools`, `default_ipv6_pools`: the cluster's default pools, wildcards allowed, tried beside
+    the pools with `spec.default: true`. `agent_namespace`: where a network attachment named without namespace
+    is looked for when it is the default network or in a pool's `multusName`. `multus_cluster_network`: the
+    network attachment ("namespace/name") that the first interface gets when the pod does not choose one.
     """
 
     enable_ipv4: bool = True

@@ -4,11 +4,12 @@ What must always hold:
 
 * An address is the pair (family, value): family 4 or 6, value 0 .. 2**32-1 or 2**128-1. Everything between
   parsing and printing is integer arithmetic, so a /10 or an IPv6 /64 costs what a /24 costs.
-* Text is read strictly, as `inet_pton` reads it: no leading zeros, no short forms ("10.1"), no zone, no spaces.
-  What a lenient reader would take for octal ("010.0.0.1") is refused, not guessed.
-* An IPv4-mapped IPv6 address ("::ffff:10.0.0.1") is refused: Go programs print it as IPv4, so the same pod would
-  be recorded under two names.
-* Text is printed as RFC 5952 asks (lower case, longest run of zeros shortened) and never with a dotted IPv4 tail.
+* Text is read strictly, as `inet_pton` reads it: no leading zeros, no short forms ("10.1"), no zone, no
+  spaces. What a lenient reader would take for octal ("010.0.0.1") is refused, not guessed.
+* An IPv4-mapped IPv6 address ("::ffff:10.0.0.1") is refused: Go programs print it as IPv4, so the same pod
+  would be recorded under two names.
+* Text is printed as RFC 5952 asks (lower case, longest run of zeros shortened) and never with a dotted IPv4
+  tail.
 * Every refusal is an `InvalidObject` that names the value, the rule and a right form. Who calls it adds the
   object and the field.
 """
@@ -19,8 +20,8 @@ import socket
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from netaddr import INET_PTON, AddrFormatError  # type: ignore[import-untyped]
-from netaddr.strategy import ipv4 as _v4  # type: ignore[import-untyped]
+from netaddr import INET_PTON, AddrFormatError
+from netaddr.strategy import ipv4 as _v4
 from netaddr.strategy import ipv6 as _v6
 
 from actors.errors import InvalidObject
@@ -44,12 +45,13 @@ def parse_address(text: str) -> Address:
         value = int(_v6.str_to_int(text))
     except (AddrFormatError, ValueError, TypeError) as cause:
         raise InvalidObject(
-            f"{text!r} is not an IP address; write four decimal numbers without leading zeros, such as 10.6.168.71, "
-            "or an IPv6 address without zone, such as fd00:6::71"
+            f"{text!r} is not an IP address; write four decimal numbers without leading zeros, such as"
+            " 10.6.168.71, or an IPv6 address without zone, such as fd00:6::71"
         ) from cause
     if value >> 32 == _MAPPED:
         raise InvalidObject(
-            f"{text!r} is an IPv4-mapped IPv6 address; write it as the IPv4 address {format_address(4, value & 0xFFFFFFFF)}"
+            f"{text!r} is an IPv4-mapped IPv6 address; write it as the IPv4 address"
+            f" {format_address(4, value & 0xFFFFFFFF)}"
         )
     return IPV6, value
 
@@ -113,7 +115,8 @@ def parse_cidr(text: str) -> Subnet:
     address, slash, digits = text.partition("/")
     if not slash or not (digits.isascii() and digits.isdigit()) or (len(digits) > 1 and digits[0] == "0"):
         raise InvalidObject(
-            f"{text!r} is not a subnet in CIDR form; write address/prefix length, such as 10.6.0.0/16 or fd00:6::/112"
+            f"{text!r} is not a subnet in CIDR form; write address/prefix length, such as 10.6.0.0/16 or"
+            " fd00:6::/112"
         )
     family, value = parse_address(address)
     width = WIDTH[family]
@@ -134,11 +137,12 @@ def parse_range(text: str, family: int) -> tuple[int, int]:
     except InvalidObject as cause:
         example = "10.6.0.10-10.6.0.20" if family == IPV4 else "fd00:6::10-fd00:6::20"
         raise InvalidObject(
-            f"{text!r} is not an IPv{family} address or range: {cause.message}; a range is written first-last without "
-            f"spaces, such as {example}"
+            f"{text!r} is not an IPv{family} address or range: {cause.message}; a range is written first-last"
+            f" without spaces, such as {example}"
         ) from cause
     if high < low:
         raise InvalidObject(
-            f"{text!r} ends before it starts; write the lower address first: {format_range(family, high, low)}"
+            f"{text!r} ends before it starts; write the lower address first:"
+            f" {format_range(family, high, low)}"
         )
     return low, high

@@ -3,13 +3,13 @@
 What must always hold:
 
 * An admitted object parses: a SpiderIPPool that was let in is an `IPPool` to everybody who reads it later.
-* A refusal is an `InvalidObject` that names the object, the field's path, the value, the rule and what to write
-  instead. Nothing unknown is let in silently: a misspelt field is refused with the nearest known name.
-* What the user wrote is not rewritten (`ips` are not merged, host bits of `subnet` stay), so that applying the same
-  manifest again changes nothing. Defaults are only added.
-* The checks are those of Spiderpool's webhook, so that its manifests pass and its pools can be given back to it.
-  One is left out on purpose: pools may have different, overlapping subnets as long as no address is in two of
-  them.
+* A refusal is an `InvalidObject` that names the object, the field's path, the value, the rule and what to
+  write instead. Nothing unknown is let in silently: a misspelt field is refused with the nearest known name.
+* What the user wrote is not rewritten (`ips` are not merged, host bits of `subnet` stay), so that applying
+  the same manifest again changes nothing. Defaults are only added.
+* The checks are those of Spiderpool's webhook, so that its manifests pass and its pools can be given back to
+  it. One is left out on purpose: pools may have different, overlapping subnets as long as no address is in
+  two of them.
 """
 
 from __future__ import annotations
@@ -55,8 +55,9 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9]
 def admit(
     new: Mapping[str, Any], old: Mapping[str, Any] | None = None, others: Iterable[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
-    """The object to store: a copy of `new` with defaults. `old` is what it replaces, None to create it; `others` are
-    stored objects of the same kind (the object itself may be among them). Raises `InvalidObject`."""
+    """The object to store: a copy of `new` with defaults. `old` is what it replaces, None to create it;
+    `others` are stored objects of the same kind (the object itself may be among them). Raises
+    `InvalidObject`."""
     top = _open(new)
     kind = top.text("kind")
     admitted = copy.deepcopy(dict(new))
@@ -70,8 +71,8 @@ def admit(
         _READERS[kind](new)
     else:
         raise InvalidObject(
-            f"{top.subject}: objects of this kind are written by Orbweaver only; read them, and change pools, pods or "
-            "annotations instead"
+            f"{top.subject}: objects of this kind are written by Orbweaver only; read them, and change pools,"
+            " pods or annotations instead"
         )
     return admitted
 
@@ -186,7 +187,8 @@ def _check_routes(spec: Fields, pool: IPPool) -> None:
 
 
 def _check_in_use(spec: Fields, pool: IPPool, old: Mapping[str, Any]) -> None:
-    """An address in use must stay in the pool. It is read from the view that `status` has, as Spiderpool does."""
+    """An address in use must stay in the pool. It is read from the view that `status` has, as Spiderpool
+    does."""
     status = Fields.of(spec.subject, "status", old.get("status") or {})
     text = status.text("allocatedIPs")
     try:
@@ -201,8 +203,8 @@ def _check_in_use(spec: Fields, pool: IPPool, old: Mapping[str, Any]) -> None:
             owner = holder.get("pod", "unknown") if isinstance(holder, Mapping) else "unknown"
             raise spec.refuse(
                 "ips",
-                f"without excludeIPs {shown(spec.data.get('excludeIPs') or [])}, which takes away {address} while pod "
-                f"{owner} uses it",
+                f"without excludeIPs {shown(spec.data.get('excludeIPs') or [])}, which takes away {address}"
+                f" while pod {owner} uses it",
                 "leave it in until the pod is gone",
             )
 
@@ -214,16 +216,17 @@ def _check_overlap(spec: Fields, pool: IPPool, others: Iterable[Mapping[str, Any
         try:
             other = IPPool.from_object(obj)
         except InvalidObject:
-            # A stored pool that does not parse cannot give out addresses, so it overlaps with nothing; and it must
-            # not keep others from being created or mended.
+            # A stored pool that does not parse gives out no address, so it overlaps with nothing; and it
+            # must not keep others from being created or mended.
             continue
         shared = pool.available.intersect(other.available) if other.family == pool.family else IntervalSet()
         for low, _ in shared:
             index = _index(spec, pool, low)
             raise InvalidObject(
-                f"{spec.subject}: {spec.at('ips')}[{index}] is {shown(spec.texts('ips')[index])}, which overlaps with "
-                f"SpiderIPPool {other.name} in {_ranges(shared, pool.family)}; an address may be in one pool only, so "
-                f"take it out of {spec.at('ips')} or add it to {spec.at('excludeIPs')} of one of them"
+                f"{spec.subject}: {spec.at('ips')}[{index}] is {shown(spec.texts('ips')[index])}, which"
+                f" overlaps with SpiderIPPool {other.name} in {_ranges(shared, pool.family)}; an address may"
+                f" be in one pool only, so take it out of {spec.at('ips')} or add it to"
+                f" {spec.at('excludeIPs')} of one of them"
             )
 
 

@@ -1,7 +1,8 @@
 """Typed reading of Kubernetes-style mappings: every wrong type is refused by name of object, field and rule.
 
-What must always hold: nothing that came from outside is used before its type was checked here; `null` counts as
-absent, as the API server counts it; a refusal says which object, which field, what was found and what is right.
+What must always hold: nothing that came from outside is used before its type was checked here; `null` counts
+as absent, as the API server counts it; a refusal says which object, which field, what was found and what is
+right.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def shown(value: object) -> str:
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """ "; did you mean X?", or what is known."""
+    """The remedy for a misspelt word: the known one that is most like it, or all that are known."""
     lowered = {name.lower(): name for name in known}
     close = get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.5)
     if close:
@@ -37,7 +38,8 @@ def nearest(word: str, known: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """One mapping inside an object. `subject` names the object, `path` the place inside it ("" at the top)."""
+    """One mapping inside an object. `subject` names the object, `path` the place inside it ("" at the
+    top)."""
 
     subject: str
     path: str

@@ -1,9 +1,10 @@
-"""Sets of integers as sorted, disjoint, inclusive intervals: `IntervalSet` (a value) and `FreeSet` (it changes).
+"""Sets of integers as sorted, disjoint, inclusive intervals: `IntervalSet` (a value) and `FreeSet` (it
+changes).
 
 What must always hold:
 
-* Intervals are sorted, do not overlap and do not touch: there is exactly one form for each set, so equality of
-  sets is equality of intervals.
+* Intervals are sorted, do not overlap and do not touch: there is exactly one form for each set, so equality
+  of sets is equality of intervals.
 * Nothing enumerates members. Cost and memory depend on the number of intervals, never on how many addresses
   they span: a full /10 or IPv6 /64 is one interval.
 * Membership is a binary search.
@@ -34,7 +35,8 @@ class IntervalSet:
     """How many integers are in it."""
 
     def __init__(self, intervals: Iterable[Interval] = ()) -> None:
-        """`intervals` in any order, overlapping or touching as they like. A ValueError if one ends before it starts."""
+        """`intervals` in any order, overlapping or touching as they like. A ValueError if one ends before it
+        starts."""
         lows: list[int] = []
         highs: list[int] = []
         for low, high in sorted(intervals):
@@ -146,8 +148,9 @@ class IntervalSet:
 class FreeSet:
     """A mutable set of integers, for one owner: what a pool has left. Not safe for use from several threads.
 
-    Finding is a binary search. Changing moves at most the arrays' tails (a memmove of 8 bytes an interval), which
-    for the 10,000 intervals of a badly fragmented pool is a microsecond or two; a tree would only be slower.
+    Finding is a binary search. Changing moves at most the arrays' tails (a memmove of 8 bytes an interval),
+    which for the 10,000 intervals of a badly fragmented pool is a microsecond or two; a tree would only be
+    slower.
     """
 
     __slots__ = ("_highs", "_lows", "size")

@@ -1,7 +1,7 @@
 """SpiderIPPool: a set of addresses of one family in one subnet, and which pods may have them.
 
-What must always hold: an `IPPool` is consistent, whoever wrote the object. Its addresses are of its family and
-inside its subnet, so nothing after parsing checks that again. `available` is `ips` minus `excludeIPs` as
+What must always hold: an `IPPool` is consistent, whoever wrote the object. Its addresses are of its family
+and inside its subnet, so nothing after parsing checks that again. `available` is `ips` minus `excludeIPs` as
 intervals; reserved addresses (SpiderReservedIP) and used ones are not known here. A pool without `ips` has no
 address: the subnet alone gives none.
 """
@@ -142,8 +142,9 @@ def parse_ranges(spec: Fields, key: str, subnet: Subnet) -> IntervalSet:
         low, high = spec.read(key, lambda text: parse_range(text, subnet.family), text, index=index)
         if low < subnet.first or high > subnet.last:
             raise spec.error(
-                f"{spec.subject}: {spec.at(key)}[{index}] is {text!r}, which is not inside {spec.at('subnet')} {subnet}; "
-                f"write addresses of {format_range(subnet.family, subnet.first, subnet.last)}"
+                f"{spec.subject}: {spec.at(key)}[{index}] is {text!r}, which is not inside"
+                f" {spec.at('subnet')} {subnet}; write addresses of"
+                f" {format_range(subnet.family, subnet.first, subnet.last)}"
             )
         found.append((low, high))
     return IntervalSet(found)

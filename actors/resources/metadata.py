@@ -40,7 +40,8 @@ class Metadata:
 
 
 def open_object(obj: object, kind: str) -> tuple[Metadata, Fields]:
-    """The metadata of an object and its top-level fields. Raises `InvalidObject` if it is not of that kind."""
+    """The metadata of an object and its top-level fields. Raises `InvalidObject` if it is not of that
+    kind."""
     top = Fields.of(kind, "", obj)
     if top.text("kind", kind) != kind:
         raise top.refuse("kind", f"but must be {kind}")

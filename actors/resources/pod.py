@@ -1,8 +1,8 @@
 """Pod: what allocation and reclaim need to know of one.
 
-What must always hold: `alive` is false as soon as nothing will run in the pod again, so that it gets no address
-and its address may be taken back. On a host without Kubernetes there is no such object: `Pod.bare` stands for
-what CNI_ARGS told, and it is alive.
+What must always hold: `alive` is false as soon as nothing will run in the pod again, so that it gets no
+address and its address may be taken back. On a host without Kubernetes there is no such object: `Pod.bare`
+stands for what CNI_ARGS told, and it is alive.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ KIND = "Pod"
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """`deleted_at`: when it should be gone (seconds since the epoch, grace included); None if not being deleted."""
+    """`deleted_at`: when it should be gone (seconds since the epoch, grace included); None if not being
+    deleted."""
 
     namespace: str
     name: str
@@ -62,7 +63,7 @@ class Pod:
 
     @property
     def key(self) -> str:
-        """ "namespace/name", as messages and records write it."""
+        """`namespace/name`, as messages and records write it."""
         return f"{self.namespace}/{self.name}"
 
     @property
@@ -71,7 +72,8 @@ class Pod:
 
     @property
     def ended(self) -> str | None:
-        """Why the pod is not alive, in words; None while it is. The cases are those that Spiderpool decides by."""
+        """Why the pod is not alive, in words; None while it is. The cases are those that Spiderpool decides
+        by."""
         if self.deleted_at is not None:
             return "it is being deleted"
         if self.phase == "Succeeded" and self.restart_policy != "Always":

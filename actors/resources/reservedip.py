@@ -1,7 +1,7 @@
 """SpiderReservedIP: addresses that no pool may give out, whichever pool has them.
 
-What must always hold: the addresses of one object are all of one family, which `spec.ipVersion` says or the first
-address shows.
+What must always hold: the addresses of one object are all of one family, which `spec.ipVersion` says or the
+first address shows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Kubernetes label selectors (`metav1.LabelSelector`).
 
-What must always hold: all requirements must match, an empty selector matches everything, and `NotIn` matches a
-label that is absent, as in Kubernetes. A selector that cannot be evaluated is refused when it is parsed, so
+What must always hold: all requirements must match, an empty selector matches everything, and `NotIn` matches
+a label that is absent, as in Kubernetes. A selector that cannot be evaluated is refused when it is parsed, so
 matching never fails.
 """
 
@@ -45,7 +45,8 @@ class LabelSelector:
 
     @classmethod
     def from_fields(cls, fields: Fields) -> LabelSelector:
-        """Raises the error of `fields` for an unknown field or operator, or values that do not fit the operator."""
+        """Raises the error of `fields` for an unknown field or operator, or values that do not fit the
+        operator."""
         fields.only("matchLabels", "matchExpressions")
         expressions = []
         for item in fields.items("matchExpressions"):

@@ -1,7 +1,7 @@
 """StatefulSet: which of its pods are still wanted, so which fixed addresses to keep.
 
-What must always hold: `keeps` speaks of ordinals only, in the range from `spec.ordinals.start` (KEP-3335) over
-`spec.replicas` pods. A pod that is away for a moment (restart, eviction, move) is still kept.
+What must always hold: `keeps` speaks of ordinals only, in the range from `spec.ordinals.start` (KEP-3335)
+over `spec.replicas` pods. A pod that is away for a moment (restart, eviction, move) is still kept.
 """
 
 from __future__ import annotations

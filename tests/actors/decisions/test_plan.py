@@ -1,8 +1,10 @@
-"""Plans: candidates, filters and order together, for every documented rule, and that nothing is dropped silently."""
+"""Plans: candidates, filters and order together, for every documented rule, and that nothing is dropped
+silently."""
 
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -30,6 +32,7 @@ from actors.resources.node import Node
 from actors.resources.pod import Pod
 
 SUBNETS = {4: "10.6.0.0/16", 6: "fd00:6::/64"}
+NODE = Node("n1", {"zone": "a"})
 IPS = {4: ["10.6.0.10-10.6.0.20"], 6: ["fd00:6::10-fd00:6::20"]}
 
 
@@ -49,10 +52,11 @@ def decide(
     namespace: dict[str, Any] | None = None,
     request: AddressRequest | None = None,
     settings: Settings | None = None,
-    node: Node | None = Node("n1", {"zone": "a"}),
+    node: Node | None = NODE,
     labels: dict[str, str] | None = None,
 ) -> Plan:
-    """A plan for pod shop/web-0 in namespace shop on node n1; annotation values that are not text become JSON."""
+    """A plan for pod shop/web-0 in namespace shop on node n1; annotation values that are not text become
+    JSON."""
 
     def texts(values: dict[str, Any] | None) -> dict[str, str]:
         return {
@@ -173,6 +177,18 @@ def test_a_pool_that_does_not_exist_is_refused_and_the_others_are_tried() -> Non
     assert shape(made.require()) == [("eth0", 4, ("blue-2",))]
     assert rules(made.slots[0]) == [("blue-3", "exists")]
     assert "similar names are blue-2, blue-1" in made.slots[0].refusals[0].reason
+
+
+def test_a_pool_that_cannot_be_read_is_refused_with_the_reason() -> None:
+    pod = Pod("shop", "web-0", annotations={POOL: '{"ipv4": ["bad", "good"]}'})
+    why = {"bad": "SpiderIPPool bad: spec.subnet is null"}
+    made = plan(pod, None, None, {"good": pool("good")}, AddressRequest(), Settings(), why)
+
+    assert shape(made) == [("eth0", 4, ("good",))]
+    assert (
+        "pool bad refused: damaged: SpiderIPPool bad: spec.subnet is null; mend the object"
+        in made.reasons()[-1]
+    )
 
 
 @pytest.mark.parametrize(
@@ -515,8 +531,8 @@ names = st.lists(
 def test_every_named_pool_is_a_candidate_or_refused_and_never_both(
     pools: list[IPPool], four: list[str], six: list[str], labels: dict[str, str]
 ) -> None:
-    """Candidates are of the family, exist, are in order of rank, and once; all others have a reason. It is a pure
-    function: asked again it says the same."""
+    """Candidates are of the family, exist, are in order of rank, and once; all others have a reason. It is a
+    pure function: asked again it says the same."""
     by_name = {one.name: one for one in pools}
     annotations = {POOL: {"ipv4": four, "ipv6": six}}
     made = decide(*pools, annotations=annotations, labels=labels)
@@ -524,7 +540,7 @@ def test_every_named_pool_is_a_candidate_or_refused_and_never_both(
     assert decide(*pools, annotations=annotations, labels=labels) == made
     assert [slot.family for slot in made.slots] == [4, 6]
     for slot, wanted in zip(made.slots, (four, six), strict=True):
-        expanded, missing = expand(wanted, slot.family, by_name)
+        expanded, missing = expand(wanted, slot.family, by_name, {})
         refused = {refusal.pool for refusal in slot.refusals}
         assert set(slot.candidates) | refused == set(expanded) | {refusal.pool for refusal in missing}
         assert not set(slot.candidates) & refused
@@ -539,13 +555,13 @@ def test_order_is_a_stable_permutation(pools: list[IPPool]) -> None:
     ordered = by_affinity(pools)
 
     assert sorted(one.name for one in ordered) == sorted(one.name for one in pools)
-    for first, second in zip(ordered, ordered[1:], strict=False):
+    for first, second in pairwise(ordered):
         assert rank(first) < rank(second) or pools.index(first) < pools.index(second)
 
 
 @given(st.text(st.sampled_from("ab*?[]^!-\\"), max_size=8))
 def test_no_pattern_breaks_the_expansion(pattern: str) -> None:
-    found, missing = expand([pattern], 4, {"a": pool("a"), "ab": pool("ab")})
+    found, missing = expand([pattern], 4, {"a": pool("a"), "ab": pool("ab")}, {})
 
     assert bool(found) != bool(missing)
 

@@ -1,4 +1,5 @@
-"""Routes of a CNI result: defaults, pool routes, the annotation's routes and what is left out, with reasons."""
+"""Routes of a CNI result: defaults, pool routes, the annotation's routes and what is left out, with
+reasons."""
 
 from __future__ import annotations
 

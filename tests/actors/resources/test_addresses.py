@@ -26,7 +26,8 @@ MAPPED = 0xFFFF
 def test_reads_and_prints_as_the_standard_library_does(
     address: ipaddress.IPv4Address | ipaddress.IPv6Address,
 ) -> None:
-    """Every address that is not IPv4-mapped has the text that `ipaddress` gives it, and goes there and back."""
+    """Every address that is not IPv4-mapped has the text that `ipaddress` gives it, and goes there and
+    back."""
     if address.version == 6 and int(address) >> 32 == MAPPED:
         return
 
@@ -51,7 +52,7 @@ def test_low_ipv6_addresses_have_no_dotted_tail(value: int) -> None:
         "10.0.0.1/24",
         "fe80::1%eth0",
         "::g",
-        "１0.0.0.1",
+        "\uff110.0.0.1",
         "a\0b",
         "1:\0",
     ],

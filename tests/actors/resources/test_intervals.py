@@ -1,6 +1,9 @@
-"""Interval sets: they are sets (checked against Python's), in one canonical form, at a cost that spans do not set."""
+"""Interval sets: they are sets (checked against Python's), in one canonical form, at a cost that spans do not
+set."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -21,7 +24,7 @@ def members(intervals: IntervalSet | FreeSet) -> set[int]:
 def assert_canonical(intervals: IntervalSet | FreeSet) -> None:
     found = list(intervals)
     assert all(low <= high for low, high in found)
-    assert all(before[1] + 1 < after[0] for before, after in zip(found, found[1:], strict=False))
+    assert all(before[1] + 1 < after[0] for before, after in pairwise(found))
     assert intervals.size == sum(high - low + 1 for low, high in found)
     assert intervals.intervals == len(found)
     assert bool(intervals) == bool(found)

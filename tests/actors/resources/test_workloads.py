@@ -129,7 +129,7 @@ def test_a_statefulset_keeps_its_ordinals(spec: dict[str, Any], kept: list[str])
         "web-1-0",
         "api-0",
         "web--1",
-        "web-١",
+        "web-\u0661",
     ]
 
     assert [name for name in names if statefulset(spec).keeps(name)] == kept
