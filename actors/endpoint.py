@@ -169,12 +169,7 @@ class EndpointActor(Actor):
     def _plan_with(self, table: PoolTable, pod: Pod, request: AddRequest) -> Plan:
         namespace = self._catalog.namespace(pod.namespace)
         node = self._catalog.node(pod.node or self._node)
-        made = plan(pod, namespace, node, table.pools, request.asks, self._settings)
-        try:
-            return made.require()
-        except NoAddress as error:
-            damaged = tuple(f"pool {name} cannot be used: {why}" for name, why in table.damaged.items())
-            raise NoAddress(error.message, details=(*error.details, *damaged)) from error
+        return plan(pod, namespace, node, table.pools, request.asks, self._settings, table.damaged).require()
 
     def _reserve(self, made: Plan, pod: Pod, request: AddRequest, held: Sequence[Held]) -> list[Grant]:
         attempts = [self._attempt(slot, pod, request, held) for slot in made.slots]

@@ -8,7 +8,8 @@ What must always hold:
 * Nobody is refused while an address is free: before it refuses, it catches up with the Ledger and, where it may
   have grown, with the pool's own object.
 * An address that was never released goes first, lowest first; then the one that was released longest ago.
-* It never waits for a Block: it decides, marks pending, sends, and takes the next message.
+* It never waits for a Block: it decides, marks pending, sends, and takes the next message. (Only while it loads,
+  before its first message, does it wait, for what it takes over from another IPAM.)
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from actors.resources.block import BLOCK_SIZE, Claim, Granted, Taken, base_of, b
 from actors.resources.intervals import FreeSet, IntervalSet
 from actors.resources.ippool import IPPool
 from actors.runtime import Actor, ActorContext, ObjectRef, current_deadline, get, message
+from actors.store.contract import Store
+from actors.takeover import take_over
 
 log = logging.getLogger("orbweaver.pool")
 
@@ -76,14 +79,24 @@ class PoolActor(Actor):
     _state: State
 
     def __init__(
-        self, context: ActorContext, *, source: PoolSource, clock: Callable[[], float] = time.time
+        self,
+        context: ActorContext,
+        *,
+        source: PoolSource,
+        store: Store,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(context)
         self._source = source
+        self._store = store
         self._clock = clock
 
     def on_activate(self) -> None:
-        self._adopt(self._source.pool(self.context.key))
+        pool = self._source.pool(self.context.key)
+        pods = take_over(pool, self._store, self.get_actor, self._clock)
+        if pods:
+            self.get_actor("views/local").changed.remote(pods, (pool.name,))
+        self._adopt(pool)
 
     def on_passivate(self) -> bool:
         return not self._state.pending and not self._state.waiting

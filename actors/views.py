@@ -22,6 +22,7 @@ from actors.resources.ippool import IPPool
 from actors.runtime import Actor, ActorContext, get, message
 from actors.store.catalog import Catalog
 from actors.store.contract import Object, Store
+from actors.takeover import DIGEST, digest_of
 
 log = logging.getLogger("orbweaver.views")
 
@@ -30,17 +31,9 @@ RETRY = 1.0
 LISTED = 5000
 """Addresses up to which `status.allocatedIPs` lists each one; Spiderpool's own limit, set by the object's size."""
 
-DIGEST = "allocatedIPsDigest"
-"""Status field that says which `allocatedIPs` was written here: another content comes from another IPAM."""
-
 FINALIZER = "spiderpool.spidernet.io"
 LEDGER_TIMEOUT = 10.0
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
-
-
-def digest_of(allocated: str) -> str:
-    """The value of the `DIGEST` field for a content of `allocatedIPs`."""
-    return hashlib.sha256(allocated.encode()).hexdigest()[:16]
 
 
 def endpoint_name(pod: str) -> str:

@@ -73,7 +73,7 @@ class Agent:
         node = options.node
         system.register("ledger", lambda context: LedgerActor(context, store=store), mailbox=65536, idle=None)
         system.register("block", lambda context: BlockActor(context, store=store, observer=observer), idle=60.0)
-        system.register("pool", lambda context: PoolActor(context, source=catalog), mailbox=4096, idle=300.0)
+        system.register("pool", lambda context: PoolActor(context, source=catalog, store=store), mailbox=4096, idle=300.0)
         system.register(
             "endpoint",
             lambda context: EndpointActor(
