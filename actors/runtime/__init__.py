@@ -1,0 +1,33 @@
+"""The actor runtime: handles like Ray's, actors on pykka threads, the same calls across processes.
+
+What must always hold: the caller of a handle cannot tell where the actor lives.
+"""
+
+from actors.runtime.actor import Actor, ActorContext, Cancellable, message
+from actors.runtime.handle import ActorHandle, RemoteMethod
+from actors.runtime.observer import RuntimeObserver
+from actors.runtime.reference import ObjectRef, get, wait
+from actors.runtime.scope import Trace, current_deadline, current_trace, request_scope
+from actors.runtime.supervision import Child, Restart
+from actors.runtime.system import ActorRow, ActorSystem
+
+__all__ = [
+    "Actor",
+    "ActorContext",
+    "ActorHandle",
+    "ActorRow",
+    "ActorSystem",
+    "Cancellable",
+    "Child",
+    "ObjectRef",
+    "RemoteMethod",
+    "Restart",
+    "RuntimeObserver",
+    "Trace",
+    "current_deadline",
+    "current_trace",
+    "get",
+    "message",
+    "request_scope",
+    "wait",
+]

@@ -1,0 +1,454 @@
+"""One activation of one actor: from the first message that needs it to its passivation, crash or stop.
+
+How it works. The system keeps at most one open cell for a name. A sender offers its call under the cell's
+lock: the first offer starts the thread, in which the instance is made and activated; a closed cell refuses
+the offer and the sender looks the name up again. A cell closes once, under the same lock, so a message is
+either in the mailbox of a cell that will answer it, or with a sender that knows it is not.
+
+    open -> closed by
+      passivation   idle, and on_passivate() agreed; calls that came meanwhile move to the next cell, in order
+      refusal       on_activate raised an OrbweaverError: everyone waiting gets that error
+      crash         any other exception: everyone waiting gets PeerLost
+      stop          the process ends: everyone waiting gets PeerLost
+
+What must always hold: `instance` is touched in the cell's own thread only; every call that was accepted is
+answered exactly once, whatever ends the cell, deferred replies included; locks are taken in the order cell,
+system, and no foreign code runs under either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from actors.errors import DeadlineExceeded, OrbweaverError, Overloaded, PeerLost, ProtocolError
+from actors.runtime.actor import Actor, ActorContext, Mailbox
+from actors.runtime.reference import ObjectRef
+from actors.runtime.scope import Scope, Trace, scope
+from actors.runtime.timers import Timer
+
+if TYPE_CHECKING:
+    from actors.runtime.system import ActorSystem, LocalKind
+
+log = logging.getLogger("orbweaver.runtime")
+
+
+class Call:
+    """A call on its way to an actor, here or in another process."""
+
+    __slots__ = ("args", "deadline", "kind", "kwargs", "method", "name", "ref", "sent", "trace")
+
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        ref: ObjectRef[Any],
+        deadline: float | None,
+        trace: Trace | None,
+    ) -> None:
+        self.kind = kind
+        self.name = name
+        self.method = method
+        self.args = args
+        self.kwargs = kwargs
+        self.ref = ref
+        self.deadline = deadline
+        self.trace = trace
+        self.sent = time.monotonic()
+
+
+class _Internal:
+    """Something that an actor told itself."""
+
+    __slots__ = ("args", "function", "trace")
+
+    def __init__(self, function: Callable[..., object], args: tuple[Any, ...], trace: Trace | None) -> None:
+        self.function = function
+        self.args = args
+        self.trace = trace
+
+
+class _Ask(enum.Enum):
+    """What the system asks of a cell, through its mailbox."""
+
+    ACTIVATE = "activate"
+    PASSIVATE = "passivate"
+    STOP = "stop"
+
+
+class Offer(enum.Enum):
+    """What became of a call that was offered."""
+
+    TAKEN = "taken"
+    FULL = "full"
+    CLOSED = "closed"
+
+
+class CellTimer:
+    """A timer of an actor; see `Actor.after`."""
+
+    __slots__ = ("_cell", "_function", "timer")
+
+    def __init__(self, cell: Cell, function: _Internal) -> None:
+        self._cell = cell
+        self._function = function
+        self.timer: Timer | None = None
+
+    def cancel(self) -> None:
+        self._cell.forget_timer(self)
+        if self.timer is not None:
+            self.timer.cancel()
+
+    def fire(self) -> None:
+        self._cell.timer_fired(self, self._function)
+
+
+class Cell:
+    """See the module's docstring. Methods say in whose thread they run."""
+
+    def __init__(
+        self, system: ActorSystem, kind: LocalKind, name: str, waiting: list[Call] | None = None
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.closed = False
+        self.state = "starting"
+        self.handled = 0
+        self.last_used = time.monotonic()
+        self.depth = len(waiting or ())
+        self.thread: threading.Thread | None = None
+        self._system = system
+        self._observer = system.observer
+        self._waiting = waiting or []
+        self._lock = threading.Lock()
+        self._mailbox: Mailbox | None = None
+        self._instance: Actor | None = None
+        self._messages: dict[str, Callable[..., Any]] = {}
+        self._deferred: set[Call] = set()
+        self._timers: set[CellTimer] = set()
+        self._pins = 0
+        """Continuations outstanding and internal messages not handled: while there are any, the actor is not
+        idle."""
+        self._idle_check: Timer | None = None
+        self._scope = Scope(None, None, name)
+
+    # In any thread.
+
+    def offer(self, call: Call) -> Offer:
+        """Put a call into the mailbox, and start the thread if this is the first."""
+        with self._lock:
+            if self.closed:
+                return Offer.CLOSED
+            if self.depth >= self.kind.mailbox:
+                return Offer.FULL
+            mailbox = self._mailbox or self._start()
+            self.depth += 1
+            mailbox.put(call)
+            return Offer.TAKEN
+
+    def ask(self, what: _Ask) -> bool:
+        """Put a request of the system into the mailbox. False when the cell is closed."""
+        with self._lock:
+            if self.closed:
+                return False
+            (self._mailbox or self._start()).put(what)
+            return True
+
+    def activate(self) -> bool:
+        """Start without a call."""
+        return self.ask(_Ask.ACTIVATE)
+
+    def request_stop(self) -> bool:
+        """Ask it to stop when nothing is left to do. False when it is closed."""
+        return self.ask(_Ask.STOP)
+
+    @property
+    def deferred(self) -> int:
+        """Calls handled and not answered yet."""
+        return len(self._deferred)
+
+    def quiet(self) -> bool:
+        """Whether nothing waits and nothing is outstanding, timers aside."""
+        return not (self.depth or self._pins or self._deferred or self.state in ("busy", "starting"))
+
+    def then(self, ref: ObjectRef[Any], function: Callable[..., object], extra: tuple[Any, ...]) -> None:
+        internal = _Internal(function, (ref, *extra), scope.get().trace)
+        with self._lock:
+            self._pins += 1
+        ref.subscribe(lambda _done: self._put_pinned(internal))
+
+    def post(self, function: Callable[..., object], args: tuple[Any, ...]) -> None:
+        internal = _Internal(function, args, scope.get().trace)
+        with self._lock:
+            self._pins += 1
+        self._put_pinned(internal)
+
+    def after(self, seconds: float, function: Callable[..., object], args: tuple[Any, ...]) -> CellTimer:
+        timer = CellTimer(self, _Internal(function, args, None))
+        with self._lock:
+            self._timers.add(timer)
+        timer.timer = self._system.timers.at(time.monotonic() + seconds, timer.fire)
+        return timer
+
+    def forget_timer(self, timer: CellTimer) -> None:
+        with self._lock:
+            self._timers.discard(timer)
+
+    def timer_fired(self, timer: CellTimer, internal: _Internal) -> None:
+        with self._lock:
+            if timer not in self._timers:
+                return
+            self._timers.discard(timer)
+            self._pins += 1
+        self._put_pinned(internal)
+
+    def _put_pinned(self, internal: _Internal) -> None:
+        with self._lock:
+            # A closed cell's continuations have no instance to run in; what they would have answered is
+            # failed.
+            if not self.closed and self._mailbox is not None:
+                self._mailbox.put(internal)
+
+    def abandon(self, error: OrbweaverError) -> None:
+        """Close from outside, whatever the actor is doing; everyone waiting gets `error`."""
+        waiting = self._close()
+        for call in waiting:
+            call.ref.fail(error)
+        if self._mailbox is not None:
+            self._mailbox.stop()
+
+    def _start(self) -> Mailbox:
+        # Under the lock. It costs the first sender the start of a thread, not the activation.
+        self._mailbox = mailbox = Mailbox(self)
+        for call in self._waiting:
+            mailbox.put(call)
+        self._waiting = []
+        return mailbox
+
+    def _close(self) -> list[Call]:
+        """Close, and hand over every call that has no answer."""
+        with self._lock:
+            waiting = self._take_all()
+            deferred, self._deferred = self._deferred, set()
+        return [*deferred, *waiting]
+
+    def _take_all(self) -> list[Call]:
+        # Under the lock.
+        self.closed = True
+        self.state = "closed"
+        self.depth = 0
+        for timer in self._timers:
+            if timer.timer is not None:
+                timer.timer.cancel()
+        self._timers.clear()
+        if self._idle_check is not None:
+            self._idle_check.cancel()
+        waiting = self._waiting
+        if self._mailbox is not None:
+            waiting = [*waiting, *(item for item in self._mailbox.drain() if type(item) is Call)]
+        self._waiting = []
+        return waiting
+
+    # In the actor's own thread.
+
+    def begin(self) -> None:
+        """Make the instance and activate it."""
+        started = time.monotonic()
+        self.thread = threading.current_thread()
+        scope.set(self._scope)
+        key = self.name.partition("/")[2]
+        try:
+            instance = self.kind.factory(ActorContext(self._system, self.name, self.kind.kind, key, self))
+            instance.on_activate()
+        except OrbweaverError as error:
+            log.warning("actor %s cannot be activated: %s", self.name, error)
+            waiting = self._close()
+            self._system.forget(self)
+            self._system.activation_refused(self.kind.kind, self.name)
+            for call in waiting:
+                call.ref.fail(error)
+        except BaseException as error:
+            self._crash("its activation", error)
+        else:
+            self._instance = instance
+            self._messages = type(instance).messages
+            self.state = "idle"
+            self.last_used = now = time.monotonic()
+            self._observer.activated(self.kind.kind, now - started)
+            self._watch_idle(now)
+
+    def handle(self, item: Any) -> None:
+        """Handle one message. Never raises."""
+        if self.closed:
+            return
+        if type(item) is Call:
+            self._handle_call(item)
+        elif type(item) is _Internal:
+            self._handle_internal(item)
+        elif item is _Ask.PASSIVATE or item is _Ask.STOP:
+            self._retire(stopping=item is _Ask.STOP)
+        if self._system.draining:
+            self._system.something_ended()
+
+    def _handle_call(self, call: Call) -> None:
+        with self._lock:
+            self.depth -= 1
+        now = time.monotonic()
+        ref = call.ref
+        if ref.done() or (call.deadline is not None and call.deadline <= now):
+            ref.fail(
+                DeadlineExceeded(
+                    f"{call.name}.{call.method} was not begun before its deadline; nothing was done"
+                )
+            )
+            self._observer.dropped(call.kind, call.method)
+            return
+        self.state = "busy"
+        if call.trace is None and call.deadline is None:
+            scope.set(self._scope)
+        else:
+            scope.set(Scope(call.trace, call.deadline, self.name))
+        function = self._messages.get(call.method)
+        try:
+            if function is None:
+                raise ProtocolError(f"{call.kind!r} actors have no message {call.method!r}")
+            result = function(self._instance, *call.args, **call.kwargs)
+        except OrbweaverError as error:
+            self._settle(now)
+            self._observed(call, now)
+            ref.fail(error)
+        except BaseException as error:
+            if (
+                type(error) is TypeError
+                and error.__traceback__ is not None
+                and error.__traceback__.tb_next is None
+            ):
+                # The handler was not entered: the arguments do not fit, which is the caller's fault.
+                self._settle(now)
+                ref.fail(ProtocolError(f"{call.name}: {error}"))
+                return
+            self._crash(f"{call.method}()", error, call)
+        else:
+            self._settle(now)
+            self._observed(call, now)
+            if isinstance(result, ObjectRef):
+                self._defer(call, result)
+            else:
+                ref.complete(result)
+
+    def _settle(self, now: float) -> None:
+        self.handled += 1
+        self.last_used = now
+        self.state = "idle"
+
+    def _observed(self, call: Call, began: float) -> None:
+        if self._observer.active:
+            took = time.monotonic() - began
+            self._observer.handled(call.kind, call.method, began - call.sent, took, self.depth)
+
+    def _defer(self, call: Call, result: ObjectRef[Any]) -> None:
+        with self._lock:
+            closed = self.closed
+            if not closed:
+                self._deferred.add(call)
+        if closed:
+            call.ref.fail(PeerLost(f"actor {self.name} was stopped before it answered {call.method}()"))
+            return
+
+        def answer(done: ObjectRef[Any]) -> None:
+            call.ref.follow(done)
+            with self._lock:
+                self._deferred.discard(call)
+                self.last_used = time.monotonic()
+            if self._system.draining:
+                self._system.something_ended()
+
+        result.subscribe(answer)
+
+    def _handle_internal(self, internal: _Internal) -> None:
+        self.state = "busy"
+        scope.set(self._scope if internal.trace is None else Scope(internal.trace, None, self.name))
+        try:
+            internal.function(*internal.args)
+        except BaseException as error:
+            self._crash(getattr(internal.function, "__name__", repr(internal.function)) + "()", error)
+        else:
+            with self._lock:
+                self._pins -= 1
+            self.last_used = time.monotonic()
+            self.state = "idle"
+
+    def _crash(self, where: str, error: BaseException, call: Call | None = None) -> None:
+        log.error("actor %s crashed in %s", self.name, where, exc_info=error)
+        waiting = self._close()
+        if call is not None:
+            waiting.insert(0, call)
+        self._system.forget(self)
+        self._observer.crashed(self.kind.kind, error)
+        self._system.crashed(self.kind.kind, self.name, error)
+        for lost in waiting:
+            failure = PeerLost(
+                f"actor {self.name} crashed in {where} ({type(error).__name__}: {error}); whether"
+                f" {lost.method}() took effect is unknown, the next call finds it restarted"
+            )
+            failure.__cause__ = error
+            lost.ref.fail(failure)
+
+    # Idleness.
+
+    def _watch_idle(self, since: float) -> None:
+        if self.kind.idle is not None and not self.closed:
+            self._idle_check = self._system.timers.at(since + self.kind.idle, self._check_idle)
+
+    def _check_idle(self) -> None:
+        # In the timer thread: only decides whether to ask.
+        idle = self.kind.idle
+        if self.closed or idle is None:
+            return
+        now = time.monotonic()
+        if self.quiet() and not self._timers and now - self.last_used >= idle:
+            with contextlib.suppress(RuntimeError):
+                self.ask(_Ask.PASSIVATE)
+        else:
+            self._watch_idle(max(self.last_used, now - idle * 0.5))
+
+    def _retire(self, *, stopping: bool) -> None:
+        if self._instance is None or self._occupied(stopping):
+            return self._watch_idle(time.monotonic())
+        try:
+            willing = self._instance.on_passivate()
+        except BaseException as error:
+            return self._crash("on_passivate()", error)
+        successor: Cell | None = None
+        with self._lock:
+            if willing and not self._occupied(stopping, calls=False):
+                waiting = self._take_all()
+                if waiting:
+                    successor = Cell(self._system, self.kind, self.name, waiting)
+                self._system.forget(self, successor)
+        if not self.closed:
+            self.last_used = time.monotonic()
+            return self._watch_idle(self.last_used)
+        self._observer.passivated(self.kind.kind)
+        if successor is not None:
+            successor.start_waiting()
+        return None
+
+    def _occupied(self, stopping: bool, calls: bool = True) -> bool:
+        return bool((calls and self.depth) or self._pins or self._deferred or (self._timers and not stopping))
+
+    def start_waiting(self) -> None:
+        """Start a cell that was made with calls waiting."""
+        try:
+            self.activate()
+        except RuntimeError as error:
+            self._system.forget(self)
+            self.abandon(Overloaded(f"no thread for actor {self.name}: {error}"))

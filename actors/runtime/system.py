@@ -1,0 +1,301 @@
+"""The actors of one process: which kinds there are, where each lives, and how all of it stops.
+
+What must always hold: at most one open cell for a name; `submit` never blocks on an actor and gives every
+call exactly one answer; after `shutdown` no thread of the runtime is left but one that a handler holds.
+
+A note on speed: a call that two threads play back and forth pays two switches of CPython's global lock. The
+switch interval (`sys.setswitchinterval`) matters only while other threads compute; it is the process's to
+set.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from actors.errors import OrbweaverError, Overloaded, PeerLost, ProtocolError
+from actors.runtime.actor import Actor, ActorContext
+from actors.runtime.cell import Call, Cell, Offer
+from actors.runtime.handle import ActorHandle
+from actors.runtime.observer import GuardedObserver, RuntimeObserver
+from actors.runtime.supervision import Child, Restart, Supervisor
+from actors.runtime.timers import Timers
+
+log = logging.getLogger("orbweaver.runtime")
+
+_RESTART_FIRST = 0.1
+_RESTART_MOST = 10.0
+_JOIN = 1.0
+
+
+class Route(Protocol):
+    """Where calls to a kind of actor go."""
+
+    def submit(self, call: Call) -> None:
+        """Take a call that will be answered; never blocks, never raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActorRow:
+    """One line of `ActorSystem.describe`."""
+
+    name: str
+    state: str
+    """`starting`, `idle` or `busy`."""
+    mailbox: int
+    """Calls waiting."""
+    deferred: int
+    """Calls handled and not answered yet."""
+    handled: int
+    idle_seconds: float
+
+
+@dataclass(slots=True)
+class LocalKind:
+    """A kind of actor that lives in this process."""
+
+    kind: str
+    factory: Callable[[ActorContext], Actor]
+    mailbox: int
+    idle: float | None
+    system: ActorSystem
+
+    def submit(self, call: Call) -> None:
+        cells = self.system.cells
+        while True:
+            cell = cells.get(call.name)
+            if cell is None or cell.closed:
+                cell = self.system.open(self, call.name)
+                if cell is None:
+                    call.ref.fail(
+                        PeerLost(f"{call.name}.{call.method} was not begun: the process is shutting down")
+                    )
+                    return
+            try:
+                offer = cell.offer(call)
+            except RuntimeError as error:
+                self.system.forget(cell)
+                failure = Overloaded(f"no thread for actor {call.name}: {error}")
+                cell.abandon(failure)
+                call.ref.fail(failure)
+                return
+            if offer is Offer.TAKEN:
+                return
+            if offer is Offer.FULL:
+                self.system.observer.overloaded(call.kind, call.method)
+                call.ref.fail(
+                    Overloaded(f"the mailbox of {call.name} is full ({self.mailbox} calls); try again later")
+                )
+                return
+
+
+class ActorSystem:
+    """Registers kinds, hands out handles, supervises and stops. All methods are safe to call from any
+    thread."""
+
+    def __init__(
+        self,
+        name: str,
+        observer: RuntimeObserver | None = None,
+        *,
+        supervision: Iterable[Child] = (),
+        on_fatal: Callable[[str], None] | None = None,
+    ) -> None:
+        self.name = name
+        self.observer = GuardedObserver(observer)
+        self.on_fatal = on_fatal
+        """Called once with a message for the operator when a kind crashes too often: the process should
+        end."""
+        self.timers = Timers(name)
+        self.cells: dict[str, Cell] = {}
+        self.draining = False
+        self._supervisor = Supervisor(supervision)
+        self._routes: dict[str, Route] = {}
+        self._lock = threading.Lock()
+        self._ended = threading.Condition(threading.Lock())
+        self._stopped = False
+
+    def register(
+        self,
+        kind: str,
+        factory: Callable[[ActorContext], Actor],
+        mailbox: int = 1024,
+        idle: float | None = 30.0,
+    ) -> None:
+        """Let actors of `kind` live here: `kind/key` is made by `factory` on the first call to it.
+
+        `mailbox` calls may wait for one actor; after `idle` seconds without work it is passivated, None for
+        never.
+        """
+        if not kind or "/" in kind:
+            raise ValueError(f"{kind!r} cannot be a kind of actor: it is the part of a name before the slash")
+        self.route(kind, LocalKind(kind, factory, mailbox, idle, self))
+
+    def route(self, kind: str, route: Route) -> None:
+        """Send calls to `kind` there. Raises ValueError when the kind has a place already."""
+        with self._lock:
+            if kind in self._routes:
+                raise ValueError(f"actors of kind {kind!r} have a place already")
+            self._routes[kind] = route
+
+    def get_actor(self, name: str) -> ActorHandle:
+        """A handle on the actor `kind/key`; nothing is activated and nothing is checked before the first
+        call."""
+        return ActorHandle(self, name)
+
+    def activate(self, name: str) -> None:
+        """Start an actor of this process without a call, for those that work unasked.
+
+        Raises ValueError when its kind does not live here.
+        """
+        route = self._routes.get(name.partition("/")[0])
+        if not isinstance(route, LocalKind):
+            raise ValueError(f"{name} does not live in this process")  # noqa: TRY004 - the name is wrong, not its type
+        cell = self.open(route, name)
+        while cell is not None and not cell.activate():
+            cell = self.open(route, name)
+
+    def submit(self, call: Call, *, inside: bool) -> None:
+        """Send a call on its way. `inside`: an actor makes it, so it is still taken while the system
+        drains."""
+        if self.draining and (self._stopped or not inside):
+            call.ref.fail(PeerLost(f"{call.name}.{call.method} was not begun: {self.name} is shutting down"))
+            return
+        route = self._routes.get(call.kind)
+        if route is None:
+            call.ref.fail(
+                ProtocolError(f"{self.name} knows no actors of kind {call.kind!r} (for {call.name!r})")
+            )
+            return
+        route.submit(call)
+
+    def local_kinds(self) -> frozenset[str]:
+        """The kinds that live in this process."""
+        with self._lock:
+            return frozenset(kind for kind, route in self._routes.items() if isinstance(route, LocalKind))
+
+    def describe(self) -> tuple[ActorRow, ...]:
+        """The active actors, by name."""
+        now = time.monotonic()
+        with self._lock:
+            cells = sorted(self.cells.values(), key=lambda cell: cell.name)
+        return tuple(_row(cell, now) for cell in cells)
+
+    def shutdown(self, drain: float = 0.0) -> tuple[ActorRow, ...]:
+        """Refuse new calls, finish what has begun for up to `drain` seconds, then stop everything.
+
+        Kinds finish in the order of the supervision table, so that an actor can still call those below it.
+        What is left unfinished fails with `PeerLost`; returns the actors that had something left, empty when
+        all is done.
+        """
+        with self._lock:
+            if self.draining:
+                return ()
+            self.draining = True
+        until = time.monotonic() + drain
+        while self._drain_once(until):
+            pass
+        now = time.monotonic()
+        with self._lock:
+            self._stopped = True
+            cells = list(self.cells.values())
+            self.cells.clear()
+        left = tuple(_row(cell, now) for cell in cells if not cell.quiet())
+        for cell in cells:
+            cell.abandon(PeerLost(f"actor {cell.name} was stopped: {self.name} is shutting down"))
+        self.timers.close()
+        for cell in cells:
+            if cell.thread is not None and cell.thread is not threading.current_thread():
+                cell.thread.join(max(0.0, now + _JOIN - time.monotonic()))
+        return left
+
+    def _drain_once(self, until: float) -> bool:
+        """Let the first group of kinds that has work left finish. False when none has, or the time is
+        over."""
+        with self._lock:
+            cells = list(self.cells.values())
+        if not cells:
+            return False
+        order = min(self._supervisor.row(cell.kind.kind).order for cell in cells)
+        group = [cell for cell in cells if self._supervisor.row(cell.kind.kind).order == order]
+        for cell in group:
+            if cell.quiet():
+                cell.request_stop()
+        left = until - time.monotonic()
+        if left <= 0:
+            return False
+        with self._ended:
+            # Woken by every message that ends; the limit is for actors whose on_passivate asks for more time.
+            self._ended.wait(min(left, 0.02))
+        return True
+
+    # For cells.
+
+    def open(self, kind: LocalKind, name: str) -> Cell | None:
+        """The open cell of `name`, made if need be; None when the system has stopped."""
+        with self._lock:
+            if self._stopped:
+                return None
+            cell = self.cells.get(name)
+            if cell is None or cell.closed:
+                cell = self.cells[name] = Cell(self, kind, name)
+            return cell
+
+    def forget(self, cell: Cell, successor: Cell | None = None) -> None:
+        """A cell closed; `successor` takes its place."""
+        with self._lock:
+            if self.cells.get(cell.name) is cell:
+                if successor is not None:
+                    self.cells[cell.name] = successor
+                else:
+                    del self.cells[cell.name]
+
+    def something_ended(self) -> None:
+        """While draining: a message was handled or a deferred reply arrived."""
+        with self._ended:
+            self._ended.notify_all()
+
+    def crashed(self, kind: str, name: str, error: BaseException) -> None:
+        """Count a crash, and do what the table says."""
+        count, fatal = self._supervisor.crashed(name, kind, error, time.monotonic())
+        if fatal is not None:
+            log.critical("%s: %s", self.name, fatal)
+            if self.on_fatal is not None:
+                try:
+                    self.on_fatal(fatal)
+                except Exception:
+                    log.exception("on_fatal failed")
+        self._restart_later(kind, name, count)
+
+    def activation_refused(self, kind: str, name: str) -> None:
+        """An actor could not load its state: nobody's fault, and no crash."""
+        self._restart_later(kind, name, 4)
+
+    def _restart_later(self, kind: str, name: str, count: int) -> None:
+        if self._supervisor.row(kind).restart is not Restart.AT_ONCE or self.draining:
+            return
+        pause = min(_RESTART_MOST, _RESTART_FIRST * 2 ** (count - 1))
+        log.warning("actor %s is restarted in %.1f s", name, pause)
+        self.timers.at(time.monotonic() + pause, lambda: self._restart(name))
+
+    def _restart(self, name: str) -> None:
+        if not self.draining:
+            try:
+                self.activate(name)
+            except (OrbweaverError, RuntimeError):
+                log.exception("actor %s cannot be restarted", name)
+
+
+def _row(cell: Cell, now: float) -> ActorRow:
+    return ActorRow(
+        name=cell.name,
+        state=cell.state,
+        mailbox=cell.depth,
+        deferred=cell.deferred,
+        handled=cell.handled,
+        idle_seconds=max(0.0, now - cell.last_used),
+    )
