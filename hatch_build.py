@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +34,21 @@ class ShimBuildHook(BuildHookInterface):  # type: ignore[type-arg]
             return
         shim = Path(self.root, "cni", "shim")
         (shim / "bin").mkdir(exist_ok=True)
-        for machine in MACHINES:
-            output = shim / "bin" / f"orbweaver-shim-{machine}"
-            self.app.display_info(f"compiling {output.name}")
-            compile_shim(shim / "shim.c", output, machine)
+        # At once, because the first time for a machine also compiles its C library, for most of a minute.
+        with ThreadPoolExecutor() as threads:
+            for done in [threads.submit(compile_shim, shim, machine) for machine in MACHINES]:
+                done.result()
         build_data["artifacts"].append("/cni/shim/bin/orbweaver-shim-*")
 
 
-def compile_shim(source: Path, output: Path, machine: str) -> None:
-    """Compile `source` for `machine`-linux-musl; `output` appears whole or not at all."""
+def compile_shim(shim: Path, machine: str) -> None:
+    """Compile `shim`/shim.c for `machine`-linux-musl; the program in `bin` appears whole or not at all."""
+    output = shim / "bin" / f"orbweaver-shim-{machine}"
     unfinished = output.with_suffix(".new")
     command = [sys.executable, "-m", "ziglang", "cc", "-target", f"{machine}-linux-musl", *FLAGS]
-    done = subprocess.run([*command, "-o", unfinished, source], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, "-o", unfinished, shim / "shim.c"], capture_output=True, text=True, check=False
+    )
     if done.returncode != 0:
         raise RuntimeError(f"the CNI shim for {machine} does not compile:\n{done.stderr}")
     unfinished.chmod(0o755)

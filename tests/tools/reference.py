@@ -72,11 +72,11 @@ def built() -> Path:
     return cache() / "tools" / name
 
 
-def go_needed() -> tuple[int, int]:
-    """The Go version that go.mod asks for, as (major, minor)."""
-    match = re.search(r"^go (\d+)\.(\d+)", (_HERE / "go.mod").read_text(), re.MULTILINE)
+def go_needed() -> tuple[int, ...]:
+    """The Go version that go.mod asks for, as (major, minor, patch)."""
+    match = re.search(r"^go ([\d.]+)$", (_HERE / "go.mod").read_text(), re.MULTILINE)
     assert match is not None
-    return int(match[1]), int(match[2])
+    return tuple(int(number) for number in match[1].split("."))
 
 
 def build(go: str = "go") -> Path:
