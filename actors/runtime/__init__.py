@@ -10,6 +10,7 @@ from actors.runtime.reference import ObjectRef, get, wait
 from actors.runtime.scope import Trace, current_deadline, current_trace, request_scope
 from actors.runtime.supervision import Child, Restart
 from actors.runtime.system import ActorRow, ActorSystem
+from actors.runtime.wire import wire_value
 
 __all__ = [
     "Actor",
@@ -30,4 +31,5 @@ __all__ = [
     "message",
     "request_scope",
     "wait",
+    "wire_value",
 ]

@@ -54,44 +54,44 @@ class GuardedObserver:
         if self._observer is not None:
             try:
                 self._observer.handled(kind, method, waited, took, depth)
-            except Exception as error:
-                self._switch_off(error)
+            except Exception as failure:
+                self._switch_off(failure)
 
     def dropped(self, kind: str, method: str) -> None:
         if self._observer is not None:
             try:
                 self._observer.dropped(kind, method)
-            except Exception as error:
-                self._switch_off(error)
+            except Exception as failure:
+                self._switch_off(failure)
 
     def overloaded(self, kind: str, method: str) -> None:
         if self._observer is not None:
             try:
                 self._observer.overloaded(kind, method)
-            except Exception as error:
-                self._switch_off(error)
+            except Exception as failure:
+                self._switch_off(failure)
 
     def crashed(self, kind: str, error: BaseException) -> None:
         if self._observer is not None:
             try:
                 self._observer.crashed(kind, error)
-            except Exception as error:
-                self._switch_off(error)
+            except Exception as failure:
+                self._switch_off(failure)
 
     def activated(self, kind: str, took: float) -> None:
         if self._observer is not None:
             try:
                 self._observer.activated(kind, took)
-            except Exception as error:
-                self._switch_off(error)
+            except Exception as failure:
+                self._switch_off(failure)
 
     def passivated(self, kind: str) -> None:
         if self._observer is not None:
             try:
                 self._observer.passivated(kind)
-            except Exception as error:
-                self._switch_off(error)
+            except Exception as failure:
+                self._switch_off(failure)
 
-    def _switch_off(self, error: Exception) -> None:
-        log.error("the runtime's observer %r failed and is switched off", self._observer, exc_info=error)
+    def _switch_off(self, failure: Exception) -> None:
+        log.error("the runtime's observer %r failed and is switched off", self._observer, exc_info=failure)
         self._observer = None
