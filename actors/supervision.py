@@ -1,9 +1,10 @@
 """The supervision table of the IPAM actors: what follows a crash, and who stops first.
 
-What must always hold: `order` follows the direction of calls (gc, endpoint, pool, block; views and ledger hear of
-what blocks did, so they end last), so that while the process stops everything below an actor still answers it.
-A kind may crash a few times, for state in the store is all that matters; a kind that goes on crashing has met
-something that a restart does not cure, and the process ends with a message instead of refusing pods in silence.
+What must always hold: `order` follows the direction of calls (gc, endpoint, pool, block; views and ledger
+hear of what blocks did, so they end last), so that while the process stops everything below an actor still
+answers it. A kind may crash a few times, for state in the store is all that matters; a kind that goes on
+crashing has met something that a restart does not cure, and the process ends with a message instead of
+refusing pods in silence.
 """
 
 from __future__ import annotations

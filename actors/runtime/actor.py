@@ -80,7 +80,8 @@ class Actor:
         """
 
     def on_passivate(self) -> bool:
-        """Asked when idle, and when the process stops: False to stay.
+        """Asked when idle, and when the process stops: False to stay, which is no answer at the stop. What it
+        posts or defers is waited for in both cases.
 
         Idle means no message waiting, no deferred reply, no continuation outstanding and no timer set. After
         True this instance gets no message any more, unless it posts one here: then it stays.

@@ -429,7 +429,9 @@ class Cell:
             return self._crash("on_passivate()", error)
         successor: Cell | None = None
         with self._lock:
-            if willing and not self._occupied(stopping, calls=False):
+            # At the end a refusal is no veto: what it was asked for is to begin what is left to do, and that is
+            # waited for.
+            if (willing or stopping) and not self._occupied(stopping, calls=False):
                 waiting = self._take_all()
                 if waiting:
                     successor = Cell(self._system, self.kind, self.name, waiting)

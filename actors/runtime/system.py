@@ -229,7 +229,7 @@ class ActorSystem:
         if left <= 0:
             return False
         with self._ended:
-            # Woken by every message that ends; the limit is for actors whose on_passivate asks for more time.
+            # Woken by every message that ends; the limit is for what ends without a message.
             self._ended.wait(min(left, 0.02))
         return True
 

@@ -121,14 +121,14 @@ def _extend(value: Any) -> msgpack.ExtType:
         if isinstance(value, enum.Enum):
             return msgpack.ExtType(_EXT_ENUM, _pack([name, value.value]))
         shape = _shapes[name]
-        return msgpack.ExtType(_EXT_VALUE, _pack([name, {field: getattr(value, field) for field in
-        shape.fields}]))
+        return msgpack.ExtType(
+            _EXT_VALUE, _pack([name, {field: getattr(value, field) for field in shape.fields}])
+        )
     if cls is int:
         return msgpack.ExtType(_EXT_INTEGER, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
     if cls is frozenset:
         return msgpack.ExtType(_EXT_FROZENSET, _pack(list(value)))
-    raise ProtocolError(f"{cls.__name__!r} cannot be sent to another process: it is not registered with
-    wire_value")
+    raise ProtocolError(f"{cls.__name__!r} cannot be sent to another process: it is no wire_value")
 
 
 def _pack(value: Any) -> bytes:
@@ -211,8 +211,9 @@ def _trace_out(trace: Trace | None) -> list[str] | None:
     return None if trace is None else [trace.request, trace.pod, trace.container]
 
 
-def hello(system: str, limit: int = FRAME_LIMIT, lowest: int = LOWEST_VERSION, highest: int =
-HIGHEST_VERSION) -> bytes:
+def hello(
+    system: str, limit: int = FRAME_LIMIT, lowest: int = LOWEST_VERSION, highest: int = HIGHEST_VERSION
+) -> bytes:
     """The first frame of either side."""
     return _frame([Frame.HELLO.value, MAGIC, lowest, highest, system, limit])
 
@@ -223,8 +224,9 @@ def call(
 ) -> bytes:  # fmt: skip
     """A CALL. `left` is in seconds. Raises ProtocolError when the arguments cannot travel."""
     milliseconds = None if left is None else max(0, int(left * 1000))
-    return _frame([Frame.CALL.value, number, actor, method, list(args), kwargs, milliseconds,
-    _trace_out(trace)])
+    return _frame(
+        [Frame.CALL.value, number, actor, method, list(args), kwargs, milliseconds, _trace_out(trace)]
+    )
 
 
 def reply(number: int, value: Any) -> bytes:
@@ -343,8 +345,7 @@ class Incoming:
             raise ProtocolError(f"there are no frames of type {frame[0]}")
         opening = frame[0] == Frame.HELLO
         if frame[0] != Frame.GOODBYE and opening is not (self.state is State.HELLO):
-            raise ProtocolError(f"a frame of type {frame[0]} is out of place: this side is
-            {self.state.value}")
+            raise ProtocolError(f"a frame of type {frame[0]} is out of place: {self.state.value}")
         try:
             event = read(*frame[1:])
         except TypeError as error:
@@ -398,8 +399,8 @@ def _read_call(
     _check(_is_number(number), "call id")
     _check(isinstance(actor, str) and isinstance(method, str), "actor and method are strings")
     _check(isinstance(args, list), "arguments are an array")
-    _check(isinstance(kwargs, dict) and all(isinstance(key, str) for key in kwargs), "keyword arguments are a
-    map") _check(left is None or _is_number(left), "deadline in milliseconds")
+    _check(isinstance(kwargs, dict) and all(isinstance(key, str) for key in kwargs), "keywords are a map")
+    _check(left is None or _is_number(left), "deadline in milliseconds")
     fine = trace is None or (
         isinstance(trace, list) and len(trace) == 3 and all(isinstance(part, str) for part in trace)
     )
