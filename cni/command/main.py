@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 
 from actors.errors import OrbweaverError
-from cni.command import agent, version
+from cni.command import agent, demo, version
 
-COMMANDS = (agent, version)
+COMMANDS = (agent, demo, version)
 
 
 def parser() -> argparse.ArgumentParser:
