@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 
 from actors.errors import OrbweaverError
-from cni.command import agent, demo, version
+from cni.command import agent, apply, demo, get, ip, version
 
-COMMANDS = (agent, demo, version)
+COMMANDS = (demo, agent, apply, get, ip, version)
 
 
 def parser() -> argparse.ArgumentParser:

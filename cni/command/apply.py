@@ -1,0 +1,209 @@
+"""`orbweaver apply -f FILE`: create and change objects from the YAML that kubectl takes.
+
+What must always hold: every document is validated before the first is written, and when one is refused
+nothing is written and every refusal is told; a write is a compare-and-swap on what was validated, so that an
+edit made meanwhile is seen, not overwritten. What the manifest no longer has is removed; status, finalizers
+and what the system labels on pools stay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from actors.errors import Conflict, InvalidObject, NotFound
+from actors.resources.addresses import format_address
+from actors.resources.admission import admit
+from actors.store import lifecycle
+from actors.store.contract import Object, Store
+from actors.store.kinds import KINDS, SPIDERPOOL, Kind
+from cni.command.data_file import add_data_option, open_store
+from cni.command.manifest import Document, read_documents
+from cni.command.recorded import Recorded
+from cni.command.table import resource
+
+ATTEMPTS = 20
+POOL = "SpiderIPPool"
+_OURS = "ipam.spidernet.io/"
+"""On pools, labels and annotations with this prefix are the system's, not the manifest's."""
+
+_FROM_STORE = (
+    *("uid", "resourceVersion", "creationTimestamp", "generation"),
+    *("deletionTimestamp", "deletionGracePeriodSeconds"),
+)
+_DROPPED = (*_FROM_STORE, "managedFields", "selfLink")
+
+Key = tuple[str, str, str]
+"""Kind, namespace, name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One write to make: `admitted` replaces `current`, or is new when that is None."""
+
+    document: Document
+    kind: Kind
+    admitted: Object
+    current: Object | None
+
+    @property
+    def name(self) -> str:
+        return resource(self.kind, self.admitted["metadata"]["name"])
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command's own parser."""
+    parser = commands.add_parser(
+        "apply",
+        help="create or change objects from YAML or JSON",
+        description=__doc__,
+        epilog="Example: orbweaver apply -f pools.yaml",
+    )
+    parser.add_argument(
+        "-f",
+        "--filename",
+        action="append",
+        required=True,
+        metavar="FILE",
+        help="a file, a directory of .yaml, .yml and .json files, or - for standard input; may be repeated",
+    )
+    parser.add_argument(
+        "-n", "--namespace", default="default", help="for objects that do not name theirs (%(default)s)"
+    )
+    add_data_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Validate all, then write all; prints one line an object."""
+    documents, refusals = read_documents(chosen.filename)
+    with open_store(chosen, create=True) as store:
+        batch = Batch(store, documents, chosen.namespace)
+        steps = []
+        for document in documents:
+            try:
+                steps.append(batch.prepare(document))
+            except InvalidObject as error:
+                refusals.append(f"{document.where}: {error}")
+        if refusals:
+            raise InvalidObject(
+                f"nothing was applied, {len(refusals)} of the documents cannot be"
+                if len(refusals) > 1
+                else "nothing was applied, a document cannot be",
+                details=tuple(refusals),
+            )
+        for step in steps:
+            print(f"{step.name} {batch.write(step)}", flush=True)
+    return 0
+
+
+class Batch:
+    """The documents of one command, each validated as if the others were stored already."""
+
+    def __init__(self, store: Store, documents: Sequence[Document], namespace: str) -> None:
+        self._store = store
+        self._namespace = namespace
+        self._recorded: Recorded | None = None
+        self._wanted = {
+            _key(wanted): wanted for one in documents if _named(wanted := self._placed(one.object))
+        }
+
+    def prepare(self, document: Document) -> Step:
+        """Read what is stored and validate against it. Raises `InvalidObject`."""
+        wanted = self._placed(document.object)
+        admit(wanted)  # its shape first: what follows relies on names and mappings
+        where = lifecycle.address_of(lifecycle.private_copy({**wanted, "metadata": _sent(wanted)}))
+        try:
+            current = self._store.get(where.kind.name, where.name, where.namespace)
+        except NotFound:
+            current = None
+        new = merged(wanted, current)
+        if where.kind.name != POOL:
+            return Step(document, where.kind, admit(new, current), current)
+        old = None if current is None else self._with_recorded(current)
+        return Step(document, where.kind, admit(new, old, self._other_pools()), current)
+
+    def write(self, step: Step) -> str:
+        """Write; prepared anew when somebody else wrote meanwhile. Tells what became of the object."""
+        for _ in range(ATTEMPTS):
+            try:
+                if step.current is None:
+                    self._store.create(step.admitted)
+                    return "created"
+                stored = self._store.update(step.admitted)
+            except (Conflict, NotFound):
+                step = self.prepare(step.document)
+                continue
+            version = step.current["metadata"]["resourceVersion"]
+            return "unchanged" if stored["metadata"]["resourceVersion"] == version else "configured"
+        raise Conflict(
+            f"{step.name} was changed by others {ATTEMPTS} times in a row; what is listed was applied, run this"
+            " again"
+        )
+
+    def _placed(self, obj: Object) -> Object:
+        """With the namespace that it does not name."""
+        kind = KINDS.get(kind_name) if isinstance(kind_name := obj.get("kind"), str) else None
+        metadata = obj.get("metadata")
+        if kind is None or not kind.namespaced or not isinstance(metadata, dict) or metadata.get("namespace"):
+            return obj
+        return {**obj, "metadata": {**metadata, "namespace": self._namespace}}
+
+    def _other_pools(self) -> list[Object]:
+        """The pools as they will be: those in the store, with the batch's in place of theirs."""
+        pools = {_key(obj): obj for obj in self._store.list(POOL).items}
+        pools |= {key: obj for key, obj in self._wanted.items() if key[0] == POOL}
+        return list(pools.values())
+
+    def _with_recorded(self, pool: Object) -> Object:
+        """With the blocks' records as its `allocatedIPs`: they are the truth, and there before the view."""
+        if self._recorded is None:
+            self._recorded = Recorded.read(self._store)
+            for why in self._recorded.damaged.values():
+                print(f"orbweaver: warning: {why}", file=sys.stderr)
+        allocated = {
+            format_address(held.family, held.value): {"pod": held.record.pod}
+            for held in self._recorded.of_pool(pool["metadata"]["name"])
+        }
+        return {**pool, "status": {"allocatedIPs": json.dumps(allocated)}}
+
+
+def merged(wanted: Object, current: Object | None) -> Object:
+    """What the manifest says, with what is not the manifest's to say."""
+    metadata = _sent(wanted)
+    result = {key: value for key, value in wanted.items() if key != "status"}
+    result["metadata"] = metadata
+    if current is None:
+        return result
+    before = current["metadata"]
+    metadata |= {key: before[key] for key in _FROM_STORE if key in before}
+    held = [*(before.get("finalizers") or ())]
+    if finalizers := list(dict.fromkeys((*held, *(metadata.get("finalizers") or ())))):
+        metadata["finalizers"] = finalizers
+    if wanted["apiVersion"] == SPIDERPOOL:
+        for field in ("labels", "annotations"):
+            kept = {key: value for key, value in (before.get(field) or {}).items() if key.startswith(_OURS)}
+            if kept or metadata.get(field):
+                metadata[field] = {**kept, **(metadata.get(field) or {})}
+    return result
+
+
+def _sent(wanted: Object) -> dict[str, Any]:
+    return {
+        key: value for key, value in wanted["metadata"].items() if key not in _DROPPED and value is not None
+    }
+
+
+def _named(obj: Mapping[str, Any]) -> bool:
+    metadata = obj.get("metadata")
+    texts = (metadata.get("name"), obj.get("kind")) if isinstance(metadata, dict) else (None,)
+    return all(isinstance(text, str) for text in texts)
+
+
+def _key(obj: Mapping[str, Any]) -> Key:
+    metadata = obj["metadata"]
+    return str(obj["kind"]), str(metadata.get("namespace") or ""), str(metadata["name"])

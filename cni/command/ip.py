@@ -1,0 +1,169 @@
+"""`orbweaver ip show ADDRESS`: who has an address, or since when it is free; and which pools it is in.
+
+What must always hold: the answer on who has it is one read of one object, the block that arithmetic names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from actors.errors import InvalidObject, NotFound
+from actors.resources.addresses import format_address, parse_address
+from actors.resources.block import Block, block_name
+from actors.resources.ippool import IPPool
+from actors.resources.record import Record
+from actors.resources.reservedip import ReservedIP
+from actors.store.contract import Store
+from cni.command.data_file import add_data_option, open_store
+from cni.command.get import print_value
+from cni.command.table import duration
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command's own parser."""
+    parser = commands.add_parser("ip", help="show who has an address", description="Ask about one address.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    show = verbs.add_parser("show", help="who has it, or since when it is free", description=__doc__)
+    show.add_argument("address", metavar="ADDRESS", help="such as 10.6.168.101 or fd00:6::a8:1")
+    show.add_argument("-o", "--output", choices=("json", "yaml"), help="instead of the text")
+    add_data_option(show)
+    show.set_defaults(run=run)
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """All that is known of one address. `released`: when it was given back last, in seconds since the epoch,
+    as long as its block remembers it. `damaged`: why objects that may speak of it could not be read."""
+
+    family: int
+    value: int
+    record: Record | None
+    released: float | None
+    pools: tuple[str, ...]
+    excluded_by: tuple[str, ...]
+    reserved_by: tuple[str, ...]
+    damaged: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return format_address(self.family, self.value)
+
+    @property
+    def block(self) -> str:
+        return block_name(self.family, self.value)
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Print it."""
+    family, value = parse_address(chosen.address)
+    with open_store(chosen) as store:
+        found = look_up(store, family, value)
+    if chosen.output:
+        print_value(_as_object(found), chosen.output)
+    else:
+        lines = _lines(found)
+        width = max(len(title) for title, _ in lines)
+        for title, text in lines:
+            print(f"{title.ljust(width)}   {text}")
+    return 0
+
+
+def look_up(store: Store, family: int, value: int) -> Whereabouts:
+    """Raises `InvalidObject` when the address's own block is damaged, `StoreUnavailable`."""
+    try:
+        block = Block.from_object(store.get("SpiderIPBlock", block_name(family, value)))
+    except NotFound:
+        block = Block(family, value)
+    pools: list[str] = []
+    excluded: list[str] = []
+    reserved: list[str] = []
+    damaged: list[str] = []
+    for obj in store.list("SpiderIPPool").items:
+        try:
+            pool = IPPool.from_object(obj)
+        except InvalidObject as error:
+            damaged.append(str(error))
+            continue
+        if pool.family == family and value in pool.available:
+            pools.append(pool.name)
+        elif pool.family == family and value in pool.exclude_ips:
+            excluded.append(pool.name)
+    for obj in store.list("SpiderReservedIP").items:
+        try:
+            one = ReservedIP.from_object(obj)
+        except InvalidObject as error:
+            damaged.append(str(error))
+            continue
+        if one.family == family and value in one.ips:
+            reserved.append(one.name)
+    return Whereabouts(
+        family,
+        value,
+        block.records.get(value),
+        block.released.get(value),
+        tuple(pools),
+        tuple(excluded),
+        tuple(reserved),
+        tuple(damaged),
+    )
+
+
+def _state(found: Whereabouts) -> str:
+    record = found.record
+    if record is None:
+        if found.released is not None:
+            return f"free since {_moment(found.released)} ({duration(time.time() - found.released)} ago)"
+        return "free, and no earlier use is remembered"
+    if not record.container and record.owner:
+        return f"kept for the next pod {record.pod} of {record.owner}"
+    return f"in use by pod {record.pod}"
+
+
+def _lines(found: Whereabouts) -> list[tuple[str, str]]:
+    lines = [("address", found.text), ("state", _state(found))]
+    record = found.record
+    if record is not None:
+        told = (
+            ("pool", record.pool),
+            ("pod", record.pod),
+            ("uid", record.uid),
+            ("container", record.container),
+            ("interface", record.interface),
+            ("node", record.node),
+            ("owner", record.owner),
+            ("network", record.network),
+            ("since", record.since),
+        )
+        lines += [(title, text) for title, text in told if text]
+    lines.append(("in pools", ", ".join(found.pools) or "none"))
+    if found.excluded_by:
+        lines.append(("excluded by", ", ".join(found.excluded_by)))
+    if found.reserved_by:
+        lines.append(("reserved by", ", ".join(found.reserved_by)))
+    lines.append(("block", found.block))
+    lines += [("not readable", why) for why in found.damaged]
+    return lines
+
+
+def _as_object(found: Whereabouts) -> dict[str, Any]:
+    record = found.record
+    return {
+        "address": found.text,
+        "ipVersion": found.family,
+        "state": "free" if record is None else "used" if record.container or not record.owner else "kept",
+        "record": None if record is None else record.to_json(),
+        "released": None if found.released is None else _moment(found.released),
+        "pools": list(found.pools),
+        "excludedBy": list(found.excluded_by),
+        "reservedBy": list(found.reserved_by),
+        "block": found.block,
+        "damaged": list(found.damaged),
+    }
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
