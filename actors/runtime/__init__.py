@@ -5,11 +5,13 @@ What must always hold: the caller of a handle cannot tell where the actor lives.
 
 from actors.runtime.actor import Actor, ActorContext, Cancellable, message
 from actors.runtime.handle import ActorHandle, RemoteMethod
+from actors.runtime.link import LinkLimits
 from actors.runtime.observer import RuntimeObserver
 from actors.runtime.reference import ObjectRef, get, wait
 from actors.runtime.scope import Trace, current_deadline, current_trace, request_scope
 from actors.runtime.supervision import Child, Restart
 from actors.runtime.system import ActorRow, ActorSystem
+from actors.runtime.transport import TcpTransport, Transport, UnixTransport
 from actors.runtime.wire import wire_value
 
 __all__ = [
@@ -20,11 +22,15 @@ __all__ = [
     "ActorSystem",
     "Cancellable",
     "Child",
+    "LinkLimits",
     "ObjectRef",
     "RemoteMethod",
     "Restart",
     "RuntimeObserver",
+    "TcpTransport",
     "Trace",
+    "Transport",
+    "UnixTransport",
     "current_deadline",
     "current_trace",
     "get",

@@ -429,8 +429,8 @@ class Cell:
             return self._crash("on_passivate()", error)
         successor: Cell | None = None
         with self._lock:
-            # At the end a refusal is no veto: what it was asked for is to begin what is left to do, and that is
-            # waited for.
+            # At the end a refusal is no veto: what it was asked for is to begin what is left to do, and that
+            # is waited for.
             if (willing or stopping) and not self._occupied(stopping, calls=False):
                 waiting = self._take_all()
                 if waiting:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,9 +21,12 @@ from actors.errors import OrbweaverError, Overloaded, PeerLost, ProtocolError
 from actors.runtime.actor import Actor, ActorContext
 from actors.runtime.cell import Call, Cell, Offer
 from actors.runtime.handle import ActorHandle
+from actors.runtime.link import IoThread, LinkLimits
 from actors.runtime.observer import GuardedObserver, RuntimeObserver
+from actors.runtime.peer import Listener, Peer
 from actors.runtime.supervision import Child, Restart, Supervisor
 from actors.runtime.timers import Timers
+from actors.runtime.transport import Transport
 
 log = logging.getLogger("orbweaver.runtime")
 
@@ -114,6 +117,9 @@ class ActorSystem:
         self.cells: dict[str, Cell] = {}
         self.draining = False
         self._supervisor = Supervisor(supervision)
+        self._io = IoThread(name)
+        self._peers: list[Peer] = []
+        self._listeners: list[Listener] = []
         self._routes: dict[str, Route] = {}
         self._lock = threading.Lock()
         self._ended = threading.Condition(threading.Lock())
@@ -141,6 +147,31 @@ class ActorSystem:
             if kind in self._routes:
                 raise ValueError(f"actors of kind {kind!r} have a place already")
             self._routes[kind] = route
+
+    def connect(
+        self, kinds: str | Iterable[str], transport: Transport, limits: LinkLimits | None = None
+    ) -> None:
+        """Send calls to these kinds to the process behind `transport`. It is connected on the first use."""
+        peer = Peer(self.name, transport, self._io, limits or LinkLimits())
+        for kind in [kinds] if isinstance(kinds, str) else kinds:
+            self.route(kind, peer)
+        with self._lock:
+            self._peers.append(peer)
+
+    def serve(
+        self, transport: Transport, kinds: Collection[str] | None = None, limits: LinkLimits | None = None
+    ) -> Listener:
+        """Accept calls from other processes, to all kinds that live here or only to those named.
+
+        Raises OrbweaverError when the transport cannot listen.
+        """
+        limits = limits or LinkLimits()
+        listener = Listener(self, self._io, limits, kinds)
+        self._io.run(listener.listen(transport), limits.connect)
+        with self._lock:
+            self._listeners.append(listener)
+        log.info("%s serves its actors on %s", self.name, listener.address)
+        return listener
 
     def get_actor(self, name: str) -> ActorHandle:
         """A handle on the actor `kind/key`; nothing is activated and nothing is checked before the first
@@ -178,6 +209,10 @@ class ActorSystem:
         with self._lock:
             return frozenset(kind for kind, route in self._routes.items() if isinstance(route, LocalKind))
 
+    def lives_here(self, kind: str) -> bool:
+        """Whether actors of `kind` live in this process."""
+        return isinstance(self._routes.get(kind), LocalKind)
+
     def describe(self) -> tuple[ActorRow, ...]:
         """The active actors, by name."""
         now = time.monotonic()
@@ -196,6 +231,9 @@ class ActorSystem:
             if self.draining:
                 return ()
             self.draining = True
+            listeners, peers = list(self._listeners), list(self._peers)
+        if listeners:
+            self._io.loop.call_soon_threadsafe(_each, [listener.stop_accepting for listener in listeners])
         until = time.monotonic() + drain
         while self._drain_once(until):
             pass
@@ -207,6 +245,9 @@ class ActorSystem:
         left = tuple(_row(cell, now) for cell in cells if not cell.quiet())
         for cell in cells:
             cell.abandon(PeerLost(f"actor {cell.name} was stopped: {self.name} is shutting down"))
+        if listeners or peers:
+            self._io.run(_disconnect(listeners, peers), LinkLimits().connect)
+            self._io.close()
         self.timers.close()
         for cell in cells:
             if cell.thread is not None and cell.thread is not threading.current_thread():
@@ -288,6 +329,18 @@ class ActorSystem:
                 self.activate(name)
             except (OrbweaverError, RuntimeError):
                 log.exception("actor %s cannot be restarted", name)
+
+
+def _each(actions: list[Callable[[], None]]) -> None:
+    for action in actions:
+        action()
+
+
+async def _disconnect(listeners: list[Listener], peers: list[Peer]) -> None:
+    for listener in listeners:
+        await listener.close()
+    for peer in peers:
+        peer.close()
 
 
 def _row(cell: Cell, now: float) -> ActorRow:

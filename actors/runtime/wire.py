@@ -173,7 +173,7 @@ class _Unpacker:
             raise ProtocolError(f"the type {name!r} is not known here")
         unknown = fields.keys() - set(shape.fields)
         if unknown:
-            raise ProtocolError(f"{name} has no field {sorted(map(str, unknown))[0]!r} here")
+            raise ProtocolError(f"{name} has no field {min(map(str, unknown))!r} here")
         missing = shape.required - fields.keys()
         if missing:
             raise ProtocolError(f"{name} came without its field {min(missing)!r}")
@@ -347,12 +347,12 @@ class Incoming:
         if frame[0] != Frame.GOODBYE and opening is not (self.state is State.HELLO):
             raise ProtocolError(f"a frame of type {frame[0]} is out of place: {self.state.value}")
         try:
-            event = read(*frame[1:])
+            event: Event | _Offered = read(*frame[1:])
         except TypeError as error:
             raise ProtocolError(f"a frame of type {frame[0]} has the wrong number of fields") from error
         if isinstance(event, _Offered):
-            event = self._agree(event)
-        elif isinstance(event, GoodbyeReceived):
+            return self._agree(event)
+        if isinstance(event, GoodbyeReceived):
             self.state = State.CLOSED
         return event
 

@@ -1,0 +1,336 @@
+"""Actors in another process: the client's side, a route that sends calls over a link, and the server's side.
+
+What must always hold: every call given to a `Peer` is answered once, by the server's reply or by the loss of
+the connection; calls arrive in the order in which one thread sent them. A server calls only messages of
+kinds that live in its process and that this listener allows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any
+
+from actors.errors import DeadlineExceeded, OrbweaverError, Overloaded, PeerLost, ProtocolError
+from actors.runtime import wire
+from actors.runtime.cell import Call
+from actors.runtime.link import IoThread, Link, LinkLimits
+from actors.runtime.reference import ObjectRef
+from actors.runtime.transport import Listening, Transport
+
+if TYPE_CHECKING:
+    from actors.runtime.system import ActorSystem
+
+log = logging.getLogger("orbweaver.runtime")
+
+
+class Peer:
+    """A route to the process behind `transport`. It connects on use, and again on the next use after a
+    loss."""
+
+    def __init__(self, system: str, transport: Transport, io: IoThread, limits: LinkLimits) -> None:
+        self._system = system
+        self._transport = transport
+        self._io = io
+        self._limits = limits
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._in_flight: dict[int, Call] = {}
+        self._link: _ClientLink | None = None
+        self._opening: _ClientLink | None = None
+        """Connected, and waiting for the server's hello."""
+        self._connecting = False
+        self._waiting: list[bytes] = []
+        """Frames for the link that is being made."""
+        self._waiting_bytes = 0
+        self._backoff = 0.0
+        self._retry_at = 0.0
+        self._trouble: OrbweaverError | None = None
+        self._closed = False
+        self._send_limit = limits.frame
+
+    def submit(self, call: Call) -> None:
+        left = None if call.deadline is None else call.deadline - time.monotonic()
+        if left is not None and left <= 0:
+            call.ref.fail(DeadlineExceeded(f"{call.name}.{call.method} was not sent before its deadline"))
+            return
+        number = next(self._numbers)
+        try:
+            frame = wire.call(number, call.name, call.method, call.args, call.kwargs, left, call.trace)
+        except ProtocolError as error:
+            call.ref.fail(error)
+            return
+        refusal = self._take(number, call, frame)
+        if refusal is not None:
+            call.ref.fail(refusal)
+
+    def _take(self, number: int, call: Call, frame: bytes) -> OrbweaverError | None:
+        connect = False
+        with self._lock:
+            if self._closed:
+                return PeerLost(f"{call.name}.{call.method} was not sent: this process is shutting down")
+            if len(frame) - 4 > self._send_limit:
+                return ProtocolError(
+                    f"{call.name}.{call.method} needs a frame of {len(frame)} bytes,"
+                    f" the limit is {self._send_limit}"
+                )
+            if len(self._in_flight) >= self._limits.in_flight:
+                return Overloaded(
+                    f"{len(self._in_flight)} calls to {self._transport.describe()} have no answer yet"
+                )
+            if self._link is not None:
+                self._in_flight[number] = call
+                if self._link.send(frame):
+                    return None
+                del self._in_flight[number]
+                return Overloaded(f"{self._transport.describe()} does not read what it is sent")
+            if self._waiting_bytes + len(frame) > self._limits.output:
+                return Overloaded(
+                    f"{self._transport.describe()} is not connected yet and too much waits for it"
+                )
+            if not self._connecting:
+                pause = self._retry_at - time.monotonic()
+                if pause > 0:
+                    return PeerLost(
+                        f"{self._transport.describe()} is away ({self._trouble});"
+                        f" next attempt in {pause:.1f} s"
+                    )
+                connect = self._connecting = True
+            self._in_flight[number] = call
+            self._waiting.append(frame)
+            self._waiting_bytes += len(frame)
+        if connect:
+            asyncio.run_coroutine_threadsafe(self._connect(), self._io.loop)
+        return None
+
+    async def _connect(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await asyncio.wait_for(
+                self._transport.connect(lambda: self._new_link(loop)),
+                self._limits.connect,
+            )
+        except (OSError, TimeoutError) as error:
+            reason = PeerLost(
+                f"{self._transport.describe()} cannot be reached: {str(error) or 'no answer in time'}"
+            )
+            reason.__cause__ = error
+            self.link_lost(None, reason)
+
+    def _new_link(self, loop: asyncio.AbstractEventLoop) -> _ClientLink:
+        self._opening = link = _ClientLink(loop, self._system, self._limits, self)
+        return link
+
+    def link_opened(self, link: _ClientLink) -> None:
+        """In the IO thread: the handshake is done."""
+        with self._lock:
+            if not self._closed:
+                self._link = link
+                self._connecting = False
+                self._backoff = 0.0
+                self._send_limit = link.send_limit
+                self._opening = None
+                waiting, self._waiting = self._waiting, []
+                self._waiting_bytes = 0
+                for frame in waiting:
+                    if not link.send(frame):
+                        break
+                else:
+                    return
+        link.close(PeerLost(f"{self._system} cannot use this connection"))
+
+    def link_lost(self, link: _ClientLink | None, reason: OrbweaverError) -> None:
+        """In the IO thread: a link, or the attempt to make one, has ended."""
+        with self._lock:
+            if link is not None and link is not self._link and link is not self._opening:
+                return  # It was given up before, and another may be open by now.
+            was_open = link is not None and link is self._link
+            if not was_open:
+                self._backoff = min(self._limits.backoff_most, self._backoff * 2 or self._limits.backoff)
+                self._retry_at = time.monotonic() + self._backoff
+            self._trouble = reason
+            self._link = self._opening = None
+            self._connecting = False
+            self._waiting.clear()
+            self._waiting_bytes = 0
+            lost = list(self._in_flight.values())
+            self._in_flight.clear()
+        if lost:
+            log.warning("%s: %d calls lost: %s", self._transport.describe(), len(lost), reason)
+        for call in lost:
+            call.ref.fail(self._lost(call, reason, was_open))
+
+    def _lost(self, call: Call, reason: OrbweaverError, was_open: bool) -> OrbweaverError:
+        if not was_open and not isinstance(reason, PeerLost):
+            return reason  # The peer refused us in the handshake: nothing was done, and it says why.
+        outcome = "whether it took effect is unknown" if was_open else "nothing was done"
+        failure = PeerLost(f"no answer to {call.name}.{call.method}: {reason}; {outcome}")
+        failure.__cause__ = reason
+        return failure
+
+    def replied(self, number: int, value: Any, error: OrbweaverError | None) -> None:
+        """In the IO thread: an answer came."""
+        with self._lock:
+            call = self._in_flight.pop(number, None)
+        if call is None:
+            raise ProtocolError(f"there is no call {number} to answer")
+        if error is not None:
+            call.ref.fail(error)
+        else:
+            call.ref.complete(value)
+
+    def close(self) -> None:
+        """In the IO thread: fail what has no answer, and disconnect."""
+        with self._lock:
+            self._closed = True
+            link = self._link
+        if link is not None:
+            link.close()
+        self.link_lost(link, PeerLost("this process is shutting down"))
+
+
+class _ClientLink(Link):
+    def __init__(self, loop: asyncio.AbstractEventLoop, system: str, limits: LinkLimits, owner: Peer) -> None:
+        super().__init__(loop, system, limits)
+        self._owner = owner
+
+    def opened(self, _hello: wire.Hello) -> None:
+        self._owner.link_opened(self)
+
+    def received(self, event: wire.Event) -> None:
+        if not isinstance(event, wire.ReplyReceived):
+            raise ProtocolError("only clients call")
+        self._owner.replied(event.number, event.value, event.error)
+
+    def lost(self, reason: OrbweaverError) -> None:
+        self._owner.link_lost(self, reason)
+
+
+class Listener:
+    """Serves the actors of one system to whoever connects to one transport."""
+
+    def __init__(
+        self, system: ActorSystem, io: IoThread, limits: LinkLimits, kinds: Collection[str] | None
+    ) -> None:
+        self._system = system
+        self._io = io
+        self._limits = limits
+        self._kinds = None if kinds is None else frozenset(kinds)
+        self._links: set[_ServerLink] = set()
+        self._empty = asyncio.Event()
+        """Set when the last connection of a listener that accepts no more has ended."""
+        self._listening: Listening | None = None
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        return self._listening.address if self._listening is not None else "nowhere"
+
+    async def listen(self, transport: Transport) -> None:
+        """In the IO thread: start to accept."""
+        loop = asyncio.get_running_loop()
+        self._listening = await transport.listen(lambda: _ServerLink(loop, self._system, self._limits, self))
+
+    def stop_accepting(self) -> None:
+        """In the IO thread: accept no more; connections that exist go on."""
+        if self._listening is not None:
+            self._listening.close()
+
+    async def close(self) -> None:
+        """In the IO thread: end every connection, behind the answers that are queued."""
+        self.stop_accepting()
+        for link in list(self._links):
+            link.close()
+        if self._links:
+            await self._empty.wait()
+
+    def close_from_outside(self) -> None:
+        """From any other thread: end every connection."""
+        self._io.run(self.close(), timeout=self._limits.connect)
+
+    def allows(self, kind: str) -> bool:
+        """Whether actors of this kind may be called here."""
+        return (self._kinds is None or kind in self._kinds) and self._system.lives_here(kind)
+
+    def joined(self, link: _ServerLink) -> None:
+        self._links.add(link)
+        self._empty.clear()
+
+    def left(self, link: _ServerLink) -> None:
+        self._links.discard(link)
+        if not self._links:
+            self._empty.set()
+
+
+class _ServerLink(Link):
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, system: ActorSystem, limits: LinkLimits, owner: Listener
+    ) -> None:
+        super().__init__(loop, system.name, limits)
+        self._actors = system
+        self._owner = owner
+        self._in_flight: set[int] = set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._owner.joined(self)
+        super().connection_made(transport)
+
+    def received(self, event: wire.Event) -> None:
+        if not isinstance(event, wire.CallReceived):
+            raise ProtocolError("only servers reply")
+        number = event.number
+        if number in self._in_flight:
+            raise ProtocolError(f"call {number} is under way already")
+        kind = event.actor.partition("/")[0]
+        deadline = None if event.left is None else time.monotonic() + event.left
+        ref: ObjectRef[Any] = ObjectRef(label=f"{event.actor}.{event.method}", deadline=deadline)
+        self._in_flight.add(number)
+        # The answer is the actor's own: at the deadline the client's side ends the waiting by itself.
+        ref.subscribe(self._answerer(number))
+        if not self._owner.allows(kind):
+            ref.fail(ProtocolError(f"{self._actors.name} has no actors of kind {kind!r} for its peers"))
+        elif len(self._in_flight) > self.limits.in_flight:
+            ref.fail(Overloaded(f"{self.limits.in_flight} calls on this connection have no answer yet"))
+        else:
+            call = Call(kind, event.actor, event.method, event.args, event.kwargs, ref, deadline, event.trace)
+            self._actors.submit(call, inside=False)
+
+    def _answerer(self, number: int) -> Callable[[ObjectRef[Any]], None]:
+        def answer(ref: ObjectRef[Any]) -> None:
+            # In whichever thread completed the reference.
+            self._in_flight.discard(number)
+            if not self.send(self._reply(number, ref)) and not self.ending():
+                with contextlib.suppress(RuntimeError):  # The loop is closed: the process ends.
+                    self._loop.call_soon_threadsafe(self._too_slow)
+
+        return answer
+
+    def _reply(self, number: int, ref: ObjectRef[Any]) -> bytes:
+        error = ref.error()
+        try:
+            if error is None:
+                frame = wire.reply(number, ref.result())
+            elif isinstance(error, OrbweaverError):
+                frame = wire.failure(number, error)
+            else:
+                frame = wire.failure(number, OrbweaverError(f"{type(error).__name__}: {error}"))
+            if len(frame) - 4 > self.send_limit:
+                raise ProtocolError(
+                    f"the answer to {ref.label} needs a frame of {len(frame)} bytes,"
+                    f" the limit is {self.send_limit}"
+                )
+        except ProtocolError as refusal:
+            frame = wire.failure(number, refusal)
+        return frame
+
+    def _too_slow(self) -> None:
+        self.abort(PeerLost(f"{self.peer} does not read its answers and is cut off"))
+
+    def lost(self, reason: OrbweaverError) -> None:
+        self._owner.left(self)
+        log.info("the connection of %s ended: %s", self.peer, reason)
