@@ -12,12 +12,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from actors.decisions.settings import Settings
 from actors.errors import InvalidObject
 from actors.store.sqlite import SQLiteStore
 from cni import shim
 from cni.agent import METRICS_PORT, SOCKET, Agent, AgentOptions
 from cni.command.data_file import add_data_option
+from cni.command.settings_options import add_settings_options, read_settings
 from metrics.logs import LEVELS, set_up
 
 log = logging.getLogger("orbweaver.agent")
@@ -43,14 +43,10 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--timeout", type=float, default=20.0, help="seconds to answer a CNI request in (%(default)s)")
     parser.add_argument("--log-level", choices=LEVELS, default="info", help="(%(default)s)")
-    parser.add_argument("--no-ipv4", action="store_true", help="give out no IPv4 addresses")
-    parser.add_argument("--no-ipv6", action="store_true", help="give out no IPv6 addresses")
-    parser.add_argument("--no-statefulset", action="store_true", help="do not keep StatefulSet pods' addresses")
-    parser.add_argument("--default-ipv4-ippool", action="append", default=[], metavar="POOL", help="cluster default pool")
-    parser.add_argument("--default-ipv6-ippool", action="append", default=[], metavar="POOL", help="cluster default pool")
     parser.add_argument(
         "--install-plugin", type=Path, metavar="DIRECTORY", help="put the CNI plugin there first, e.g. /opt/cni/bin"
     )
+    add_settings_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -62,20 +58,13 @@ def run(chosen: argparse.Namespace) -> int:
     # Waiting threads ask for the interpreter after this many seconds, not after CPython's 5 ms: an ADD passes
     # through five threads, and under load each pass would wait that long.
     sys.setswitchinterval(SWITCH_INTERVAL)
-    settings = Settings(
-        enable_ipv4=not chosen.no_ipv4,
-        enable_ipv6=not chosen.no_ipv6,
-        enable_statefulset=not chosen.no_statefulset,
-        default_ipv4_pools=tuple(chosen.default_ipv4_ippool),
-        default_ipv6_pools=tuple(chosen.default_ipv6_ippool),
-    )
     options = AgentOptions(
         node=chosen.node,
         cni_socket=chosen.socket,
         metrics_host=chosen.metrics_host,
         metrics_port=None if chosen.metrics_port < 0 else chosen.metrics_port,
         timeout=chosen.timeout,
-        settings=settings,
+        settings=read_settings(chosen),
     )
     if chosen.install_plugin is not None:
         shim.install(chosen.install_plugin, names=("spiderpool",))

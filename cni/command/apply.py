@@ -60,7 +60,7 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "apply",
         help="create or change objects from YAML or JSON",
-        description=__doc__,
+        description=(__doc__ or "").partition("\n\n")[0],
         epilog="Example: orbweaver apply -f pools.yaml",
     )
     parser.add_argument(
@@ -141,8 +141,8 @@ class Batch:
             version = step.current["metadata"]["resourceVersion"]
             return "unchanged" if stored["metadata"]["resourceVersion"] == version else "configured"
         raise Conflict(
-            f"{step.name} was changed by others {ATTEMPTS} times in a row; what is listed was applied, run this"
-            " again"
+            f"{step.name} was changed by others {ATTEMPTS} times in a row; what is listed was applied, run"
+            " this again"
         )
 
     def _placed(self, obj: Object) -> Object:

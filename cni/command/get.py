@@ -23,7 +23,7 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "get",
         help="list objects, or show one",
-        description=__doc__,
+        description=(__doc__ or "").partition("\n\n")[0],
         epilog=f"Kinds: {known}. Counts of a pool are written by the agent, within a second of a change.",
     )
     parser.add_argument("kind", metavar="KIND", help="name, plural or short name; several with commas")

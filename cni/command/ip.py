@@ -27,7 +27,9 @@ def add_parser(commands: Any) -> None:
     """Add the command's own parser."""
     parser = commands.add_parser("ip", help="show who has an address", description="Ask about one address.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    show = verbs.add_parser("show", help="who has it, or since when it is free", description=__doc__)
+    show = verbs.add_parser(
+        "show", help="who has it, or since when it is free", description=(__doc__ or "").partition("\n\n")[0]
+    )
     show.add_argument("address", metavar="ADDRESS", help="such as 10.6.168.101 or fd00:6::a8:1")
     show.add_argument("-o", "--output", choices=("json", "yaml"), help="instead of the text")
     add_data_option(show)

@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 
 from actors.errors import OrbweaverError
-from cni.command import agent, apply, demo, get, ip, version
+from cni.command import agent, apply, delete, demo, explain, get, ip, version
 
-COMMANDS = (demo, agent, apply, get, ip, version)
+COMMANDS = (demo, agent, apply, get, delete, explain, ip, version)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -74,9 +74,14 @@ def duration(seconds: float) -> str:
 
 
 def resource(kind: Kind, name: str) -> str:
-    """`spiderippool.spiderpool.spidernet.io/blue`, as kubectl names an object; the core group has no name."""
+    """`spiderippool.spiderpool.spidernet.io/blue`, as kubectl names an object."""
+    return f"{resource_type(kind)}/{name}"
+
+
+def resource_type(kind: Kind) -> str:
+    """`spiderippool.spiderpool.spidernet.io`; the core group has no name."""
     group, slash, _ = kind.api_version.partition("/")
-    return f"{kind.name.lower()}{'.' + group if slash else ''}/{name}"
+    return f"{kind.name.lower()}{'.' + group if slash else ''}"
 
 
 def rows(

@@ -1,0 +1,377 @@
+"""`orbweaver explain POD`: which pool would this pod get an address from now, and why not from the others.
+
+What must always hold: it decides by the same function as an ADD, on what the store has at this moment, and
+writes nothing; a free count is arithmetic on the ranges and the blocks, never an enumeration. It knows only
+what is stored: what an agent is giving out in this very moment may differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from actors.decisions.plan import Plan, Slot, plan
+from actors.decisions.refusal import Refusal
+from actors.decisions.request import AddressRequest
+from actors.decisions.settings import Settings
+from actors.endpoint import STATEFULSET
+from actors.errors import InvalidObject, NoAddress, OrbweaverError, StoreUnavailable
+from actors.messages import Held
+from actors.resources.addresses import format_address
+from actors.resources.block import BLOCK_SIZE, parse_block_name
+from actors.resources.intervals import IntervalSet
+from actors.resources.ippool import IPPool
+from actors.resources.pod import Pod
+from actors.resources.reservedip import ReservedIP
+from actors.store.catalog import Catalog, PoolTable
+from actors.store.contract import Store
+from cni import protocol
+from cni.command.data_file import add_data_option, open_store
+from cni.command.get import print_value
+from cni.command.manifest import read_mapping
+from cni.command.recorded import Recorded
+from cni.command.settings_options import add_settings_options, read_settings
+
+PLUGIN = "spiderpool"
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command's own parser."""
+    parser = commands.add_parser(
+        "explain",
+        help="dry run: which pool would a pod get, and why not the others",
+        description=(__doc__ or "").partition("\n\n")[0],
+        epilog="Exit status 1 when the pod would be refused. Example: orbweaver explain default/web-0",
+    )
+    parser.add_argument("pod", nargs="?", metavar="[NAMESPACE/]POD", help="a pod, which need not exist yet")
+    parser.add_argument("-f", "--filename", metavar="FILE", help="a Pod object instead, not applied yet")
+    parser.add_argument("-n", "--namespace", default="default", help="(%(default)s)")
+    parser.add_argument("--interface", default="eth0", help="the interface that asks (%(default)s)")
+    parser.add_argument("--conf", metavar="FILE", help="the CNI configuration of the network, or its list")
+    for family in (4, 6):
+        parser.add_argument(
+            f"--ipv{family}-pool",
+            action="append",
+            default=[],
+            metavar="POOL",
+            help=f"as default_ipv{family}_ippool of the CNI configuration; may be repeated",
+        )
+    parser.add_argument("--ip", action="append", default=[], metavar="ADDRESS", help="ask for this address")
+    parser.add_argument("--node", help="the node that it runs on (the pod's spec.nodeName, else this host)")
+    parser.add_argument("-o", "--output", choices=("json", "yaml"), help="instead of the text")
+    add_settings_options(parser)
+    add_data_option(parser)
+    parser.set_defaults(run=run)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What one candidate pool has: `free` of `total` addresses. `why_not`: what keeps it from serving."""
+
+    pool: str
+    free: int
+    total: int
+    why_not: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """One slot: what each candidate has, the record that would be taken up again, and notes on others."""
+
+    slot: Slot
+    offers: tuple[Offer, ...]
+    again: Held | None
+    notes: tuple[str, ...]
+
+    @property
+    def chosen(self) -> Offer | None:
+        """The first candidate that can serve."""
+        return next((offer for offer in self.offers if offer.why_not is None), None)
+
+    @property
+    def served(self) -> bool:
+        return self.again is not None or self.chosen is not None
+
+    def reasons(self) -> tuple[str, ...]:
+        return (
+            *(f"{self.slot.label}: {offer.why_not}" for offer in self.offers if offer.why_not is not None),
+            *(f"{self.slot.label}: {note}" for note in self.notes),
+        )
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Print what would happen; 1 when the pod would be refused."""
+    if (chosen.pod is None) == (chosen.filename is None):
+        raise InvalidObject("name a pod, as `orbweaver explain default/web-0`, or give a Pod object with -f")
+    settings = read_settings(chosen)
+    with open_store(chosen) as store:
+        sight = Sight(store, settings)
+        pod = sight.pod(chosen)
+        if chosen.node or not pod.node:
+            pod = replace(pod, node=chosen.node or socket.gethostname())
+        asks = _asks(chosen, pod)
+        made: Plan | None = None
+        outlooks: tuple[Outlook, ...] = ()
+        refused: OrbweaverError | None = None
+        try:
+            made = sight.plan(pod, asks)
+            outlooks = tuple(sight.outlook(slot, pod) for slot in made.slots)
+            _require(made, outlooks, sight.table)
+        except StoreUnavailable:
+            raise
+        except OrbweaverError as error:
+            refused = error
+    if chosen.output:
+        print_value(_as_object(pod, made, outlooks, refused), chosen.output)
+        return 1 if refused is not None else 0
+    if refused is not None:
+        raise refused
+    assert made is not None
+    _print(pod, made, outlooks)
+    return 0
+
+
+class Sight:
+    """What the store has at one moment, as an agent would see it."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._settings = settings
+        # Never started: an informer without a cache leaves every question to the store.
+        self._catalog = Catalog(store, has_pods=False)
+        self.table: PoolTable = self._catalog.fresh_pools()
+        self._recorded = Recorded.read(store)
+        self._reserved = _reserved(store)
+
+    def pod(self, chosen: argparse.Namespace) -> Pod:
+        """The pod that is meant: an object in a file, an applied one, or a name alone."""
+        if chosen.filename is not None:
+            source, obj = read_mapping(chosen.filename, "the Pod object")
+            metadata = obj.get("metadata")
+            if isinstance(metadata, dict) and not metadata.get("namespace"):
+                obj = {**obj, "metadata": {**metadata, "namespace": chosen.namespace}}
+            try:
+                return Pod.from_object(obj)
+            except InvalidObject as error:
+                raise InvalidObject(f"{source}: {error.message}", details=error.details) from error
+        namespace, slash, name = chosen.pod.partition("/")
+        if not slash:
+            namespace, name = chosen.namespace, chosen.pod
+        return self._catalog.pod(namespace, name, "")
+
+    def plan(self, pod: Pod, asks: AddressRequest) -> Plan:
+        """As the Endpoint would."""
+        return plan(
+            pod,
+            self._catalog.namespace(pod.namespace),
+            self._catalog.node(pod.node),
+            self.table.pools,
+            asks,
+            self._settings,
+            self.table.damaged,
+        )
+
+    def outlook(self, slot: Slot, pod: Pod) -> Outlook:
+        """What the slot's candidates have to give."""
+        again, notes = self._held(slot, pod)
+        offers = tuple(self._offer(self.table.pools[name], slot) for name in slot.candidates)
+        return Outlook(slot, offers, again, tuple(notes))
+
+    def _held(self, slot: Slot, pod: Pod) -> tuple[Held | None, list[str]]:
+        """The record that a new sandbox of the pod would take up, and what becomes of others of its name."""
+        again: Held | None = None
+        notes: list[str] = []
+        for held in self._recorded.of_pod(pod.key):
+            record = held.record
+            if record.interface != slot.interface or held.family != slot.family:
+                continue
+            text = f"{format_address(held.family, held.value)} of pool {record.pool}"
+            whose = f"container {record.container}" if record.container else "its next sandbox"
+            fits = record.pool in slot.candidates and slot.exact in (None, held.value)
+            if again is None and fits and self._inherits(held, pod):
+                again = held
+                notes.append(f"{text} is recorded for {whose} since {record.since} and would be given again")
+            else:
+                notes.append(
+                    f"{text} is recorded for {whose} since {record.since}; a new sandbox gives it back first"
+                )
+        return again, notes
+
+    def _inherits(self, held: Held, pod: Pod) -> bool:
+        """The Endpoint's rule: a StatefulSet's pod from its last incarnation, any from its own sandbox."""
+        owner = pod.statefulset if self._settings.enable_statefulset else None
+        if owner is not None and held.record.owner == STATEFULSET + owner:
+            return True
+        return bool(pod.uid) and held.record.uid == pod.uid
+
+    def _offer(self, pool: IPPool, slot: Slot) -> Offer:
+        reserved = self._reserved.get(pool.family, IntervalSet())
+        usable = pool.available.minus(reserved)
+        readable = usable.minus(self._unreadable(pool.family))
+        taken: dict[int, str] = {}
+        for block in self._recorded.blocks:
+            if block.family == pool.family:
+                taken |= {value: one.pod for value, one in block.records.items() if value in readable}
+        free = readable.size - len(taken)
+        refusal: Refusal | None = None
+        if slot.exact is not None:
+            text = format_address(pool.family, slot.exact)
+            if slot.exact in taken:
+                refusal = Refusal(pool.name, "taken", f"{text} is recorded for pod {taken[slot.exact]}")
+            elif slot.exact in reserved:
+                refusal = Refusal(pool.name, "reserved", f"{text} is reserved by a SpiderReservedIP")
+            elif slot.exact not in readable:
+                refusal = Refusal(pool.name, "address", f"{text} is not one that it can give")
+        elif free == 0:
+            refusal = Refusal(pool.name, "exhausted", self._exhausted(usable, readable))
+        return Offer(pool.name, free, usable.size, refusal)
+
+    def _exhausted(self, usable: IntervalSet, readable: IntervalSet) -> str:
+        if not usable:
+            return "it has no address to give; add some to spec.ips"
+        lost = usable.size - readable.size
+        damaged = (
+            f" or in damaged blocks ({', '.join(sorted(self._recorded.damaged))}: {lost} of them)"
+            if lost
+            else ""
+        )
+        return (
+            f"all {usable.size} addresses are in use{damaged}; add addresses to spec.ips or name a second"
+            " pool"
+        )
+
+    def _unreadable(self, family: int) -> IntervalSet:
+        found = []
+        for name in self._recorded.damaged:
+            try:
+                of_family, base = parse_block_name(name)
+            except InvalidObject:
+                continue  # an object that is no block of ours covers no address
+            if of_family == family:
+                found.append((base, base + BLOCK_SIZE - 1))
+        return IntervalSet(found)
+
+
+def _reserved(store: Store) -> dict[int, IntervalSet]:
+    found: dict[int, IntervalSet] = {}
+    for obj in store.list("SpiderReservedIP").items:
+        try:
+            one = ReservedIP.from_object(obj)
+        except InvalidObject:
+            continue  # the agent's informer leaves it out as well, and logs it
+        found[one.family] = found.get(one.family, IntervalSet()).union(one.ips)
+    return found
+
+
+def _asks(chosen: argparse.Namespace, pod: Pod) -> AddressRequest:
+    """What the ADD would ask for, read by the same parser as a real one."""
+    conf = _configuration(chosen)
+    ipam = dict(conf.get("ipam") or {})
+    for family in (4, 6):
+        if names := getattr(chosen, f"ipv{family}_pool"):
+            ipam[f"default_ipv{family}_ippool"] = names
+    arguments = f"K8S_POD_NAMESPACE={pod.namespace};K8S_POD_NAME={pod.name}"
+    if chosen.ip:
+        arguments += f";IP={','.join(chosen.ip)}"
+    environment = {
+        "CNI_COMMAND": "ADD",
+        "CNI_CONTAINERID": "explain",
+        "CNI_NETNS": "explain",
+        "CNI_IFNAME": chosen.interface,
+        "CNI_ARGS": arguments,
+    }
+    return protocol.parse(environment, json.dumps({**conf, "ipam": ipam}).encode()).asks
+
+
+def _configuration(chosen: argparse.Namespace) -> dict[str, Any]:
+    """The configuration of the one plugin that has our IPAM, with what its list says for all."""
+    bare = {"cniVersion": protocol.NEWEST, "name": "explain"}
+    if chosen.conf is None:
+        return bare
+    source, conf = read_mapping(chosen.conf, "the CNI configuration")
+    plugins = conf.get("plugins", [conf])
+    ours = [
+        plugin
+        for plugin in (plugins if isinstance(plugins, list) else ())
+        if isinstance(plugin, dict)
+        and isinstance(plugin.get("ipam"), dict)
+        and plugin["ipam"].get("type") == PLUGIN
+    ]
+    if len(ours) != 1:
+        raise InvalidObject(
+            f"{source}: {len(ours)} of its plugins have ipam.type {PLUGIN}, but one must: that one asks for"
+            " the address"
+        )
+    return {**bare, **ours[0], **{key: conf[key] for key in ("cniVersion", "name") if key in conf}}
+
+
+def _require(made: Plan, outlooks: tuple[Outlook, ...], table: PoolTable) -> None:
+    """Raise what an ADD would: `NoAddress` with every reason when a slot cannot be served."""
+    more = [line for outlook in outlooks for line in outlook.reasons()]
+    more += [f"pool {name} cannot be used: {why}" for name, why in table.damaged.items()]
+    try:
+        made.require()
+    except NoAddress as error:
+        raise NoAddress(error.message, details=tuple(dict.fromkeys((*error.details, *more)))) from error
+    if not all(outlook.served for outlook in outlooks):
+        raise NoAddress(
+            f"no pool can give pod {made.pod} an address for every interface it asks for",
+            details=(*made.reasons(), *more),
+        )
+
+
+def _print(pod: Pod, made: Plan, outlooks: tuple[Outlook, ...]) -> None:
+    print(f"pod {pod.key} on node {pod.node} would get")
+    for outlook in outlooks:
+        print(f"  {outlook.slot.label}: {_expected(outlook)}")
+    print("because")
+    for line in (*made.reasons(), *(line for outlook in outlooks for line in outlook.reasons())):
+        print(f"  {line}")
+
+
+def _expected(outlook: Outlook) -> str:
+    if outlook.again is not None:
+        held = outlook.again
+        return f"{format_address(held.family, held.value)} of pool {held.record.pool}, as before"
+    offer = outlook.chosen
+    assert offer is not None
+    exact = outlook.slot.exact
+    what = "an address" if exact is None else format_address(outlook.slot.family, exact)
+    return f"{what} of pool {offer.pool} ({offer.free} of {offer.total} free)"
+
+
+def _as_object(
+    pod: Pod, made: Plan | None, outlooks: tuple[Outlook, ...], refused: OrbweaverError | None
+) -> dict[str, Any]:
+    reasons = () if made is None else made.reasons()
+    return {
+        "pod": pod.key,
+        "node": pod.node,
+        "allowed": refused is None,
+        "slots": [_slot_object(outlook) for outlook in outlooks],
+        "reasons": [*reasons, *(line for outlook in outlooks for line in outlook.reasons())],
+        "error": None
+        if refused is None
+        else {"code": refused.cni_code, "msg": refused.message, "details": list(refused.details)},
+    }
+
+
+def _slot_object(outlook: Outlook) -> Mapping[str, Any]:
+    slot, again, offer = outlook.slot, outlook.again, outlook.chosen
+    address = again.value if again is not None else slot.exact
+    pool = again.record.pool if again is not None else offer.pool if offer is not None else None
+    refusals = (*slot.refusals, *(one.why_not for one in outlook.offers if one.why_not is not None))
+    return {
+        "interface": slot.interface,
+        "ipVersion": slot.family,
+        "source": slot.source,
+        "pool": pool,
+        "address": None if address is None else format_address(slot.family, address),
+        "again": again is not None,
+        "candidates": [{"pool": one.pool, "free": one.free, "total": one.total} for one in outlook.offers],
+        "refusals": [{"pool": one.pool, "rule": one.rule, "reason": one.reason} for one in refusals],
+    }

@@ -1,0 +1,36 @@
+"""The options that make the cluster-wide settings: those of `agent`, and of `explain`, which foretells it."""
+
+from __future__ import annotations
+
+import argparse
+
+from actors.decisions.settings import Settings
+
+
+def add_settings_options(parser: argparse.ArgumentParser) -> None:
+    """Add one option for each setting."""
+    group = parser.add_argument_group("settings", "give `agent` and `explain` the same")
+    group.add_argument("--no-ipv4", action="store_true", help="give out no IPv4 addresses")
+    group.add_argument("--no-ipv6", action="store_true", help="give out no IPv6 addresses")
+    group.add_argument(
+        "--no-statefulset", action="store_true", help="do not keep StatefulSet pods' addresses"
+    )
+    for family in (4, 6):
+        group.add_argument(
+            f"--default-ipv{family}-ippool",
+            action="append",
+            default=[],
+            metavar="POOL",
+            help="cluster default pool, tried before those with spec.default: true; may be repeated",
+        )
+
+
+def read_settings(chosen: argparse.Namespace) -> Settings:
+    """The settings that were chosen. Raises `InvalidObject` for a combination that cannot be."""
+    return Settings(
+        enable_ipv4=not chosen.no_ipv4,
+        enable_ipv6=not chosen.no_ipv6,
+        enable_statefulset=not chosen.no_statefulset,
+        default_ipv4_pools=tuple(chosen.default_ipv4_ippool),
+        default_ipv6_pools=tuple(chosen.default_ipv6_ippool),
+    )
