@@ -147,17 +147,17 @@ class SandboxPod:
         # The plugin waits until the kernel has probed for another holder of each IPv6 address, which takes 1.5 s and
         # in this sandbox finds nobody.
         run("nsenter", f"--net={self.netns}", "sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad")
-        self.result = self.network.call("ADD", self._environment())
+        self.result = self.network.call("ADD", self.environment())
         self.addresses = tuple(one["address"] for one in self.result.get("ips", ()))
         return self.addresses
 
     def check(self) -> None:
         """CHECK."""
-        self.network.call("CHECK", self._environment(), {"prevResult": self.result})
+        self.network.call("CHECK", self.environment(), {"prevResult": self.result})
 
     def stop(self) -> None:
         """DEL, and remove the namespace, as a runtime does."""
-        self.network.call("DEL", self._environment(), {"prevResult": self.result} if self.result else None)
+        self.network.call("DEL", self.environment(), {"prevResult": self.result} if self.result else None)
         self.vanish()
 
     def vanish(self) -> None:
@@ -169,7 +169,8 @@ class SandboxPod:
         output = run("nsenter", f"--net={self.netns}", "ping", "-n", "-c", "1", "-W", "5", address.partition("/")[0])
         return float(output.partition("time=")[2].split()[0])
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """The variables of every request for this pod."""
         return {
             "CNI_CONTAINERID": self.container,
             "CNI_NETNS": self.netns,

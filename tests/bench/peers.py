@@ -5,24 +5,18 @@ Both hand out the same range. `count` says how many addresses are recorded, read
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Protocol
 
-from cni import shim
+from tests.agent_process import AgentProcess, pool
 from tests.bench.load import cpu_seconds
 
 _FIRST = IPv4Address("10.16.1.0")
 _BASE = {"cniVersion": "0.3.1", "name": "bench", "type": "macvlan", "master": "eth0", "mode": "bridge"}
-_START_TIMEOUT = 20.0
 
 
 class Peer(Protocol):
@@ -59,64 +53,27 @@ class HostLocal:
 
 
 class Orbweaver:
-    """An agent process of its own on a new file."""
+    """An agent process of its own."""
 
     name = "orbweaver"
 
-    def __init__(self, directory: Path, pid: int, socket: Path) -> None:
-        self.program = directory / "bin" / "spiderpool"
-        self._directory = directory
-        self._pid = pid
-        self.conf = {**_BASE, "ipam": {"type": "spiderpool", "ipam_unix_socket_path": str(socket)}}
+    def __init__(self, agent: AgentProcess) -> None:
+        self.program = agent.plugins / "spiderpool"
+        self.conf = {**_BASE, "ipam": agent.ipam}
+        self._agent = agent
 
     def count(self) -> int:
-        blocks = json.loads(_command(self._directory, "get", "spideripblocks", "-o", "json"))
-        return sum(len(json.loads(block["spec"]["records"])) for block in blocks["items"])
+        return len(self._agent.records())
 
     def server_cpu(self) -> float:
-        return cpu_seconds(self._pid)
+        return cpu_seconds(self._agent.pid)
 
 
 @contextmanager
 def orbweaver(directory: Path, size: int) -> Iterator[Orbweaver]:
-    """Start an agent with one pool of `size` addresses; it is stopped at the end."""
+    """Start an agent on a new store, with one pool of `size` addresses; it is stopped at the end."""
     shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    shim.install(directory / "bin", names=("spiderpool",))
-    spec = {"subnet": "10.16.0.0/16", "ips": [f"{_FIRST}-{_FIRST + size - 1}"], "gateway": "10.16.0.1", "default": True}
-    pool = {
-        "apiVersion": "spiderpool.spidernet.io/v2beta1",
-        "kind": "SpiderIPPool",
-        "metadata": {"name": "bench"},
-        "spec": spec,
-    }
-    _command(directory, "apply", "-f", "-", feed=json.dumps(pool))
-    socket = directory / "agent.sock"
-    command = [*_program(), "agent", "--standalone", "--socket", str(socket), "--metrics-port", "0"]
-    with (directory / "agent.log").open("wb") as log:
-        agent = subprocess.Popen(command, env=_environment(directory), stderr=log)
-    try:
-        deadline = time.monotonic() + _START_TIMEOUT
-        while not socket.exists():
-            assert agent.poll() is None and time.monotonic() < deadline, (directory / "agent.log").read_text()
-            time.sleep(0.01)
-        yield Orbweaver(directory, agent.pid, socket)
-    finally:
-        agent.terminate()
-        agent.wait(_START_TIMEOUT)
-
-
-def _program() -> list[str]:
-    return [sys.executable, "-m", "cni.command.main"]
-
-
-def _environment(directory: Path) -> dict[str, str]:
-    return {**os.environ, "ORBWEAVER_DATA": str(directory / "orbweaver.db")}
-
-
-def _command(directory: Path, *arguments: str, feed: str | None = None) -> str:
-    done = subprocess.run(
-        [*_program(), *arguments], input=feed, env=_environment(directory), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    agent = AgentProcess(directory)
+    agent.apply(pool("bench", "10.16.0.0/16", f"{_FIRST}-{_FIRST + size - 1}", "10.16.0.1"))
+    with agent:
+        yield Orbweaver(agent)
