@@ -16,13 +16,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from actors.errors import Conflict, DeadlineExceeded, NotFound, OrbweaverError, StoreUnavailable
 from actors.messages import Change
 from actors.observer import AllocationObserver
 from actors.resources.block import Block, Claim, Granted, Release, Released, Taken, parse_block_name
-from actors.resources.record import Fence
+from actors.resources.record import Fence, Record
 from actors.runtime import Actor, ActorContext, ObjectRef, current_deadline, message
 from actors.store.contract import Store
 
@@ -41,12 +41,14 @@ Outcome = Granted | Taken | Released
 
 @dataclass(slots=True)
 class Staged:
-    """One request that waits for the next write. `deadline` is monotonic; `reply` is None for our own undoing."""
+    """One request that waits for the next write. `deadline` is monotonic; `reply` is None for our own undoing, and
+    `undoes` is then the record that may have been written."""
 
     operation: Operation
     reply: ObjectRef[Outcome] | None
     deadline: float | None
     maybe_written: bool = False
+    undoes: Record | None = None
 
 
 @dataclass(slots=True)
@@ -143,7 +145,7 @@ class BlockActor(Actor):
             if state.stale:
                 self._read()
             block = state.block.copy()
-            outcomes = [self._outcome(block, staged.operation) for staged in batch]
+            outcomes = [_outcome(block, staged) for staged in batch]
             changes = _difference(state.block, block)
             if not changes:
                 break
@@ -169,9 +171,9 @@ class BlockActor(Actor):
         for staged, outcome in zip(batch, outcomes, strict=True):
             if staged.reply is not None:
                 staged.reply.complete(outcome)
-
-    def _outcome(self, block: Block, operation: Operation) -> Outcome:
-        return block.claim(operation) if isinstance(operation, Claim) else block.release(operation)
+            elif staged.undoes is not None:
+                record = staged.undoes
+                self.get_actor("views/local").changed.remote((record.pod,), (record.pool,))
 
     def _read(self) -> None:
         state = self._state
@@ -180,7 +182,8 @@ class BlockActor(Actor):
             found = Block.from_object(self._store.get("SpiderIPBlock", name, timeout=STORE_TIMEOUT))
         except NotFound:
             found = Block(state.block.family, state.block.base)
-        self._publish(_difference(state.block, found))
+        # All of it, because the Ledger may list a claim of ours that was not written after all.
+        self.get_actor("ledger/local").found.remote(found.family, found.base, _content(found))
         state.block = found
         state.stale = False
 
@@ -247,8 +250,10 @@ class BlockActor(Actor):
                 family, (Change(operation.value, operation.record),)
             )
             fence = Fence.of(operation.record)
-            keep = operation.instead_of is not None  # it was kept for this pod before, and stays so
-            undoing = [Staged(Release(operation.value, fence, self._clock(), keep), None, None)]
+            # What was kept for this pod before stays kept; without an owner nobody would ever come back for it.
+            keep = operation.instead_of is not None and bool(operation.record.owner)
+            release = Release(operation.value, fence, self._clock(), keep)
+            undoing = [Staged(release, None, None, undoes=operation.record)]
         if staged.reply is not None:
             staged.reply.fail(error)
         return undoing
@@ -258,6 +263,20 @@ class BlockActor(Actor):
         return all(at <= horizon for at in block.released.values())
 
 
+def _outcome(block: Block, staged: Staged) -> Outcome:
+    operation = staged.operation
+    if isinstance(operation, Claim):
+        granted = block.claim(operation)
+        if isinstance(granted, Granted) and staged.maybe_written:
+            return replace(granted, fresh=True)  # what stands there is its own write, whose answer was lost
+        return granted
+    released = block.release(operation)
+    if staged.undoes is not None and released.found is None:
+        # A write that timed out can still take place. This changes the block's version, so that it fails then.
+        block.released[operation.value] = operation.at
+    return released
+
+
 def _mark_doubtful(batch: list[Staged], before: Block, after: Block) -> None:
     """Mark the claims that the lost write carried; one that only repeated what stood there is not in doubt."""
     for staged in batch:
@@ -265,6 +284,11 @@ def _mark_doubtful(batch: list[Staged], before: Block, after: Block) -> None:
         if isinstance(operation, Claim):
             mine = after.records.get(operation.value) == operation.record
             staged.maybe_written |= mine and before.records.get(operation.value) != operation.record
+
+
+def _content(block: Block) -> tuple[Change, ...]:
+    records = tuple(Change(value, record) for value, record in block.records.items())
+    return (*records, *(Change(value, None, at) for value, at in block.released.items()))
 
 
 def _difference(before: Block, after: Block) -> tuple[Change, ...]:

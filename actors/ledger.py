@@ -8,6 +8,7 @@ an entry goes to the Block, which judges. It calls nobody but the store, and tha
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -35,7 +36,8 @@ class State:
     pods: dict[str, set[Place]] = field(default_factory=dict)
     containers: dict[str, set[Place]] = field(default_factory=dict)
     pools: dict[str, set[Place]] = field(default_factory=dict)
-    sequence: int = 0
+    # Never below what an earlier instance counted to: a pool that learned from that one must read everything anew.
+    sequence: int = field(default_factory=time.monotonic_ns)
     recent: deque[tuple[int, int, Change]] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
 
 
@@ -67,6 +69,14 @@ class LedgerActor(Actor):
     def recorded(self, family: int, changes: tuple[Change, ...]) -> None:
         """Take note of what a Block has written, or found written by somebody else."""
         self._apply(family, changes)
+
+    @message
+    def found(self, family: int, base: int, changes: tuple[Change, ...]) -> None:
+        """Take note of a whole block as the store has it: what is not among `changes` is neither recorded nor
+        remembered as released, whatever was believed before."""
+        told = {change.value for change in changes}
+        absent = sorted(self._state.blocks.get((family, base), set()) - told)
+        self._apply(family, (*(Change(value, None) for value in absent), *changes))
 
     @message
     def of_pod(self, pod: str) -> tuple[Held, ...]:
@@ -132,8 +142,11 @@ class LedgerActor(Actor):
         state = self._state
         for change in changes:
             place = (family, change.value)
-            before = state.records.pop(place, None)
+            before = state.records.get(place)
+            if before == change.record and state.released.get(place) == change.released:
+                continue
             if before is not None:
+                del state.records[place]
                 _unlink(state.pods, before.pod, place)
                 _unlink(state.containers, before.container, place)
                 _unlink(state.pools, before.pool, place)

@@ -70,10 +70,12 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """The claim stands. `record` is what is recorded, which for a repeated claim is the first one's."""
+    """The claim stands. `record` is what is recorded, which for a repeated claim is the first one's; `fresh`: it is
+    this claim that recorded it."""
 
     value: int
     record: Record
+    fresh: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +125,11 @@ class Block:
             ):
                 return Taken(claim.value, found)
             found = None
-        if found is None:
-            self.records[claim.value] = claim.record
-            self.released.pop(claim.value, None)
-        return Granted(claim.value, self.records[claim.value])
+        if found is not None:
+            return Granted(claim.value, found, fresh=False)
+        self.records[claim.value] = claim.record
+        self.released.pop(claim.value, None)
+        return Granted(claim.value, claim.record)
 
     def release(self, release: Release) -> Released:
         """Apply a release; one that its fence does not admit changes nothing."""
