@@ -7,7 +7,8 @@ What must always hold:
   costs a retry and never hands out an address twice.
 * Nobody is refused while an address is free: before it refuses, it catches up with the Ledger and, where it may
   have grown, with the pool's own object.
-* An address that was never released goes first, lowest first; then the one that was released longest ago.
+* An address that was never released goes first, lowest first; then the one that was released longest ago. A release
+  is forgotten after `QUIET`, as the Block forgets it: else a large pool would spread over ever more blocks.
 * It never waits for a Block: it decides, marks pending, sends, and takes the next message. (Only while it loads,
   before its first message, does it wait, for what it takes over from another IPAM.)
 """
@@ -21,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from actors.block import QUIET
 from actors.errors import AddressTaken, InvalidObject, NoAddress, NotFound, OrbweaverError
 from actors.messages import Allocate, Occupancy
 from actors.resources.addresses import format_address
@@ -147,6 +149,11 @@ class PoolActor(Actor):
 
     def _learn(self, occupancy: Occupancy) -> None:
         state = self._state
+        if occupancy.whole:
+            # What it does not tell of is free, whatever was believed before.
+            state.free, state.cooling, state.released_at = FreeSet(state.usable), [], {}
+            for value in state.pending:
+                state.free.discard(value)
         for change in occupancy.changes:
             value = change.value
             if change.record is not None:
@@ -171,6 +178,12 @@ class PoolActor(Actor):
 
     def _choose(self) -> int | None:
         state = self._state
+        forgotten = self._clock() - QUIET
+        while state.cooling and state.cooling[0][0] <= forgotten:
+            at, candidate = heapq.heappop(state.cooling)
+            if state.released_at.get(candidate) == at:
+                del state.released_at[candidate]
+                state.free.add(candidate)
         value = state.free.take_lowest()
         while value is None and state.cooling:
             at, candidate = heapq.heappop(state.cooling)
