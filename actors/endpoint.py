@@ -16,7 +16,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -35,7 +35,6 @@ from actors.messages import AddRequest, AddResult, Allocate, Assigned, Held, Rou
 from actors.observer import AllocationObserver
 from actors.resources.addresses import format_address
 from actors.resources.block import Claim, Granted, Release, Released, Taken, block_name
-from actors.resources.ippool import IPPool
 from actors.resources.pod import Pod
 from actors.resources.record import Fence, Record
 from actors.runtime import Actor, ActorContext, ObjectRef, current_deadline, get, message
@@ -52,23 +51,26 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Grant:
-    """One address that the request now holds. `fresh`: this request recorded it, no earlier one."""
+    """One address that the request now holds. `fresh`: this request recorded it, no earlier one; `inherited`: it was
+    the pod's before."""
 
     slot: Slot
     value: int
     record: Record
     fresh: bool
+    inherited: bool
 
 
 @dataclass(slots=True)
 class Attempt:
     """The search of one slot: the pools still to be asked, and what those before said. `held`: the address to ask
-    for first; `confirming`: it is recorded for this very ADD."""
+    for first; `confirming`: it is recorded for this very ADD; `inheriting`: it is the one asked for at this moment."""
 
     slot: Slot
     pools: list[str]
     held: Held | None = None
     confirming: bool = False
+    inheriting: Held | None = None
     refusals: list[str] = field(default_factory=list)
     grant: Grant | None = None
 
@@ -101,12 +103,16 @@ class EndpointActor(Actor):
         sandbox = request.sandbox
         pod = self._pod(sandbox)
         held = self._held(sandbox)
-        made = self._plan(pod, request)
+        made = self._plan(pod, request, held)
         self._observer.stage("allocation", "decided", time.perf_counter() - started)
         grants = self._reserve(made, pod, request, held)
         self._observer.stage("allocation", "committed", time.perf_counter() - started)
-        result = self._result(request, made, grants)
-        self._touch({grant.record.pod for grant in grants})
+        try:
+            result = self._result(request, made, grants)
+        except OrbweaverError as error:  # a pool was deleted or broken since the decision
+            self._undo(grants, error)
+            raise
+        self._touch([grant.record for grant in grants])
         for line in result.reasons:
             log.debug("decision", extra={"reason": line})
         return result
@@ -115,9 +121,10 @@ class EndpointActor(Actor):
     def release(self, sandbox: Sandbox) -> int:
         """CNI DEL: how many addresses it released or keeps for the pod's next incarnation."""
         found = [held for held in self._held(sandbox) if _belongs(held.record, sandbox)]
-        done = self._release([(held, self._keeps(held.record)) for held in found])
-        self._touch({held.record.pod for held in found})
-        return done
+        try:
+            return self._release([(held, self._keeps(held.record)) for held in found])
+        finally:
+            self._touch([held.record for held in found])
 
     @message
     def check(self, sandbox: Sandbox, previous: tuple[str, ...]) -> None:
@@ -158,18 +165,19 @@ class EndpointActor(Actor):
         )
         return tuple({(held.family, held.value): held for held in (*of_pod, *of_container)}.values())
 
-    def _plan(self, pod: Pod, request: AddRequest) -> Plan:
+    def _plan(self, pod: Pod, request: AddRequest, held: Sequence[Held]) -> Plan:
         """Decide on what the cache has; before the pod is refused, on what the store has."""
         try:
-            return self._plan_with(self._catalog.pools(), pod, request)
+            return self._plan_with(self._catalog.pools(), pod, request, held)
         except OrbweaverError as error:
             log.debug("refused on the pools in the cache, reading them anew", extra={"reason": str(error)})
-        return self._plan_with(self._catalog.fresh_pools(), pod, request)
+        return self._plan_with(self._catalog.fresh_pools(), pod, request, held)
 
-    def _plan_with(self, table: PoolTable, pod: Pod, request: AddRequest) -> Plan:
+    def _plan_with(self, table: PoolTable, pod: Pod, request: AddRequest, held: Sequence[Held]) -> Plan:
         namespace = self._catalog.namespace(pod.namespace)
         node = self._catalog.node(pod.node or self._node)
-        return plan(pod, namespace, node, table.pools, request.asks, self._settings, table.damaged).require()
+        made = plan(pod, namespace, node, table.pools, request.asks, self._settings, table.damaged)
+        return _with_recorded(made, request.sandbox.container, held).require()
 
     def _reserve(self, made: Plan, pod: Pod, request: AddRequest, held: Sequence[Held]) -> list[Grant]:
         attempts = [self._attempt(slot, pod, request, held) for slot in made.slots]
@@ -186,6 +194,8 @@ class EndpointActor(Actor):
             _settle([ref for _, ref in going])
             for attempt, ref in going:
                 error = _take(attempt, ref) or error
+            if error is None:
+                error = self._give_up_refused(attempts)
         if error is None and deadline is not None and time.monotonic() > deadline:
             error = DeadlineExceeded(f"the addresses of pod {pod.key} were not recorded in time; try again")
         if error is None and any(attempt.grant is None for attempt in attempts):
@@ -221,6 +231,20 @@ class EndpointActor(Actor):
             self._release([(one, False)])
         return Attempt(slot, pools)
 
+    def _give_up_refused(self, attempts: Sequence[Attempt]) -> OrbweaverError | None:
+        """Where a pool does not give a pod its own address again (it is excluded now), another one takes its place."""
+        for attempt in attempts:
+            held, attempt.inheriting = attempt.inheriting, None
+            if held is None or attempt.grant is not None:
+                continue
+            if attempt.slot.exact is None:
+                attempt.pools.insert(0, held.record.pool)
+            try:
+                self._release([(held, False)])
+            except OrbweaverError as error:
+                return error
+        return None
+
     def _may_inherit(self, record: Record, pod: Pod) -> bool:
         """A StatefulSet's pod inherits from its earlier incarnation, any pod from its own earlier sandbox."""
         if record.owner and record.owner == self._owner(pod):
@@ -243,6 +267,7 @@ class EndpointActor(Actor):
         record = self._record(slot, pod, request)
         actor = self.get_actor("pool/" + pool)
         if held is not None:
+            attempt.inheriting = held
             return actor.allocate.remote(Allocate(record, held.value, Fence.of(held.record)))
         return actor.allocate.remote(Allocate(record, slot.exact))
 
@@ -263,7 +288,10 @@ class EndpointActor(Actor):
 
     def _undo(self, grants: Sequence[Grant], because: OrbweaverError) -> None:
         fresh = [
-            (Held(grant.slot.family, grant.value, grant.record), self._keeps(grant.record))
+            (
+                Held(grant.slot.family, grant.value, grant.record),
+                grant.inherited and self._keeps(grant.record),
+            )
             for grant in grants
             if grant.fresh
         ]
@@ -277,6 +305,7 @@ class EndpointActor(Actor):
             except OrbweaverError as error:
                 # The runtime follows a failed ADD with DEL (CNI spec, "Lifecycle & Ordering"), which finds them.
                 log.error("could not release them yet", exc_info=error)
+            self._touch([held.record for held, _ in fresh])
 
     def _release(self, wanted: Sequence[tuple[Held, bool]]) -> int:
         now = self._clock()
@@ -289,14 +318,12 @@ class EndpointActor(Actor):
 
     def _keeps(self, record: Record) -> bool:
         """Whether the address stays with the pod's name after this sandbox."""
-        if not record.owner.startswith(STATEFULSET) or not self._settings.enable_statefulset:
+        if not self._settings.enable_statefulset:
             return False
-        namespace, _, pod = record.pod.partition("/")
         try:
-            owner = self._catalog.statefulset(namespace, record.owner.removeprefix(STATEFULSET))
+            return is_kept(record, self._catalog)
         except StoreUnavailable:
             return True  # what should not have been kept is reclaimed later; what was given away is lost
-        return owner is not None and not owner.terminating and owner.keeps(pod)
 
     def _result(self, request: AddRequest, made: Plan, grants: Sequence[Grant]) -> AddResult:
         interface = request.sandbox.interface
@@ -320,9 +347,34 @@ class EndpointActor(Actor):
             fresh=any(grant.fresh for grant in grants),
         )
 
-    def _touch(self, pods: set[str]) -> None:
-        if pods:
-            self.get_actor("views/local").changed.remote(tuple(sorted(pods)))
+    def _touch(self, records: Sequence[Record]) -> None:
+        if records:
+            pods = {record.pod for record in records}
+            pools = {record.pool for record in records}
+            self.get_actor("views/local").changed.remote(tuple(sorted(pods)), tuple(sorted(pools)))
+
+
+def is_kept(record: Record, catalog: Catalog) -> bool:
+    """Whether an address stays with the name of a StatefulSet's pod when its sandbox is gone."""
+    if not record.owner.startswith(STATEFULSET):
+        return False
+    namespace, _, pod = record.pod.partition("/")
+    owner = catalog.statefulset(namespace, record.owner.removeprefix(STATEFULSET))
+    return owner is not None and not owner.terminating and owner.keeps(pod)
+
+
+def _with_recorded(made: Plan, container: str, held: Sequence[Held]) -> Plan:
+    """A repeated ADD is answered out of what its pod holds, also when no pool would give it that any more."""
+    slots = []
+    for slot in made.slots:
+        pools = tuple(
+            one.record.pool
+            for one in held
+            if one.record.container == container
+            and (one.record.interface, one.family) == (slot.interface, slot.family)
+        )
+        slots.append(slot if slot.candidates or not pools else replace(slot, candidates=pools))
+    return replace(made, slots=tuple(slots))
 
 
 def _belongs(record: Record, sandbox: Sandbox) -> bool:
@@ -353,7 +405,8 @@ def _take(attempt: Attempt, ref: ObjectRef[Any]) -> OrbweaverError | None:
         attempt.refusals.append(f"{where}: the address recorded for it went to pod {outcome.record.pod}")
         attempt.pools, attempt.confirming = list(attempt.slot.candidates), False
     elif isinstance(outcome, Granted):
-        attempt.grant = Grant(attempt.slot, outcome.value, outcome.record, not attempt.confirming)
+        inherited = attempt.inheriting is not None
+        attempt.grant = Grant(attempt.slot, outcome.value, outcome.record, outcome.fresh, inherited)
     return None
 
 

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from actors.endpoint import STATEFULSET
+from actors.endpoint import STATEFULSET, is_kept
 from actors.messages import Held
 from actors.observer import AllocationObserver
 from actors.resources.addresses import format_address
@@ -47,7 +47,7 @@ class GCActor(Actor):
     @message
     def collect(self, network: str, valid: tuple[tuple[str, str], ...]) -> int:
         """CNI GC: release what this node's containers hold in `network`, except the (container, interface) pairs in
-        `valid`. Returns how many addresses were released."""
+        `valid`; as after a DEL, a StatefulSet's pod keeps its address. Returns how many it released or keeps."""
         alive = set(valid)
         stale = [held for held in self._everything() if is_stale(held.record, self._node, network, alive)]
         return self._reclaim(stale, "container is gone (CNI GC)")
@@ -58,11 +58,9 @@ class GCActor(Actor):
         stale = []
         for held in self._everything():
             record = held.record
-            if not record.container and record.owner.startswith(STATEFULSET):
-                namespace, _, pod = record.pod.partition("/")
-                owner = self._catalog.statefulset(namespace, record.owner.removeprefix(STATEFULSET))
-                if owner is None or owner.terminating or not owner.keeps(pod):
-                    stale.append(held)
+            kept = not record.container and record.owner.startswith(STATEFULSET)
+            if kept and not is_kept(record, self._catalog):
+                stale.append(held)
         return self._reclaim(stale, "its StatefulSet does not want the pod any more")
 
     def _everything(self) -> tuple[Held, ...]:
@@ -76,7 +74,8 @@ class GCActor(Actor):
         refs = []
         for held in stale:
             block = self.get_actor("block/" + block_name(held.family, held.value))
-            release = Release(held.value, Fence.of(held.record), now)
+            keep = bool(held.record.container) and is_kept(held.record, self._catalog)
+            release = Release(held.value, Fence.of(held.record), now, keep)
             refs.append(block.release.options(timeout=RELEASE_TIMEOUT).remote(release))
         done = 0
         for held, released in zip(stale, get(refs), strict=True):
@@ -94,7 +93,8 @@ class GCActor(Actor):
                 )
         if stale:
             pods = tuple(sorted({held.record.pod for held in stale}))
-            self.get_actor("views/local").changed.remote(pods)
+            pools = tuple(sorted({held.record.pool for held in stale}))
+            self.get_actor("views/local").changed.remote(pods, pools)
         return done
 
 

@@ -33,7 +33,7 @@ LISTED = 5000
 
 FINALIZER = "spiderpool.spidernet.io"
 LEDGER_TIMEOUT = 10.0
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
 
 def endpoint_name(pod: str) -> str:
