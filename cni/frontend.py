@@ -3,7 +3,8 @@
 What must always hold: one event loop thread serves every client, so a client that is slow, silent, or sends
 garbage costs a file descriptor for a bounded time and nothing else; every complete request is answered by its
 deadline, with an error if need be; an ADD whose answer could not be delivered, or came after the deadline, is
-undone, because the runtime does not know what it was given.
+undone, because the runtime does not know what it was given. It is undone once no other ADD of the same interface is
+in progress, and only if none of those was answered: a repeated ADD gives out the same addresses.
 
 Wire format, one exchange per connection. Request: `OWC1`, body length (4 bytes, big endian), then
 `plugin=NAME` and the `CNI_*` variables as NUL-terminated strings, an empty string, and standard input. Answer:
@@ -22,6 +23,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,9 @@ REQUEST_MAGIC, ANSWER_MAGIC = b"OWC1", b"OWR1"
 REQUEST_LIMIT = 1 << 20
 READ_TIMEOUT = 10.0
 CLIENTS = 1024
+UNDO_PAUSE, UNDO_PAUSE_MOST = 0.5, 10.0
+"""Seconds between attempts to release what nobody took."""
+
 _HEADER = 8
 _OPERATIONS = {"ADD": "allocation", "DEL": "release"}
 
@@ -71,7 +76,9 @@ class FrontEnd:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="cni-front-end", daemon=True)
         self._server: asyncio.Server | None = None
-        self._in_flight: dict[str, str] = {}
+        self._connections: set[Client] = set()
+        self._in_flight: dict[str, list[str]] = {}
+        self._adds: dict[tuple[str, str], _Adds] = {}
 
     def start(self) -> None:
         """Bind and serve. Raises `StoreUnavailable` when another agent serves the socket or it cannot be made."""
@@ -102,22 +109,67 @@ class FrontEnd:
         ref: ObjectRef[str] = ObjectRef(label="route")
         sandbox = request.sandbox
         running = self._in_flight.get(sandbox.container)
-        if request.named or request.command == "ADD" or running is not None:
-            ref.complete(running or sandbox.key)
+        if request.named or request.command == "ADD" or running:
+            ref.complete(running[0] if running else sandbox.key)
             return ref
         found = self.system.get_actor("ledger/local").of_container.remote(sandbox.container)
         found.subscribe(lambda held: _complete_route(ref, held, sandbox.key))
         return ref
 
-    def started(self, request: CniRequest) -> None:
-        """Remember which pod a container's ADD in progress is for."""
-        if request.command == "ADD":
-            self._in_flight[request.sandbox.container] = request.sandbox.key
+    def arrived(self, client: Client) -> None:
+        """A client connected."""
+        self.clients += 1
+        self._connections.add(client)
 
-    def finished(self, request: CniRequest) -> None:
-        """Forget it again."""
-        if request.command == "ADD":
-            self._in_flight.pop(request.sandbox.container, None)
+    def left(self, client: Client) -> None:
+        """Its connection is gone."""
+        self.clients -= 1
+        self._connections.discard(client)
+
+    def started(self, request: CniRequest) -> None:
+        """An ADD begins."""
+        sandbox = request.sandbox
+        self._in_flight.setdefault(sandbox.container, []).append(sandbox.key)
+        self._adds.setdefault((sandbox.container, sandbox.interface), _Adds()).going += 1
+
+    def finished(self, request: CniRequest, trace: Trace, *, delivered: bool, fresh: bool) -> None:
+        """An ADD ended. `delivered`: its result was taken; `fresh`: it recorded addresses that it did not release."""
+        sandbox = request.sandbox
+        running = self._in_flight[sandbox.container]
+        running.remove(sandbox.key)
+        if not running:
+            del self._in_flight[sandbox.container]
+        adds = self._adds[sandbox.container, sandbox.interface]
+        adds.going -= 1
+        adds.owed = not delivered and (adds.owed or fresh)
+        self._settle(request, trace, UNDO_PAUSE)
+
+    def _settle(self, request: CniRequest, trace: Trace, pause: float) -> None:
+        sandbox = request.sandbox
+        place = (sandbox.container, sandbox.interface)
+        adds = self._adds.get(place)
+        if adds is None or adds.going or adds.undoing:
+            return
+        if not adds.owed:
+            del self._adds[place]
+            return
+        _log(logging.WARNING, "nobody took the answer of an ADD, releasing its addresses", trace)
+        adds.undoing = True
+        with request_scope(trace, self.timeout):
+            ref = self.system.get_actor("endpoint/" + sandbox.key).release.remote(sandbox)
+        ref.subscribe(lambda done: self.soon(self._undone, request, trace, done, pause))
+
+    def _undone(self, request: CniRequest, trace: Trace, ref: ObjectRef[int], pause: float) -> None:
+        adds = self._adds[request.sandbox.container, request.sandbox.interface]
+        adds.undoing = False
+        error = ref.error()
+        if error is None:
+            # An ADD that began meanwhile waited in the Endpoint behind the release, so nothing of it is gone.
+            adds.owed = False
+            self._settle(request, trace, UNDO_PAUSE)
+        else:
+            _log(logging.ERROR, "could not release them yet, will try again", trace, error=str(error))
+            self._loop.call_later(pause, self._settle, request, trace, min(2 * pause, UNDO_PAUSE_MOST))
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -131,8 +183,23 @@ class FrontEnd:
             self._server.close()
             self._path.unlink(missing_ok=True)
         deadline = self._loop.time() + drain
-        while self.clients and self._loop.time() < deadline:
+        for client in tuple(self._connections):
+            client.stop_reading()
+        while (self.clients or self._adds) and self._loop.time() < deadline:
             await asyncio.sleep(0.01)
+        for client in tuple(self._connections):
+            client.give_up()
+        await asyncio.sleep(0)  # lets the transports close
+
+
+@dataclass(slots=True)
+class _Adds:
+    """The ADDs of one (container, interface): how many are `going`; whether a release is `owed`, because addresses were
+    recorded that nobody was told of; whether that is being done (`undoing`)."""
+
+    going: int = 0
+    owed: bool = False
+    undoing: bool = False
 
 
 class Client(asyncio.Protocol):
@@ -154,14 +221,14 @@ class Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._front.clients += 1
+        self._front.arrived(self)
         if self._front.clients > CLIENTS:
             self._refuse(Overloaded(f"the agent already serves {CLIENTS} CNI requests; try again"))
         else:
             self._timer = self._loop.call_later(READ_TIMEOUT, self._too_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._front.clients -= 1
+        self._front.left(self)
         self._transport = None
         if self._timer is not None and not self._dispatched:
             self._timer.cancel()
@@ -216,7 +283,8 @@ class Client(asyncio.Protocol):
             self._status()
         else:
             self._timer = self._loop.call_later(self._front.timeout, self._deadline_passed)
-            self._front.started(request)
+            if request.command == "ADD":
+                self._front.started(request)
             if request.command == "GC":
                 self._send(request, "")
             else:
@@ -251,37 +319,30 @@ class Client(asyncio.Protocol):
         self._finish(request, error, None if error is not None else ref.result())
 
     def _finish(self, request: CniRequest, error: BaseException | None, value: Any) -> None:
-        self._front.finished(request)
-        delivered = not self._answered and self._transport is not None and not self._transport.is_closing()
-        if error is None and request.command == "ADD" and not delivered:
-            self._undo(request, value)
-            return
+        delivered = False
         if self._answered:
-            return
-        if error is not None:
-            failure = (
+            pass  # the deadline came first
+        elif error is not None:
+            self._refuse(
                 error if isinstance(error, OrbweaverError) else OrbweaverError(f"internal error: {error!r}")
             )
-            self._refuse(failure)
         elif request.command == "ADD":
-            self._answer(0, protocol.success(request, value), value)
+            delivered = self._answer(0, protocol.success(request, value), value)
         else:
             self._answer(0, b"", value)
+        if request.command == "ADD":
+            fresh = error is None and value.fresh
+            self._front.finished(request, self._trace, delivered=delivered, fresh=fresh)
 
-    def _undo(self, request: CniRequest, result: AddResult) -> None:
-        if not result.fresh:
-            return
-        self._log(logging.WARNING, "nobody took the answer of an ADD, releasing its addresses")
-        with request_scope(self._trace, self._front.timeout):
-            endpoint = self._front.system.get_actor("endpoint/" + request.sandbox.key)
-            endpoint.release.remote(request.sandbox).subscribe(self._undone)
+    def stop_reading(self) -> None:
+        """The agent stops: a request that is not complete by now is not served."""
+        if not self._dispatched:
+            self._drop()
 
-    def _undone(self, ref: ObjectRef[int]) -> None:
-        error = ref.error()
-        if error is not None:
-            self._log(
-                logging.ERROR, "could not release them; the runtime's DEL or CNI GC will", error=str(error)
-            )
+    def give_up(self) -> None:
+        """The time to drain is over."""
+        if not self._answered:
+            self._refuse(Overloaded("the agent is stopping and did not finish in time; try again"))
 
     def _status(self) -> None:
         reason = self._front.not_ready()
@@ -313,14 +374,19 @@ class Client(asyncio.Protocol):
 
     def _answer(
         self, status: int, output: bytes, value: Any = None, error: OrbweaverError | None = None
-    ) -> None:
+    ) -> bool:
+        """Answer and close; returns whether the kernel took the answer for somebody who still reads. A client that hung
+        up looks like one that closed its writing half until something is written to it (EPIPE)."""
         self._answered = True
+        delivered = False
         if self._timer is not None:
             self._timer.cancel()
         if self._transport is not None:
             self._transport.write(ANSWER_MAGIC + struct.pack(">II", status, len(output)) + output)
+            delivered = not self._transport.is_closing() and self._transport.get_write_buffer_size() == 0
             self._transport.close()
         self._report(value, error)
+        return delivered
 
     def _report(self, value: Any, error: OrbweaverError | None) -> None:
         request = self._request
@@ -340,15 +406,7 @@ class Client(asyncio.Protocol):
             details["released"] = value
         if error is not None:
             details |= {"error": error.message, "details": list(error.details), "code": error.cni_code}
-        self._log(logging.WARNING if error else logging.INFO, "answered", **details)
-
-    def _log(self, level: int, text: str, **details: Any) -> None:
-        trace = self._trace
-        log.log(
-            level,
-            text,
-            extra={"request": trace.request, "pod": trace.pod, "container": trace.container, **details},
-        )
+        _log(logging.WARNING if error else logging.INFO, "answered", self._trace, **details)
 
     def _drop(self) -> None:
         self._answered = True
@@ -356,6 +414,11 @@ class Client(asyncio.Protocol):
             self._timer.cancel()
         if self._transport is not None:
             self._transport.abort()
+
+
+def _log(level: int, text: str, trace: Trace, **details: Any) -> None:
+    extra = {"request": trace.request, "pod": trace.pod, "container": trace.container, **details}
+    log.log(level, text, extra=extra)
 
 
 def _complete_route(ref: ObjectRef[str], found: ObjectRef[Any], default: str) -> None:

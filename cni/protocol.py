@@ -23,7 +23,7 @@ from actors.errors import (
     OrbweaverError,
 )
 from actors.messages import AddRequest, AddResult, Sandbox
-from actors.resources.addresses import parse_address
+from actors.resources.addresses import format_address, parse_address
 
 VERSIONS = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
 COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
@@ -66,7 +66,7 @@ def version_of(stdin: bytes) -> str:
     """The version in which to answer input that may be broken: its own when it says one that is known."""
     try:
         conf = json.loads(stdin)
-    except ValueError:
+    except (ValueError, RecursionError):
         return NEWEST
     version = conf.get("cniVersion") if isinstance(conf, dict) else None
     return version if version in VERSIONS else NEWEST
@@ -85,7 +85,7 @@ def parse(environment: Mapping[str, str], stdin: bytes) -> CniRequest:
     if not isinstance(network, str) or not network:
         raise InvalidRequest('the network configuration has no "name"; every CNI network must have one')
     ipam = conf.get("ipam", {})
-    if not isinstance(ipam, dict):
+    if not isinstance(ipam, dict) and command != "DEL":  # DEL needs nothing of it
         raise InvalidRequest(f'"ipam" of network {network} must be an object, not {_type(ipam)}')
     if command == "STATUS":
         return CniRequest(command, version, network, Sandbox("", "", "", "", "", ""), False)
@@ -297,7 +297,16 @@ def _previous(conf: dict[str, Any], network: str) -> tuple[str, ...]:
         raise InvalidRequest(
             f'"prevResult.ips" of network {network} must be a list of objects with an "address"'
         )
-    return tuple(ip["address"] for ip in ips)
+    found = []
+    for ip in ips:
+        address, _, prefix = ip["address"].partition("/")
+        try:
+            found.append(format_address(*parse_address(address)) + f"/{prefix}")
+        except OrbweaverError as error:
+            raise InvalidRequest(
+                f'"prevResult.ips" of network {network} has address {ip["address"]!r}, which is not one'
+            ) from error
+    return tuple(found)
 
 
 def _attachments(conf: dict[str, Any], network: str) -> tuple[Attachment, ...]:
