@@ -91,9 +91,7 @@ def run(chosen: argparse.Namespace) -> int:
                 refusals.append(f"{document.where}: {error}")
         if refusals:
             raise InvalidObject(
-                f"nothing was applied, {len(refusals)} of the documents cannot be"
-                if len(refusals) > 1
-                else "nothing was applied, a document cannot be",
+                f"nothing was applied, because of {len(refusals)} refusal{'s' if len(refusals) > 1 else ''}",
                 details=tuple(refusals),
             )
         for step in steps:

@@ -110,7 +110,7 @@ def _delete(store: Store, kind: Kind, namespace: str, name: str) -> str:
     """Delete one object; tells what became of it. Raises `NotFound`, `InvalidObject`, `StoreUnavailable`."""
     if kind.name in ("SpiderIPBlock", "SpiderEndpoint"):
         raise InvalidObject(
-            f"{kind.name} {name} is written by Orbweaver only and goes with the last address that it tells of;"
+            f"{kind.name} {name} is written by Orbweaver only and goes with the last address it tells of;"
             " end the pod (CNI DEL) to release those"
         )
     store.delete(kind.name, name, namespace)

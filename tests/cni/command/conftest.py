@@ -1,0 +1,112 @@
+"""A command line on a store of its own, and records as an agent would have written them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.resources.addresses import parse_address
+from actors.resources.block import Block, base_of
+from actors.resources.record import Record
+from actors.store.sqlite import SQLiteStore
+from cni.command.main import main
+
+
+@dataclass(frozen=True)
+class Outcome:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class CommandLine:
+    """`orbweaver` in this process, on the real SQLite file at `data`."""
+
+    def __init__(self, directory: Path, capture: pytest.CaptureFixture[str]) -> None:
+        self.directory = directory
+        self.data = directory / "orbweaver.db"
+        self._capture = capture
+
+    def __call__(self, *arguments: str) -> Outcome:
+        self._capture.readouterr()
+        try:
+            status = main([*arguments, "--data", str(self.data)])
+        except SystemExit as exit_:
+            status = int(exit_.code or 0)
+        captured = self._capture.readouterr()
+        return Outcome(status, captured.out, captured.err)
+
+    def file(self, text: str, name: str = "objects.yaml") -> str:
+        path = self.directory / name
+        path.write_text(text)
+        return str(path)
+
+    def apply(self, text: str) -> Outcome:
+        return self("apply", "-f", self.file(text))
+
+    def store(self) -> SQLiteStore:
+        return SQLiteStore(self.data)
+
+    def record(self, address: str, pool: str, pod: str = "default/web-a", **fields: str) -> None:
+        """Write a record into its block; without a container it is one that is kept."""
+        family, value = parse_address(address)
+        told = {"uid": "", "container": "c1", "interface": "eth0", "node": "n1", "owner": ""} | fields
+        self._change(family, value).records[value] = Record(
+            pool=pool, pod=pod, since="2025-01-31T12:00:00Z", **told
+        )
+        self._save()
+
+    def released(self, address: str, at: float) -> None:
+        family, value = parse_address(address)
+        block = self._change(family, value)
+        block.records.pop(value, None)
+        block.released[value] = at
+        self._save()
+
+    def _change(self, family: int, value: int) -> Block:
+        self._block = Block(family, base_of(value))
+        store = self.store()
+        for obj in store.list("SpiderIPBlock").items:
+            if obj["metadata"]["name"] == self._block.name:
+                self._block = Block.from_object(obj)
+        store.close()
+        return self._block
+
+    def _save(self) -> None:
+        store = self.store()
+        (store.update if self._block.version else store.create)(self._block.to_object())
+        store.close()
+
+
+@pytest.fixture
+def orbweaver(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    return CommandLine(tmp_path, capsys)
+
+
+def pool(name: str, ips: str = "10.6.0.10-10.6.0.19", **spec: Any) -> str:
+    fields = {"subnet": "10.6.0.0/16", "ips": [ips], **spec}
+    return (
+        "---\n"
+        + json.dumps(
+            {
+                "apiVersion": "spiderpool.spidernet.io/v2beta1",
+                "kind": "SpiderIPPool",
+                "metadata": {"name": name},
+                "spec": {key: value for key, value in fields.items() if value is not None},
+            }
+        )
+        + "\n"
+    )
+
+
+@pytest.fixture
+def make_pool() -> Any:
+    return pool

@@ -1,0 +1,59 @@
+"""ip show: who has an address, or since when it is free, and where it belongs."""
+
+import time
+
+import pytest
+
+
+def test_an_address_tells_who_has_it(orbweaver, make_pool):
+    orbweaver.apply(make_pool("blue", excludeIPs=["10.6.0.19"]))
+    orbweaver.record("10.6.0.10", "blue", uid="u1")
+
+    used = orbweaver("ip", "show", "10.6.0.10")
+    as_json = orbweaver("ip", "show", "10.6.0.10", "-o", "json").json
+
+    assert "in use by pod default/web-a" in used.out
+    for told in ("blue", "u1", "c1", "eth0", "n1", "2025-01-31T12:00:00Z"):
+        assert told in used.out
+    assert as_json["state"] == "used"
+    assert as_json["record"]["pod"] == "default/web-a"
+    assert orbweaver("ip", "show", "10.6.0.19", "-o", "json").json["excludedBy"] == ["blue"]
+
+
+def test_an_address_tells_for_whom_it_is_kept(orbweaver, make_pool):
+    orbweaver.apply(make_pool("blue"))
+    orbweaver.record("10.6.0.10", "blue", "default/db-0", container="", owner="StatefulSet/db")
+
+    kept = orbweaver("ip", "show", "10.6.0.10")
+
+    assert "kept for the next pod default/db-0 of StatefulSet/db" in kept.out
+    assert orbweaver("ip", "show", "10.6.0.10", "-o", "json").json["state"] == "kept"
+
+
+def test_an_address_tells_since_when_it_is_free_and_where_it_belongs(orbweaver, make_pool):
+    orbweaver.apply(
+        make_pool("blue") + "---\n{apiVersion: spiderpool.spidernet.io/v2beta1, kind: SpiderReservedIP,"
+        " metadata: {name: printers}, spec: {ips: [10.6.0.12]}}\n"
+    )
+    orbweaver.released("10.6.0.10", time.time() - 30)
+
+    free = orbweaver("ip", "show", "10.6.0.10", "-o", "json").json
+    never = orbweaver("ip", "show", "10.6.0.12", "-o", "json").json
+    stranger = orbweaver("ip", "show", "FD00::0:1")
+
+    assert (free["state"], free["record"], free["pools"]) == ("free", None, ["blue"])
+    assert free["released"].startswith("20")
+    assert (never["released"], never["reservedBy"]) == (None, ["printers"])
+    assert "fd00::1" in stranger.out
+    assert "no earlier use is remembered" in stranger.out
+    assert "none" in stranger.out
+
+
+@pytest.mark.parametrize("text", ["10.6.0", "10.6.0.1/16", "010.6.0.1", "::ffff:10.0.0.1", "web", ""])
+def test_a_bad_address_is_refused(orbweaver, make_pool, text):
+    orbweaver.apply(make_pool("blue"))
+
+    done = orbweaver("ip", "show", text)
+
+    assert (done.status, done.out) == (1, "")
+    assert repr(text) in done.err
