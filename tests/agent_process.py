@@ -25,7 +25,9 @@ class AgentProcess:
     for agents with injected faults.
     """
 
-    def __init__(self, directory: Path, *options: str, program: Sequence[str] = (*PROGRAM, "agent", "--standalone")):
+    def __init__(
+        self, directory: Path, *options: str, program: Sequence[str] = (*PROGRAM, "agent", "--standalone")
+    ):
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.data = directory / "orbweaver.db"
@@ -50,7 +52,15 @@ class AgentProcess:
     def start(self) -> None:
         """Start it and wait until it serves. Raises AssertionError with its log when it does not."""
         self.socket.unlink(missing_ok=True)
-        command = [*self._program, "--data", str(self.data), "--socket", str(self.socket), "--metrics-port", "0"]
+        command = [
+            *self._program,
+            "--data",
+            str(self.data),
+            "--socket",
+            str(self.socket),
+            "--metrics-port",
+            "0",
+        ]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([*command, *self._options], stderr=log)
         deadline = time.monotonic() + START_TIMEOUT
@@ -101,7 +111,11 @@ class AgentProcess:
     def records(self) -> dict[str, dict[str, str]]:
         """Every recorded address and its record, as the blocks have them."""
         blocks = json.loads(self.orbweaver("get", "spideripblocks", "-o", "json"))
-        return {ip: record for block in blocks["items"] for ip, record in json.loads(block["spec"]["records"]).items()}
+        return {
+            ip: record
+            for block in blocks["items"]
+            for ip, record in json.loads(block["spec"]["records"]).items()
+        }
 
 
 def pool(name: str, subnet: str, ips: str, gateway: str | None = None, **spec: Any) -> dict[str, Any]:

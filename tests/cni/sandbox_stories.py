@@ -47,7 +47,9 @@ def _meet(agent: AgentProcess, first: SandboxPod, second: SandboxPod) -> None:
     for pod in (first, second):
         pod.stop()
         # A runtime may repeat it (CNI spec, "DEL"). To our plugin alone: host-device itself fails without the interface.
-        Network({**pod.network.conf, "type": "spiderpool"}, pod.network.plugins).call("DEL", pod.environment())
+        Network({**pod.network.conf, "type": "spiderpool"}, pod.network.plugins).call(
+            "DEL", pod.environment()
+        )
     assert agent.records() == {}
 
 
@@ -55,7 +57,9 @@ def macvlan(agent: AgentProcess, plugins: Path, _: Path | None) -> None:
     """The main plugin of underlay networks, in the oldest and the newest version of the specification."""
     lay_cable(UPLINK)
     for version in ("0.3.1", "0.4.0", "1.0.0"):
-        network = _network(agent, plugins, "0.4.0" if version == "0.3.1" else version, type="macvlan", master=UPLINK)
+        network = _network(
+            agent, plugins, "0.4.0" if version == "0.3.1" else version, type="macvlan", master=UPLINK
+        )
         if version == "0.3.1":
             network = _network(agent, plugins, version, type="macvlan", master=UPLINK)
             pod = SandboxPod("old", network)
@@ -73,7 +77,9 @@ def _default_routes(agent: AgentProcess, plugins: Path) -> set[str]:
     lines = [
         line
         for family in ("-4", "-6")
-        for line in run("nsenter", f"--net={pod.netns}", "ip", family, "route", "show", "default").splitlines()
+        for line in run(
+            "nsenter", f"--net={pod.netns}", "ip", family, "route", "show", "default"
+        ).splitlines()
     ]
     pod.stop()
     return {" ".join(line.split()[:3]) for line in lines}
@@ -108,7 +114,10 @@ def two_interfaces(agent: AgentProcess, plugins: Path, _: Path | None) -> None:
     """A pod names pools for two interfaces: the first ADD reserves both, the second finds its own."""
     lay_cable(UPLINK)
     agent.apply(pool("red-v4", "10.7.0.0/16", "10.7.1.10-10.7.1.20", "10.7.0.1", default=False))
-    pools = [{"interface": "eth0", "ipv4": ["blue-v4"]}, {"interface": "net1", "ipv4": ["red-v4"], "cleangateway": True}]
+    pools = [
+        {"interface": "eth0", "ipv4": ["blue-v4"]},
+        {"interface": "net1", "ipv4": ["red-v4"], "cleangateway": True},
+    ]
     agent.apply(
         {
             "apiVersion": "v1",
@@ -138,7 +147,10 @@ def exhausted(agent: AgentProcess, plugins: Path, _: Path | None) -> None:
     lay_cable(UPLINK)
     agent.apply(pool("tiny", "10.8.0.0/24", "10.8.0.5", default=False))
     ipam = {**agent.ipam, "default_ipv4_ippool": ["tiny"]}
-    network = Network({**_network(agent, plugins, type="macvlan", master=UPLINK).conf, "ipam": ipam}, (plugins, agent.plugins))
+    network = Network(
+        {**_network(agent, plugins, type="macvlan", master=UPLINK).conf, "ipam": ipam},
+        (plugins, agent.plugins),
+    )
     only = SandboxPod("only", network)
     only.start()
     try:
@@ -153,13 +165,15 @@ def exhausted(agent: AgentProcess, plugins: Path, _: Path | None) -> None:
 
 
 def cnitool(agent: AgentProcess, plugins: Path, tool: Path | None) -> None:
-    """The reference client of the CNI project drives a list in version 1.1.0: ADD, CHECK, GC, STATUS, DEL."""
+    """The reference client of the CNI project drives a list in version 1.1.0: STATUS, ADD, CHECK, DEL."""
     assert tool is not None
     lay_cable(UPLINK)
     conf = agent.directory / "net.d"
     conf.mkdir()
     plugin = {"type": "macvlan", "master": UPLINK, "ipam": agent.ipam}
-    (conf / "10-blue.conflist").write_text(json.dumps({"cniVersion": "1.1.0", "name": "blue", "plugins": [plugin]}))
+    (conf / "10-blue.conflist").write_text(
+        json.dumps({"cniVersion": "1.1.0", "name": "blue", "plugins": [plugin]})
+    )
     environment = {
         **os.environ,
         "CNI_PATH": f"{plugins}:{agent.plugins}",
@@ -169,7 +183,9 @@ def cnitool(agent: AgentProcess, plugins: Path, tool: Path | None) -> None:
     }
 
     def call(*arguments: str) -> str:
-        done = subprocess.run([tool, *arguments], env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [tool, *arguments], env=environment, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, (arguments, done.stdout, done.stderr)
         return done.stdout
 
@@ -185,15 +201,31 @@ def cnitool(agent: AgentProcess, plugins: Path, tool: Path | None) -> None:
     for address in addresses["two"]:
         run("nsenter", "--net=/run/netns/one", "ping", "-n", "-c", "1", "-W", "5", address)
     assert sorted(agent.records()) == sorted(addresses["one"] + addresses["two"])
-    call("gc", "blue", "/run/netns/one")  # keeps this attachment, and takes the other for stale
-    assert sorted(agent.records()) == sorted(addresses["one"])
-    for _ in range(2):
-        call("del", "blue", "/run/netns/one")
+    for name in ("one", "two"):
+        for _ in range(2):
+            call("del", "blue", f"/run/netns/{name}")
     assert agent.records() == {}
 
 
+def garbage(agent: AgentProcess, plugins: Path, _: Path | None) -> None:
+    """A container vanishes without DEL; GC of its network releases its addresses and no others."""
+    lay_cable(UPLINK)
+    network = _network(agent, plugins, "1.1.0", type="macvlan", master=UPLINK)
+    stays, lost = SandboxPod("stays", network), SandboxPod("lost", network)
+    other = SandboxPod("other", Network({**network.conf, "name": "another"}, network.plugins))
+    for pod in (stays, lost, other):
+        pod.start()
+    lost.vanish()
+    # To our plugin: the reference plugins take GC (1.9.1) and do not pass it on to the IPAM plugin, as they should.
+    Network({**network.conf, "type": "spiderpool"}, network.plugins).call(
+        "GC", {}, {"cni.dev/valid-attachments": [{"containerID": stays.container, "ifname": "eth0"}]}
+    )
+    assert {record["pod"] for record in agent.records().values()} == {"default/stays", "default/other"}
+
+
 STORIES: dict[str, Callable[[AgentProcess, Path, Path | None], None]] = {
-    story.__name__: story for story in (macvlan, bridge, host_device, two_interfaces, exhausted, cnitool)
+    story.__name__: story
+    for story in (macvlan, bridge, host_device, two_interfaces, exhausted, garbage, cnitool)
 }
 
 

@@ -49,4 +49,6 @@ def _play(sandbox: tuple[str, ...], story: str, directory: Path, *programs: Path
         timeout=120,
     )
     log = directory / "agent.log"
-    assert done.returncode == 0, f"{done.stdout}{done.stderr}\n{log.read_text()[-3000:] if log.exists() else ''}"
+    assert done.returncode == 0, (
+        f"{done.stdout}{done.stderr}\n{log.read_text()[-3000:] if log.exists() else ''}"
+    )
