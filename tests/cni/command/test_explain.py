@@ -197,7 +197,7 @@ def test_apply_reads_standard_input(orbweaver, make_pool):
 
 def _program(orbweaver, *arguments, feed=None):
     return subprocess.run(
-        [sys.executable, "-m", "cni.command.main", *arguments],
+        [sys.executable, "-P", "-m", "cni.command.main", *arguments],
         env={**os.environ, "ORBWEAVER_DATA": str(orbweaver.data)},
         input=feed,
         capture_output=True,
@@ -209,7 +209,16 @@ def _program(orbweaver, *arguments, feed=None):
 @contextmanager
 def _agent(orbweaver):
     path = orbweaver.directory / "agent.sock"
-    command = [sys.executable, "-m", "cni.command.main", "agent", "--standalone", "--metrics-port", "-1"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "cni.command.main",
+        "agent",
+        "--standalone",
+        "--metrics-port",
+        "-1",
+    ]
     with subprocess.Popen(
         [*command, "--socket", str(path), "--data", str(orbweaver.data)], stderr=subprocess.DEVNULL
     ) as process:
