@@ -15,6 +15,14 @@ from tests.tools.gomodule import ProgramMissing
 
 T = TypeVar("T")
 
+# Refused by the policy that is applied last, and by nothing else.
+_NEVER_ADMITTED = {
+    "apiVersion": "spiderpool.spidernet.io/v2beta1",
+    "kind": "SpiderReservedIP",
+    "metadata": {"name": "never-admitted"},
+    "spec": {"ips": ["no address"]},
+}
+
 _ROOT = Path(__file__).resolve().parent.parent
 _CODE = Path(actors.__file__ or "").resolve()
 
@@ -67,6 +75,7 @@ def api_server(bare_api_server: ApiServer) -> ApiServer:
         for path in sorted((_ROOT / "deploy" / folder).glob("*.yaml")):
             if path.name != "kustomization.yaml":
                 bare_api_server.apply(*yaml.safe_load_all(path.read_text()))
+    bare_api_server.wait_refused(_NEVER_ADMITTED)
     return bare_api_server
 
 

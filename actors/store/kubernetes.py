@@ -1,8 +1,8 @@
 """The store on a Kubernetes API server, under the contract of `actors.store.contract`.
 
 Raw JSON over persistent connections: a Kubernetes client library costs tens of megabytes and milliseconds
-that an ADD does not have. What must always hold is said where it is kept: connections, deadlines and whether a
-write may have taken place in `kubernetes_http`, the meaning of refusals in `kubernetes_errors`, watches in
+that an ADD does not have. What must always hold is said where it is kept: connections, deadlines and whether
+a write may have taken place in `kubernetes_http`, the meaning of refusals in `kubernetes_errors`, watches in
 `kubernetes_watch`. The rules for objects (versions, generation, finalizers, validation) are the server's.
 
 `metadata.managedFields` is left out of what is returned, since nobody reads it and it doubles an object's
@@ -34,7 +34,7 @@ PAGE = 500
 # would otherwise lose the digest that tells our own status from another IPAM's.
 _WRITE = "?fieldManager=orbweaver&fieldValidation=Strict"
 
-# The server sets them, keeps them when an update leaves them out, and refuses some updates that differ in them.
+# The server sets them, keeps them when an update leaves them out, and refuses some that differ in them.
 _SYSTEM = (
     "creationTimestamp",
     "generation",
@@ -47,8 +47,8 @@ _SYSTEM = (
 class KubernetesStore:
     """A `Store` on the API server that `access` leads to; nothing is sent before the first call.
 
-    `selectors`: for some kinds a field selector that `list` and `watch` (not `get`) are restricted by, such as
-    `{"Pod": "spec.nodeName=worker-1"}`, so that an agent does not hold the whole cluster's pods.
+    `selectors`: for some kinds a field selector that `list` and `watch` (not `get`) are restricted by, such
+    as `{"Pod": "spec.nodeName=worker-1"}`, so that an agent does not hold the whole cluster's pods.
     """
 
     def __init__(

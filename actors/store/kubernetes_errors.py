@@ -1,10 +1,10 @@
 """What an API server's refusal means, in the errors of the store's contract.
 
 What must always hold: the API server's own words are kept, because they name the field and the rule; a
-refusal for lack of rights names the missing RBAC rule; a resource that the server does not know is never taken
-for an object that does not exist, since that would read as "nothing is recorded". `maybe_written` is
-False for everything that the server refuses before it writes (4xx), and True for a failed write otherwise (5xx:
-etcd may have committed what its answer did not tell).
+refusal for lack of rights names the missing RBAC rule; a resource that the server does not know is never
+taken for an object that does not exist, since that would read as "nothing is recorded". `maybe_written` is
+False for everything that the server refuses before it writes (4xx), and True for a failed write otherwise
+(5xx: etcd may have committed what its answer did not tell).
 """
 
 from __future__ import annotations
@@ -128,9 +128,9 @@ def _forbidden(message: str, asked: Asked) -> OrbweaverError:
         "verbs": [asked.verb],
     }
     scope = f"a Role in namespace {asked.namespace}" if asked.namespace else "a ClusterRole"
+    where = f" in namespace {asked.namespace}" if asked.namespace else ""
     return StoreUnavailable(
-        f"user {found[1]} may not {asked.verb} {asked.resource}"
-        f"{f' in namespace {asked.namespace}' if asked.namespace else ''}: add the rule {json.dumps(rule)} to "
+        f"user {found[1]} may not {asked.verb} {asked.resource}{where}: add the rule {json.dumps(rule)} to "
         f"{scope} that is bound to it",
         maybe_written=False,
     )

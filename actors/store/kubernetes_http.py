@@ -77,7 +77,7 @@ class Connection:
                 failure = error
                 continue
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # A peer that vanished without a word is noticed after 10 + 3 × 5 seconds.
+            # A peer that vanished without a word is noticed after 10 + 3 * 5 seconds.
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)

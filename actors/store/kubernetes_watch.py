@@ -28,7 +28,7 @@ _TYPES = ("ADDED", "MODIFIED", "DELETED", "BOOKMARK")
 
 
 class KubernetesWatch:
-    """See `actors.store.contract.Watch`. `path` is the list's, with what selects, without a query for watching."""
+    """See `actors.store.contract.Watch`. `path` is the list's, with what it selects by."""
 
     def __init__(
         self,
@@ -40,8 +40,8 @@ class KubernetesWatch:
         silence: float = SILENCE,
         lasting: float | None = None,
     ) -> None:
-        """`lasting`: seconds after which the server ends each watch; by default 4 to 8 minutes by chance, so that
-        a fleet's watches do not begin anew all at once."""
+        """`lasting`: seconds after which the server ends each watch; by default 4 to 8 minutes by chance, so
+        that a fleet's watches do not begin anew all at once."""
         self._client = client
         self._asked = asked
         self._path = path

@@ -133,6 +133,21 @@ class ApiServer:
             if manifest["kind"] == "CustomResourceDefinition":
                 self._wait_established(manifest["metadata"]["name"])
 
+    def ask(self, method: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
+        """One request as the administrator: the status and the answer, whatever they are."""
+        try:
+            return 201 if method == "POST" else 200, self.call(method, path, body)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    def wait_let_in(self, manifest: dict[str, Any]) -> None:
+        """Wait until admission lets an object in."""
+        self._wait_answer(manifest, 201)
+
+    def wait_refused(self, manifest: dict[str, Any]) -> None:
+        """Wait until admission refuses an object; a policy comes into force a second after it was applied."""
+        self._wait_answer(manifest, 422)
+
     def write_kubeconfig(self, path: Path, token: str, *, port: int | None = None) -> Path:
         """A kubeconfig for `token`, as JSON, which is YAML too."""
         cluster = {
@@ -171,7 +186,7 @@ class ApiServer:
         certificates = self.directory / "certs"
         tokens = self.directory / "tokens.csv"
         tokens.write_text(f'{ADMIN_TOKEN},admin,admin,"system:masters"\n')
-        # It makes a key pair of its own when it finds none; with the same key it signs service account tokens.
+        # It makes a key pair when it finds none; with the same key it signs service account tokens.
         key = certificates / "apiserver.key"
         return self._run(
             "kube-apiserver",
@@ -253,6 +268,17 @@ class ApiServer:
             raise ServerFailed(
                 f"{manifest['metadata']['name']} is refused: {error.read().decode(errors='replace')}"
             ) from error
+
+    def _wait_answer(self, manifest: dict[str, Any], wanted: int) -> None:
+        deadline = time.monotonic() + 30
+        path = f"/apis/{manifest['apiVersion']}/{manifest['kind'].lower()}s?dryRun=All"
+        while True:
+            code, answer = self.ask("POST", path, manifest)
+            if code == wanted:
+                return
+            if time.monotonic() > deadline:
+                raise ServerFailed(f"{manifest['metadata']['name']} is still answered with {code}: {answer}")
+            time.sleep(0.05)
 
     def _wait_established(self, name: str) -> None:
         path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"
