@@ -5,7 +5,7 @@ What must always hold:
 * Every exchange ends within its deadline, however slowly the server talks.
 * A request of which not every byte was handed to the kernel cannot have been carried out: the server acts on
   a complete body only. One that was sent whole and not answered may have been (`maybe_written`).
-* Only reads are sent twice. A connection that the server closed while it was idle is noticed before it is
+* Only what did not leave whole, and reads, are sent twice. A connection that the server closed while it was idle is noticed before it is
   used again, so a write on it is not lost.
 * There are `CONNECTIONS` connections at most; who finds all of them busy waits, until the deadline.
 
@@ -59,7 +59,6 @@ class Connection:
         """Connect. Raises NotSent."""
         self._access = access
         self._response: HTTPResponse | None = None
-        self.used = False
         self.since = 0.0
         try:
             self._socket = self._connect(deadline)
@@ -107,7 +106,6 @@ class Connection:
             lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
         # In one piece: two would be two TLS records and two system calls.
         rest = memoryview("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
-        self.used = True
         try:
             while rest:
                 self._socket.settimeout(_left(deadline))
@@ -257,8 +255,16 @@ class Client:
         connection: Connection | None = None
         try:
             self._refuse_if_closed()
-            connection = self._kept() or Connection(self.access, deadline)
-            connection.send(method, path, body, authorization, deadline)
+            connection = self._kept()
+            if connection is not None:
+                try:
+                    connection.send(method, path, body, authorization, deadline)
+                except NotSent:  # it was closed in this very moment
+                    connection.close()
+                    connection = None
+            if connection is None:
+                connection = Connection(self.access, deadline)
+                connection.send(method, path, body, authorization, deadline)
             answer = connection.answer(method, deadline)
             if connection.reusable and not self._closed.is_set():
                 connection.since = time.monotonic()
