@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from cni import shim
 
@@ -80,7 +80,7 @@ class AgentProcess:
         self.process.kill()
         self.process.wait(START_TIMEOUT)
 
-    def __enter__(self) -> AgentProcess:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
