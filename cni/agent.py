@@ -37,7 +37,6 @@ from metrics.prometheus import Metrics, PoolUsage
 log = logging.getLogger("orbweaver.agent")
 
 SOCKET = Path("/var/run/spidernet/spiderpool.sock")
-DATABASE = Path("/var/lib/orbweaver/orbweaver.db")
 METRICS_PORT = 5711
 START_TIMEOUT = 30.0
 SCRAPE_TIMEOUT = 5.0

@@ -15,7 +15,7 @@ from typing import Any, Self
 from cni import shim
 
 START_TIMEOUT = 20.0
-PROGRAM = (sys.executable, "-m", "cni.command.main")
+PROGRAM = (sys.executable, "-P", "-m", "cni.command.main")
 
 
 class AgentProcess:

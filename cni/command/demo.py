@@ -82,7 +82,7 @@ def run(chosen: argparse.Namespace) -> int:
     """Show it; 0 when every step did what it says."""
     plugins = find_plugins("macvlan", chosen.cni_bin)
     if not chosen.inside:
-        program = [sys.executable, "-m", "cni.command.main", "demo", "--inside"]
+        program = [sys.executable, "-P", "-m", "cni.command.main", "demo", "--inside"]
         return enter([*program, "--cni-bin", str(plugins), "--adds", str(chosen.adds)], os.environ)
     with tempfile.TemporaryDirectory(prefix="orbweaver-demo-") as directory:
         lay_cable(UPLINK)
@@ -235,7 +235,7 @@ class _Demo:
     @contextmanager
     def _agent(self) -> Iterator[None]:
         command = [
-            *(sys.executable, "-m", "cni.command.main", "agent", "--standalone", "--node", "demo"),
+            *(sys.executable, "-P", "-m", "cni.command.main", "agent", "--standalone", "--node", "demo"),
             *("--socket", str(self.socket), "--metrics-port", "0"),
         ]
         log = self.directory / "agent.log"
@@ -267,7 +267,7 @@ class _Demo:
 
     def _output(self, *arguments: str, feed: str | None = None) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "cni.command.main", *arguments],
+            [sys.executable, "-P", "-m", "cni.command.main", *arguments],
             input=feed,
             env=self.environment,
             capture_output=True,
