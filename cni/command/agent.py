@@ -7,7 +7,6 @@ import gc
 import logging
 import signal
 import socket
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,6 @@ log = logging.getLogger("orbweaver.agent")
 
 FATAL = 70
 """Exit status after too many crashes (EX_SOFTWARE in sysexits.h)."""
-
-SWITCH_INTERVAL = 0.0005
 
 
 def add_parser(commands: Any) -> None:
@@ -71,9 +68,6 @@ def run(chosen: argparse.Namespace) -> int:
             "`orbweaver agent` needs --standalone: this version keeps its objects in the embedded store"
         )
     set_up(chosen.log_level)
-    # Waiting threads ask for the interpreter after this many seconds, not after CPython's 5 ms: an ADD passes
-    # through five threads, and under load each pass would wait that long.
-    sys.setswitchinterval(SWITCH_INTERVAL)
     options = AgentOptions(
         node=chosen.node,
         cni_socket=chosen.socket,
