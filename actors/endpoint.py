@@ -351,7 +351,8 @@ class EndpointActor(Actor):
         if records:
             pods = {record.pod for record in records}
             pools = {record.pool for record in records}
-            self.get_actor("views/local").changed.remote(tuple(sorted(pods)), tuple(sorted(pools)))
+            changed = self.get_actor("views/local").changed.options(timeout=None)  # also when the request's time is over
+            changed.remote(tuple(sorted(pods)), tuple(sorted(pools)))
 
 
 def is_kept(record: Record, catalog: Catalog) -> bool:

@@ -94,7 +94,7 @@ class GCActor(Actor):
         if stale:
             pods = tuple(sorted({held.record.pod for held in stale}))
             pools = tuple(sorted({held.record.pool for held in stale}))
-            self.get_actor("views/local").changed.remote(pods, pools)
+            self.get_actor("views/local").changed.options(timeout=None).remote(pods, pools)
         return done
 
 

@@ -149,11 +149,15 @@ class ViewsActor(Actor):
             log.debug("a SpiderEndpoint went by itself", extra={"pod": metadata["name"]})
 
     def _endpoint_status(self, pod: str, held: Sequence[Held]) -> dict[str, Any]:
-        """Spiderpool's form: one entry an interface, both families in it."""
+        """Spiderpool's form: one entry an interface, both families in it. A pod's earlier sandbox, whose DEL is still to
+        come, is not shown beside the current one."""
         table = self._catalog.pools()
+        first = max(held, key=lambda one: (bool(one.record.container), one.record.since)).record
         entries: dict[str, dict[str, Any]] = {}
         for one in held:
             record, family = one.record, one.family
+            if (record.container, record.uid) != (first.container, first.uid):
+                continue
             pool = table.pools.get(record.pool)
             entry = entries.setdefault(record.interface, {"interface": record.interface, "vlan": 0})
             bits = pool.subnet.prefix if pool is not None else {4: 32, 6: 128}[family]
@@ -163,7 +167,6 @@ class ViewsActor(Actor):
                 entry["vlan"] = pool.vlan
                 if pool.gateway is not None:
                     entry[f"ipv{family}Gateway"] = format_address(family, pool.gateway)
-        first = held[0].record
         kind, _, owner = first.owner.partition("/")
         return {
             "current": {

@@ -110,10 +110,13 @@ def prove_views(store: Store) -> None:
     recorded = records(store)
     pools = {obj["metadata"]["name"]: obj for obj in store.list("SpiderIPPool").items}
     by_pool: dict[str, dict[str, Any]] = {name: {} for name in pools}
-    by_pod: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    # A pod's earlier sandbox may still hold an address; what is shown is one sandbox, of the newest.
+    by_pod: dict[str, dict[tuple[str, str], dict[str, set[str]]]] = {}
     for address, record in recorded.items():
         by_pool.setdefault(record["pool"], {})[address] = {"pod": record["pod"], "podUid": record.get("uid", "")}
-        by_pod[record["pod"]][record["interface"]].add(address)
+        sandbox = (record.get("container", ""), record.get("uid", ""))
+        interfaces = by_pod.setdefault(record["pod"], {}).setdefault(sandbox, defaultdict(set))
+        interfaces[record["interface"]].add(address)
     for name, obj in pools.items():
         status = obj.get("status") or {}
         assert json.loads(status.get("allocatedIPs", "{}")) == by_pool[name], f"status.allocatedIPs of {name}"
@@ -131,7 +134,14 @@ def prove_views(store: Store) -> None:
             }
             for entry in entries
         }
-    assert shown == {pod: dict(interfaces) for pod, interfaces in by_pod.items()}
+    assert set(shown) == set(by_pod), f"SpiderEndpoints: {set(shown) ^ set(by_pod)} are too many or missing"
+    for pod, interfaces in shown.items():
+        running = [one for sandbox, one in by_pod[pod].items() if sandbox[0]] or list(by_pod[pod].values())
+        assert interfaces in running, f"SpiderEndpoint of {pod}"
+        dates = [
+            max(recorded[address]["since"] for found in one.values() for address in found) for one in running
+        ]
+        assert dates[running.index(interfaces)] == max(dates), f"SpiderEndpoint of {pod} shows an earlier sandbox"
 
 
 def eventually(prove: Callable[[], None], within: float = 10.0) -> None:

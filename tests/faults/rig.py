@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from actors.decisions.request import AddressRequest
 from actors.decisions.settings import Settings
 from actors.messages import AddRequest, AddResult, Sandbox
 from actors.resources.addresses import parse_address
 from actors.runtime import ObjectRef, get
+from actors.store.contract import Store
 from actors.store.sqlite import SQLiteStore
 from cni.agent import Agent, AgentOptions
 from tests.faults.checker import Journal, eventually, prove_records, prove_views
@@ -55,9 +58,8 @@ def add_request(box: Sandbox, *, network: str = "net", exact: Sequence[str] = ()
 class Rig:
     """The agent, its store, and a journal of what `add` and `delete` were answered."""
 
-    def __init__(self, agent: Agent, store: FaultyStore, path: Path) -> None:
-        self.agent, self.store, self.path = agent, store, path
-        self.inner = store.inner
+    def __init__(self, agent: Agent, store: FaultyStore, inner: Store, path: Path) -> None:
+        self.agent, self.store, self.inner, self.path = agent, store, inner, path
         self.system = agent.system
         self.socket = agent.options.cni_socket
         self.journal = Journal()
@@ -110,14 +112,19 @@ def rig(
     settings: Settings | None = None,
     timeout: float = 20.0,
     has_pods: bool = False,
+    wrap: Callable[[Store], Store] = lambda store: store,
 ) -> Iterator[Rig]:
-    """Start an agent on the file in `directory` (an existing one is used on), with `objects` applied."""
+    """Start an agent on the file in `directory` (an existing one is used on), with `objects` applied. `wrap` puts
+    something between the agent and the file. Views are written sooner than in earnest, so that tests need not wait."""
     path = directory / "orbweaver.db"
     inner = SQLiteStore(path)
+    patch = pytest.MonkeyPatch()
+    patch.setattr("actors.views.POOL_INTERVAL", 0.02)
+    patch.setattr("actors.views.RETRY", 0.05)
     try:
         for obj in objects:
             inner.create(obj)
-        store = FaultyStore(inner, plan)
+        store = FaultyStore(wrap(inner), plan)
         options = AgentOptions(
             node="node1",
             cni_socket=directory / f"{uuid.uuid4().hex[:8]}.sock",
@@ -129,9 +136,10 @@ def rig(
         agent = Agent(store, options, has_pods=has_pods)
         try:
             agent.start()
-            yield Rig(agent, store, path)
+            yield Rig(agent, store, inner, path)
             assert agent.fatal is None, agent.fatal
         finally:
             agent.stop()
     finally:
+        patch.undo()
         inner.close()
