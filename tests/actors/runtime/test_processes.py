@@ -8,7 +8,6 @@ import signal
 import socket
 import stat
 import struct
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
