@@ -112,6 +112,7 @@ def rig(
     settings: Settings | None = None,
     timeout: float = 20.0,
     has_pods: bool = False,
+    node: str = "node1",
     wrap: Callable[[Store], Store] = lambda store: store,
 ) -> Iterator[Rig]:
     """Start an agent on the file in `directory` (an existing one is used on), with `objects` applied. `wrap` puts
@@ -126,7 +127,7 @@ def rig(
             inner.create(obj)
         store = FaultyStore(wrap(inner), plan)
         options = AgentOptions(
-            node="node1",
+            node=node,
             cni_socket=directory / f"{uuid.uuid4().hex[:8]}.sock",
             metrics_port=None,
             timeout=timeout,
