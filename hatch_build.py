@@ -28,7 +28,7 @@ FLAGS = (
 class ShimBuildHook(BuildHookInterface):  # type: ignore[type-arg]
     """Runs before the files of a wheel are collected; a source distribution carries only the C source."""
 
-    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002  the interface's name
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile `cni/shim/shim.c` into `cni/shim/bin/` and add the results to the wheel."""
         if self.target_name != "wheel":
             return

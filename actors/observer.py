@@ -55,23 +55,23 @@ class Guarded:
     def stage(self, operation: str, stage: str, seconds: float) -> None:
         try:
             self._inner.stage(operation, stage, seconds)
-        except Exception as error:  # noqa: BLE001 - whatever it raises, allocation goes on
+        except Exception as error:  # whatever it raises, allocation goes on
             self._off(error)
 
     def finished(self, operation: str, result: str, reason: str) -> None:
         try:
             self._inner.finished(operation, result, reason)
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:
             self._off(error)
 
     def committed(self, batch: int, seconds: float) -> None:
         try:
             self._inner.committed(batch, seconds)
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:
             self._off(error)
 
     def reclaimed(self, reason: str) -> None:
         try:
             self._inner.reclaimed(reason)
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:
             self._off(error)

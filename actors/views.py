@@ -22,6 +22,7 @@ from actors.resources.ippool import IPPool
 from actors.runtime import Actor, ActorContext, get, message
 from actors.store.catalog import Catalog
 from actors.store.contract import Object, Store
+from actors.store.kinds import SPIDERPOOL
 from actors.takeover import DIGEST, digest_of
 
 log = logging.getLogger("orbweaver.views")
@@ -32,6 +33,9 @@ LISTED = 5000
 """Addresses up to which `status.allocatedIPs` lists each one; Spiderpool's own limit, set by the object's size."""
 
 FINALIZER = "spiderpool.spidernet.io"
+POD = "ipam.spidernet.io/pod"
+"""Annotation of a SpiderEndpoint: `namespace/name` of its pod, which need not be a valid object name."""
+
 LEDGER_TIMEOUT = 10.0
 _NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
@@ -47,6 +51,9 @@ def endpoint_name(pod: str) -> str:
 
 @dataclass(slots=True)
 class State:
+    """`pods` and `pools` are to be written; `written` are the SpiderEndpoints as this process left them."""
+
+    written: dict[str, Object] = field(default_factory=dict)
     pods: set[str] = field(default_factory=set)
     pools: set[str] = field(default_factory=set)
     pods_set: bool = False
@@ -113,30 +120,49 @@ class ViewsActor(Actor):
         self._pools_soon(POOL_INTERVAL)
 
     def _write_endpoint(self, pod: str, held: Sequence[Held]) -> set[str]:
-        """Write one view; returns the pools that the view named before."""
-        namespace, _, name = pod.partition("/")
-        name = endpoint_name(name)
+        """Write one view with as few requests as can be; returns the pools that the view named before."""
+        before = self._state.written.get(pod)
         try:
-            found = self._store.get("SpiderEndpoint", name, namespace)
-        except NotFound:
-            found = None
-        before = _pools_of(found) if found is not None else set()
+            after = self._replace(pod, before, held)
+        except (Conflict, NotFound):
+            # It is not as this process left it, or was there before: read it, and try once more.
+            before = self._find(pod)
+            after = self._replace(pod, before, held)
+        if after is None:
+            self._state.written.pop(pod, None)
+        else:
+            self._state.written[pod] = after
+        return _pools_of(before) if before is not None else set()
+
+    def _replace(self, pod: str, before: Object | None, held: Sequence[Held]) -> Object | None:
+        """Make the view say what is recorded; `before` is the object as it is believed to be."""
         if not held:
-            if found is not None:
-                self._remove(found)
-            return before
+            if before is None:
+                before = self._find(pod)
+            if before is not None:
+                self._remove(before)
+            return None
         status = self._endpoint_status(pod, held)
-        if found is None:
-            metadata = {"name": name, "namespace": namespace, "annotations": {"ipam.spidernet.io/pod": pod}}
+        if before is None:
+            namespace, _, name = pod.partition("/")
+            metadata = {"name": endpoint_name(name), "namespace": namespace, "annotations": {POD: pod}}
             body = {
-                "apiVersion": "spiderpool.spidernet.io/v2beta1",
+                "apiVersion": SPIDERPOOL,
                 "kind": "SpiderEndpoint",
                 "metadata": metadata,
+                "status": status,
             }
-            self._store.create({**body, "status": status})
-        elif found.get("status") != status:
-            self._store.update({**found, "status": status})
-        return before
+            return self._store.create(body)
+        if before.get("status") == status:
+            return before
+        return self._store.update({**before, "status": status})
+
+    def _find(self, pod: str) -> Object | None:
+        namespace, _, name = pod.partition("/")
+        try:
+            return self._store.get("SpiderEndpoint", endpoint_name(name), namespace)
+        except NotFound:
+            return None
 
     def _remove(self, found: Object) -> None:
         metadata = found["metadata"]
@@ -145,15 +171,19 @@ class ViewsActor(Actor):
             found = self._store.update({**found, "metadata": {**metadata, "finalizers": []}})
         try:
             self._store.delete("SpiderEndpoint", metadata["name"], metadata["namespace"], uid=metadata["uid"])
-        except (NotFound, Conflict):
+        except NotFound:
             log.debug("a SpiderEndpoint went by itself", extra={"pod": metadata["name"]})
 
     def _endpoint_status(self, pod: str, held: Sequence[Held]) -> dict[str, Any]:
-        """Spiderpool's form: one entry an interface, both families in it."""
+        """Spiderpool's form: one entry an interface, both families in it. A pod's earlier sandbox, whose DEL is still to
+        come, is not shown beside the current one."""
         table = self._catalog.pools()
+        first = max(held, key=lambda one: (bool(one.record.container), one.record.since)).record
         entries: dict[str, dict[str, Any]] = {}
         for one in held:
             record, family = one.record, one.family
+            if (record.container, record.uid) != (first.container, first.uid):
+                continue
             pool = table.pools.get(record.pool)
             entry = entries.setdefault(record.interface, {"interface": record.interface, "vlan": 0})
             bits = pool.subnet.prefix if pool is not None else {4: 32, 6: 128}[family]
@@ -163,7 +193,6 @@ class ViewsActor(Actor):
                 entry["vlan"] = pool.vlan
                 if pool.gateway is not None:
                     entry[f"ipv{family}Gateway"] = format_address(family, pool.gateway)
-        first = held[0].record
         kind, _, owner = first.owner.partition("/")
         return {
             "current": {
@@ -223,7 +252,7 @@ class ViewsActor(Actor):
 
 def _pod_of(obj: Object) -> str:
     metadata = obj["metadata"]
-    annotated = metadata.get("annotations", {}).get("ipam.spidernet.io/pod")
+    annotated = metadata.get("annotations", {}).get(POD)
     return str(annotated or f"{metadata.get('namespace', '')}/{metadata['name']}")
 
 

@@ -37,7 +37,6 @@ from metrics.prometheus import Metrics, PoolUsage
 log = logging.getLogger("orbweaver.agent")
 
 SOCKET = Path("/var/run/spidernet/spiderpool.sock")
-DATABASE = Path("/var/lib/orbweaver/orbweaver.db")
 METRICS_PORT = 5711
 START_TIMEOUT = 30.0
 SCRAPE_TIMEOUT = 5.0
@@ -72,8 +71,12 @@ class Agent:
         )
         node = options.node
         system.register("ledger", lambda context: LedgerActor(context, store=store), mailbox=65536, idle=None)
-        system.register("block", lambda context: BlockActor(context, store=store, observer=observer), idle=60.0)
-        system.register("pool", lambda context: PoolActor(context, source=catalog, store=store), mailbox=4096, idle=300.0)
+        system.register(
+            "block", lambda context: BlockActor(context, store=store, observer=observer), idle=60.0
+        )
+        system.register(
+            "pool", lambda context: PoolActor(context, source=catalog, store=store), mailbox=4096, idle=300.0
+        )
         system.register(
             "endpoint",
             lambda context: EndpointActor(
@@ -82,8 +85,12 @@ class Agent:
             mailbox=64,
             idle=1.0,
         )
-        system.register("views", lambda context: ViewsActor(context, store=store, catalog=catalog), mailbox=65536)
-        system.register("gc", lambda context: GCActor(context, catalog=catalog, node=node, observer=observer), mailbox=64)
+        system.register(
+            "views", lambda context: ViewsActor(context, store=store, catalog=catalog), mailbox=65536
+        )
+        system.register(
+            "gc", lambda context: GCActor(context, catalog=catalog, node=node, observer=observer), mailbox=64
+        )
         self.front_end = FrontEnd(
             system, options.cni_socket, observer=observer, not_ready=self.not_ready, timeout=options.timeout
         )
@@ -105,7 +112,9 @@ class Agent:
             self._http.start()
         self.catalog.start()
         if not self.catalog.wait_synced(START_TIMEOUT):
-            raise StoreUnavailable(f"the store did not list its objects within {START_TIMEOUT:g} s; is it there?")
+            raise StoreUnavailable(
+                f"the store did not list its objects within {START_TIMEOUT:g} s; is it there?"
+            )
         counts: dict[str, int] = get(self._local("ledger").counts.options(timeout=START_TIMEOUT).remote())
         get(self._local("views").repair.options(timeout=START_TIMEOUT).remote())
         self._sweep()

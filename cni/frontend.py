@@ -183,10 +183,12 @@ class FrontEnd:
             self._server.close()
             self._path.unlink(missing_ok=True)
         deadline = self._loop.time() + drain
-        for client in tuple(self._connections):
-            client.stop_reading()
-        while (self.clients or self._adds) and self._loop.time() < deadline:
-            await asyncio.sleep(0.01)
+        while True:
+            await asyncio.sleep(0.01)  # what the kernel had accepted and received arrives meanwhile
+            for client in tuple(self._connections):
+                client.stop_reading()
+            if not (self.clients or self._adds) or self._loop.time() > deadline:
+                break
         for client in tuple(self._connections):
             client.give_up()
         await asyncio.sleep(0)  # lets the transports close

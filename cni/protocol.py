@@ -53,7 +53,7 @@ class CniRequest:
     network: str
     sandbox: Sandbox
     named: bool
-    asks: AddressRequest = AddressRequest()
+    asks: AddressRequest = field(default_factory=AddressRequest)
     previous: tuple[str, ...] | None = None
     valid: tuple[Attachment, ...] = field(default=())
 

@@ -54,7 +54,9 @@ def enter(command: Sequence[str], environment: Mapping[str, str]) -> int:
     missing = missing_tools(tuple(_PACKAGES))
     if missing:
         packages = " ".join(sorted(set(missing.values())))
-        raise InvalidRequest(f"{', '.join(sorted(missing))} not found; install with: apt-get install {packages}")
+        raise InvalidRequest(
+            f"{', '.join(sorted(missing))} not found; install with: apt-get install {packages}"
+        )
     unshare = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     if os.geteuid() != 0:
         unshare += ["--user", "--map-root-user"]
@@ -95,11 +97,18 @@ class Network:
     conf: Mapping[str, Any]
     plugins: tuple[Path, ...]
 
-    def call(self, command: str, environment: Mapping[str, str], extra: Mapping[str, Any] | None = None) -> Any:
+    def call(
+        self, command: str, environment: Mapping[str, str], extra: Mapping[str, Any] | None = None
+    ) -> Any:
         """Execute the network's plugin. Returns its result; raises `OrbweaverError` with its CNI error."""
-        plugin = next((place / self.conf["type"] for place in self.plugins if (place / self.conf["type"]).exists()), None)
+        plugin = next(
+            (place / self.conf["type"] for place in self.plugins if (place / self.conf["type"]).exists()),
+            None,
+        )
         if plugin is None:
-            raise InvalidRequest(f"there is no plugin {self.conf['type']} in {', '.join(map(str, self.plugins))}")
+            raise InvalidRequest(
+                f"there is no plugin {self.conf['type']} in {', '.join(map(str, self.plugins))}"
+            )
         variables = {
             "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin",
             "CNI_COMMAND": command,
@@ -146,7 +155,13 @@ class SandboxPod:
         run("ip", "netns", "add", self.name)
         # The plugin waits until the kernel has probed for another holder of each IPv6 address, which takes 1.5 s and
         # in this sandbox finds nobody.
-        run("nsenter", f"--net={self.netns}", "sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad")
+        run(
+            "nsenter",
+            f"--net={self.netns}",
+            "sh",
+            "-c",
+            "echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad",
+        )
         self.result = self.network.call("ADD", self.environment())
         self.addresses = tuple(one["address"] for one in self.result.get("ips", ()))
         return self.addresses
@@ -166,7 +181,9 @@ class SandboxPod:
 
     def ping(self, address: str) -> float:
         """Milliseconds to `address` from inside the pod. Raises `OrbweaverError` when there is no answer."""
-        output = run("nsenter", f"--net={self.netns}", "ping", "-n", "-c", "1", "-W", "5", address.partition("/")[0])
+        output = run(
+            "nsenter", f"--net={self.netns}", "ping", "-n", "-c", "1", "-W", "5", address.partition("/")[0]
+        )
         return float(output.partition("time=")[2].split()[0])
 
     def environment(self) -> dict[str, str]:

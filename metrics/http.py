@@ -41,14 +41,16 @@ class HealthServer:
                 else:
                     self._answer(404, b"there is /metrics, /healthz and /readyz\n")
 
-            def _answer(self, status: int, body: bytes, content_type: str = "text/plain; charset=utf-8") -> None:
+            def _answer(
+                self, status: int, body: bytes, content_type: str = "text/plain; charset=utf-8"
+            ) -> None:
                 self.send_response(status)
                 self.send_header("Content-Type", content_type)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
 
-            def log_message(self, format: str, *args: object) -> None:
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the base class
                 log.debug("http request", extra={"line": format % args})
 
         try:

@@ -41,20 +41,35 @@ class Metrics:
             registry=registry,
         )
         self._requests = Counter(
-            "orbweaver_requests", "Requests answered, by result and reason", ["operation", "result", "reason"], registry=registry
+            "orbweaver_requests",
+            "Requests answered, by result and reason",
+            ["operation", "result", "reason"],
+            registry=registry,
         )
         self._batch = Histogram(
-            "orbweaver_commit_batch_size", "Claims and releases that one block write carried", buckets=_BATCH, registry=registry
+            "orbweaver_commit_batch_size",
+            "Claims and releases that one block write carried",
+            buckets=_BATCH,
+            registry=registry,
         )
         self._commit = Histogram(
-            "orbweaver_commit_duration_seconds", "Time of one block write", buckets=_SECONDS, registry=registry
+            "orbweaver_commit_duration_seconds",
+            "Time of one block write",
+            buckets=_SECONDS,
+            registry=registry,
         )
         self._reclaimed = Counter(
             "orbweaver_reclaimed", "Addresses taken back without a DEL", ["reason"], registry=registry
         )
-        self._collected = Counter("spiderpool_ip_gc_counts", "Addresses taken back without a DEL", registry=registry)
+        self._collected = Counter(
+            "spiderpool_ip_gc_counts", "Addresses taken back without a DEL", registry=registry
+        )
         self._waited = Histogram(
-            "orbweaver_mailbox_wait_seconds", "Time of a message in the mailbox", ["actor"], buckets=_SECONDS, registry=registry
+            "orbweaver_mailbox_wait_seconds",
+            "Time of a message in the mailbox",
+            ["actor"],
+            buckets=_SECONDS,
+            registry=registry,
         )
         self._actor_events = Counter(
             "orbweaver_actor_events",
@@ -130,18 +145,27 @@ class _SpiderpoolNames:
     def __init__(self, operation: str, registry: CollectorRegistry) -> None:
         name = f"spiderpool_ipam_{operation}"
         self.received = Counter(f"{name}_counts", f"{operation.title()} requests", registry=registry)
-        self.failed = Counter(f"{name}_failure_counts", f"{operation.title()} requests that failed", registry=registry)
-        self.internal = Counter(f"{name}_err_internal_counts", "Failures for internal reasons", registry=registry)
+        self.failed = Counter(
+            f"{name}_failure_counts", f"{operation.title()} requests that failed", registry=registry
+        )
+        self.internal = Counter(
+            f"{name}_err_internal_counts", "Failures for internal reasons", registry=registry
+        )
         self.duration = Histogram(
             f"{name}_duration_seconds", f"Time of a whole {operation}", buckets=_SECONDS, registry=registry
         )
         self.queued = Histogram(
-            f"{name}_limit_duration_seconds", f"Time of a {operation} in the queue", buckets=_SECONDS, registry=registry
+            f"{name}_limit_duration_seconds",
+            f"Time of a {operation} in the queue",
+            buckets=_SECONDS,
+            registry=registry,
         )
         self.no_pool: Counter | None = None
         if operation == "allocation":
             self.no_pool = Counter(
-                f"{name}_err_no_available_pool_counts", "Failures because no pool could serve the pod", registry=registry
+                f"{name}_err_no_available_pool_counts",
+                "Failures because no pool could serve the pod",
+                registry=registry,
             )
 
     def finished(self, reason: str) -> None:
@@ -169,7 +193,9 @@ class _Gauges(Collector):
 
 
 def _depths(depths: dict[str, int]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily("orbweaver_mailbox_depth", "Messages waiting, by kind of actor", labels=["actor"])
+    family = GaugeMetricFamily(
+        "orbweaver_mailbox_depth", "Messages waiting, by kind of actor", labels=["actor"]
+    )
     for kind, depth in sorted(depths.items()):
         family.add_metric([kind], depth)
     return family
@@ -177,9 +203,15 @@ def _depths(depths: dict[str, int]) -> GaugeMetricFamily:
 
 def _pools(usage: list[PoolUsage]) -> list[GaugeMetricFamily]:
     count = GaugeMetricFamily("spiderpool_total_ippool_counts", "SpiderIPPools", value=len(usage))
-    total = GaugeMetricFamily("spiderpool_debug_ippool_total_ip_counts", "Addresses that a pool may give out", labels=["ippool"])
-    free = GaugeMetricFamily("spiderpool_debug_ippool_available_ip_counts", "Addresses of a pool not in use", labels=["ippool"])
-    used = GaugeMetricFamily("orbweaver_ippool_used_ip_counts", "Addresses recorded out of a pool", labels=["ippool"])
+    total = GaugeMetricFamily(
+        "spiderpool_debug_ippool_total_ip_counts", "Addresses that a pool may give out", labels=["ippool"]
+    )
+    free = GaugeMetricFamily(
+        "spiderpool_debug_ippool_available_ip_counts", "Addresses of a pool not in use", labels=["ippool"]
+    )
+    used = GaugeMetricFamily(
+        "orbweaver_ippool_used_ip_counts", "Addresses recorded out of a pool", labels=["ippool"]
+    )
     for one in usage:
         total.add_metric([one.pool], one.total)
         free.add_metric([one.pool], max(0, one.total - one.used))

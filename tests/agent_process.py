@@ -10,12 +10,12 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from cni import shim
 
 START_TIMEOUT = 20.0
-PROGRAM = (sys.executable, "-m", "cni.command.main")
+PROGRAM = (sys.executable, "-P", "-m", "cni.command.main")
 
 
 class AgentProcess:
@@ -80,7 +80,7 @@ class AgentProcess:
         self.process.kill()
         self.process.wait(START_TIMEOUT)
 
-    def __enter__(self) -> AgentProcess:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

@@ -182,7 +182,7 @@ class Block:
             released = json.loads(spec.get("released") or "{}")
             parsed = {_inside(family, base, text): Record.from_json(data) for text, data in records.items()}
             times = {_inside(family, base, text): float(at) for text, at in released.items()}
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, InvalidObject) as error:
             raise InvalidObject(
                 f"SpiderIPBlock {name} is damaged: {error}; restore it from a backup, or delete the bad entry from "
                 "spec.records once `ip show` tells who used the address"

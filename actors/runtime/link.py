@@ -109,6 +109,8 @@ class Link(asyncio.Protocol):
         self._watch: asyncio.TimerHandle | None = None
         self._heard = loop.time()
         self._pings = 0
+        self.ended: asyncio.Future[None] = loop.create_future()
+        """Done when the connection is gone."""
 
     def opened(self, _hello: wire.Hello) -> None:
         """The handshake is done."""
@@ -192,6 +194,8 @@ class Link(asyncio.Protocol):
             reason = PeerLost(f"{self.peer} closed the connection" + (f": {exc}" if exc else ""))
             reason.__cause__ = exc
         self._reason = reason
+        if not self.ended.done():
+            self.ended.set_result(None)
         self.lost(reason)
 
     def pause_writing(self) -> None:

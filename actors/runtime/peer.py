@@ -14,6 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from actors.errors import DeadlineExceeded, OrbweaverError, Overloaded, PeerLost, ProtocolError
@@ -45,6 +46,7 @@ class Peer:
         self._opening: _ClientLink | None = None
         """Connected, and waiting for the server's hello."""
         self._connecting = False
+        self._attempt: Future[None] | None = None
         self._waiting: list[bytes] = []
         """Frames for the link that is being made."""
         self._waiting_bytes = 0
@@ -105,7 +107,7 @@ class Peer:
             self._waiting.append(frame)
             self._waiting_bytes += len(frame)
         if connect:
-            asyncio.run_coroutine_threadsafe(self._connect(), self._io.loop)
+            self._attempt = asyncio.run_coroutine_threadsafe(self._connect(), self._io.loop)
         return None
 
     async def _connect(self) -> None:
@@ -184,14 +186,18 @@ class Peer:
         else:
             call.ref.complete(value)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """In the IO thread: fail what has no answer, and disconnect."""
         with self._lock:
             self._closed = True
-            link = self._link
+            link = self._link or self._opening
+            attempt = self._attempt
+        self.link_lost(link, PeerLost("this process is shutting down"))
+        if attempt is not None:
+            attempt.cancel()
         if link is not None:
             link.close()
-        self.link_lost(link, PeerLost("this process is shutting down"))
+            await asyncio.wait([link.ended], timeout=self._limits.connect)
 
 
 class _ClientLink(Link):
@@ -222,8 +228,6 @@ class Listener:
         self._limits = limits
         self._kinds = None if kinds is None else frozenset(kinds)
         self._links: set[_ServerLink] = set()
-        self._empty = asyncio.Event()
-        """Set when the last connection of a listener that accepts no more has ended."""
         self._listening: Listening | None = None
 
     @property
@@ -247,7 +251,7 @@ class Listener:
         for link in list(self._links):
             link.close()
         if self._links:
-            await self._empty.wait()
+            await asyncio.wait([link.ended for link in self._links])
 
     def close_from_outside(self) -> None:
         """From any other thread: end every connection."""
@@ -259,12 +263,9 @@ class Listener:
 
     def joined(self, link: _ServerLink) -> None:
         self._links.add(link)
-        self._empty.clear()
 
     def left(self, link: _ServerLink) -> None:
         self._links.discard(link)
-        if not self._links:
-            self._empty.set()
 
 
 class _ServerLink(Link):

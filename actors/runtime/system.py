@@ -242,6 +242,7 @@ class ActorSystem:
             self._stopped = True
             cells = list(self.cells.values())
             self.cells.clear()
+        cells.sort(key=lambda cell: cell.name)
         left = tuple(_row(cell, now) for cell in cells if not cell.quiet())
         for cell in cells:
             cell.abandon(PeerLost(f"actor {cell.name} was stopped: {self.name} is shutting down"))
@@ -340,7 +341,7 @@ async def _disconnect(listeners: list[Listener], peers: list[Peer]) -> None:
     for listener in listeners:
         await listener.close()
     for peer in peers:
-        peer.close()
+        await peer.close()
 
 
 def _row(cell: Cell, now: float) -> ActorRow:

@@ -7,7 +7,6 @@ import gc
 import logging
 import signal
 import socket
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -25,26 +24,38 @@ log = logging.getLogger("orbweaver.agent")
 FATAL = 70
 """Exit status after too many crashes (EX_SOFTWARE in sysexits.h)."""
 
-SWITCH_INTERVAL = 0.0005
-
 
 def add_parser(commands: Any) -> None:
     """Add the command's own parser."""
     parser = commands.add_parser("agent", help="serve CNI requests on this node", description=__doc__)
     parser.add_argument(
-        "--standalone", action="store_true", help="run every actor here, on the embedded store (the only mode so far)"
+        "--standalone",
+        action="store_true",
+        help="run every actor here, on the embedded store (the only mode so far)",
     )
     add_data_option(parser)
-    parser.add_argument("--socket", type=Path, default=SOCKET, help="Unix socket for the CNI plugin (%(default)s)")
-    parser.add_argument("--node", default=socket.gethostname(), help="this node's name (%(default)s)")
-    parser.add_argument("--metrics-host", default="127.0.0.1", help="address for /metrics and health (%(default)s)")
     parser.add_argument(
-        "--metrics-port", type=int, default=METRICS_PORT, help="its port; 0: a free one, -1: none (%(default)s)"
+        "--socket", type=Path, default=SOCKET, help="Unix socket for the CNI plugin (%(default)s)"
     )
-    parser.add_argument("--timeout", type=float, default=20.0, help="seconds to answer a CNI request in (%(default)s)")
+    parser.add_argument("--node", default=socket.gethostname(), help="this node's name (%(default)s)")
+    parser.add_argument(
+        "--metrics-host", default="127.0.0.1", help="address for /metrics and health (%(default)s)"
+    )
+    parser.add_argument(
+        "--metrics-port",
+        type=int,
+        default=METRICS_PORT,
+        help="its port; 0: a free one, -1: none (%(default)s)",
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=20.0, help="seconds to answer a CNI request in (%(default)s)"
+    )
     parser.add_argument("--log-level", choices=LEVELS, default="info", help="(%(default)s)")
     parser.add_argument(
-        "--install-plugin", type=Path, metavar="DIRECTORY", help="put the CNI plugin there first, e.g. /opt/cni/bin"
+        "--install-plugin",
+        type=Path,
+        metavar="DIRECTORY",
+        help="put the CNI plugin there first, e.g. /opt/cni/bin",
     )
     add_settings_options(parser)
     parser.set_defaults(run=run)
@@ -53,11 +64,10 @@ def add_parser(commands: Any) -> None:
 def run(chosen: argparse.Namespace) -> int:
     """Serve; 0 after a signal, 70 when an actor crashed too often."""
     if not chosen.standalone:
-        raise InvalidObject("`orbweaver agent` needs --standalone: this version keeps its objects in the embedded store")
+        raise InvalidObject(
+            "`orbweaver agent` needs --standalone: this version keeps its objects in the embedded store"
+        )
     set_up(chosen.log_level)
-    # Waiting threads ask for the interpreter after this many seconds, not after CPython's 5 ms: an ADD passes
-    # through five threads, and under load each pass would wait that long.
-    sys.setswitchinterval(SWITCH_INTERVAL)
     options = AgentOptions(
         node=chosen.node,
         cni_socket=chosen.socket,
@@ -84,6 +94,8 @@ def run(chosen: argparse.Namespace) -> int:
     finally:
         store.close()
     if agent.fatal is not None:
-        log.critical("ending, so that whoever started this process starts it anew", extra={"why": agent.fatal})
+        log.critical(
+            "ending, so that whoever started this process starts it anew", extra={"why": agent.fatal}
+        )
         return FATAL
     return 0

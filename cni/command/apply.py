@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.errors import Conflict, InvalidObject, NotFound
-from actors.resources.addresses import format_address
+from actors.resources.addresses import Subnet, format_address, parse_cidr
 from actors.resources.admission import admit
 from actors.store import lifecycle
 from actors.store.contract import Object, Store
@@ -106,6 +106,7 @@ class Batch:
         self._store = store
         self._namespace = namespace
         self._recorded: Recorded | None = None
+        self._pools: list[tuple[Subnet, Object]] | None = None
         self._wanted = {
             _key(wanted): wanted for one in documents if _named(wanted := self._placed(one.object))
         }
@@ -123,7 +124,7 @@ class Batch:
         if where.kind.name != POOL:
             return Step(document, where.kind, admit(new, current), current)
         old = None if current is None else self._with_recorded(current)
-        return Step(document, where.kind, admit(new, old, self._other_pools()), current)
+        return Step(document, where.kind, admit(new, old, self._near(wanted)), current)
 
     def write(self, step: Step) -> str:
         """Write; prepared anew when somebody else wrote meanwhile. Tells what became of the object."""
@@ -134,6 +135,7 @@ class Batch:
                     return "created"
                 stored = self._store.update(step.admitted)
             except (Conflict, NotFound):
+                self._pools = self._recorded = None
                 step = self.prepare(step.document)
                 continue
             version = step.current["metadata"]["resourceVersion"]
@@ -151,11 +153,15 @@ class Batch:
             return obj
         return {**obj, "metadata": {**metadata, "namespace": self._namespace}}
 
-    def _other_pools(self) -> list[Object]:
-        """The pools as they will be: those in the store, with the batch's in place of theirs."""
-        pools = {_key(obj): obj for obj in self._store.list(POOL).items}
-        pools |= {key: obj for key, obj in self._wanted.items() if key[0] == POOL}
-        return list(pools.values())
+    def _near(self, wanted: Object) -> list[Object]:
+        """The pools that may share an address with this one, as they will be: those in the store, with the
+        batch's in place of theirs."""
+        if self._pools is None:
+            pools = {_key(obj): obj for obj in self._store.list(POOL).items}
+            pools |= {key: obj for key, obj in self._wanted.items() if key[0] == POOL}
+            self._pools = [(subnet, obj) for obj in pools.values() if (subnet := _subnet(obj)) is not None]
+        mine = _subnet(wanted)
+        return [obj for subnet, obj in self._pools if mine is not None and _meet(mine, subnet)]
 
     def _with_recorded(self, pool: Object) -> Object:
         """With the blocks' records as its `allocatedIPs`: they are the truth, and there before the view."""
@@ -188,6 +194,20 @@ def merged(wanted: Object, current: Object | None) -> Object:
             if kept or metadata.get(field):
                 metadata[field] = {**kept, **(metadata.get(field) or {})}
     return result
+
+
+def _subnet(pool: Mapping[str, Any]) -> Subnet | None:
+    """The pool's subnet; None for one that cannot be read, which admission refuses or passes over itself."""
+    spec = pool.get("spec")
+    text = spec.get("subnet") if isinstance(spec, dict) else None
+    try:
+        return parse_cidr(text) if isinstance(text, str) else None
+    except InvalidObject:
+        return None
+
+
+def _meet(one: Subnet, other: Subnet) -> bool:
+    return one.family == other.family and one.first <= other.last and other.first <= one.last
 
 
 def _sent(wanted: Object) -> dict[str, Any]:

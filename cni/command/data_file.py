@@ -10,9 +10,9 @@ from pathlib import Path
 
 from actors.errors import StoreUnavailable
 from actors.store.sqlite import SQLiteStore
-from cni.agent import DATABASE
 
 VARIABLE = "ORBWEAVER_DATA"
+DATABASE = Path("/var/lib/orbweaver/orbweaver.db")
 
 
 def add_data_option(parser: argparse.ArgumentParser) -> None:

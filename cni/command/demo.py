@@ -71,7 +71,9 @@ def add_parser(commands: Any) -> None:
     """Add the command's own parser."""
     parser = commands.add_parser("demo", help="see the main job done, in a sandbox", description=__doc__)
     parser.add_argument("--cni-bin", type=Path, metavar="DIRECTORY", help="where the CNI plugin macvlan is")
-    parser.add_argument("--adds", type=int, default=100, help="ADDs to time in each row of the table, up to 128 (%(default)s)")
+    parser.add_argument(
+        "--adds", type=int, default=100, help="ADDs to time in each row of the table, up to 128 (%(default)s)"
+    )
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
 
@@ -80,7 +82,7 @@ def run(chosen: argparse.Namespace) -> int:
     """Show it; 0 when every step did what it says."""
     plugins = find_plugins("macvlan", chosen.cni_bin)
     if not chosen.inside:
-        program = [sys.executable, "-m", "cni.command.main", "demo", "--inside"]
+        program = [sys.executable, "-P", "-m", "cni.command.main", "demo", "--inside"]
         return enter([*program, "--cni-bin", str(plugins), "--adds", str(chosen.adds)], os.environ)
     with tempfile.TemporaryDirectory(prefix="orbweaver-demo-") as directory:
         lay_cable(UPLINK)
@@ -128,7 +130,9 @@ class _Demo:
             print(f"{pod.name:8} {'  '.join(addresses):50} {(time.perf_counter() - started) * 1000:6.1f} ms")
         first, second = pods[0], pods[1]
         for address in second.addresses:
-            print(f"{first.name} pings {second.name} at {address.partition('/')[0]:16} {first.ping(address):6.2f} ms")
+            print(
+                f"{first.name} pings {second.name} at {address.partition('/')[0]:16} {first.ping(address):6.2f} ms"
+            )
         first.check()
         print(f"CHECK of {first.name}: as recorded")
         return pods
@@ -198,7 +202,9 @@ class _Demo:
             time.sleep(0.1)
 
     def _latencies(self, adds: int) -> None:
-        _title(f"Latency of the IPAM plugin alone, {min(adds, 128)} requests a row (dual stack: two addresses an ADD)")
+        _title(
+            f"Latency of the IPAM plugin alone, {min(adds, 128)} requests a row (dual stack: two addresses an ADD)"
+        )
         network = Network({**self.network.conf, "type": "spiderpool"}, self.network.plugins)
         print(f"{'':26}{'p50':>10}{'p99':>10}{'per second':>13}")
         for width in (1, 16):
@@ -210,13 +216,17 @@ class _Demo:
 
         def call(command: str, container: str) -> float:
             started = time.perf_counter()
-            network.call(command, {"CNI_CONTAINERID": container, "CNI_NETNS": "/run/netns/x", "CNI_IFNAME": "eth0"})
+            network.call(
+                command, {"CNI_CONTAINERID": container, "CNI_NETNS": "/run/netns/x", "CNI_IFNAME": "eth0"}
+            )
             return (time.perf_counter() - started) * 1000
 
         with ThreadPoolExecutor(width) as pool:
             for command in ("ADD", "DEL"):
                 started = time.perf_counter()
-                times = sorted(pool.map(lambda container, command=command: call(command, container), containers))
+                times = sorted(
+                    pool.map(lambda container, command=command: call(command, container), containers)
+                )
                 took = time.perf_counter() - started
                 row = f"{command}, {width} at once"
                 p99 = times[min(len(times) - 1, int(len(times) * 0.99))]
@@ -225,21 +235,27 @@ class _Demo:
     @contextmanager
     def _agent(self) -> Iterator[None]:
         command = [
-            *(sys.executable, "-m", "cni.command.main", "agent", "--standalone", "--node", "demo"),
+            *(sys.executable, "-P", "-m", "cni.command.main", "agent", "--standalone", "--node", "demo"),
             *("--socket", str(self.socket), "--metrics-port", "0"),
         ]
         log = self.directory / "agent.log"
-        with log.open("wb") as output, subprocess.Popen(command, env=self.environment, stderr=output) as agent:
+        with (
+            log.open("wb") as output,
+            subprocess.Popen(command, env=self.environment, stderr=output) as agent,
+        ):
             try:
                 deadline = time.monotonic() + START_TIMEOUT
                 while not self.socket.exists():
                     if agent.poll() is not None or time.monotonic() > deadline:
-                        raise StoreUnavailable("the agent did not start", details=tuple(log.read_text().splitlines()))
+                        raise StoreUnavailable(
+                            "the agent did not start", details=tuple(log.read_text().splitlines())
+                        )
                     time.sleep(0.01)
                 yield
             except OrbweaverError as error:
                 raise OrbweaverError(
-                    error.message, details=(*error.details, "the agent's log ends:", *log.read_text().splitlines()[-10:])
+                    error.message,
+                    details=(*error.details, "the agent's log ends:", *log.read_text().splitlines()[-10:]),
                 ) from error
             finally:
                 agent.terminate()
@@ -251,7 +267,7 @@ class _Demo:
 
     def _output(self, *arguments: str, feed: str | None = None) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "cni.command.main", *arguments],
+            [sys.executable, "-P", "-m", "cni.command.main", *arguments],
             input=feed,
             env=self.environment,
             capture_output=True,
@@ -259,7 +275,9 @@ class _Demo:
             check=False,
         )
         if done.returncode != 0:
-            raise OrbweaverError(f"`orbweaver {' '.join(arguments)}` failed", details=tuple(done.stderr.splitlines()))
+            raise OrbweaverError(
+                f"`orbweaver {' '.join(arguments)}` failed", details=tuple(done.stderr.splitlines())
+            )
         return done.stdout
 
 

@@ -42,7 +42,11 @@ class HostLocal:
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         span = {"subnet": "10.16.0.0/16", "rangeStart": str(_FIRST), "rangeEnd": str(_FIRST + size - 1)}
-        ipam = {"type": "host-local", "ranges": [[{**span, "gateway": "10.16.0.1"}]], "dataDir": str(directory)}
+        ipam = {
+            "type": "host-local",
+            "ranges": [[{**span, "gateway": "10.16.0.1"}]],
+            "dataDir": str(directory),
+        }
         self.conf = {**_BASE, "ipam": ipam}
 
     def count(self) -> int:

@@ -14,7 +14,6 @@ import resource
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,10 @@ from typing import Any
 # The package that is measured is the installed one; of the checkout only tests/ is wanted.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
+from tests.bench.runtime_bench import measure
+
 from tests.bench.load import Load, execute, new_containers, spread
 from tests.bench.peers import HostLocal, Peer, orbweaver
-from tests.bench.runtime_bench import measure
 from tests.tools.reference import cni_bin
 
 STARTS = 300
@@ -32,9 +32,15 @@ STARTS = 300
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("bench.json"), help="where the JSON goes (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="of each scenario; medians are reported (%(default)s)")
-    parser.add_argument("--pods", type=int, default=1000, help="of scenario B; A has a fifth of it (%(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("bench.json"), help="where the JSON goes (%(default)s)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="of each scenario; medians are reported (%(default)s)"
+    )
+    parser.add_argument(
+        "--pods", type=int, default=1000, help="of scenario B; A has a fifth of it (%(default)s)"
+    )
     parser.add_argument("--skip-runtime", action="store_true", help="leave the actor runtime's figures out")
     chosen = parser.parse_args()
     result: dict[str, Any] = {"machine": platform.machine(), "python": platform.python_version()}
@@ -74,7 +80,9 @@ def _scenario(directory: Path, rounds: int, pods: int, *, size: int, width: int)
         host_local = HostLocal(cni_bin() / "host-local", directory / "host-local", size)
         runs["host-local"].append(_round(host_local, pods, width))
         with ExitStack() as stack:
-            runs["orbweaver"].append(_round(stack.enter_context(orbweaver(directory / "orbweaver", size)), pods, width))
+            runs["orbweaver"].append(
+                _round(stack.enter_context(orbweaver(directory / "orbweaver", size)), pods, width)
+            )
     return {
         "pods": pods,
         "pool": size,
@@ -112,7 +120,9 @@ def _print(result: dict[str, Any]) -> None:
     for program, figures in starts.items():
         print(f"  {program:28}{figures['p50']:8.2f}{figures['p50'] - starts['/bin/true']['p50']:12.2f}")
     for name, scenario in result["scenarios"].items():
-        print(f"\nscenario {name}: {scenario['pods']} pods, {scenario['at_once']} at once, pool of {scenario['pool']}")
+        print(
+            f"\nscenario {name}: {scenario['pods']} pods, {scenario['at_once']} at once, pool of {scenario['pool']}"
+        )
         print(f"  {'':24}{'p50 ms':>9}{'p99 ms':>9}{'per s':>9}{'CPU ms':>9}")
         for phase in ("ADD", "DEL"):
             for peer in ("host-local", "orbweaver"):
@@ -126,8 +136,9 @@ def _print(result: dict[str, Any]) -> None:
 
 
 def _ratios(scenario: dict[str, Any], phase: str) -> str:
-    ratio: Callable[[str], float] = lambda key: scenario["orbweaver"][phase][key] / scenario["host-local"][phase][key]
-    return f"p50 {ratio('p50'):.2f}, throughput {ratio('per_second'):.2f}"
+    ours, theirs = scenario["orbweaver"][phase], scenario["host-local"][phase]
+    p50, throughput = (ours[key] / theirs[key] for key in ("p50", "per_second"))
+    return f"p50 {p50:.2f}, throughput {throughput:.2f}"
 
 
 if __name__ == "__main__":

@@ -17,6 +17,9 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
+import pytest
+
+from actors.errors import OrbweaverError
 from cni.sandbox import Network, SandboxPod, lay_cable, run
 from tests.agent_process import AgentProcess, pool
 
@@ -153,12 +156,9 @@ def exhausted(agent: AgentProcess, plugins: Path, _: Path | None) -> None:
     )
     only = SandboxPod("only", network)
     only.start()
-    try:
+    with pytest.raises(OrbweaverError, match=r"late") as refused:
         SandboxPod("late", network).start()
-    except Exception as error:
-        assert "tiny" in str(error) and "late" in str(error), error
-    else:
-        raise AssertionError("a pod got an address out of an empty pool")
+    assert "tiny" in str(refused.value)
     assert list(agent.records()) == ["10.8.0.5"]
     only.stop()
     assert agent.records() == {}

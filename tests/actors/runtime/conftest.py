@@ -1,0 +1,120 @@
+"""A place where the cast lives: this process, or another one behind a Unix socket or TCP."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from actors.runtime import ActorHandle, ActorSystem, LinkLimits
+from tests.actors.runtime import cast
+
+ROOT = Path(__file__).resolve().parents[3]
+QUICK = {"ping_every": 0.2, "ping_timeout": 0.6, "backoff": 0.01, "backoff_most": 0.05, "connect": 2.0}
+
+
+def eventually(condition: Callable[[], Any], within: float = 10.0) -> Any:
+    """Poll until `condition` holds; fails when it does not in time."""
+    until = time.monotonic() + within
+    while True:
+        found = condition()
+        if found:
+            return found
+        if time.monotonic() > until:
+            raise AssertionError(f"{condition} did not come true within {within} s")
+        time.sleep(0.002)
+
+
+class Served:
+    """The cast in another process."""
+
+    def __init__(self, where: str, limits: dict[str, Any] | None = None) -> None:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*filter(None, sys.path), str(ROOT)])}
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "tests.actors.runtime.cast", where, json.dumps(limits or QUICK)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        assert self.process.stdout is not None
+        self.address = self.process.stdout.readline().strip()
+        if not self.address:
+            raise RuntimeError(self.process.communicate()[1])
+        if where.startswith("tcp:"):
+            self.address = "tcp:" + self.address
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+        if number is signal.SIGSTOP:
+            # The call returns before every thread has stopped; one of them may answer meanwhile.
+            status = Path(f"/proc/{self.process.pid}/status")
+            eventually(lambda: "State:\tT" in status.read_text())
+
+    def stop(self) -> tuple[list[str], str]:
+        """End it as a parent does: what was left undone, and what it logged."""
+        out, err = self.process.communicate(timeout=20)
+        return json.loads(out.splitlines()[-1]), err
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.kill()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            assert pipe is not None
+            pipe.close()
+        self.process.wait()
+
+
+class Place:
+    """A system whose handles reach the cast, wherever that is."""
+
+    def __init__(self, system: ActorSystem, served: Served | None) -> None:
+        self.system = system
+        self.served = served
+
+    def actor(self, name: str) -> ActorHandle:
+        return self.system.get_actor(name)
+
+
+def connected(served: Served, **limits: Any) -> ActorSystem:
+    """A client of a served cast."""
+    system = ActorSystem("client")
+    system.connect(
+        [*cast.KINDS, "hidden"], cast.transport_of(served.address), LinkLimits(**{**QUICK, **limits})
+    )
+    return system
+
+
+@pytest.fixture(params=["in process", "unix", "tcp"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    if request.param == "in process":
+        system = ActorSystem("local")
+        cast.register(system)
+        yield Place(system, None)
+        system.shutdown()
+        return
+    where = f"unix:{tmp_path}/s" if request.param == "unix" else "tcp:127.0.0.1:0"
+    with Served(where) as served:
+        system = connected(served)
+        yield Place(system, served)
+        system.shutdown()
+
+
+@pytest.fixture
+def local() -> Iterator[ActorSystem]:
+    system = ActorSystem("local")
+    yield system
+    system.shutdown()

@@ -1,0 +1,236 @@
+"""The protocol core: what goes in comes out, and whatever else comes in is a ProtocolError."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.errors import NoAddress, ProtocolError
+from actors.runtime import Trace, wire, wire_value
+from actors.runtime.wire import Incoming
+from tests.actors.runtime.cast import Colour, Point, Shape
+
+plain = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(1 << 130), 1 << 130)
+    | st.text()
+    | st.binary()
+    | st.floats(allow_nan=False)
+)
+points = st.builds(Point, st.integers(), st.integers(), st.sampled_from(Colour))
+shapes = st.builds(Shape, st.text(), st.lists(points).map(tuple), st.frozensets(st.text()))
+values = st.recursive(
+    plain | points | shapes,
+    lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+def opened() -> Incoming:
+    incoming = Incoming()
+    list(incoming.receive(wire.hello("peer")))
+    return incoming
+
+
+def framed(value: Any) -> bytes:
+    body = msgpack.packb(value)
+    return struct.pack(">I", len(body)) + body
+
+
+@given(values)
+def test_every_value_comes_back_as_it_was(value: Any) -> None:
+    back = wire.decode_value(wire.encode_value(value))
+
+    assert _typed(value) == _typed(back)
+
+
+def _typed(value: Any) -> Any:
+    """With the types, because 1, 1.0 and True are equal."""
+    if isinstance(value, (list, tuple)):
+        return [type(value), *map(_typed, value)]
+    if isinstance(value, dict):
+        return {_typed(key): _typed(item) for key, item in value.items()}
+    return type(value), value
+
+
+@given(values, st.lists(st.integers(1, 40), min_size=1))
+def test_frames_survive_any_cut(value: Any, cuts: list[int]) -> None:
+    trace = Trace("r", "ns/pod", "c")
+    stream = (
+        wire.hello("peer") + wire.call(7, "pool/a", "take", (value,), {"k": value}, 1.5, trace) + wire.ping(3)
+    )
+    incoming = Incoming()
+    events: list[wire.Event] = []
+    while stream:
+        for cut in cuts:
+            events += incoming.receive(stream[:cut])
+            stream = stream[cut:]
+
+    assert events == [
+        wire.Hello("peer", 1, wire.FRAME_LIMIT),
+        wire.CallReceived(7, "pool/a", "take", (value,), {"k": value}, 1.5, trace),
+        wire.PingReceived(3),
+    ]
+
+
+@settings(max_examples=500)
+@given(st.binary(max_size=200))
+def test_garbage_raises_nothing_but_protocol_error(garbage: bytes) -> None:
+    for incoming, data in (
+        (Incoming(), garbage),
+        (opened(), garbage),
+        (opened(), struct.pack(">I", len(garbage)) + garbage),
+    ):
+        try:
+            list(incoming.receive(data))
+        except ProtocolError:
+            assert incoming.state is wire.State.CLOSED
+
+
+@settings(max_examples=500)
+@given(st.data())
+def test_a_damaged_frame_raises_nothing_but_protocol_error(data: st.DataObject) -> None:
+    frame = bytearray(
+        wire.call(1, "pool/a", "take", (Shape("s", (Point(1, 2),)),), {"a": [1, (2,)]}, 2.0, Trace("r"))
+    )
+    for _ in range(data.draw(st.integers(1, 4))):
+        frame[data.draw(st.integers(0, len(frame) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(ProtocolError):
+        list(opened().receive(bytes(frame)))
+
+
+@given(
+    st.lists(
+        st.recursive(plain, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)), max_size=9
+    )
+)
+def test_an_odd_frame_raises_nothing_but_protocol_error(body: list[Any]) -> None:
+    for kind in range(8):
+        with contextlib.suppress(ProtocolError):
+            list(opened().receive(wire._frame([kind, *body])))
+
+
+def test_a_frame_over_the_limit_is_refused_by_its_length_alone() -> None:
+    incoming = opened()
+    with pytest.raises(ProtocolError, match="over the limit"):
+        list(incoming.receive(struct.pack(">I", wire.FRAME_LIMIT + 1)))
+
+
+@pytest.mark.parametrize("depth", [40, 2000])
+def test_deep_nesting_is_refused_by_both_sides(depth: int) -> None:
+    value: Any = ()
+    packed = msgpack.packb([])
+    for _ in range(depth):
+        value = (value,)
+        packed = msgpack.packb([msgpack.ExtType(2, packed)])
+    with pytest.raises(ProtocolError):
+        wire.decode_value(wire.encode_value(value))
+    with pytest.raises(ProtocolError):
+        wire.decode_value(packed)
+
+
+def test_deep_arrays_are_refused() -> None:
+    with pytest.raises(ProtocolError):
+        wire.decode_value(b"\x91" * 100_000 + b"\xc0")
+
+
+@pytest.mark.parametrize(
+    "body, says",
+    [
+        (["Nobody", {}], "the type 'Nobody' is not known"),
+        (["Point", {"x": 1, "y": 2, "z": 3}], "no field 'z'"),
+        (["Point", {"x": 1}], "without its field 'y'"),
+        (["Point", [1, 2]], "not known"),
+        ([["Point"], {}], "unhashable"),
+        (["Point"], "not known"),
+    ],
+)
+def test_unknown_types_and_fields_are_named(body: Any, says: str) -> None:
+    with pytest.raises(ProtocolError, match=says):
+        wire.decode_value(msgpack.packb(msgpack.ExtType(1, msgpack.packb(body))))
+
+
+def test_an_unknown_member_of_an_enum_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="green"):
+        wire.decode_value(msgpack.packb(msgpack.ExtType(3, msgpack.packb(["Colour", "green"]))))
+
+
+def test_a_field_with_a_default_may_be_missing() -> None:
+    packed = msgpack.packb(msgpack.ExtType(1, msgpack.packb(["Point", {"x": 1, "y": 2}])))
+
+    assert wire.decode_value(packed) == Point(1, 2, Colour.RED)
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, lambda: 0, [object()], type, Exception("x"), 1j])
+def test_what_is_not_registered_cannot_be_sent(value: Any) -> None:
+    with pytest.raises(ProtocolError, match="wire_value"):
+        wire.encode_value(value)
+
+
+def test_only_frozen_dataclasses_and_enums_can_be_registered() -> None:
+    @dataclass
+    class Open:
+        x: int
+
+    with pytest.raises(TypeError, match="frozen"):
+        wire_value(Open)
+    with pytest.raises(TypeError, match="registered"):
+        wire_value(dataclass(frozen=True)(type("Point", (), {})))
+
+
+def test_errors_cross_with_type_code_and_details() -> None:
+    (event,) = opened().receive(
+        wire.failure(4, NoAddress("none", details=("pool blue: full",), cni_code=150))
+    )
+
+    assert isinstance(event, wire.ReplyReceived)
+    assert isinstance(event.error, NoAddress)
+    assert (event.error.message, event.error.details, event.error.cni_code) == (
+        "none",
+        ("pool blue: full",),
+        150,
+    )
+
+
+@pytest.mark.parametrize("lowest, highest, agreed", [(1, 1, 1), (1, 9, 1), (0, 1, 1)])
+def test_the_highest_common_version_is_spoken(lowest: int, highest: int, agreed: int) -> None:
+    (event,) = Incoming().receive(wire.hello("peer", lowest=lowest, highest=highest))
+
+    assert isinstance(event, wire.Hello)
+    assert event.version == agreed
+
+
+def test_without_a_common_version_the_error_names_both() -> None:
+    with pytest.raises(ProtocolError, match=r"versions 2 to 3.*this process 1 to 1.*upgrade"):
+        list(Incoming().receive(wire.hello("peer", lowest=2, highest=3)))
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        framed([1, "http", 1, 1, "x", 1]),
+        framed([1, "orbweaver", 2, 1, "x", 1]),
+        framed([1, "orbweaver", 1, 1, "x", 0]),
+        wire.ping(1),
+        wire.hello("peer") + wire.hello("peer"),
+        wire.hello("peer") + framed([2]),
+        wire.hello("peer") + framed([4, -1]),
+        wire.hello("peer") + framed([99]),
+        wire.hello("peer") + framed({}),
+        wire.hello("peer") + framed([2, 1, "a/b", "m", [], {"a": 1}, None, ["only one"]]),
+        wire.hello("peer") + framed([2, 1, "a/b", "m", [], {1: 1}, None, None]),
+        wire.hello("peer") + framed([3, 1, False, "no map"]),
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
+)
+def test_frames_that_are_wrong_or_out_of_place_are_refused(frames: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        list(Incoming().receive(frames))

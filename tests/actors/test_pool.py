@@ -1,0 +1,319 @@
+"""The Pool actor: nobody is refused while an address is free, in which order addresses go, and what that costs."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from actors.errors import AddressTaken, NoAddress, OrbweaverError
+from actors.runtime import get
+from tests.faults.checker import eventually
+from tests.faults.faulty_store import Fault, How, Write
+from tests.faults.rig import Rig, pool, rig, sandbox
+
+
+@pytest.fixture
+def crowd() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(16) as executor:
+        yield executor
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 130])
+def test_a_pool_of_n_serves_n_at_once_and_refuses_the_next(tmp_path: Path, crowd: ThreadPoolExecutor, size: int):
+    with rig(tmp_path, pool("blue", "10.6.0.0/16", f"10.6.1.0-10.6.{1 + (size - 1) // 256}.{(size - 1) % 256}")) as one:
+        boxes = [sandbox(f"c{number}") for number in range(size)]
+
+        found = [address for addresses in crowd.map(one.add, boxes) for address in addresses]
+
+        assert len(set(found)) == size
+        with pytest.raises(NoAddress) as refused:
+            one.add(sandbox("late"))
+        assert "pool blue has no free address for pod default/late" in str(refused.value)
+        assert f"all {size} are in use" in str(refused.value)
+        one.delete(sandbox("late"))
+        victim = random.Random(size).choice(boxes)
+        freed = sorted(one.journal.held[victim.container, "eth0"])
+        one.delete(victim)
+        assert one.add(sandbox("next")) == freed
+        one.prove()
+
+
+def test_a_refusal_names_every_pool_and_its_rule(tmp_path: Path):
+    objects = [
+        pool("full", "10.6.0.0/16", "10.6.0.1"),
+        pool("elsewhere", "10.7.0.0/16", "10.7.0.1", nodeName=["node9"]),
+        pool("off", "10.8.0.0/16", "10.8.0.1", disable=True),
+        pool("other-namespace", "10.9.0.0/16", "10.9.0.1", namespaceName=["prod"]),
+    ]
+    with rig(tmp_path, *objects) as one:
+        one.add(sandbox("first"))
+
+        with pytest.raises(NoAddress) as refused:
+            one.add(sandbox("second"))
+
+        lines = str(refused.value)
+        assert "pool full has no free address" in lines
+        assert "pool elsewhere refused: node name" in lines
+        assert "pool off refused: disabled" in lines
+        assert "pool other-namespace refused: namespace name" in lines
+        assert refused.value.cni_code == 101
+
+
+def test_churn_never_refuses_while_an_address_is_free(tmp_path: Path):
+    """16 threads hold up to 4 addresses each of 64: one is always free for whoever asks."""
+    with rig(tmp_path, pool("blue", "10.6.0.0/16", "10.6.0.96-10.6.0.159")) as one:
+        refusals: list[str] = []
+
+        def work(thread: int) -> None:
+            chance = random.Random(thread)
+            mine: list[str] = []
+            for turn in range(40):
+                if len(mine) < 4 and (not mine or chance.random() < 0.6):
+                    name = f"c{thread}-{turn}"
+                    try:
+                        one.add(sandbox(name))
+                    except NoAddress as error:
+                        refusals.append(str(error))
+                        one.delete(sandbox(name))
+                    else:
+                        mine.append(name)
+                else:
+                    one.delete(sandbox(mine.pop(chance.randrange(len(mine)))))
+
+        run([lambda thread=thread: work(thread) for thread in range(16)])
+
+        assert not refusals
+        one.prove()
+
+
+def test_never_used_addresses_go_first_then_the_one_released_longest_ago(tmp_path: Path):
+    with rig(tmp_path, pool("blue", "10.6.0.0/16", "10.6.0.60-10.6.0.66")) as one:
+        first = [one.add(sandbox(f"a{number}"))[0] for number in range(5)]
+        assert first == [f"10.6.0.{last}" for last in (60, 61, 62, 63, 64)]
+        for number in (3, 0, 4):
+            one.delete(sandbox(f"a{number}"))
+
+        order = [one.add(sandbox(f"b{number}"))[0] for number in range(5)]
+
+        assert order == ["10.6.0.65", "10.6.0.66", "10.6.0.63", "10.6.0.60", "10.6.0.64"]
+        one.prove()
+
+
+def test_the_order_outlives_a_restart(tmp_path: Path):
+    with rig(tmp_path, pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.3")) as one:
+        for number in range(3):
+            one.add(sandbox(f"a{number}"))
+        for number in (1, 2, 0):
+            one.delete(sandbox(f"a{number}"))
+            time.sleep(0.002)  # releases are remembered to the millisecond
+    with rig(tmp_path) as one:
+        order = [one.add(sandbox(f"b{number}"))[0] for number in range(3)]
+
+    assert order == ["10.6.0.2", "10.6.0.3", "10.6.0.1"]
+
+
+def test_a_pool_just_applied_is_used_at_once(tmp_path: Path):
+    with rig(tmp_path) as one:
+        for number in range(5):
+            one.apply(pool(f"p{number}", f"10.{number}.0.0/16", f"10.{number}.0.1"))
+            assert one.add(sandbox(f"c{number}")) == [f"10.{number}.0.1"]
+        one.prove()
+
+
+def test_a_pool_that_has_just_grown_refuses_nobody(tmp_path: Path):
+    with rig(tmp_path, pool("blue", "10.6.0.0/16", "10.6.0.1")) as one:
+        one.add(sandbox("c0"))
+        for number in range(2, 7):
+            one.edit_pool("blue", ips=[f"10.6.0.1-10.6.0.{number}"])
+            assert one.add(sandbox(f"c{number}")) == [f"10.6.0.{number}"]
+        one.prove()
+
+
+def test_a_shrunk_pool_gives_out_what_is_left(tmp_path: Path):
+    with rig(tmp_path, pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.9")) as one:
+        one.add(sandbox("c1"))
+        one.edit_pool("blue", ips=["10.6.0.8-10.6.0.9"])
+        eventually(lambda: _usable(one, "blue", 2))
+
+        assert one.add(sandbox("c2")) == ["10.6.0.8"]
+        one.delete(sandbox("c1"))
+        assert one.add(sandbox("c3")) == ["10.6.0.9"]
+        with pytest.raises(NoAddress):
+            one.add(sandbox("c4"))
+        one.delete(sandbox("c4"))
+        one.prove()
+
+
+@pytest.mark.parametrize("how", ["disable", "delete"])
+def test_a_disabled_or_terminating_pool_gives_nothing_and_takes_back(tmp_path: Path, how: str):
+    with rig(tmp_path, pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.9")) as one:
+        held = one.add(sandbox("c1"))
+        if how == "disable":
+            one.edit_pool("blue", disable=True)
+            eventually(lambda: _is(one.agent.catalog.pools().pools["blue"].disabled))
+        else:
+            found = one.inner.get("SpiderIPPool", "blue")
+            found["metadata"]["finalizers"] = ["spiderpool.spidernet.io"]
+            one.inner.update(found)
+            one.inner.delete("SpiderIPPool", "blue")
+            eventually(lambda: _is(one.agent.catalog.pools().pools["blue"].terminating))
+
+        with pytest.raises(NoAddress, match="disabled" if how == "disable" else "terminating"):
+            one.add(sandbox("c2"))
+        one.delete(sandbox("c2"))
+
+        assert one.add(sandbox("c1")) == held, "a repeated ADD is answered with what is recorded"
+        one.delete(sandbox("c1"))
+        one.prove()
+        if how == "delete":
+            eventually(lambda: _is(not one.inner.list("SpiderIPPool").items))
+
+
+def test_reserved_addresses_are_left_out(tmp_path: Path):
+    reserved = {
+        "apiVersion": "spiderpool.spidernet.io/v2beta1",
+        "kind": "SpiderReservedIP",
+        "metadata": {"name": "router"},
+        "spec": {"ipVersion": 4, "ips": ["10.6.0.1-10.6.0.4"]},
+    }
+    with rig(tmp_path, pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.5"), reserved) as one:
+        assert one.add(sandbox("c1")) == ["10.6.0.5"]
+        with pytest.raises(NoAddress):
+            one.add(sandbox("c2"))
+        one.delete(sandbox("c2"))
+        with pytest.raises(OrbweaverError, match="10.6.0.2"):
+            one.add(sandbox("c3"), exact=["10.6.0.2"])
+        one.delete(sandbox("c3"))
+        one.prove()
+
+
+def test_an_exact_address_is_given_once(tmp_path: Path):
+    with rig(tmp_path, pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.200")) as one:
+        assert one.add(sandbox("c1"), exact=["10.6.0.77"]) == ["10.6.0.77"]
+        with pytest.raises((AddressTaken, NoAddress), match=r"10\.6\.0\.77"):
+            one.add(sandbox("c2"), exact=["10.6.0.77"])
+        with pytest.raises(OrbweaverError, match=r"10\.6\.0\.201"):
+            one.add(sandbox("c2"), exact=["10.6.0.201"])
+        one.delete(sandbox("c2"))
+        one.delete(sandbox("c1"))
+        assert one.add(sandbox("c3"), exact=["10.6.0.77"]) == ["10.6.0.77"], "one just released is given at once"
+        one.prove()
+
+
+def test_one_exact_address_for_many_who_ask_at_once(tmp_path: Path, crowd: ThreadPoolExecutor):
+    with rig(tmp_path, pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.200")) as one:
+
+        def ask(number: int) -> bool:
+            try:
+                one.add(sandbox(f"c{number}"), exact=["10.6.0.77"])
+            except OrbweaverError:
+                one.delete(sandbox(f"c{number}"))
+                return False
+            return True
+
+        assert sum(crowd.map(ask, range(16))) == 1
+        one.prove()
+
+
+def test_pools_that_overlap_share_their_addresses(tmp_path: Path, crowd: ThreadPoolExecutor):
+    objects = [pool(f"p{number}", "10.6.0.0/16", "10.6.0.50-10.6.0.79", default=False) for number in range(4)]
+    with rig(tmp_path, *objects) as one:
+
+        def ask(number: int) -> int:
+            try:
+                one.add(sandbox(f"c{number}"), v4=[f"p{number % 4}"])
+            except NoAddress:
+                one.delete(sandbox(f"c{number}"))
+                return 0
+            return 1
+
+        assert sum(crowd.map(ask, range(40))) == 30
+        one.prove()
+
+
+@pytest.mark.parametrize(
+    "subnet, ips", [("10.64.0.0/10", "10.64.0.1-10.127.255.254"), ("fd00::/64", "fd00::1-fd00::ffff:ffff:ffff:fffe")]
+)
+def test_a_huge_pool_costs_what_a_small_one_costs(tmp_path: Path, subnet: str, ips: str):
+    small, huge = tmp_path / "small", tmp_path / "huge"
+    small.mkdir()
+    huge.mkdir()
+    took = {}
+    writes = {}
+    for directory, obj in (
+        (small, pool("blue", "10.6.0.0/24", "10.6.0.1-10.6.0.254")),
+        (huge, pool("blue", subnet, ips)),
+    ):
+        with rig(directory, obj) as one:
+            one.add(sandbox("warm"))
+            began = time.perf_counter()
+            for number in range(60):
+                one.add(sandbox(f"c{number}"))
+            for number in range(30):
+                one.delete(sandbox(f"c{number}"))
+            took[directory] = time.perf_counter() - began
+            one.prove()
+            writes[directory] = sum(write.kind == "SpiderIPBlock" for write in one.store.writes)
+
+    assert abs(writes[small] - writes[huge]) <= 2
+    assert took[huge] < 5 * took[small]
+
+
+def test_under_load_one_write_carries_many(tmp_path: Path):
+    """The group commit: while a write is under way, whoever comes waits for the next one, together."""
+    slow = Fault(How.DELAY, 0.02)
+
+    def plan(write: Write) -> Fault | None:
+        return slow if write.kind == "SpiderIPBlock" else None
+
+    with rig(tmp_path, pool("blue", "10.6.0.0/16", "10.6.0.128-10.6.0.191"), plan=plan) as one:
+        boxes = [sandbox(f"c{number}") for number in range(64)]
+        refs = [one.send_add(box) for box in boxes]
+        for box, ref in zip(boxes, refs, strict=True):
+            addresses = [assigned.address for assigned in get(ref, 20).addresses]
+            one.journal.acknowledged((box.container, box.interface), addresses)
+
+        writes = sum(write.kind == "SpiderIPBlock" for write in one.store.writes)
+        assert writes <= 24, f"{writes} writes for 64 ADDs"
+        one.prove()
+
+
+def test_with_one_client_one_add_is_one_write(tmp_path: Path):
+    with rig(tmp_path, pool("blue", "10.6.0.0/16", "10.6.0.128-10.6.0.191")) as one:
+        for number in range(20):
+            one.add(sandbox(f"c{number}"))
+
+        assert sum(write.kind == "SpiderIPBlock" for write in one.store.writes) == 20
+
+
+def run(jobs: list) -> None:
+    """Run all at once; the first error is raised."""
+    errors: list[BaseException] = []
+
+    def guarded(job) -> None:
+        try:
+            job()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(job,)) for job in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+def _usable(one: Rig, name: str, size: int) -> None:
+    assert one.agent.catalog.pools().pools[name].available.size == size
+
+
+def _is(truth: bool) -> None:
+    assert truth
