@@ -105,7 +105,15 @@ class EndpointActor(Actor):
         held = self._held(sandbox)
         made = self._plan(pod, request, held)
         self._observer.stage("allocation", "decided", time.perf_counter() - started)
-        grants = self._reserve(made, pod, request, held)
+        try:
+            grants = self._reserve(made, pod, request, held)
+        except NoAddress:
+            # All that the cache had is exhausted; somebody may have applied another pool a moment ago.
+            fresh = self._plan_with(self._catalog.fresh_pools(), pod, request, held)
+            if fresh.slots == made.slots:
+                raise
+            made, held = fresh, self._held(sandbox)
+            grants = self._reserve(made, pod, request, held)
         self._observer.stage("allocation", "committed", time.perf_counter() - started)
         try:
             result = self._result(request, made, grants)

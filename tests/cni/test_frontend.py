@@ -18,7 +18,7 @@ from actors.errors import StoreUnavailable
 from cni import frontend
 from tests.faults.checker import eventually, records
 from tests.faults.cni_client import NoAnswer, add, ask, connect, delete, encode, read_answer
-from tests.faults.faulty_store import Fault, How, Write
+from tests.faults.faulty_store import Fault, FaultyStore, How, Write
 from tests.faults.rig import Rig, pool, rig
 
 POOLS = (pool("v4", "10.6.0.0/16", "10.6.0.1-10.6.0.40"), pool("v6", "fd00::/64", "fd00::1-fd00::28"))
@@ -304,17 +304,19 @@ def test_what_could_not_be_undone_at_once_is_undone_later(tmp_path: Path, monkey
     monkeypatch.setattr("actors.endpoint.UNDO_TIMEOUT", 0.2)
     gate = Gate()
     gone = threading.Event()
+    stores: list[FaultyStore] = []
 
     def plan(write: Write) -> Fault | None:
         if write.kind != "SpiderIPBlock" or write.among_alike("*", "SpiderIPBlock") <= 2:
             return gate(write)
         if not gone.is_set():
             gone.set()
-            one.store.away = True
+            stores[0].away = True
             return Fault(How.BEFORE)
         return None
 
     with rig(tmp_path, *POOLS, plan=plan, timeout=5) as one:
+        stores.append(one.store)
         gate.close()
         with connect(one.socket) as client:
             client.sendall(encode("ADD", "c1"))

@@ -31,26 +31,48 @@ def pool(name: str, subnet: str, *ips: str, **spec: Any) -> dict[str, Any]:
     return {"apiVersion": API, "kind": "SpiderIPPool", "metadata": {"name": name}, "spec": body}
 
 
-def pod(name: str, *, uid: str = "", statefulset: str = "", namespace: str = "default", **annotations: str) -> dict[str, Any]:
+def pod(
+    name: str, *, uid: str = "", statefulset: str = "", namespace: str = "default", **annotations: str
+) -> dict[str, Any]:
     """A Pod; `annotations` by their short names (`ippools` for `ipam.spidernet.io/ippools`)."""
     metadata: dict[str, Any] = {"name": name, "namespace": namespace}
     metadata["annotations"] = {f"ipam.spidernet.io/{key}": value for key, value in annotations.items()}
     if statefulset:
-        owner = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": statefulset, "uid": "u", "controller": True}
+        owner = {
+            "apiVersion": "apps/v1",
+            "kind": "StatefulSet",
+            "name": statefulset,
+            "uid": "u",
+            "controller": True,
+        }
         metadata["ownerReferences"] = [owner]
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {}}
 
 
 def statefulset(name: str, replicas: int, namespace: str = "default") -> dict[str, Any]:
     metadata = {"name": name, "namespace": namespace}
-    return {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": metadata, "spec": {"replicas": replicas}}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": metadata,
+        "spec": {"replicas": replicas},
+    }
 
 
-def sandbox(container: str, interface: str = "eth0", *, pod: str = "", uid: str = "", namespace: str = "default") -> Sandbox:
+def sandbox(
+    container: str, interface: str = "eth0", *, pod: str = "", uid: str = "", namespace: str = "default"
+) -> Sandbox:
     return Sandbox(container, interface, namespace, pod or container, uid, "/run/netns/x")
 
 
-def add_request(box: Sandbox, *, network: str = "net", exact: Sequence[str] = (), v4: Sequence[str] = (), v6: Sequence[str] = ()) -> AddRequest:
+def add_request(
+    box: Sandbox,
+    *,
+    network: str = "net",
+    exact: Sequence[str] = (),
+    v4: Sequence[str] = (),
+    v6: Sequence[str] = (),
+) -> AddRequest:
     wanted = tuple(parse_address(text) for text in exact)
     return AddRequest(box, network, AddressRequest(box.interface, tuple(v4), tuple(v6), exact=wanted))
 

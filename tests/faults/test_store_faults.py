@@ -214,13 +214,17 @@ def edit(one: Rig, over: threading.Event, seed: int) -> None:
     """Grow, shrink and disable a pool again and again."""
     chance = random.Random(seed)
     while not over.wait(0.05):
-        one.edit_pool("v4a", ips=[f"10.6.0.56-10.6.0.{chance.randrange(58, 90)}"], disable=chance.random() < 0.2)
+        one.edit_pool(
+            "v4a", ips=[f"10.6.0.56-10.6.0.{chance.randrange(58, 90)}"], disable=chance.random() < 0.2
+        )
 
 
 class Load:
     """Threads that ADD, repeat and DEL until `over`. An ADD that failed is followed by a DEL, sooner or later."""
 
-    def __init__(self, one: Rig, threads: int, over: threading.Event, *, timeout: float, seed: int = 0) -> None:
+    def __init__(
+        self, one: Rig, threads: int, over: threading.Event, *, timeout: float, seed: int = 0
+    ) -> None:
         self._one, self._over, self._timeout = one, over, timeout
         self.done = 0
         self.failed = 0
@@ -296,7 +300,10 @@ def test_what_could_not_be_written_is_offered_again(tmp_path: Path):
         one.store.away = False
         one.journal.doubtful.clear()
 
-        eventually(lambda: one.add(sandbox("c2")))
+        def offered() -> None:
+            one.add(sandbox("c2"))
+
+        eventually(offered)
 
         assert list(records(one.inner)) == ["10.6.0.1"]
         one.prove()
