@@ -5,8 +5,8 @@ What must always hold:
 * Every exchange ends within its deadline, however slowly the server talks.
 * A request of which not every byte was handed to the kernel cannot have been carried out: the server acts on
   a complete body only. One that was sent whole and not answered may have been (`maybe_written`).
-* Only what did not leave whole, and reads, are sent twice. A connection that the server closed while it was idle is noticed before it is
-  used again, so a write on it is not lost.
+* Only reads, and what did not leave whole, are sent twice. A connection that the server closed while it was
+  idle is noticed before it is used again, so a write on it is not lost.
 * There are `CONNECTIONS` connections at most; who finds all of them busy waits, until the deadline.
 
 The API server speaks HTTP/2 too, but the standard library does not, and one connection for each request in
@@ -245,8 +245,7 @@ class Client:
     def close(self) -> None:
         """Later calls raise `StoreUnavailable`; those under way go on to their end."""
         self._closed.set()
-        while self._idle:
-            self._idle.pop().close()
+        self._drain()
 
     def _once(self, method: str, path: str, body: bytes, renew: bool, deadline: float) -> Answer:
         authorization = self.access.authorize(renew)
@@ -266,10 +265,12 @@ class Client:
                 connection = Connection(self.access, deadline)
                 connection.send(method, path, body, authorization, deadline)
             answer = connection.answer(method, deadline)
-            if connection.reusable and not self._closed.is_set():
+            if connection.reusable:
                 connection.since = time.monotonic()
                 self._idle.append(connection)
                 connection = None
+                if self._closed.is_set():  # meanwhile, so `close` may not have seen it
+                    self._drain()
             return answer
         finally:
             if connection is not None:
@@ -287,6 +288,13 @@ class Client:
                 return connection
             connection.close()
         return None
+
+    def _drain(self) -> None:
+        while self._idle:
+            try:
+                self._idle.pop().close()
+            except IndexError:  # another thread took the last one
+                return
 
     def _refuse_if_closed(self) -> None:
         if self._closed.is_set():

@@ -5,17 +5,17 @@ from __future__ import annotations
 import argparse
 import gc
 import logging
+import os
 import signal
 import socket
 import threading
 from pathlib import Path
 from typing import Any
 
-from actors.errors import InvalidObject
-from actors.store.sqlite import SQLiteStore
+from actors.store.kubernetes import KubernetesStore
 from cni import shim
 from cni.agent import METRICS_PORT, SOCKET, Agent, AgentOptions
-from cni.command.data_file import add_data_option
+from cni.command.data_file import add_data_option, agent_store
 from cni.command.settings_options import add_settings_options, read_settings
 from metrics.logs import LEVELS, set_up
 
@@ -31,13 +31,17 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--standalone",
         action="store_true",
-        help="run every actor here, on the embedded store (the only mode so far)",
+        help="on a host without Kubernetes: keep objects in the embedded store",
     )
     add_data_option(parser)
     parser.add_argument(
         "--socket", type=Path, default=SOCKET, help="Unix socket for the CNI plugin (%(default)s)"
     )
-    parser.add_argument("--node", default=socket.gethostname(), help="this node's name (%(default)s)")
+    parser.add_argument(
+        "--node",
+        default=os.environ.get("NODE_NAME") or socket.gethostname(),
+        help="this node's name in the cluster (%(default)s; or set NODE_NAME)",
+    )
     parser.add_argument(
         "--metrics-host", default="127.0.0.1", help="address for /metrics and health (%(default)s)"
     )
@@ -63,10 +67,6 @@ def add_parser(commands: Any) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Serve; 0 after a signal, 70 when an actor crashed too often."""
-    if not chosen.standalone:
-        raise InvalidObject(
-            "`orbweaver agent` needs --standalone: this version keeps its objects in the embedded store"
-        )
     set_up(chosen.log_level)
     options = AgentOptions(
         node=chosen.node,
@@ -81,9 +81,9 @@ def run(chosen: argparse.Namespace) -> int:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    store = SQLiteStore(chosen.data)
+    store = agent_store(chosen, chosen.node)
     try:
-        agent = Agent(store, options)
+        agent = Agent(store, options, has_pods=isinstance(store, KubernetesStore))
         agent.on_fatal(ended.set)
         try:
             agent.start()

@@ -166,10 +166,8 @@ class _Handler(BaseHTTPRequestHandler):
     def finish(self) -> None:
         with self.proxy._lock:
             self.proxy._clients.discard(self.connection)
-        try:
+        with contextlib.suppress(OSError):  # the client, or a fault, closed it before
             super().finish()
-        except OSError:
-            pass  # the client, or a fault, closed it before
 
     def log_message(self, *_: object) -> None:
         """Nothing: what came is in `requests`."""
@@ -213,7 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
             if how is How.CLOSE_IDLE:
                 self._cut()
 
-    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = _any
+    do_GET = do_POST = do_PUT = do_DELETE = _any  # noqa: N815 - http.server looks for these names
 
     def _headers(self) -> dict[str, str]:
         passed = ("Authorization", "Content-Type", "Accept", "User-Agent")

@@ -487,7 +487,7 @@ def test_a_kind_whose_crd_is_missing_is_not_an_object_that_is_missing(bare_api_s
             lambda: store.create(endpoint(fresh("none"), "default")),
             lambda: list(store.watch("SpiderEndpoint", "1")),
         ):
-            with pytest.raises(StoreUnavailable, match="no resource spiderendpoints.*deploy/crds") as caught:
+            with pytest.raises(StoreUnavailable, match=r"no resource spiderendpoints.*deploy/crds") as caught:
                 attempt()
             assert not caught.value.maybe_written
     finally:
@@ -523,6 +523,11 @@ def test_an_object_of_megabytes_is_refused_with_its_size(store: KubernetesStore)
 # -- the API server goes and comes back ---------------------------------------------------------------------
 
 
+def wait_for_more(growing: list[str], many: int) -> None:
+    enough = len(growing) + many
+    wait_until(lambda: len(growing) >= enough, 30)
+
+
 def test_nothing_is_lost_when_the_api_server_is_killed_and_restarted(api_server: ApiServer) -> None:
     """Every acknowledged write is there, and one that failed either took place or is said to be uncertain."""
     store = KubernetesStore(api_server.access())
@@ -549,9 +554,9 @@ def test_nothing_is_lost_when_the_api_server_is_killed_and_restarted(api_server:
         thread.start()
     try:
         for _ in range(2):
-            wait_until(lambda enough=len(acknowledged) + 30: len(acknowledged) >= enough, 30)
+            wait_for_more(acknowledged, 30)
             api_server.kill()
-            wait_until(lambda enough=len(certainly_not) + 5: len(certainly_not) >= enough)
+            wait_for_more(certainly_not, 5)
             api_server.start()
     finally:
         going.set()
