@@ -54,8 +54,7 @@ class AgentProcess:
         self.socket.unlink(missing_ok=True)
         command = [
             *self._program,
-            "--data",
-            str(self.data),
+            *(() if "--kubeconfig" in self._program else ("--data", str(self.data))),
             "--socket",
             str(self.socket),
             "--metrics-port",

@@ -173,15 +173,14 @@ def test_a_shrunk_pool_gives_out_what_is_left(tmp_path: Path):
 
 @pytest.mark.parametrize("how", ["disable", "delete"])
 def test_a_disabled_or_terminating_pool_gives_nothing_and_takes_back(tmp_path: Path, how: str):
-    with rig(tmp_path, pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.9")) as one:
+    blue = pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.9")
+    blue["metadata"]["finalizers"] = ["spiderpool.spidernet.io"]
+    with rig(tmp_path, blue) as one:
         held = one.add(sandbox("c1"))
         if how == "disable":
             one.edit_pool("blue", disable=True)
             eventually(lambda: _is(one.agent.catalog.pools().pools["blue"].disabled))
         else:
-            found = one.inner.get("SpiderIPPool", "blue")
-            found["metadata"]["finalizers"] = ["spiderpool.spidernet.io"]
-            one.inner.update(found)
             one.inner.delete("SpiderIPPool", "blue")
             eventually(lambda: _is(one.agent.catalog.pools().pools["blue"].terminating))
 
