@@ -236,7 +236,7 @@ class EndpointActor(Actor):
                     slot, [one.record.pool, *(pool for pool in pools if pool != one.record.pool)], one
                 )
             # The pod now asks for other pools: what it had goes back.
-            self._release([(one, False)])
+            self._give_back(one)
         return Attempt(slot, pools)
 
     def _give_up_refused(self, attempts: Sequence[Attempt]) -> OrbweaverError | None:
@@ -248,10 +248,16 @@ class EndpointActor(Actor):
             if attempt.slot.exact is None:
                 attempt.pools.insert(0, held.record.pool)
             try:
-                self._release([(held, False)])
+                self._give_back(held)
             except OrbweaverError as error:
                 return error
         return None
+
+    def _give_back(self, held: Held) -> None:
+        try:
+            self._release([(held, False)])
+        finally:
+            self._touch([held.record])
 
     def _next(self, attempt: Attempt, pod: Pod, request: AddRequest) -> ObjectRef[Any] | None:
         if not attempt.pools:
