@@ -227,7 +227,7 @@ class ViewsActor(Actor):
             entry[f"ipv{family}"] = f"{format_address(family, one.value)}/{bits}"
             entry[f"ipv{family}Pool"] = record.pool
             if pool is not None:
-                entry["vlan"] = pool.vlan
+                entry["vlan"] = pool.vlan or entry["vlan"]  # the pool of the other family may name none
                 if pool.gateway is not None:
                     entry[f"ipv{family}Gateway"] = format_address(family, pool.gateway)
         kind, _, owner = first.owner.partition("/")
