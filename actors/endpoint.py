@@ -386,13 +386,12 @@ def _belongs(record: Record, sandbox: Sandbox) -> bool:
     """Whether a DEL for this sandbox's interface means this record.
 
     The interface whose ADD reserved the others takes them along. A record taken over from another IPAM has no
-    container; the pod's UID stands for it.
+    container, and perhaps no interface; the pod's UID stands for it.
     """
-    if sandbox.interface not in (record.interface, record.request):
-        return False
     if record.container:
-        return record.container == sandbox.container
-    return bool(record.uid) and record.uid == sandbox.uid
+        named = sandbox.interface in (record.interface, record.request)
+        return named and record.container == sandbox.container
+    return bool(record.uid) and record.uid == sandbox.uid and record.interface in ("", sandbox.interface)
 
 
 def _take(attempt: Attempt, ref: ObjectRef[Any]) -> OrbweaverError | None:

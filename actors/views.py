@@ -76,8 +76,8 @@ class ViewsActor(Actor):
         follow: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`node`: repair only the SpiderEndpoints of its pods. `pools`: write the pools' status; one process in a
-        cluster does. `follow`: look by itself for pools that other processes allocated from."""
+        """`node`: repair only the SpiderEndpoints of its pods. `pools`: look after the pools' status and what other
+        IPAMs left, as one process in a cluster does. `follow`: look by itself for pools that other processes allocated from."""
         super().__init__(context)
         self._store = store
         self._catalog = catalog
@@ -106,17 +106,24 @@ class ViewsActor(Actor):
     @message
     def repair(self) -> None:
         """Compare every view with what is recorded, and write those that differ."""
+        pools = {obj["metadata"]["name"]: obj for obj in self._store.list("SpiderIPPool").items}
+        if self._pools:
+            # First: the SpiderEndpoints of another IPAM's pods are views of nothing until its records are taken over.
+            for name, obj in pools.items():
+                self._take_over(name, obj)
         held = get(self.get_actor("ledger/local").everything.options(timeout=LEDGER_TIMEOUT).remote())
         pods = {one.record.pod for one in held if self._node in (None, one.record.node)}
-        for obj in self._store.list("SpiderEndpoint").items:
-            if self._node in (None, obj.get("status", {}).get("current", {}).get("node")):
-                pods.add(_pod_of(obj))
-        pools = (
-            {obj["metadata"]["name"] for obj in self._store.list("SpiderIPPool").items}
-            if self._pools
-            else set()
-        )
+        if self._pools:
+            pods.update(_pod_of(obj) for obj in self._store.list("SpiderEndpoint").items)
         self.changed(tuple(pods), tuple(pools))
+
+    def _take_over(self, name: str, obj: Object) -> None:
+        try:
+            take_over(IPPool.from_object(obj), self._store, self.get_actor, self._clock)
+        except InvalidObject as error:
+            log.error(
+                "a pool's earlier allocations cannot be taken over", extra={"pool": name, "error": str(error)}
+            )
 
     def _look(self) -> None:
         state = self._state
