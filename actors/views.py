@@ -19,6 +19,7 @@ from typing import Any
 from actors.errors import Conflict, InvalidObject, NotFound, OrbweaverError
 from actors.messages import Held
 from actors.resources.addresses import format_address
+from actors.resources.admission import FINALIZER, admit
 from actors.resources.ippool import IPPool
 from actors.runtime import Actor, ActorContext, get, message
 from actors.store.catalog import Catalog
@@ -33,7 +34,6 @@ RETRY = 1.0
 LISTED = 5000
 """Addresses up to which `status.allocatedIPs` lists each one; Spiderpool's own limit, set by the object's size."""
 
-FINALIZER = "spiderpool.spidernet.io"
 POD = "ipam.spidernet.io/pod"
 """Annotation of a SpiderEndpoint: `namespace/name` of its pod, which need not be a valid object name."""
 
@@ -268,7 +268,7 @@ class ViewsActor(Actor):
         self._pools_soon(RETRY)
 
     def _write_pool(self, name: str) -> None:
-        obj = self._store.get("SpiderIPPool", name)
+        obj = self._completed(self._store.get("SpiderIPPool", name))
         # What another IPAM wrote there is truth until it is taken over; only then may a view take its place.
         pods = take_over(IPPool.from_object(obj), self._store, self.get_actor, self._clock)
         if pods:
@@ -283,6 +283,13 @@ class ViewsActor(Actor):
         status = self._pool_status(IPPool.from_object(obj), held)
         if any(obj.get("status", {}).get(key) != value for key, value in status.items()):
             self._store.update_status({**obj, "status": {**obj.get("status", {}), **status}})
+
+    def _completed(self, obj: Object) -> Object:
+        """A pool that was made past `apply`, with kubectl, gets what `apply` would have added: defaults, finalizer."""
+        if obj["metadata"].get("deletionTimestamp"):
+            return obj
+        admitted = admit(obj, obj)
+        return self._store.update(admitted) if admitted != obj else obj
 
     def _pool_status(self, pool: IPPool, held: Sequence[Held]) -> dict[str, Any]:
         usable = pool.available.minus(self._catalog.reserved(pool.family))

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import gc
-import logging
 import os
-import signal
 import socket
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +12,9 @@ from actors.store.kubernetes import KubernetesStore
 from cni import shim
 from cni.agent import METRICS_PORT, SOCKET, Agent, AgentOptions
 from cni.command.data_file import add_data_option, agent_store
+from cni.command.serving import add_process_options, metrics_port, serve
 from cni.command.settings_options import add_settings_options, read_settings
-from metrics.logs import LEVELS, set_up
-
-log = logging.getLogger("orbweaver.agent")
-
-FATAL = 70
-"""Exit status after too many crashes (EX_SOFTWARE in sysexits.h)."""
+from metrics.logs import set_up
 
 
 def add_parser(commands: Any) -> None:
@@ -42,19 +34,10 @@ def add_parser(commands: Any) -> None:
         default=os.environ.get("NODE_NAME") or socket.gethostname(),
         help="this node's name in the cluster (%(default)s; or set NODE_NAME)",
     )
-    parser.add_argument(
-        "--metrics-host", default="127.0.0.1", help="address for /metrics and health (%(default)s)"
-    )
-    parser.add_argument(
-        "--metrics-port",
-        type=int,
-        default=METRICS_PORT,
-        help="its port; 0: a free one, -1: none (%(default)s)",
-    )
+    add_process_options(parser, METRICS_PORT)
     parser.add_argument(
         "--timeout", type=float, default=20.0, help="seconds to answer a CNI request in (%(default)s)"
     )
-    parser.add_argument("--log-level", choices=LEVELS, default="info", help="(%(default)s)")
     parser.add_argument(
         "--install-plugin",
         type=Path,
@@ -75,28 +58,9 @@ def run(chosen: argparse.Namespace) -> int:
         node=chosen.node,
         cni_socket=chosen.socket,
         metrics_host=chosen.metrics_host,
-        metrics_port=None if chosen.metrics_port < 0 else chosen.metrics_port,
+        metrics_port=metrics_port(chosen),
         timeout=chosen.timeout,
         cluster=isinstance(store, KubernetesStore),
         settings=read_settings(chosen),
     )
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
-    try:
-        agent = Agent(store, options)
-        agent.on_fatal(ended.set)
-        try:
-            agent.start()
-            gc.freeze()  # what start-up made lives as long as the process; the collector need not look at it again
-            ended.wait()
-        finally:
-            agent.stop()
-    finally:
-        store.close()
-    if agent.fatal is not None:
-        log.critical(
-            "ending, so that whoever started this process starts it anew", extra={"why": agent.fatal}
-        )
-        return FATAL
-    return 0
+    return serve(Agent(store, options), store)

@@ -86,6 +86,11 @@ def agent_store(chosen: argparse.Namespace, node: str) -> Store:
         from actors.store.sqlite import SQLiteStore
 
         return SQLiteStore(chosen.data or DATABASE)
+    return cluster_store(chosen, node_selectors(node))
+
+
+def cluster_store(chosen: argparse.Namespace, selectors: Mapping[str, str] | None = None) -> Store:
+    """The store of a process that works in a cluster only. Raises `StoreUnavailable` when there is none."""
     access = cluster_access(chosen)
     if access is None:
         raise StoreUnavailable(
@@ -95,7 +100,7 @@ def agent_store(chosen: argparse.Namespace, node: str) -> Store:
         )
     from actors.store.kubernetes import KubernetesStore
 
-    return KubernetesStore(access, selectors=node_selectors(node))
+    return KubernetesStore(access, selectors=selectors)
 
 
 def node_selectors(node: str) -> Mapping[str, str]:
