@@ -165,16 +165,15 @@ class ViewsActor(Actor):
 
     def _write_endpoint(self, pod: str, held: Sequence[Held]) -> set[str]:
         """Write one view with as few requests as can be; returns the pools that the view named before."""
-        before = self._state.written.get(pod)
+        # Taken out until it is known again: if the answer is lost, what was written last is no longer known.
+        before = self._state.written.pop(pod, None)
         try:
             after = self._replace(pod, before, held)
         except (Conflict, NotFound):
             # It is not as this process left it, or was there before: read it, and try once more.
             before = self._find(pod)
             after = self._replace(pod, before, held)
-        if after is None:
-            self._state.written.pop(pod, None)
-        else:
+        if after is not None:
             self._state.written[pod] = after
         return _pools_of(before) if before is not None else set()
 
@@ -288,7 +287,12 @@ class ViewsActor(Actor):
         """A pool that was made past `apply`, with kubectl, gets what `apply` would have added: defaults, finalizer."""
         if obj["metadata"].get("deletionTimestamp"):
             return obj
-        admitted = admit(obj, obj)
+        try:
+            admitted = admit(obj, obj)
+        except InvalidObject as error:
+            # Let in by the API server, or an edit that takes an address in use away: it serves as far as it can.
+            log.warning("a pool is not as it should be", extra={"pool": obj["metadata"]["name"], "error": str(error)})
+            return obj
         return self._store.update(admitted) if admitted != obj else obj
 
     def _pool_status(self, pool: IPPool, held: Sequence[Held]) -> dict[str, Any]:
