@@ -183,18 +183,25 @@ class FrontEnd:
 
     async def _close(self, drain: float) -> None:
         if self._server is not None:
+            # asyncio forgets, and leaves open, a connection that it is accepting when its server is closed.
+            for listener in self._server.sockets:
+                self._loop.remove_reader(listener)
+            accepting = asyncio.all_tasks() - {asyncio.current_task()}
+            if accepting:
+                await asyncio.wait(accepting, timeout=1.0)
             self._server.close()
             self._path.unlink(missing_ok=True)
         deadline = self._loop.time() + drain
         while True:
-            await asyncio.sleep(0.01)  # what the kernel had accepted and received arrives meanwhile
+            await asyncio.sleep(0.01)  # what the kernel had received arrives meanwhile
             for client in tuple(self._connections):
                 client.stop_reading()
             if not (self.clients or self._adds) or self._loop.time() > deadline:
                 break
         for client in tuple(self._connections):
             client.give_up()
-        await asyncio.sleep(0)  # lets the transports close
+        while self._connections and self._loop.time() < deadline + 1.0:
+            await asyncio.sleep(0)  # lets the transports close
 
 
 @dataclass(slots=True)

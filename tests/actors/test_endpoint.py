@@ -278,7 +278,7 @@ def test_with_kubernetes_a_pod_without_an_object_is_refused(tmp_path: Path):
         with pytest.raises(PodRefused, match="default/gone does not exist"):
             one.add(sandbox("c2", pod="gone"))
         one.journal.doubtful.clear()
-        one.prove()
+        one.prove(views=False)  # in a cluster the controller writes those of pools
 
 
 def test_a_pod_of_the_same_name_and_another_uid_is_refused(tmp_path: Path):
@@ -289,7 +289,7 @@ def test_a_pod_of_the_same_name_and_another_uid_is_refused(tmp_path: Path):
             one.add(sandbox("c1", pod="web", uid="old-uid"))
         one.journal.doubtful.clear()
         one.add(sandbox("c2", pod="web", uid=uid))
-        one.prove()
+        one.prove(views=False)
 
 
 def test_check_compares_with_what_is_recorded(one: Rig):
