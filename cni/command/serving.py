@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import gc
 import logging
+import os
 import signal
-import threading
 from typing import Any, Protocol
 
 from actors.store.contract import Store
@@ -47,16 +48,24 @@ def metrics_port(chosen: argparse.Namespace) -> int | None:
 
 
 def serve(process: Serving, store: Store) -> int:
-    """Start, wait for SIGTERM or SIGINT, stop, close the store; 0, or 70 when an actor crashed too often."""
-    ended = threading.Event()
+    """Start, wait for SIGTERM or SIGINT, stop, close the store; 0, or 70 when an actor crashed too often.
+
+    SIGUSR1 writes to standard error what every thread is doing.
+    """
+    faulthandler.register(signal.SIGUSR1)
+    # A pipe, not a threading.Event: a signal that arrives while the main thread holds the Event's lock would wait for
+    # that lock in its handler, which is to say for ever.
+    ended, end = os.pipe()
+    os.set_blocking(end, False)
+    signal.set_wakeup_fd(end)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
-    process.on_fatal(ended.set)
+        signal.signal(number, lambda *_: None)
+    process.on_fatal(lambda: os.write(end, b"!"))
     try:
         try:
             process.start()
             gc.freeze()  # what start-up made lives as long as the process; the collector need not look at it again
-            ended.wait()
+            os.read(ended, 1)
         finally:
             process.stop()
     finally:

@@ -13,15 +13,16 @@ from pathlib import Path
 # At the end: where Orbweaver is installed, its packages must come from there and not from the working tree.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from actors.store.sqlite import SQLiteStore
-from cni.command import agent, main
+from actors.store import sqlite
+from cni.command import main
 from tests.faults.faulty_store import FaultyStore, scripted
 
 
 def run(arguments: list[str]) -> int:
     """Serve until a signal, or until the plan ends the process."""
     plan = scripted(arguments[0])
-    vars(agent)["SQLiteStore"] = lambda path: FaultyStore(SQLiteStore(path), plan)
+    real = sqlite.SQLiteStore
+    vars(sqlite)["SQLiteStore"] = lambda path: FaultyStore(real(path), plan)
     return main.main(["agent", *arguments[1:]])
 
 

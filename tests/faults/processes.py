@@ -64,7 +64,12 @@ class AgentProcess:
         """Send the signal and wait; returns the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        status = self.process.wait(30)
+        try:
+            status = self.process.wait(30)
+        except subprocess.TimeoutExpired as error:
+            self.process.send_signal(signal.SIGUSR1)
+            time.sleep(1)
+            raise AssertionError(f"it does not end; its threads:\n{self.said()}") from error
         self.log.close()
         return status
 
