@@ -16,7 +16,7 @@ from actors.store.kubernetes import KubernetesStore
 from cni import shim
 from cni.agent import METRICS_PORT, SOCKET, Agent, AgentOptions
 from cni.command.data_file import add_data_option, agent_store
-from cni.command.settings_options import add_settings_options, read_settings
+from cni.command.settings_options import add_settings_options, read_configuration
 from metrics.logs import LEVELS, set_up
 
 log = logging.getLogger("orbweaver.agent")
@@ -35,7 +35,7 @@ def add_parser(commands: Any) -> None:
     )
     add_data_option(parser)
     parser.add_argument(
-        "--socket", type=Path, default=SOCKET, help="Unix socket for the CNI plugin (%(default)s)"
+        "--socket", type=Path, help=f"Unix socket for the CNI plugin (what --config says, else {SOCKET})"
     )
     parser.add_argument(
         "--node",
@@ -68,13 +68,14 @@ def add_parser(commands: Any) -> None:
 def run(chosen: argparse.Namespace) -> int:
     """Serve; 0 after a signal, 70 when an actor crashed too often."""
     set_up(chosen.log_level)
+    configuration = read_configuration(chosen)
     options = AgentOptions(
         node=chosen.node,
-        cni_socket=chosen.socket,
+        cni_socket=chosen.socket or configuration.socket,
         metrics_host=chosen.metrics_host,
         metrics_port=None if chosen.metrics_port < 0 else chosen.metrics_port,
         timeout=chosen.timeout,
-        settings=read_settings(chosen),
+        settings=configuration.settings,
     )
     if chosen.install_plugin is not None:
         shim.install(chosen.install_plugin, names=("spiderpool",))
