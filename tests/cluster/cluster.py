@@ -20,7 +20,7 @@ from typing import Any
 from tests.cluster.images import write_images
 from tests.cluster.node import MOUNT_POINTS, Node
 from tests.cluster.processes import ClusterFailed, Processes, run
-from tests.cluster.programs import CONTROLLERS, Programs
+from tests.cluster.programs import CGROUPS, CONTROLLERS, UNIFIED, Programs
 
 API = "10.99.0.1"
 PORT = 6443
@@ -45,7 +45,7 @@ class Cluster:
         self.authority = self.directory / "certs" / "apiserver.crt"
 
     def start(self) -> None:
-        """Start everything; all nodes are Ready afterwards. Raises ClusterFailed."""
+        """Start everything; the nodes become Ready when they are given a CNI configuration. Raises ClusterFailed."""
         write_images(self.images)
         self._mount_points()
         self._network()
@@ -53,7 +53,7 @@ class Cluster:
         self._control_plane()
         for node in self.nodes.values():
             node.start()
-        self.wait("all nodes are Ready", self._nodes_ready, 60)
+        self.wait("all nodes are there", lambda: len(self.items("nodes")) == len(self.nodes))
 
     def stop(self) -> None:
         """End everything and take it away."""
@@ -66,9 +66,9 @@ class Cluster:
         for path in reversed(self._made):
             with contextlib.suppress(OSError):  # somebody else uses it by now
                 path.rmdir()
-        for controller in CONTROLLERS:
+        for root in (*(CGROUPS / controller for controller in CONTROLLERS), UNIFIED):
             with contextlib.suppress(FileNotFoundError):
-                Path("/sys/fs/cgroup", controller, self.name).rmdir()
+                (root / self.name).rmdir()
         shutil.rmtree(self.directory)
 
     # -- clients --------------------------------------------------------------------------------------------
@@ -118,6 +118,14 @@ class Cluster:
             path.write_text(json.dumps(config))
             path.chmod(0o600)
         return path
+
+    def nodes_ready(self) -> bool:
+        """Whether pods are scheduled to every node."""
+        ready = 0
+        for node in self.items("nodes"):
+            conditions = {one["type"]: one["status"] for one in node["status"].get("conditions", ())}
+            ready += conditions.get("Ready") == "True" and not node["spec"].get("taints")
+        return ready == len(self.nodes)
 
     # -- parts ----------------------------------------------------------------------------------------------
 
@@ -211,10 +219,3 @@ class Cluster:
 
     def _api_ready(self) -> bool:
         return self.authority.exists() and self.kubectl("get", "--raw", "/readyz", check=False) == "ok"
-
-    def _nodes_ready(self) -> bool:
-        ready = 0
-        for node in self.items("nodes"):
-            conditions = {one["type"]: one["status"] for one in node["status"].get("conditions", ())}
-            ready += conditions.get("Ready") == "True" and not node["spec"].get("taints")
-        return ready == len(self.nodes)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.cluster.images import PAUSE
 from tests.cluster.processes import ClusterFailed, Processes, run
-from tests.cluster.programs import CGROUPS, CONTROLLERS
+from tests.cluster.programs import CGROUPS, CONTROLLERS, UNIFIED
 
 if TYPE_CHECKING:
     from tests.cluster.cluster import Cluster
@@ -104,8 +104,8 @@ class Node:
         self._end_containers()
         self._processes.end_all()
         run("ip", "netns", "del", self._netns, check=False)
-        for controller in CONTROLLERS:
-            _remove_cgroups(CGROUPS / controller / self._cgroup)
+        for root in (*(CGROUPS / controller for controller in CONTROLLERS), UNIFIED):
+            _remove_cgroups(root / self._cgroup)
 
     def configure(self, conflist: Mapping[str, Any]) -> None:
         """Give the node its CNI configuration, which makes it Ready."""

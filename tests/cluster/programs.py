@@ -12,6 +12,8 @@ from tests.tools.gomodule import ProgramMissing
 
 CGROUPS = Path("/sys/fs/cgroup")
 CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd")
+# Where v1 and v2 are both mounted, runc makes a pod's cgroup in this one too.
+UNIFIED = CGROUPS / "unified"
 _SYSTEM = {
     "ip": "iproute2",
     "nft": "nftables",
