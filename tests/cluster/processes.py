@@ -46,12 +46,12 @@ class Processes:
             status = self._running[name].poll()
             if status is not None or time.monotonic() > deadline:
                 ended = f"ended with status {status}" if status is not None else f"not ready in {seconds:g} s"
-                raise ClusterFailed(f"{name} {ended}:\n{self.log(name)}")
+                raise ClusterFailed(f"{name} {ended}:\n{self.log(name)[-3000:]}")
             time.sleep(0.05)
 
     def log(self, name: str) -> str:
-        """The end of its log."""
-        return (self.directory / f"{name}.log").read_text(errors="replace")[-3000:]
+        """All that it printed."""
+        return (self.directory / f"{name}.log").read_text(errors="replace")
 
     def end(self, name: str, seconds: float = 15.0) -> int | None:
         """SIGTERM, then SIGKILL; returns the exit status, None when it did not run."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
-from ipaddress import ip_address
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.images import BUSYBOX
+from tests.cluster.node import Node
+from tests.cluster.processes import ClusterFailed
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -19,17 +22,35 @@ DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 NAMESPACE = "orbweaver-system"
 PROGRAM = (sys.executable, "-P", "-m", "cni.command.main")
 FIRST, LAST = "10.99.100.10", "10.99.100.25"
-POOL = {
+PATCHED = ("DaemonSet/", "Deployment/")
+POOL: dict[str, Any] = {
     "apiVersion": "spiderpool.spidernet.io/v2beta1",
     "kind": "SpiderIPPool",
     "metadata": {"name": "underlay"},
     "spec": {"ipVersion": 4, "subnet": "10.99.0.0/16", "ips": [f"{FIRST}-{LAST}"], "default": True},
 }
-CONFLIST = {
+CONFLIST: dict[str, Any] = {
     "cniVersion": "1.0.0",
     "name": "underlay",
     "plugins": [{"type": "macvlan", "master": "eth0", "mode": "bridge", "ipam": {"type": "spiderpool"}}],
 }
+
+
+def refused_by(cluster: Cluster, *manifests: dict[str, Any]) -> str:
+    """What `kubectl apply` says to objects that it must not take."""
+    with pytest.raises(ClusterFailed) as caught:
+        cluster.apply(*manifests)
+    return str(caught.value)
+
+
+def contents(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Each object of a List without its metadata, which grow with every write, and its status."""
+    return {
+        f"{one['kind']}/{one['metadata']['name']}": {
+            key: value for key, value in one.items() if key not in {"metadata", "status"}
+        }
+        for one in found["items"]
+    }
 
 
 def workload(kind: str, name: str, replicas: int) -> dict[str, Any]:
@@ -61,7 +82,7 @@ def workload(kind: str, name: str, replicas: int) -> dict[str, Any]:
 def deployed(cluster: Cluster) -> Iterator[Cluster]:
     """deploy/ as it is applied, a pool made with kubectl, and the DaemonSet's agent as a process on each node: there is
     no image yet, so its pods and the controller's are kept from nodes."""
-    cluster.kubectl("apply", "--server-side", "-k", str(DEPLOY))
+    cluster.kubectl("apply", "-k", str(DEPLOY))
     nowhere = '{"spec":{"template":{"spec":{"nodeSelector":{"tests/no-image-yet":"true"}}}}}'
     cluster.kubectl("-n", NAMESPACE, "patch", "daemonset", "orbweaver-agent", "-p", nowhere)
     cluster.kubectl("-n", NAMESPACE, "scale", "deployment", "orbweaver-controller", "--replicas=0")
@@ -91,7 +112,8 @@ def deployed(cluster: Cluster) -> Iterator[Cluster]:
     cluster.wait("the nodes are Ready", cluster.nodes_ready)
     yield cluster
     for node in cluster.nodes.values():
-        assert node.stop_agent() == 0, node.agent_log()
+        log = node.agent_log()
+        assert node.stop_agent() == 0, log
 
 
 def pods(cluster: Cluster, name: str) -> dict[str, tuple[str, str, str]]:
@@ -104,7 +126,7 @@ def pods(cluster: Cluster, name: str) -> dict[str, tuple[str, str, str]]:
 
 
 def in_pool(address: str) -> bool:
-    return ip_address(FIRST) <= ip_address(address) <= ip_address(LAST)
+    return IPv4Address(FIRST) <= IPv4Address(address) <= IPv4Address(LAST)
 
 
 def endpoints(cluster: Cluster) -> dict[str, str]:
@@ -121,6 +143,43 @@ def records(cluster: Cluster) -> list[str]:
         for block in cluster.items("spideripblocks")
         if (text := block.get("spec", {}).get("records") or "{}") not in ("{}", "[]")
     ]
+
+
+def test_a_second_apply_changes_nothing(deployed: Cluster) -> None:
+    """What the test itself patched aside, the API server has every field as it stands in deploy/."""
+    again = json.loads(deployed.kubectl("apply", "-k", str(DEPLOY), "--dry-run=server", "-o", "json"))
+    there = json.loads(deployed.kubectl("get", "-k", str(DEPLOY), "-o", "json"))
+
+    assert {name: obj for name, obj in contents(again).items() if not name.startswith(PATCHED)} == {
+        name: obj for name, obj in contents(there).items() if not name.startswith(PATCHED)
+    }
+
+
+def test_a_bad_pool_is_refused_by_the_api_server_alone(deployed: Cluster) -> None:
+    bad = {**POOL, "metadata": {"name": "bad"}, "spec": {**POOL["spec"], "ips": ["10.98.0.1"]}}
+
+    assert "10.98.0.1" in refused_by(deployed, bad)
+
+
+@pytest.mark.parametrize(
+    "account, verb, resource",
+    [
+        ("agent", "update", "pods"),
+        ("agent", "update", "nodes"),
+        ("agent", "get", "secrets"),
+        ("agent", "update", "spiderippools.spiderpool.spidernet.io"),
+        ("agent", "get", "leases.coordination.k8s.io"),
+        ("controller", "get", "secrets"),
+        ("controller", "delete", "pods"),
+    ],
+)
+def test_a_service_account_has_no_right_too_many(
+    deployed: Cluster, account: str, verb: str, resource: str
+) -> None:
+    who = f"--as=system:serviceaccount:{NAMESPACE}:orbweaver-{account}"
+
+    assert deployed.kubectl("auth", "can-i", verb, resource, who, check=False).strip() == "no"
+    assert deployed.kubectl("auth", "can-i", "list", "pods", who, check=False).strip() == "yes"
 
 
 def test_pods_of_two_nodes_get_addresses_keep_them_and_leave_nothing(deployed: Cluster) -> None:
@@ -162,5 +221,9 @@ def test_pods_of_two_nodes_get_addresses_keep_them_and_leave_nothing(deployed: C
     cluster.wait("no pod is left", lambda: cluster.items("pods") == [])
     cluster.wait("no SpiderEndpoint is left", lambda: cluster.items("spiderendpoints") == [])
     cluster.wait("nothing is recorded any more", lambda: records(cluster) == [])
-    for node in cluster.nodes.values():
-        cluster.wait("no pod's network is left", lambda node=node: node.pod_namespaces() == [])
+    for one in cluster.nodes.values():
+        refused = [line for line in one.agent_log().splitlines() if "forbidden" in line]
+        assert refused == [], "the DaemonSet's service account may not do what its agent does"
+    cluster.wait(
+        "no pod's network is left", lambda: not any(map(Node.pod_namespaces, cluster.nodes.values()))
+    )
