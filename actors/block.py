@@ -283,16 +283,19 @@ def _outcome(block: Block, staged: Staged) -> Outcome:
     if staged.undoes is not None and released.found is None:
         # A write that timed out can still take place. This changes the block's version, so that it fails then.
         block.released[operation.value] = operation.at
+    if staged.maybe_written:
+        return replace(released, done=True)  # as above
     return released
 
 
 def _mark_doubtful(batch: list[Staged], before: Block, after: Block) -> None:
-    """Mark the claims that the lost write carried; one that only repeated what stood there is not in doubt."""
+    """Mark what the lost write carried; a claim or release that changed nothing is not in doubt."""
     for staged in batch:
         operation = staged.operation
+        changed = before.records.get(operation.value) != after.records.get(operation.value)
         if isinstance(operation, Claim):
-            mine = after.records.get(operation.value) == operation.record
-            staged.maybe_written |= mine and before.records.get(operation.value) != operation.record
+            changed = changed and after.records.get(operation.value) == operation.record
+        staged.maybe_written |= changed
 
 
 def _difference(before: Block, after: Block) -> tuple[Change, ...]:

@@ -236,7 +236,7 @@ class EndpointActor(Actor):
                     slot, [one.record.pool, *(pool for pool in pools if pool != one.record.pool)], one
                 )
             # The pod now asks for other pools: what it had goes back.
-            self._release([(one, False)])
+            self._give_back(one)
         return Attempt(slot, pools)
 
     def _give_up_refused(self, attempts: Sequence[Attempt]) -> OrbweaverError | None:
@@ -248,10 +248,16 @@ class EndpointActor(Actor):
             if attempt.slot.exact is None:
                 attempt.pools.insert(0, held.record.pool)
             try:
-                self._release([(held, False)])
+                self._give_back(held)
             except OrbweaverError as error:
                 return error
         return None
+
+    def _give_back(self, held: Held) -> None:
+        try:
+            self._release([(held, False)])
+        finally:
+            self._touch([held.record])
 
     def _next(self, attempt: Attempt, pod: Pod, request: AddRequest) -> ObjectRef[Any] | None:
         if not attempt.pools:
@@ -380,13 +386,12 @@ def _belongs(record: Record, sandbox: Sandbox) -> bool:
     """Whether a DEL for this sandbox's interface means this record.
 
     The interface whose ADD reserved the others takes them along. A record taken over from another IPAM has no
-    container; the pod's UID stands for it.
+    container, and perhaps no interface; the pod's UID stands for it.
     """
-    if sandbox.interface not in (record.interface, record.request):
-        return False
     if record.container:
-        return record.container == sandbox.container
-    return bool(record.uid) and record.uid == sandbox.uid
+        named = sandbox.interface in (record.interface, record.request)
+        return named and record.container == sandbox.container
+    return bool(record.uid) and record.uid == sandbox.uid and record.interface in ("", sandbox.interface)
 
 
 def _take(attempt: Attempt, ref: ObjectRef[Any]) -> OrbweaverError | None:

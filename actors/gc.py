@@ -59,7 +59,7 @@ class GCActor(Actor):
         stale = []
         for held in self._everything():
             record = held.record
-            kept = not record.container and owning_statefulset(record) is not None
+            kept = record.waits and owning_statefulset(record) is not None
             if kept and not is_kept(record, self._catalog):
                 stale.append(held)
         return self._reclaim(stale, "its StatefulSet does not want the pod any more")

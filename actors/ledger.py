@@ -38,6 +38,7 @@ class State:
     pods: dict[str, set[Place]] = field(default_factory=dict)
     containers: dict[str, set[Place]] = field(default_factory=dict)
     pools: dict[str, set[Place]] = field(default_factory=dict)
+    touched: dict[str, int] = field(default_factory=dict)
     # Never below what an earlier instance counted to: a pool that learned from that one must read everything anew.
     sequence: int = field(default_factory=time.monotonic_ns)
     recent: deque[tuple[int, int, Change]] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
@@ -122,6 +123,12 @@ class LedgerActor(Actor):
         return {pool: len(places) for pool, places in self._state.pools.items() if places}
 
     @message
+    def changed_pools(self, since: int) -> tuple[int, tuple[str, ...]]:
+        """The pools with a change after `since`, a sequence number of an earlier answer, and the number now."""
+        touched = self._state.touched
+        return self._state.sequence, tuple(pool for pool, at in touched.items() if at > since)
+
+    @message
     def everything(self) -> tuple[Held, ...]:
         """All that is recorded."""
         return self._held(self._state.records)
@@ -188,6 +195,9 @@ class LedgerActor(Actor):
             else:
                 values.discard(change.value)
             state.sequence += 1
+            for record in (before, change.record):
+                if record is not None:
+                    state.touched[record.pool] = state.sequence
             state.recent.append((state.sequence, family, change))
 
 

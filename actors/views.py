@@ -11,7 +11,8 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,7 @@ from actors.runtime import Actor, ActorContext, get, message
 from actors.store.catalog import Catalog
 from actors.store.contract import Object, Store
 from actors.store.kinds import SPIDERPOOL
-from actors.takeover import DIGEST, digest_of
+from actors.takeover import DIGEST, digest_of, take_over
 
 log = logging.getLogger("orbweaver.views")
 
@@ -56,6 +57,7 @@ class State:
     written: dict[str, Object] = field(default_factory=dict)
     pods: set[str] = field(default_factory=set)
     pools: set[str] = field(default_factory=set)
+    sequence: int = -1
     pods_set: bool = False
     pools_set: bool = False
 
@@ -63,18 +65,39 @@ class State:
 class ViewsActor(Actor):
     """One per process that allocates, named `views/local`."""
 
-    def __init__(self, context: ActorContext, *, store: Store, catalog: Catalog) -> None:
+    def __init__(
+        self,
+        context: ActorContext,
+        *,
+        store: Store,
+        catalog: Catalog,
+        node: str | None = None,
+        pools: bool = True,
+        follow: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`node`: repair only the SpiderEndpoints of its pods. `pools`: look after the pools' status and what other
+        IPAMs left, as one process in a cluster does. `follow`: look by itself for pools that other processes allocated from."""
         super().__init__(context)
         self._store = store
         self._catalog = catalog
+        self._node = node
+        self._pools = pools
+        self._follow = follow
+        self._clock = clock
         self._state = State()
+
+    def on_activate(self) -> None:
+        if self._follow:
+            self.after(POOL_INTERVAL, self._look)
 
     @message
     def changed(self, pods: tuple[str, ...], pools: tuple[str, ...] = ()) -> None:
         """What is recorded for these pods, and with it for their pools, changed."""
         state = self._state
         state.pods.update(pods)
-        state.pools.update(pools)
+        if self._pools:
+            state.pools.update(pools)
         if state.pods and not state.pods_set:
             state.pods_set = True
             self.post(self._write_endpoints)
@@ -83,13 +106,34 @@ class ViewsActor(Actor):
     @message
     def repair(self) -> None:
         """Compare every view with what is recorded, and write those that differ."""
-        state = self._state
+        pools = {obj["metadata"]["name"]: obj for obj in self._store.list("SpiderIPPool").items}
+        if self._pools:
+            # First: the SpiderEndpoints of another IPAM's pods are views of nothing until its records are taken over.
+            for name, obj in pools.items():
+                self._take_over(name, obj)
         held = get(self.get_actor("ledger/local").everything.options(timeout=LEDGER_TIMEOUT).remote())
-        state.pods.update(one.record.pod for one in held)
-        for obj in self._store.list("SpiderEndpoint").items:
-            state.pods.add(_pod_of(obj))
-        state.pools.update(obj["metadata"]["name"] for obj in self._store.list("SpiderIPPool").items)
-        self.changed((), ())
+        pods = {one.record.pod for one in held if self._node in (None, one.record.node)}
+        if self._pools:
+            pods.update(_pod_of(obj) for obj in self._store.list("SpiderEndpoint").items)
+        self.changed(tuple(pods), tuple(pools))
+
+    def _take_over(self, name: str, obj: Object) -> None:
+        try:
+            take_over(IPPool.from_object(obj), self._store, self.get_actor, self._clock)
+        except InvalidObject as error:
+            log.error(
+                "a pool's earlier allocations cannot be taken over", extra={"pool": name, "error": str(error)}
+            )
+
+    def _look(self) -> None:
+        state = self._state
+        changed = self.get_actor("ledger/local").changed_pools.options(timeout=LEDGER_TIMEOUT)
+        try:
+            state.sequence, pools = get(changed.remote(state.sequence))
+            self.changed((), pools)
+        except OrbweaverError as error:
+            log.warning("could not look for changed pools, will try again", extra={"error": str(error)})
+        self.after(POOL_INTERVAL, self._look)
 
     def _pools_soon(self, seconds: float) -> None:
         state = self._state
@@ -104,8 +148,8 @@ class ViewsActor(Actor):
         for pod in sorted(pods):
             try:
                 held = get(self.get_actor("ledger/local").of_pod.options(timeout=LEDGER_TIMEOUT).remote(pod))
-                state.pools.update(one.record.pool for one in held)
-                state.pools.update(self._write_endpoint(pod, held))
+                pools = {one.record.pool for one in held} | self._write_endpoint(pod, held)
+                self.changed((), tuple(pools))
             except InvalidObject as error:
                 log.error("a SpiderEndpoint cannot be written", extra={"pod": pod, "error": str(error)})
             except OrbweaverError as error:
@@ -190,7 +234,7 @@ class ViewsActor(Actor):
             entry[f"ipv{family}"] = f"{format_address(family, one.value)}/{bits}"
             entry[f"ipv{family}Pool"] = record.pool
             if pool is not None:
-                entry["vlan"] = pool.vlan
+                entry["vlan"] = pool.vlan or entry["vlan"]  # the pool of the other family may name none
                 if pool.gateway is not None:
                     entry[f"ipv{family}Gateway"] = format_address(family, pool.gateway)
         kind, _, owner = first.owner.partition("/")
@@ -225,6 +269,11 @@ class ViewsActor(Actor):
 
     def _write_pool(self, name: str) -> None:
         obj = self._store.get("SpiderIPPool", name)
+        # What another IPAM wrote there is truth until it is taken over; only then may a view take its place.
+        pods = take_over(IPPool.from_object(obj), self._store, self.get_actor, self._clock)
+        if pods:
+            self.changed(pods, (name,))
+            return
         held = get(self.get_actor("ledger/local").of_pool.options(timeout=LEDGER_TIMEOUT).remote(name))
         if obj["metadata"].get("deletionTimestamp") and not held:
             finalizers = [one for one in obj["metadata"].get("finalizers", ()) if one != FINALIZER]

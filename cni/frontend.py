@@ -55,7 +55,8 @@ _OPERATIONS = {"ADD": "allocation", "DEL": "release"}
 
 
 class FrontEnd:
-    """Listens on `path` (mode 0600). `not_ready` says why ADD cannot be served, or None; `timeout` is the time, in
+    """Listens on `path` (mode 0600). `not_ready` says why ADD cannot be served, or None; `on_refused` hears of ADDs
+    that were answered with an error that no retry will cure; `timeout` is the time, in
     seconds, in which every request is answered."""
 
     def __init__(
@@ -65,11 +66,13 @@ class FrontEnd:
         *,
         observer: AllocationObserver,
         not_ready: Callable[[], str | None],
+        on_refused: Callable[[CniRequest, OrbweaverError], object] = lambda request, error: None,
         timeout: float = 20.0,
     ) -> None:
         self.system = system
         self.observer = observer
         self.not_ready = not_ready
+        self.on_refused = on_refused
         self.timeout = timeout
         self.clients = 0
         self._path = path
@@ -325,9 +328,12 @@ class Client(asyncio.Protocol):
         if self._answered:
             pass  # the deadline came first
         elif error is not None:
-            self._refuse(
+            known = (
                 error if isinstance(error, OrbweaverError) else OrbweaverError(f"internal error: {error!r}")
             )
+            self._refuse(known)
+            if request.command == "ADD" and not known.retryable:
+                self._front.on_refused(request, known)
         elif request.command == "ADD":
             delivered = self._answer(0, protocol.success(request, value), value)
         else:

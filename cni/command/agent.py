@@ -69,22 +69,23 @@ def run(chosen: argparse.Namespace) -> int:
     """Serve; 0 after a signal, 70 when an actor crashed too often."""
     set_up(chosen.log_level)
     configuration = read_configuration(chosen)
+    if chosen.install_plugin is not None:
+        shim.install(chosen.install_plugin, names=("spiderpool",))
+    store = agent_store(chosen, chosen.node)
     options = AgentOptions(
         node=chosen.node,
         cni_socket=chosen.socket or configuration.socket,
         metrics_host=chosen.metrics_host,
         metrics_port=None if chosen.metrics_port < 0 else chosen.metrics_port,
         timeout=chosen.timeout,
+        cluster=isinstance(store, KubernetesStore),
         settings=configuration.settings,
     )
-    if chosen.install_plugin is not None:
-        shim.install(chosen.install_plugin, names=("spiderpool",))
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    store = agent_store(chosen, chosen.node)
     try:
-        agent = Agent(store, options, has_pods=isinstance(store, KubernetesStore))
+        agent = Agent(store, options)
         agent.on_fatal(ended.set)
         try:
             agent.start()

@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,17 @@ class Cluster:
             conditions = {one["type"]: one["status"] for one in node["status"].get("conditions", ())}
             ready += conditions.get("Ready") == "True" and not node["spec"].get("taints")
         return ready == len(self.nodes)
+
+    def start_controller(self, command: Sequence[str], token: str) -> None:
+        """Start the controller beside the API server, as its service account. Raises ClusterFailed."""
+        inside = ["nsenter", f"--net=/run/netns/{self.netns}"]
+        config = str(self.kubeconfig("controller", token))
+        self._processes.start("controller", [*inside, *command, "--kubeconfig", config])
+        asked = ("busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:5721/readyz")
+        self._processes.wait("controller", lambda: run(*inside, *asked, check=False).strip() == "ok", 30)
+
+    def controller_log(self) -> str:
+        return self._processes.log("controller")
 
     # -- parts ----------------------------------------------------------------------------------------------
 

@@ -109,6 +109,12 @@ def deployed(cluster: Cluster) -> Iterator[Cluster]:
         token = cluster.kubectl("-n", NAMESPACE, "create", "token", "orbweaver-agent").strip()
         node.start_agent([*PROGRAM, *words[1:]], token, NAMESPACE)
         node.configure(CONFLIST)
+    words = cluster.get("deployment", "orbweaver-controller", "-n", NAMESPACE)["spec"]["template"]["spec"][
+        "containers"
+    ][0]["command"]
+    words = [word.replace("/etc/orbweaver", str(config)) for word in words]
+    token = cluster.kubectl("-n", NAMESPACE, "create", "token", "orbweaver-controller").strip()
+    cluster.start_controller([*PROGRAM, *words[1:]], token)
     cluster.wait("the nodes are Ready", cluster.nodes_ready)
     yield cluster
     for node in cluster.nodes.values():
@@ -221,9 +227,10 @@ def test_pods_of_two_nodes_get_addresses_keep_them_and_leave_nothing(deployed: C
     cluster.wait("no pod is left", lambda: cluster.items("pods") == [])
     cluster.wait("no SpiderEndpoint is left", lambda: cluster.items("spiderendpoints") == [])
     cluster.wait("nothing is recorded any more", lambda: records(cluster) == [])
-    for one in cluster.nodes.values():
-        refused = [line for line in one.agent_log().splitlines() if "forbidden" in line]
-        assert refused == [], "the DaemonSet's service account may not do what its agent does"
+    logs = [cluster.controller_log(), *(one.agent_log() for one in cluster.nodes.values())]
+    for log in logs:
+        refused = [line for line in log.splitlines() if "forbidden" in line]
+        assert refused == [], "a service account may not do what its process does"
     cluster.wait(
         "no pod's network is left", lambda: not any(map(Node.pod_namespaces, cluster.nodes.values()))
     )

@@ -424,7 +424,7 @@ def test_the_agent_answers_what_it_accepted_before_it_stops(tmp_path: Path):
         assert time.monotonic() - began < 5, "a client that has asked nothing holds up no stop"
         assert not one.socket.exists()
         one.prove()
-        one.agent._ready = False  # its own stop has nothing to stop any more
+        one.agent.serving = False  # its own stop has nothing to stop any more
 
 
 def test_a_second_agent_does_not_take_the_socket(one: Rig):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -120,3 +122,13 @@ def test_a_large_status_does_not_keep_a_pool_from_being_grown(store: KubernetesS
     grown = store.update({**made, "spec": {**made["spec"], "ips": ["10.6.0.0-10.6.65.0"]}}, timeout=30)
 
     assert grown["metadata"]["generation"] == 2
+
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "deploy" / "examples").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_the_examples_are_let_in(api_server: ApiServer, path: Path) -> None:
+    ours = [obj for obj in yaml.safe_load_all(path.read_text()) if obj and obj["apiVersion"] == SPIDERPOOL]
+
+    assert [tried(api_server, obj) for obj in ours] == [""] * len(ours)

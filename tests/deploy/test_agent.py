@@ -7,12 +7,14 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from actors.store.kubernetes import KubernetesStore
+from cni.controller import Controller, ControllerOptions
 from tests.actors.store.contract_suite import fresh
 from tests.agent_process import PROGRAM, AgentProcess
 from tests.faults.checker import eventually, records
@@ -35,7 +37,8 @@ RIGHTS = [
     rule(GROUP, ["spiderreservedips"], *READ),
     rule(GROUP, ["spideripblocks"], *READ, "create", "update", "delete"),
     rule(GROUP, ["spiderendpoints"], *READ, "create", "update", "delete"),
-    rule("", ["pods"], "get"),
+    rule("", ["pods"], *READ),
+    rule("", ["events"], "get", "create", "update"),
     rule("", ["namespaces"], *READ),
     rule("", ["nodes"], *READ),
     rule("apps", ["statefulsets"], *READ),
@@ -52,6 +55,17 @@ def store(api_server: ApiServer, tmp_path: Path) -> Iterator[ClusterStore]:
 def agent(config: Path, directory: Path) -> AgentProcess:
     program = (*PROGRAM, "agent", "--kubeconfig", str(config), "--node", "node1")
     return AgentProcess(directory, "--timeout", "5", program=program)
+
+
+@contextmanager
+def controller(store: KubernetesStore) -> Iterator[None]:
+    """Pool status is the controller's to write."""
+    made = Controller(store, ControllerOptions(metrics_port=None))
+    try:
+        made.start()
+        yield
+    finally:
+        made.stop()
 
 
 class Pods:
@@ -92,7 +106,7 @@ def test_an_agent_serves_pods_with_the_rights_that_it_needs(
     token = api_server.service_account(fresh("agent"), *RIGHTS)
     config = api_server.write_kubeconfig(tmp_path / "config", token)
     store.create(pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.9"))
-    with agent(config, tmp_path / "agent") as running:
+    with controller(store), agent(config, tmp_path / "agent") as running:
         pods = Pods(running, store)
         found = {pods.add(f"web-{number}") for number in range(3)}
         assert found == {"10.6.0.1", "10.6.0.2", "10.6.0.3"}

@@ -36,7 +36,6 @@ class ClusterStore(KubernetesStore):
                 super().create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
             return super().create(completed, timeout=timeout)
 
-
     def update(self, obj: Object, *, timeout: float = 10.0) -> Object:
         return super().update(_completed(obj), timeout=timeout)
 

@@ -154,9 +154,10 @@ def rig(
             metrics_port=None,
             timeout=timeout,
             drain=2.0,
+            cluster=has_pods,
             settings=settings or Settings(),
         )
-        agent = Agent(store, options, has_pods=has_pods)
+        agent = Agent(store, options)
         try:
             agent.start()
             yield Rig(agent, store, inner, path)

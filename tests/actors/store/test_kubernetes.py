@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -103,8 +104,13 @@ def busy(store: KubernetesStore, proxy: FaultProxy, threads: int) -> KubernetesS
     """The store, with that many requests under way."""
     before = len(proxy.requests)
     proxy.plan = lambda _: Fault(How.DELAY, seconds=2)
+
+    def ask() -> None:
+        with contextlib.suppress(StoreUnavailable):  # the test closes the store while they are under way
+            store.list("Node")
+
     for _ in range(threads):
-        threading.Thread(target=store.list, args=("Node",), daemon=True).start()
+        threading.Thread(target=ask, daemon=True).start()
     wait_until(lambda: len(proxy.requests) >= before + threads)
     return store
 
