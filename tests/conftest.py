@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 import actors
+from tests.cluster import programs
 from tests.tools import kubernetes, reference
 from tests.tools.apiserver import ApiServer
 from tests.tools.gomodule import ProgramMissing
@@ -36,7 +37,16 @@ def pytest_report_header() -> list[str]:
         api_server = str(kubernetes.assets())
     except ProgramMissing as missing:
         api_server = f"none, {missing}"
-    return [f"orbweaver: {_CODE.parent.parent}", f"CNI plugins: {plugins}", f"API server: {api_server}"]
+    try:
+        cluster = str(programs.find().kubernetes)
+    except ProgramMissing as missing:
+        cluster = f"none, {missing}"
+    return [
+        f"orbweaver: {_CODE.parent.parent}",
+        f"CNI plugins: {plugins}",
+        f"API server: {api_server}",
+        f"cluster: {cluster}",
+    ]
 
 
 def pytest_configure() -> None:

@@ -13,7 +13,7 @@ from cni import shim
 from cni.agent import METRICS_PORT, SOCKET, Agent, AgentOptions
 from cni.command.data_file import add_data_option, agent_store
 from cni.command.serving import add_process_options, metrics_port, serve
-from cni.command.settings_options import add_settings_options, read_settings
+from cni.command.settings_options import add_settings_options, read_configuration
 from metrics.logs import set_up
 
 
@@ -27,7 +27,9 @@ def add_parser(commands: Any) -> None:
     )
     add_data_option(parser)
     parser.add_argument(
-        "--socket", type=Path, default=SOCKET, help="Unix socket for the CNI plugin (%(default)s)"
+        "--socket",
+        type=Path,
+        help=f"Unix socket for the CNI plugin (what the configuration says, else {SOCKET})",
     )
     parser.add_argument(
         "--node",
@@ -51,16 +53,17 @@ def add_parser(commands: Any) -> None:
 def run(chosen: argparse.Namespace) -> int:
     """Serve; 0 after a signal, 70 when an actor crashed too often."""
     set_up(chosen.log_level)
+    configuration = read_configuration(chosen)
     if chosen.install_plugin is not None:
         shim.install(chosen.install_plugin, names=("spiderpool",))
     store = agent_store(chosen, chosen.node)
     options = AgentOptions(
         node=chosen.node,
-        cni_socket=chosen.socket,
+        cni_socket=chosen.socket or configuration.socket,
         metrics_host=chosen.metrics_host,
         metrics_port=metrics_port(chosen),
         timeout=chosen.timeout,
         cluster=isinstance(store, KubernetesStore),
-        settings=read_settings(chosen),
+        settings=configuration.settings,
     )
     return serve(Agent(store, options), store)

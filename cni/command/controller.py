@@ -11,6 +11,7 @@ from typing import Any
 
 from cni.command.data_file import add_data_option, cluster_store
 from cni.command.serving import add_process_options, metrics_port, serve
+from cni.command.settings_options import add_settings_options, read_configuration
 from cni.controller import METRICS_PORT, Controller, ControllerOptions
 from metrics.logs import set_up
 
@@ -22,12 +23,14 @@ def add_parser(commands: Any) -> None:
     )
     add_data_option(parser)
     add_process_options(parser, METRICS_PORT)
+    add_settings_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(chosen: argparse.Namespace) -> int:
     """Work; 0 after a signal, 70 when an actor crashed too often."""
     set_up(chosen.log_level)
+    read_configuration(chosen)  # a mistake in it should show here too, before it shows on every node
     store = cluster_store(chosen)
     options = ControllerOptions(metrics_host=chosen.metrics_host, metrics_port=metrics_port(chosen))
     return serve(Controller(store, options), store)

@@ -21,10 +21,9 @@ from typing import Any
 # The package that is measured is the installed one; of the checkout only tests/ is wanted.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from tests.bench.runtime_bench import measure
-
 from tests.bench.load import Load, execute, new_containers, spread
 from tests.bench.peers import HostLocal, Peer, orbweaver
+from tests.bench.runtime_bench import measure
 from tests.tools.reference import cni_bin
 
 STARTS = 300

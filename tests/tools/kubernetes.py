@@ -3,7 +3,7 @@
 What must always hold: a test gets the real programs or a reason why there are none, never a stand-in. The
 versions are those of `kube/go.mod`.
 
-    python -m tests.tools.kubernetes     builds what is missing (minutes), prints the directory
+    python -m tests.tools.kubernetes [GO] [cluster]   builds what is missing (minutes)
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from tests.tools.gomodule import GoModule, ProgramMissing
 
 API_SERVER = ("etcd", "kube-apiserver")
+NODES = ("kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
 
 _DIRECTORY = Path(__file__).resolve().parent / "kube"
 
@@ -39,6 +40,26 @@ MODULE = GoModule(
     {"etcd": "go.etcd.io/etcd/server/v3", "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver"},
     flags=_flags(),
 )
+CLUSTER = GoModule(
+    _DIRECTORY,
+    {**MODULE.packages, **{name: f"k8s.io/kubernetes/cmd/{name}" for name in NODES}},
+    flags=_flags(),
+)
+
+
+def cluster() -> Path:
+    """The directory that also has what makes a cluster: $KUBEBUILDER_ASSETS, else the built ones. kubectl may be
+    missing in it.
+
+    Raises ProgramMissing.
+    """
+    directory = assets()
+    missing = [name for name in NODES[:-1] if not os.access(directory / name, os.X_OK)]
+    if missing:
+        raise ProgramMissing(
+            f"{directory} lacks {', '.join(missing)}: `python -m tests.tools.kubernetes cluster` builds them (minutes)"
+        )
+    return directory
 
 
 def assets() -> Path:
@@ -60,6 +81,7 @@ def assets() -> Path:
 
 if __name__ == "__main__":
     try:
-        print(MODULE.build(*sys.argv[1:2]))
+        wanted = CLUSTER if "cluster" in sys.argv[1:] else MODULE
+        print(wanted.build(*[word for word in sys.argv[1:] if word != "cluster"][:1]))
     except ProgramMissing as missing:
         sys.exit(str(missing))
