@@ -27,6 +27,20 @@ def cache() -> Path:
     return Path(os.environ.get("ORBWEAVER_CACHE") or ROOT / ".cache").resolve()
 
 
+def shared() -> Path:
+    """Where programs are kept that every clone of one user can use, because they take long to build:
+    $ORBWEAVER_TOOLS, else the user's own cache, else, where that cannot be written, this clone's."""
+    chosen = os.environ.get("ORBWEAVER_TOOLS")
+    if chosen:
+        return Path(chosen).resolve()
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orbweaver" / "tools"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return cache() / "tools"
+    return home if os.access(home, os.W_OK) else cache() / "tools"
+
+
 class GoModule:
     """The module in `directory`; `packages` maps each program's name to its package path."""
 
@@ -39,7 +53,7 @@ class GoModule:
         """The directory that `build` fills; it need not exist."""
         versions = b"".join((self.directory / name).read_bytes() for name in ("go.mod", "go.sum"))
         name = f"{platform.machine()}-{hashlib.sha256(versions).hexdigest()[:12]}"
-        return cache() / "tools" / name
+        return shared() / name
 
     def missing(self) -> tuple[str, ...]:
         """The programs that are not built yet."""
