@@ -103,10 +103,22 @@ class ApiServer:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
         )
-        tls = ssl.create_default_context(cafile=str(self.ca_file))
-        with urllib.request.urlopen(request, context=tls, timeout=30) as answer:
+        with urllib.request.urlopen(request, context=self._tls(), timeout=30) as answer:
             found: dict[str, Any] = json.load(answer)
         return found
+
+    def metrics(self) -> tuple[str, str]:
+        """What kube-apiserver and etcd tell of themselves, in Prometheus' text form."""
+        request = urllib.request.Request(
+            self.url + "/metrics", headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}
+        )
+        with urllib.request.urlopen(request, context=self._tls(), timeout=30) as answer:
+            server = answer.read().decode()
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._etcd_port}/metrics", timeout=30) as answer:
+            return server, answer.read().decode()
+
+    def _tls(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.ca_file))
 
     def service_account(self, name: str, *rules: dict[str, Any], namespace: str = "default") -> str:
         """Make a service account that may do what `rules` (of a ClusterRole) say; returns a token of it."""
