@@ -24,6 +24,7 @@ def test_a_chosen_directory_without_the_programs_is_not_silently_replaced(monkey
 def test_what_was_never_built_is_said_with_what_builds_it(monkeypatch, tmp_path):
     monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
     monkeypatch.setenv("ORBWEAVER_CACHE", str(tmp_path))
+    monkeypatch.setenv("ORBWEAVER_TOOLS", str(tmp_path / "tools"))
 
     with pytest.raises(ProgramMissing, match=r"\./try tests"):
         kubernetes.assets()
