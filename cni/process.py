@@ -77,6 +77,7 @@ class Process:
         """Follow pools and StatefulSets: pool status, finalizers, and addresses that nobody comes back for."""
         self._sweep()
         self.catalog.informer("SpiderIPPool").subscribe(self._pool_changed)
+        self.catalog.informer("SpiderReservedIP").subscribe(lambda _: self._reserved_changed())
         self.catalog.informer("StatefulSet").subscribe(lambda _: self._sweep())
 
     def stop_actors(self, drain: float) -> None:
@@ -99,6 +100,10 @@ class Process:
 
     def _pool_changed(self, key: Key) -> None:
         self.local("views").changed.remote((), (key.name,)).subscribe(log_failure)
+
+    def _reserved_changed(self) -> None:
+        """What a pool may give out, and so its total, changed for any of them."""
+        self.local("views").changed.remote((), tuple(self.catalog.pools().pools)).subscribe(log_failure)
 
 
 def log_failure(ref: ObjectRef[Any]) -> None:

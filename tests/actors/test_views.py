@@ -91,3 +91,23 @@ def test_every_pod_has_a_legal_and_own_name(name: str):
     lifecycle.address("SpiderEndpoint", legal, "default")
     assert (legal == name) == (name in ("web-0", "a.b", "0"))
     assert endpoint_name(name + "x") != legal
+
+
+def test_the_total_follows_the_reserved_addresses(tmp_path: Path):
+    """A SpiderReservedIP takes addresses out of every pool that has them."""
+    with rig(tmp_path, pool("v4", "10.6.0.0/16", "10.6.0.1-10.6.0.9")) as one:
+
+        def total(expected: int) -> None:
+            status = one.inner.get("SpiderIPPool", "v4").get("status", {})
+            assert status.get("totalIPCount") == expected
+
+        eventually(lambda: total(9))
+        one.apply(
+            {
+                "apiVersion": "spiderpool.spidernet.io/v2beta1",
+                "kind": "SpiderReservedIP",
+                "metadata": {"name": "printers"},
+                "spec": {"ipVersion": 4, "ips": ["10.6.0.3-10.6.0.4"]},
+            }
+        )
+        eventually(lambda: total(7))
