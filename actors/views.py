@@ -291,7 +291,9 @@ class ViewsActor(Actor):
             admitted = admit(obj, obj)
         except InvalidObject as error:
             # Let in by the API server, or an edit that takes an address in use away: it serves as far as it can.
-            log.warning("a pool is not as it should be", extra={"pool": obj["metadata"]["name"], "error": str(error)})
+            log.warning(
+                "a pool is not as it should be", extra={"pool": obj["metadata"]["name"], "error": str(error)}
+            )
             return obj
         return self._store.update(admitted) if admitted != obj else obj
 
