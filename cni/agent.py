@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.block import BlockActor
+from actors.decisions.annotations import read_default_route_nic
 from actors.decisions.settings import Settings
 from actors.endpoint import EndpointActor
 from actors.errors import OrbweaverError, StoreUnavailable
@@ -30,7 +31,10 @@ from actors.store.contract import Store
 from actors.store.informer import Key
 from actors.supervision import TABLE
 from actors.views import ViewsActor
+from cni.dataplane.coordinator import Coordinator
+from cni.dataplane.workers import Workers
 from cni.frontend import FrontEnd
+from cni.protocol import CniRequest
 from metrics.http import HealthServer
 from metrics.prometheus import Metrics, PoolUsage
 
@@ -91,8 +95,14 @@ class Agent:
         system.register(
             "gc", lambda context: GCActor(context, catalog=catalog, node=node, observer=observer), mailbox=64
         )
+        self.workers = Workers(timeout=options.timeout / 2)
         self.front_end = FrontEnd(
-            system, options.cni_socket, observer=observer, not_ready=self.not_ready, timeout=options.timeout
+            system,
+            options.cni_socket,
+            observer=observer,
+            not_ready=self.not_ready,
+            timeout=options.timeout,
+            chained={"coordinator": Coordinator(self.workers, self._default_route_nic)},
         )
         metrics.watch_mailboxes(self._mailboxes)
         metrics.watch_pools(self._usage)
@@ -120,6 +130,7 @@ class Agent:
         self._sweep()
         self.catalog.informer("SpiderIPPool").subscribe(self._pool_changed)
         self.catalog.informer("StatefulSet").subscribe(lambda _: self._sweep())
+        self.workers.start()
         self.front_end.start()
         self._ready = True
         log.info(
@@ -139,6 +150,7 @@ class Agent:
         if self._ready:
             self._ready = False
             self.front_end.stop(self.options.drain)
+            self.workers.stop()
         left = self.system.shutdown(self.options.drain)
         if left:
             log.warning("some actors had not finished", extra={"actors": [row.name for row in left][:20]})
@@ -164,6 +176,12 @@ class Agent:
         self.fatal = why
         for callback in self._on_fatal:
             callback()
+
+    def _default_route_nic(self, request: CniRequest) -> str:
+        sandbox = request.sandbox
+        if not request.named:
+            return ""
+        return read_default_route_nic(self.catalog.pod(sandbox.namespace, sandbox.pod, sandbox.uid)) or ""
 
     def _local(self, kind: str) -> Any:
         return self.system.get_actor(f"{kind}/local")

@@ -83,7 +83,7 @@ def run(chosen: argparse.Namespace) -> int:
         settings=read_settings(chosen),
     )
     if chosen.install_plugin is not None:
-        shim.install(chosen.install_plugin, names=("spiderpool",))
+        shim.install(chosen.install_plugin, names=("spiderpool", "coordinator"))
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
