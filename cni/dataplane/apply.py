@@ -107,6 +107,7 @@ def _add(job: Job, settings: CoordinatorSettings) -> int:
             _host_state(host, state, settings),
             container=job.container,
             interface=job.interface,
+            gateways=_gateways(job.conf),
         )
         if plan.mode == "disable":
             return 0
@@ -135,6 +136,7 @@ def _check(job: Job, settings: CoordinatorSettings) -> int:
             _host_state(host, state, settings),
             container=job.container,
             interface=job.interface,
+            gateways=_gateways(job.conf),
         )
         if plan.mode == "disable":
             return 0
@@ -342,6 +344,13 @@ def _clean_host(host: Netlink, addresses: set[str], settings: CoordinatorSetting
         if target in addresses and length in ("32", "128") and rule.table == settings.host_table:
             changes.append(netlink.delete_rule(rule))
     return host.send(changes)
+
+
+def _gateways(conf: Mapping[str, Any]) -> tuple[str, ...]:
+    previous = conf.get("prevResult")
+    ips = previous.get("ips", ()) if isinstance(previous, Mapping) else ()
+    named = [ip.get("gateway") for ip in (ips if isinstance(ips, list) else ()) if isinstance(ip, Mapping)]
+    return tuple(dict.fromkeys(one for one in named if isinstance(one, str) and one))
 
 
 def _previous_addresses(conf: Mapping[str, Any]) -> list[str]:

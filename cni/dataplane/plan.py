@@ -42,9 +42,15 @@ MARK = 1
 
 
 def make_plan(
-    settings: CoordinatorSettings, pod: PodState, host: HostState, *, container: str, interface: str
+    settings: CoordinatorSettings,
+    pod: PodState,
+    host: HostState,
+    *,
+    container: str,
+    interface: str,
+    gateways: tuple[str, ...] = (),
 ) -> Plan:
-    """The plan for ADD of `interface`. Raises `InvalidRequest` or `PodRefused` when it cannot be."""
+    """The plan for ADD of `interface`; `gateways`: those that IPAM named for it. Raises `InvalidRequest` or `PodRefused` when it cannot be."""
     current = pod.nic(interface)
     if current is None:
         raise PodRefused(
@@ -81,10 +87,7 @@ def make_plan(
         wanted |= {MAIN, tables[settings.first_nic]}
     for table in sorted(wanted, reverse=True):
         src = sources if table == MAIN else {}
-        routes += [
-            _on_link(one, through, table, src.get(_family(one), ""))
-            for one in hosts
-        ]
+        routes += [_on_link(one, through, table, src.get(_family(one), "")) for one in hosts]
         routes += [
             Route(cidr, through, gw=nearest[_family(cidr)], src=src.get(_family(cidr), ""), table=table)
             for cidr in settings.hijack
@@ -94,6 +97,7 @@ def make_plan(
     routes += [
         Route(dst, interface, gw=gw, table=here) for dst, gw in settings.policy_routes if _family(dst) in mine
     ]
+    routes += _missing_defaults(settings, pod, tables, interface, gateways)
     rules = [rule for name, table in tables.items() for rule in _rules_of(pod.nic(name), table)]
     if veth is not None:
         for family in sorted(family for family in families if nearest[family]):
@@ -129,10 +133,7 @@ def make_plan(
         gone=moved,
     )
     on_host = Desired(
-        routes=tuple(
-            _on_link(address, host_dev, settings.host_table)
-            for address in current.addresses
-        ),
+        routes=tuple(_on_link(address, host_dev, settings.host_table) for address in current.addresses),
         rules=tuple(Rule(family, HOST_RULE_PRIORITY, settings.host_table) for family in sorted(mine)),
         neighbours=tuple(Neighbour(_bare(address), host_dev, pod_mac) for address in current.addresses),
         sysctls=()
@@ -226,6 +227,34 @@ def _tables(settings: CoordinatorSettings, pod: PodState, nics: list[Nic], inter
         holder = next((name for name in names if name in with_default), names[0])
     others = [name for name in names if name != holder]
     return {name: FIRST_TABLE + place for place, name in enumerate(others)}
+
+
+def _missing_defaults(
+    settings: CoordinatorSettings,
+    pod: PodState,
+    tables: dict[str, int],
+    interface: str,
+    gateways: tuple[str, ...],
+) -> list[Route]:
+    """Default routes in the interface's policy table where IPAM gave none, as it does when the pod's default route is to
+    be on another interface: what was asked through this one is answered through this one."""
+    names = [nic.name for nic in pod.nics]
+    waiting = (
+        settings.tune_routes and interface == settings.first_nic and settings.default_nic not in ("", *names)
+    )
+    table = FIRST_TABLE if waiting else tables.get(interface, MAIN)
+    if table == MAIN:
+        return []
+    has = {
+        route.family
+        for route in pod.routes
+        if route.default and route.dev == interface and route.table != table
+    }
+    return [
+        Route("::/0" if ":" in gateway else "0.0.0.0/0", interface, gw=gateway, table=table)
+        for gateway in gateways
+        if _family(gateway) not in has
+    ]
 
 
 def _rules_of(nic: Nic | None, table: int) -> Iterable[Rule]:

@@ -39,4 +39,6 @@ def test_story(story: str, sandbox: tuple[str, ...], cni_bin: Path, tmp_path: Pa
         timeout=110,
     )
     log = tmp_path / "agent.log"
-    assert done.returncode == 0, f"{done.stdout}{done.stderr}\n{log.read_text()[-3000:] if log.exists() else ''}"
+    assert done.returncode == 0, (
+        f"{done.stdout}{done.stderr}\n{log.read_text()[-3000:] if log.exists() else ''}"
+    )
