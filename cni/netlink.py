@@ -29,7 +29,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from cni.dataplane.state import MAIN, Neighbour, Nic, Route, Rule
+from cni.dataplane.state import Neighbour, Nic, Route, Rule
 
 # linux/netlink.h and linux/rtnetlink.h
 _REQUEST, _ACK, _DUMP, _ROOT_REPLACE, _EXCL, _CREATE = 1, 4, 0x300, 0x100, 0x200, 0x400
@@ -137,10 +137,11 @@ class Netlink:
         """(interface index, address in CIDR form); no link-local IPv6 ones."""
         found = []
         for frame in self._dump(_GETADDR, ifaddrmsg()):
+            if frame[16] == socket.AF_INET6 and frame[19] == _LINK_SCOPE:
+                continue  # before decoding: a host has one for each pod
             message = _decoded(ifaddrmsg, frame)
             text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-            if not text.startswith("fe80:"):
-                found.append((message["index"], f"{text}/{message['prefixlen']}"))
+            found.append((message["index"], f"{text}/{message['prefixlen']}"))
         return found
 
     def routes(self, names: dict[int, str]) -> list[Route]:

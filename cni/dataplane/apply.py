@@ -208,7 +208,7 @@ def _clean_pod(
     """Remove the interface's rules and tables; with the first interface, everything that was made."""
     tables = policy_tables(state, settings.host_table)
     nic = state.nic(job.interface)
-    mine = {one for one in (nic.addresses if nic else ())}
+    mine = set(nic.addresses) if nic else set()
     bare = {one.partition("/")[0] for one in mine}
     first = job.interface == settings.first_nic
     rules = [
@@ -320,12 +320,16 @@ def _apply_to_host(plan: Plan, host: Netlink, settings: CoordinatorSettings) -> 
     names = {link.index: link.name}
     rules = set(host.rules())
     changes = [netlink.add_rule(rule) for rule in plan.host.rules if rule not in rules]
-    for route in plan.host.routes:
-        if host.route_to(route.dst.partition("/")[0], names, settings.host_table) != route:
-            changes.append(netlink.add_route(route, link.index, replace=True))
-    for one in plan.host.neighbours:
-        if host.neighbour(one.address, one.dev, link.index) != one:
-            changes.append(netlink.add_neighbour(one, link.index))
+    changes += [
+        netlink.add_route(route, link.index, replace=True)
+        for route in plan.host.routes
+        if host.route_to(route.dst.partition("/")[0], names, settings.host_table) != route
+    ]
+    changes += [
+        netlink.add_neighbour(one, link.index)
+        for one in plan.host.neighbours
+        if host.neighbour(one.address, one.dev, link.index) != one
+    ]
     return changed + host.send(changes)
 
 

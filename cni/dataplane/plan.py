@@ -50,7 +50,9 @@ def make_plan(
     interface: str,
     gateways: tuple[str, ...] = (),
 ) -> Plan:
-    """The plan for ADD of `interface`; `gateways`: those that IPAM named for it. Raises `InvalidRequest` or `PodRefused` when it cannot be."""
+    """The plan for ADD of `interface`; `gateways`: those that IPAM named for it.
+
+    Raises `InvalidRequest` or `PodRefused` when it cannot be."""
     current = pod.nic(interface)
     if current is None:
         raise PodRefused(
