@@ -7,6 +7,7 @@ that it is ready.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import struct
@@ -50,8 +51,8 @@ def serve(channel: socket.socket) -> None:
 
 def main() -> None:
     """The descriptor of the socket is the only argument."""
-    with socket.socket(fileno=int(sys.argv[1])) as channel:
-        serve(channel)
+    with socket.socket(fileno=int(sys.argv[1])) as channel, contextlib.suppress(BrokenPipeError):
+        serve(channel)  # a parent that ended first needs no answer
 
 
 if __name__ == "__main__":
