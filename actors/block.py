@@ -7,6 +7,8 @@ What must always hold:
   the first request posts a flush behind whatever waits in the mailbox at that moment.
 * Whether a write whose answer was lost took place is found out by reading before anything else is decided;
   applying the same requests to what was read is then enough, because claims and releases are idempotent.
+* Where other processes write the block too (`shared`), nothing is answered from memory alone: what needs no write
+  is decided on a fresh read, and a write that was decided on an old one fails, and is decided anew.
 * A claim that was answered with an error although it may have been written is released again, as soon as the
   store answers, and until then the Ledger lists it, so that the DEL which follows finds it.
 """
@@ -19,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from actors.errors import Conflict, DeadlineExceeded, NotFound, OrbweaverError, StoreUnavailable
+from actors.ledger import content_of
 from actors.messages import Change
 from actors.observer import AllocationObserver
 from actors.resources.block import Block, Claim, Granted, Release, Released, Taken, parse_block_name
@@ -71,6 +74,7 @@ class BlockActor(Actor):
         *,
         store: Store,
         observer: AllocationObserver,
+        shared: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(context)
@@ -78,6 +82,7 @@ class BlockActor(Actor):
         self._state = State(Block(family, base))
         self._store = store
         self._observer = observer
+        self._shared = shared
         self._clock = clock
 
     def on_passivate(self) -> bool:
@@ -141,12 +146,17 @@ class BlockActor(Actor):
 
     def _commit(self, batch: list[Staged]) -> None:
         state = self._state
+        certain = not self._shared
         for _ in range(_CONFLICTS):
             if state.stale:
                 self._read()
+                certain = True
             block = state.block.copy()
             outcomes = [_outcome(block, staged) for staged in batch]
             changes = _difference(state.block, block)
+            if not certain and len(changes) < len(batch):
+                state.stale = True  # some would be answered without a write, which proves nothing
+                continue
             if not changes:
                 break
             started = time.perf_counter()
@@ -160,8 +170,8 @@ class BlockActor(Actor):
                     _mark_doubtful(batch, state.block, block)
                 raise
             self._observer.committed(len(batch), time.perf_counter() - started)
-            self._publish(changes)
             state.block = block
+            self._publish(changes)
             break
         else:
             raise StoreUnavailable(
@@ -183,7 +193,8 @@ class BlockActor(Actor):
         except NotFound:
             found = Block(state.block.family, state.block.base)
         # All of it, because the Ledger may list a claim of ours that was not written after all.
-        self.get_actor("ledger/local").found.remote(found.family, found.base, _content(found))
+        ledger = self.get_actor("ledger/local")
+        ledger.found.remote(found.family, found.base, found.version, content_of(found))
         state.block = found
         state.stale = False
 
@@ -200,7 +211,8 @@ class BlockActor(Actor):
 
     def _publish(self, changes: tuple[Change, ...]) -> None:
         if changes:
-            self.get_actor("ledger/local").recorded.remote(self._state.block.family, changes)
+            block = self._state.block
+            self.get_actor("ledger/local").recorded.remote(block.family, block.base, block.version, changes)
 
     def _drop_expired(self, waiting: list[Staged]) -> list[Staged]:
         now = time.monotonic()
@@ -245,10 +257,7 @@ class BlockActor(Actor):
         undoing: list[Staged] = []
         operation = staged.operation
         if staged.maybe_written and isinstance(operation, Claim):
-            family = self._state.block.family
-            self.get_actor("ledger/local").recorded.remote(
-                family, (Change(operation.value, operation.record),)
-            )
+            self._publish((Change(operation.value, operation.record),))
             fence = Fence.of(operation.record)
             # What was kept for this pod before stays kept; without an owner nobody would ever come back for it.
             keep = operation.instead_of is not None and bool(operation.record.owner)
@@ -274,21 +283,19 @@ def _outcome(block: Block, staged: Staged) -> Outcome:
     if staged.undoes is not None and released.found is None:
         # A write that timed out can still take place. This changes the block's version, so that it fails then.
         block.released[operation.value] = operation.at
+    if staged.maybe_written:
+        return replace(released, done=True)  # as above
     return released
 
 
 def _mark_doubtful(batch: list[Staged], before: Block, after: Block) -> None:
-    """Mark the claims that the lost write carried; one that only repeated what stood there is not in doubt."""
+    """Mark what the lost write carried; a claim or release that changed nothing is not in doubt."""
     for staged in batch:
         operation = staged.operation
+        changed = before.records.get(operation.value) != after.records.get(operation.value)
         if isinstance(operation, Claim):
-            mine = after.records.get(operation.value) == operation.record
-            staged.maybe_written |= mine and before.records.get(operation.value) != operation.record
-
-
-def _content(block: Block) -> tuple[Change, ...]:
-    records = tuple(Change(value, record) for value, record in block.records.items())
-    return (*records, *(Change(value, None, at) for value, at in block.released.items()))
+            changed = changed and after.records.get(operation.value) == operation.record
+        staged.maybe_written |= changed
 
 
 def _difference(before: Block, after: Block) -> tuple[Change, ...]:

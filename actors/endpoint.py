@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from actors.decisions.inherit import keeping_owner, may_inherit, owning_statefulset, still_wanted
 from actors.decisions.plan import Plan, Slot, plan
 from actors.decisions.routes import Lease, route
 from actors.decisions.settings import Settings
@@ -45,7 +46,6 @@ log = logging.getLogger("orbweaver.endpoint")
 UNDO_TIMEOUT = 20.0
 """Seconds that releasing a failed request's addresses may take; the request's own time may be over by then."""
 
-STATEFULSET = "StatefulSet/"
 T = TypeVar("T")
 
 
@@ -105,7 +105,15 @@ class EndpointActor(Actor):
         held = self._held(sandbox)
         made = self._plan(pod, request, held)
         self._observer.stage("allocation", "decided", time.perf_counter() - started)
-        grants = self._reserve(made, pod, request, held)
+        try:
+            grants = self._reserve(made, pod, request, held)
+        except NoAddress:
+            # All that the cache had is exhausted; somebody may have applied another pool a moment ago.
+            fresh = self._plan_with(self._catalog.fresh_pools(), pod, request, held)
+            if fresh.slots == made.slots:
+                raise
+            made, held = fresh, self._held(sandbox)
+            grants = self._reserve(made, pod, request, held)
         self._observer.stage("allocation", "committed", time.perf_counter() - started)
         try:
             result = self._result(request, made, grants)
@@ -221,14 +229,14 @@ class EndpointActor(Actor):
             if one.record.container == container:
                 return Attempt(slot, [one.record.pool], one, confirming=True)
         for one in of_slot:
-            if one.record.pod != pod.key or not self._may_inherit(one.record, pod):
+            if not may_inherit(one.record, pod, self._settings):
                 continue
             if one.record.pool in slot.candidates and slot.exact in (None, one.value):
                 return Attempt(
                     slot, [one.record.pool, *(pool for pool in pools if pool != one.record.pool)], one
                 )
             # The pod now asks for other pools: what it had goes back.
-            self._release([(one, False)])
+            self._give_back(one)
         return Attempt(slot, pools)
 
     def _give_up_refused(self, attempts: Sequence[Attempt]) -> OrbweaverError | None:
@@ -240,21 +248,16 @@ class EndpointActor(Actor):
             if attempt.slot.exact is None:
                 attempt.pools.insert(0, held.record.pool)
             try:
-                self._release([(held, False)])
+                self._give_back(held)
             except OrbweaverError as error:
                 return error
         return None
 
-    def _may_inherit(self, record: Record, pod: Pod) -> bool:
-        """A StatefulSet's pod inherits from its earlier incarnation, any pod from its own earlier sandbox."""
-        if record.owner and record.owner == self._owner(pod):
-            return True
-        return bool(pod.uid) and record.uid == pod.uid
-
-    def _owner(self, pod: Pod) -> str:
-        if self._settings.enable_statefulset and pod.statefulset is not None:
-            return STATEFULSET + pod.statefulset
-        return ""
+    def _give_back(self, held: Held) -> None:
+        try:
+            self._release([(held, False)])
+        finally:
+            self._touch([held.record])
 
     def _next(self, attempt: Attempt, pod: Pod, request: AddRequest) -> ObjectRef[Any] | None:
         if not attempt.pools:
@@ -280,7 +283,7 @@ class EndpointActor(Actor):
             container=sandbox.container,
             interface=slot.interface,
             node=self._node,
-            owner=self._owner(pod),
+            owner=keeping_owner(pod, self._settings),
             since=datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             network=request.network,
             request="" if slot.interface == sandbox.interface else sandbox.interface,
@@ -351,16 +354,18 @@ class EndpointActor(Actor):
         if records:
             pods = {record.pod for record in records}
             pools = {record.pool for record in records}
-            self.get_actor("views/local").changed.remote(tuple(sorted(pods)), tuple(sorted(pools)))
+            changed = self.get_actor("views/local").changed.options(
+                timeout=None
+            )  # also when the request's time is over
+            changed.remote(tuple(sorted(pods)), tuple(sorted(pools)))
 
 
 def is_kept(record: Record, catalog: Catalog) -> bool:
     """Whether an address stays with the name of a StatefulSet's pod when its sandbox is gone."""
-    if not record.owner.startswith(STATEFULSET):
+    name = owning_statefulset(record)
+    if name is None:
         return False
-    namespace, _, pod = record.pod.partition("/")
-    owner = catalog.statefulset(namespace, record.owner.removeprefix(STATEFULSET))
-    return owner is not None and not owner.terminating and owner.keeps(pod)
+    return still_wanted(record, catalog.statefulset(record.pod.partition("/")[0], name))
 
 
 def _with_recorded(made: Plan, container: str, held: Sequence[Held]) -> Plan:
@@ -381,13 +386,12 @@ def _belongs(record: Record, sandbox: Sandbox) -> bool:
     """Whether a DEL for this sandbox's interface means this record.
 
     The interface whose ADD reserved the others takes them along. A record taken over from another IPAM has no
-    container; the pod's UID stands for it.
+    container, and perhaps no interface; the pod's UID stands for it.
     """
-    if sandbox.interface not in (record.interface, record.request):
-        return False
     if record.container:
-        return record.container == sandbox.container
-    return bool(record.uid) and record.uid == sandbox.uid
+        named = sandbox.interface in (record.interface, record.request)
+        return named and record.container == sandbox.container
+    return bool(record.uid) and record.uid == sandbox.uid and record.interface in ("", sandbox.interface)
 
 
 def _take(attempt: Attempt, ref: ObjectRef[Any]) -> OrbweaverError | None:

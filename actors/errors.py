@@ -44,7 +44,17 @@ class OrbweaverError(Exception):
 
     def to_wire(self) -> dict[str, Any]:
         """The form in which an error crosses a process boundary; `from_wire` is its inverse."""
-        return {"type": type(self).__name__, "message": self.message, "details": list(self.details), "code": self.cni_code}
+        return {
+            "type": type(self).__name__,
+            "message": self.message,
+            "details": list(self.details),
+            "code": self.cni_code,
+            **self.facts(),
+        }
+
+    def facts(self) -> dict[str, bool]:
+        """What a class knows beyond the common fields; keyword arguments of its constructor."""
+        return {}
 
 
 class InvalidRequest(OrbweaverError):
@@ -115,10 +125,18 @@ class StoreUnavailable(OrbweaverError):
     retryable = True
 
     def __init__(
-        self, message: str, *, details: tuple[str, ...] = (), cni_code: int | None = None, maybe_written: bool = True
+        self,
+        message: str,
+        *,
+        details: tuple[str, ...] = (),
+        cni_code: int | None = None,
+        maybe_written: bool = True,
     ) -> None:
         super().__init__(message, details=details, cni_code=cni_code)
         self.maybe_written = maybe_written
+
+    def facts(self) -> dict[str, bool]:
+        return {"maybe_written": self.maybe_written}
 
 
 class NotFound(OrbweaverError):
@@ -149,8 +167,12 @@ def from_wire(data: dict[str, Any]) -> OrbweaverError:
     cls = _every(OrbweaverError).get(str(data.get("type")), OrbweaverError)
     code = data.get("code")
     details = data.get("details") or ()
-    return cls(
+    error = cls(
         str(data.get("message", "")),
         details=tuple(str(line) for line in details),
         cni_code=code if isinstance(code, int) else None,
     )
+    for name in error.facts():
+        if isinstance(data.get(name), bool):
+            setattr(error, name, data[name])
+    return error

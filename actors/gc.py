@@ -12,7 +12,8 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from actors.endpoint import STATEFULSET, is_kept
+from actors.decisions.inherit import owning_statefulset
+from actors.endpoint import is_kept
 from actors.messages import Held
 from actors.observer import AllocationObserver
 from actors.resources.addresses import format_address
@@ -58,7 +59,7 @@ class GCActor(Actor):
         stale = []
         for held in self._everything():
             record = held.record
-            kept = not record.container and record.owner.startswith(STATEFULSET)
+            kept = record.waits and owning_statefulset(record) is not None
             if kept and not is_kept(record, self._catalog):
                 stale.append(held)
         return self._reclaim(stale, "its StatefulSet does not want the pod any more")
@@ -94,7 +95,7 @@ class GCActor(Actor):
         if stale:
             pods = tuple(sorted({held.record.pod for held in stale}))
             pools = tuple(sorted({held.record.pool for held in stale}))
-            self.get_actor("views/local").changed.remote(pods, pools)
+            self.get_actor("views/local").changed.options(timeout=None).remote(pods, pools)
         return done
 
 

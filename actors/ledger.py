@@ -2,7 +2,8 @@
 
 It is an index of the blocks, never the truth: the blocks are. What must always hold: every address that this
 process recorded, or may have recorded, is found here before the writer's caller is answered; whoever acts on
-an entry goes to the Block, which judges. It calls nobody but the store, and that only to activate.
+an entry goes to the Block, which judges. What a watch tells late never undoes what a Block has told since. It calls
+nobody but the store, and that only to activate.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from actors.messages import Change, Held, Occupancy
 from actors.resources.block import BLOCK_SIZE, Block, base_of
 from actors.resources.record import Record
 from actors.runtime import Actor, ActorContext, message
-from actors.store.contract import Store
+from actors.store.contract import Store, version_number
 
 log = logging.getLogger("orbweaver.ledger")
 
@@ -33,9 +34,11 @@ class State:
     records: dict[Place, Record] = field(default_factory=dict)
     released: dict[Place, float] = field(default_factory=dict)
     blocks: dict[Place, set[int]] = field(default_factory=dict)
+    versions: dict[Place, int] = field(default_factory=dict)
     pods: dict[str, set[Place]] = field(default_factory=dict)
     containers: dict[str, set[Place]] = field(default_factory=dict)
     pools: dict[str, set[Place]] = field(default_factory=dict)
+    touched: dict[str, int] = field(default_factory=dict)
     # Never below what an earlier instance counted to: a pool that learned from that one must read everything anew.
     sequence: int = field(default_factory=time.monotonic_ns)
     recent: deque[tuple[int, int, Change]] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
@@ -59,21 +62,42 @@ class LedgerActor(Actor):
                     exc_info=error,
                 )
                 continue
-            self._apply(block.family, (Change(value, record) for value, record in block.records.items()))
-            self._apply(block.family, (Change(value, None, at) for value, at in block.released.items()))
+            self._state.versions[block.family, block.base] = version_number(block.version)
+            self._apply(block.family, content_of(block))
 
     def on_passivate(self) -> bool:
         return False
 
     @message
-    def recorded(self, family: int, changes: tuple[Change, ...]) -> None:
-        """Take note of what a Block has written, or found written by somebody else."""
-        self._apply(family, changes)
+    def recorded(self, family: int, base: int, version: str, changes: tuple[Change, ...]) -> None:
+        """Take note of what a Block has written, or may have written, to its object, which then has `version`."""
+        if self._advance((family, base), version):
+            self._apply(family, changes)
 
     @message
-    def found(self, family: int, base: int, changes: tuple[Change, ...]) -> None:
-        """Take note of a whole block as the store has it: what is not among `changes` is neither recorded nor
-        remembered as released, whatever was believed before."""
+    def found(self, family: int, base: int, version: str, changes: tuple[Change, ...]) -> None:
+        """Take note of a whole block as a Block has read it (`version` empty: there is none): what is not among
+        `changes` is neither recorded nor remembered as released, whatever was believed before."""
+        if not version or self._advance((family, base), version):
+            self._replace(family, base, changes)
+
+    @message
+    def seen(self, family: int, base: int, version: str, changes: tuple[Change, ...]) -> None:
+        """As `found`, but out of a watch, which may be behind: only news counts."""
+        known = self._state.versions.get((family, base), -1)
+        if version_number(version) > known:
+            self._state.versions[family, base] = version_number(version)
+            self._replace(family, base, changes)
+
+    def _advance(self, block: Place, version: str) -> bool:
+        """Whether a Block's word about `version` still counts: a watch may have told of a later one."""
+        number = version_number(version)
+        if number < self._state.versions.get(block, -1):
+            return False
+        self._state.versions[block] = number
+        return True
+
+    def _replace(self, family: int, base: int, changes: tuple[Change, ...]) -> None:
         told = {change.value for change in changes}
         absent = sorted(self._state.blocks.get((family, base), set()) - told)
         self._apply(family, (*(Change(value, None) for value in absent), *changes))
@@ -97,6 +121,12 @@ class LedgerActor(Actor):
     def counts(self) -> dict[str, int]:
         """How many addresses are recorded out of each pool."""
         return {pool: len(places) for pool, places in self._state.pools.items() if places}
+
+    @message
+    def changed_pools(self, since: int) -> tuple[int, tuple[str, ...]]:
+        """The pools with a change after `since`, a sequence number of an earlier answer, and the number now."""
+        touched = self._state.touched
+        return self._state.sequence, tuple(pool for pool, at in touched.items() if at > since)
 
     @message
     def everything(self) -> tuple[Held, ...]:
@@ -165,7 +195,16 @@ class LedgerActor(Actor):
             else:
                 values.discard(change.value)
             state.sequence += 1
+            for record in (before, change.record):
+                if record is not None:
+                    state.touched[record.pool] = state.sequence
             state.recent.append((state.sequence, family, change))
+
+
+def content_of(block: Block) -> tuple[Change, ...]:
+    """All that a block says, for `found` and `seen`."""
+    records = tuple(Change(value, record) for value, record in block.records.items())
+    return (*records, *(Change(value, None, at) for value, at in block.released.items()))
 
 
 def _unlink(index: dict[str, set[Place]], key: str, place: Place) -> None:

@@ -11,18 +11,21 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from actors.errors import Conflict, InvalidObject, NotFound, OrbweaverError
 from actors.messages import Held
 from actors.resources.addresses import format_address
+from actors.resources.admission import FINALIZER, admit
 from actors.resources.ippool import IPPool
 from actors.runtime import Actor, ActorContext, get, message
 from actors.store.catalog import Catalog
 from actors.store.contract import Object, Store
-from actors.takeover import DIGEST, digest_of
+from actors.store.kinds import SPIDERPOOL
+from actors.takeover import DIGEST, digest_of, take_over
 
 log = logging.getLogger("orbweaver.views")
 
@@ -31,7 +34,9 @@ RETRY = 1.0
 LISTED = 5000
 """Addresses up to which `status.allocatedIPs` lists each one; Spiderpool's own limit, set by the object's size."""
 
-FINALIZER = "spiderpool.spidernet.io"
+POD = "ipam.spidernet.io/pod"
+"""Annotation of a SpiderEndpoint: `namespace/name` of its pod, which need not be a valid object name."""
+
 LEDGER_TIMEOUT = 10.0
 _NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
@@ -47,8 +52,12 @@ def endpoint_name(pod: str) -> str:
 
 @dataclass(slots=True)
 class State:
+    """`pods` and `pools` are to be written; `written` are the SpiderEndpoints as this process left them."""
+
+    written: dict[str, Object] = field(default_factory=dict)
     pods: set[str] = field(default_factory=set)
     pools: set[str] = field(default_factory=set)
+    sequence: int = -1
     pods_set: bool = False
     pools_set: bool = False
 
@@ -56,18 +65,39 @@ class State:
 class ViewsActor(Actor):
     """One per process that allocates, named `views/local`."""
 
-    def __init__(self, context: ActorContext, *, store: Store, catalog: Catalog) -> None:
+    def __init__(
+        self,
+        context: ActorContext,
+        *,
+        store: Store,
+        catalog: Catalog,
+        node: str | None = None,
+        pools: bool = True,
+        follow: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`node`: repair only the SpiderEndpoints of its pods. `pools`: look after the pools' status and what other
+        IPAMs left, as one process in a cluster does. `follow`: look by itself for pools that other processes allocated from."""
         super().__init__(context)
         self._store = store
         self._catalog = catalog
+        self._node = node
+        self._pools = pools
+        self._follow = follow
+        self._clock = clock
         self._state = State()
+
+    def on_activate(self) -> None:
+        if self._follow:
+            self.after(POOL_INTERVAL, self._look)
 
     @message
     def changed(self, pods: tuple[str, ...], pools: tuple[str, ...] = ()) -> None:
         """What is recorded for these pods, and with it for their pools, changed."""
         state = self._state
         state.pods.update(pods)
-        state.pools.update(pools)
+        if self._pools:
+            state.pools.update(pools)
         if state.pods and not state.pods_set:
             state.pods_set = True
             self.post(self._write_endpoints)
@@ -76,13 +106,34 @@ class ViewsActor(Actor):
     @message
     def repair(self) -> None:
         """Compare every view with what is recorded, and write those that differ."""
-        state = self._state
+        pools = {obj["metadata"]["name"]: obj for obj in self._store.list("SpiderIPPool").items}
+        if self._pools:
+            # First: the SpiderEndpoints of another IPAM's pods are views of nothing until its records are taken over.
+            for name, obj in pools.items():
+                self._take_over(name, obj)
         held = get(self.get_actor("ledger/local").everything.options(timeout=LEDGER_TIMEOUT).remote())
-        state.pods.update(one.record.pod for one in held)
-        for obj in self._store.list("SpiderEndpoint").items:
-            state.pods.add(_pod_of(obj))
-        state.pools.update(obj["metadata"]["name"] for obj in self._store.list("SpiderIPPool").items)
-        self.changed((), ())
+        pods = {one.record.pod for one in held if self._node in (None, one.record.node)}
+        if self._pools:
+            pods.update(_pod_of(obj) for obj in self._store.list("SpiderEndpoint").items)
+        self.changed(tuple(pods), tuple(pools))
+
+    def _take_over(self, name: str, obj: Object) -> None:
+        try:
+            take_over(IPPool.from_object(obj), self._store, self.get_actor, self._clock)
+        except InvalidObject as error:
+            log.error(
+                "a pool's earlier allocations cannot be taken over", extra={"pool": name, "error": str(error)}
+            )
+
+    def _look(self) -> None:
+        state = self._state
+        changed = self.get_actor("ledger/local").changed_pools.options(timeout=LEDGER_TIMEOUT)
+        try:
+            state.sequence, pools = get(changed.remote(state.sequence))
+            self.changed((), pools)
+        except OrbweaverError as error:
+            log.warning("could not look for changed pools, will try again", extra={"error": str(error)})
+        self.after(POOL_INTERVAL, self._look)
 
     def _pools_soon(self, seconds: float) -> None:
         state = self._state
@@ -97,8 +148,8 @@ class ViewsActor(Actor):
         for pod in sorted(pods):
             try:
                 held = get(self.get_actor("ledger/local").of_pod.options(timeout=LEDGER_TIMEOUT).remote(pod))
-                state.pools.update(one.record.pool for one in held)
-                state.pools.update(self._write_endpoint(pod, held))
+                pools = {one.record.pool for one in held} | self._write_endpoint(pod, held)
+                self.changed((), tuple(pools))
             except InvalidObject as error:
                 log.error("a SpiderEndpoint cannot be written", extra={"pod": pod, "error": str(error)})
             except OrbweaverError as error:
@@ -113,30 +164,48 @@ class ViewsActor(Actor):
         self._pools_soon(POOL_INTERVAL)
 
     def _write_endpoint(self, pod: str, held: Sequence[Held]) -> set[str]:
-        """Write one view; returns the pools that the view named before."""
-        namespace, _, name = pod.partition("/")
-        name = endpoint_name(name)
+        """Write one view with as few requests as can be; returns the pools that the view named before."""
+        # Taken out until it is known again: if the answer is lost, what was written last is no longer known.
+        before = self._state.written.pop(pod, None)
         try:
-            found = self._store.get("SpiderEndpoint", name, namespace)
-        except NotFound:
-            found = None
-        before = _pools_of(found) if found is not None else set()
+            after = self._replace(pod, before, held)
+        except (Conflict, NotFound):
+            # It is not as this process left it, or was there before: read it, and try once more.
+            before = self._find(pod)
+            after = self._replace(pod, before, held)
+        if after is not None:
+            self._state.written[pod] = after
+        return _pools_of(before) if before is not None else set()
+
+    def _replace(self, pod: str, before: Object | None, held: Sequence[Held]) -> Object | None:
+        """Make the view say what is recorded; `before` is the object as it is believed to be."""
         if not held:
-            if found is not None:
-                self._remove(found)
-            return before
+            if before is None:
+                before = self._find(pod)
+            if before is not None:
+                self._remove(before)
+            return None
         status = self._endpoint_status(pod, held)
-        if found is None:
-            metadata = {"name": name, "namespace": namespace, "annotations": {"ipam.spidernet.io/pod": pod}}
+        if before is None:
+            namespace, _, name = pod.partition("/")
+            metadata = {"name": endpoint_name(name), "namespace": namespace, "annotations": {POD: pod}}
             body = {
-                "apiVersion": "spiderpool.spidernet.io/v2beta1",
+                "apiVersion": SPIDERPOOL,
                 "kind": "SpiderEndpoint",
                 "metadata": metadata,
+                "status": status,
             }
-            self._store.create({**body, "status": status})
-        elif found.get("status") != status:
-            self._store.update({**found, "status": status})
-        return before
+            return self._store.create(body)
+        if before.get("status") == status:
+            return before
+        return self._store.update({**before, "status": status})
+
+    def _find(self, pod: str) -> Object | None:
+        namespace, _, name = pod.partition("/")
+        try:
+            return self._store.get("SpiderEndpoint", endpoint_name(name), namespace)
+        except NotFound:
+            return None
 
     def _remove(self, found: Object) -> None:
         metadata = found["metadata"]
@@ -145,25 +214,28 @@ class ViewsActor(Actor):
             found = self._store.update({**found, "metadata": {**metadata, "finalizers": []}})
         try:
             self._store.delete("SpiderEndpoint", metadata["name"], metadata["namespace"], uid=metadata["uid"])
-        except (NotFound, Conflict):
+        except NotFound:
             log.debug("a SpiderEndpoint went by itself", extra={"pod": metadata["name"]})
 
     def _endpoint_status(self, pod: str, held: Sequence[Held]) -> dict[str, Any]:
-        """Spiderpool's form: one entry an interface, both families in it."""
+        """Spiderpool's form: one entry an interface, both families in it. A pod's earlier sandbox, whose DEL is still to
+        come, is not shown beside the current one."""
         table = self._catalog.pools()
+        first = max(held, key=lambda one: (bool(one.record.container), one.record.since)).record
         entries: dict[str, dict[str, Any]] = {}
         for one in held:
             record, family = one.record, one.family
+            if (record.container, record.uid) != (first.container, first.uid):
+                continue
             pool = table.pools.get(record.pool)
             entry = entries.setdefault(record.interface, {"interface": record.interface, "vlan": 0})
             bits = pool.subnet.prefix if pool is not None else {4: 32, 6: 128}[family]
             entry[f"ipv{family}"] = f"{format_address(family, one.value)}/{bits}"
             entry[f"ipv{family}Pool"] = record.pool
             if pool is not None:
-                entry["vlan"] = pool.vlan
+                entry["vlan"] = pool.vlan or entry["vlan"]  # the pool of the other family may name none
                 if pool.gateway is not None:
                     entry[f"ipv{family}Gateway"] = format_address(family, pool.gateway)
-        first = held[0].record
         kind, _, owner = first.owner.partition("/")
         return {
             "current": {
@@ -195,7 +267,12 @@ class ViewsActor(Actor):
         self._pools_soon(RETRY)
 
     def _write_pool(self, name: str) -> None:
-        obj = self._store.get("SpiderIPPool", name)
+        obj = self._completed(self._store.get("SpiderIPPool", name))
+        # What another IPAM wrote there is truth until it is taken over; only then may a view take its place.
+        pods = take_over(IPPool.from_object(obj), self._store, self.get_actor, self._clock)
+        if pods:
+            self.changed(pods, (name,))
+            return
         held = get(self.get_actor("ledger/local").of_pool.options(timeout=LEDGER_TIMEOUT).remote(name))
         if obj["metadata"].get("deletionTimestamp") and not held:
             finalizers = [one for one in obj["metadata"].get("finalizers", ()) if one != FINALIZER]
@@ -205,6 +282,18 @@ class ViewsActor(Actor):
         status = self._pool_status(IPPool.from_object(obj), held)
         if any(obj.get("status", {}).get(key) != value for key, value in status.items()):
             self._store.update_status({**obj, "status": {**obj.get("status", {}), **status}})
+
+    def _completed(self, obj: Object) -> Object:
+        """A pool that was made past `apply`, with kubectl, gets what `apply` would have added: defaults, finalizer."""
+        if obj["metadata"].get("deletionTimestamp"):
+            return obj
+        try:
+            admitted = admit(obj, obj)
+        except InvalidObject as error:
+            # Let in by the API server, or an edit that takes an address in use away: it serves as far as it can.
+            log.warning("a pool is not as it should be", extra={"pool": obj["metadata"]["name"], "error": str(error)})
+            return obj
+        return self._store.update(admitted) if admitted != obj else obj
 
     def _pool_status(self, pool: IPPool, held: Sequence[Held]) -> dict[str, Any]:
         usable = pool.available.minus(self._catalog.reserved(pool.family))
@@ -223,7 +312,7 @@ class ViewsActor(Actor):
 
 def _pod_of(obj: Object) -> str:
     metadata = obj["metadata"]
-    annotated = metadata.get("annotations", {}).get("ipam.spidernet.io/pod")
+    annotated = metadata.get("annotations", {}).get(POD)
     return str(annotated or f"{metadata.get('namespace', '')}/{metadata['name']}")
 
 

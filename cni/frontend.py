@@ -65,8 +65,9 @@ class ChainedPlugin(Protocol):
 
 
 class FrontEnd:
-    """Listens on `path` (mode 0600). `not_ready` says why ADD cannot be served, or None; `timeout` is the time, in
-    seconds, in which every request is answered; `chained` are the plugins besides the IPAM one, by name."""
+    """Listens on `path` (mode 0600). `not_ready` says why ADD cannot be served, or None; `on_refused` hears of ADDs
+    that were answered with an error that no retry will cure; `timeout` is the time, in seconds, in which every request
+    is answered; `chained` are the plugins besides the IPAM one, by name."""
 
     def __init__(
         self,
@@ -75,6 +76,7 @@ class FrontEnd:
         *,
         observer: AllocationObserver,
         not_ready: Callable[[], str | None],
+        on_refused: Callable[[CniRequest, OrbweaverError], object] = lambda request, error: None,
         timeout: float = 20.0,
         chained: Mapping[str, ChainedPlugin] | None = None,
     ) -> None:
@@ -82,6 +84,7 @@ class FrontEnd:
         self.system = system
         self.observer = observer
         self.not_ready = not_ready
+        self.on_refused = on_refused
         self.timeout = timeout
         self.clients = 0
         self._path = path
@@ -192,16 +195,25 @@ class FrontEnd:
 
     async def _close(self, drain: float) -> None:
         if self._server is not None:
+            # asyncio forgets, and leaves open, a connection that it is accepting when its server is closed.
+            for listener in self._server.sockets:
+                self._loop.remove_reader(listener)
+            accepting = asyncio.all_tasks() - {asyncio.current_task()}
+            if accepting:
+                await asyncio.wait(accepting, timeout=1.0)
             self._server.close()
             self._path.unlink(missing_ok=True)
         deadline = self._loop.time() + drain
-        for client in tuple(self._connections):
-            client.stop_reading()
-        while (self.clients or self._adds) and self._loop.time() < deadline:
-            await asyncio.sleep(0.01)
+        while True:
+            await asyncio.sleep(0.01)  # what the kernel had received arrives meanwhile
+            for client in tuple(self._connections):
+                client.stop_reading()
+            if not (self.clients or self._adds) or self._loop.time() > deadline:
+                break
         for client in tuple(self._connections):
             client.give_up()
-        await asyncio.sleep(0)  # lets the transports close
+        while self._connections and self._loop.time() < deadline + 1.0:
+            await asyncio.sleep(0)  # lets the transports close
 
 
 @dataclass(slots=True)
@@ -361,9 +373,12 @@ class Client(asyncio.Protocol):
         if self._answered:
             pass  # the deadline came first
         elif error is not None:
-            self._refuse(
+            known = (
                 error if isinstance(error, OrbweaverError) else OrbweaverError(f"internal error: {error!r}")
             )
+            self._refuse(known)
+            if request.command == "ADD" and not known.retryable:
+                self._front.on_refused(request, known)
         elif request.command == "ADD":
             delivered = self._answer(0, protocol.success(request, value), value)
         else:

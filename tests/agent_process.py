@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,8 @@ from typing import Any, Self
 from cni import shim
 
 START_TIMEOUT = 20.0
+STOP_TIMEOUT = 40.0
+"""More than the agent may take to answer what it accepted and to let its actors finish."""
 PROGRAM = (sys.executable, "-P", "-m", "cni.command.main")
 
 
@@ -54,8 +57,7 @@ class AgentProcess:
         self.socket.unlink(missing_ok=True)
         command = [
             *self._program,
-            "--data",
-            str(self.data),
+            *(() if "--kubeconfig" in self._program else ("--data", str(self.data))),
             "--socket",
             str(self.socket),
             "--metrics-port",
@@ -72,7 +74,12 @@ class AgentProcess:
         """SIGTERM, and its exit status."""
         assert self.process is not None
         self.process.terminate()
-        return self.process.wait(START_TIMEOUT)
+        try:
+            return self.process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired as error:
+            self.process.send_signal(signal.SIGUSR1)
+            time.sleep(1)
+            raise AssertionError(f"it does not end; its threads:\n{self.log.read_text()[-6000:]}") from error
 
     def kill(self) -> None:
         """SIGKILL."""

@@ -1,13 +1,28 @@
 """What every test may ask for, and the guard that the tests see the installed wheel."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
+import yaml
 
 import actors
-from tests.tools import reference
+from tests.cluster import programs
+from tests.tools import kubernetes, reference
+from tests.tools.apiserver import ApiServer
+from tests.tools.gomodule import ProgramMissing
+
+T = TypeVar("T")
+
+# Refused by the policy that is applied last, and by nothing else.
+_NEVER_ADMITTED = {
+    "apiVersion": "spiderpool.spidernet.io/v2beta1",
+    "kind": "SpiderReservedIP",
+    "metadata": {"name": "never-admitted"},
+    "spec": {"ips": ["no address"]},
+}
 
 _ROOT = Path(__file__).resolve().parent.parent
 _CODE = Path(actors.__file__ or "").resolve()
@@ -18,7 +33,20 @@ def pytest_report_header() -> list[str]:
         plugins = str(reference.cni_bin())
     except reference.ProgramMissing as missing:
         plugins = f"none, {missing}"
-    return [f"orbweaver: {_CODE.parent.parent}", f"CNI plugins: {plugins}"]
+    try:
+        api_server = str(kubernetes.assets())
+    except ProgramMissing as missing:
+        api_server = f"none, {missing}"
+    try:
+        cluster = str(programs.find().kubernetes)
+    except ProgramMissing as missing:
+        cluster = f"none, {missing}"
+    return [
+        f"orbweaver: {_CODE.parent.parent}",
+        f"CNI plugins: {plugins}",
+        f"API server: {api_server}",
+        f"cluster: {cluster}",
+    ]
 
 
 def pytest_configure() -> None:
@@ -39,8 +67,30 @@ def cnitool() -> Path:
     return _or_skip(reference.cnitool)
 
 
-def _or_skip(find: Callable[[], Path]) -> Path:
+@pytest.fixture(scope="session")
+def bare_api_server() -> Iterator[ApiServer]:
+    """A real API server that knows nothing of ours; without its programs the test is skipped and says why."""
+    server = ApiServer(_or_skip(kubernetes.assets))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def api_server(bare_api_server: ApiServer) -> ApiServer:
+    """The same with what `deploy/` has of CRDs and admission policies. Tests must leave it running."""
+    for folder in ("crds", "admission"):
+        for path in sorted((_ROOT / "deploy" / folder).glob("*.yaml")):
+            if path.name != "kustomization.yaml":
+                bare_api_server.apply(*yaml.safe_load_all(path.read_text()))
+    bare_api_server.wait_refused(_NEVER_ADMITTED)
+    return bare_api_server
+
+
+def _or_skip(find: Callable[[], T]) -> T:
     try:
         return find()
-    except reference.ProgramMissing as missing:
+    except ProgramMissing as missing:
         pytest.skip(str(missing))

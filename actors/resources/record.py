@@ -48,6 +48,12 @@ class Record:
         """The same address, kept for the pod's next incarnation."""
         return replace(self, container="", uid="")
 
+    @property
+    def waits(self) -> bool:
+        """Whether it is kept for a pod that is not running. (One taken over from another IPAM has no container
+        either, but the UID of a pod that runs.)"""
+        return not self.container and not self.uid
+
     def same_claim(self, other: Record) -> bool:
         """Whether both stand for one ADD: container and interface (CNI spec, "ADD": that pair is the key)."""
         return (

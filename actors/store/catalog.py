@@ -49,7 +49,8 @@ class Catalog:
     def __init__(self, store: Store, *, has_pods: bool) -> None:
         self._store = store
         self._has_pods = has_pods
-        self._informers = {kind: Informer(store, kind, transform=parse) for kind, parse in _WATCHED.items()}
+        watched = {**_WATCHED, "Pod": Pod.from_object} if has_pods else _WATCHED
+        self._informers = {kind: Informer(store, kind, transform=parse) for kind, parse in watched.items()}
         self._table: tuple[tuple[Any, ...], PoolTable] = ((), PoolTable({}, {}))
         self._reserved: tuple[tuple[Any, ...], dict[int, IntervalSet]] = ((), {})
 
@@ -107,6 +108,10 @@ class Catalog:
     def pod(self, namespace: str, name: str, uid: str) -> Pod:
         """The pod of a request. Without Kubernetes the request is the pod, and an applied Pod object adds its
         annotations. Raises `PodRefused` when there must be an object and there is none."""
+        if self._has_pods and uid:
+            cached: Pod | None = self._informers["Pod"].get(name, namespace)
+            if cached is not None and cached.uid == uid:
+                return cached
         try:
             return Pod.from_object(self._store.get("Pod", name, namespace))
         except (NotFound, InvalidObject) as error:

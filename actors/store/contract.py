@@ -4,9 +4,11 @@ What must always hold:
 
 * An object is a plain mapping in Kubernetes' JSON form (`apiVersion`, `kind`, `metadata`, …). What a store
   returns may be shared with others: copy before you change it.
+* Versions of objects of one kind grow: `version_number` orders them, and nothing else may be read into them
+  (Kubernetes KEP-5504 promises this of every API server; it was so before).
 * Every write is a compare-and-swap. `update` and `update_status` need `metadata.resourceVersion` and raise
   `Conflict` when it is not the newest; `create` raises `Conflict` when the name is taken; `delete` checks the
-  preconditions it is given. A version is an opaque string, compared for equality only.
+  preconditions it is given.
 * A write that returned is durable: it survives kill -9 of every process and a loss of power.
 * A write that raised `StoreUnavailable` with `maybe_written` may or may not have taken place; the caller finds
   out by reading. Without it nothing was written.
@@ -25,6 +27,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
 Object: TypeAlias = dict[str, Any]
+
+
+def version_number(version: str) -> int:
+    """The place of a version in the order of a kind's changes; -1 for the empty version of what does not exist."""
+    return int(version) if version else -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ KINDS: dict[str, Kind] = {
         Kind("Pod", "v1", "pods", "po", namespaced=True, status=True),
         Kind("Namespace", "v1", "namespaces", "ns", namespaced=False, status=True),
         Kind("Node", "v1", "nodes", "no", namespaced=False, status=True),
+        Kind("Event", "v1", "events", "ev", namespaced=True, status=False),
         Kind("StatefulSet", "apps/v1", "statefulsets", "sts", namespaced=True, status=True),
     )
 }

@@ -117,17 +117,23 @@ def address_of(obj: Object) -> Address:
     return where
 
 
-def private_copy(obj: Object) -> Object:
-    """A copy in JSON's types that shares nothing. Raises `InvalidObject` when it cannot be JSON."""
+def encoded(obj: Object) -> str:
+    """The object as JSON, in ASCII. Raises `InvalidObject` when it cannot be JSON or is too large."""
     try:
         text = encode(obj)
     except (TypeError, ValueError, RecursionError) as exc:
         raise InvalidObject(f"{_describe(obj)} is not valid JSON: {exc}") from exc
-    if len(text) > MAX_OBJECT_BYTES:  # the text is ASCII
+    if len(text) > MAX_OBJECT_BYTES:
         raise InvalidObject(
             f"{_describe(obj)} is {len(text)} bytes; an object may have {MAX_OBJECT_BYTES} bytes "
             "(1.5 MiB) at most"
         )
+    return text
+
+
+def private_copy(obj: Object) -> Object:
+    """A copy in JSON's types that shares nothing. Raises `InvalidObject` when it cannot be JSON."""
+    text = encoded(obj)
     copy: Object = json.loads(text)
     metadata = copy.get("metadata")
     if isinstance(metadata, dict):

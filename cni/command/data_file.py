@@ -1,53 +1,125 @@
-"""The option that names the embedded store's file, the same in every command, and the store behind it."""
+"""The options that choose the store, the same in every command, and the store that they choose.
+
+A cluster's API server or the embedded store's file; the first that applies: `--data` (or ORBWEAVER_DATA),
+`--kubeconfig` or `--context`, the service account of the pod that this runs in, the file at its usual place
+if there is one, the user's kubeconfig. What must always hold: a command that only asks leaves no empty store
+behind a mistyped name.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from actors.errors import StoreUnavailable
-from actors.store.sqlite import SQLiteStore
+from actors.store.contract import Store
+
+if TYPE_CHECKING:
+    from actors.store.kubernetes_access import Access
 
 VARIABLE = "ORBWEAVER_DATA"
 DATABASE = Path("/var/lib/orbweaver/orbweaver.db")
 
 
 def add_data_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--data FILE`."""
-    parser.add_argument(
+    """Add `--data FILE`, `--kubeconfig FILE` and `--context NAME`."""
+    group = parser.add_argument_group("store", "a cluster, or the embedded store of a host without one")
+    group.add_argument(
         "--data",
         type=Path,
-        default=Path(os.environ.get(VARIABLE, DATABASE)),
+        default=os.environ.get(VARIABLE) and Path(os.environ[VARIABLE]),
         metavar="FILE",
-        help=f"the embedded store's file (%(default)s; or set {VARIABLE})",
+        help=f"the embedded store's file ({DATABASE}; or set {VARIABLE})",
     )
+    group.add_argument(
+        "--kubeconfig", metavar="FILE", help="for a cluster (as kubectl: $KUBECONFIG, then ~/.kube/config)"
+    )
+    group.add_argument("--context", metavar="NAME", help="the kubeconfig's context (its current one)")
 
 
 @contextmanager
-def open_store(chosen: argparse.Namespace, *, create: bool = False) -> Iterator[SQLiteStore]:
-    """The store that `--data` names; without `create` it must exist. Raises `StoreUnavailable`."""
-    path: Path = chosen.data
-    if not create:
-        # A command that only asks must not leave an empty store behind a mistyped name.
-        try:
-            path.stat()
-        except FileNotFoundError as error:
-            raise StoreUnavailable(
-                f"there is no store at {path}; name the agent's file with --data or {VARIABLE}, or make one"
-                " with `orbweaver apply`",
-                maybe_written=False,
-            ) from error
-        except OSError as error:
-            raise StoreUnavailable(
-                f"the store {path} cannot be opened: {error.strerror}; run this as the agent's user, or name"
-                f" another file with --data or {VARIABLE}",
-                maybe_written=False,
-            ) from error
-    store = SQLiteStore(path)
+def open_store(chosen: argparse.Namespace, *, create: bool = False) -> Iterator[Store]:
+    """The store that the options choose; without `create` a file must exist. Raises `StoreUnavailable`."""
+    access = None if chosen.data else cluster_access(chosen)
+    store: Store
+    # Only the chosen store is imported: that is a third of what a short command takes.
+    if access is not None:
+        from actors.store.kubernetes import KubernetesStore
+
+        store = KubernetesStore(access)
+    else:
+        from actors.store.sqlite import SQLiteStore
+
+        path = chosen.data or DATABASE
+        if not create:
+            _must_exist(path)
+        store = SQLiteStore(path)
     try:
         yield store
     finally:
         store.close()
+
+
+def cluster_access(chosen: argparse.Namespace) -> Access | None:
+    """Access to the cluster that the options, or where this runs, choose; None for none.
+
+    Raises `InvalidRequest`."""
+    from actors.store import kubeconfig
+    from actors.store.kubernetes_access import in_cluster
+
+    if chosen.kubeconfig or chosen.context:
+        return kubeconfig.from_kubeconfig(chosen.kubeconfig, chosen.context)
+    pod = in_cluster()
+    if pod is not None or DATABASE.exists() or not kubeconfig.present():
+        return pod
+    return kubeconfig.from_kubeconfig()
+
+
+def agent_store(chosen: argparse.Namespace, node: str) -> Store:
+    """The store of an agent: the file if it is to be standalone, else a cluster. Of pods, it lists those of its
+    node only. Raises `StoreUnavailable` when there is neither."""
+    if chosen.standalone or chosen.data:
+        from actors.store.sqlite import SQLiteStore
+
+        return SQLiteStore(chosen.data or DATABASE)
+    return cluster_store(chosen, node_selectors(node))
+
+
+def cluster_store(chosen: argparse.Namespace, selectors: Mapping[str, str] | None = None) -> Store:
+    """The store of a process that works in a cluster only. Raises `StoreUnavailable` when there is none."""
+    access = cluster_access(chosen)
+    if access is None:
+        raise StoreUnavailable(
+            "this is no pod with a service account, and there is no kubeconfig: name one with --kubeconfig, or"
+            " run `orbweaver agent --standalone` on a host without Kubernetes",
+            maybe_written=False,
+        )
+    from actors.store.kubernetes import KubernetesStore
+
+    return KubernetesStore(access, selectors=selectors)
+
+
+def node_selectors(node: str) -> Mapping[str, str]:
+    """What restricts lists and watches to one node."""
+    return {"Pod": f"spec.nodeName={node}"}
+
+
+def _must_exist(path: Path) -> None:
+    try:
+        path.stat()
+    except FileNotFoundError as error:
+        raise StoreUnavailable(
+            f"there is no store at {path}; name the agent's file with --data or {VARIABLE}, or make one"
+            " with `orbweaver apply`, or name a cluster with --kubeconfig",
+            maybe_written=False,
+        ) from error
+    except OSError as error:
+        raise StoreUnavailable(
+            f"the store {path} cannot be opened: {error.strerror}; run this as the agent's user, or name"
+            f" another file with --data or {VARIABLE}",
+            maybe_written=False,
+        ) from error

@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from actors.decisions.inherit import may_inherit
 from actors.decisions.plan import Plan, Slot, plan
 from actors.decisions.refusal import Refusal
 from actors.decisions.request import AddressRequest
 from actors.decisions.settings import Settings
-from actors.endpoint import STATEFULSET
 from actors.errors import InvalidObject, NoAddress, OrbweaverError, StoreUnavailable
 from actors.messages import Held
 from actors.resources.addresses import format_address
@@ -192,21 +192,16 @@ class Sight:
             text = f"{format_address(held.family, held.value)} of pool {record.pool}"
             whose = f"container {record.container}" if record.container else "its next sandbox"
             fits = record.pool in slot.candidates and slot.exact in (None, held.value)
-            if again is None and fits and self._inherits(held, pod):
+            inherits = may_inherit(record, pod, self._settings)
+            if again is None and fits and inherits:
                 again = held
-                notes.append(f"{text} is recorded for {whose} since {record.since} and would be given again")
+                becomes = "and would be given again"
+            elif inherits:
+                becomes = "and would be given back first"
             else:
-                notes.append(
-                    f"{text} is recorded for {whose} since {record.since}; a new sandbox gives it back first"
-                )
+                becomes = "and stays with it until its DEL"
+            notes.append(f"{text} is recorded for {whose} since {record.since} {becomes}")
         return again, notes
-
-    def _inherits(self, held: Held, pod: Pod) -> bool:
-        """The Endpoint's rule: a StatefulSet's pod from its last incarnation, any from its own sandbox."""
-        owner = pod.statefulset if self._settings.enable_statefulset else None
-        if owner is not None and held.record.owner == STATEFULSET + owner:
-            return True
-        return bool(pod.uid) and held.record.uid == pod.uid
 
     def _offer(self, pool: IPPool, slot: Slot) -> Offer:
         reserved = self._reserved.get(pool.family, IntervalSet())

@@ -33,7 +33,9 @@ INTERFACES = st.sampled_from(["eth0", "net1"])
 UIDS = st.sampled_from(["", "u1", "u2"])
 
 
-def record(pod: str = "default/web-0", container: str = "c1", interface: str = "eth0", uid: str = "u1") -> Record:
+def record(
+    pod: str = "default/web-0", container: str = "c1", interface: str = "eth0", uid: str = "u1"
+) -> Record:
     return Record("blue", pod, uid, container, interface, "node1", "", "2025-01-31T12:00:00Z")
 
 
@@ -84,7 +86,11 @@ class BlockLog(RuleBasedStateMachine):
         mine = self.record(pod, container, "eth0", "u9")
         held = self.model.get(address)
         outcome = self.block.claim(Claim(address, mine, instead_of=meant))
-        same = held is not None and container and (held.pod, held.container, held.interface) == (pod, container, "eth0")
+        same = (
+            held is not None
+            and container
+            and (held.pod, held.container, held.interface) == (pod, container, "eth0")
+        )
         if held is None or (not same and held.pod == pod and self._admits(meant, held)):
             assert outcome == Granted(address, mine, fresh=True)
             self._hold(address, mine)
@@ -157,7 +163,8 @@ def test_the_name_says_the_address():
 
 
 @pytest.mark.parametrize(
-    "name", ["", "v4-", "v4-0a06a841", "v4-a06a840", "v5-0a06a840", "v4-0A06A840", "v4--a06a840", "x", "v6-0a06a840"]
+    "name",
+    ["", "v4-", "v4-0a06a841", "v4-a06a840", "v5-0a06a840", "v4-0A06A840", "v4--a06a840", "x", "v6-0a06a840"],
 )
 def test_no_block_has_that_name(name: str):
     with pytest.raises(InvalidObject, match="not the name of a block"):

@@ -25,8 +25,12 @@ def crowd() -> Iterator[ThreadPoolExecutor]:
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 130])
-def test_a_pool_of_n_serves_n_at_once_and_refuses_the_next(tmp_path: Path, crowd: ThreadPoolExecutor, size: int):
-    with rig(tmp_path, pool("blue", "10.6.0.0/16", f"10.6.1.0-10.6.{1 + (size - 1) // 256}.{(size - 1) % 256}")) as one:
+def test_a_pool_of_n_serves_n_at_once_and_refuses_the_next(
+    tmp_path: Path, crowd: ThreadPoolExecutor, size: int
+):
+    with rig(
+        tmp_path, pool("blue", "10.6.0.0/16", f"10.6.1.0-10.6.{1 + (size - 1) // 256}.{(size - 1) % 256}")
+    ) as one:
         boxes = [sandbox(f"c{number}") for number in range(size)]
 
         found = [address for addresses in crowd.map(one.add, boxes) for address in addresses]
@@ -126,6 +130,23 @@ def test_a_pool_just_applied_is_used_at_once(tmp_path: Path):
         one.prove()
 
 
+def test_nobody_is_refused_for_what_the_cache_has_not_seen(tmp_path: Path):
+    """The informer stands still: a pool applied beside an exhausted one, and one that grew, are found all the same."""
+    with rig(tmp_path, pool("blue", "10.6.0.0/16", "10.6.0.1")) as one:
+        one.agent.catalog.informer("SpiderIPPool").stop()
+        one.add(sandbox("c1"))
+
+        one.apply(pool("green", "10.7.0.0/16", "10.7.0.1"))
+        assert one.add(sandbox("c2")) == ["10.7.0.1"]
+        one.edit_pool("blue", ips=["10.6.0.1-10.6.0.3"])
+        assert one.add(sandbox("c3")) == ["10.6.0.2"]
+        assert one.add(sandbox("c4")) == ["10.6.0.3"]
+        with pytest.raises(NoAddress):
+            one.add(sandbox("c5"))
+        one.journal.doubtful.clear()
+        one.prove(views=False)
+
+
 def test_a_pool_that_has_just_grown_refuses_nobody(tmp_path: Path):
     with rig(tmp_path, pool("blue", "10.6.0.0/16", "10.6.0.1")) as one:
         one.add(sandbox("c0"))
@@ -152,15 +173,14 @@ def test_a_shrunk_pool_gives_out_what_is_left(tmp_path: Path):
 
 @pytest.mark.parametrize("how", ["disable", "delete"])
 def test_a_disabled_or_terminating_pool_gives_nothing_and_takes_back(tmp_path: Path, how: str):
-    with rig(tmp_path, pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.9")) as one:
+    blue = pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.9")
+    blue["metadata"]["finalizers"] = ["spiderpool.spidernet.io"]
+    with rig(tmp_path, blue) as one:
         held = one.add(sandbox("c1"))
         if how == "disable":
             one.edit_pool("blue", disable=True)
             eventually(lambda: _is(one.agent.catalog.pools().pools["blue"].disabled))
         else:
-            found = one.inner.get("SpiderIPPool", "blue")
-            found["metadata"]["finalizers"] = ["spiderpool.spidernet.io"]
-            one.inner.update(found)
             one.inner.delete("SpiderIPPool", "blue")
             eventually(lambda: _is(one.agent.catalog.pools().pools["blue"].terminating))
 
@@ -187,7 +207,7 @@ def test_reserved_addresses_are_left_out(tmp_path: Path):
         with pytest.raises(NoAddress):
             one.add(sandbox("c2"))
         one.delete(sandbox("c2"))
-        with pytest.raises(OrbweaverError, match="10.6.0.2"):
+        with pytest.raises(OrbweaverError, match=r"10\.6\.0\.2"):
             one.add(sandbox("c3"), exact=["10.6.0.2"])
         one.delete(sandbox("c3"))
         one.prove()
@@ -202,7 +222,9 @@ def test_an_exact_address_is_given_once(tmp_path: Path):
             one.add(sandbox("c2"), exact=["10.6.0.201"])
         one.delete(sandbox("c2"))
         one.delete(sandbox("c1"))
-        assert one.add(sandbox("c3"), exact=["10.6.0.77"]) == ["10.6.0.77"], "one just released is given at once"
+        assert one.add(sandbox("c3"), exact=["10.6.0.77"]) == ["10.6.0.77"], (
+            "one just released is given at once"
+        )
         one.prove()
 
 
@@ -238,7 +260,8 @@ def test_pools_that_overlap_share_their_addresses(tmp_path: Path, crowd: ThreadP
 
 
 @pytest.mark.parametrize(
-    "subnet, ips", [("10.64.0.0/10", "10.64.0.1-10.127.255.254"), ("fd00::/64", "fd00::1-fd00::ffff:ffff:ffff:fffe")]
+    "subnet, ips",
+    [("10.64.0.0/10", "10.64.0.1-10.127.255.254"), ("fd00::/64", "fd00::1-fd00::ffff:ffff:ffff:fffe")],
 )
 def test_a_huge_pool_costs_what_a_small_one_costs(tmp_path: Path, subnet: str, ips: str):
     small, huge = tmp_path / "small", tmp_path / "huge"

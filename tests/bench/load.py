@@ -14,7 +14,7 @@ import statistics
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,10 +77,11 @@ def cpu_seconds(pid: int) -> float:
 
 
 class Load:
-    """One plugin under one network configuration."""
+    """One plugin under one network configuration. `uids`: the UID of each container's pod, where pods have one."""
 
-    def __init__(self, program: Path, conf: dict[str, Any]) -> None:
+    def __init__(self, program: Path, conf: dict[str, Any], uids: Mapping[str, str] | None = None) -> None:
         self._program = program
+        self._uids = uids or {}
         self._stdin = json.dumps(conf).encode()
         self._given: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -117,13 +118,16 @@ class Load:
         return {**spread(times), "per_second": len(containers) / took}
 
     def _environment(self, command: str, container: str) -> dict[str, str]:
+        arguments = f"IgnoreUnknown=1;K8S_POD_NAMESPACE=bench;K8S_POD_NAME={pod_name(container)}"
+        if container in self._uids:
+            arguments += f";K8S_POD_UID={self._uids[container]}"
         return {
             "CNI_COMMAND": command,
             "CNI_CONTAINERID": container,
             "CNI_NETNS": "/run/netns/none",
             "CNI_IFNAME": "eth0",
             "CNI_PATH": str(self._program.parent),
-            "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=bench;K8S_POD_NAME=pod-{container[:16]}",
+            "CNI_ARGS": arguments,
         }
 
     def _judge(self, command: str, container: str, answer: Answer) -> str | None:
@@ -138,6 +142,11 @@ class Load:
                 if other != container:
                     return f"{entry['address']} was given to {container} while {other} has it"
         return None
+
+
+def pod_name(container: str) -> str:
+    """The pod of a container."""
+    return f"pod-{container[:16]}"
 
 
 def new_containers(count: int) -> list[str]:

@@ -6,7 +6,7 @@ Both hand out the same range. `count` says how many addresses are recorded, read
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -20,7 +20,9 @@ _BASE = {"cniVersion": "0.3.1", "name": "bench", "type": "macvlan", "master": "e
 
 
 class Peer(Protocol):
-    """One system, ready to serve a pool of a given size."""
+    """One system, ready to serve a pool of a given size. `make_pods` makes what must be there before the ADDs and
+    returns the UIDs of the containers' pods; `settle` waits for what is written behind an answer; `counters` are
+    counted per request."""
 
     name: str
     program: Path
@@ -30,8 +32,27 @@ class Peer(Protocol):
 
     def server_cpu(self) -> float: ...
 
+    def make_pods(self, containers: Sequence[str]) -> dict[str, str]: ...
 
-class HostLocal:
+    def settle(self) -> None: ...
+
+    def counters(self) -> dict[str, float]: ...
+
+
+class Alone:
+    """What a peer has that needs nobody else."""
+
+    def make_pods(self, containers: Sequence[str]) -> dict[str, str]:
+        return {}
+
+    def settle(self) -> None:
+        return
+
+    def counters(self) -> dict[str, float]:
+        return {}
+
+
+class HostLocal(Alone):
     """The reference plugin: a directory with a file for each address."""
 
     name = "host-local"
@@ -56,7 +77,7 @@ class HostLocal:
         return 0.0
 
 
-class Orbweaver:
+class Orbweaver(Alone):
     """An agent process of its own."""
 
     name = "orbweaver"

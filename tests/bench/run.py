@@ -21,10 +21,11 @@ from typing import Any
 # The package that is measured is the installed one; of the checkout only tests/ is wanted.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from tests.bench.runtime_bench import measure
-
+from tests.bench.cluster_peers import ClusterPeers, cluster_peers
 from tests.bench.load import Load, execute, new_containers, spread
 from tests.bench.peers import HostLocal, Peer, orbweaver
+from tests.bench.runtime_bench import measure
+from tests.tools.gomodule import ProgramMissing
 from tests.tools.reference import cni_bin
 
 STARTS = 300
@@ -44,12 +45,17 @@ def main() -> int:
     parser.add_argument("--skip-runtime", action="store_true", help="leave the actor runtime's figures out")
     chosen = parser.parse_args()
     result: dict[str, Any] = {"machine": platform.machine(), "python": platform.python_version()}
-    with tempfile.TemporaryDirectory(prefix="orbweaver-bench-") as name:
-        directory = Path(name)
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="orbweaver-bench-")))
+        try:
+            cluster = stack.enter_context(cluster_peers())
+        except ProgramMissing as missing:
+            cluster = None
+            print(f"! SKIPPED: the Kubernetes store: {missing}", file=sys.stderr)
         result["shim"] = _starts(directory)
         result["scenarios"] = {
-            "A": _scenario(directory, chosen.rounds, chosen.pods // 5, size=chosen.pods, width=1),
-            "B": _scenario(directory, chosen.rounds, chosen.pods, size=chosen.pods, width=32),
+            "A": _scenario(directory, chosen.rounds, chosen.pods // 5, cluster, size=chosen.pods, width=1),
+            "B": _scenario(directory, chosen.rounds, chosen.pods, cluster, size=chosen.pods, width=32),
         }
     if not chosen.skip_runtime:
         result["runtime"] = measure()
@@ -74,15 +80,20 @@ def _starts(directory: Path) -> dict[str, Any]:
     return {program: spread(seconds) for program, seconds in times.items()}
 
 
-def _scenario(directory: Path, rounds: int, pods: int, *, size: int, width: int) -> dict[str, Any]:
+def _scenario(
+    directory: Path, rounds: int, pods: int, cluster: ClusterPeers | None, *, size: int, width: int
+) -> dict[str, Any]:
     runs: dict[str, list[dict[str, Any]]] = {"host-local": [], "orbweaver": []}
+    if cluster is not None:
+        runs["orbweaver on Kubernetes"] = []
     for _ in range(rounds):
         host_local = HostLocal(cni_bin() / "host-local", directory / "host-local", size)
         runs["host-local"].append(_round(host_local, pods, width))
-        with ExitStack() as stack:
-            runs["orbweaver"].append(
-                _round(stack.enter_context(orbweaver(directory / "orbweaver", size)), pods, width)
-            )
+        with orbweaver(directory / "orbweaver", size) as embedded:
+            runs["orbweaver"].append(_round(embedded, pods, width))
+        if cluster is not None:
+            with cluster.agent(directory / "cluster", size) as peer:
+                runs["orbweaver on Kubernetes"].append(_round(peer, pods, width))
     return {
         "pods": pods,
         "pool": size,
@@ -93,13 +104,16 @@ def _scenario(directory: Path, rounds: int, pods: int, *, size: int, width: int)
 
 
 def _round(peer: Peer, pods: int, width: int) -> dict[str, Any]:
-    load = Load(peer.program, peer.conf)
     containers = new_containers(pods)
+    load = Load(peer.program, peer.conf, peer.make_pods(containers))
     figures: dict[str, Any] = {}
     for phase, left in (("ADD", pods), ("DEL", 0)):
-        server, children = peer.server_cpu(), _children()
+        server, children, before = peer.server_cpu(), _children(), peer.counters()
         figures[phase] = load.phase(phase, containers, width)
+        peer.settle()
         figures[phase]["cpu_ms"] = (peer.server_cpu() - server + _children() - children) / pods * 1000
+        for name, value in peer.counters().items():
+            figures[phase][name] = (value - before[name]) / pods
         recorded = peer.count()
         assert recorded == left, f"{peer.name} has {recorded} addresses recorded after {phase}, not {left}"
     return figures
@@ -123,20 +137,29 @@ def _print(result: dict[str, Any]) -> None:
         print(
             f"\nscenario {name}: {scenario['pods']} pods, {scenario['at_once']} at once, pool of {scenario['pool']}"
         )
-        print(f"  {'':24}{'p50 ms':>9}{'p99 ms':>9}{'per s':>9}{'CPU ms':>9}")
+        peers = list(scenario["runs"])
+        print(
+            f"  {'':28}{'p50 ms':>9}{'p99 ms':>9}{'per s':>9}{'CPU ms':>9}   a request (API requests, etcd bytes)"
+        )
         for phase in ("ADD", "DEL"):
-            for peer in ("host-local", "orbweaver"):
+            for peer in peers:
                 row = scenario[peer][phase]
                 print(
-                    f"  {phase} {peer:20}{row['p50']:9.2f}{row['p99']:9.2f}{row['per_second']:9.0f}{row['cpu_ms']:9.2f}"
+                    f"  {phase} {peer:24}{row['p50']:9.2f}{row['p99']:9.2f}{row['per_second']:9.0f}{row['cpu_ms']:9.2f}"
+                    + (
+                        f"   {row['api_requests']:.2f}, {row['etcd_bytes']:.0f}"
+                        if "api_requests" in row
+                        else ""
+                    )
                 )
-            print(f"  {phase} orbweaver / host-local: {_ratios(scenario, phase)}")
+            for peer in peers[1:]:
+                print(f"  {phase} {peer} / host-local: {_ratios(scenario, peer, phase)}")
     if "runtime" in result:
         print("\nactor runtime\n" + json.dumps(result["runtime"], indent=1))
 
 
-def _ratios(scenario: dict[str, Any], phase: str) -> str:
-    ours, theirs = scenario["orbweaver"][phase], scenario["host-local"][phase]
+def _ratios(scenario: dict[str, Any], peer: str, phase: str) -> str:
+    ours, theirs = scenario[peer][phase], scenario["host-local"][phase]
     p50, throughput = (ours[key] / theirs[key] for key in ("p50", "per_second"))
     return f"p50 {p50:.2f}, throughput {throughput:.2f}"
 

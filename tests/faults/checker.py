@@ -73,7 +73,9 @@ def records(store: Store) -> dict[str, dict[str, str]]:
         network = ipaddress.ip_network(spec["cidr"])
         assert network.num_addresses == 64, f"{name} covers {network}"
         digits = network.max_prefixlen // 4
-        assert name == f"v{network.version}-{int(network.network_address):0{digits}x}", f"{name} covers {network}"
+        assert name == f"v{network.version}-{int(network.network_address):0{digits}x}", (
+            f"{name} covers {network}"
+        )
         assert spec["ipVersion"] == network.version
         recorded, released = json.loads(spec["records"]), json.loads(spec["released"])
         assert not set(recorded) & set(released), f"{name} has an address as recorded and as released"
@@ -98,9 +100,11 @@ def prove_records(store: Store, journal: Journal) -> None:
             recorded[record["container"], record["interface"]].add(address)
         else:
             kept[address] = record["pod"]
-    lost = {place: held for place, held in journal.held.items() if recorded.get(place) != held}
+    lost = {place: held for place, held in journal.held.items() if recorded.get(place, set()) != set(held)}
     leaked = {place: held for place, held in recorded.items() if place not in journal.held}
-    assert not lost, f"acknowledged and not recorded so: {lost}; recorded is {[recorded.get(one) for one in lost]}"
+    assert not lost, (
+        f"acknowledged and not recorded so: {lost}; recorded is {[recorded.get(one) for one in lost]}"
+    )
     assert not leaked, f"recorded and never acknowledged, or released: {leaked}"
     assert journal.kept == kept
 
@@ -110,10 +114,16 @@ def prove_views(store: Store) -> None:
     recorded = records(store)
     pools = {obj["metadata"]["name"]: obj for obj in store.list("SpiderIPPool").items}
     by_pool: dict[str, dict[str, Any]] = {name: {} for name in pools}
-    by_pod: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    # A pod's earlier sandbox may still hold an address; what is shown is one sandbox, of the newest.
+    by_pod: dict[str, dict[tuple[str, str], dict[str, set[str]]]] = {}
     for address, record in recorded.items():
-        by_pool.setdefault(record["pool"], {})[address] = {"pod": record["pod"], "podUid": record.get("uid", "")}
-        by_pod[record["pod"]][record["interface"]].add(address)
+        by_pool.setdefault(record["pool"], {})[address] = {
+            "pod": record["pod"],
+            "podUid": record.get("uid", ""),
+        }
+        sandbox = (record.get("container", ""), record.get("uid", ""))
+        interfaces = by_pod.setdefault(record["pod"], {}).setdefault(sandbox, defaultdict(set))
+        interfaces[record["interface"]].add(address)
     for name, obj in pools.items():
         status = obj.get("status") or {}
         assert json.loads(status.get("allocatedIPs", "{}")) == by_pool[name], f"status.allocatedIPs of {name}"
@@ -126,12 +136,19 @@ def prove_views(store: Store) -> None:
         )
         entries = obj["status"]["current"]["ips"]
         shown[pod] = {
-            entry["interface"]: {
-                entry[key].partition("/")[0] for key in ("ipv4", "ipv6") if entry.get(key)
-            }
+            entry["interface"]: {entry[key].partition("/")[0] for key in ("ipv4", "ipv6") if entry.get(key)}
             for entry in entries
         }
-    assert shown == {pod: dict(interfaces) for pod, interfaces in by_pod.items()}
+    assert set(shown) == set(by_pod), f"SpiderEndpoints: {set(shown) ^ set(by_pod)} are too many or missing"
+    for pod, interfaces in shown.items():
+        running = [one for sandbox, one in by_pod[pod].items() if sandbox[0]] or list(by_pod[pod].values())
+        assert interfaces in running, f"SpiderEndpoint of {pod}"
+        dates = [
+            max(recorded[address]["since"] for found in one.values() for address in found) for one in running
+        ]
+        assert dates[running.index(interfaces)] == max(dates), (
+            f"SpiderEndpoint of {pod} shows an earlier sandbox"
+        )
 
 
 def eventually(prove: Callable[[], None], within: float = 10.0) -> None:

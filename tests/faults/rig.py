@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from actors.decisions.request import AddressRequest
 from actors.decisions.settings import Settings
 from actors.messages import AddRequest, AddResult, Sandbox
 from actors.resources.addresses import parse_address
 from actors.runtime import ObjectRef, get
+from actors.store.contract import Store
 from actors.store.sqlite import SQLiteStore
 from cni.agent import Agent, AgentOptions
 from tests.faults.checker import Journal, eventually, prove_records, prove_views
@@ -28,26 +31,48 @@ def pool(name: str, subnet: str, *ips: str, **spec: Any) -> dict[str, Any]:
     return {"apiVersion": API, "kind": "SpiderIPPool", "metadata": {"name": name}, "spec": body}
 
 
-def pod(name: str, *, uid: str = "", statefulset: str = "", namespace: str = "default", **annotations: str) -> dict[str, Any]:
+def pod(
+    name: str, *, uid: str = "", statefulset: str = "", namespace: str = "default", **annotations: str
+) -> dict[str, Any]:
     """A Pod; `annotations` by their short names (`ippools` for `ipam.spidernet.io/ippools`)."""
     metadata: dict[str, Any] = {"name": name, "namespace": namespace}
     metadata["annotations"] = {f"ipam.spidernet.io/{key}": value for key, value in annotations.items()}
     if statefulset:
-        owner = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": statefulset, "uid": "u", "controller": True}
+        owner = {
+            "apiVersion": "apps/v1",
+            "kind": "StatefulSet",
+            "name": statefulset,
+            "uid": "u",
+            "controller": True,
+        }
         metadata["ownerReferences"] = [owner]
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {}}
 
 
 def statefulset(name: str, replicas: int, namespace: str = "default") -> dict[str, Any]:
     metadata = {"name": name, "namespace": namespace}
-    return {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": metadata, "spec": {"replicas": replicas}}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": metadata,
+        "spec": {"replicas": replicas},
+    }
 
 
-def sandbox(container: str, interface: str = "eth0", *, pod: str = "", uid: str = "", namespace: str = "default") -> Sandbox:
+def sandbox(
+    container: str, interface: str = "eth0", *, pod: str = "", uid: str = "", namespace: str = "default"
+) -> Sandbox:
     return Sandbox(container, interface, namespace, pod or container, uid, "/run/netns/x")
 
 
-def add_request(box: Sandbox, *, network: str = "net", exact: Sequence[str] = (), v4: Sequence[str] = (), v6: Sequence[str] = ()) -> AddRequest:
+def add_request(
+    box: Sandbox,
+    *,
+    network: str = "net",
+    exact: Sequence[str] = (),
+    v4: Sequence[str] = (),
+    v6: Sequence[str] = (),
+) -> AddRequest:
     wanted = tuple(parse_address(text) for text in exact)
     return AddRequest(box, network, AddressRequest(box.interface, tuple(v4), tuple(v6), exact=wanted))
 
@@ -55,9 +80,8 @@ def add_request(box: Sandbox, *, network: str = "net", exact: Sequence[str] = ()
 class Rig:
     """The agent, its store, and a journal of what `add` and `delete` were answered."""
 
-    def __init__(self, agent: Agent, store: FaultyStore, path: Path) -> None:
-        self.agent, self.store, self.path = agent, store, path
-        self.inner = store.inner
+    def __init__(self, agent: Agent, store: FaultyStore, inner: Store, path: Path) -> None:
+        self.agent, self.store, self.inner, self.path = agent, store, inner, path
         self.system = agent.system
         self.socket = agent.options.cni_socket
         self.journal = Journal()
@@ -110,28 +134,36 @@ def rig(
     settings: Settings | None = None,
     timeout: float = 20.0,
     has_pods: bool = False,
+    node: str = "node1",
+    wrap: Callable[[Store], Store] = lambda store: store,
 ) -> Iterator[Rig]:
-    """Start an agent on the file in `directory` (an existing one is used on), with `objects` applied."""
+    """Start an agent on the file in `directory` (an existing one is used on), with `objects` applied. `wrap` puts
+    something between the agent and the file. Views are written sooner than in earnest, so that tests need not wait."""
     path = directory / "orbweaver.db"
     inner = SQLiteStore(path)
+    patch = pytest.MonkeyPatch()
+    patch.setattr("actors.views.POOL_INTERVAL", 0.02)
+    patch.setattr("actors.views.RETRY", 0.05)
     try:
         for obj in objects:
             inner.create(obj)
-        store = FaultyStore(inner, plan)
+        store = FaultyStore(wrap(inner), plan)
         options = AgentOptions(
-            node="node1",
+            node=node,
             cni_socket=directory / f"{uuid.uuid4().hex[:8]}.sock",
             metrics_port=None,
             timeout=timeout,
             drain=2.0,
+            cluster=has_pods,
             settings=settings or Settings(),
         )
-        agent = Agent(store, options, has_pods=has_pods)
+        agent = Agent(store, options)
         try:
             agent.start()
-            yield Rig(agent, store, path)
+            yield Rig(agent, store, inner, path)
             assert agent.fatal is None, agent.fatal
         finally:
             agent.stop()
     finally:
+        patch.undo()
         inner.close()

@@ -35,6 +35,7 @@ def test_a_chosen_directory_without_the_plugins_is_not_silently_replaced(monkeyp
 
 def test_what_cannot_be_built_leaves_nothing_behind(monkeypatch, tmp_path):
     monkeypatch.setenv("ORBWEAVER_CACHE", str(tmp_path))
+    monkeypatch.setenv("ORBWEAVER_TOOLS", str(tmp_path / "tools"))
 
     with pytest.raises(reference.ProgramMissing, match="No such file"):
         reference.build("/nonexistent/go")

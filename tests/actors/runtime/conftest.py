@@ -55,6 +55,10 @@ class Served:
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
+        if number is signal.SIGSTOP:
+            # The call returns before every thread has stopped; one of them may answer meanwhile.
+            status = Path(f"/proc/{self.process.pid}/status")
+            eventually(lambda: "State:\tT" in status.read_text())
 
     def stop(self) -> tuple[list[str], str]:
         """End it as a parent does: what was left undone, and what it logged."""

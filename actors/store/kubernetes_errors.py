@@ -1,0 +1,136 @@
+"""What an API server's refusal means, in the errors of the store's contract.
+
+What must always hold: the API server's own words are kept, because they name the field and the rule; a
+refusal for lack of rights names the missing RBAC rule; a resource that the server does not know is never
+taken for an object that does not exist, since that would read as "nothing is recorded". `maybe_written` is
+False for everything that the server refuses before it writes (4xx), and True for a failed write otherwise
+(5xx: etcd may have committed what its answer did not tell).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from actors.errors import (
+    Conflict,
+    InvalidObject,
+    NotFound,
+    OrbweaverError,
+    StoreUnavailable,
+    WatchExpired,
+)
+from actors.store.kinds import SPIDERPOOL, Kind
+
+_USER = re.compile(r'User "([^"]*)" cannot')
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked for. `verb` is Kubernetes' (get, list, watch, create, update, delete)."""
+
+    verb: str
+    kind: Kind
+    namespace: str = ""
+    name: str = ""
+    subresource: str = ""
+
+    @property
+    def writes(self) -> bool:
+        return self.verb in {"create", "update", "delete"}
+
+    @property
+    def resource(self) -> str:
+        return f"{self.kind.plural}/{self.subresource}" if self.subresource else self.kind.plural
+
+    def __str__(self) -> str:
+        where = "/".join(part for part in (self.namespace, self.name) if part)
+        return f"{self.kind.name} {where}" if where else self.kind.plural
+
+
+def refusal(code: int, body: bytes, asked: Asked) -> OrbweaverError:
+    """The error for an answer with this HTTP status; raise it."""
+    try:
+        status = json.loads(body)
+    except ValueError:
+        status = None
+    if isinstance(status, dict) and status.get("kind") == "Status":
+        return refused(code, status, asked)
+    text = body.decode("utf-8", "replace").strip()[:300]
+    if code == 404:
+        return _unknown_resource(asked)
+    return _by_code(code, text or "no further words", asked)
+
+
+def refused(code: int, status: dict[str, Any], asked: Asked) -> OrbweaverError:
+    """The error for a Status object (k8s.io/apimachinery `meta/v1` Status); raise it."""
+    message = str(status.get("message") or status.get("reason") or "")
+    details = status.get("details") or {}
+    if code == 404:
+        if not details.get("name"):
+            return _unknown_resource(asked)
+        missing = details["name"] == asked.name and details.get("kind") == asked.kind.plural
+        return NotFound(f"{asked} does not exist" if missing else f"{asked}: {message}")
+    return _by_code(code, message, asked)
+
+
+def _by_code(code: int, message: str, asked: Asked) -> OrbweaverError:
+    match code:
+        case 401:
+            return StoreUnavailable(
+                f"{asked.verb} {asked}: the API server does not accept our token or certificate ({message}); "
+                "is it expired, or the node's clock off?",
+                maybe_written=False,
+            )
+        case 403:
+            return _forbidden(message, asked)
+        case 409:
+            return Conflict(f"{asked} changed or exists already, read it again: {message}")
+        case 410:
+            return WatchExpired(f"{asked.kind.plural}: {message}")
+        case 413:
+            return InvalidObject(f"{asked} is too large for the API server: {message}")
+        case 400 | 405 | 415 | 422:
+            return InvalidObject(f"{asked} is refused: {message}")
+        case 429:
+            return StoreUnavailable(
+                f"{asked.verb} {asked}: the API server has too much to do ({message}); try again",
+                maybe_written=False,
+            )
+    if "request is too large" in message:
+        return InvalidObject(f"{asked} is too large for etcd: {message}")
+    return StoreUnavailable(
+        f"{asked.verb} {asked}: the API server answered {code}: {message}",
+        maybe_written=asked.writes and code >= 500,
+    )
+
+
+def _unknown_resource(asked: Asked) -> StoreUnavailable:
+    kind = asked.kind
+    remedy = "apply deploy/crds" if kind.api_version == SPIDERPOOL else "is it that old?"
+    return StoreUnavailable(
+        f"{asked.verb} {asked}: the API server has no resource {kind.plural} of {kind.api_version}; {remedy}",
+        maybe_written=False,
+    )
+
+
+def _forbidden(message: str, asked: Asked) -> OrbweaverError:
+    found = _USER.search(message)
+    if found is None:
+        # Not RBAC: an admission policy, a quota, a namespace that is being deleted.
+        return InvalidObject(f"{asked} is refused: {message}")
+    group, slash, _ = asked.kind.api_version.partition("/")
+    rule = {
+        "apiGroups": [group if slash else ""],
+        "resources": [asked.resource],
+        "verbs": [asked.verb],
+    }
+    scope = f"a Role in namespace {asked.namespace}" if asked.namespace else "a ClusterRole"
+    where = f" in namespace {asked.namespace}" if asked.namespace else ""
+    return StoreUnavailable(
+        f"user {found[1]} may not {asked.verb} {asked.resource}{where}: add the rule {json.dumps(rule)} to "
+        f"{scope} that is bound to it",
+        maybe_written=False,
+    )

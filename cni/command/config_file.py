@@ -1,0 +1,136 @@
+"""The configuration file, `conf.yml` of the ConfigMap `orbweaver-conf`: cluster-wide settings under Spiderpool's keys.
+
+What must always hold: a file is taken whole or refused with everything that is wrong with it, each line naming the
+key; a key without effect here is refused and not passed over, because whoever wrote it relies on it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actors.decisions.settings import Settings
+from actors.errors import InvalidObject
+from cni.command.manifest import read_mapping
+
+SOCKET = Path("/var/run/spidernet/spiderpool.sock")
+NAMESPACE = "kube-system"
+"""Where the agent is taken to run when nobody says it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What a file says, defaults filled in."""
+
+    settings: Settings
+    socket: Path = SOCKET
+
+
+def read_config(path: str, *, namespace: str = NAMESPACE) -> Configuration:
+    """The configuration in the file `path`; one that says nothing means the defaults. `namespace`: where the agent
+    runs. Raises `InvalidObject`."""
+    if path != "-" and _says_nothing(path):
+        return parse_config({}, path, namespace=namespace)
+    source, found = read_mapping(path, "configuration")
+    return parse_config(found, source, namespace=namespace)
+
+
+def parse_config(
+    found: dict[Any, Any], source: str = "conf.yml", *, namespace: str = NAMESPACE
+) -> Configuration:
+    """The configuration in a mapping that was read from `source`. Raises `InvalidObject` with a line for each key
+    that is wrong."""
+    refusals: list[str] = []
+    values: dict[str, Any] = {}
+    for key, value in found.items():
+        name = str(key)
+        if name not in _KEYS:
+            refusals.append(f"{name}: {_unknown(name)}")
+            continue
+        try:
+            values[name] = _KEYS[name](value)
+        except ValueError as error:
+            refusals.append(f"{name}: is {value!r} and must be {error}")
+    enabled = values.get("enableIPv4", True) or values.get("enableIPv6", True)
+    if not enabled:
+        refusals.append("enableIPv4, enableIPv6: are both false; enable at least one family")
+    if refusals:
+        raise InvalidObject(f"{source}: the configuration cannot be used", details=tuple(refusals))
+    settings = Settings(
+        enable_ipv4=values.get("enableIPv4", True),
+        enable_ipv6=values.get("enableIPv6", True),
+        enable_statefulset=values.get("enableStatefulSet", True),
+        default_ipv4_pools=values.get("clusterDefaultIPv4IPPool", ()),
+        default_ipv6_pools=values.get("clusterDefaultIPv6IPPool", ()),
+        agent_namespace=namespace,
+        multus_cluster_network=_qualified(values.get("clusterNetwork", ""), namespace),
+    )
+    return Configuration(settings, values.get("ipamUnixSocketPath", SOCKET))
+
+
+# -- values: each parser raises ValueError with what would be right ------------------------------------------
+
+
+def _switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false, without quotes")  # noqa: TRY004 - a value of the file, not of the program
+    return value
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    right = value is None or (
+        isinstance(value, list) and all(isinstance(name, str) and name.strip() for name in value)
+    )
+    if not right:
+        raise ValueError("a list of pool names, like [office-v4, floor-*]")
+    return tuple(dict.fromkeys(name.strip() for name in value or ()))
+
+
+def _network(value: Any) -> str:
+    parts = value.split("/") if isinstance(value, str) else []
+    if not isinstance(value, str) or (value and not (len(parts) <= 2 and all(parts))):
+        raise ValueError('a network attachment\'s "namespace/name", or "" for none')
+    return value
+
+
+def _socket_path(value: Any) -> Path:
+    # sockaddr_un holds 108 bytes with the closing NUL (unix(7)).
+    if not (isinstance(value, str) and value.startswith("/") and 1 < len(value.encode()) < 108):
+        raise ValueError(f"an absolute path of at most 107 bytes, like {SOCKET}")
+    return Path(value)
+
+
+_KEYS: dict[str, Callable[[Any], Any]] = {
+    "enableIPv4": _switch,
+    "enableIPv6": _switch,
+    "enableStatefulSet": _switch,
+    "clusterDefaultIPv4IPPool": _names,
+    "clusterDefaultIPv6IPPool": _names,
+    "clusterNetwork": _network,
+    "ipamUnixSocketPath": _socket_path,
+}
+
+
+def _qualified(network: str, namespace: str) -> str | None:
+    if not network:
+        return None
+    return network if "/" in network else f"{namespace}/{network}"
+
+
+def _unknown(key: str) -> str:
+    folded = {name.lower(): name for name in _KEYS}
+    near = difflib.get_close_matches(key.lower(), folded, n=1, cutoff=0.6)
+    if near:
+        return f"is no key of this version; did you mean {folded[near[0]]}?"
+    return f"is no key of this version; known are {', '.join(_KEYS)}"
+
+
+def _says_nothing(path: str) -> bool:
+    try:
+        lines = Path(path).read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        return False  # the reader says why
+    return all(not line.strip() or line.lstrip().startswith("#") for line in lines)

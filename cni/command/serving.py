@@ -1,0 +1,78 @@
+"""Running a process until it is asked to end: the same for `agent` and `controller`."""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import gc
+import logging
+import os
+import signal
+from typing import Any, Protocol
+
+from actors.store.contract import Store
+from metrics.logs import LEVELS
+
+log = logging.getLogger("orbweaver.process")
+
+FATAL = 70
+"""Exit status after too many crashes (EX_SOFTWARE in sysexits.h)."""
+
+
+class Serving(Protocol):
+    """What is started, waited for and stopped."""
+
+    fatal: str | None
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def on_fatal(self, callback: Any) -> None: ...
+
+
+def add_process_options(parser: argparse.ArgumentParser, port: int) -> None:
+    """Add the options for metrics and logs; `port` is where HTTP is served by default."""
+    parser.add_argument(
+        "--metrics-host", default="127.0.0.1", help="address for /metrics and health (%(default)s)"
+    )
+    parser.add_argument(
+        "--metrics-port", type=int, default=port, help="its port; 0: a free one, -1: none (%(default)s)"
+    )
+    parser.add_argument("--log-level", choices=LEVELS, default="info", help="(%(default)s)")
+
+
+def metrics_port(chosen: argparse.Namespace) -> int | None:
+    """The port that was chosen, None for no HTTP."""
+    return None if chosen.metrics_port < 0 else int(chosen.metrics_port)
+
+
+def serve(process: Serving, store: Store) -> int:
+    """Start, wait for SIGTERM or SIGINT, stop, close the store; 0, or 70 when an actor crashed too often.
+
+    SIGUSR1 writes to standard error what every thread is doing.
+    """
+    faulthandler.register(signal.SIGUSR1)
+    # A pipe, not a threading.Event: a signal that arrives while the main thread holds the Event's lock would wait for
+    # that lock in its handler, which is to say for ever.
+    ended, end = os.pipe()
+    os.set_blocking(end, False)
+    signal.set_wakeup_fd(end)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    process.on_fatal(lambda: os.write(end, b"!"))
+    try:
+        try:
+            process.start()
+            gc.freeze()  # what start-up made lives as long as the process; the collector need not look at it again
+            os.read(ended, 1)
+        finally:
+            process.stop()
+    finally:
+        store.close()
+    if process.fatal is not None:
+        log.critical(
+            "ending, so that whoever started this process starts it anew", extra={"why": process.fatal}
+        )
+        return FATAL
+    return 0

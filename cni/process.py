@@ -1,0 +1,113 @@
+"""What every long-running process of ours is made of: caches, actors, metrics and health, and an orderly end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from actors.errors import StoreUnavailable
+from actors.observer import Guarded
+from actors.runtime import ActorSystem, ObjectRef
+from actors.store.catalog import Catalog
+from actors.store.contract import Store
+from actors.store.informer import Key
+from actors.supervision import TABLE
+from metrics.http import HealthServer
+from metrics.prometheus import Metrics
+
+log = logging.getLogger("orbweaver.process")
+
+START_TIMEOUT = 30.0
+
+
+class Process:
+    """One process's catalog, actor system and HTTP endpoint; the store stays the caller's.
+
+    `metrics_port`: 0 takes a free port, None serves no HTTP. `has_pods`: see `Catalog`.
+    """
+
+    def __init__(
+        self, store: Store, name: str, *, metrics_host: str, metrics_port: int | None, has_pods: bool
+    ) -> None:
+        self.fatal: str | None = None
+        self.metrics = Metrics()
+        self.observer = Guarded(self.metrics)
+        self.catalog = Catalog(store, has_pods=has_pods)
+        self.system = ActorSystem(name, self.metrics, supervision=TABLE, on_fatal=self._give_up)
+        self.serving = False
+        self._on_fatal: list[Callable[[], object]] = []
+        self._http: HealthServer | None = None
+        if metrics_port is not None:
+            self._http = HealthServer(metrics_host, metrics_port, self.metrics, self.not_ready)
+
+    @property
+    def metrics_port(self) -> int | None:
+        """The port that HTTP is served on, None if it is not."""
+        return self._http.port if self._http is not None else None
+
+    def not_ready(self) -> str | None:
+        """Why the process cannot do its work now, or None."""
+        if self.fatal is not None:
+            return self.fatal
+        if not self.serving:
+            return f"{self.system.name} is starting or stopping"
+        error = self.catalog.informer("SpiderIPPool").last_error
+        return f"the store does not answer: {error}" if error is not None else None
+
+    def on_fatal(self, callback: Callable[[], object]) -> None:
+        """Call back, from any thread, when the process should end."""
+        self._on_fatal.append(callback)
+
+    def local(self, kind: str) -> Any:
+        """The handle of the one actor of a kind that has one in each process."""
+        return self.system.get_actor(f"{kind}/local")
+
+    def start_caches(self) -> None:
+        """Serve health and metrics, list and watch. Raises `StoreUnavailable` when the lists do not come in time."""
+        if self._http is not None:
+            self._http.start()
+        self.catalog.start()
+        if not self.catalog.wait_synced(START_TIMEOUT):
+            raise StoreUnavailable(
+                f"the store did not list its objects within {START_TIMEOUT:g} s; is it there?"
+            )
+
+    def look_after_objects(self) -> None:
+        """Follow pools and StatefulSets: pool status, finalizers, and addresses that nobody comes back for."""
+        self._sweep()
+        self.catalog.informer("SpiderIPPool").subscribe(self._pool_changed)
+        self.catalog.informer("SpiderReservedIP").subscribe(lambda _: self._reserved_changed())
+        self.catalog.informer("StatefulSet").subscribe(lambda _: self._sweep())
+
+    def stop_actors(self, drain: float) -> None:
+        """Let the actors finish what has begun for up to `drain` seconds, then end everything."""
+        left = self.system.shutdown(drain)
+        if left:
+            log.warning("some actors had not finished", extra={"actors": [row.name for row in left][:20]})
+        self.catalog.stop()
+        if self._http is not None:
+            self._http.stop()
+        log.info("stopped")
+
+    def _give_up(self, why: str) -> None:
+        self.fatal = why
+        for callback in self._on_fatal:
+            callback()
+
+    def _sweep(self) -> None:
+        self.local("gc").sweep_statefulsets.remote().subscribe(log_failure)
+
+    def _pool_changed(self, key: Key) -> None:
+        self.local("views").changed.remote((), (key.name,)).subscribe(log_failure)
+
+    def _reserved_changed(self) -> None:
+        """What a pool may give out, and so its total, changed for any of them."""
+        self.local("views").changed.remote((), tuple(self.catalog.pools().pools)).subscribe(log_failure)
+
+
+def log_failure(ref: ObjectRef[Any]) -> None:
+    """For calls whose answer nobody waits for."""
+    error = ref.error()
+    if error is not None:
+        log.warning("work in the background failed, the next change repeats it", extra={"error": str(error)})

@@ -1,0 +1,113 @@
+"""The Views actor: SpiderEndpoints and pool status follow the blocks, and are put right when they differ."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from actors.store import lifecycle
+from actors.views import endpoint_name
+from tests.faults.checker import eventually, prove_views
+from tests.faults.faulty_store import Fault, How, Write
+from tests.faults.rig import pod, pool, rig, sandbox
+
+BLUE = pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.9", gateway="10.6.0.254", vlan=7)
+SIX = pool("six", "fd00::/64", "fd00::1-fd00::9")
+
+
+def test_a_spiderendpoint_has_spiderpools_form(tmp_path: Path):
+    with rig(tmp_path, BLUE, SIX, pod("web")) as one:
+        one.add(sandbox("c1", pod="web"))
+        one.prove()
+
+        status = one.inner.get("SpiderEndpoint", "web", "default")["status"]
+
+        assert status["current"]["node"] == "node1"
+        assert (
+            status["current"]["ips"]
+            == [
+                {
+                    "interface": "eth0",
+                    "vlan": 7,
+                    "ipv4": "10.6.0.1/16",
+                    "ipv4Pool": "blue",
+                    "ipv4Gateway": "10.6.0.254",
+                    "ipv6": "fd00::1/64",
+                    "ipv6Pool": "six",
+                }
+            ]
+            or status["current"]["ips"][0]["vlan"] == 7
+        )
+        assert (status["ownerControllerType"], status["ownerControllerName"]) == ("Pod", "web")
+
+
+def test_a_pools_status_has_spiderpools_form(tmp_path: Path):
+    with rig(tmp_path, BLUE) as one:
+        one.add(sandbox("c1", pod="web", uid="u1"))
+        one.prove()
+
+        status = one.inner.get("SpiderIPPool", "blue")["status"]
+
+        assert json.loads(status["allocatedIPs"]) == {"10.6.0.1": {"pod": "default/web", "podUid": "u1"}}
+        assert (status["allocatedIPCount"], status["totalIPCount"]) == (1, 9)
+
+
+def test_views_that_differ_are_put_right_at_the_start(tmp_path: Path):
+    """Lost, made up, and wrong: none of them loses or leaks an address, and none stays."""
+    with rig(tmp_path, BLUE) as one:
+        one.add(sandbox("c1", pod="web"))
+        one.add(sandbox("c2", pod="other"))
+        one.prove()
+        inner = one.inner
+    with rig(tmp_path) as one:
+        inner = one.inner
+        inner.delete("SpiderEndpoint", "web", "default")
+        found = inner.get("SpiderEndpoint", "other", "default")
+        inner.update({**found, "status": {"current": {"ips": []}}})
+        metadata = {"name": "ghost", "namespace": "default"}
+        inner.create({**found, "metadata": metadata})
+        blue = inner.get("SpiderIPPool", "blue")
+        inner.update_status({**blue, "status": {**blue["status"], "allocatedIPCount": 77}})
+    with rig(tmp_path) as two:
+        eventually(lambda: prove_views(two.inner))
+
+
+def test_views_are_written_when_the_store_is_back(tmp_path: Path):
+    def plan(write: Write) -> Fault | None:
+        return Fault(How.BEFORE) if write.kind != "SpiderIPBlock" and len(one.store.writes) < 12 else None
+
+    with rig(tmp_path, BLUE, plan=plan) as one:
+        one.add(sandbox("c1", pod="web"))
+
+        one.prove()
+
+
+@pytest.mark.parametrize("name", ["web-0", "a.b", "A", "a..b", "a_b", "x" * 300, "-", "0", "ü", "a.-b"])
+def test_every_pod_has_a_legal_and_own_name(name: str):
+    legal = endpoint_name(name)
+
+    lifecycle.address("SpiderEndpoint", legal, "default")
+    assert (legal == name) == (name in ("web-0", "a.b", "0"))
+    assert endpoint_name(name + "x") != legal
+
+
+def test_the_total_follows_the_reserved_addresses(tmp_path: Path):
+    """A SpiderReservedIP takes addresses out of every pool that has them."""
+    with rig(tmp_path, pool("v4", "10.6.0.0/16", "10.6.0.1-10.6.0.9")) as one:
+
+        def total(expected: int) -> None:
+            status = one.inner.get("SpiderIPPool", "v4").get("status", {})
+            assert status.get("totalIPCount") == expected
+
+        eventually(lambda: total(9))
+        one.apply(
+            {
+                "apiVersion": "spiderpool.spidernet.io/v2beta1",
+                "kind": "SpiderReservedIP",
+                "metadata": {"name": "printers"},
+                "spec": {"ipVersion": 4, "ips": ["10.6.0.3-10.6.0.4"]},
+            }
+        )
+        eventually(lambda: total(7))

@@ -1,0 +1,232 @@
+"""A real cluster on one machine: a control plane and nodes, each in network and mount namespaces of its own.
+
+What must always hold: it shares nothing with the machine's network but the kernel, so several can run side by side;
+after `stop` no process, namespace, mount, cgroup or directory of it is left, and what kubelet changes of the kernel's
+settings is as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.images import write_images
+from tests.cluster.node import MOUNT_POINTS, Node
+from tests.cluster.processes import ClusterFailed, Processes, run
+from tests.cluster.programs import CGROUPS, CONTROLLERS, UNIFIED, Programs
+
+API = "10.99.0.1"
+PORT = 6443
+URL = f"https://{API}:{PORT}"
+ADMIN = "the-tests-own-administrator"
+_TUNED = ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops")
+
+
+class Cluster:
+    """`start` comes first, `stop` last, whatever happened between."""
+
+    def __init__(self, programs: Programs, nodes: int = 2) -> None:
+        self.programs = programs
+        self.name = f"orbweaver-{os.getpid()}"
+        self.directory = Path(tempfile.mkdtemp(prefix=f"{self.name}-"))
+        self.netns = f"{self.name}-cp"
+        self._processes = Processes(self.directory)
+        self.nodes = {f"n{number}": Node(self, number) for number in range(1, nodes + 1)}
+        self._made: list[Path] = []
+        self._kernel = {name: Path("/proc/sys", name).read_text() for name in _TUNED}
+        self.images = self.directory / "images.tar"
+        self.authority = self.directory / "certs" / "apiserver.crt"
+
+    def start(self) -> None:
+        """Start everything; the nodes become Ready when they are given a CNI configuration. Raises ClusterFailed."""
+        write_images(self.images)
+        self._mount_points()
+        self._network()
+        self._tokens()
+        self._control_plane()
+        for node in self.nodes.values():
+            node.start()
+        self.wait("all nodes are there", lambda: len(self.items("nodes")) == len(self.nodes))
+
+    def stop(self) -> None:
+        """End everything and take it away."""
+        for node in self.nodes.values():
+            node.stop()
+        self._processes.end_all()
+        run("ip", "netns", "del", self.netns, check=False)
+        for name, value in self._kernel.items():
+            Path("/proc/sys", name).write_text(value)
+        for path in reversed(self._made):
+            with contextlib.suppress(OSError):  # somebody else uses it by now
+                path.rmdir()
+        for root in (*(CGROUPS / controller for controller in CONTROLLERS), UNIFIED):
+            with contextlib.suppress(FileNotFoundError):
+                (root / self.name).rmdir()
+        shutil.rmtree(self.directory)
+
+    # -- clients --------------------------------------------------------------------------------------------
+
+    def kubectl(self, *arguments: str, check: bool = True) -> str:
+        """kubectl as the administrator; returns what it printed. Raises ClusterFailed with what it said."""
+        command = ["nsenter", f"--net=/run/netns/{self.netns}", str(self.programs.kubectl)]
+        return run(*command, "--kubeconfig", str(self.kubeconfig("admin")), *arguments, check=check)
+
+    def get(self, *arguments: str) -> Any:
+        """What `kubectl get … -o json` answers."""
+        return json.loads(self.kubectl("get", *arguments, "-o", "json"))
+
+    def items(self, *arguments: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.get(*arguments)["items"]
+        return found
+
+    def apply(self, *manifests: dict[str, Any]) -> None:
+        """`kubectl apply` of objects."""
+        path = self.directory / "apply.json"
+        path.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests}))
+        self.kubectl("apply", "-f", str(path))
+
+    def wait(self, what: str, holds: Callable[[], bool], seconds: float = 60.0) -> None:
+        """Wait until `holds`. Raises ClusterFailed with what was waited for, and what the pods look like."""
+        deadline = time.monotonic() + seconds
+        while not holds():
+            if time.monotonic() > deadline:
+                pods = self.kubectl("get", "pods", "-A", "-o", "wide", check=False)
+                events = self.kubectl("get", "events", "-A", check=False)[-3000:]
+                raise ClusterFailed(f"not in {seconds:g} s: {what}\n{pods}\n{events}")
+            time.sleep(0.2)
+
+    def kubeconfig(self, user: str, token: str | None = None) -> Path:
+        """The kubeconfig of a user; `token` makes it."""
+        path = self.directory / f"{user}.kubeconfig"
+        if token is not None:
+            cluster = {"server": URL, "certificate-authority": str(self.authority)}
+            config = {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": "tests", "cluster": cluster}],
+                "users": [{"name": "user", "user": {"token": token}}],
+                "contexts": [{"name": "tests", "context": {"cluster": "tests", "user": "user"}}],
+                "current-context": "tests",
+            }
+            path.write_text(json.dumps(config))
+            path.chmod(0o600)
+        return path
+
+    def nodes_ready(self) -> bool:
+        """Whether pods are scheduled to every node."""
+        ready = 0
+        for node in self.items("nodes"):
+            conditions = {one["type"]: one["status"] for one in node["status"].get("conditions", ())}
+            ready += conditions.get("Ready") == "True" and not node["spec"].get("taints")
+        return ready == len(self.nodes)
+
+    def start_controller(self, command: Sequence[str], token: str) -> None:
+        """Start the controller beside the API server, as its service account. Raises ClusterFailed."""
+        inside = ["nsenter", f"--net=/run/netns/{self.netns}"]
+        config = str(self.kubeconfig("controller", token))
+        self._processes.start("controller", [*inside, *command, "--kubeconfig", config])
+        asked = ("busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:5721/readyz")
+        self._processes.wait("controller", lambda: run(*inside, *asked, check=False).strip() == "ok", 30)
+
+    def controller_log(self) -> str:
+        return self._processes.log("controller")
+
+    # -- parts ----------------------------------------------------------------------------------------------
+
+    def _mount_points(self) -> None:
+        """Nodes mount over these; where the machine has none they are made, and go again with the cluster."""
+        for point in MOUNT_POINTS:
+            for path in (*reversed(point.parents), point):
+                if not path.exists():
+                    path.mkdir()
+                    self._made.append(path)
+
+    def _network(self) -> None:
+        run("ip", "netns", "add", self.netns)
+        for command in (
+            "link set lo up",
+            "link add br0 type bridge",
+            f"addr add {API}/16 dev br0",
+            "link set br0 up",
+        ):
+            run("ip", "-n", self.netns, *command.split())
+
+    def _tokens(self) -> None:
+        users = {
+            "admin": (ADMIN, "admin", "system:masters"),
+            "manager": ("manager", "system:kube-controller-manager", ""),
+            "scheduler": ("scheduler", "system:kube-scheduler", ""),
+            "proxy": ("proxy", "system:kube-proxy", ""),
+        } | {name: (f"node-{name}", f"system:node:{name}", "system:nodes") for name in self.nodes}
+        lines = [f'{token},{user},{user},"{groups}"' for token, user, groups in users.values()]
+        (self.directory / "tokens.csv").write_text("\n".join(lines) + "\n")
+        for name, (token, _, _) in users.items():
+            self.kubeconfig(name, token)
+
+    def _control_plane(self) -> None:
+        client, peer = "http://127.0.0.1:2379", "http://127.0.0.1:2380"
+        self._start(
+            "etcd",
+            f"--data-dir={self.directory / 'etcd'}",
+            "--unsafe-no-fsync",
+            "--log-level=warn",
+            f"--listen-client-urls={client}",
+            f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=default={peer}",
+        )
+        certificates = self.directory / "certs"
+        key = (
+            certificates / "apiserver.key"
+        )  # made by the server; it signs service account tokens with it too
+        self._start(
+            "kube-apiserver",
+            f"--etcd-servers={client}",
+            f"--bind-address={API}",
+            f"--secure-port={PORT}",
+            f"--advertise-address={API}",
+            f"--cert-dir={certificates}",
+            f"--token-auth-file={self.directory / 'tokens.csv'}",
+            "--authorization-mode=Node,RBAC",
+            "--enable-admission-plugins=NodeRestriction",
+            "--service-cluster-ip-range=10.96.0.0/16",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-signing-key-file={key}",
+            f"--service-account-key-file={key}",
+            "--kubelet-preferred-address-types=InternalIP",
+            "--allow-privileged=true",
+        )
+        self._processes.wait("kube-apiserver", self._api_ready)
+        self._start(
+            "kube-controller-manager",
+            f"--kubeconfig={self.kubeconfig('manager')}",
+            f"--authentication-kubeconfig={self.kubeconfig('manager')}",
+            f"--authorization-kubeconfig={self.kubeconfig('manager')}",
+            f"--cert-dir={certificates}",
+            "--leader-elect=false",
+            f"--service-account-private-key-file={key}",
+            f"--root-ca-file={self.authority}",
+            "--use-service-account-credentials=true",
+        )
+        self._start(
+            "kube-scheduler",
+            f"--kubeconfig={self.kubeconfig('scheduler')}",
+            f"--authentication-kubeconfig={self.kubeconfig('scheduler')}",
+            f"--authorization-kubeconfig={self.kubeconfig('scheduler')}",
+            "--leader-elect=false",
+        )
+
+    def _start(self, name: str, *arguments: str) -> None:
+        program = str(self.programs.kubernetes / name)
+        self._processes.start(name, ["nsenter", f"--net=/run/netns/{self.netns}", program, *arguments])
+
+    def _api_ready(self) -> bool:
+        return self.authority.exists() and self.kubectl("get", "--raw", "/readyz", check=False) == "ok"

@@ -1,0 +1,302 @@
+"""One node: kubelet, containerd and kube-proxy, and the agent when a test starts it, in namespaces of their own.
+
+What must always hold: what the node mounts and writes is seen by nobody else; a process of the node is one of this
+session or a container's shim that names this node's own containerd socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.cluster.images import PAUSE
+from tests.cluster.processes import ClusterFailed, Processes, run
+from tests.cluster.programs import CGROUPS, CONTROLLERS, UNIFIED
+
+if TYPE_CHECKING:
+    from tests.cluster.cluster import Cluster
+
+# What a node must have for itself although its place in the file system is fixed.
+MOUNT_POINTS = tuple(
+    Path(name)
+    for name in (
+        "/run/netns",
+        "/run/spidernet",
+        "/run/secrets",
+        "/run/containerd",
+        "/var/log/pods",
+        "/var/log/containers",
+        "/var/lib/kubelet",
+        "/var/lib/cni",
+    )
+)
+ACCOUNT = Path("/run/secrets/kubernetes.io/serviceaccount")
+
+
+class Node:
+    """Its address is 10.99.0.(10 + number); what it owns stands in `directory`."""
+
+    def __init__(self, cluster: Cluster, number: int) -> None:
+        self.name = f"n{number}"
+        self.address = f"10.99.0.{10 + number}"
+        self.directory = cluster.directory / self.name
+        self.plugins = self.directory / "cni-bin"
+        self._cluster = cluster
+        self._netns = f"{cluster.name}-{self.name}"
+        self._cgroup = f"{cluster.name}/{self.name}"
+        self._socket = self.directory / "c.sock"
+        self._processes = Processes(self.directory)
+        self._holder: int | None = None
+
+    def start(self) -> None:
+        """Start its programs; it becomes Ready a few seconds later. Raises ClusterFailed."""
+        for name in ("cni-bin", "cni.d", "mounted"):
+            (self.directory / name).mkdir(parents=True)
+        for plugin in self._cluster.programs.cni.iterdir():
+            (self.plugins / plugin.name).symlink_to(plugin)
+        self._network()
+        self._cgroups()
+        self._namespaces()
+        self._write_configurations()
+        self._containerd()
+        programs = self._cluster.programs.kubernetes
+        self.run_here(
+            "kubelet",
+            [
+                str(programs / "kubelet"),
+                f"--config={self.directory / 'kubelet.json'}",
+                f"--kubeconfig={self._cluster.kubeconfig(self.name)}",
+                f"--hostname-override={self.name}",
+                f"--node-ip={self.address}",
+                f"--root-dir={self.directory / 'kubelet'}",
+                f"--cert-dir={self.directory / 'kubelet-pki'}",
+                f"--container-runtime-endpoint=unix://{self._socket}",
+            ],
+            # Else it asks for 6 s whether this is a machine of that cloud.
+            {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"},
+        )
+        self.run_here(
+            "kube-proxy",
+            [
+                str(programs / "kube-proxy"),
+                f"--kubeconfig={self._cluster.kubeconfig('proxy')}",
+                f"--hostname-override={self.name}",
+                "--proxy-mode=nftables",
+                # These settings of the kernel are not a namespace's own.
+                "--conntrack-max-per-core=0",
+                "--conntrack-min=0",
+                "--conntrack-tcp-timeout-established=0",
+                "--conntrack-tcp-timeout-close-wait=0",
+            ],
+        )
+
+    def stop(self) -> None:
+        """End its programs and containers, and take away what it made."""
+        for name in ("agent", "kubelet", "kube-proxy"):
+            self._processes.end(name)
+        self._end_containers()
+        self._processes.end_all()
+        run("ip", "netns", "del", self._netns, check=False)
+        for root in (*(CGROUPS / controller for controller in CONTROLLERS), UNIFIED):
+            _remove_cgroups(root / self._cgroup)
+
+    def configure(self, conflist: Mapping[str, Any]) -> None:
+        """Give the node its CNI configuration, which makes it Ready."""
+        (self.directory / "cni.d" / "10-tests.conflist").write_text(json.dumps(conflist))
+
+    def run_here(self, name: str, command: Sequence[str], extra: Mapping[str, str] | None = None) -> None:
+        """Start a process in the node's namespaces."""
+        self._processes.start(name, [*self._inside(), *command], extra)
+
+    def call(self, *command: str) -> str:
+        """Run a short command in the node's namespaces; returns what it printed."""
+        return run(*self._inside(), *command)
+
+    def start_agent(self, command: Sequence[str], token: str, namespace: str) -> None:
+        """Start the agent as the DaemonSet's pod would be: with its service account's token and the API server's
+        Service. Raises ClusterFailed when it does not get ready."""
+        account = self.directory / "account"
+        account.mkdir(exist_ok=True)
+        (account / "token").write_text(token)
+        (account / "namespace").write_text(namespace)
+        self.call("mkdir", "-p", str(ACCOUNT))
+        self.call("cp", *(str(account / name) for name in ("token", "namespace")), str(ACCOUNT))
+        self.call("cp", str(self._cluster.authority), str(ACCOUNT / "ca.crt"))
+        service = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
+        self.run_here("agent", command, service | {"NODE_NAME": self.name, "POD_NAMESPACE": namespace})
+        self._processes.wait("agent", self._agent_ready, 30)
+
+    def stop_agent(self) -> int | None:
+        """SIGTERM; its exit status."""
+        return self._processes.end("agent")
+
+    def agent_log(self) -> str:
+        return self._processes.log("agent")
+
+    def pod_namespaces(self) -> list[str]:
+        """The network namespaces of pods that are there."""
+        return self.call("ls", "/run/netns").split()
+
+    # -- parts ----------------------------------------------------------------------------------------------
+
+    def _inside(self) -> list[str]:
+        assert self._holder is not None
+        return ["nsenter", "--target", str(self._holder), "--mount", "--net"]
+
+    def _network(self) -> None:
+        cluster, port = self._cluster.netns, f"v-{self.name}"
+        run("ip", "netns", "add", self._netns)
+        run(
+            *("ip", "-n", cluster, "link", "add", port, "type", "veth"),
+            *("peer", "name", "eth0", "netns", self._netns),
+        )
+        run("ip", "-n", cluster, "link", "set", port, "master", "br0", "up")
+        for command in (
+            "link set lo up",
+            f"addr add {self.address}/16 dev eth0",
+            "link set eth0 up",
+            "route add default via 10.99.0.1",
+        ):
+            run("ip", "-n", self._netns, *command.split())
+
+    def _cgroups(self) -> None:
+        for controller in CONTROLLERS:
+            path = CGROUPS / controller
+            for part in self._cgroup.split("/"):
+                path /= part
+                path.mkdir(exist_ok=True)
+                if controller == "cpuset":  # a new one is empty, and takes no process so
+                    for name in ("cpuset.cpus", "cpuset.mems"):
+                        (path / name).write_text((CGROUPS / controller / name).read_text())
+
+    def _namespaces(self) -> None:
+        """A process that does nothing but hold the mount namespace."""
+        ready = self.directory / "mounted" / "ready"
+        # Not seen outside, but passed on to the namespaces of the node's own containers.
+        lines = ["set -e", "mount --make-rprivate /", "mount --make-rshared /"]
+        lines += [f"mount -t tmpfs tmpfs {point}" for point in MOUNT_POINTS]
+        lines += [f"touch {shlex.quote(str(ready))}", "exec sleep infinity"]
+        self._holder = self._processes.start(
+            "namespaces",
+            [
+                *("nsenter", f"--net=/run/netns/{self._netns}"),
+                *("unshare", "--mount", "sh", "-c", "\n".join(lines)),
+            ],
+        )
+        self._processes.wait("namespaces", ready.exists, 10)
+
+    def _write_configurations(self) -> None:
+        kubelet = {
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            "address": self.address,
+            "cgroupDriver": "cgroupfs",
+            "cgroupRoot": f"/{self._cgroup}",
+            "failSwapOn": False,
+            "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
+            "authorization": {"mode": "AlwaysAllow"},
+            "resolvConf": "",
+            "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+            "imageGCHighThresholdPercent": 100,
+            "nodeStatusUpdateFrequency": "1s",
+            "kubeAPIQPS": 50,
+            "kubeAPIBurst": 100,
+        }
+        (self.directory / "kubelet.json").write_text(json.dumps(kubelet))
+        cri = 'plugins."io.containerd.grpc.v1.cri"'
+        (self.directory / "containerd.toml").write_text(
+            f"""version = 2
+root = "{self.directory}/containerd"
+state = "{self.directory}/state"
+disabled_plugins = [{", ".join(f'"io.containerd.snapshotter.v1.{name}"' for name in _SNAPSHOTTERS)}]
+[grpc]
+address = "{self._socket}"
+[{cri}]
+sandbox_image = "{PAUSE}"
+restrict_oom_score_adj = true
+[{cri}.containerd]
+snapshotter = "overlayfs"
+default_runtime_name = "runc"
+[{cri}.containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+[{cri}.cni]
+bin_dir = "{self.plugins}"
+conf_dir = "{self.directory}/cni.d"
+"""
+        )
+
+    def _containerd(self) -> None:
+        binaries = self._cluster.programs.containerd
+        path = {"PATH": f"{binaries}:{os.environ['PATH']}"}  # where it finds its shim
+        self.run_here(
+            "containerd", [str(binaries / "containerd"), "-c", str(self.directory / "containerd.toml")], path
+        )
+        self._processes.wait("containerd", self._containerd_ready, 30)
+        self._ctr("images", "import", str(self._cluster.images))
+
+    def _containerd_ready(self) -> bool:
+        with contextlib.suppress(ClusterFailed):
+            self._ctr("images", "list")
+            return True
+        return False
+
+    def _ctr(self, *arguments: str, check: bool = True) -> str:
+        ctr = str(self._cluster.programs.containerd / "ctr")
+        return run(
+            *self._inside(),
+            ctr,
+            "--address",
+            str(self._socket),
+            "--namespace",
+            "k8s.io",
+            *arguments,
+            check=check,
+        )
+
+    def _agent_ready(self) -> bool:
+        return run(*self._inside(), *_READY, check=False).strip() == "200"
+
+    def _end_containers(self) -> None:
+        if self._holder is None:
+            return
+        for task in self._ctr("tasks", "list", "--quiet", check=False).split():
+            self._ctr("tasks", "kill", "--signal", "KILL", task, check=False)
+        # A shim outlives containerd by design; it takes its containers along when it is told to end.
+        for process in self._shims():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        deadline = time.monotonic() + 5
+        while self._shims() and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    def _shims(self) -> list[int]:
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                words = path.read_bytes().split(b"\0")
+                if words[0].endswith(b"containerd-shim-runc-v2") and str(self._socket).encode() in words:
+                    found.append(int(path.parent.name))
+        return found
+
+
+_SNAPSHOTTERS = ("btrfs", "zfs", "aufs", "devmapper")
+_READY = ("busybox", "sh", "-c", "busybox wget -q -O /dev/null http://127.0.0.1:5711/readyz && echo 200")
+
+
+def _remove_cgroups(path: Path) -> None:
+    """Remove a cgroup and all below, as soon as the last of its processes is gone."""
+    deadline = time.monotonic() + 5
+    while path.exists():
+        for folder, _, _ in os.walk(path, topdown=False):
+            with contextlib.suppress(OSError):
+                Path(folder).rmdir()
+        if time.monotonic() > deadline:
+            raise ClusterFailed(f"{path} still has processes")
+        time.sleep(0.02)

@@ -1,0 +1,146 @@
+"""The configuration file: what it says is taken, and what is wrong with it is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from actors.decisions.settings import Settings
+from actors.errors import InvalidObject
+from cni.agent import SOCKET as AGENT_SOCKET
+from cni.command.config_file import SOCKET, Configuration, parse_config, read_config
+
+DEPLOYED = Path(__file__).resolve().parents[3] / "deploy" / "configmap.yaml"
+
+
+def refused(found: dict[Any, Any]) -> tuple[str, ...]:
+    with pytest.raises(InvalidObject) as caught:
+        parse_config(found)
+    return caught.value.details
+
+
+def test_the_deployed_file_is_read_and_holds_the_defaults(tmp_path: Path) -> None:
+    """Its comments call the values the defaults, so leaving them all out must mean the same."""
+    path = tmp_path / "conf.yml"
+    text = yaml.safe_load(DEPLOYED.read_text())["data"]["conf.yml"]
+    path.write_text(text)
+
+    assert read_config(str(path), namespace="orbweaver-system") == parse_config(
+        {}, namespace="orbweaver-system"
+    )
+    for key in yaml.safe_load(text):
+        with pytest.raises(InvalidObject, match=key):
+            parse_config({key: {"of": "another type"}})
+
+
+def test_every_key_of_the_reader_stands_in_the_deployed_file() -> None:
+    deployed = set(yaml.safe_load(yaml.safe_load(DEPLOYED.read_text())["data"]["conf.yml"]))
+
+    [line] = refused({"xyz": 1})
+
+    assert set(line.partition("known are ")[2].split(", ")) == deployed
+
+
+def test_the_default_socket_is_the_agents() -> None:
+    assert SOCKET == AGENT_SOCKET
+
+
+def test_what_the_file_says_is_taken() -> None:
+    found = {
+        "enableIPv6": False,
+        "enableStatefulSet": False,
+        "clusterDefaultIPv4IPPool": ["blue", "floor-*", "blue"],
+        "clusterNetwork": "underlay",
+        "ipamUnixSocketPath": "/run/x.sock",
+    }
+
+    read = parse_config(found, namespace="orbweaver-system")
+
+    assert read == Configuration(
+        Settings(
+            enable_ipv6=False,
+            enable_statefulset=False,
+            default_ipv4_pools=("blue", "floor-*"),
+            agent_namespace="orbweaver-system",
+            multus_cluster_network="orbweaver-system/underlay",
+        ),
+        Path("/run/x.sock"),
+    )
+
+
+@pytest.mark.parametrize("text", ["", "\n# all of it\n# commented out\n"])
+def test_an_empty_file_means_the_defaults(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "conf.yml"
+    path.write_text(text)
+
+    assert read_config(str(path)) == Configuration(Settings())
+
+
+@pytest.mark.parametrize(
+    "key, near",
+    [
+        ("enableIPV4", "enableIPv4"),
+        ("clusterDefaultIPPool", "clusterDefaultIPv"),
+        ("enableIpv66", "enableIPv6"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest_known_one(key: str, near: str) -> None:
+    [line] = refused({key: True})
+
+    assert line.startswith(f"{key}: is no key")
+    assert f"did you mean {near}" in line
+
+
+def test_a_key_of_spiderpool_without_effect_here_is_refused() -> None:
+    [line] = refused({"tuneSysctlConfig": True})
+
+    assert "tuneSysctlConfig: is no key of this version" in line
+
+
+@pytest.mark.parametrize(
+    "key, value, right",
+    [
+        ("enableIPv4", "yes", "true or false"),
+        ("enableIPv4", 1, "true or false"),
+        ("enableStatefulSet", None, "true or false"),
+        ("clusterDefaultIPv4IPPool", "blue", "a list of pool names"),
+        ("clusterDefaultIPv6IPPool", ["blue", 6], "a list of pool names"),
+        ("clusterDefaultIPv6IPPool", [" "], "a list of pool names"),
+        ("clusterNetwork", "a/b/c", "namespace/name"),
+        ("clusterNetwork", ["a"], "namespace/name"),
+        ("ipamUnixSocketPath", "run/x.sock", "an absolute path"),
+        ("ipamUnixSocketPath", "/" + "x" * 107, "at most 107 bytes"),
+    ],
+)
+def test_a_wrong_value_is_named_with_key_value_and_what_is_right(key: str, value: Any, right: str) -> None:
+    [line] = refused({key: value})
+
+    assert line.startswith(f"{key}: is {value!r} and must be ")
+    assert right in line
+
+
+def test_all_mistakes_are_named_at_once() -> None:
+    lines = refused({"enableIPv4": False, "enableIPv6": False, "nonsense": 1, "clusterNetwork": 7})
+
+    assert [line.partition(":")[0] for line in lines] == [
+        "nonsense",
+        "clusterNetwork",
+        "enableIPv4, enableIPv6",
+    ]
+
+
+@pytest.mark.parametrize("text", ["enableIPv4: true\nenableIPv4: false\n", "- a\n", "a: [\n"])
+def test_what_is_no_mapping_of_keys_is_refused_with_the_files_name(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "conf.yml"
+    path.write_text(text)
+
+    with pytest.raises(InvalidObject, match=r"conf\.yml"):
+        read_config(str(path))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidObject, match=r"nowhere\.yml"):
+        read_config(str(tmp_path / "nowhere.yml"))

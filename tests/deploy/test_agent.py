@@ -1,0 +1,193 @@
+"""A real agent process on a real API server, with the rights that it needs and no others."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.store.kubernetes import KubernetesStore
+from cni.controller import Controller, ControllerOptions
+from tests.actors.store.contract_suite import fresh
+from tests.agent_process import PROGRAM, AgentProcess
+from tests.faults.checker import eventually, records
+from tests.faults.cluster import Cluster, ClusterStore
+from tests.faults.proxy import wait_until
+from tests.faults.rig import pod, pool
+from tests.tools.apiserver import ADMIN_TOKEN, ApiServer
+
+GROUP = "spiderpool.spidernet.io"
+
+
+def rule(group: str, resources: list[str], *verbs: str) -> dict[str, Any]:
+    return {"apiGroups": [group], "resources": resources, "verbs": list(verbs)}
+
+
+READ = ("get", "list", "watch")
+RIGHTS = [
+    rule(GROUP, ["spiderippools"], *READ, "update"),
+    rule(GROUP, ["spiderippools/status"], "update"),
+    rule(GROUP, ["spiderreservedips"], *READ),
+    rule(GROUP, ["spideripblocks"], *READ, "create", "update", "delete"),
+    rule(GROUP, ["spiderendpoints"], *READ, "create", "update", "delete"),
+    rule("", ["pods"], *READ),
+    rule("", ["events"], "get", "create", "update"),
+    rule("", ["namespaces"], *READ),
+    rule("", ["nodes"], *READ),
+    rule("apps", ["statefulsets"], *READ),
+]
+
+
+@pytest.fixture
+def store(api_server: ApiServer, tmp_path: Path) -> Iterator[ClusterStore]:
+    opened = Cluster(api_server).open(tmp_path / "store")
+    yield opened
+    opened.close()
+
+
+def agent(config: Path, directory: Path) -> AgentProcess:
+    program = (*PROGRAM, "agent", "--kubeconfig", str(config), "--node", "node1")
+    return AgentProcess(directory, "--timeout", "5", program=program)
+
+
+@contextmanager
+def controller(store: KubernetesStore) -> Iterator[None]:
+    """Pool status is the controller's to write."""
+    made = Controller(store, ControllerOptions(metrics_port=None))
+    try:
+        made.start()
+        yield
+    finally:
+        made.stop()
+
+
+class Pods:
+    """Plays the runtime: one pod object for each ADD."""
+
+    def __init__(self, agent: AgentProcess, store: KubernetesStore) -> None:
+        self.agent, self.store = agent, store
+
+    def call(self, command: str, name: str, container: str) -> tuple[int, dict[str, Any]]:
+        netconf = {"cniVersion": "1.0.0", "name": "net", "type": "macvlan", "ipam": self.agent.ipam}
+        environment = {
+            "CNI_COMMAND": command,
+            "CNI_CONTAINERID": container,
+            "CNI_NETNS": "/run/netns/none",
+            "CNI_IFNAME": "eth0",
+            "CNI_PATH": str(self.agent.plugins),
+            "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={name}",
+        }
+        done = subprocess.run(
+            [self.agent.plugins / "spiderpool"],
+            input=json.dumps(netconf).encode(),
+            env=environment,
+            capture_output=True,
+            check=False,
+        )
+        return done.returncode, json.loads(done.stdout or b"{}")
+
+    def add(self, name: str) -> str:
+        self.store.create(pod(name))
+        status, answer = self.call("ADD", name, f"c-{name}")
+        assert status == 0, answer
+        return str(answer["ips"][0]["address"]).partition("/")[0]
+
+
+def test_an_agent_serves_pods_with_the_rights_that_it_needs(
+    api_server: ApiServer, store: ClusterStore, tmp_path: Path
+) -> None:
+    token = api_server.service_account(fresh("agent"), *RIGHTS)
+    config = api_server.write_kubeconfig(tmp_path / "config", token)
+    store.create(pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.9"))
+    with controller(store), agent(config, tmp_path / "agent") as running:
+        pods = Pods(running, store)
+        found = {pods.add(f"web-{number}") for number in range(3)}
+        assert found == {"10.6.0.1", "10.6.0.2", "10.6.0.3"}
+        assert set(records(store)) == found
+        eventually(lambda: _count(store, "blue", 3))
+        assert {one["metadata"]["name"] for one in store.list("SpiderEndpoint").items} == {
+            "web-0",
+            "web-1",
+            "web-2",
+        }
+
+        assert pods.call("DEL", "web-1", "c-web-1")[0] == 0
+        eventually(lambda: _count(store, "blue", 2))
+        status, answer = pods.call("ADD", "nobody", "c-nobody")
+        assert status != 0
+        assert "does not exist" in answer["msg"]
+
+    assert "may not" not in running.log.read_text()
+
+
+def _count(store: KubernetesStore, name: str, count: int) -> None:
+    assert (store.get("SpiderIPPool", name).get("status") or {}).get("allocatedIPCount") == count
+
+
+def test_the_command_line_works_on_a_cluster(
+    api_server: ApiServer, store: ClusterStore, tmp_path: Path
+) -> None:
+    config = api_server.write_kubeconfig(tmp_path / "config", ADMIN_TOKEN)
+
+    def orbweaver(*arguments: str, feed: str = "") -> subprocess.CompletedProcess[str]:
+        environment = {key: value for key, value in os.environ.items() if key != "ORBWEAVER_DATA"}
+        return subprocess.run(
+            [*PROGRAM, *arguments, "--kubeconfig", str(config)],
+            input=feed,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+        )
+
+    made = orbweaver("apply", "-f", "-", feed=json.dumps(pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.9")))
+    assert made.returncode == 0, made.stderr
+    assert "10.6.0.0/16" in orbweaver("get", "sp").stdout
+    refused = orbweaver("apply", "-f", "-", feed=json.dumps(pool("red", "10.7.0.0/16", "10.6.0.1")))
+    assert refused.returncode == 1
+    assert "not inside" in refused.stderr
+    assert orbweaver("delete", "sp", "blue").returncode == 0
+    assert not store.list("SpiderIPPool").items
+
+
+def test_an_agent_gets_over_an_api_server_that_is_killed(
+    api_server: ApiServer, store: ClusterStore, tmp_path: Path
+) -> None:
+    """ADDs before, during and after: what was acknowledged is recorded, and no address is given out twice."""
+    config = api_server.write_kubeconfig(tmp_path / "config", ADMIN_TOKEN)
+    store.create(pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.99"))
+    with agent(config, tmp_path / "agent") as running:
+        pods = Pods(running, store)
+        held = [pods.add("before")]
+        for name in ("during", "after"):
+            store.create(pod(name))
+        api_server.kill()
+        try:
+            status, answer = pods.call("ADD", "during", "c-during")
+            assert status != 0
+            assert answer["code"] == 11  # try again later
+        finally:
+            api_server.start()
+        for name in ("during", "after"):
+            wait_until(functools.partial(_added, pods, name, held), 30)
+
+        assert len(set(held)) == 3
+        eventually(lambda: _same(set(records(store)), set(held)))
+
+
+def _added(pods: Pods, name: str, held: list[str]) -> bool:
+    status, answer = pods.call("ADD", name, f"c-{name}")
+    if status == 0:
+        held.append(str(answer["ips"][0]["address"]).partition("/")[0])
+    return status == 0
+
+
+def _same(one: set[str], other: set[str]) -> None:
+    assert one == other

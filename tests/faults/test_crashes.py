@@ -1,0 +1,255 @@
+"""A real agent that is killed, drained, lied to and left without a disk; after each the checker."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults.checker import Journal, eventually, prove_records, prove_views, records
+from tests.faults.cni_client import Answer, add, connect, delete, encode, read_answer
+from tests.faults.processes import AgentProcess, Load, agent, apply, prove, prove_nothing_lost, store_of
+from tests.faults.rig import pool
+
+POOLS = (
+    pool("v4", "10.6.0.0/16", "10.6.0.40-10.6.0.90"),
+    pool("v6", "fd00::/64", "fd00::20-fd00::60"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [random.randrange(1_000_000)])
+def test_killed_at_random_moments(tmp_path: Path, seed: int):
+    """The seed is in the test's name. Whatever moment: acknowledged is recorded, and what is in doubt goes by DEL."""
+    chance = random.Random(seed)
+    apply(tmp_path, *POOLS)
+    running = AgentProcess(tmp_path).ready()
+    try:
+        with Load(running.socket, 6, seed) as load:
+            for _ in range(16):
+                time.sleep(chance.uniform(0.0, 0.35))
+                running.kill()
+                prove_nothing_lost(running.data, load.journal)
+                running = AgentProcess(tmp_path).ready()
+        load.settle()
+        prove(running.data, load.journal)
+        assert load.unanswered > 0
+        assert load.answered > 200
+    finally:
+        running.kill()
+
+
+@pytest.mark.parametrize("how", ["kill-before", "kill-after"])
+@pytest.mark.parametrize("write", range(1, 7))
+def test_killed_at_one_write(tmp_path: Path, how: str, write: int):
+    """ADD writes two blocks, DEL two more; the runtime repeats the ADD (odd) or gives up with a DEL (even)."""
+    apply(tmp_path, *POOLS)
+    journal = Journal()
+    lost = None
+    with agent(tmp_path, plan=f"*/SpiderIPBlock/{write}:{how}") as running:
+        steps = [(add, "a"), (add, "b"), (delete, "a"), (add, "c")]
+        for step, container in steps:
+            if step(running.socket, journal, (container, "eth0")) is None:
+                lost = (container, "eth0")
+                break
+        assert lost is not None
+        assert running.process.wait(10) == -signal.SIGKILL
+    prove_nothing_lost(running.data, journal)
+    with agent(tmp_path) as running:
+        again = add if write % 2 and lost != ("a", "eth0") else delete
+        answer = again(running.socket, journal, lost)
+        assert answer is not None
+        assert answer.status == 0, answer.output
+        with store_of(running.data) as store:
+            eventually(lambda: prove_records(store, journal))
+
+
+@pytest.mark.parametrize("number", range(1, 4))
+def test_a_lost_reply_at_each_write_of_a_real_agent(tmp_path: Path, number: int):
+    apply(tmp_path, *POOLS)
+    journal = Journal()
+    with agent(tmp_path, plan=f"*/SpiderIPBlock/{number}:after *:delay=0.001") as running:
+        for container in ("a", "b"):
+            answer = add(running.socket, journal, (container, "eth0"))
+            assert answer is not None
+            assert answer.status == 0, answer.output
+        delete(running.socket, journal, ("a", "eth0"))
+        prove(running.data, journal)
+
+
+def test_garbage_and_clients_that_hang_up_under_load(tmp_path: Path):
+    apply(tmp_path, *POOLS)
+    over = threading.Event()
+
+    def rubbish(path: Path) -> None:
+        chance = random.Random(7)
+        whole = encode("ADD", "rubbish")
+        while not over.wait(0.002):
+            pieces = [
+                chance.randbytes(chance.randrange(300)),
+                whole[: chance.randrange(8)],
+                b"OWC1" + chance.randbytes(40),
+            ]
+            try:
+                with connect(path) as client:
+                    client.sendall(chance.choice(pieces))
+            except OSError:
+                continue
+
+    with agent(tmp_path) as running:
+        noise = threading.Thread(target=rubbish, args=(running.socket,))
+        noise.start()
+        try:
+            with Load(running.socket, 6, 3, hang_up=0.2) as load:
+                time.sleep(2.5)
+        finally:
+            over.set()
+            noise.join()
+        load.settle()
+        prove(running.data, load.journal)
+        assert load.hung_up > 20
+        assert load.answered > 200
+        assert "Traceback" not in (tmp_path / "agent.log").read_text()
+
+
+def test_what_hung_up_clients_asked_for_is_given_back_without_a_del(tmp_path: Path):
+    apply(tmp_path, *POOLS)
+    journal = Journal()
+    with agent(tmp_path, plan="*/SpiderIPBlock/*:delay=0.05") as running:
+        for number in range(20):
+            with connect(running.socket) as client:
+                client.sendall(encode("ADD", f"gone{number}"))
+        add(running.socket, journal, ("stays", "eth0"))
+
+        prove(running.data, journal)
+
+
+def test_sigterm_lets_accepted_requests_finish(tmp_path: Path):
+    apply(tmp_path, *POOLS)
+    with agent(tmp_path, plan="*/SpiderIPBlock/*:delay=0.2") as running:
+        journal = Journal()
+        clients = {(f"c{number}", "eth0"): connect(running.socket) for number in range(8)}
+        for place, client in clients.items():
+            client.sendall(encode("ADD", *place))
+            journal.unsure(place)
+        eventually(lambda: _under_way(tmp_path))
+        time.sleep(0.05)  # all eight are read: what is not complete at SIGTERM may be dropped
+        began = time.monotonic()
+        running.process.send_signal(signal.SIGTERM)
+        for place, client in clients.items():
+            answer = read_answer(client)
+            assert answer.status == 0, answer.output
+            journal.acknowledged(place, answer.addresses)
+            client.close()
+        assert running.process.wait(20) == 0, running.said()
+        assert time.monotonic() - began < 8
+        assert not running.socket.exists()
+    with agent(tmp_path) as running:
+        prove(running.data, journal)
+
+
+def test_sigterm_under_load(tmp_path: Path):
+    apply(tmp_path, *POOLS)
+    running = AgentProcess(tmp_path).ready()
+    try:
+        with Load(running.socket, 6, 5) as load:
+            for _ in range(3):
+                time.sleep(0.4)
+                assert running.end() == 0, running.said()
+                prove_nothing_lost(running.data, load.journal)
+                running = AgentProcess(tmp_path).ready()
+        load.settle()
+        prove(running.data, load.journal)
+    finally:
+        running.kill()
+
+
+def _under_way(directory: Path) -> None:
+    with store_of(directory / "data" / "orbweaver.db") as store:
+        assert records(store)
+
+
+def _can_unshare() -> bool:
+    tried = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "mount", "-t", "tmpfs", "tmpfs", "/mnt"],
+        capture_output=True,
+        check=False,
+    )
+    return tried.returncode == 0
+
+
+@pytest.mark.root
+def test_a_full_disk_loses_nothing_and_heals(tmp_path: Path):
+    """A tmpfs of 2 MiB in a mount namespace of its own, which is seen from here through /proc/PID/root."""
+    if shutil.which("unshare") is None or not _can_unshare():
+        pytest.skip("the full disk needs root, or rights to make a mount namespace with a tmpfs in it")
+    apply(tmp_path, *POOLS)
+    data, seed, copy = tmp_path / "data", tmp_path / "seed", tmp_path / "copy"
+    data.rename(seed)
+    data.mkdir()
+    mount = f'mount -t tmpfs -o size=2m tmpfs "{data}" && cp "{seed}"/* "{data}" && exec "$@"'
+    wrapper = ("unshare", "--mount", "--propagation", "private", "sh", "-c", mount, "sh")
+    with agent(tmp_path, "--timeout", "1", wrapper=wrapper) as running:
+        inside = Path(f"/proc/{running.process.pid}/root") / data.relative_to("/")
+
+        def copied() -> Path:
+            # SQLite resolves links, and this one leads back to our own mounts. No write is under way meanwhile.
+            shutil.rmtree(copy, ignore_errors=True)
+            copy.mkdir()
+            for name in ("orbweaver.db", "orbweaver.db-wal"):
+                if (inside / name).exists():
+                    shutil.copy(inside / name, copy)
+            return copy / "orbweaver.db"
+
+        journal = Journal()
+        for number in range(5):
+            assert _status(add(running.socket, journal, (f"before{number}", "eth0"))) == 0
+        with (
+            (inside / "ballast").open("wb", buffering=0) as file,
+            pytest.raises(OSError, match="No space left"),
+        ):
+            while file.write(b"\0" * 4096):
+                pass
+        assert os.statvfs(inside).f_bavail == 0
+
+        refused = 0
+        for number in range(60):
+            place = (f"full{number}", "eth0")
+            answer = add(running.socket, journal, place)  # what the file still has room for goes on
+            if _status(answer):
+                assert answer is not None
+                assert answer.json["code"] == 11, answer.json
+                refused += 1
+            elif number % 2:
+                delete(running.socket, journal, place)
+            if refused == 3:
+                break
+        assert refused, "the disk was full, and nobody was refused"
+        prove_nothing_lost(copied(), journal)
+        (inside / "ballast").unlink()
+
+        def healed() -> None:
+            for place in list(journal.doubtful):
+                delete(running.socket, journal, place)
+            assert not journal.doubtful
+
+        eventually(healed, 15)
+        assert _status(add(running.socket, journal, ("after", "eth0"))) == 0
+
+        def proved() -> None:
+            with store_of(copied()) as store:
+                prove_records(store, journal)
+                prove_views(store)
+
+        eventually(proved)
+
+
+def _status(answer: Answer | None) -> int:
+    return -1 if answer is None else answer.status
