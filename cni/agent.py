@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from actors.block import BlockActor
+from actors.decisions.annotations import read_default_route_nic
 from actors.decisions.settings import Settings
 from actors.endpoint import EndpointActor
 from actors.errors import OrbweaverError
@@ -28,6 +29,8 @@ from actors.runtime import get
 from actors.store.contract import Store
 from actors.views import ViewsActor
 from cni.block_follower import BlockFollower
+from cni.dataplane.coordinator import Coordinator
+from cni.dataplane.workers import Workers
 from cni.frontend import FrontEnd
 from cni.process import START_TIMEOUT, Process, log_failure
 from cni.protocol import CniRequest
@@ -97,6 +100,7 @@ class Agent(Process):
         system.register(
             "gc", lambda context: GCActor(context, catalog=catalog, node=node, observer=observer), mailbox=64
         )
+        self.workers = Workers(timeout=options.timeout / 2)
         self.front_end = FrontEnd(
             system,
             options.cni_socket,
@@ -104,6 +108,7 @@ class Agent(Process):
             not_ready=self.not_ready,
             on_refused=self._refused,
             timeout=options.timeout,
+            chained={"coordinator": Coordinator(self.workers, self._default_route_nic)},
         )
         self._blocks = BlockFollower(store, system) if cluster else None
         self.metrics.watch_mailboxes(self._mailboxes)
@@ -118,6 +123,7 @@ class Agent(Process):
         get(self.local("views").repair.options(timeout=START_TIMEOUT).remote())
         if not self.options.cluster:
             self.look_after_objects()
+        self.workers.start()
         self.front_end.start()
         self.serving = True
         log.info(
@@ -137,6 +143,7 @@ class Agent(Process):
         if self.serving:
             self.serving = False
             self.front_end.stop(self.options.drain)
+            self.workers.stop()
         if self._blocks is not None:
             self._blocks.stop()
         self.stop_actors(self.options.drain)
@@ -146,6 +153,12 @@ class Agent(Process):
             sandbox = request.sandbox
             arguments = (sandbox.namespace, sandbox.pod, sandbox.uid, type(error).__name__, str(error))
             self.local("events").refused.remote(*arguments).subscribe(log_failure)
+
+    def _default_route_nic(self, request: CniRequest) -> str:
+        sandbox = request.sandbox
+        if not request.named:
+            return ""
+        return read_default_route_nic(self.catalog.pod(sandbox.namespace, sandbox.pod, sandbox.uid)) or ""
 
     def _mailboxes(self) -> dict[str, int]:
         depths: Counter[str] = Counter(dict.fromkeys(self.system.local_kinds(), 0))

@@ -22,10 +22,10 @@ import struct
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from actors.errors import (
     CNI_NOT_AVAILABLE,
@@ -44,6 +44,7 @@ from cni.protocol import CniRequest
 log = logging.getLogger("orbweaver.cni")
 
 REQUEST_MAGIC, ANSWER_MAGIC = b"OWC1", b"OWR1"
+IPAM = "spiderpool"
 REQUEST_LIMIT = 1 << 20
 READ_TIMEOUT = 10.0
 CLIENTS = 1024
@@ -54,10 +55,19 @@ _HEADER = 8
 _OPERATIONS = {"ADD": "allocation", "DEL": "release"}
 
 
+class ChainedPlugin(Protocol):
+    """A plugin that stands behind others in a network's list, as `coordinator` does."""
+
+    def handle(self, request: CniRequest, stdin: bytes) -> ObjectRef[bytes]:
+        """Begin to serve the request, without waiting; the reference completes with what goes to standard output.
+        Raises `InvalidRequest`."""
+        ...
+
+
 class FrontEnd:
     """Listens on `path` (mode 0600). `not_ready` says why ADD cannot be served, or None; `on_refused` hears of ADDs
-    that were answered with an error that no retry will cure; `timeout` is the time, in
-    seconds, in which every request is answered."""
+    that were answered with an error that no retry will cure; `timeout` is the time, in seconds, in which every request
+    is answered; `chained` are the plugins besides the IPAM one, by name."""
 
     def __init__(
         self,
@@ -68,7 +78,9 @@ class FrontEnd:
         not_ready: Callable[[], str | None],
         on_refused: Callable[[CniRequest, OrbweaverError], object] = lambda request, error: None,
         timeout: float = 20.0,
+        chained: Mapping[str, ChainedPlugin] | None = None,
     ) -> None:
+        self.chained = dict(chained or {})
         self.system = system
         self.observer = observer
         self.not_ready = not_ready
@@ -229,6 +241,7 @@ class Client(asyncio.Protocol):
         self._trace = Trace(uuid.uuid4().hex[:12])
         self._dispatched = False
         self._answered = False
+        self._plugin = IPAM
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -276,11 +289,14 @@ class Client(asyncio.Protocol):
         self._version = protocol.version_of(stdin)
         try:
             environment = _environment(head)
-            if environment.get("plugin") != "spiderpool":
+            plugin = environment.get("plugin", "")
+            chained = self._front.chained.get(plugin)
+            if plugin != IPAM and chained is None:
+                known = ", ".join(f'"{name}"' for name in (IPAM, *self._front.chained))
                 raise InvalidRequest(
-                    f'this version has no plugin {environment.get("plugin")!r}, only "spiderpool"; correct "type" in '
-                    "the network configuration"
+                    f'this version has no plugin {plugin!r}, only {known}; correct "type" in the network configuration'
                 )
+            self._plugin = plugin
             request = protocol.parse(environment, stdin)
         except InvalidRequest as error:
             self._refuse(error)
@@ -293,6 +309,9 @@ class Client(asyncio.Protocol):
             self._answer(0, protocol.versions(request))
         elif request.command == "STATUS":
             self._status()
+        elif chained is not None:
+            self._timer = self._loop.call_later(self._front.timeout, self._deadline_passed)
+            self._chain(chained, request, stdin)
         else:
             self._timer = self._loop.call_later(self._front.timeout, self._deadline_passed)
             if request.command == "ADD":
@@ -301,6 +320,25 @@ class Client(asyncio.Protocol):
                 self._send(request, "")
             else:
                 self._front.route(request).subscribe(lambda ref: self._front.soon(self._routed, request, ref))
+
+    def _chain(self, plugin: ChainedPlugin, request: CniRequest, stdin: bytes) -> None:
+        try:
+            ref = plugin.handle(request, stdin)
+        except InvalidRequest as error:
+            self._refuse(error)
+        else:
+            ref.subscribe(lambda done: self._front.soon(self._chained, done))
+
+    def _chained(self, ref: ObjectRef[bytes]) -> None:
+        error = ref.error()
+        if self._answered:
+            return  # the deadline came first
+        if error is None:
+            self._answer(0, ref.result())
+        else:
+            self._refuse(
+                error if isinstance(error, OrbweaverError) else OrbweaverError(f"internal error: {error!r}")
+            )
 
     def _routed(self, request: CniRequest, ref: ObjectRef[str]) -> None:
         error = ref.error()
@@ -407,7 +445,11 @@ class Client(asyncio.Protocol):
         request = self._request
         took = time.perf_counter() - self._started
         command = request.command if request is not None else "invalid"
-        operation = _OPERATIONS.get(command, command.lower())
+        operation = (
+            _OPERATIONS.get(command, command.lower())
+            if self._plugin == IPAM
+            else f"{self._plugin}_{command.lower()}"
+        )
         self._front.observer.stage(operation, "total", took)
         self._front.observer.finished(
             operation, "error" if error else "ok", type(error).__name__ if error else ""

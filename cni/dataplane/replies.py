@@ -1,0 +1,187 @@
+"""nftables in the pod: connections that come in through the veth are marked, and so are their replies.
+
+A reply carries no trace of the interface by which its connection came; the connection tracker does. The table is made in
+one transaction by nfnetlink itself (linux/netfilter/nf_tables.h), because starting `nft` takes longer than all the rest
+of an ADD. What must always hold: the table exists whole or not at all; it is made only where it does not exist.
+In nft's own words:
+
+    table inet orbweaver {
+        chain prerouting { type filter hook prerouting priority mangle;
+            iifname "veth0" ct state new ct mark set 0x1 }
+        chain output { type route hook output priority mangle;
+            ct direction reply ct mark 0x1 meta mark set 0x1 }
+    }
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+
+_TABLE = b"orbweaver\0"
+_INET = 1
+_NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE = 0, 1, 2, 3, 6
+_ERROR = 2
+_SUBSYSTEM = 10 << 8
+_BEGIN, _END = 0x10, 0x11
+_REQUEST, _ACK, _EXCL, _CREATE, _APPEND = 1, 4, 0x200, 0x400, 0x800
+_NESTED = 0x8000
+_MANGLE = -150
+_REGISTER = 8
+_CT_STATE, _CT_DIRECTION, _CT_MARK = 0, 1, 3
+_META_MARK, _META_IIFNAME = 3, 6
+_NEW = 1 << 3  # NF_CT_STATE_BIT(IP_CT_NEW)
+_IFNAMSIZ = 16
+
+
+def mark_replies(interface: str, mark: int) -> bool:
+    """Make the table, in the namespace in which this thread is; False when it was there. Raises `OSError`."""
+    steps = [
+        (_NEWTABLE, _CREATE | _EXCL, _attr(1, _TABLE)),
+        (_NEWCHAIN, _CREATE, _chain(b"prerouting\0", b"filter\0", 0)),
+        (_NEWCHAIN, _CREATE, _chain(b"output\0", b"route\0", 3)),
+        (
+            _NEWRULE,
+            _CREATE | _APPEND,
+            _rule(
+                b"prerouting\0",
+                _load(b"meta\0", _META_IIFNAME),
+                _compare(interface.encode().ljust(_IFNAMSIZ, b"\0")),
+                _load(b"ct\0", _CT_STATE),
+                _masked(_NEW),
+                _compare(struct.pack("=I", 0), equal=False),
+                _immediate(mark),
+                _store(b"ct\0", _CT_MARK, 4),
+            ),
+        ),
+        (
+            _NEWRULE,
+            _CREATE | _APPEND,
+            _rule(
+                b"output\0",
+                _load(b"ct\0", _CT_DIRECTION),
+                _compare(b"\x01"),
+                _load(b"ct\0", _CT_MARK),
+                _compare(struct.pack("=I", mark)),
+                _immediate(mark),
+                _store(b"meta\0", _META_MARK, 3),
+            ),
+        ),
+    ]
+    try:
+        _transaction(steps)
+    except FileExistsError:
+        return False
+    return True
+
+
+def marks_replies() -> bool:
+    """Whether the table exists. Raises `OSError`."""
+    with _channel() as channel:
+        body = struct.pack(">BBH", _INET, 0, 0) + _attr(1, _TABLE)
+        channel.send(_message(_SUBSYSTEM | _GETTABLE, _ACK, 1, body))
+        answer = channel.recv(1 << 16)
+    if struct.unpack_from("=H", answer, 4)[0] != _ERROR:
+        return True
+    number = -int(struct.unpack_from("=i", answer, 16)[0])
+    if number in (0, errno.ENOENT):
+        return number == 0
+    raise OSError(number, f"nftables: {os.strerror(number)}")
+
+
+def delete_marks() -> None:
+    """Remove the table if it is there."""
+    try:
+        _transaction([(_DELTABLE, 0, _attr(1, _TABLE))])
+    except FileNotFoundError:
+        return
+
+
+def _transaction(steps: list[tuple[int, int, bytes]]) -> None:
+    """All or nothing. Raises the first error of a step."""
+    batch = _message(_BEGIN, 0, 0, struct.pack(">BBH", 0, 0, 10))
+    for number, (kind, flags, body) in enumerate(steps, 1):
+        batch += _message(_SUBSYSTEM | kind, flags | _ACK, number, struct.pack(">BBH", _INET, 0, 0) + body)
+    batch += _message(_END, 0, 0, struct.pack(">BBH", 0, 0, 10))
+    with _channel() as channel:
+        channel.send(batch)
+        outstanding = set(range(1, len(steps) + 1))
+        failed = 0
+        while outstanding and not failed:
+            data, offset = channel.recv(1 << 16), 0
+            while offset < len(data):
+                length, _, _, sequence = struct.unpack_from("=IHHI", data, offset)
+                error = -struct.unpack_from("=i", data, offset + 16)[0]
+                failed = failed or error
+                outstanding.discard(sequence)
+                offset += (length + 3) & ~3
+    if failed:
+        raise OSError(failed, f"nftables: {os.strerror(failed)}")
+
+
+def _channel() -> socket.socket:
+    channel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 12)
+    channel.bind((0, 0))
+    channel.setsockopt(270, 10, 1)  # NETLINK_CAP_ACK: an acknowledgement without the request
+    return channel
+
+
+def _message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
+    return struct.pack("=IHHII", 16 + len(body), kind, _REQUEST | flags, sequence, 0) + body
+
+
+def _attr(kind: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def _nest(kind: int, *parts: bytes) -> bytes:
+    return _attr(kind | _NESTED, b"".join(parts))
+
+
+def _number(kind: int, value: int) -> bytes:
+    return _attr(kind, struct.pack(">i", value))
+
+
+def _chain(name: bytes, kind: bytes, hook: int) -> bytes:
+    return (
+        _attr(1, _TABLE) + _attr(3, name) + _nest(4, _number(1, hook), _number(2, _MANGLE)) + _attr(7, kind)
+    )
+
+
+def _rule(chain: bytes, *expressions: bytes) -> bytes:
+    return _attr(1, _TABLE) + _attr(2, chain) + _nest(4, *expressions)
+
+
+def _expression(name: bytes, *parts: bytes) -> bytes:
+    return _nest(1, _attr(1, name), _nest(2, *parts))
+
+
+def _load(name: bytes, key: int) -> bytes:
+    return _expression(name, _number(1, _REGISTER), _number(2, key))
+
+
+def _store(name: bytes, key: int, source: int) -> bytes:
+    return _expression(name, _number(2, key), _number(source, _REGISTER))
+
+
+def _compare(value: bytes, *, equal: bool = True) -> bytes:
+    return _expression(
+        b"cmp\0", _number(1, _REGISTER), _number(2, 0 if equal else 1), _nest(3, _attr(1, value))
+    )
+
+
+def _masked(mask: int) -> bytes:
+    return _expression(
+        b"bitwise\0",
+        _number(1, _REGISTER),
+        _number(2, _REGISTER),
+        _number(3, 4),
+        _nest(4, _attr(1, struct.pack("=I", mask))),
+        _nest(5, _attr(1, struct.pack("=I", 0))),
+    )
+
+
+def _immediate(value: int) -> bytes:
+    return _expression(b"immediate\0", _number(1, _REGISTER), _nest(2, _attr(1, struct.pack("=I", value))))

@@ -1,0 +1,159 @@
+"""The values of the data plane: interfaces, addresses, routes, rules and neighbours, as they are or as they should be.
+
+What must always hold: all are frozen and compare by meaning, so that "what is missing" is a difference of sets.
+An interface is meant by its name, never by its index: a plan is made before the interface exists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+MAIN = 254
+"""The routing table that `ip route` shows (linux/rtnetlink.h)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route of one namespace. `dst`: CIDR form, of length 0 for a default route. `metric`: 0 leaves the choice to
+    the kernel. `proto`: who made it (3 boot, 2 kernel, linux/rtnetlink.h)."""
+
+    dst: str
+    dev: str
+    gw: str = ""
+    src: str = ""
+    table: int = MAIN
+    link: bool = False
+    onlink: bool = False
+    proto: int = field(default=3, compare=False)
+    metric: int = field(default=0, compare=False)
+
+    @property
+    def family(self) -> int:
+        return 6 if ":" in self.dst else 4
+
+    @property
+    def default(self) -> bool:
+        return self.dst.endswith("/0")
+
+    def __str__(self) -> str:
+        """As `ip route` prints it, with the table where it is not the main one."""
+        words = ["default" if self.default else _without_host_length(self.dst)]
+        words += [f"via {self.gw}"] if self.gw else []
+        words.append(f"dev {self.dev}")
+        words += ["proto kernel"] if self.proto == 2 else []
+        words += ["scope link"] if self.link and self.family == 4 else []
+        words += [f"src {self.src}"] if self.src else []
+        words += [f"table {self.table}"] if self.table != MAIN else []
+        return " ".join(words)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One policy rule. `src`, `dst`: CIDR form or empty for all, host bits kept as the kernel keeps them."""
+
+    family: int
+    priority: int
+    table: int
+    src: str = ""
+    dst: str = ""
+    mark: int = 0
+
+    def __str__(self) -> str:
+        """As `ip rule` prints it."""
+        words = [f"{self.priority}:", f"from {_without_host_length(self.src) if self.src else 'all'}"]
+        words += [f"to {_without_host_length(self.dst)}"] if self.dst else []
+        words += [f"fwmark {self.mark:#x}"] if self.mark else []
+        table = "main" if self.table == MAIN else str(self.table)
+        return " ".join([*words, f"lookup {table}"])
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A permanent entry: the link-layer address of `address` on `dev`."""
+
+    address: str
+    dev: str
+    mac: str
+
+    def __str__(self) -> str:
+        return f"{self.address} dev {self.dev} lladdr {self.mac} PERMANENT"
+
+
+@dataclass(frozen=True, slots=True)
+class Nic:
+    """An interface that exists. `addresses`: CIDR form, without link-local IPv6 ones. `peer`: the index of the other
+    end of a veth pair, or of the parent; 0 for none."""
+
+    name: str
+    index: int
+    mac: str
+    addresses: tuple[str, ...] = ()
+    up: bool = True
+    peer: int = 0
+    mtu: int = 1500
+    queue: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class PodState:
+    """What there is in the pod's namespace. `nics`: without `lo`, by index."""
+
+    nics: tuple[Nic, ...]
+    routes: tuple[Route, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
+
+    def nic(self, name: str) -> Nic | None:
+        return next((nic for nic in self.nics if nic.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class HostState:
+    """What a plan needs to know of the host. `addresses`: CIDR form, in the order in which they are preferred.
+    `peer`: the host's end of the pod's first interface, where that is one end of a veth pair."""
+
+    addresses: tuple[str, ...]
+    peer: Nic | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Veth:
+    """A veth pair between pod and host. MACs are given, not left to chance: a manager of the host (systemd's
+    MACAddressPolicy) may change a MAC that the kernel drew, and the static neighbours would be wrong."""
+
+    pod: str
+    host: str
+    pod_mac: str
+    host_mac: str
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What should exist in one namespace; `gone`: routes that should not. `sysctls`: paths below /proc/sys."""
+
+    addresses: tuple[tuple[str, str], ...] = ()
+    routes: tuple[Route, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
+    gone: tuple[Route, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that should be after ADD. `marks`: whether connections that come in through the veth are marked, so
+    that their replies leave through it. `mac`: the interface's new MAC, empty to keep it."""
+
+    mode: str
+    veth: Veth | None
+    pod: Desired
+    host: Desired
+    marks: bool = False
+    mac: str = ""
+    queue: int = 0
+
+
+def _without_host_length(cidr: str) -> str:
+    address, _, length = cidr.partition("/")
+    return address if length == ("128" if ":" in address else "32") else cidr

@@ -1,0 +1,208 @@
+"""The plan is computed without a kernel; a model of one applies it, and what was planned is checked against it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.errors import InvalidRequest, PodRefused
+from cni.dataplane.plan import effective_mode, make_plan
+from cni.dataplane.settings import read_settings
+from cni.dataplane.state import MAIN, HostState, Nic, Plan, PodState, Route, Rule
+
+HOST = HostState(("10.6.168.123/16", "fd00:6::123/64"))
+ETH0 = Nic("eth0", 2, "02:00:00:00:00:01", ("10.6.168.172/16",))
+NET1 = Nic("net1", 4, "02:00:00:00:00:02", ("10.7.168.173/16",))
+VETH0 = Nic("veth0", 3, "02:00:00:00:00:03")
+SERVICES = {"name": "blue", "serviceCIDR": ["10.96.0.0/12", "fd00:96::/112"]}
+
+
+def _routes_of(nic: Nic) -> tuple[Route, ...]:
+    found = []
+    for cidr in nic.addresses:
+        address = cidr.partition("/")[0]
+        if ":" in cidr:
+            found += [
+                Route(f"{cidr[: cidr.index('::')]}::/64", nic.name),
+                Route("::/0", nic.name, gw="fd00:6::1"),
+            ]
+        else:
+            net = ".".join(address.split(".")[:2])
+            found += [
+                Route("0.0.0.0/0", nic.name, gw=f"{net}.0.1"),
+                Route(f"{net}.0.0/16", nic.name, src=address, link=True, proto=2),
+            ]
+    return tuple(found)
+
+
+def _pod(*nics: Nic) -> PodState:
+    return PodState(nics, tuple(route for nic in nics for route in _routes_of(nic)))
+
+
+def _applied(pod: PodState, plan: Plan) -> PodState:
+    """What the kernel has after the plan."""
+    nics = pod.nics
+    if plan.veth and pod.nic("veth0") is None:
+        nics = (*nics, Nic("veth0", max(nic.index for nic in nics) + 1, plan.veth.pod_mac))
+    routes = [*pod.routes, *(route for route in plan.pod.routes if route not in pod.routes)]
+    kept = tuple(route for route in routes if route not in plan.pod.gone)
+    rules = (*pod.rules, *(rule for rule in plan.pod.rules if rule not in pod.rules))
+    return PodState(nics, kept, rules)
+
+
+def _plan(pod: PodState, interface: str, **conf: object) -> Plan:
+    settings = read_settings({**SERVICES, **conf})
+    return make_plan(settings, pod, HOST, container="c" * 64, interface=interface)
+
+
+def test_two_nics_get_the_tables_of_the_document() -> None:
+    """Spiderpool's document "Pod annotation of multi-NIC"."""
+    state = _applied(_pod(ETH0), _plan(_pod(ETH0), "eth0"))
+    state = PodState((*state.nics, NET1), state.routes + _routes_of(NET1), state.rules)
+
+    state = _applied(state, _plan(state, "net1"))
+
+    assert [str(rule) for rule in sorted(state.rules, key=lambda rule: rule.priority)] == [
+        "1000: from all fwmark 0x1 lookup 500",
+        "32764: from 10.7.168.173 lookup 100",
+        "32765: from all to 10.7.168.173/16 lookup 100",
+    ]
+    assert sorted(str(route) for route in state.routes if route.table == 100) == [
+        "10.6.168.123 dev veth0 scope link table 100",
+        "10.7.0.0/16 dev net1 proto kernel scope link src 10.7.168.173 table 100",
+        "10.96.0.0/12 via 10.6.168.123 dev veth0 table 100",
+        "default via 10.7.0.1 dev net1 table 100",
+    ]
+    assert [str(route) for route in state.routes if route.default and route.table == MAIN] == [
+        "default via 10.6.0.1 dev eth0"
+    ]
+
+
+def test_the_chosen_nic_keeps_the_default_route() -> None:
+    state = _applied(_pod(ETH0), _plan(_pod(ETH0), "eth0", podDefaultRouteNic="net1"))
+    state = PodState((*state.nics, NET1), state.routes + _routes_of(NET1), state.rules)
+
+    state = _applied(state, _plan(state, "net1", podDefaultRouteNic="net1"))
+
+    assert {(route.dev, route.table) for route in state.routes if route.default} == {
+        ("net1", MAIN), ("eth0", 100), ("veth0", 500)
+    }  # fmt: skip
+    assert Rule(4, 32764, 100, src="10.6.168.172/32") in state.rules
+
+
+def test_a_chosen_nic_that_is_not_there_is_refused_by_name() -> None:
+    with pytest.raises(InvalidRequest, match=r"net7.*eth0, net1"):
+        _plan(_pod(ETH0, VETH0, NET1), "net1", podDefaultRouteNic="net7")
+
+
+def test_routes_are_left_alone_when_asked() -> None:
+    plan = _plan(_pod(ETH0, VETH0, NET1), "net1", tunePodRoutes=False)
+
+    assert plan.pod.gone == ()
+    assert [rule for rule in plan.pod.rules if not rule.mark] == []
+
+
+@pytest.mark.parametrize(
+    "mode, nics, interface, expected",
+    [
+        ("auto", (ETH0,), "eth0", "underlay"),
+        ("auto", (ETH0, VETH0, NET1), "net1", "underlay"),
+        ("auto", (ETH0, NET1), "net1", "overlay"),
+        ("disable", (ETH0,), "eth0", "disable"),
+    ],
+)
+def test_mode(mode: str, nics: tuple[Nic, ...], interface: str, expected: str) -> None:
+    assert effective_mode(read_settings({"name": "n", "mode": mode}), _pod(*nics), interface) == expected
+
+
+@pytest.mark.parametrize(
+    "mode, nics, interface",
+    [
+        ("underlay", (ETH0, NET1), "net1"),
+        ("overlay", (ETH0,), "eth0"),
+        ("overlay", (ETH0, VETH0, NET1), "net1"),
+    ],
+)
+def test_a_mode_that_cannot_work_is_refused(mode: str, nics: tuple[Nic, ...], interface: str) -> None:
+    with pytest.raises(InvalidRequest, match=interface):
+        effective_mode(read_settings({"name": "n", "mode": mode}), _pod(*nics), interface)
+
+
+def test_an_interface_that_is_not_there_is_refused() -> None:
+    with pytest.raises(PodRefused, match="net3"):
+        _plan(_pod(ETH0), "net3")
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("mode", "sideways"),
+        ("podMACPrefix", "0b:1c"),
+        ("podRPFilter", 3),
+        ("serviceCIDR", ["10.96.0.0"]),
+        ("hijackCIDR", "10.96.0.0/12"),
+        ("policyRoutes", [{"dst": "10.0.0.0/8", "gw": "fd00::1"}]),
+        ("hostRuleTable", 0),
+        ("txQueueLen", "many"),
+        ("vethLinkAddress", "10.0.0.1"),
+        ("vethMTU", 0),
+        ("tunePodRoutes", "yes"),
+        ("podDefaultRouteNic", 1),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_field(field: str, value: object) -> None:
+    with pytest.raises(InvalidRequest, match=field):
+        read_settings({"name": "blue", field: value})
+
+
+_COUNTS = st.integers(1, 5)
+
+
+@given(
+    count=_COUNTS,
+    families=st.sampled_from([(4,), (6,), (4, 6)]),
+    chosen=_COUNTS,
+    tune=st.booleans(),
+    host=st.sampled_from([HOST, HostState(("10.6.168.123/16",)), HostState(())]),
+)
+def test_adding_interface_after_interface(
+    count: int, families: tuple[int, ...], chosen: int, tune: bool, host: HostState
+) -> None:
+    """After every ADD: applying it again changes nothing; one interface holds the default routes of the main table; every
+    other one has a table of its own and rules from its addresses to it; what leads to the host does so by veth0."""
+    state = PodState(())
+    for number in range(count):
+        name = "eth0" if number == 0 else f"net{number}"
+        addresses = tuple(
+            f"10.{6 + number}.0.9/16" if one == 4 else f"fd00:{6 + number}::9/64" for one in families
+        )
+        nic = Nic(name, 10 + number, f"02:00:00:00:01:{number:02x}", addresses)
+        state = PodState((*state.nics, nic), state.routes + _routes_of(nic), state.rules)
+        settings = read_settings(
+            {**SERVICES, "tunePodRoutes": tune, "podDefaultRouteNic": "net1" if chosen == 1 else ""}
+        )
+        plan = make_plan(settings, state, host, container="c" * 64, interface=name)
+        state = _applied(state, plan)
+        again = make_plan(settings, state, host, container="c" * 64, interface=name)
+
+        assert _applied(state, again) == state
+        for family in families:
+            holders = {
+                one.dev for one in state.routes if one.default and one.table == MAIN and one.family == family
+            }
+            if not tune:
+                continue
+            assert len(holders) == 1, holders
+            others = [one for one in state.nics if one.name not in (*holders, "veth0")]
+            tables = {
+                one.name: {
+                    rule.table for rule in state.rules if rule.src.partition("/")[0] in
+                    {address.partition("/")[0] for address in one.addresses} and rule.family == family
+                }
+                for one in others
+            }  # fmt: skip
+            assert all(len(found) == 1 for found in tables.values()), tables
+            assert len({min(found) for found in tables.values()}) == len(others)
+        bare = {one.partition("/")[0] for one in host.addresses}
+        assert all(one.dev == "veth0" for one in state.routes if one.dst.partition("/")[0] in bare)
