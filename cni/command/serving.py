@@ -53,8 +53,8 @@ def serve(process: Serving, store: Store) -> int:
     SIGUSR1 writes to standard error what every thread is doing.
     """
     faulthandler.register(signal.SIGUSR1)
-    # A pipe, not a threading.Event: a signal that arrives while the main thread holds the Event's lock would wait for
-    # that lock in its handler, which is to say for ever.
+    # A pipe, not a threading.Event: the kernel may deliver the signal to another thread, and then nothing wakes the main
+    # thread, in which alone Python runs handlers. The wake-up descriptor is written in whichever thread it arrives.
     ended, end = os.pipe()
     os.set_blocking(end, False)
     signal.set_wakeup_fd(end)
