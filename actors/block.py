@@ -111,11 +111,6 @@ class BlockActor(Actor):
         """Take a record away. Completes with `Released` once that is durable."""
         return self._stage(release)
 
-    @message
-    def reread(self) -> None:
-        """Somebody else may have written this block: read it before the next decision."""
-        self._state.stale = True
-
     def _stage(self, operation: Operation) -> ObjectRef[Outcome]:
         reply: ObjectRef[Outcome] = ObjectRef()
         self._state.staged.append(Staged(operation, reply, current_deadline()))

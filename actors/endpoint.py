@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from actors.decisions.inherit import keeping_owner, may_inherit, owning_statefulset, still_wanted
 from actors.decisions.plan import Plan, Slot, plan
@@ -45,8 +45,6 @@ log = logging.getLogger("orbweaver.endpoint")
 
 UNDO_TIMEOUT = 20.0
 """Seconds that releasing a failed request's addresses may take; the request's own time may be over by then."""
-
-T = TypeVar("T")
 
 
 @dataclass(slots=True)

@@ -98,17 +98,22 @@ def _namespace(job: Job) -> Iterator[tuple[int, Netlink]]:
         os.close(descriptor)
 
 
+def _plan(job: Job, settings: CoordinatorSettings, state: PodState, host: Netlink) -> Plan:
+    """What ADD makes and CHECK looks for."""
+    return make_plan(
+        settings,
+        state,
+        _host_state(host, state, settings),
+        container=job.container,
+        interface=job.interface,
+        gateways=_gateways(job.conf),
+    )
+
+
 def _add(job: Job, settings: CoordinatorSettings) -> int:
     with _namespace(job) as (descriptor, pod), Netlink() as host:
         state = observe(pod)
-        plan = make_plan(
-            settings,
-            state,
-            _host_state(host, state, settings),
-            container=job.container,
-            interface=job.interface,
-            gateways=_gateways(job.conf),
-        )
+        plan = _plan(job, settings, state, host)
         if plan.mode == "disable":
             return 0
         changed = _make_veth(plan, state, host, pod, descriptor, job.container)
@@ -130,14 +135,7 @@ def _add(job: Job, settings: CoordinatorSettings) -> int:
 def _check(job: Job, settings: CoordinatorSettings) -> int:
     with _namespace(job) as (descriptor, pod), Netlink() as host:
         state = observe(pod)
-        plan = make_plan(
-            settings,
-            state,
-            _host_state(host, state, settings),
-            container=job.container,
-            interface=job.interface,
-            gateways=_gateways(job.conf),
-        )
+        plan = _plan(job, settings, state, host)
         if plan.mode == "disable":
             return 0
         missing = _missing(plan, state, pod, host, settings)
