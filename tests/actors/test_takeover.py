@@ -110,10 +110,12 @@ def test_a_release_is_not_undone_by_the_old_status(tmp_path: Path):
     with rig(tmp_path) as one:
         one.add(sandbox("c1"))
         one.delete(sandbox("c9", pod="web-5d", uid="u-web", namespace="shop"))
-        status = one.inner.get("SpiderIPPool", "blue")
-        # As if no view had been written since the takeover.
-        stale = json.dumps(GIVEN)
-        one.inner.update_status({**status, "status": {"allocatedIPs": stale, DIGEST: digest_of(stale)}})
+    # As if no view had been written since the takeover; nobody else writes while the agent is away.
+    store = SQLiteStore(tmp_path / "orbweaver.db")
+    pool = store.get("SpiderIPPool", "blue")
+    stale = json.dumps(GIVEN)
+    store.update_status({**pool, "status": {"allocatedIPs": stale, DIGEST: digest_of(stale)}})
+    store.close()
     with rig(tmp_path) as again:
         again.add(sandbox("c2"))
         assert "10.6.1.10" not in {
