@@ -20,7 +20,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from actors.decisions.inherit import keeping_owner, may_inherit, owning_statefulset, still_wanted
+from actors.decisions.inherit import (
+    Inheritance,
+    in_use_elsewhere,
+    inherit,
+    machine_of,
+    owning_statefulset,
+    still_wanted,
+)
 from actors.decisions.plan import Plan, Slot, plan
 from actors.decisions.routes import Lease, route
 from actors.decisions.settings import Settings
@@ -59,16 +66,30 @@ class Grant:
     inherited: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The plan, and for each slot's label what becomes of the addresses that are recorded for the pod already."""
+
+    plan: Plan
+    inheritances: dict[str, Inheritance]
+
+    @property
+    def gives_back(self) -> bool:
+        return any(one.given_back for one in self.inheritances.values())
+
+
 @dataclass(slots=True)
 class Attempt:
     """The search of one slot: the pools still to be asked, and what those before said. `held`: the address to ask
-    for first; `confirming`: it is recorded for this very ADD; `inheriting`: it is the one asked for at this moment."""
+    for first, `again`: the pools to ask for it; `confirming`: it is recorded for this very ADD; `inheriting`: it is
+    the one asked for at this moment."""
 
     slot: Slot
     pools: list[str]
     held: Held | None = None
+    again: list[str] = field(default_factory=list)
     confirming: bool = False
-    inheriting: Held | None = None
+    inheriting: bool = False
     refusals: list[str] = field(default_factory=list)
     grant: Grant | None = None
 
@@ -100,21 +121,20 @@ class EndpointActor(Actor):
         started = time.perf_counter()
         sandbox = request.sandbox
         pod = self._pod(sandbox)
-        held = self._held(sandbox)
-        made = self._plan(pod, request, held)
+        made = self._decide(pod, request)
         self._observer.stage("allocation", "decided", time.perf_counter() - started)
         try:
-            grants = self._reserve(made, pod, request, held)
+            grants = self._reserve(made, pod, request)
         except NoAddress:
             # All that the cache had is exhausted; somebody may have applied another pool a moment ago.
-            fresh = self._plan_with(self._catalog.fresh_pools(), pod, request, held)
-            if fresh.slots == made.slots:
+            fresh = self._decide_with(self._catalog.fresh_pools(), pod, request)
+            if fresh.plan.slots == made.plan.slots:
                 raise
-            made, held = fresh, self._held(sandbox)
-            grants = self._reserve(made, pod, request, held)
+            made = fresh
+            grants = self._reserve(made, pod, request)
         self._observer.stage("allocation", "committed", time.perf_counter() - started)
         try:
-            result = self._result(request, made, grants)
+            result = self._result(request, made.plan, grants)
         except OrbweaverError as error:  # a pool was deleted or broken since the decision
             self._undo(grants, error)
             raise
@@ -126,9 +146,13 @@ class EndpointActor(Actor):
     @message
     def release(self, sandbox: Sandbox) -> int:
         """CNI DEL: how many addresses it released or keeps for the pod's next incarnation."""
-        found = [held for held in self._held(sandbox) if _belongs(held.record, sandbox)]
+        found = [
+            replace(held, record=held.record.seen_by(sandbox.container))
+            for held in self._held(sandbox)
+            if _belongs(held.record, sandbox)
+        ]
         try:
-            return self._release([(held, self._keeps(held.record)) for held in found])
+            return self._release([(held, self._keeps(held) and not self._replaced(held)) for held in found])
         finally:
             self._touch([held.record for held in found])
 
@@ -138,7 +162,7 @@ class EndpointActor(Actor):
         recorded = {
             format_address(held.family, held.value)
             for held in self._held(sandbox)
-            if held.record.container == sandbox.container and held.record.interface == sandbox.interface
+            if sandbox.container in held.record.containers and held.record.interface == sandbox.interface
         }
         expected = {text.partition("/")[0] for text in previous}
         if not recorded:
@@ -163,30 +187,53 @@ class EndpointActor(Actor):
             raise PodRefused(f"pod {sandbox.key} gets no address: {pod.ended}")
         return pod
 
-    def _held(self, sandbox: Sandbox) -> tuple[Held, ...]:
-        """Everything recorded under the container id or for the pod's name."""
+    def _held(self, sandbox: Sandbox, holder: str = "") -> tuple[Held, ...]:
+        """Everything recorded under the container id, for the pod's name, or for `holder`."""
         ledger = self.get_actor("ledger/local")
-        of_container, of_pod = get(
-            [ledger.of_container.remote(sandbox.container), ledger.of_pod.remote(sandbox.key)]
+        names = {sandbox.key, holder or sandbox.key}
+        found = get(
+            [
+                *(ledger.of_pod.remote(name) for name in sorted(names)),
+                ledger.of_container.remote(sandbox.container),
+            ]
         )
-        return tuple({(held.family, held.value): held for held in (*of_pod, *of_container)}.values())
+        return tuple({(held.family, held.value): held for some in found for held in some}.values())
 
-    def _plan(self, pod: Pod, request: AddRequest, held: Sequence[Held]) -> Plan:
-        """Decide on what the cache has; before the pod is refused, on what the store has."""
+    def _decide(self, pod: Pod, request: AddRequest) -> Decision:
+        """Decide on what the cache has; before the pod is refused or loses an address, on what the store has."""
         try:
-            return self._plan_with(self._catalog.pools(), pod, request, held)
+            made = self._decide_with(self._catalog.pools(), pod, request)
+            if not made.gives_back:
+                return made
         except OrbweaverError as error:
             log.debug("refused on the pools in the cache, reading them anew", extra={"reason": str(error)})
-        return self._plan_with(self._catalog.fresh_pools(), pod, request, held)
+        return self._decide_with(self._catalog.fresh_pools(), pod, request)
 
-    def _plan_with(self, table: PoolTable, pod: Pod, request: AddRequest, held: Sequence[Held]) -> Plan:
+    def _decide_with(self, table: PoolTable, pod: Pod, request: AddRequest) -> Decision:
         namespace = self._catalog.namespace(pod.namespace)
         node = self._catalog.node(pod.node or self._node)
         made = plan(pod, namespace, node, table.pools, request.asks, self._settings, table.damaged)
-        return _with_recorded(made, request.sandbox.container, held).require()
+        held = self._held(request.sandbox, machine_of(pod) if pod.machine is not None else "")
+        inheritances = {
+            slot.label: inherit(
+                slot,
+                (
+                    (one.value, one.record)
+                    for one in held
+                    if (one.record.interface, one.family) == (slot.interface, slot.family)
+                ),
+                pod,
+                request.sandbox.container,
+                table.pools,
+                self._settings,
+            )
+            for slot in made.slots
+        }
+        served = [label for label, one in inheritances.items() if one.taken is not None]
+        return Decision(made.require(served), inheritances)
 
-    def _reserve(self, made: Plan, pod: Pod, request: AddRequest, held: Sequence[Held]) -> list[Grant]:
-        attempts = [self._attempt(slot, pod, request, held) for slot in made.slots]
+    def _reserve(self, made: Decision, pod: Pod, request: AddRequest) -> list[Grant]:
+        attempts = [self._attempt(slot, made.inheritances[slot.label]) for slot in made.plan.slots]
         deadline = current_deadline()
         error: OrbweaverError | None = None
         while error is None:
@@ -205,7 +252,7 @@ class EndpointActor(Actor):
         if error is None and deadline is not None and time.monotonic() > deadline:
             error = DeadlineExceeded(f"the addresses of pod {pod.key} were not recorded in time; try again")
         if error is None and any(attempt.grant is None for attempt in attempts):
-            lines = [*made.reasons(), *(line for attempt in attempts for line in attempt.refusals)]
+            lines = [*made.plan.reasons(), *(line for attempt in attempts for line in attempt.refusals)]
             error = NoAddress(
                 f"no pool can give pod {pod.key} an address for every interface it asks for",
                 details=tuple(lines),
@@ -216,35 +263,27 @@ class EndpointActor(Actor):
             raise error
         return grants
 
-    def _attempt(self, slot: Slot, pod: Pod, request: AddRequest, held: Sequence[Held]) -> Attempt:
+    def _attempt(self, slot: Slot, inheritance: Inheritance) -> Attempt:
         """What is recorded for this interface already goes first, then what is kept for the pod, then the pools."""
-        container = request.sandbox.container
-        of_slot = [
-            one for one in held if one.record.interface == slot.interface and one.family == slot.family
-        ]  # fmt: skip
-        pools = list(slot.candidates)
-        for one in of_slot:
-            if one.record.container == container:
-                return Attempt(slot, [one.record.pool], one, confirming=True)
-        for one in of_slot:
-            if not may_inherit(one.record, pod, self._settings):
-                continue
-            if one.record.pool in slot.candidates and slot.exact in (None, one.value):
-                return Attempt(
-                    slot, [one.record.pool, *(pool for pool in pools if pool != one.record.pool)], one
-                )
+        for value, record in inheritance.given_back:
             # The pod now asks for other pools: what it had goes back.
-            self._give_back(one)
-        return Attempt(slot, pools)
+            self._give_back(Held(slot.family, value, record))
+        if inheritance.taken is None:
+            return Attempt(slot, list(slot.candidates))
+        value, record = inheritance.taken
+        again = list(inheritance.pools)
+        # For the one address that the pod asks for nobody is asked twice.
+        pools = [pool for pool in slot.candidates if slot.exact is None or pool not in again]
+        held = Held(slot.family, value, record)
+        return Attempt(slot, pools, held, again, confirming=inheritance.confirms)
 
     def _give_up_refused(self, attempts: Sequence[Attempt]) -> OrbweaverError | None:
-        """Where a pool does not give a pod its own address again (it is excluded now), another one takes its place."""
+        """Where no pool gives a pod its own address again (it is reserved now), it goes back."""
         for attempt in attempts:
-            held, attempt.inheriting = attempt.inheriting, None
-            if held is None or attempt.grant is not None:
+            refused, attempt.inheriting = attempt.inheriting, False
+            if not refused or attempt.grant is not None or attempt.again or attempt.held is None:
                 continue
-            if attempt.slot.exact is None:
-                attempt.pools.insert(0, held.record.pool)
+            held, attempt.held = attempt.held, None
             try:
                 self._give_back(held)
             except OrbweaverError as error:
@@ -252,25 +291,26 @@ class EndpointActor(Actor):
         return None
 
     def _give_back(self, held: Held) -> None:
+        if in_use_elsewhere(held.record):
+            return
         try:
             self._release([(held, False)])
         finally:
             self._touch([held.record])
 
     def _next(self, attempt: Attempt, pod: Pod, request: AddRequest) -> ObjectRef[Any] | None:
-        if not attempt.pools:
-            return None
-        pool = attempt.pools.pop(0)
-        slot, held, attempt.held = attempt.slot, attempt.held, None
+        slot, held = attempt.slot, attempt.held
         if held is not None and attempt.confirming:
             block = self.get_actor("block/" + block_name(held.family, held.value))
             return block.claim.remote(Claim(held.value, held.record))
         record = self._record(slot, pod, request)
-        actor = self.get_actor("pool/" + pool)
-        if held is not None:
-            attempt.inheriting = held
+        if held is not None and attempt.again:
+            attempt.inheriting = True
+            actor = self.get_actor("pool/" + attempt.again.pop(0))
             return actor.allocate.remote(Allocate(record, held.value, Fence.of(held.record)))
-        return actor.allocate.remote(Allocate(record, slot.exact))
+        if not attempt.pools:
+            return None
+        return self.get_actor("pool/" + attempt.pools.pop(0)).allocate.remote(Allocate(record, slot.exact))
 
     def _record(self, slot: Slot, pod: Pod, request: AddRequest) -> Record:
         sandbox = request.sandbox
@@ -281,17 +321,18 @@ class EndpointActor(Actor):
             container=sandbox.container,
             interface=slot.interface,
             node=self._node,
-            owner=keeping_owner(pod, self._settings),
+            owner=pod.controller,
             since=datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             network=request.network,
             request="" if slot.interface == sandbox.interface else sandbox.interface,
+            machine=(pod.machine or "") if self._settings.enable_kubevirt else "",
         )
 
     def _undo(self, grants: Sequence[Grant], because: OrbweaverError) -> None:
         fresh = [
             (
                 Held(grant.slot.family, grant.value, grant.record),
-                grant.inherited and self._keeps(grant.record),
+                grant.inherited and self._keeps(Held(grant.slot.family, grant.value, grant.record)),
             )
             for grant in grants
             if grant.fresh
@@ -317,14 +358,25 @@ class EndpointActor(Actor):
             refs.append(block.release.options(timeout=UNDO_TIMEOUT).remote(release))
         return sum(1 for released in get(refs) if released.done)
 
-    def _keeps(self, record: Record) -> bool:
-        """Whether the address stays with the pod's name after this sandbox."""
-        if not self._settings.enable_statefulset:
-            return False
+    def _keeps(self, held: Held) -> bool:
+        """Whether the address stays with the pod's name, or its machine, after this sandbox."""
         try:
-            return is_kept(record, self._catalog)
+            return is_kept(held.record, self._catalog, self._settings)
         except StoreUnavailable:
             return True  # what should not have been kept is reclaimed later; what was given away is lost
+
+    def _replaced(self, held: Held) -> bool:
+        """Whether the pod's machine runs elsewhere by now, where it got another address for the interface."""
+        if not held.record.machine:
+            return False
+        ledger = self.get_actor("ledger/local")
+        others: tuple[Held, ...] = get(ledger.of_pod.remote(held.record.holder))
+        return any(
+            other.value != held.value
+            and (other.family, other.record.interface) == (held.family, held.record.interface)
+            and bool(other.record.container)
+            for other in others
+        )
 
     def _result(self, request: AddRequest, made: Plan, grants: Sequence[Grant]) -> AddResult:
         interface = request.sandbox.interface
@@ -350,7 +402,7 @@ class EndpointActor(Actor):
 
     def _touch(self, records: Sequence[Record]) -> None:
         if records:
-            pods = {record.pod for record in records}
+            pods = {record.holder for record in records}
             pools = {record.pool for record in records}
             changed = self.get_actor("views/local").changed.options(
                 timeout=None
@@ -358,26 +410,16 @@ class EndpointActor(Actor):
             changed.remote(tuple(sorted(pods)), tuple(sorted(pools)))
 
 
-def is_kept(record: Record, catalog: Catalog) -> bool:
-    """Whether an address stays with the name of a StatefulSet's pod when its sandbox is gone."""
+def is_kept(record: Record, catalog: Catalog, settings: Settings) -> bool:
+    """Whether an address stays with the name of a StatefulSet's pod, or with a virtual machine, when its sandbox is
+    gone. Raises `StoreUnavailable`."""
+    namespace = record.pod.partition("/")[0]
+    if record.machine:
+        return settings.enable_kubevirt and catalog.machine_lives(namespace, record.machine)
     name = owning_statefulset(record)
     if name is None:
         return False
-    return still_wanted(record, catalog.statefulset(record.pod.partition("/")[0], name))
-
-
-def _with_recorded(made: Plan, container: str, held: Sequence[Held]) -> Plan:
-    """A repeated ADD is answered out of what its pod holds, also when no pool would give it that any more."""
-    slots = []
-    for slot in made.slots:
-        pools = tuple(
-            one.record.pool
-            for one in held
-            if one.record.container == container
-            and (one.record.interface, one.family) == (slot.interface, slot.family)
-        )
-        slots.append(slot if slot.candidates or not pools else replace(slot, candidates=pools))
-    return replace(made, slots=tuple(slots))
+    return still_wanted(record, catalog.statefulset(namespace, name), settings)
 
 
 def _belongs(record: Record, sandbox: Sandbox) -> bool:
@@ -388,7 +430,7 @@ def _belongs(record: Record, sandbox: Sandbox) -> bool:
     """
     if record.container:
         named = sandbox.interface in (record.interface, record.request)
-        return named and record.container == sandbox.container
+        return named and sandbox.container in record.containers
     return bool(record.uid) and record.uid == sandbox.uid and record.interface in ("", sandbox.interface)
 
 
@@ -401,14 +443,16 @@ def _take(attempt: Attempt, ref: ObjectRef[Any]) -> OrbweaverError | None:
         if error.retryable:
             return error
         attempt.refusals.append(f"{where}: {error}")
-        attempt.confirming = False
+        if attempt.confirming:
+            attempt.pools, attempt.held, attempt.confirming = list(attempt.slot.candidates), None, False
         return None
     if isinstance(outcome, Taken):
         attempt.refusals.append(f"{where}: the address recorded for it went to pod {outcome.record.pod}")
-        attempt.pools, attempt.confirming = list(attempt.slot.candidates), False
+        attempt.pools, attempt.held, attempt.confirming = list(attempt.slot.candidates), None, False
     elif isinstance(outcome, Granted):
-        inherited = attempt.inheriting is not None
-        attempt.grant = Grant(attempt.slot, outcome.value, outcome.record, outcome.fresh, inherited)
+        attempt.grant = Grant(
+            attempt.slot, outcome.value, outcome.record, outcome.fresh, inherited=attempt.inheriting
+        )
     return None
 
 

@@ -139,6 +139,10 @@ class StoreUnavailable(OrbweaverError):
         return {"maybe_written": self.maybe_written}
 
 
+class NotServed(StoreUnavailable):
+    """The API server has no such kind of object: its CRD is not installed. It says nothing about any object."""
+
+
 class NotFound(OrbweaverError):
     """The store has no such object."""
 

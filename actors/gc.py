@@ -3,7 +3,7 @@
 What must always hold: it releases through the Block with the record's own fence, so an address that changed hands
 meanwhile stays with its new holder; what it cannot decide it leaves. Two occasions so far: CNI GC, where the
 runtime lists the attachments of a network that are still valid (CNI spec 1.1.0, "GC"), and StatefulSets that are
-deleted or scaled down, whose pods' kept addresses nobody will come back for.
+deleted or scaled down and virtual machines that are deleted, for whose kept addresses nobody will come back.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from actors.decisions.inherit import owning_statefulset
+from actors.decisions.settings import Settings
 from actors.endpoint import is_kept
 from actors.messages import Held
 from actors.observer import AllocationObserver
@@ -35,12 +35,14 @@ class GCActor(Actor):
         context: ActorContext,
         *,
         catalog: Catalog,
+        settings: Settings,
         node: str,
         observer: AllocationObserver,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(context)
         self._catalog = catalog
+        self._settings = settings
         self._node = node
         self._observer = observer
         self._clock = clock
@@ -54,15 +56,13 @@ class GCActor(Actor):
         return self._reclaim(stale, "container is gone (CNI GC)")
 
     @message
-    def sweep_statefulsets(self) -> int:
-        """Release what is kept for pods that no StatefulSet wants any more."""
-        stale = []
-        for held in self._everything():
-            record = held.record
-            kept = record.waits and owning_statefulset(record) is not None
-            if kept and not is_kept(record, self._catalog):
-                stale.append(held)
-        return self._reclaim(stale, "its StatefulSet does not want the pod any more")
+    def sweep_kept(self) -> int:
+        """Release what is kept for pods that no StatefulSet wants any more, and for virtual machines that are gone."""
+        stale = [held for held in self._everything() if held.record.waits and not self._is_kept(held.record)]
+        return self._reclaim(stale, "nobody comes back for it: its StatefulSet or virtual machine is gone")
+
+    def _is_kept(self, record: Record) -> bool:
+        return is_kept(record, self._catalog, self._settings)
 
     def _everything(self) -> tuple[Held, ...]:
         everything: tuple[Held, ...] = get(
@@ -75,7 +75,7 @@ class GCActor(Actor):
         refs = []
         for held in stale:
             block = self.get_actor("block/" + block_name(held.family, held.value))
-            keep = bool(held.record.container) and is_kept(held.record, self._catalog)
+            keep = bool(held.record.container) and self._is_kept(held.record)
             release = Release(held.value, Fence.of(held.record), now, keep)
             refs.append(block.release.options(timeout=RELEASE_TIMEOUT).remote(release))
         done = 0
@@ -93,7 +93,7 @@ class GCActor(Actor):
                     },
                 )
         if stale:
-            pods = tuple(sorted({held.record.pod for held in stale}))
+            pods = tuple(sorted({held.record.holder for held in stale}))
             pools = tuple(sorted({held.record.pool for held in stale}))
             self.get_actor("views/local").changed.options(timeout=None).remote(pods, pools)
         return done

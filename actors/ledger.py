@@ -104,7 +104,7 @@ class LedgerActor(Actor):
 
     @message
     def of_pod(self, pod: str) -> tuple[Held, ...]:
-        """What is recorded for the pod `namespace/name`, whatever its incarnation."""
+        """What is recorded for the pod or virtual machine `namespace/name`, whatever its incarnation."""
         return self._held(self._state.pods.get(pod, ()))
 
     @message
@@ -177,17 +177,20 @@ class LedgerActor(Actor):
                 continue
             if before is not None:
                 del state.records[place]
-                _unlink(state.pods, before.pod, place)
-                _unlink(state.containers, before.container, place)
+                for pod in {before.holder, *before.pods}:
+                    _unlink(state.pods, pod, place)
+                for container in before.containers:
+                    _unlink(state.containers, container, place)
                 _unlink(state.pools, before.pool, place)
             state.released.pop(place, None)
             values = state.blocks.setdefault((family, base_of(change.value)), set())
             if change.record is not None:
                 state.records[place] = change.record
-                state.pods.setdefault(change.record.pod, set()).add(place)
+                for pod in {change.record.holder, *change.record.pods}:
+                    state.pods.setdefault(pod, set()).add(place)
+                for container in change.record.containers:
+                    state.containers.setdefault(container, set()).add(place)
                 state.pools.setdefault(change.record.pool, set()).add(place)
-                if change.record.container:
-                    state.containers.setdefault(change.record.container, set()).add(place)
                 values.add(change.value)
             elif change.released is not None:
                 state.released[place] = change.released

@@ -112,7 +112,7 @@ class ViewsActor(Actor):
             for name, obj in pools.items():
                 self._take_over(name, obj)
         held = get(self.get_actor("ledger/local").everything.options(timeout=LEDGER_TIMEOUT).remote())
-        pods = {one.record.pod for one in held if self._node in (None, one.record.node)}
+        pods = {one.record.holder for one in held if self._node in (None, one.record.node)}
         if self._pools:
             pods.update(_pod_of(obj) for obj in self._store.list("SpiderEndpoint").items)
         self.changed(tuple(pods), tuple(pools))
@@ -147,7 +147,8 @@ class ViewsActor(Actor):
         pods, state.pods = state.pods, set()
         for pod in sorted(pods):
             try:
-                held = get(self.get_actor("ledger/local").of_pod.options(timeout=LEDGER_TIMEOUT).remote(pod))
+                found = get(self.get_actor("ledger/local").of_pod.options(timeout=LEDGER_TIMEOUT).remote(pod))
+                held = tuple(one for one in found if one.record.holder == pod)
                 pools = {one.record.pool for one in held} | self._write_endpoint(pod, held)
                 self.changed((), tuple(pools))
             except InvalidObject as error:
@@ -237,6 +238,7 @@ class ViewsActor(Actor):
                 if pool.gateway is not None:
                     entry[f"ipv{family}Gateway"] = format_address(family, pool.gateway)
         kind, _, owner = first.owner.partition("/")
+        kind, _, _ = kind.partition(".")  # a third party's is recorded with its API group
         return {
             "current": {
                 "uid": first.uid,
@@ -300,7 +302,7 @@ class ViewsActor(Actor):
     def _pool_status(self, pool: IPPool, held: Sequence[Held]) -> dict[str, Any]:
         usable = pool.available.minus(self._catalog.reserved(pool.family))
         listed = {
-            format_address(one.family, one.value): {"pod": one.record.pod, "podUid": one.record.uid}
+            format_address(one.family, one.value): {"pod": one.record.holder, "podUid": one.record.uid}
             for one in held[:LISTED]
         }
         allocated = json.dumps(listed, separators=(",", ":")) if len(held) <= LISTED else "{}"

@@ -98,7 +98,11 @@ class Agent(Process):
         )
         system.register("events", lambda context: EventsActor(context, store=store, node=node), mailbox=256)
         system.register(
-            "gc", lambda context: GCActor(context, catalog=catalog, node=node, observer=observer), mailbox=64
+            "gc",
+            lambda context: GCActor(
+                context, catalog=catalog, settings=options.settings, node=node, observer=observer
+            ),
+            mailbox=64,
         )
         self.workers = Workers(timeout=options.timeout / 2)
         self.front_end = FrontEnd(

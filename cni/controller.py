@@ -8,9 +8,10 @@ on when there is no controller; then pool status stands still.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from actors.block import BlockActor
+from actors.decisions.settings import Settings
 from actors.gc import GCActor
 from actors.ledger import LedgerActor
 from actors.runtime import get
@@ -31,6 +32,7 @@ class ControllerOptions:
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = METRICS_PORT
     drain: float = 10.0
+    settings: Settings = field(default_factory=Settings)
 
 
 class Controller(Process):
@@ -58,7 +60,11 @@ class Controller(Process):
             mailbox=65536,
         )
         system.register(
-            "gc", lambda context: GCActor(context, catalog=catalog, node="", observer=observer), mailbox=64
+            "gc",
+            lambda context: GCActor(
+                context, catalog=catalog, settings=options.settings, node="", observer=observer
+            ),
+            mailbox=64,
         )
         self._blocks = BlockFollower(store, system)
 

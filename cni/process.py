@@ -79,6 +79,7 @@ class Process:
         self.catalog.informer("SpiderIPPool").subscribe(self._pool_changed)
         self.catalog.informer("SpiderReservedIP").subscribe(lambda _: self._reserved_changed())
         self.catalog.informer("StatefulSet").subscribe(lambda _: self._sweep())
+        self.catalog.follow_machines(lambda _: self._sweep())
 
     def stop_actors(self, drain: float) -> None:
         """Let the actors finish what has begun for up to `drain` seconds, then end everything."""
@@ -96,7 +97,7 @@ class Process:
             callback()
 
     def _sweep(self) -> None:
-        self.local("gc").sweep_statefulsets.remote().subscribe(log_failure)
+        self.local("gc").sweep_kept.remote().subscribe(log_failure)
 
     def _pool_changed(self, key: Key) -> None:
         self.local("views").changed.remote((), (key.name,)).subscribe(log_failure)

@@ -144,23 +144,28 @@ class Block:
         if found is not None and not found.same_claim(claim.record):
             if (
                 claim.instead_of is None
-                or not claim.instead_of.admits(found)
-                or found.pod != claim.record.pod
+                or not found.admitted(claim.instead_of)
+                or found.holder != claim.record.holder
             ):
                 return Taken(claim.value, found)
-            found = None
-        if found is not None:
+            record = claim.record.instead_of(found)
+        elif found is not None:
             return Granted(claim.value, found, fresh=False, suspect=claim.value in self.suspect)
-        self.records[claim.value] = claim.record
+        else:
+            record = claim.record
+        self.records[claim.value] = record
         self.released.pop(claim.value, None)
-        return Granted(claim.value, claim.record, suspect=claim.value in self.suspect)
+        return Granted(claim.value, record, suspect=claim.value in self.suspect)
 
     def release(self, release: Release) -> Released:
-        """Apply a release; one that its fence does not admit changes nothing."""
+        """Apply a release; one that its fence does not admit changes nothing. An address that others share stays."""
         found = self.records.get(release.value)
-        if found is None or not release.fence.admits(found):
+        if found is None or not found.admitted(release.fence):
             return Released(release.value, False, found)
-        if release.keep:
+        left = found.without(release.fence)
+        if left is not None:
+            self.records[release.value] = left
+        elif release.keep:
             self.records[release.value] = found.kept()
         else:
             del self.records[release.value]
@@ -172,7 +177,7 @@ class Block:
     def vouch(self, vouch: Vouch) -> Vouched:
         """Apply a vouch; one that its fence does not admit changes nothing."""
         found = self.records.get(vouch.value)
-        if found is None or not vouch.fence.admits(found):
+        if found is None or not found.admitted(vouch.fence):
             return Vouched(vouch.value, False)
         self.suspect.discard(vouch.value)
         return Vouched(vouch.value, True)

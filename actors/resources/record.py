@@ -1,7 +1,8 @@
 """A record: who holds one address, as it is written in a SpiderIPBlock.
 
 What must always hold: a record names the claim it stands for well enough that nobody else's late request
-can free it. `Fence` is that name: the container id, else the pod's UID.
+can free it. `Fence` is that name: the container id, else the pod's UID. While a virtual machine moves, the pod that
+it leaves and the pod that it goes to both use its address: the newest is the record, the others are its sharers.
 """
 
 from __future__ import annotations
@@ -11,15 +12,29 @@ from typing import Any
 
 from actors.errors import InvalidObject
 
+SHARERS = 4
+"""Sandboxes that a record names beside the newest. A move has one; more are left only by moves without a DEL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sharer:
+    """Another sandbox of the same virtual machine that uses the address; the fields are those of `Record`."""
+
+    container: str
+    pod: str
+    uid: str
+    node: str
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """One address's holder.
 
-    `pod` is `namespace/name`; `owner` is `Kind/name` of the controller whose pods keep their addresses, else
-    empty; `since` is RFC 3339, UTC. `container` is empty while the address is kept for a pod that is not
-    running. `network` is the CNI network of the ADD. `request` is the interface whose ADD reserved this one together
-    with its own, empty when it was reserved by its own ADD.
+    `pod` is `namespace/name`; `owner` is `Kind/name` of the pod's controller, for one that is not Kubernetes' own
+    `Kind.group/name`, and empty when it has none; `since` is RFC 3339, UTC. `container` is empty while the address is
+    kept for a pod that is not running. `network` is the CNI network of the ADD. `request` is the interface whose ADD
+    reserved this one together with its own, empty when it was reserved by its own ADD. `machine` is the KubeVirt
+    virtual machine that the address belongs to, whichever pod it runs in; `sharers` are its other pods, newest first.
     """
 
     pool: str
@@ -32,17 +47,28 @@ class Record:
     since: str
     network: str = ""
     request: str = ""
+    machine: str = ""
+    sharers: tuple[Sharer, ...] = ()
 
-    def to_json(self) -> dict[str, str]:
+    def to_json(self) -> dict[str, Any]:
         """The form inside the block; empty fields are left out."""
-        return {name: value for name in _FIELDS if (value := getattr(self, name))}
+        found: dict[str, Any] = {name: value for name in _TEXTS if (value := getattr(self, name))}
+        if self.sharers:
+            found["sharers"] = [{name: getattr(one, name) for name in _SHARER} for one in self.sharers]
+        return found
 
     @classmethod
     def from_json(cls, data: Any) -> Record:
         """Inverse of `to_json`. Unknown fields are ignored: a newer version may have written them."""
         if not isinstance(data, dict):
             raise InvalidObject(f"a block record must be a JSON object, not {type(data).__name__}")
-        return cls(**{name: str(data.get(name, "")) for name in _FIELDS})
+        sharers = data.get("sharers") or ()
+        if not isinstance(sharers, list | tuple) or not all(isinstance(one, dict) for one in sharers):
+            raise InvalidObject("the sharers of a block record must be a list of JSON objects")
+        return cls(
+            **{name: str(data.get(name, "")) for name in _TEXTS},
+            sharers=tuple(Sharer(**{name: str(one.get(name, "")) for name in _SHARER}) for one in sharers),
+        )
 
     def kept(self) -> Record:
         """The same address, kept for the pod's next incarnation."""
@@ -54,17 +80,65 @@ class Record:
         either, but the UID of a pod that runs.)"""
         return not self.container and not self.uid
 
+    @property
+    def holder(self) -> str:
+        """Whose address it is, as `namespace/name`: the virtual machine's, else the pod's."""
+        return f"{self.pod.partition('/')[0]}/{self.machine}" if self.machine else self.pod
+
+    @property
+    def pods(self) -> tuple[str, ...]:
+        """Every pod that uses the address."""
+        return (self.pod, *(one.pod for one in self.sharers))
+
+    @property
+    def containers(self) -> tuple[str, ...]:
+        """Every sandbox that uses the address."""
+        own = (self.container,) if self.container else ()
+        return (*own, *(one.container for one in self.sharers))
+
     def same_claim(self, other: Record) -> bool:
-        """Whether both stand for one ADD: container and interface (CNI spec, "ADD": that pair is the key)."""
+        """Whether `other` is a claim that this record stands for already: container and interface (CNI spec, "ADD":
+        that pair is the key)."""
         return (
-            self.container == other.container
+            other.container in self.containers
             and self.interface == other.interface
-            and self.pod == other.pod
-            and bool(self.container)
+            and self.holder == other.holder
         )
 
+    def admitted(self, fence: Fence) -> bool:
+        """Whether the fence names one of the sandboxes that use the address."""
+        return fence.admits(self) or any(fence.admits(one) for one in self.sharers)
 
-_FIELDS = tuple(field.name for field in fields(Record))
+    def instead_of(self, before: Record) -> Record:
+        """The record in the place of `before`, which its fence admitted. A virtual machine that comes to another pod
+        runs on in the earlier one until that is gone."""
+        if not (self.machine and before.container):
+            return self
+        earlier = (Sharer(before.container, before.pod, before.uid, before.node), *before.sharers)
+        others = [one for one in earlier if one.container != self.container]
+        return replace(self, sharers=tuple(others[:SHARERS]))
+
+    def seen_by(self, container: str) -> Record:
+        """The record with the sandbox of that container as its own, where it is one of the sharers."""
+        for one in self.sharers:
+            if one.container == container:
+                own = replace(self, container=one.container, pod=one.pod, uid=one.uid, node=one.node)
+                return replace(own, sharers=())
+        return self
+
+    def without(self, fence: Fence) -> Record | None:
+        """What is left when the sandbox that the fence names is gone; None when no other uses the address."""
+        if not self.sharers:
+            return None
+        if fence.admits(self):
+            first, *others = self.sharers
+            left = replace(self, container=first.container, pod=first.pod, uid=first.uid, node=first.node)
+            return replace(left, sharers=tuple(others))
+        return replace(self, sharers=tuple(one for one in self.sharers if not fence.admits(one)))
+
+
+_TEXTS = tuple(field.name for field in fields(Record) if field.name != "sharers")
+_SHARER = tuple(field.name for field in fields(Sharer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +150,11 @@ class Fence:
     uid: str = ""
 
     @classmethod
-    def of(cls, record: Record) -> Fence:
+    def of(cls, record: Record | Sharer) -> Fence:
         """The fence that only this record passes."""
         return cls(record.container, record.pod, record.uid)
 
-    def admits(self, record: Record) -> bool:
+    def admits(self, record: Record | Sharer) -> bool:
         """Whether `record` is the one that was meant."""
         if self.container or record.container:
             return self.container == record.container

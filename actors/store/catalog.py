@@ -1,4 +1,5 @@
-"""The Catalog: pools, reserved addresses, pods, namespaces, nodes and StatefulSets, parsed, as decisions read them.
+"""The Catalog: pools, reserved addresses, pods, namespaces, nodes, StatefulSets and virtual machines, parsed, as
+decisions read them.
 
 It reads the informers' caches and goes to the store itself where a cache cannot prove that it is right: for an
 object that it does not hold, for a pod whose UID the request does not name or names otherwise, and before a pod
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from actors.errors import InvalidObject, NotFound, PodRefused
+from actors.errors import InvalidObject, NotFound, NotServed, PodRefused
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
 from actors.resources.namespace import Namespace
@@ -21,8 +22,9 @@ from actors.resources.node import Node
 from actors.resources.pod import Pod
 from actors.resources.reservedip import ReservedIP
 from actors.resources.statefulset import StatefulSet
+from actors.resources.virtualmachine import VirtualMachine, lives
 from actors.store.contract import Object, Store
-from actors.store.informer import Informer
+from actors.store.informer import Informer, Key
 
 log = logging.getLogger("orbweaver.catalog")
 
@@ -53,6 +55,14 @@ class Catalog:
         self._informers = {kind: Informer(store, kind, transform=parse) for kind, parse in watched.items()}
         self._table: tuple[tuple[Any, ...], PoolTable] = ((), PoolTable({}, {}))
         self._reserved: tuple[tuple[Any, ...], dict[int, IntervalSet]] = ((), {})
+
+    def follow_machines(self, handler: Callable[[Key], None]) -> None:
+        """Watch KubeVirt's objects as well, once the API server has them, and tell of every change."""
+        for kind, parse in _MACHINES.items():
+            informer = Informer(self._store, kind, transform=parse, optional=True)
+            informer.subscribe(handler)
+            self._informers[kind] = informer
+            informer.start()
 
     def start(self) -> None:
         """Start the informers; `wait_synced` says when they have listed."""
@@ -137,12 +147,21 @@ class Catalog:
         found: StatefulSet | None = self._cached("StatefulSet", name, namespace)
         return found
 
+    def machine_lives(self, namespace: str, name: str) -> bool:
+        """Whether the virtual machine runs or will run again. Without KubeVirt there is none."""
+        try:
+            machine, instance = (self._cached(kind, name, namespace) for kind in _MACHINES)
+        except NotServed:
+            return False
+        return lives(machine, instance)
+
     def _cached(self, kind: str, name: str, namespace: str = "") -> Any:
-        found = self._informers[kind].get(name, namespace)
+        informer = self._informers.get(kind)
+        found = informer.get(name, namespace) if informer is not None else None
         if found is not None:
             return found
         try:
-            return _WATCHED[kind](self._store.get(kind, name, namespace))
+            return (_WATCHED | _MACHINES)[kind](self._store.get(kind, name, namespace))
         except (NotFound, InvalidObject):
             return None
 
@@ -162,6 +181,11 @@ _WATCHED: dict[str, Callable[[Object], Any]] = {
     "Namespace": Namespace.from_object,
     "Node": Node.from_object,
     "StatefulSet": StatefulSet.from_object,
+}
+# Machine first, instance second.
+_MACHINES: dict[str, Callable[[Object], Any]] = {
+    "VirtualMachine": VirtualMachine.from_machine,
+    "VirtualMachineInstance": VirtualMachine.from_instance,
 }
 _NOTHING = IntervalSet()
 

@@ -18,6 +18,7 @@ from actors.errors import (
     Conflict,
     InvalidObject,
     NotFound,
+    NotServed,
     OrbweaverError,
     StoreUnavailable,
     WatchExpired,
@@ -107,10 +108,10 @@ def _by_code(code: int, message: str, asked: Asked) -> OrbweaverError:
     )
 
 
-def _unknown_resource(asked: Asked) -> StoreUnavailable:
+def _unknown_resource(asked: Asked) -> NotServed:
     kind = asked.kind
     remedy = "apply deploy/crds" if kind.api_version == SPIDERPOOL else "is it that old?"
-    return StoreUnavailable(
+    return NotServed(
         f"{asked.verb} {asked}: the API server has no resource {kind.plural} of {kind.api_version}; {remedy}",
         maybe_written=False,
     )

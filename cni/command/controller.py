@@ -30,7 +30,9 @@ def add_parser(commands: Any) -> None:
 def run(chosen: argparse.Namespace) -> int:
     """Work; 0 after a signal, 70 when an actor crashed too often."""
     set_up(chosen.log_level)
-    read_configuration(chosen)  # a mistake in it should show here too, before it shows on every node
+    settings = read_configuration(chosen).settings
     store = cluster_store(chosen)
-    options = ControllerOptions(metrics_host=chosen.metrics_host, metrics_port=metrics_port(chosen))
+    options = ControllerOptions(
+        metrics_host=chosen.metrics_host, metrics_port=metrics_port(chosen), settings=settings
+    )
     return serve(Controller(store, options), store)

@@ -120,12 +120,16 @@ def prove_views(store: Store) -> None:
     # A pod's earlier sandbox may still hold an address; what is shown is one sandbox, of the newest.
     by_pod: dict[str, dict[tuple[str, str], dict[str, set[str]]]] = {}
     for address, record in recorded.items():
+        # A virtual machine's address is shown under the machine's name, whichever pod it runs in.
+        holder = record["pod"]
+        if record.get("machine"):
+            holder = f"{holder.partition('/')[0]}/{record['machine']}"
         by_pool.setdefault(record["pool"], {})[address] = {
-            "pod": record["pod"],
+            "pod": holder,
             "podUid": record.get("uid", ""),
         }
         sandbox = (record.get("container", ""), record.get("uid", ""))
-        interfaces = by_pod.setdefault(record["pod"], {}).setdefault(sandbox, defaultdict(set))
+        interfaces = by_pod.setdefault(holder, {}).setdefault(sandbox, defaultdict(set))
         interfaces[record["interface"]].add(address)
     for name, obj in pools.items():
         status = obj.get("status") or {}
