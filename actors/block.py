@@ -24,7 +24,17 @@ from actors.errors import Conflict, DeadlineExceeded, NotFound, OrbweaverError, 
 from actors.ledger import content_of
 from actors.messages import Change
 from actors.observer import AllocationObserver
-from actors.resources.block import Block, Claim, Granted, Release, Released, Taken, parse_block_name
+from actors.resources.block import (
+    Block,
+    Claim,
+    Granted,
+    Release,
+    Released,
+    Taken,
+    Vouch,
+    Vouched,
+    parse_block_name,
+)
 from actors.resources.record import Fence, Record
 from actors.runtime import Actor, ActorContext, ObjectRef, current_deadline, message
 from actors.store.contract import Store
@@ -32,14 +42,15 @@ from actors.store.contract import Store
 log = logging.getLogger("orbweaver.block")
 
 QUIET = 900.0
-"""Seconds for which an empty block stays because it remembers when its addresses were released."""
+"""Seconds for which an empty block stays because it remembers when its addresses were released; with a suspect
+address it stays until somebody vouches for that."""
 
 STORE_TIMEOUT = 5.0
 _RETRY_FIRST, _RETRY_MOST = 0.02, 1.0
 _CONFLICTS = 50
 
-Operation = Claim | Release
-Outcome = Granted | Taken | Released
+Operation = Claim | Release | Vouch
+Outcome = Granted | Taken | Released | Vouched
 
 
 @dataclass(slots=True)
@@ -110,6 +121,12 @@ class BlockActor(Actor):
     def release(self, release: Release) -> ObjectRef[Outcome]:
         """Take a record away. Completes with `Released` once that is durable."""
         return self._stage(release)
+
+    @message
+    def vouch(self, vouch: Vouch) -> ObjectRef[Outcome]:
+        """Take the mark of an address away that was taken back by force. Completes with `Vouched` once that is
+        durable."""
+        return self._stage(vouch)
 
     def _stage(self, operation: Operation) -> ObjectRef[Outcome]:
         reply: ObjectRef[Outcome] = ObjectRef()
@@ -197,7 +214,11 @@ class BlockActor(Actor):
         left = [staged.deadline - time.monotonic() for staged in batch if staged.deadline is not None]
         timeout = min(STORE_TIMEOUT, max(left)) if len(left) == len(batch) else STORE_TIMEOUT
         forget_before = self._clock() - QUIET
-        block.released = {value: at for value, at in block.released.items() if at > forget_before}
+        block.released = {
+            value: at
+            for value, at in block.released.items()
+            if at > forget_before or value in block.suspect  # so that it goes after those that are not
+        }
         obj = block.to_object()
         write = self._store.update if block.version else self._store.create
         stored = write(obj, timeout=max(timeout, 0.05))
@@ -264,7 +285,7 @@ class BlockActor(Actor):
 
     def _quiet(self, block: Block) -> bool:
         horizon = self._clock() - QUIET
-        return all(at <= horizon for at in block.released.values())
+        return not block.suspect and all(at <= horizon for at in block.released.values())
 
 
 def _outcome(block: Block, staged: Staged) -> Outcome:
@@ -274,6 +295,8 @@ def _outcome(block: Block, staged: Staged) -> Outcome:
         if isinstance(granted, Granted) and staged.maybe_written:
             return replace(granted, fresh=True)  # what stands there is its own write, whose answer was lost
         return granted
+    if isinstance(operation, Vouch):
+        return block.vouch(operation)
     released = block.release(operation)
     if staged.undoes is not None and released.found is None:
         # A write that timed out can still take place. This changes the block's version, so that it fails then.
@@ -300,6 +323,7 @@ def _difference(before: Block, after: Block) -> tuple[Change, ...]:
     values |= {
         value for value in before.released if value not in after.released and value not in after.records
     }
+    values |= before.suspect ^ after.suspect  # told as it is, because what is to be written must differ
     return tuple(
         Change(value, after.records.get(value), after.released.get(value)) for value in sorted(values)
     )

@@ -2,7 +2,9 @@
 
 What must always hold: an address is recorded in exactly one place, the block that arithmetic names for it; a
 claim succeeds only on an address without a record, or on one whose record the claimant names; a release takes
-away only the record that its fence admits. These are pure functions on a `Block`; the Block actor persists.
+away only the record that its fence admits. An address that was taken back by force is suspect until somebody
+vouches for it, and every claim of it says so, whoever had it meanwhile. These are pure functions on a `Block`; the
+Block actor persists.
 """
 
 from __future__ import annotations
@@ -59,23 +61,34 @@ class Claim:
 class Release:
     """Take away the record at `value` if `fence` admits it; `keep` leaves it for the pod's next incarnation.
 
-    `at` is the moment of the release, in seconds since the epoch.
+    `at` is the moment of the release, in seconds since the epoch. `forced`: the holder may still run somewhere.
     """
 
     value: int
     fence: Fence
     at: float
     keep: bool = False
+    forced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Vouch:
+    """The address of the record that `fence` admits was probed and nobody else answers: it is no longer suspect."""
+
+    value: int
+    fence: Fence
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
     """The claim stands. `record` is what is recorded, which for a repeated claim is the first one's; `fresh`: it is
-    this claim that recorded it."""
+    this claim that recorded it; `suspect`: it was taken from its last holder by force, who may still use it, and
+    nobody has vouched for it since."""
 
     value: int
     record: Record
     fresh: bool = True
+    suspect: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +108,14 @@ class Released:
     found: Record | None
 
 
+@dataclass(frozen=True, slots=True)
+class Vouched:
+    """`done` is false when the address is another's by now; then nothing changed."""
+
+    value: int
+    done: bool
+
+
 @dataclass(slots=True)
 class Block:
     """The content of one block. `version` is the store's, empty while the object does not exist."""
@@ -103,6 +124,7 @@ class Block:
     base: int
     records: dict[int, Record] = field(default_factory=dict)
     released: dict[int, float] = field(default_factory=dict)
+    suspect: set[int] = field(default_factory=set)
     version: str = ""
     uid: str = ""
 
@@ -112,7 +134,9 @@ class Block:
 
     def copy(self) -> Block:
         """A copy whose change leaves this one alone."""
-        return replace(self, records=dict(self.records), released=dict(self.released))
+        return replace(
+            self, records=dict(self.records), released=dict(self.released), suspect=set(self.suspect)
+        )
 
     def claim(self, claim: Claim) -> Granted | Taken:
         """Apply a claim; a repeated one is granted as it stands."""
@@ -126,10 +150,10 @@ class Block:
                 return Taken(claim.value, found)
             found = None
         if found is not None:
-            return Granted(claim.value, found, fresh=False)
+            return Granted(claim.value, found, fresh=False, suspect=claim.value in self.suspect)
         self.records[claim.value] = claim.record
         self.released.pop(claim.value, None)
-        return Granted(claim.value, claim.record)
+        return Granted(claim.value, claim.record, suspect=claim.value in self.suspect)
 
     def release(self, release: Release) -> Released:
         """Apply a release; one that its fence does not admit changes nothing."""
@@ -141,7 +165,17 @@ class Block:
         else:
             del self.records[release.value]
             self.released[release.value] = release.at
+        if release.forced:
+            self.suspect.add(release.value)
         return Released(release.value, True, found)
+
+    def vouch(self, vouch: Vouch) -> Vouched:
+        """Apply a vouch; one that its fence does not admit changes nothing."""
+        found = self.records.get(vouch.value)
+        if found is None or not vouch.fence.admits(found):
+            return Vouched(vouch.value, False)
+        self.suspect.discard(vouch.value)
+        return Vouched(vouch.value, True)
 
     def to_object(self) -> dict[str, Any]:
         """The SpiderIPBlock. Records are one string: the API server tracks ownership of every leaf of a map."""
@@ -158,17 +192,16 @@ class Block:
         released = {
             format_address(family, value): round(at, 3) for value, at in sorted(self.released.items())
         }
-        return {
-            "apiVersion": _API_VERSION,
-            "kind": "SpiderIPBlock",
-            "metadata": metadata,
-            "spec": {
-                "cidr": f"{format_address(family, self.base)}/{prefix}",
-                "ipVersion": family,
-                "records": json.dumps(records, separators=(",", ":")),
-                "released": json.dumps(released, separators=(",", ":")),
-            },
+        spec = {
+            "cidr": f"{format_address(family, self.base)}/{prefix}",
+            "ipVersion": family,
+            "records": json.dumps(records, separators=(",", ":")),
+            "released": json.dumps(released, separators=(",", ":")),
         }
+        if self.suspect:
+            suspect = [format_address(family, value) for value in sorted(self.suspect)]
+            spec["suspect"] = json.dumps(suspect, separators=(",", ":"))
+        return {"apiVersion": _API_VERSION, "kind": "SpiderIPBlock", "metadata": metadata, "spec": spec}
 
     @classmethod
     def from_object(cls, obj: dict[str, Any]) -> Block:
@@ -182,6 +215,7 @@ class Block:
             released = json.loads(spec.get("released") or "{}")
             parsed = {_inside(family, base, text): Record.from_json(data) for text, data in records.items()}
             times = {_inside(family, base, text): float(at) for text, at in released.items()}
+            suspect = {_inside(family, base, text) for text in json.loads(spec.get("suspect") or "[]")}
         except (ValueError, TypeError, AttributeError, InvalidObject) as error:
             raise InvalidObject(
                 f"SpiderIPBlock {name} is damaged: {error}; restore it from a backup, or delete the bad entry from "
@@ -192,6 +226,7 @@ class Block:
             base,
             parsed,
             times,
+            suspect,
             str(metadata.get("resourceVersion", "")),
             str(metadata.get("uid", "")),
         )

@@ -19,6 +19,8 @@ from actors.resources.block import (
     Release,
     Released,
     Taken,
+    Vouch,
+    Vouched,
     base_of,
     block_name,
     parse_block_name,
@@ -57,6 +59,7 @@ class BlockLog(RuleBasedStateMachine):
         self.block = Block(family, BASES[family])
         self.model: dict[int, Kept] = {}
         self.released: dict[int, float] = {}
+        self.suspect: set[int] = set()
         self.clock = 1_700_000_000.0
 
     def record(self, pod: str, container: str, interface: str, uid: str) -> Record:
@@ -69,11 +72,12 @@ class BlockLog(RuleBasedStateMachine):
         outcome = self.block.claim(Claim(address, mine))
         held = self.model.get(address)
         if held is None:
-            assert outcome == Granted(address, mine, fresh=True)
+            assert outcome == Granted(address, mine, fresh=True, suspect=address in self.suspect)
             self._hold(address, mine)
         elif container and (held.pod, held.container, held.interface) == (pod, container, interface):
             assert isinstance(outcome, Granted)
             assert not outcome.fresh
+            assert outcome.suspect == (address in self.suspect), "whoever asks again must know it too"
             assert outcome.record.uid == held.uid, "a repeated claim is answered with the first one's record"
         else:
             assert isinstance(outcome, Taken)
@@ -92,16 +96,16 @@ class BlockLog(RuleBasedStateMachine):
             and (held.pod, held.container, held.interface) == (pod, container, "eth0")
         )
         if held is None or (not same and held.pod == pod and self._admits(meant, held)):
-            assert outcome == Granted(address, mine, fresh=True)
+            assert outcome == Granted(address, mine, fresh=True, suspect=address in self.suspect)
             self._hold(address, mine)
         else:
             assert isinstance(outcome, Granted if same else Taken)
 
-    @rule(fence=fences, keep=st.booleans())
-    def release(self, fence: tuple[int, Fence], keep: bool) -> None:
+    @rule(fence=fences, keep=st.booleans(), forced=st.booleans())
+    def release(self, fence: tuple[int, Fence], keep: bool, forced: bool) -> None:
         address, meant = fence
         self.clock += 0.25
-        outcome = self.block.release(Release(address, meant, self.clock, keep))
+        outcome = self.block.release(Release(address, meant, self.clock, keep, forced))
         held = self.model.get(address)
         if held is None:
             assert outcome == Released(address, False, None)
@@ -115,6 +119,17 @@ class BlockLog(RuleBasedStateMachine):
             else:
                 del self.model[address]
                 self.released[address] = self.clock
+            if forced:
+                self.suspect.add(address)
+
+    @rule(fence=fences)
+    def vouch(self, fence: tuple[int, Fence]) -> None:
+        address, meant = fence
+        held = self.model.get(address)
+        mine = held is not None and self._admits(meant, held)
+        assert self.block.vouch(Vouch(address, meant)) == Vouched(address, mine)
+        if mine:
+            self.suspect.discard(address)
 
     @invariant()
     def agrees_with_the_model(self) -> None:
@@ -125,6 +140,7 @@ class BlockLog(RuleBasedStateMachine):
             }
             assert found == self.model
             assert self.block.released == self.released
+            assert self.block.suspect == self.suspect
 
     @invariant()
     def survives_the_store(self) -> None:
@@ -192,6 +208,14 @@ def test_a_damaged_block_is_refused_whole(records: str):
         Block.from_object(obj)
 
 
+def test_a_damaged_list_of_suspects_is_refused_too():
+    obj = Block(4, BASES[4]).to_object()
+    obj["spec"]["suspect"] = '["10.6.168.128"]'
+
+    with pytest.raises(InvalidObject, match="outside the block"):
+        Block.from_object(obj)
+
+
 def test_fields_of_a_newer_version_are_passed_over():
     obj = Block(4, BASES[4]).to_object()
     obj["spec"]["records"] = '{"10.6.168.64":{"pod":"default/web-0","pool":"blue","colour":"red"}}'
@@ -204,5 +228,15 @@ def test_a_copy_leaves_the_original_alone():
     other = block.copy()
 
     other.claim(Claim(BASES[4], record()))
+    other.release(Release(BASES[4], Fence.of(record()), 1.0, forced=True))
 
     assert not block.records
+    assert not block.released
+    assert not block.suspect
+
+
+def test_a_block_of_an_earlier_version_has_nothing_suspect_and_is_written_as_before():
+    obj = Block(4, BASES[4]).to_object()
+
+    assert "suspect" not in obj["spec"]
+    assert Block.from_object(obj).suspect == set()

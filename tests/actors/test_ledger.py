@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from actors.messages import Held, Occupancy
-from actors.resources.block import Block, Claim, Granted, Release, Released, Taken
+from actors.resources.block import Block, Claim, Granted, Release, Released, Taken, Vouch, Vouched
 from actors.resources.record import Fence, Record
 from actors.runtime import get
 from tests.faults.checker import eventually, records
@@ -134,3 +134,30 @@ def test_an_empty_block_goes_when_it_is_quiet(tmp_path: Path):
         assert release(one, record(), keep=True).done
     with rig(tmp_path) as one:
         assert [held.record.container for held in of_pod(one)] == [""]
+
+
+def test_what_was_taken_by_force_is_suspect_until_somebody_vouches_for_it(tmp_path: Path):
+    """Through restarts, and through holders who never found out."""
+
+    def vouch(one: Rig, mine: Record) -> Vouched:
+        found: Vouched = get(one.system.get_actor(BLOCK).vouch.remote(Vouch(ADDRESS, Fence.of(mine))), 10)
+        return found
+
+    with rig(tmp_path) as one:
+        claim(one, record())
+        by_force = Release(ADDRESS, Fence.of(record()), 1_700_000_000.0, forced=True)
+        assert get(one.system.get_actor(BLOCK).release.remote(by_force), 10).done
+        assert claim(one, record("c2"), ADDRESS + 1) == Granted(ADDRESS + 1, record("c2"))
+        release(one, record("c2"))
+    with rig(tmp_path) as one:
+        assert claim(one, record("c3")) == Granted(ADDRESS, record("c3"), suspect=True)
+        assert claim(one, record("c3")) == Granted(ADDRESS, record("c3"), fresh=False, suspect=True)
+        assert release(one, record("c3")).done
+    with rig(tmp_path) as one:
+        assert claim(one, record("c4")) == Granted(ADDRESS, record("c4"), suspect=True)
+        assert not vouch(one, record("c3")).done, "it is not c3's to vouch for"
+        assert vouch(one, record("c4")).done
+        assert vouch(one, record("c4")).done
+    with rig(tmp_path) as one:
+        assert claim(one, record("c4")) == Granted(ADDRESS, record("c4"), fresh=False)
+        assert "suspect" not in one.inner.get("SpiderIPBlock", "v4-0a060000")["spec"]

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from actors.errors import StoreUnavailable
+from cni import client as cni_client
 from cni import frontend
 from tests.faults.checker import eventually, records
 from tests.faults.cni_client import NoAnswer, add, ask, connect, delete, encode, read_answer
@@ -150,7 +151,7 @@ def test_a_configuration_nested_too_deeply_is_answered(one: Rig):
 
 def test_a_request_that_is_too_long_is_answered_before_it_is_read(one: Rig):
     with connect(one.socket) as client:
-        client.sendall(b"OWC1" + struct.pack(">I", frontend.REQUEST_LIMIT + 1))
+        client.sendall(b"OWC1" + struct.pack(">I", cni_client.REQUEST_LIMIT + 1))
         answer = read_answer(client)
 
     assert answer.json["code"] == 6
@@ -184,7 +185,7 @@ def test_a_client_that_closes_its_writing_half_is_answered(one: Rig):
 
 
 def test_a_client_that_never_finishes_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(frontend, "READ_TIMEOUT", 0.3)
+    monkeypatch.setattr(cni_client, "READ_TIMEOUT", 0.3)
     with rig(tmp_path, *POOLS) as one, connect(one.socket) as client:
         began = time.monotonic()
         client.sendall(b"OWC1\0\0\xff\xff")
@@ -197,7 +198,7 @@ def test_a_client_that_never_finishes_is_cut_off(tmp_path: Path, monkeypatch: py
 
 
 def test_a_client_beyond_the_limit_is_told_to_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(frontend, "CLIENTS", 5)
+    monkeypatch.setattr(cni_client, "CLIENTS", 5)
     with rig(tmp_path, *POOLS) as one:
         idle = [connect(one.socket) for _ in range(5)]
         eventually(lambda: _clients(one, 5))

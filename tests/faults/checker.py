@@ -79,6 +79,9 @@ def records(store: Store) -> dict[str, dict[str, str]]:
         assert spec["ipVersion"] == network.version
         recorded, released = json.loads(spec["records"]), json.loads(spec["released"])
         assert not set(recorded) & set(released), f"{name} has an address as recorded and as released"
+        for text in json.loads(spec.get("suspect", "[]")):
+            assert ipaddress.ip_address(text) in network, f"{name} suspects {text}"
+            assert text in recorded or text in released, f"{name} suspects {text} without knowing why"
         for text, record in recorded.items():
             address = ipaddress.ip_address(text)
             assert address in network, f"{name} records {text}"

@@ -1,4 +1,4 @@
-"""A client of the agent's socket, as the shim is: one request on one connection (see `cni/frontend.py`)."""
+"""A client of the agent's socket, as the shim is: one request on one connection (see `cni/client.py`)."""
 
 from __future__ import annotations
 
