@@ -48,8 +48,10 @@ def audit(snapshot: Snapshot) -> Audit:
     found += attachments(held)
     found += places(held, pools, damaged)
     found += overlaps(pools.values())
-    found += states(held, snapshot.pools, pools, reserved)
-    found += endpoints(held, snapshot.endpoints)
+    if all(one.rule is not Rule.BLOCK for one in findings):
+        # A view tells perhaps what a damaged block does not; nobody may take it for wrong, least of all a repair.
+        found += states(held, snapshot.pools, pools, reserved)
+        found += endpoints(held, snapshot.endpoints)
     sets, unreadable = _parsed(snapshot.statefulsets, StatefulSet.from_object)
     if not unreadable:
         found += unwanted(held, sets)

@@ -65,13 +65,14 @@ def _read_block(obj: Object, held: list[Held], findings: list[Finding]) -> None:
         if spec.get(key) != proper[key]:
             bad(f"spec.{key} is {spec.get(key)!r}, but a block of this name has {proper[key]!r}")
     entries: dict[str, Pairs] = {}
-    for key in ("records", "released"):
+    for key, read in (("records", _pairs), ("released", _pairs), ("suspect", _texts)):
         try:
-            entries[key] = _pairs(spec.get(key))
+            entries[key] = read(spec.get(key))
         except ValueError as error:
             bad(f"spec.{key} cannot be read: {error}")
             return
     taken: set[int] = set()
+    free: set[int] = set()
     for text, data in entries["records"]:
         try:
             value = _value(family, base, text)
@@ -89,10 +90,19 @@ def _read_block(obj: Object, held: list[Held], findings: list[Finding]) -> None:
         except InvalidObject as error:
             bad(f"the release of {text} cannot be read: {error}")
             continue
+        free.add(value)
         if not isinstance(at, int | float):
             bad(f"the release of {text} has no time but {at!r}")
         if value in taken:
             bad(f"{text} is recorded, and remembered as released")
+    for text, _ in entries["suspect"]:
+        try:
+            known = _value(family, base, text) in taken | free
+        except InvalidObject as error:
+            bad(f"{text}, which is suspect, cannot be read: {error}")
+            continue
+        if not known:
+            bad(f"{text} is suspect, but neither recorded nor remembered as released")
 
 
 def _twice(held: Iterable[Held]) -> Iterator[Finding]:
@@ -117,6 +127,14 @@ def _pairs(text: Any) -> Pairs:
     if not isinstance(outermost, _Members):
         raise ValueError("it is no JSON object")  # noqa: TRY004
     return [(name, dict(value) if isinstance(value, _Members) else value) for name, value in outermost]
+
+
+def _texts(text: Any) -> Pairs:
+    """A JSON list of addresses."""
+    found = json.loads(text or "[]")
+    if not isinstance(found, list) or not all(isinstance(entry, str) for entry in found):
+        raise ValueError("it is no list of addresses")
+    return [(entry, None) for entry in found]
 
 
 class _Members(list[tuple[str, Any]]):

@@ -78,7 +78,9 @@ class Repairs:
         if why is None:
             return f"left {text} alone: pod {record.pod} is there again"
         keep = bool(record.container) and owner is not None and still_wanted(record, statefulset)
-        release = Release(held.value, Fence.of(record), time.time(), keep)
+        # Nobody knows whether the pod's containers ended; whoever gets the address next probes it first.
+        forced = bool(record.container) and not keep
+        release = Release(held.value, Fence.of(record), time.time(), keep, forced)
         block = self._system.get_actor("block/" + block_name(held.family, held.value))
         try:
             released: Released = get(block.release.options(timeout=TIMEOUT).remote(release))
