@@ -9,7 +9,6 @@ import pytest
 from actors.store.contract import Object
 from actors.store.sqlite import SQLiteStore
 from cni.command.check import CLEAN, FOUND, UNREADABLE
-from tests.faults.checker import eventually
 from tests.faults.rig import rig, sandbox, statefulset
 
 QUICK = ("--wait", "0.1")
@@ -164,7 +163,7 @@ def test_repair_beside_an_agent_that_goes_on_serving(orbweaver, make_pool):
     orbweaver.record("10.6.0.10", "blue", "default/old-0", container="", owner="StatefulSet/old")
     with rig(orbweaver.directory) as one:
         one.add(sandbox("c1", pod="web"))
-        eventually(lambda: one.inner.get("SpiderEndpoint", "web", "default"))
+        one.prove()
         break_views(orbweaver)
 
         done = orbweaver("check", "--repair", *QUICK)
