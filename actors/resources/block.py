@@ -50,7 +50,11 @@ def parse_block_name(name: str) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Record `record` at address `value`; where a record stands, only if `instead_of` admits it."""
+    """Record `record` at address `value`; where a record stands, only if `instead_of` admits it.
+
+    One with `instead_of` for the same container and interface confirms what stands there under its own `claim`, so that
+    no other process can undo it any more.
+    """
 
     value: int
     record: Record
@@ -141,19 +145,18 @@ class Block:
     def claim(self, claim: Claim) -> Granted | Taken:
         """Apply a claim; a repeated one is granted as it stands."""
         found = self.records.get(claim.value)
-        if found is not None and not found.same_claim(claim.record):
-            if (
-                claim.instead_of is None
-                or not claim.instead_of.admits(found)
-                or found.pod != claim.record.pod
-            ):
-                return Taken(claim.value, found)
-            found = None
-        if found is not None:
-            return Granted(claim.value, found, fresh=False, suspect=claim.value in self.suspect)
+        suspect = claim.value in self.suspect
+        if found is not None and found.same_claim(claim.record):
+            if claim.instead_of is not None:
+                found = self.records[claim.value] = claim.record
+            return Granted(claim.value, found, fresh=False, suspect=suspect)
+        if found is not None and (
+            claim.instead_of is None or not claim.instead_of.admits(found) or found.pod != claim.record.pod
+        ):
+            return Taken(claim.value, found)
         self.records[claim.value] = claim.record
         self.released.pop(claim.value, None)
-        return Granted(claim.value, claim.record, suspect=claim.value in self.suspect)
+        return Granted(claim.value, claim.record, suspect=suspect)
 
     def release(self, release: Release) -> Released:
         """Apply a release; one that its fence does not admit changes nothing."""
