@@ -117,7 +117,7 @@ class ViewsActor(Actor):
         held = self._recorded("everything") if self._node is None else self._recorded("of_node", self._node)
         pods = {one.record.pod for one in held}
         if self._pools:
-            pods.update(_pod_of(obj) for obj in self._store.list("SpiderEndpoint").items)
+            pods.update(pod_of(obj) for obj in self._store.list("SpiderEndpoint").items)
         self.changed(tuple(pods), tuple(pools))
 
     def _recorded(self, question: str, *arguments: str) -> tuple[Held, ...]:
@@ -326,7 +326,8 @@ class ViewsActor(Actor):
         }
 
 
-def _pod_of(obj: Object) -> str:
+def pod_of(obj: Object) -> str:
+    """`namespace/name` of the pod that a SpiderEndpoint tells of."""
     metadata = obj["metadata"]
     annotated = metadata.get("annotations", {}).get(POD)
     return str(annotated or f"{metadata.get('namespace', '')}/{metadata['name']}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.errors import InvalidRequest, OrbweaverError
@@ -21,20 +21,26 @@ from cni.protocol import CniRequest
 NAME = "coordinator"
 
 
-class Coordinator:
-    """`default_nic`: what the pod's annotation says, empty for nothing; it may wait for the store."""
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a pod's object says: the interface chosen for its default route, empty for none, and all interfaces that it
+    will have, empty where nothing tells."""
 
-    def __init__(self, workers: Workers, default_nic: Callable[[CniRequest], str]) -> None:
+    default_nic: str = ""
+    interfaces: tuple[str, ...] = ()
+
+
+class Coordinator:
+    """`wishes`: what the pod of a request says; it may wait for the store."""
+
+    def __init__(self, workers: Workers, wishes: Callable[[CniRequest], Wishes]) -> None:
         self._workers = workers
-        self._default_nic = default_nic
+        self._wishes = wishes
 
     def handle(self, request: CniRequest, stdin: bytes) -> ObjectRef[bytes]:
         """What to print. Raises `InvalidRequest` for a configuration that cannot be understood."""
         answer: ObjectRef[bytes] = ObjectRef(label=f"{NAME} {request.command}")
         conf: dict[str, Any] = json.loads(stdin)
-        if request.command not in ("ADD", "CHECK", "DEL"):
-            answer.complete(b"")
-            return answer
         settings = read_settings(conf)
         previous = conf.get("prevResult")
         if not isinstance(previous, dict):
@@ -51,16 +57,24 @@ class Coordinator:
             answer.complete(output)
             return answer
         sandbox = request.sandbox
-        job = Job(request.command, conf, sandbox.container, sandbox.interface, sandbox.netns, sandbox.key)
+        valid = tuple((one.container, one.interface) for one in request.valid)
+        place = (
+            sandbox.container,
+            sandbox.interface,
+            sandbox.netns,
+            sandbox.key if sandbox.container else "",
+        )
+        job = Job(request.command, conf, *place, valid=valid)
         self._workers.submit(job, lambda job: self._complete(request, job)).subscribe(
             lambda done: _settle(answer, done, output)
         )
         return answer
 
     def _complete(self, request: CniRequest, job: Job) -> Job:
-        if request.command == "DEL":
+        if request.command in ("DEL", "GC"):
             return job
-        return replace(job, default_nic=self._default_nic(request))
+        wishes = self._wishes(request)
+        return replace(job, default_nic=wishes.default_nic, interfaces=wishes.interfaces)
 
 
 def _settle(answer: ObjectRef[bytes], done: ObjectRef[int], output: bytes) -> None:
