@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from actors.errors import OrbweaverError
+from actors.resources.addresses import format_address
+from actors.resources.block import Block
 from actors.store.contract import Store
 
 Place = tuple[str, str]
@@ -77,19 +79,20 @@ def records(store: Store) -> dict[str, dict[str, str]]:
             f"{name} covers {network}"
         )
         assert spec["ipVersion"] == network.version
-        recorded, released = json.loads(spec["records"]), json.loads(spec["released"])
-        assert not set(recorded) & set(released), f"{name} has an address as recorded and as released"
+        content = Block.from_object(block)
+        recorded = {format_address(content.family, value): one for value, one in content.records.items()}
+        released = {format_address(content.family, value) for value in content.released}
+        assert not set(recorded) & released, f"{name} has an address as recorded and as released"
         for text in json.loads(spec.get("suspect", "[]")):
             assert ipaddress.ip_address(text) in network, f"{name} suspects {text}"
             assert text in recorded or text in released, f"{name} suspects {text} without knowing why"
         for text, record in recorded.items():
             address = ipaddress.ip_address(text)
             assert address in network, f"{name} records {text}"
-            assert text == str(address), f"{name} writes {text} for {address}"
             assert text not in found, f"{text} is recorded twice"
-            assert record["pool"], f"{text} has no pool"
-            assert record["pod"], f"{text} has no pod"
-            found[text] = record
+            assert record.pool, f"{text} has no pool"
+            assert record.pod, f"{text} has no pod"
+            found[text] = record.to_json()
     return found
 
 
