@@ -110,6 +110,17 @@ def read_released(family: int, base: int, size: int, text: str) -> list[tuple[in
     return found
 
 
+def single_entries(text: str) -> list[tuple[str, str]]:
+    """The text cut into texts of one entry each, with what that calls its address: for who looks which one is bad.
+
+    Raises ValueError or `InvalidObject`.
+    """
+    if not text.startswith(MARK):
+        return [(address, json.dumps({address: data})) for address, data in _members(text)]
+    head, *entries = text.split(" ")
+    return [(entry.partition(":")[0], f"{head} {entry}") for entry in entries]
+
+
 def inside(family: int, base: int, size: int, text: str) -> int:
     """The value of an address of the block. Raises ValueError."""
     address = ipaddress.ip_address(text)
