@@ -36,7 +36,7 @@ LISTED = 5000
 """Addresses up to which `status.allocatedIPs` lists each one; Spiderpool's own limit, set by the object's size."""
 
 POD = "ipam.spidernet.io/pod"
-"""Annotation of a SpiderEndpoint: `namespace/name` of its pod, which need not be a valid object name."""
+"""Annotation of a SpiderEndpoint whose pod's name is no valid object name: the pod, as `namespace/name`."""
 
 LEDGER_TIMEOUT = 10.0
 _NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -202,7 +202,9 @@ class ViewsActor(Actor):
         status = self._endpoint_status(pod, held)
         if before is None:
             namespace, _, name = pod.partition("/")
-            metadata = {"name": endpoint_name(name), "namespace": namespace, "annotations": {POD: pod}}
+            metadata: dict[str, Any] = {"name": endpoint_name(name), "namespace": namespace}
+            if metadata["name"] != name:
+                metadata["annotations"] = {POD: pod}
             body = {
                 "apiVersion": SPIDERPOOL,
                 "kind": "SpiderEndpoint",
