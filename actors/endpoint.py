@@ -7,13 +7,16 @@ What must always hold:
   also when the request's time ran out meanwhile. Undoing has its own time.
 * A repeated ADD answers with what is recorded for (container, interface), after the Block has confirmed it.
 * A DEL needs container id and interface alone, releases only what the fence admits, and succeeds when there is
-  nothing. What a StatefulSet's pod leaves behind is kept for its next incarnation.
+  nothing. What a StatefulSet's pod leaves behind is kept for its next incarnation, and what a virtual machine's pod
+  leaves for the machine, of which another pod may use it already.
+* A request that the leader failed runs again in this process, from what is recorded by then. What the leader records
+  later for it is in doubt: it is looked for, and released if it is not what was answered.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -45,13 +48,22 @@ from actors.resources.addresses import format_address
 from actors.resources.block import Claim, Granted, Release, Released, Taken, block_name
 from actors.resources.pod import Pod
 from actors.resources.record import Fence, Record
-from actors.runtime import Actor, ActorContext, ObjectRef, current_deadline, get, message
+from actors.runtime import Actor, ActorContext, Cancellable, ObjectRef, current_deadline, message
+from actors.seat import Place, Seat, ask, is_lost
 from actors.store.catalog import Catalog, PoolTable
 
 log = logging.getLogger("orbweaver.endpoint")
 
 UNDO_TIMEOUT = 20.0
 """Seconds that releasing a failed request's addresses may take; the request's own time may be over by then."""
+
+
+DOUBTS = (8.0, 30.0, 90.0)
+"""Seconds after which it is looked for what a lost leader may have recorded late. The first is longer than its messages
+live, the second longer than its lease; who was paused longer leaves it to the GC, as the crash of this agent does."""
+
+Where = tuple[int, int]
+"""Family and address."""
 
 
 @dataclass(slots=True)
@@ -94,14 +106,42 @@ class Attempt:
     grant: Grant | None = None
 
 
+@dataclass(slots=True)
+class Asked:
+    """One ADD, which may run at two places. `before`: what its container held when it was first looked at, so that what
+    a lost leader recorded is known as this request's own. `claim` names what it records."""
+
+    pod: Pod
+    request: AddRequest
+    started: float
+    before: frozenset[Where] | None = None
+    claim: str = ""
+
+
+@dataclass(slots=True)
+class Doubt:
+    """What was `answered` for a (container, interface) since its leader was lost, and when it is looked for what came
+    late."""
+
+    answered: frozenset[Where] = frozenset()
+    looks: list[Cancellable] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class State:
+    """Nothing but doubts is kept between messages: what is recorded is the Ledger's to know and the Block's to judge."""
+
+    doubts: dict[tuple[str, str], Doubt] = field(default_factory=dict)
+
+
 class EndpointActor(Actor):
-    """One per pod on its node, named `endpoint/<namespace>/<pod>`. It keeps no state between messages: what is
-    recorded is the Ledger's to know and the Block's to judge."""
+    """One per pod on its node, named `endpoint/<namespace>/<pod>`."""
 
     def __init__(
         self,
         context: ActorContext,
         *,
+        seat: Seat,
         catalog: Catalog,
         settings: Settings,
         node: str,
@@ -109,6 +149,8 @@ class EndpointActor(Actor):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(context)
+        self._state = State()
+        self._seat = seat
         self._catalog = catalog
         self._settings = settings
         self._node = node
@@ -118,50 +160,81 @@ class EndpointActor(Actor):
     @message
     def add(self, request: AddRequest) -> AddResult:
         """CNI ADD. Raises `PodRefused`, `NoAddress`, `AddressTaken`, or an error that a retry may cure."""
-        started = time.perf_counter()
-        sandbox = request.sandbox
-        pod = self._pod(sandbox)
-        made = self._decide(pod, request)
-        self._observer.stage("allocation", "decided", time.perf_counter() - started)
-        try:
-            grants = self._reserve(made, pod, request)
-        except NoAddress:
-            # All that the cache had is exhausted; somebody may have applied another pool a moment ago.
-            fresh = self._decide_with(self._catalog.fresh_pools(), pod, request)
-            if fresh.plan.slots == made.plan.slots:
-                raise
-            made = fresh
-            grants = self._reserve(made, pod, request)
-        self._observer.stage("allocation", "committed", time.perf_counter() - started)
-        try:
-            result = self._result(request, made.plan, grants)
-        except OrbweaverError as error:  # a pool was deleted or broken since the decision
-            self._undo(grants, error)
-            raise
+        asked = Asked(self._pod(request.sandbox), request, time.perf_counter())
+        place = (request.sandbox.container, request.sandbox.interface)
+        result, grants = self._seat.work(lambda at: self._add(at, asked), lambda: self._doubt(place))
+        if place in self._state.doubts:
+            answered = frozenset((grant.slot.family, grant.value) for grant in grants)
+            self._state.doubts[place].answered = answered
         self._touch([grant.record for grant in grants])
         for line in result.reasons:
             log.debug("decision", extra={"reason": line})
         return result
 
+    def _add(self, at: Place, asked: Asked) -> tuple[AddResult, list[Grant]]:
+        request = asked.request
+        asked.claim = "" if at.alone else secrets.token_hex(3)
+        held = self._held(at, request.sandbox, asked.pod)
+        if asked.before is None:
+            asked.before = frozenset(
+                (one.family, one.value) for one in held if request.sandbox.container in one.record.containers
+            )
+        made = self._decide(asked, held)
+        self._observer.stage("allocation", "decided", time.perf_counter() - asked.started)
+        try:
+            grants = self._reserve(at, made, asked)
+        except NoAddress:
+            # All that the cache had is exhausted; somebody may have applied another pool a moment ago.
+            held = self._held(at, request.sandbox, asked.pod)
+            fresh = self._decide_with(self._catalog.fresh_pools(), asked, held)
+            if fresh.plan.slots == made.plan.slots:
+                raise
+            made = fresh
+            grants = self._reserve(at, made, asked)
+        self._observer.stage("allocation", "committed", time.perf_counter() - asked.started)
+        try:
+            return self._result(request, made.plan, grants), grants
+        except OrbweaverError as error:  # a pool was deleted or broken since the decision
+            self._undo(grants, error)
+            raise
+
     @message
     def release(self, sandbox: Sandbox) -> int:
         """CNI DEL: how many addresses it released or keeps for the pod's next incarnation."""
-        found = [
-            replace(held, record=held.record.seen_by(sandbox.container))
-            for held in self._held(sandbox)
-            if _belongs(held.record, sandbox)
-        ]
+        place = (sandbox.container, sandbox.interface)
+        if place in self._state.doubts:
+            self._state.doubts[place].answered = frozenset()
+        touched: list[Record] = []
+
+        def drop(at: Place) -> int:
+            found = [
+                replace(held, record=held.record.seen_by(sandbox.container))
+                for held in self._held(at, sandbox)
+                if _belongs(held.record, sandbox)
+            ]
+            touched.extend(held.record for held in found)
+            wanted = [(held, self._keeps(held.record) and not _replaced(at, held)) for held in found]
+            return self._release(at, wanted, whoever=True)
+
         try:
-            return self._release([(held, self._keeps(held) and not self._replaced(held)) for held in found])
+            return self._seat.work(drop)
         finally:
-            self._touch([held.record for held in found])
+            self._touch(touched)
+
+    @message
+    def holder(self, container: str) -> str:
+        """The pod for which a container is recorded, `namespace/name`, empty when nothing is."""
+        found = self._seat.work(
+            lambda at: ask(at, at.get_actor("ledger/local").of_container.remote(container))[0]
+        )
+        return str(found[0].record.seen_by(container).pod) if found else ""
 
     @message
     def check(self, sandbox: Sandbox, previous: tuple[str, ...]) -> None:
         """CNI CHECK: the addresses of the previous result are the ones recorded. Raises `CheckFailed`."""
         recorded = {
             format_address(held.family, held.value)
-            for held in self._held(sandbox)
+            for held in self._seat.work(lambda at: self._held(at, sandbox))
             if sandbox.container in held.record.containers and held.record.interface == sandbox.interface
         }
         expected = {text.partition("/")[0] for text in previous}
@@ -187,68 +260,94 @@ class EndpointActor(Actor):
             raise PodRefused(f"pod {sandbox.key} gets no address: {pod.ended}")
         return pod
 
-    def _held(self, sandbox: Sandbox, holder: str = "") -> tuple[Held, ...]:
-        """Everything recorded under the container id, for the pod's name, or for `holder`."""
-        ledger = self.get_actor("ledger/local")
-        names = {sandbox.key, holder or sandbox.key}
-        found = get(
-            [
-                *(ledger.of_pod.remote(name) for name in sorted(names)),
-                ledger.of_container.remote(sandbox.container),
-            ]
-        )
-        return tuple({(held.family, held.value): held for some in found for held in some}.values())
+    def _held(self, at: Place, sandbox: Sandbox, pod: Pod | None = None) -> tuple[Held, ...]:
+        """Everything recorded under the container id, for the pod's name, or for the virtual machine in the pod."""
+        machine = () if pod is None or pod.machine is None else (machine_of(pod),)
+        ledger = at.get_actor("ledger/local")
+        (held,) = ask(at, ledger.of_sandbox.remote(sandbox.container, sandbox.key, *machine))
+        found: tuple[Held, ...] = held
+        return found
 
-    def _decide(self, pod: Pod, request: AddRequest) -> Decision:
+    def _doubt(self, place: tuple[str, str]) -> None:
+        """The leader was lost while it served an ADD of `place`: what it records late is to be found."""
+        doubt = self._state.doubts.setdefault(place, Doubt())
+        for look in doubt.looks:
+            look.cancel()
+        doubt.answered = frozenset()
+        doubt.looks = [
+            self.after(seconds, self._look_again, place, seconds == DOUBTS[-1]) for seconds in DOUBTS
+        ]
+
+    def _look_again(self, place: tuple[str, str], last: bool) -> None:
+        doubt = self._state.doubts[place]
+        container, interface = place
+
+        def drop(at: Place) -> list[Held]:
+            (held,) = ask(at, at.get_actor("ledger/local").of_container.remote(container))
+            late = [
+                replace(one, record=one.record.seen_by(container))
+                for one in held
+                if interface in (one.record.interface, one.record.request)
+                and (one.family, one.value) not in doubt.answered
+            ]
+            self._release(at, [(one, self._keeps(one.record)) for one in late])
+            return late
+
+        try:
+            late = self._seat.work(drop)
+        except OrbweaverError as error:
+            log.warning(
+                "could not look for what a lost leader recorded, will try again", extra={"error": str(error)}
+            )
+            doubt.looks.append(self.after(DOUBTS[0], self._look_again, place, last))
+            return
+        if late:
+            log.warning("released what a lost leader had recorded late", extra={"addresses": len(late)})
+            self._touch([one.record for one in late])
+        if last:
+            del self._state.doubts[place]
+
+    def _decide(self, asked: Asked, held: Sequence[Held]) -> Decision:
         """Decide on what the cache has; before the pod is refused or loses an address, on what the store has."""
         try:
-            made = self._decide_with(self._catalog.pools(), pod, request)
+            made = self._decide_with(self._catalog.pools(), asked, held)
             if not made.gives_back:
                 return made
         except OrbweaverError as error:
             log.debug("refused on the pools in the cache, reading them anew", extra={"reason": str(error)})
-        return self._decide_with(self._catalog.fresh_pools(), pod, request)
+        return self._decide_with(self._catalog.fresh_pools(), asked, held)
 
-    def _decide_with(self, table: PoolTable, pod: Pod, request: AddRequest) -> Decision:
+    def _decide_with(self, table: PoolTable, asked: Asked, held: Sequence[Held]) -> Decision:
+        pod, request = asked.pod, asked.request
         namespace = self._catalog.namespace(pod.namespace)
         node = self._catalog.node(pod.node or self._node)
         made = plan(pod, namespace, node, table.pools, request.asks, self._settings, table.damaged)
-        held = self._held(request.sandbox, machine_of(pod) if pod.machine is not None else "")
+        container = request.sandbox.container
         inheritances = {
-            slot.label: inherit(
-                slot,
-                (
-                    (one.value, one.record)
-                    for one in held
-                    if (one.record.interface, one.family) == (slot.interface, slot.family)
-                ),
-                pod,
-                request.sandbox.container,
-                table.pools,
-                self._settings,
-            )
+            slot.label: inherit(slot, _of_slot(slot, held), pod, container, table.pools, self._settings)
             for slot in made.slots
         }
         served = [label for label, one in inheritances.items() if one.taken is not None]
         return Decision(made.require(served), inheritances)
 
-    def _reserve(self, made: Decision, pod: Pod, request: AddRequest) -> list[Grant]:
-        attempts = [self._attempt(slot, made.inheritances[slot.label]) for slot in made.plan.slots]
+    def _reserve(self, at: Place, made: Decision, asked: Asked) -> list[Grant]:
+        pod = asked.pod
+        attempts = [self._attempt(at, slot, made.inheritances[slot.label]) for slot in made.plan.slots]
         deadline = current_deadline()
         error: OrbweaverError | None = None
         while error is None:
             going = [
                 (attempt, ref)
                 for attempt in attempts
-                if attempt.grant is None and (ref := self._next(attempt, pod, request)) is not None
+                if attempt.grant is None and (ref := self._next(at, attempt, asked)) is not None
             ]
             if not going:
                 break
-            _settle([ref for _, ref in going])
+            at.settle([ref for _, ref in going])
             for attempt, ref in going:
-                error = _take(attempt, ref) or error
+                error = _take(attempt, ref, asked) or error
             if error is None:
-                error = self._give_up_refused(attempts)
+                error = self._give_up_refused(at, attempts)
         if error is None and deadline is not None and time.monotonic() > deadline:
             error = DeadlineExceeded(f"the addresses of pod {pod.key} were not recorded in time; try again")
         if error is None and any(attempt.grant is None for attempt in attempts):
@@ -259,15 +358,16 @@ class EndpointActor(Actor):
             )
         grants = [attempt.grant for attempt in attempts if attempt.grant is not None]
         if error is not None:
-            self._undo(grants, error)
+            if not (at.linked and is_lost(error)):  # else the next run finds and takes what was granted
+                self._undo(grants, error)
             raise error
         return grants
 
-    def _attempt(self, slot: Slot, inheritance: Inheritance) -> Attempt:
+    def _attempt(self, at: Place, slot: Slot, inheritance: Inheritance) -> Attempt:
         """What is recorded for this interface already goes first, then what is kept for the pod, then the pools."""
         for value, record in inheritance.given_back:
             # The pod now asks for other pools: what it had goes back.
-            self._give_back(Held(slot.family, value, record))
+            self._give_back(at, Held(slot.family, value, record))
         if inheritance.taken is None:
             return Attempt(slot, list(slot.candidates))
         value, record = inheritance.taken
@@ -277,7 +377,7 @@ class EndpointActor(Actor):
         held = Held(slot.family, value, record)
         return Attempt(slot, pools, held, again, confirming=inheritance.confirms)
 
-    def _give_up_refused(self, attempts: Sequence[Attempt]) -> OrbweaverError | None:
+    def _give_up_refused(self, at: Place, attempts: Sequence[Attempt]) -> OrbweaverError | None:
         """Where no pool gives a pod its own address again (it is reserved now), it goes back."""
         for attempt in attempts:
             refused, attempt.inheriting = attempt.inheriting, False
@@ -285,34 +385,39 @@ class EndpointActor(Actor):
                 continue
             held, attempt.held = attempt.held, None
             try:
-                self._give_back(held)
+                self._give_back(at, held)
             except OrbweaverError as error:
                 return error
         return None
 
-    def _give_back(self, held: Held) -> None:
+    def _give_back(self, at: Place, held: Held) -> None:
         if in_use_elsewhere(held.record):
             return
         try:
-            self._release([(held, False)])
+            self._release(at, [(held, False)])
         finally:
             self._touch([held.record])
 
-    def _next(self, attempt: Attempt, pod: Pod, request: AddRequest) -> ObjectRef[Any] | None:
+    def _next(self, at: Place, attempt: Attempt, asked: Asked) -> ObjectRef[Any] | None:
         slot, held = attempt.slot, attempt.held
         if held is not None and attempt.confirming:
-            block = self.get_actor("block/" + block_name(held.family, held.value))
-            return block.claim.remote(Claim(held.value, held.record))
-        record = self._record(slot, pod, request)
+            block = at.get_actor("block/" + block_name(held.family, held.value))
+            if at.alone:
+                return block.claim.remote(Claim(held.value, held.record))
+            # Another process may still undo the claim that stands there, not knowing that it counts.
+            confirmed = replace(held.record, claim=asked.claim)
+            return block.claim.remote(Claim(held.value, confirmed, Fence.of(held.record)))
+        record = self._record(slot, asked)
         if held is not None and attempt.again:
             attempt.inheriting = True
-            actor = self.get_actor("pool/" + attempt.again.pop(0))
+            actor = at.get_actor("pool/" + attempt.again.pop(0))
             return actor.allocate.remote(Allocate(record, held.value, Fence.of(held.record)))
         if not attempt.pools:
             return None
-        return self.get_actor("pool/" + attempt.pools.pop(0)).allocate.remote(Allocate(record, slot.exact))
+        return at.get_actor("pool/" + attempt.pools.pop(0)).allocate.remote(Allocate(record, slot.exact))
 
-    def _record(self, slot: Slot, pod: Pod, request: AddRequest) -> Record:
+    def _record(self, slot: Slot, asked: Asked) -> Record:
+        pod, request = asked.pod, asked.request
         sandbox = request.sandbox
         return Record(
             pool="",
@@ -325,6 +430,7 @@ class EndpointActor(Actor):
             since=datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             network=request.network,
             request="" if slot.interface == sandbox.interface else sandbox.interface,
+            claim=asked.claim,
             machine=(pod.machine or "") if self._settings.enable_kubevirt else "",
         )
 
@@ -332,7 +438,7 @@ class EndpointActor(Actor):
         fresh = [
             (
                 Held(grant.slot.family, grant.value, grant.record),
-                grant.inherited and self._keeps(Held(grant.slot.family, grant.value, grant.record)),
+                grant.inherited and self._keeps(grant.record),
             )
             for grant in grants
             if grant.fresh
@@ -343,40 +449,36 @@ class EndpointActor(Actor):
                 extra={"addresses": len(fresh), "because": str(because)},
             )
             try:
-                self._release(fresh)
+                self._seat.work(lambda at: self._release(at, fresh))
             except OrbweaverError as error:
                 # The runtime follows a failed ADD with DEL (CNI spec, "Lifecycle & Ordering"), which finds them.
                 log.error("could not release them yet", exc_info=error)
             self._touch([held.record for held, _ in fresh])
 
-    def _release(self, wanted: Sequence[tuple[Held, bool]]) -> int:
+    def _release(self, at: Place, wanted: Sequence[tuple[Held, bool]], *, whoever: bool = False) -> int:
+        """`whoever`: also what was confirmed for the same sandbox under another claim since it was looked up."""
         now = self._clock()
         refs: list[ObjectRef[Released]] = []
         for held, keep in wanted:
-            block = self.get_actor("block/" + block_name(held.family, held.value))
+            block = at.get_actor("block/" + block_name(held.family, held.value))
             release = Release(held.value, Fence.of(held.record), now, keep)
             refs.append(block.release.options(timeout=UNDO_TIMEOUT).remote(release))
-        return sum(1 for released in get(refs) if released.done)
+        done = 0
+        renamed: list[tuple[Held, bool]] = []
+        for (held, keep), released in zip(wanted, ask(at, *refs), strict=True):
+            done += released.done
+            found = released.found
+            same = found is not None and Fence.of(held.record).whoever().admits(found)
+            if whoever and not released.done and found is not None and same:
+                renamed.append((replace(held, record=found), keep))
+        return done + (self._release(at, renamed, whoever=True) if renamed else 0)
 
-    def _keeps(self, held: Held) -> bool:
+    def _keeps(self, record: Record) -> bool:
         """Whether the address stays with the pod's name, or its machine, after this sandbox."""
         try:
-            return is_kept(held.record, self._catalog, self._settings)
+            return is_kept(record, self._catalog, self._settings)
         except StoreUnavailable:
             return True  # what should not have been kept is reclaimed later; what was given away is lost
-
-    def _replaced(self, held: Held) -> bool:
-        """Whether the pod's machine runs elsewhere by now, where it got another address for the interface."""
-        if not held.record.machine:
-            return False
-        ledger = self.get_actor("ledger/local")
-        others: tuple[Held, ...] = get(ledger.of_pod.remote(held.record.holder))
-        return any(
-            other.value != held.value
-            and (other.family, other.record.interface) == (held.family, held.record.interface)
-            and bool(other.record.container)
-            for other in others
-        )
 
     def _result(self, request: AddRequest, made: Plan, grants: Sequence[Grant]) -> AddResult:
         interface = request.sandbox.interface
@@ -422,6 +524,27 @@ def is_kept(record: Record, catalog: Catalog, settings: Settings) -> bool:
     return still_wanted(record, catalog.statefulset(namespace, name), settings)
 
 
+def _of_slot(slot: Slot, held: Sequence[Held]) -> list[tuple[int, Record]]:
+    return [
+        (one.value, one.record)
+        for one in held
+        if (one.record.interface, one.family) == (slot.interface, slot.family)
+    ]
+
+
+def _replaced(at: Place, held: Held) -> bool:
+    """Whether the pod's machine runs elsewhere by now, where it got another address for the interface."""
+    if not held.record.machine:
+        return False
+    (others,) = ask(at, at.get_actor("ledger/local").of_pod.remote(held.record.holder))
+    return any(
+        other.value != held.value
+        and (other.family, other.record.interface) == (held.family, held.record.interface)
+        and bool(other.record.container)
+        for other in others
+    )
+
+
 def _belongs(record: Record, sandbox: Sandbox) -> bool:
     """Whether a DEL for this sandbox's interface means this record.
 
@@ -434,13 +557,13 @@ def _belongs(record: Record, sandbox: Sandbox) -> bool:
     return bool(record.uid) and record.uid == sandbox.uid and record.interface in ("", sandbox.interface)
 
 
-def _take(attempt: Attempt, ref: ObjectRef[Any]) -> OrbweaverError | None:
+def _take(attempt: Attempt, ref: ObjectRef[Any], asked: Asked) -> OrbweaverError | None:
     """Note the answer of one pool; returns the error that ends the whole request."""
     where = f"{attempt.slot.interface} IPv{attempt.slot.family}"
     try:
         outcome = ref.result()
     except OrbweaverError as error:
-        if error.retryable:
+        if error.retryable or is_lost(error):
             return error
         attempt.refusals.append(f"{where}: {error}")
         if attempt.confirming:
@@ -450,19 +573,8 @@ def _take(attempt: Attempt, ref: ObjectRef[Any]) -> OrbweaverError | None:
         attempt.refusals.append(f"{where}: the address recorded for it went to pod {outcome.record.pod}")
         attempt.pools, attempt.held, attempt.confirming = list(attempt.slot.candidates), None, False
     elif isinstance(outcome, Granted):
-        attempt.grant = Grant(
-            attempt.slot, outcome.value, outcome.record, outcome.fresh, inherited=attempt.inheriting
-        )
+        inherited = attempt.inheriting
+        # What a lost leader recorded for this request is no earlier request's.
+        mine = outcome.fresh or (attempt.slot.family, outcome.value) not in (asked.before or ())
+        attempt.grant = Grant(attempt.slot, outcome.value, outcome.record, mine, inherited)
     return None
-
-
-def _settle(refs: Sequence[ObjectRef[Any]]) -> None:
-    """Wait for what really became of each: an address may be granted after the deadline, and must then be undone.
-
-    Every answer comes: a Pool and a Block answer at the latest when a store call times out.
-    """
-    gate = threading.Semaphore(0)
-    for ref in refs:
-        ref.subscribe(lambda _: gate.release())
-    for _ in refs:
-        gate.acquire()

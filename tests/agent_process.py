@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from cni import shim
+from tests.blocks import recorded
 
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 40.0
@@ -117,12 +118,7 @@ class AgentProcess:
 
     def records(self) -> dict[str, dict[str, str]]:
         """Every recorded address and its record, as the blocks have them."""
-        blocks = json.loads(self.orbweaver("get", "spideripblocks", "-o", "json"))
-        return {
-            ip: record
-            for block in blocks["items"]
-            for ip, record in json.loads(block["spec"]["records"]).items()
-        }
+        return recorded(json.loads(self.orbweaver("get", "spideripblocks", "-o", "json"))["items"])
 
 
 def pool(name: str, subnet: str, ips: str, gateway: str | None = None, **spec: Any) -> dict[str, Any]:

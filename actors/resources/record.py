@@ -1,8 +1,9 @@
 """A record: who holds one address, as it is written in a SpiderIPBlock.
 
 What must always hold: a record names the claim it stands for well enough that nobody else's late request
-can free it. `Fence` is that name: the container id, else the pod's UID. While a virtual machine moves, the pod that
-it leaves and the pod that it goes to both use its address: the newest is the record, the others are its sharers.
+can free it. `Fence` is that name: the container id, else the pod's UID, and the claim that wrote the record. While a
+virtual machine moves, the pod that it leaves and the pod that it goes to both use its address: the newest is the
+record, the others are its sharers.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class Sharer:
     pod: str
     uid: str
     node: str
+    claim: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +35,9 @@ class Record:
     `pod` is `namespace/name`; `owner` is `Kind/name` of the pod's controller, for one that is not Kubernetes' own
     `Kind.group/name`, and empty when it has none; `since` is RFC 3339, UTC. `container` is empty while the address is
     kept for a pod that is not running. `network` is the CNI network of the ADD. `request` is the interface whose ADD
-    reserved this one together with its own, empty when it was reserved by its own ADD. `machine` is the KubeVirt
-    virtual machine that the address belongs to, whichever pod it runs in; `sharers` are its other pods, newest first.
+    reserved this one together with its own, empty when it was reserved by its own ADD. `claim` tells apart the claims of
+    several processes for one ADD; it is empty where only one process writes. `machine` is the KubeVirt virtual machine
+    that the address belongs to, whichever pod it runs in; `sharers` are its other pods, newest first.
     """
 
     pool: str
@@ -47,6 +50,7 @@ class Record:
     since: str
     network: str = ""
     request: str = ""
+    claim: str = ""
     machine: str = ""
     sharers: tuple[Sharer, ...] = ()
 
@@ -72,7 +76,7 @@ class Record:
 
     def kept(self) -> Record:
         """The same address, kept for the pod's next incarnation."""
-        return replace(self, container="", uid="")
+        return replace(self, container="", uid="", claim="")
 
     @property
     def waits(self) -> bool:
@@ -109,32 +113,43 @@ class Record:
         """Whether the fence names one of the sandboxes that use the address."""
         return fence.admits(self) or any(fence.admits(one) for one in self.sharers)
 
+    @property
+    def sandbox(self) -> Sharer:
+        """The newest sandbox that uses the address."""
+        return Sharer(*(getattr(self, name) for name in _SHARER))
+
+    def used_by(self, one: Sharer, *others: Sharer) -> Record:
+        """The same address in these sandboxes, the newest first."""
+        own = {name: getattr(one, name) for name in _SHARER}
+        return replace(self, **own, sharers=others[:SHARERS])
+
     def instead_of(self, before: Record) -> Record:
         """The record in the place of `before`, which its fence admitted. A virtual machine that comes to another pod
         runs on in the earlier one until that is gone."""
         if not (self.machine and before.container):
             return self
-        earlier = (Sharer(before.container, before.pod, before.uid, before.node), *before.sharers)
-        others = [one for one in earlier if one.container != self.container]
-        return replace(self, sharers=tuple(others[:SHARERS]))
+        earlier = (before.sandbox, *before.sharers)
+        return self.used_by(self.sandbox, *(one for one in earlier if one.container != self.container))
+
+    def confirmed(self, again: Record) -> Record:
+        """The record after `again`, which stands for the same ADD under a claim of its own."""
+        sandboxes = (self.sandbox, *self.sharers)
+        return self.used_by(
+            *(
+                replace(one, claim=again.claim) if one.container == again.container else one
+                for one in sandboxes
+            )
+        )
 
     def seen_by(self, container: str) -> Record:
         """The record with the sandbox of that container as its own, where it is one of the sharers."""
-        for one in self.sharers:
-            if one.container == container:
-                own = replace(self, container=one.container, pod=one.pod, uid=one.uid, node=one.node)
-                return replace(own, sharers=())
-        return self
+        return next((self.used_by(one) for one in self.sharers if one.container == container), self)
 
     def without(self, fence: Fence) -> Record | None:
         """What is left when the sandbox that the fence names is gone; None when no other uses the address."""
         if not self.sharers:
             return None
-        if fence.admits(self):
-            first, *others = self.sharers
-            left = replace(self, container=first.container, pod=first.pod, uid=first.uid, node=first.node)
-            return replace(left, sharers=tuple(others))
-        return replace(self, sharers=tuple(one for one in self.sharers if not fence.admits(one)))
+        return self.used_by(*(one for one in (self.sandbox, *self.sharers) if not fence.admits(one)))
 
 
 _TEXTS = tuple(field.name for field in fields(Record) if field.name != "sharers")
@@ -148,14 +163,21 @@ class Fence:
     container: str = ""
     pod: str = ""
     uid: str = ""
+    claim: str = ""
 
     @classmethod
     def of(cls, record: Record | Sharer) -> Fence:
         """The fence that only this record passes."""
-        return cls(record.container, record.pod, record.uid)
+        return cls(record.container, record.pod, record.uid, record.claim)
+
+    def whoever(self) -> Fence:
+        """The same without the claim: it admits what any process recorded for this sandbox."""
+        return replace(self, claim="")
 
     def admits(self, record: Record | Sharer) -> bool:
         """Whether `record` is the one that was meant."""
+        if self.claim and self.claim != record.claim:
+            return False
         if self.container or record.container:
             return self.container == record.container
         return self.pod == record.pod and self.uid == record.uid

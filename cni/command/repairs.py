@@ -27,6 +27,7 @@ from actors.resources.record import Fence, Record
 from actors.resources.statefulset import StatefulSet
 from actors.resources.virtualmachine import INSTANCE, MACHINE, VirtualMachine, lives
 from actors.runtime import ActorSystem, get
+from actors.seat import OnlyHere
 from actors.store.catalog import Catalog
 from actors.store.contract import Object, Store
 from actors.supervision import TABLE
@@ -127,7 +128,12 @@ def repairs(store: Store, settings: Settings, *, cluster: bool) -> Iterator[Repa
     system.register(
         "block", lambda context: BlockActor(context, store=store, observer=Silent(), shared=True), idle=60.0
     )
-    system.register("views", lambda context: ViewsActor(context, store=store, catalog=catalog), mailbox=65536)
+    seat = OnlyHere(system, alone=False)
+    system.register(
+        "views",
+        lambda context: ViewsActor(context, seat=seat, store=store, catalog=catalog),
+        mailbox=65536,
+    )
     try:
         catalog.start()
         if not catalog.wait_synced(TIMEOUT):

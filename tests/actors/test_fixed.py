@@ -123,7 +123,9 @@ def test_a_statefulset_that_is_scaled_down(tmp_path: Path, keeping: bool):
         one.add(box)
         found = one.inner.get("StatefulSet", "web", "default")
         one.inner.update({**found, "spec": {**found["spec"], "replicas": 1}})
-        eventually(lambda: _assert(one.agent.catalog.statefulset("default", "web").replicas == 1))
+        eventually(
+            lambda: _assert(getattr(one.agent.catalog.statefulset("default", "web"), "replicas", 0) == 1)
+        )
         one.delete(box)
         if keeping:
             keep(one, "10.6.0.1", "web-1")
@@ -309,8 +311,8 @@ def test_a_machine_s_addresses_are_a_pod_s_where_that_is_switched_off(tmp_path: 
 
 def test_pods_of_controllers_that_nobody_here_knows_are_allocated_like_any(tmp_path: Path):
     """Also where the kind is called StatefulSet: which of its pods would come back is not known."""
-    kruise = pod("db-0", owner=("apps.kruise.io/v1beta1", "StatefulSet", "db"))
-    clone = pod("c-x", owner=("apps.kruise.io/v1alpha1", "CloneSet", "c"))
+    kruise = pod("db-0", owner="apps.kruise.io/v1beta1 StatefulSet db")
+    clone = pod("c-x", owner="apps.kruise.io/v1alpha1 CloneSet c")
     with rig(tmp_path, V4, kruise, clone, statefulset("db", 1)) as one:
         one.add(sandbox("c1", pod="db-0"))
         one.add(sandbox("c2", pod="c-x"))
@@ -326,10 +328,10 @@ def test_pods_of_controllers_that_nobody_here_knows_are_allocated_like_any(tmp_p
 
 
 def test_a_deployment_s_pod_is_shown_as_the_deployment_s(tmp_path: Path):
-    owned = pod("web-7d9f-abcde", owner=("apps/v1", "ReplicaSet", "web-7d9f"))
+    owned = pod("web-7d9f-abcde", owner="apps/v1 ReplicaSet web-7d9f")
     owned["metadata"]["labels"] = {"pod-template-hash": "7d9f"}
     with rig(tmp_path, V4, owned) as one:
         one.add(sandbox("c1", pod="web-7d9f-abcde"))
-        eventually(lambda: endpoint(one, "web-7d9f-abcde"))
+        eventually(lambda: _assert(endpoint(one, "web-7d9f-abcde")))
         status = endpoint(one, "web-7d9f-abcde")
         assert (status["ownerControllerType"], status["ownerControllerName"]) == ("Deployment", "web")

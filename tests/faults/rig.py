@@ -36,18 +36,18 @@ def pod(
     *,
     uid: str = "",
     statefulset: str = "",
-    owner: tuple[str, str, str] | None = None,
+    owner: str = "",
     namespace: str = "default",
     **annotations: str,
 ) -> dict[str, Any]:
     """A Pod; `annotations` by their short names (`ippools` for `ipam.spidernet.io/ippools`). `owner`: API version,
-    kind and name of its controller."""
+    kind and name of its controller, with spaces between."""
     metadata: dict[str, Any] = {"name": name, "namespace": namespace}
     metadata["annotations"] = {f"ipam.spidernet.io/{key}": value for key, value in annotations.items()}
     if statefulset:
-        owner = ("apps/v1", "StatefulSet", statefulset)
-    if owner is not None:
-        version, kind, named = owner
+        owner = f"apps/v1 StatefulSet {statefulset}"
+    if owner:
+        version, kind, named = owner.split()
         metadata["ownerReferences"] = [
             {"apiVersion": version, "kind": kind, "name": named, "uid": "u", "controller": True}
         ]
@@ -66,7 +66,7 @@ def statefulset(name: str, replicas: int, namespace: str = "default") -> dict[st
 
 def launcher(machine: str, ending: str, **annotations: str) -> dict[str, Any]:
     """A pod in which KubeVirt runs a virtual machine: each has a name of its own."""
-    owner = ("kubevirt.io/v1", "VirtualMachineInstance", machine)
+    owner = f"kubevirt.io/v1 VirtualMachineInstance {machine}"
     return pod(f"virt-launcher-{machine}-{ending}", owner=owner, **annotations)
 
 
