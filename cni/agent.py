@@ -108,7 +108,9 @@ class Agent(Process):
             not_ready=self.not_ready,
             on_refused=self._refused,
             timeout=options.timeout,
-            chained={"coordinator": Coordinator(self.workers, self._wishes)},
+            chained={
+                "coordinator": Coordinator(self.workers, self._wishes, catalog.coordinator, cluster=cluster)
+            },
         )
         self._blocks = BlockFollower(store, system) if cluster else None
         self.metrics.watch_mailboxes(self._mailboxes)

@@ -11,13 +11,14 @@ import logging
 from dataclasses import dataclass
 
 from actors.block import BlockActor
+from actors.coordinator import CoordinatorActor
 from actors.gc import GCActor
 from actors.ledger import LedgerActor
 from actors.runtime import get
 from actors.store.contract import Store
 from actors.views import ViewsActor
 from cni.block_follower import BlockFollower
-from cni.process import START_TIMEOUT, Process
+from cni.process import START_TIMEOUT, Process, log_failure
 
 log = logging.getLogger("orbweaver.controller")
 
@@ -60,6 +61,7 @@ class Controller(Process):
         system.register(
             "gc", lambda context: GCActor(context, catalog=catalog, node="", observer=observer), mailbox=64
         )
+        system.register("coordinator", lambda context: CoordinatorActor(context, store=store), idle=None)
         self._blocks = BlockFollower(store, system)
 
     def start(self) -> None:
@@ -68,10 +70,15 @@ class Controller(Process):
         self._blocks.start(START_TIMEOUT)
         get(self.local("views").repair.options(timeout=START_TIMEOUT).remote())
         self.look_after_objects()
+        self.catalog.informer("SpiderCoordinator").subscribe(lambda _: self._sync_coordinator())
+        self._sync_coordinator()
         self.serving = True
         log.info(
             "working", extra={"pools": len(self.catalog.pools().pools), "metrics_port": self.metrics_port}
         )
+
+    def _sync_coordinator(self) -> None:
+        self.local("coordinator").sync.remote().subscribe(log_failure)
 
     def stop(self) -> None:
         """Finish what has begun, for a bounded time, then end."""

@@ -26,13 +26,13 @@ RED = {**POOL, "metadata": {"name": "red"},
 
 
 def network(name: str) -> dict[str, Any]:
-    """A macvlan network on the node's card, with the coordinator behind it."""
+    """A macvlan network on the node's card, with the coordinator behind it, which learns the Services' CIDR."""
     ipam = {"type": "spiderpool", "default_ipv4_ippool": [name]}
     macvlan = {"type": "macvlan", "master": "eth0", "mode": "bridge", "ipam": ipam}
     return {
         "cniVersion": "1.0.0",
         "name": name,
-        "plugins": [macvlan, {"type": "coordinator", "serviceCIDR": [SERVICES]}],
+        "plugins": [macvlan, {"type": "coordinator"}],
     }
 
 

@@ -26,6 +26,7 @@ from actors.errors import OrbweaverError
 from cni.netlink import inside
 from cni.sandbox import Network, SandboxPod, lay_cable, run
 from tests.agent_process import AgentProcess, pool
+from tests.faults.checker import eventually
 
 HOST, HOST6 = "10.6.168.123", "fd00:6::123"
 SERVICES = ["10.96.0.0/12", "fd00:96::/112"]
@@ -492,6 +493,37 @@ def options(agent: AgentProcess, plugins: Path) -> None:
     assert "veth0" not in in_pod(off, "ip", "link")
 
 
+def defaults(agent: AgentProcess, plugins: Path) -> None:
+    """A SpiderCoordinator gives what the network leaves out, and a network outranks it."""
+    cable()
+    obj = {
+        "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderCoordinator", "metadata": {"name": "default"},
+        "spec": {"mode": "auto", "txQueueLen": 3000, "hijackCIDR": ["169.254.0.0/16"], "podMACPrefix": "0a:1b"},
+    }  # fmt: skip
+    agent.apply(obj)
+    chain = Chain(agent, plugins, {"type": "macvlan", "master": "uplink0", "ipam": agent.ipam})
+    chain.coordinator = {"serviceCIDR": [], "txQueueLen": 2000}
+    pod = make("a")
+    chain.add(pod)
+
+    def made() -> None:
+        chain.again(pod)
+        assert "169.254.0.0/16 via 10.6.168.123 dev veth0" in in_pod(pod, "ip", "route")
+        link = in_pod(pod, "ip", "link", "show", "eth0")
+        assert "qlen 2000" in link and " 0a:1b:" in link, link
+
+    eventually(made)
+    agent.apply({**obj, "spec": {"mode": "disabled"}})
+    numbers = iter(range(100))
+
+    def left_alone() -> None:
+        off = make(f"off{next(numbers)}")
+        chain.add(off)
+        assert "veth0" not in in_pod(off, "ip", "link")
+
+    eventually(left_alone)
+
+
 def stale(agent: AgentProcess, plugins: Path) -> None:
     """What an earlier pod with the same address left on the host gives way to the new pod."""
     cable()
@@ -672,6 +704,7 @@ STORIES: dict[str, Callable[[AgentProcess, Path], None]] = {
         service,
         bridge,
         options,
+        defaults,
         stale,
         collect,
         hung,
