@@ -30,6 +30,7 @@ from actors.store.contract import Store
 from actors.views import ViewsActor
 from cni.block_follower import BlockFollower
 from cni.dataplane.coordinator import Coordinator, Wishes
+from cni.dataplane.ifacer import Ifacer
 from cni.dataplane.workers import Workers
 from cni.frontend import FrontEnd
 from cni.process import START_TIMEOUT, Process, log_failure
@@ -108,7 +109,7 @@ class Agent(Process):
             not_ready=self.not_ready,
             on_refused=self._refused,
             timeout=options.timeout,
-            chained={"coordinator": Coordinator(self.workers, self._wishes)},
+            chained={"ifacer": Ifacer(self.workers), "coordinator": Coordinator(self.workers, self._wishes)},
         )
         self._blocks = BlockFollower(store, system) if cluster else None
         self.metrics.watch_mailboxes(self._mailboxes)

@@ -40,7 +40,7 @@ class AgentProcess:
         self.process: subprocess.Popen[bytes] | None = None
         self._options = options
         self._program = tuple(program)
-        shim.install(self.plugins, names=("spiderpool", "coordinator"))
+        shim.install(self.plugins)
 
     @property
     def ipam(self) -> dict[str, Any]:
