@@ -38,10 +38,12 @@ _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _NEWNEIGH, _DELNEIGH, _GETNEIGH = 28, 29, 30
 _NEWRULE, _DELRULE, _GETRULE = 32, 33, 34
 _ERROR, _DONE = 2, 3
-_IFNAME, _ADDRESS, _MTU, _LINK, _MASTER, _QUEUE, _LINKINFO, _LINK_NAMESPACE = 3, 1, 4, 5, 10, 13, 18, 37
+_IFNAME, _ADDRESS, _MTU, _LINK, _MASTER = 3, 1, 4, 5, 10
+_QUEUE, _LINKINFO, _ALIAS, _LINK_NAMESPACE = 13, 18, 20, 37
 _INFO_KIND = 1
 _SKIP_STATISTICS = 8
 _CAPPED, _EXTENDED = 0x100, 0x200  # flags of an acknowledgement: without the request; with attributes
+_TARGET_NAMESPACE = 10
 _UP = 1
 _PERMANENT = 0x80
 _FIB_MATCH = 0x2000 | 0x1000  # the route itself, and the table that it was found in
@@ -169,6 +171,28 @@ class Netlink:
             message = _decoded(ifaddrmsg, frame)
             text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
             found.append((message["index"], f"{text}/{message['prefixlen']}"))
+        return found
+
+    def addresses_in(self, namespace: int) -> list[str] | None:
+        """The addresses (without length) in another namespace, by this one's number for it; None when it is gone."""
+        self._sequence += 1
+        attribute = struct.pack("=HHi", 8, _TARGET_NAMESPACE, namespace)
+        head = struct.pack("=IHHII", 24 + len(attribute), _GETADDR, _REQUEST | _DUMP, self._sequence, 0)
+        # The kernel heeds the attribute only where it checks all of a request (NETLINK_GET_STRICT_CHK).
+        self._socket.setsockopt(270, 12, 1)
+        try:
+            frames = self._collect(head + bytes(8) + attribute)
+        except OSError as error:
+            if error.errno in (*GONE, errno.EINVAL):
+                return None
+            raise
+        finally:
+            self._socket.setsockopt(270, 12, 0)
+        found = []
+        for frame in frames:
+            attributes = _attributes(frame, 24)
+            raw = attributes.get(2) or attributes[1]  # IFA_LOCAL, IFA_ADDRESS
+            found.append(socket.inet_ntop(frame[16], raw))
         return found
 
     def routes(self, names: dict[int, str]) -> list[Route]:
@@ -368,7 +392,9 @@ def set_down(index: int) -> Message:
     return Message(_NEWLINK, 0, body)
 
 
-def set_link(index: int = 0, *, name: str = "", up: bool = False, mac: str = "", queue: int = 0) -> Message:
+def set_link(
+    index: int = 0, *, name: str = "", up: bool = False, mac: str = "", queue: int = 0, alias: str = ""
+) -> Message:
     """Change an interface, found by its index or its name."""
     body = ifinfmsg()
     body["index"] = index
@@ -376,6 +402,7 @@ def set_link(index: int = 0, *, name: str = "", up: bool = False, mac: str = "",
         body["flags"] = body["change"] = _UP
     attributes: list[tuple[str, Any]] = [("IFLA_IFNAME", name)] if name else []
     attributes += [("IFLA_ADDRESS", mac)] if mac else []
+    attributes += [("IFLA_IFALIAS", alias)] if alias else []
     body["attrs"] = attributes + ([("IFLA_TXQLEN", queue)] if queue else [])
     return Message(_NEWLINK, 0, body)
 
@@ -490,6 +517,8 @@ def _nic(frame: bytes, addresses: dict[int, list[str]]) -> Nic:
         _number(found, _LINK),
         _number(found, _MTU),
         _number(found, _QUEUE),
+        struct.unpack("=i", found[_LINK_NAMESPACE])[0] if _LINK_NAMESPACE in found else -1,
+        found.get(_ALIAS, b"").rstrip(b"\0").decode(errors="replace"),
     )
 
 

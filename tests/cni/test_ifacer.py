@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,12 @@ def test_a_previous_result_is_passed_on_to_the_letter(agent: AgentProcess):
 
 def test_del_and_gc_need_nothing_and_change_nothing(agent: AgentProcess):
     """A runtime repeats a DEL until it succeeds, so neither a broken configuration nor a missing interface refuses it."""
-    for conf in ({"interfaces": ["gone"], "vlanID": 5}, {"interfaces": 7, "bond": "x"}, {}):
+    broken: tuple[dict[str, Any], ...] = (
+        {"interfaces": ["gone"], "vlanID": 5},
+        {"interfaces": 7, "bond": "x"},
+        {},
+    )
+    for conf in broken:
         assert network(agent, **conf).call("DEL", POD) == {}
     assert network(agent).call("GC", POD, {"cni.dev/valid-attachments": []}) == {}
 
