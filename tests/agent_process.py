@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from cni import shim
+from tests.blocks import recorded
 from tests.faults.cni_client import NoAnswer, ask, encode
 
 START_TIMEOUT = 60.0
@@ -185,12 +186,7 @@ class AgentProcess(ServingProcess):
 
     def records(self) -> dict[str, dict[str, str]]:
         """Every recorded address and its record, as the blocks have them."""
-        blocks = json.loads(self.orbweaver("get", "spideripblocks", "-o", "json"))
-        return {
-            ip: record
-            for block in blocks["items"]
-            for ip, record in json.loads(block["spec"]["records"]).items()
-        }
+        return recorded(json.loads(self.orbweaver("get", "spideripblocks", "-o", "json"))["items"])
 
 
 def pool(name: str, subnet: str, ips: str, gateway: str | None = None, **spec: Any) -> dict[str, Any]:

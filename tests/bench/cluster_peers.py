@@ -6,7 +6,6 @@ does not wait for the disk, as host-local does not either.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import time
@@ -23,6 +22,7 @@ from actors.errors import NotFound
 from actors.store.kubernetes import KubernetesStore
 from tests.agent_process import AgentProcess, pool
 from tests.bench.load import cpu_seconds, pod_name
+from tests.blocks import recorded
 from tests.tools import kubernetes
 from tests.tools.apiserver import ApiServer
 
@@ -98,8 +98,7 @@ class OnKubernetes:
             list(workers.map(remove, self._pods))
 
     def count(self) -> int:
-        blocks = self._peers.store.list("SpiderIPBlock").items
-        return sum(len(json.loads(block["spec"]["records"])) for block in blocks)
+        return len(recorded(self._peers.store.list("SpiderIPBlock").items))
 
     def settle(self) -> None:
         """Wait until the SpiderEndpoints say what the blocks say."""
