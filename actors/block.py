@@ -30,6 +30,7 @@ from actors.resources.block import (
     Granted,
     Release,
     Released,
+    SetAside,
     Taken,
     Vouch,
     Vouched,
@@ -50,7 +51,7 @@ _RETRY_FIRST, _RETRY_MOST = 0.02, 1.0
 _CONFLICTS = 50
 
 Operation = Claim | Release | Vouch
-Outcome = Granted | Taken | Released | Vouched
+Outcome = Granted | Taken | SetAside | Released | Vouched
 
 
 @dataclass(slots=True)
@@ -86,14 +87,18 @@ class BlockActor(Actor):
         store: Store,
         observer: AllocationObserver,
         shared: bool = False,
+        wrote: Callable[[int, int, str], object] = lambda family, base, version: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`shared`: other processes write the block too. `wrote` hears of each version that was written here, before
+        anybody is answered."""
         super().__init__(context)
         family, base = parse_block_name(context.key)
         self._state = State(Block(family, base))
         self._store = store
         self._observer = observer
         self._shared = shared
+        self._wrote = wrote
         self._clock = clock
 
     def on_passivate(self) -> bool:
@@ -114,7 +119,7 @@ class BlockActor(Actor):
 
     @message
     def claim(self, claim: Claim) -> ObjectRef[Outcome]:
-        """Record an address. Completes with `Granted` or `Taken` once that is durable."""
+        """Record an address. Completes with `Granted`, `Taken` or `SetAside` once that is durable."""
         return self._stage(claim)
 
     @message
@@ -164,7 +169,8 @@ class BlockActor(Actor):
                 self._read()
                 certain = True
             block = state.block.copy()
-            outcomes = [_outcome(block, staged) for staged in batch]
+            now = self._clock()
+            outcomes = [_outcome(block, staged, now) for staged in batch]
             changes = _difference(state.block, block)
             if not certain and len(changes) < len(batch):
                 state.stale = True  # some would be answered without a write, which proves nothing
@@ -183,6 +189,7 @@ class BlockActor(Actor):
                 raise
             self._observer.committed(len(batch), time.perf_counter() - started)
             state.block = block
+            self._wrote(block.family, block.base, block.version)
             self._publish(changes)
             break
         else:
@@ -288,10 +295,10 @@ class BlockActor(Actor):
         return not block.suspect and all(at <= horizon for at in block.released.values())
 
 
-def _outcome(block: Block, staged: Staged) -> Outcome:
+def _outcome(block: Block, staged: Staged, now: float) -> Outcome:
     operation = staged.operation
     if isinstance(operation, Claim):
-        granted = block.claim(operation)
+        granted = block.claim(operation, now)
         if isinstance(granted, Granted) and staged.maybe_written:
             return replace(granted, fresh=True)  # what stands there is its own write, whose answer was lost
         return granted
@@ -312,7 +319,10 @@ def _mark_doubtful(batch: list[Staged], before: Block, after: Block) -> None:
         operation = staged.operation
         changed = before.records.get(operation.value) != after.records.get(operation.value)
         if isinstance(operation, Claim):
+            found = before.records.get(operation.value)
             changed = changed and after.records.get(operation.value) == operation.record
+            # A claim that only confirms is not undone: an earlier one was answered.
+            changed = changed and not (found is not None and found.same_claim(operation.record))
         staged.maybe_written |= changed
 
 
@@ -325,5 +335,6 @@ def _difference(before: Block, after: Block) -> tuple[Change, ...]:
     }
     values |= before.suspect ^ after.suspect  # told as it is, because what is to be written must differ
     return tuple(
-        Change(value, after.records.get(value), after.released.get(value)) for value in sorted(values)
+        Change(value, after.records.get(value), after.released.get(value), after.asides.get(value))
+        for value in sorted(values)
     )

@@ -24,7 +24,7 @@ _FRESH = {
     "apiVersion": SPIDERPOOL,
     "kind": KIND,
     "metadata": {"name": NAME},
-    "spec": {"mode": "auto", "podCIDRType": "auto", "hijackCIDR": ["169.254.0.0/16"], "podRPFilter": 0},
+    "spec": {"mode": "auto", "podCIDRType": "auto", "podRPFilter": 0},
 }
 
 

@@ -17,9 +17,10 @@ from actors.endpoint import is_kept
 from actors.messages import Held
 from actors.observer import AllocationObserver
 from actors.resources.addresses import format_address
-from actors.resources.block import Release, block_name
+from actors.resources.block import Release, Released, block_name
 from actors.resources.record import Fence, Record
-from actors.runtime import Actor, ActorContext, get, message
+from actors.runtime import Actor, ActorContext, message
+from actors.seat import Place, Seat, ask
 from actors.store.catalog import Catalog
 
 log = logging.getLogger("orbweaver.gc")
@@ -34,12 +35,14 @@ class GCActor(Actor):
         self,
         context: ActorContext,
         *,
+        seat: Seat,
         catalog: Catalog,
         node: str,
         observer: AllocationObserver,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(context)
+        self._seat = seat
         self._catalog = catalog
         self._node = node
         self._observer = observer
@@ -50,36 +53,46 @@ class GCActor(Actor):
         """CNI GC: release what this node's containers hold in `network`, except the (container, interface) pairs in
         `valid`; as after a DEL, a StatefulSet's pod keeps its address. Returns how many it released or keeps."""
         alive = set(valid)
-        stale = [held for held in self._everything() if is_stale(held.record, self._node, network, alive)]
+        held = self._recorded("of_node", self._node)
+        stale = [one for one in held if is_stale(one.record, self._node, network, alive)]
         return self._reclaim(stale, "container is gone (CNI GC)")
 
     @message
     def sweep_statefulsets(self) -> int:
         """Release what is kept for pods that no StatefulSet wants any more."""
         stale = []
-        for held in self._everything():
+        for held in self._recorded("everything"):
             record = held.record
             kept = record.waits and owning_statefulset(record) is not None
             if kept and not is_kept(record, self._catalog):
                 stale.append(held)
         return self._reclaim(stale, "its StatefulSet does not want the pod any more")
 
-    def _everything(self) -> tuple[Held, ...]:
-        everything: tuple[Held, ...] = get(
-            self.get_actor("ledger/local").everything.options(timeout=RELEASE_TIMEOUT).remote()
-        )
-        return everything
+    def _recorded(self, question: str, *arguments: str) -> tuple[Held, ...]:
+        def task(at: Place) -> tuple[Held, ...]:
+            method = getattr(at.get_actor("ledger/local"), question).options(timeout=RELEASE_TIMEOUT)
+            (held,) = ask(at, method.remote(*arguments))
+            found: tuple[Held, ...] = held
+            return found
+
+        return self._seat.work(task)
 
     def _reclaim(self, stale: Sequence[Held], reason: str) -> int:
         now = self._clock()
-        refs = []
+        releases = []
         for held in stale:
-            block = self.get_actor("block/" + block_name(held.family, held.value))
             keep = bool(held.record.container) and is_kept(held.record, self._catalog)
-            release = Release(held.value, Fence.of(held.record), now, keep)
-            refs.append(block.release.options(timeout=RELEASE_TIMEOUT).remote(release))
+            releases.append((held, Release(held.value, Fence.of(held.record), now, keep)))
+
+        def task(at: Place) -> list[Released]:
+            refs = []
+            for held, release in releases:
+                block = at.get_actor("block/" + block_name(held.family, held.value))
+                refs.append(block.release.options(timeout=RELEASE_TIMEOUT).remote(release))
+            return ask(at, *refs)
+
         done = 0
-        for held, released in zip(stale, get(refs), strict=True):
+        for held, released in zip(stale, self._seat.work(task), strict=True):
             if released.done:
                 done += 1
                 self._observer.reclaimed(reason)

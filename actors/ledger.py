@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from actors.errors import InvalidObject
 from actors.messages import Change, Held, Occupancy
+from actors.resources.aside import Aside
 from actors.resources.block import BLOCK_SIZE, Block, base_of
 from actors.resources.record import Record
 from actors.runtime import Actor, ActorContext, message
@@ -33,12 +34,14 @@ Place = tuple[int, int]
 class State:
     records: dict[Place, Record] = field(default_factory=dict)
     released: dict[Place, float] = field(default_factory=dict)
+    asides: dict[Place, Aside] = field(default_factory=dict)
     blocks: dict[Place, set[int]] = field(default_factory=dict)
     versions: dict[Place, int] = field(default_factory=dict)
     pods: dict[str, set[Place]] = field(default_factory=dict)
     containers: dict[str, set[Place]] = field(default_factory=dict)
     pools: dict[str, set[Place]] = field(default_factory=dict)
     touched: dict[str, int] = field(default_factory=dict)
+    listed: int = -1
     # Never below what an earlier instance counted to: a pool that learned from that one must read everything anew.
     sequence: int = field(default_factory=time.monotonic_ns)
     recent: deque[tuple[int, int, Change]] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
@@ -53,7 +56,9 @@ class LedgerActor(Actor):
         self._state = State()
 
     def on_activate(self) -> None:
-        for obj in self._store.list("SpiderIPBlock").items:
+        listing = self._store.list("SpiderIPBlock")
+        self._state.listed = version_number(listing.version)
+        for obj in listing.items:
             try:
                 block = Block.from_object(obj)
             except InvalidObject as error:
@@ -89,6 +94,16 @@ class LedgerActor(Actor):
             self._state.versions[family, base] = version_number(version)
             self._replace(family, base, changes)
 
+    @message
+    def reached(self, versions: tuple[tuple[int, int, str], ...]) -> bool:
+        """Whether the blocks, each given as (family, base, version), are known here as they were at those versions, or
+        later. With none it is a sign of life."""
+        state = self._state
+        return all(
+            max(state.listed, state.versions.get((family, base), -1)) >= version_number(version)
+            for family, base, version in versions
+        )
+
     def _advance(self, block: Place, version: str) -> bool:
         """Whether a Block's word about `version` still counts: a watch may have told of a later one."""
         number = version_number(version)
@@ -111,6 +126,18 @@ class LedgerActor(Actor):
     def of_container(self, container: str) -> tuple[Held, ...]:
         """What is recorded for a container id."""
         return self._held(self._state.containers.get(container, ()))
+
+    @message
+    def of_sandbox(self, container: str, pod: str) -> tuple[Held, ...]:
+        """What is recorded for a container id or for the pod `namespace/name`."""
+        state = self._state
+        return self._held(state.pods.get(pod, set()) | state.containers.get(container, set()))
+
+    @message
+    def of_node(self, node: str) -> tuple[Held, ...]:
+        """What is recorded for pods of a node."""
+        records = self._state.records
+        return self._held([place for place, record in records.items() if record.node == node])
 
     @message
     def of_pool(self, pool: str) -> tuple[Held, ...]:
@@ -162,7 +189,12 @@ class LedgerActor(Actor):
                 for value in state.blocks.get((family, base), ()):
                     if low <= value <= high:
                         place = (family, value)
-                        yield Change(value, state.records.get(place), state.released.get(place))
+                        yield Change(
+                            value,
+                            state.records.get(place),
+                            state.released.get(place),
+                            state.asides.get(place),
+                        )
 
     def _held(self, places: Iterable[Place]) -> tuple[Held, ...]:
         records = self._state.records
@@ -173,7 +205,8 @@ class LedgerActor(Actor):
         for change in changes:
             place = (family, change.value)
             before = state.records.get(place)
-            if before == change.record and state.released.get(place) == change.released:
+            known = (before, state.released.get(place), state.asides.get(place))
+            if known == (change.record, change.released, change.aside):
                 continue
             if before is not None:
                 del state.records[place]
@@ -181,6 +214,7 @@ class LedgerActor(Actor):
                 _unlink(state.containers, before.container, place)
                 _unlink(state.pools, before.pool, place)
             state.released.pop(place, None)
+            state.asides.pop(place, None)
             values = state.blocks.setdefault((family, base_of(change.value)), set())
             if change.record is not None:
                 state.records[place] = change.record
@@ -191,6 +225,8 @@ class LedgerActor(Actor):
                 values.add(change.value)
             elif change.released is not None:
                 state.released[place] = change.released
+                if change.aside is not None:
+                    state.asides[place] = change.aside
                 values.add(change.value)
             else:
                 values.discard(change.value)
@@ -204,7 +240,9 @@ class LedgerActor(Actor):
 def content_of(block: Block) -> tuple[Change, ...]:
     """All that a block says, for `found` and `seen`."""
     records = tuple(Change(value, record) for value, record in block.records.items())
-    return (*records, *(Change(value, None, at) for value, at in block.released.items()))
+    # What is set aside is among these: a block keeps the time of a release for as long as the address is suspect.
+    released = tuple(Change(value, None, at, block.asides.get(value)) for value, at in block.released.items())
+    return (*records, *released)
 
 
 def _unlink(index: dict[str, set[Place]], key: str, place: Place) -> None:

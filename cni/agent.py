@@ -26,10 +26,12 @@ from actors.gc import GCActor
 from actors.ledger import LedgerActor
 from actors.pool import PoolActor
 from actors.runtime import get
+from actors.seat import OnlyHere
 from actors.store.contract import Store
 from actors.views import ViewsActor
 from cni.block_follower import BlockFollower
 from cni.dataplane.coordinator import Coordinator, Wishes
+from cni.dataplane.ifacer import Ifacer
 from cni.dataplane.workers import Workers
 from cni.frontend import FrontEnd
 from cni.process import START_TIMEOUT, Process, log_failure
@@ -81,10 +83,11 @@ class Agent(Process):
         system.register(
             "pool", lambda context: PoolActor(context, source=catalog, store=store), mailbox=4096, idle=300.0
         )
+        seat = OnlyHere(system, alone=not cluster)
         system.register(
             "endpoint",
             lambda context: EndpointActor(
-                context, catalog=catalog, settings=options.settings, node=node, observer=observer
+                context, seat=seat, catalog=catalog, settings=options.settings, node=node, observer=observer
             ),
             mailbox=64,
             idle=1.0,
@@ -92,13 +95,20 @@ class Agent(Process):
         system.register(
             "views",
             lambda context: ViewsActor(
-                context, store=store, catalog=catalog, node=node if cluster else None, pools=not cluster
+                context,
+                seat=seat,
+                store=store,
+                catalog=catalog,
+                node=node if cluster else None,
+                pools=not cluster,
             ),
             mailbox=65536,
         )
         system.register("events", lambda context: EventsActor(context, store=store, node=node), mailbox=256)
         system.register(
-            "gc", lambda context: GCActor(context, catalog=catalog, node=node, observer=observer), mailbox=64
+            "gc",
+            lambda context: GCActor(context, seat=seat, catalog=catalog, node=node, observer=observer),
+            mailbox=64,
         )
         self.workers = Workers(timeout=options.timeout / 2)
         self.front_end = FrontEnd(
@@ -109,7 +119,8 @@ class Agent(Process):
             on_refused=self._refused,
             timeout=options.timeout,
             chained={
-                "coordinator": Coordinator(self.workers, self._wishes, catalog.coordinator, cluster=cluster)
+                "ifacer": Ifacer(self.workers),
+                "coordinator": Coordinator(self.workers, self._wishes, catalog.coordinator, cluster=cluster),
             },
         )
         self._blocks = BlockFollower(store, system) if cluster else None

@@ -15,6 +15,7 @@ from actors.coordinator import CoordinatorActor
 from actors.gc import GCActor
 from actors.ledger import LedgerActor
 from actors.runtime import get
+from actors.seat import OnlyHere
 from actors.store.contract import Store
 from actors.views import ViewsActor
 from cni.block_follower import BlockFollower
@@ -53,13 +54,16 @@ class Controller(Process):
             lambda context: BlockActor(context, store=store, observer=observer, shared=True),
             idle=60.0,
         )
+        seat = OnlyHere(system, alone=False)
         system.register(
             "views",
-            lambda context: ViewsActor(context, store=store, catalog=catalog, follow=True),
+            lambda context: ViewsActor(context, seat=seat, store=store, catalog=catalog, follow=True),
             mailbox=65536,
         )
         system.register(
-            "gc", lambda context: GCActor(context, catalog=catalog, node="", observer=observer), mailbox=64
+            "gc",
+            lambda context: GCActor(context, seat=seat, catalog=catalog, node="", observer=observer),
+            mailbox=64,
         )
         system.register("coordinator", lambda context: CoordinatorActor(context, store=store), idle=None)
         self._blocks = BlockFollower(store, system)

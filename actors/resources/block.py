@@ -3,19 +3,28 @@
 What must always hold: an address is recorded in exactly one place, the block that arithmetic names for it; a
 claim succeeds only on an address without a record, or on one whose record the claimant names; a release takes
 away only the record that its fence admits. An address that was taken back by force is suspect until somebody
-vouches for it, and every claim of it says so, whoever had it meanwhile. These are pure functions on a `Block`; the
-Block actor persists.
+vouches for it, and every claim of it says so, whoever had it meanwhile. One that is set aside goes to nobody before its
+time who did not ask for it by name. These are pure functions on a `Block`; the Block actor persists.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from actors.errors import InvalidObject
 from actors.resources.addresses import format_address
+from actors.resources.aside import Aside
+from actors.resources.block_text import (
+    NOTHING,
+    Known,
+    inside,
+    read_records,
+    read_released,
+    write_records,
+    write_released,
+)
 from actors.resources.record import Fence, Record
 
 BLOCK_SIZE = 64
@@ -50,11 +59,17 @@ def parse_block_name(name: str) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Record `record` at address `value`; where a record stands, only if `instead_of` admits it."""
+    """Record `record` at address `value`; where a record stands, only if `instead_of` admits it. `named`: this very
+    address was asked for, so that it is granted although it is set aside.
+
+    One with `instead_of` for the same container and interface confirms what stands there under its own `claim`, so that
+    no other process can undo it any more.
+    """
 
     value: int
     record: Record
     instead_of: Fence | None = None
+    named: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +77,7 @@ class Release:
     """Take away the record at `value` if `fence` admits it; `keep` leaves it for the pod's next incarnation.
 
     `at` is the moment of the release, in seconds since the epoch. `forced`: the holder may still run somewhere.
+    `aside`: some other host uses it, so that for a while nobody shall get it.
     """
 
     value: int
@@ -69,6 +85,7 @@ class Release:
     at: float
     keep: bool = False
     forced: bool = False
+    aside: Aside | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +117,14 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
+class SetAside:
+    """Nobody's record stands there, but it is not given out yet."""
+
+    value: int
+    aside: Aside
+
+
+@dataclass(frozen=True, slots=True)
 class Released:
     """`done` is false when there was nothing, or another's record, to release; then nothing changed."""
 
@@ -118,15 +143,18 @@ class Vouched:
 
 @dataclass(slots=True)
 class Block:
-    """The content of one block. `version` is the store's, empty while the object does not exist."""
+    """The content of one block. `version` is the store's, empty while the object does not exist. Copies share `known`,
+    which only saves work."""
 
     family: int
     base: int
     records: dict[int, Record] = field(default_factory=dict)
     released: dict[int, float] = field(default_factory=dict)
     suspect: set[int] = field(default_factory=set)
+    asides: dict[int, Aside] = field(default_factory=dict)
     version: str = ""
     uid: str = ""
+    known: Known = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -135,25 +163,38 @@ class Block:
     def copy(self) -> Block:
         """A copy whose change leaves this one alone."""
         return replace(
-            self, records=dict(self.records), released=dict(self.released), suspect=set(self.suspect)
+            self,
+            records=dict(self.records),
+            released=dict(self.released),
+            suspect=set(self.suspect),
+            asides=dict(self.asides),
         )
 
-    def claim(self, claim: Claim) -> Granted | Taken:
-        """Apply a claim; a repeated one is granted as it stands."""
+    def claim(self, claim: Claim, now: float = 0.0) -> Granted | Taken | SetAside:
+        """Apply a claim at a moment (seconds since the epoch); a repeated one is granted as it stands."""
         found = self.records.get(claim.value)
-        if found is not None and not found.same_claim(claim.record):
-            if (
-                claim.instead_of is None
-                or not claim.instead_of.admits(found)
-                or found.pod != claim.record.pod
-            ):
-                return Taken(claim.value, found)
-            found = None
-        if found is not None:
-            return Granted(claim.value, found, fresh=False, suspect=claim.value in self.suspect)
+        suspect = claim.value in self.suspect
+        if found is not None and found.same_claim(claim.record):
+            if claim.instead_of is not None:
+                found = self.records[claim.value] = claim.record
+            return Granted(claim.value, found, fresh=False, suspect=suspect)
+        if found is not None and (
+            claim.instead_of is None or not claim.instead_of.admits(found) or found.pod != claim.record.pod
+        ):
+            return Taken(claim.value, found)
+        aside = self.asides.get(claim.value)
+        if (
+            found is None
+            and aside is not None
+            and aside.holds(now)
+            and not claim.named
+            and claim.instead_of is None
+        ):
+            return SetAside(claim.value, aside)
         self.records[claim.value] = claim.record
+        self.asides.pop(claim.value, None)
         self.released.pop(claim.value, None)
-        return Granted(claim.value, claim.record, suspect=claim.value in self.suspect)
+        return Granted(claim.value, claim.record, suspect=suspect)
 
     def release(self, release: Release) -> Released:
         """Apply a release; one that its fence does not admit changes nothing."""
@@ -165,7 +206,9 @@ class Block:
         else:
             del self.records[release.value]
             self.released[release.value] = release.at
-        if release.forced:
+            if release.aside is not None:
+                self.asides[release.value] = release.aside
+        if release.forced or release.aside is not None:
             self.suspect.add(release.value)
         return Released(release.value, True, found)
 
@@ -186,21 +229,20 @@ class Block:
             metadata["resourceVersion"] = self.version
         if self.uid:
             metadata["uid"] = self.uid
-        records = {
-            format_address(family, value): self.records[value].to_json() for value in sorted(self.records)
-        }
-        released = {
-            format_address(family, value): round(at, 3) for value, at in sorted(self.released.items())
-        }
         spec = {
             "cidr": f"{format_address(family, self.base)}/{prefix}",
             "ipVersion": family,
-            "records": json.dumps(records, separators=(",", ":")),
-            "released": json.dumps(released, separators=(",", ":")),
+            "records": write_records(self.base, self.records, self.known),
+            "released": write_released(self.base, self.released),
         }
         if self.suspect:
             suspect = [format_address(family, value) for value in sorted(self.suspect)]
             spec["suspect"] = json.dumps(suspect, separators=(",", ":"))
+        if self.asides:
+            asides = {
+                format_address(family, value): one.to_json() for value, one in sorted(self.asides.items())
+            }
+            spec["aside"] = json.dumps(asides, separators=(",", ":"))
         return {"apiVersion": _API_VERSION, "kind": "SpiderIPBlock", "metadata": metadata, "spec": spec}
 
     @classmethod
@@ -211,11 +253,17 @@ class Block:
         family, base = parse_block_name(name)
         spec = obj.get("spec") or {}
         try:
-            records = json.loads(spec.get("records") or "{}")
-            released = json.loads(spec.get("released") or "{}")
-            parsed = {_inside(family, base, text): Record.from_json(data) for text, data in records.items()}
-            times = {_inside(family, base, text): float(at) for text, at in released.items()}
-            suspect = {_inside(family, base, text) for text in json.loads(spec.get("suspect") or "[]")}
+            records = read_records(family, base, BLOCK_SIZE, spec.get("records") or NOTHING)
+            released = read_released(family, base, BLOCK_SIZE, spec.get("released") or NOTHING)
+            suspect = {
+                inside(family, base, BLOCK_SIZE, text) for text in json.loads(spec.get("suspect") or "[]")
+            }
+            asides = {
+                inside(family, base, BLOCK_SIZE, text): Aside.from_json(data)
+                for text, data in json.loads(spec.get("aside") or "{}").items()
+            }
+            if len(dict(records)) < len(records):
+                raise ValueError("an address is recorded twice")
         except (ValueError, TypeError, AttributeError, InvalidObject) as error:
             raise InvalidObject(
                 f"SpiderIPBlock {name} is damaged: {error}; restore it from a backup, or delete the bad entry from "
@@ -224,17 +272,10 @@ class Block:
         return cls(
             family,
             base,
-            parsed,
-            times,
+            dict(records),
+            dict(released),
             suspect,
+            asides,
             str(metadata.get("resourceVersion", "")),
             str(metadata.get("uid", "")),
         )
-
-
-def _inside(family: int, base: int, text: str) -> int:
-    address = ipaddress.ip_address(text)
-    value = int(address)
-    if address.version != family or base_of(value) != base:
-        raise ValueError(f"{text} is outside the block")
-    return value
