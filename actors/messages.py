@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from actors.decisions.request import AddressRequest
-from actors.resources.block import Claim, Granted, Release, Released, Taken, Vouch, Vouched
+from actors.resources.block import Claim, Doubt, Granted, Release, Released, Taken, Vouch, Vouched
 from actors.resources.record import Fence, Record
 from actors.runtime import wire_value
 
@@ -110,7 +110,7 @@ class AddResult:
 
 
 for _value in (
-    Record, Fence, Claim, Release, Vouch, Granted, Taken, Released, Vouched, Held, Change, Occupancy, Allocate,
+    Record, Fence, Claim, Release, Doubt, Vouch, Granted, Taken, Released, Vouched, Held, Change, Occupancy, Allocate,
     Sandbox, AddressRequest, AddRequest, Assigned, RouteTo, AddResult,
 ):  # fmt: skip
     wire_value(_value)
