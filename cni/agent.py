@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from actors.block import BlockActor
-from actors.decisions.annotations import read_default_route_nic
+from actors.decisions.annotations import FIRST_INTERFACE, read_default_route_nic, read_networks
 from actors.decisions.settings import Settings
 from actors.endpoint import EndpointActor
 from actors.errors import OrbweaverError
@@ -29,7 +29,7 @@ from actors.runtime import get
 from actors.store.contract import Store
 from actors.views import ViewsActor
 from cni.block_follower import BlockFollower
-from cni.dataplane.coordinator import Coordinator
+from cni.dataplane.coordinator import Coordinator, Wishes
 from cni.dataplane.workers import Workers
 from cni.frontend import FrontEnd
 from cni.process import START_TIMEOUT, Process, log_failure
@@ -108,7 +108,7 @@ class Agent(Process):
             not_ready=self.not_ready,
             on_refused=self._refused,
             timeout=options.timeout,
-            chained={"coordinator": Coordinator(self.workers, self._default_route_nic)},
+            chained={"coordinator": Coordinator(self.workers, self._wishes)},
         )
         self._blocks = BlockFollower(store, system) if cluster else None
         self.metrics.watch_mailboxes(self._mailboxes)
@@ -154,11 +154,15 @@ class Agent(Process):
             arguments = (sandbox.namespace, sandbox.pod, sandbox.uid, type(error).__name__, str(error))
             self.local("events").refused.remote(*arguments).subscribe(log_failure)
 
-    def _default_route_nic(self, request: CniRequest) -> str:
+    def _wishes(self, request: CniRequest) -> Wishes:
         sandbox = request.sandbox
         if not request.named:
-            return ""
-        return read_default_route_nic(self.catalog.pod(sandbox.namespace, sandbox.pod, sandbox.uid)) or ""
+            return Wishes()
+        pod = self.catalog.pod(sandbox.namespace, sandbox.pod, sandbox.uid)
+        networks = tuple(one.interface for one in read_networks(pod))
+        # Without a list of networks only Kubernetes says that there is one interface alone.
+        known = (FIRST_INTERFACE, *networks) if networks or self.options.cluster else ()
+        return Wishes(read_default_route_nic(pod) or "", known)
 
     def _mailboxes(self) -> dict[str, int]:
         depths: Counter[str] = Counter(dict.fromkeys(self.system.local_kinds(), 0))

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.errors import (
@@ -25,7 +25,7 @@ from actors.errors import (
 )
 from cni import netlink
 from cni.dataplane import announce, replies
-from cni.dataplane.plan import MARK, VETH, host_veth_name, make_plan, policy_tables
+from cni.dataplane.plan import FIRST_MARK, MARK, VETH, host_veth_name, make_plan, policy_tables
 from cni.dataplane.settings import CoordinatorSettings, read_settings
 from cni.dataplane.state import Desired, HostState, Nic, Plan, PodState
 from cni.netlink import Message, Netlink
@@ -38,7 +38,8 @@ _NOT_THE_HOSTS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One CNI request for the coordinator, as it crosses to a worker. `default_nic`: from the pod's annotation."""
+    """One CNI request for the coordinator, as it crosses to a worker. `default_nic`: from the pod's annotation.
+    `interfaces`: all that the pod will have, empty where nothing tells."""
 
     command: str
     conf: Mapping[str, Any]
@@ -47,12 +48,13 @@ class Job:
     netns: str
     pod: str
     default_nic: str = ""
+    interfaces: tuple[str, ...] = ()
 
     def settings(self) -> CoordinatorSettings:
-        conf = dict(self.conf)
+        settings = read_settings(self.conf)
         if self.default_nic:
-            conf["podDefaultRouteNic"] = self.default_nic
-        return read_settings(conf)
+            settings = replace(settings, default_nic=self.default_nic, pod_chose=True)
+        return settings
 
 
 def perform(job: Job) -> int:
@@ -107,6 +109,7 @@ def _plan(job: Job, settings: CoordinatorSettings, state: PodState, host: Netlin
         container=job.container,
         interface=job.interface,
         gateways=_gateways(job.conf),
+        expected=tuple(job.interfaces),
     )
 
 
@@ -120,7 +123,7 @@ def _add(job: Job, settings: CoordinatorSettings) -> int:
         with netlink.inside(descriptor):
             changed += netlink.write_sysctls(plan.pod.sysctls)
             if plan.marks:
-                changed += replies.mark_replies(VETH, MARK)
+                changed += replies.mark_replies({VETH: MARK, settings.first_nic: FIRST_MARK})
         current = state.nic(job.interface)
         assert current is not None
         changed += pod.send(_link_changes(plan, current))
@@ -157,6 +160,8 @@ def _missing(
 ) -> list[str]:
     desired = plan.pod
     missing = [f"pod: link {plan.veth.pod}"] if plan.veth and state.nic(plan.veth.pod) is None else []
+    if settings.default_nic and len(state.nics) > 2 and state.nic(settings.default_nic) is None:
+        missing.append(f"pod: link {settings.default_nic}, which is to have the default route")
     names = {nic.index: nic.name for nic in state.nics}
     neighbours = set(pod.neighbours(names))
     missing += [f"pod: route {one}" for one in desired.routes if one not in state.routes]
@@ -212,7 +217,8 @@ def _clean_pod(
     rules = [
         rule
         for rule in state.rules
-        if (rule.src.partition("/")[0] in bare or rule.dst in mine) or (first and rule.table in tables)
+        if (rule.src.partition("/")[0] in bare or rule.dst in mine)
+        or (first and (rule.table in tables or rule.mark == FIRST_MARK))
     ]
     own = {rule.table for rule in rules if rule.table in tables}
     indexes = {one.name: one.index for one in state.nics}
@@ -297,11 +303,14 @@ def _pod_changes(desired: Desired, pod: Netlink, state: PodState) -> list[Messag
     changes += [
         netlink.add_neighbour(one, nics[one.dev].index) for one in desired.neighbours if one not in there
     ]
-    changes += [
-        netlink.add_route(one, nics[one.dev].index) for one in desired.routes if one not in state.routes
-    ]
+    missing = [one for one in desired.routes if one not in state.routes]
+    # The kernel takes no second IPv4 route to one destination in one table.
+    places = {(one.dst, one.table) for one in desired.gone}
+    first = [one for one in missing if (one.dst, one.table) not in places]
+    changes += [netlink.add_route(one, nics[one.dev].index) for one in first]
     changes += [netlink.add_rule(one) for one in desired.rules if one not in state.rules]
     changes += [netlink.delete_route(one, nics[one.dev].index) for one in desired.gone]
+    changes += [netlink.add_route(one, nics[one.dev].index) for one in missing if one not in first]
     return changes
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.errors import InvalidRequest, OrbweaverError
@@ -21,12 +21,21 @@ from cni.protocol import CniRequest
 NAME = "coordinator"
 
 
-class Coordinator:
-    """`default_nic`: what the pod's annotation says, empty for nothing; it may wait for the store."""
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a pod's object says: the interface chosen for its default route, empty for none, and all interfaces that it
+    will have, empty where nothing tells."""
 
-    def __init__(self, workers: Workers, default_nic: Callable[[CniRequest], str]) -> None:
+    default_nic: str = ""
+    interfaces: tuple[str, ...] = ()
+
+
+class Coordinator:
+    """`wishes`: what the pod of a request says; it may wait for the store."""
+
+    def __init__(self, workers: Workers, wishes: Callable[[CniRequest], Wishes]) -> None:
         self._workers = workers
-        self._default_nic = default_nic
+        self._wishes = wishes
 
     def handle(self, request: CniRequest, stdin: bytes) -> ObjectRef[bytes]:
         """What to print. Raises `InvalidRequest` for a configuration that cannot be understood."""
@@ -60,7 +69,8 @@ class Coordinator:
     def _complete(self, request: CniRequest, job: Job) -> Job:
         if request.command == "DEL":
             return job
-        return replace(job, default_nic=self._default_nic(request))
+        wishes = self._wishes(request)
+        return replace(job, default_nic=wishes.default_nic, interfaces=wishes.interfaces)
 
 
 def _settle(answer: ObjectRef[bytes], done: ObjectRef[int], output: bytes) -> None:

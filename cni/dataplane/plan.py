@@ -5,7 +5,9 @@ underlay mode `veth0`, which the plan asks for; in overlay mode the pod's first 
 One interface keeps its routes in the main table, the one that holds the default route. Every other one gets a policy
 table, from 100 on in the order of the interfaces, with two rules: what comes from its address and what goes to its
 subnet is looked up there. Connections that came in through the veth are marked, and marked replies are looked up in
-a table (`hostRuleTable`'s number, in the pod) whose default route leads to the host.
+a table (`hostRuleTable`'s number, in the pod) whose default route leads to the host. Connections that came in through
+the first interface are marked too once there are several, or a client in another interface's subnet would be answered
+by that one.
 
 What must always hold: a plan for a pod that is as planned asks for nothing that is not there, so that applying it
 again changes nothing; a route or rule is never removed before what replaces it exists (`apply` adds first).
@@ -38,7 +40,8 @@ FIRST_TABLE = 100
 HOST_RULE_PRIORITY = MARK_PRIORITY = 1000
 TO_PRIORITY = 32765
 """The kernel's own main rule is 32766; rules for a further interface stand before those of the ones before it."""
-MARK = 1
+MARK, FIRST_MARK = 1, 2
+"""Connections that came in through the veth, and through the first interface."""
 
 
 def make_plan(
@@ -49,8 +52,10 @@ def make_plan(
     container: str,
     interface: str,
     gateways: tuple[str, ...] = (),
+    expected: tuple[str, ...] = (),
 ) -> Plan:
-    """The plan for ADD of `interface`; `gateways`: those that IPAM named for it.
+    """The plan for ADD of `interface`; `gateways`: those that IPAM named for it; `expected`: all interfaces that the pod
+    will have, empty where nothing tells.
 
     Raises `InvalidRequest` or `PodRefused` when it cannot be."""
     current = pod.nic(interface)
@@ -71,7 +76,7 @@ def make_plan(
     hosts = tuple(dict.fromkeys(_bare(one) for one in host.addresses if _family(one) in families))
     nearest = {family: _nearest(family, host.addresses, addresses) for family in families}
     sources = {4: _first_of(4, pod.nic(settings.first_nic) or current), 6: ""}
-    tables = _tables(settings, pod, nics, interface) if settings.tune_routes else {}
+    tables = _tables(settings, pod, nics, interface, expected) if settings.tune_routes else {}
 
     moved = tuple(
         route
@@ -99,7 +104,9 @@ def make_plan(
     routes += [
         Route(dst, interface, gw=gw, table=here) for dst, gw in settings.policy_routes if _family(dst) in mine
     ]
-    routes += _missing_defaults(settings, pod, tables, interface, gateways)
+    defaults = _missing_defaults(settings, pod, tables, interface, gateways)
+    routes += defaults
+    kept = _kept_defaults(pod, moved, {one.family for one in defaults if one.table == MAIN}, tables)
     rules = [rule for name, table in tables.items() for rule in _rules_of(pod.nic(name), table)]
     if veth is not None:
         for family in sorted(family for family in families if nearest[family]):
@@ -116,6 +123,13 @@ def make_plan(
                     table=settings.host_table,
                 )
             )
+        if tables:
+            first_nic = pod.nic(settings.first_nic)
+            back = tables.get(settings.first_nic, MAIN)
+            rules += [
+                Rule(family, MARK_PRIORITY, back, mark=FIRST_MARK)
+                for family in sorted({_family(one) for one in (first_nic.addresses if first_nic else ())})
+            ]
     if mode == "overlay" and tables:
         # A client in the subnet of another interface that called the first one is answered by the first one.
         rules += [
@@ -132,7 +146,7 @@ def make_plan(
         rules=tuple(dict.fromkeys(rules)),
         neighbours=tuple(Neighbour(one, through, host_mac) for one in hosts),
         sysctls=_pod_sysctls(settings, families, (*(nic.name for nic in nics), through)),
-        gone=moved,
+        gone=tuple(route for route in moved if route not in kept),
     )
     on_host = Desired(
         routes=tuple(_on_link(address, host_dev, settings.host_table) for address in current.addresses),
@@ -213,22 +227,40 @@ def _through(
     return first.name, first.mac, host.peer.name, host.peer.mac
 
 
-def _tables(settings: CoordinatorSettings, pod: PodState, nics: list[Nic], interface: str) -> dict[str, int]:
-    """The policy table of every interface that is not the one with the default route."""
+def _tables(
+    settings: CoordinatorSettings, pod: PodState, nics: list[Nic], interface: str, expected: tuple[str, ...]
+) -> dict[str, int]:
+    """The policy table of every interface that is not the one with the default route. While the chosen one is still to
+    come, every interface gets the table that it will have afterwards; the first alone waits."""
     names = [nic.name for nic in nics]
     holder = settings.default_nic
     if holder and holder not in names:
-        if interface != settings.first_nic:
-            raise InvalidRequest(
-                f"the default route is to be on {holder} (podDefaultRouteNIC or the annotation "
-                f"ipam.spidernet.io/default-route-nic), but the pod has only {', '.join(names)}"
-            )
-        holder = ""  # the pod's other interfaces are still to come
+        _require_coming(settings, names, interface, expected)
+        if interface == settings.first_nic and len(names) == 1:
+            holder = ""
     if not holder:
         with_default = {route.dev for route in pod.routes if route.default and route.table == MAIN}
         holder = next((name for name in names if name in with_default), names[0])
     others = [name for name in names if name != holder]
     return {name: FIRST_TABLE + place for place, name in enumerate(others)}
+
+
+def _require_coming(
+    settings: CoordinatorSettings, names: list[str], interface: str, expected: tuple[str, ...]
+) -> None:
+    """Raise unless the chosen interface may still come. What a configuration chose is for pods with several interfaces;
+    what a pod chose for itself must be."""
+    if settings.default_nic in expected:
+        return
+    alone = interface == settings.first_nic and len(names) == 1
+    if alone and (not expected or (len(expected) == 1 and not settings.pod_chose)):
+        return
+    found = ", ".join(dict.fromkeys((*names, *expected)))
+    raise InvalidRequest(
+        f"the default route is to be on {settings.default_nic} (podDefaultRouteNIC or the annotation "
+        f"ipam.spidernet.io/default-route-nic), but the pod has only {found}; choose one of these, or, if it is still to "
+        "come, list its network in the pod's annotation k8s.v1.cni.cncf.io/networks"
+    )
 
 
 def _missing_defaults(
@@ -238,25 +270,46 @@ def _missing_defaults(
     interface: str,
     gateways: tuple[str, ...],
 ) -> list[Route]:
-    """Default routes in the interface's policy table where IPAM gave none, as it does when the pod's default route is to
-    be on another interface: what was asked through this one is answered through this one."""
+    """Default routes where there is none: in the interface's policy table when IPAM gave none, as it does when the pod's
+    default route is to be on another interface, so that what was asked through this one is answered through it; in the
+    main table for the chosen one, because a main plugin adds none beside that of the first interface."""
     names = [nic.name for nic in pod.nics]
     waiting = (
         settings.tune_routes and interface == settings.first_nic and settings.default_nic not in ("", *names)
     )
     table = FIRST_TABLE if waiting else tables.get(interface, MAIN)
-    if table == MAIN:
+    if table == MAIN and (settings.default_nic != interface or not tables):
         return []
-    has = {
+    others = {
         route.family
         for route in pod.routes
-        if route.default and route.dev == interface and route.table != table
+        if route.default
+        and route.dev == interface
+        and route.table in (MAIN, table)
+        and route.gw not in gateways
     }
     return [
         Route("::/0" if ":" in gateway else "0.0.0.0/0", interface, gw=gateway, table=table)
         for gateway in gateways
-        if _family(gateway) not in has
+        if _family(gateway) not in others
     ]
+
+
+def _kept_defaults(
+    pod: PodState, moved: tuple[Route, ...], coming: set[int], tables: dict[str, int]
+) -> set[Route]:
+    """Default routes that stay in the main table beside their copy: one of each family that the holder has none of, or
+    the pod could begin no connection in it."""
+    covered = coming | {
+        route.family
+        for route in pod.routes
+        if route.default and route.table == MAIN and route.dev not in tables
+    }
+    kept: dict[int, Route] = {}
+    for route in moved:
+        if route.default and route.family not in covered:
+            kept.setdefault(route.family, route)
+    return set(kept.values())
 
 
 def _rules_of(nic: Nic | None, table: int) -> Iterable[Rule]:

@@ -1,4 +1,5 @@
-"""nftables in the pod: connections that come in through the veth are marked, and so are their replies.
+"""nftables in the pod: connections that come in through the veth, or the first interface, are marked, and so are their
+replies.
 
 A reply carries no trace of the interface by which its connection came; the connection tracker does. The table is made in
 one transaction by nfnetlink itself (linux/netfilter/nf_tables.h), because starting `nft` takes longer than all the rest
@@ -7,9 +8,11 @@ In nft's own words:
 
     table inet orbweaver {
         chain prerouting { type filter hook prerouting priority mangle;
-            iifname "veth0" ct state new ct mark set 0x1 }
+            iifname "veth0" ct state new ct mark set 0x1
+            iifname "eth0" ct state new ct mark set 0x2 }
         chain output { type route hook output priority mangle;
-            ct direction reply ct mark 0x1 meta mark set 0x1 }
+            ct direction reply ct mark 0x1 meta mark set 0x1
+            ct direction reply ct mark 0x2 meta mark set 0x2 }
     }
 """
 
@@ -19,6 +22,7 @@ import errno
 import os
 import socket
 import struct
+from collections.abc import Mapping
 
 _TABLE = b"orbweaver\0"
 _INET = 1
@@ -36,40 +40,35 @@ _NEW = 1 << 3  # NF_CT_STATE_BIT(IP_CT_NEW)
 _IFNAMSIZ = 16
 
 
-def mark_replies(interface: str, mark: int) -> bool:
-    """Make the table, in the namespace in which this thread is; False when it was there. Raises `OSError`."""
+def mark_replies(marks: Mapping[str, int]) -> bool:
+    """Make the table, in the namespace in which this thread is; False when it was there. `marks`: of what comes in
+    through each interface. Raises `OSError`."""
     steps = [
         (_NEWTABLE, _CREATE | _EXCL, _attr(1, _TABLE)),
         (_NEWCHAIN, _CREATE, _chain(b"prerouting\0", b"filter\0", 0)),
         (_NEWCHAIN, _CREATE, _chain(b"output\0", b"route\0", 3)),
-        (
-            _NEWRULE,
-            _CREATE | _APPEND,
-            _rule(
-                b"prerouting\0",
-                _load(b"meta\0", _META_IIFNAME),
-                _compare(interface.encode().ljust(_IFNAMSIZ, b"\0")),
-                _load(b"ct\0", _CT_STATE),
-                _masked(_NEW),
-                _compare(struct.pack("=I", 0), equal=False),
-                _immediate(mark),
-                _store(b"ct\0", _CT_MARK, 4),
-            ),
-        ),
-        (
-            _NEWRULE,
-            _CREATE | _APPEND,
-            _rule(
-                b"output\0",
-                _load(b"ct\0", _CT_DIRECTION),
-                _compare(b"\x01"),
-                _load(b"ct\0", _CT_MARK),
-                _compare(struct.pack("=I", mark)),
-                _immediate(mark),
-                _store(b"meta\0", _META_MARK, 3),
-            ),
-        ),
     ]
+    for interface, mark in marks.items():
+        incoming = _rule(
+            b"prerouting\0",
+            _load(b"meta\0", _META_IIFNAME),
+            _compare(interface.encode().ljust(_IFNAMSIZ, b"\0")),
+            _load(b"ct\0", _CT_STATE),
+            _masked(_NEW),
+            _compare(struct.pack("=I", 0), equal=False),
+            _immediate(mark),
+            _store(b"ct\0", _CT_MARK, 4),
+        )
+        reply = _rule(
+            b"output\0",
+            _load(b"ct\0", _CT_DIRECTION),
+            _compare(b"\x01"),
+            _load(b"ct\0", _CT_MARK),
+            _compare(struct.pack("=I", mark)),
+            _immediate(mark),
+            _store(b"meta\0", _META_MARK, 3),
+        )
+        steps += [(_NEWRULE, _CREATE | _APPEND, incoming), (_NEWRULE, _CREATE | _APPEND, reply)]
     try:
         _transaction(steps)
     except FileExistsError:

@@ -21,12 +21,14 @@ _MAC_PREFIX = re.compile(r"[0-9a-fA-F][02468aceACE][:-][0-9a-fA-F]{2}")
 @dataclass(frozen=True, slots=True)
 class CoordinatorSettings:
     """`hijack`: the overlay pod, service and hijack CIDRs, in this order. `rp_filter`: None leaves it alone.
-    `default_nic`: empty for the first interface that has a default route."""
+    `default_nic`: empty for the first interface that has a default route. `pod_chose`: the pod's own annotation names
+    it."""
 
     network: str = ""
     mode: str = "auto"
     first_nic: str = "eth0"
     default_nic: str = ""
+    pod_chose: bool = False
     hijack: tuple[str, ...] = ()
     policy_routes: tuple[tuple[str, str], ...] = ()
     tune_routes: bool = True

@@ -31,6 +31,7 @@ HOST, HOST6 = "10.6.168.123", "fd00:6::123"
 SERVICES = ["10.96.0.0/12", "fd00:96::/112"]
 V4 = pool("blue-v4", "10.6.0.0/16", "10.6.168.172-10.6.168.199", "10.6.0.1")
 V6 = pool("blue-v6", "fd00:6::/64", "fd00:6::10-fd00:6::40", "fd00:6::1")
+GREEN = pool("green-v4", "10.8.0.0/16", "10.8.168.174-10.8.168.199", "10.8.0.1", default=False)
 RED = pool("red-v4", "10.7.0.0/16", "10.7.168.173-10.7.168.199", "10.7.0.1", default=False)
 
 
@@ -287,6 +288,12 @@ def seeds(agent: AgentProcess, plugins: Path) -> None:
         run(*client, "ping", "-n", "-c", "2", "-i", "0.2", "-W", "5", "10.6.168.172")
     assert ("out", "10.6.168.172", "192.0.2.2") in eth0, eth0
     assert not [packet for packet in net1 if "192.0.2.2" in packet], net1
+    # A client in the second NIC's subnet that calls the first is answered by the first.
+    router = ("nsenter", "--net=/run/netns/outside")
+    with capture(pod.netns, "net1") as net1, capture(pod.netns, "eth0") as eth0:
+        run(*router, "ping", "-n", "-c", "2", "-i", "0.2", "-W", "5", "-I", "10.7.0.1", "10.6.168.172")
+    assert ("out", "10.6.168.172", "10.7.0.1") in eth0, eth0
+    assert not [packet for packet in net1 if "10.6.168.172" in packet], net1
     in_pod(pod, "ping", "-n", "-c", "1", "-W", "5", HOST)
     for target in ("10.6.168.172", "10.7.168.173"):
         run("ping", "-n", "-c", "1", "-W", "5", target)
@@ -304,41 +311,49 @@ def seeds(agent: AgentProcess, plugins: Path) -> None:
     run("ping", "-n", "-c", "1", "-W", "5", "10.6.168.172")
 
 
-def _two_nics(agent: AgentProcess, plugins: Path, **conf: Any) -> tuple[SandboxPod, tuple[Chain, Chain]]:
+def _cables() -> None:
+    """Three segments behind the node, one router on all, and a client beyond it."""
     cable()
-    run("ip", "link", "add", "uplink1", "type", "veth", "peer", "name", "fabric1", "netns", "outside")
-    run("ip", "link", "set", "uplink1", "up")
+    for number in (1, 2):
+        peer = ("peer", "name", f"fabric{number}", "netns", "outside")
+        run("ip", "link", "add", f"uplink{number}", "type", "veth", *peer)
+        run("ip", "link", "set", f"uplink{number}", "up")
     run("ip", "netns", "add", "far")
     script = (
         "ip link set fabric1 up; ip addr add 10.7.0.1/16 dev fabric1;"
+        "ip link set fabric2 up; ip addr add 10.8.0.1/16 dev fabric2;"
         "ip link add far0 type veth peer name far1 netns far; ip addr add 192.0.2.1/24 dev far0; ip link set far0 up;"
         "nsenter --net=/run/netns/far sh -c 'ip link set far1 up; ip addr add 192.0.2.2/24 dev far1;"
         " ip route add default via 192.0.2.1'"
     )
     run("nsenter", "--net=/run/netns/outside", "sh", "-c", script)
+
+
+def _chains(agent: AgentProcess, plugins: Path, conf: Mapping[str, Any]) -> tuple[Chain, ...]:
+    """A network on each segment, IPv4 alone."""
+    last = {"serviceCIDR": SERVICES[:1], **conf}
+    found = []
+    for number, name in enumerate(("blue", "red", "green")):
+        ipam = {**agent.ipam, "default_ipv4_ippool": [f"{name}-v4"], "default_ipv6_ippool": []}
+        main = {"type": "macvlan", "master": f"uplink{number}", "ipam": ipam}
+        found.append(Chain(agent, plugins, main, last, name=name))
+    return tuple(found)
+
+
+def _two_nics(agent: AgentProcess, plugins: Path, **conf: Any) -> tuple[SandboxPod, tuple[Chain, Chain]]:
+    _cables()
     agent.apply(RED)
-    services = {"serviceCIDR": SERVICES[:1], **conf}
-    only = {**agent.ipam, "default_ipv4_ippool": ["blue-v4"], "default_ipv6_ippool": []}
-    first = Chain(agent, plugins, {"type": "macvlan", "master": "uplink0", "ipam": only}, services)
-    red = {**agent.ipam, "default_ipv4_ippool": ["red-v4"]}
-    second = Chain(
-        agent, plugins, {"type": "macvlan", "master": "uplink1", "ipam": red}, services, name="red"
-    )
+    first, second, _ = _chains(agent, plugins, conf)
     pod = make("two")
     first.add(pod)
-    other = make("two", "net1", pod.container)
-    second.add(other)
+    second.add(make("two", "net1", pod.container))
     return pod, (first, second)
 
 
 def default_on_second(agent: AgentProcess, plugins: Path) -> None:
     """The annotation puts the default route on the second NIC; a NIC that is not there is refused by name."""
-    agent.apply({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": "two", "namespace": "default",
-                     "annotations": {"ipam.spidernet.io/default-route-nic": "net1",
-                                     "k8s.v1.cni.cncf.io/networks": "red"}},
-    })  # fmt: skip
+    chosen = {"ipam.spidernet.io/default-route-nic": "net1", "k8s.v1.cni.cncf.io/networks": "red"}
+    agent.apply(_pod_object("two", chosen))
     pod, chains = _two_nics(agent, plugins)
     assert "via 10.7.0.1 dev net1" in in_pod(pod, "ip", "route", "get", "198.51.100.1")
     found = in_pod(pod, "ip", "route", "get", "198.51.100.1", "from", "10.6.168.172")
@@ -351,13 +366,47 @@ def default_on_second(agent: AgentProcess, plugins: Path) -> None:
     there = snapshot(pod)
     chains[1].again(second)
     assert snapshot(pod) == there
-    agent.apply({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": "two", "namespace": "default",
-                     "annotations": {"ipam.spidernet.io/default-route-nic": "net7"}},
-    })  # fmt: skip
+    agent.apply(_pod_object("two", {"ipam.spidernet.io/default-route-nic": "net7"}))
     with pytest.raises(OrbweaverError, match=r"net7.*eth0, net1"):
         chains[1].again(second)
+
+
+def default_on_third(agent: AgentProcess, plugins: Path) -> None:
+    """The third NIC is chosen before it exists, by the pod's annotation or by the configuration; a choice that the pod's
+    list of networks does not name is refused at the first ADD."""
+    _cables()
+    agent.apply(RED, GREEN)
+    for name, choice in (("by-pod", {"ipam.spidernet.io/default-route-nic": "net2"}), ("by-conf", {})):
+        agent.apply(_pod_object(name, {**choice, "k8s.v1.cni.cncf.io/networks": "red, green"}))
+        conf = {} if choice else {"podDefaultRouteNic": "net2"}
+        chains = _chains(agent, plugins, conf)
+        pod = make(name)
+        pods = [pod, make(name, "net1", pod.container), make(name, "net2", pod.container)]
+        for chain, nic in zip(chains, pods, strict=True):
+            chain.add(nic)
+        assert "via 10.8.0.1 dev net2" in in_pod(pod, "ip", "route", "get", "198.51.100.1")
+        for nic, gateway in zip(pods, ("10.6.0.1", "10.7.0.1", "10.8.0.1"), strict=True):
+            address = next(one for one in nic.addresses if "." in one).partition("/")[0]
+            found = in_pod(pod, "ip", "route", "get", "198.51.100.1", "from", address)
+            assert f"via {gateway} dev {nic.interface}" in found, found
+            with capture(pod.netns, nic.interface) as seen:
+                run("nsenter", "--net=/run/netns/far", "ping", "-n", "-c", "1", "-W", "5", address)
+            assert ("out", address, "192.0.2.2") in seen, seen
+            run("ping", "-n", "-c", "1", "-W", "5", address)
+        there = snapshot(pod)
+        for chain, nic in zip(chains, pods, strict=True):
+            chain.again(nic)
+            chain.networks()[1].call("CHECK", nic.environment(), {"prevResult": nic.result})
+        assert snapshot(pod) == there
+    agent.apply(_pod_object("never", {"ipam.spidernet.io/default-route-nic": "net3",
+                                      "k8s.v1.cni.cncf.io/networks": "red, green"}))  # fmt: skip
+    with pytest.raises(OrbweaverError, match=r"net3.*eth0, net1, net2"):
+        _chains(agent, plugins, {})[0].add(make("never"))
+
+
+def _pod_object(name: str, annotations: Mapping[str, str]) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "default", "annotations": dict(annotations)}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata}
 
 
 def service(agent: AgentProcess, plugins: Path) -> None:
@@ -573,7 +622,7 @@ def overlay(agent: AgentProcess, plugins: Path) -> None:
     there = snapshot(pod)
     chain.again(second)
     assert snapshot(pod) == there
-    # Not macvlan's CHECK: it looks for its routes in the main table only.
+    # Not macvlan's CHECK: it looks for the route to its subnet in the main table only.
     chain.networks()[1].call("CHECK", second.environment(), {"prevResult": second.result})
     chain.delete(second)
     assert address.partition("/")[0] not in run("ip", "route", "show", "table", "500")
@@ -582,7 +631,18 @@ def overlay(agent: AgentProcess, plugins: Path) -> None:
 
 STORIES: dict[str, Callable[[AgentProcess, Path], None]] = {
     story.__name__: story
-    for story in (reach, seeds, default_on_second, service, bridge, options, stale, hung, overlay)
+    for story in (
+        reach,
+        seeds,
+        default_on_second,
+        default_on_third,
+        service,
+        bridge,
+        options,
+        stale,
+        hung,
+        overlay,
+    )
 }
 
 

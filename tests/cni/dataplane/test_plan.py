@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,9 +53,19 @@ def _applied(pod: PodState, plan: Plan) -> PodState:
     return PodState(nics, kept, rules)
 
 
-def _plan(pod: PodState, interface: str, **conf: object) -> Plan:
-    settings = read_settings({**SERVICES, **conf})
-    return make_plan(settings, pod, HOST, container="c" * 64, interface=interface)
+def _plan(
+    pod: PodState,
+    interface: str,
+    *,
+    expected: tuple[str, ...] = (),
+    gateways: tuple[str, ...] = (),
+    pod_chose: bool = False,
+    **conf: object,
+) -> Plan:
+    settings = replace(read_settings({**SERVICES, **conf}), pod_chose=pod_chose)
+    return make_plan(
+        settings, pod, HOST, container="c" * 64, interface=interface, expected=expected, gateways=gateways
+    )
 
 
 def test_two_nics_get_the_tables_of_the_document() -> None:
@@ -65,6 +77,7 @@ def test_two_nics_get_the_tables_of_the_document() -> None:
 
     assert [str(rule) for rule in sorted(state.rules, key=lambda rule: rule.priority)] == [
         "1000: from all fwmark 0x1 lookup 500",
+        "1000: from all fwmark 0x2 lookup main",
         "32764: from 10.7.168.173 lookup 100",
         "32765: from all to 10.7.168.173/16 lookup 100",
     ]
@@ -91,9 +104,77 @@ def test_the_chosen_nic_keeps_the_default_route() -> None:
     assert Rule(4, 32764, 100, src="10.6.168.172/32") in state.rules
 
 
-def test_a_chosen_nic_that_is_not_there_is_refused_by_name() -> None:
+@pytest.mark.parametrize("expected", [(), ("eth0", "net1")])
+def test_a_chosen_nic_that_is_not_there_is_refused_by_name(expected: tuple[str, ...]) -> None:
     with pytest.raises(InvalidRequest, match=r"net7.*eth0, net1"):
-        _plan(_pod(ETH0, VETH0, NET1), "net1", podDefaultRouteNic="net7")
+        _plan(_pod(ETH0, VETH0, NET1), "net1", podDefaultRouteNic="net7", expected=expected)
+
+
+def test_the_first_interface_is_refused_when_the_pod_says_that_the_chosen_one_never_comes() -> None:
+    with pytest.raises(InvalidRequest, match=r"net7.*eth0, net1"):
+        _plan(_pod(ETH0), "eth0", podDefaultRouteNic="net7", expected=("eth0", "net1"))
+    with pytest.raises(InvalidRequest, match=r"net7.*eth0"):
+        _plan(_pod(ETH0), "eth0", podDefaultRouteNic="net7", expected=("eth0",), pod_chose=True)
+
+
+def test_what_a_configuration_chose_is_nothing_to_a_pod_with_one_interface() -> None:
+    plan = _plan(_pod(ETH0), "eth0", podDefaultRouteNic="net1", expected=("eth0",))
+
+    assert plan.pod.gone == ()
+
+
+@pytest.mark.parametrize("by_ipam", [True, False])
+def test_the_chosen_nic_may_be_the_third(by_ipam: bool) -> None:
+    """While it is still to come the others have the tables that they keep; `by_ipam`: IPAM knew the choice and gave
+    default routes to it alone, as for the annotation."""
+    expected = ("eth0", "net1", "net2")
+    net2 = Nic("net2", 6, "02:00:00:00:00:06", ("10.8.168.174/16",))
+    state = PodState(())
+    for nic in (ETH0, NET1, net2):
+        routes = _routes_of(nic)
+        net = ".".join(nic.addresses[0].split(".")[:2])
+        if by_ipam and nic is not net2:
+            routes = tuple(route for route in routes if not route.default)
+        if not by_ipam and any(route.default and route.table == MAIN for route in state.routes):
+            routes = tuple(
+                route for route in routes if not route.default
+            )  # EEXIST, which main plugins ignore
+        state = PodState((*state.nics, nic), state.routes + routes, state.rules)
+        for _ in range(2):
+            plan = _plan(
+                state, nic.name, podDefaultRouteNic="net2", expected=expected, gateways=(f"{net}.0.1",)
+            )
+            again, state = state, _applied(state, plan)
+
+        assert again == state
+
+    assert {str(route) for route in state.routes if route.default and route.table != 500} == {
+        "default via 10.6.0.1 dev eth0 table 100",
+        "default via 10.7.0.1 dev net1 table 101",
+        "default via 10.8.0.1 dev net2",
+    }
+    assert {str(rule) for rule in state.rules} >= {
+        "1000: from all fwmark 0x2 lookup 100",
+        "32764: from 10.6.168.172 lookup 100",
+        "32762: from 10.7.168.173 lookup 101",
+    }
+
+
+def test_a_family_that_only_a_further_interface_has_keeps_its_default_route() -> None:
+    """Else the pod could begin no IPv6 connection."""
+    dual = Nic("net1", 4, NET1.mac, (*NET1.addresses, "fd00:6::9/64"))
+    state = _applied(_pod(ETH0, VETH0), _plan(_pod(ETH0, VETH0), "eth0"))
+    state = PodState((*state.nics, dual), state.routes + _routes_of(dual), state.rules)
+
+    for _ in range(2):
+        state = _applied(state, _plan(state, "net1"))
+
+        assert {str(route) for route in state.routes if route.default and route.dev != "veth0"} == {
+            "default via 10.6.0.1 dev eth0",
+            "default via 10.7.0.1 dev net1 table 100",
+            "default via fd00:6::1 dev net1",
+            "default via fd00:6::1 dev net1 table 100",
+        }
 
 
 def test_routes_are_left_alone_when_asked() -> None:
