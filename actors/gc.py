@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 from actors.decisions.inherit import owning_statefulset, still_wanted
 from actors.decisions.settings import Settings
@@ -29,7 +30,7 @@ from actors.resources.block import Doubt, block_name
 from actors.resources.node import Node
 from actors.resources.record import Fence, Record
 from actors.resources.statefulset import StatefulSet
-from actors.runtime import Actor, ActorContext, get, message
+from actors.runtime import Actor, ActorContext, ObjectRef, get, message
 from actors.runtime.actor import Cancellable
 from actors.store.census import Census, Reading, Source
 from actors.store.contract import Store
@@ -326,9 +327,7 @@ class GCActor(Actor):
                 block.doubt.options(timeout=RELEASE_TIMEOUT).remote(doubt).subscribe(_log_failure)
             elif verdict.action in (Action.RELEASE, Action.SET_ASIDE):
                 keep = verdict.action is Action.SET_ASIDE
-                wanted.append(
-                    Reclaim(held, verdict.reason, verdict.text, keep, verdict.forced, one.uid)
-                )
+                wanted.append(Reclaim(held, verdict.reason, verdict.text, keep, verdict.forced, one.uid))
         return wanted
 
     # -- what is recorded, and when to look again -----------------------------------------------------------
@@ -382,7 +381,7 @@ def _health(node: Node) -> tuple[bool, float | None, bool]:
     return node.ready, node.not_ready_since, node.out_of_service
 
 
-def _log_failure(ref: object) -> None:
-    error = ref.error()  # type: ignore[attr-defined]
+def _log_failure(ref: ObjectRef[Any]) -> None:
+    error = ref.error()
     if error is not None:
         log.warning("an address could not be marked, the next scan does it", extra={"error": str(error)})

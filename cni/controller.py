@@ -1,22 +1,27 @@
 """The controller: what one process does for the whole cluster.
 
 It completes pools that were made with kubectl (address family, finalizer), writes every pool's status, lets a deleted
-pool go with its last address, and takes back what StatefulSets leave behind. It allocates nothing: agents do, and go
-on when there is no controller; then pool status stands still.
+pool go with its last address, and takes back addresses whose holder is gone without a DEL. It allocates nothing: agents
+do, and go on when there is no controller; then pool status stands still, and nothing is taken back.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import socket
+from dataclasses import dataclass, field
 
 from actors.block import BlockActor
+from actors.decisions.settings import Settings
+from actors.events import EventsActor
 from actors.gc import GCActor
 from actors.ledger import LedgerActor
 from actors.runtime import get
+from actors.store.census import Census
 from actors.store.contract import Store
 from actors.views import ViewsActor
 from cni.block_follower import BlockFollower
+from cni.gc_follower import GCFollower
 from cni.process import START_TIMEOUT, Process
 
 log = logging.getLogger("orbweaver.controller")
@@ -31,6 +36,7 @@ class ControllerOptions:
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = METRICS_PORT
     drain: float = 10.0
+    settings: Settings = field(default_factory=Settings)
 
 
 class Controller(Process):
@@ -58,9 +64,23 @@ class Controller(Process):
             mailbox=65536,
         )
         system.register(
-            "gc", lambda context: GCActor(context, catalog=catalog, node="", observer=observer), mailbox=64
+            "events",
+            lambda context: EventsActor(
+                context, store=store, component="orbweaver-controller", host=socket.gethostname()
+            ),
+            mailbox=4096,
+        )
+        census = Census(store, catalog)
+        system.register(
+            "gc",
+            lambda context: GCActor(
+                context, store=store, census=census, settings=options.settings, observer=observer
+            ),
+            mailbox=64,
+            idle=None,
         )
         self._blocks = BlockFollower(store, system)
+        self.gc = GCFollower(system, catalog, census)
 
     def start(self) -> None:
         """Load what is recorded, then work. Raises `StoreUnavailable` when that cannot be done in time."""
@@ -68,6 +88,8 @@ class Controller(Process):
         self._blocks.start(START_TIMEOUT)
         get(self.local("views").repair.options(timeout=START_TIMEOUT).remote())
         self.look_after_objects()
+        if self.options.settings.gc.enabled:
+            self.gc.start(START_TIMEOUT)
         self.serving = True
         log.info(
             "working", extra={"pools": len(self.catalog.pools().pools), "metrics_port": self.metrics_port}
@@ -76,5 +98,6 @@ class Controller(Process):
     def stop(self) -> None:
         """Finish what has begun, for a bounded time, then end."""
         self.serving = False
+        self.gc.stop()
         self._blocks.stop()
         self.stop_actors(self.options.drain)

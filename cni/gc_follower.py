@@ -35,9 +35,9 @@ class GCFollower:
 
     def start(self, timeout: float) -> None:
         """Follow the pods, then collect. Raises `StoreUnavailable` when they are not listed in time."""
-        with self._lock:
-            self._running = True
         self._census.start(self._changed, timeout)
+        with self._lock:
+            self._running = True  # what was told before is found by the scan that `start` begins with
         get(self._gc.start.options(timeout=timeout).remote())
 
     def stop(self) -> None:

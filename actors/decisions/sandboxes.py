@@ -22,9 +22,7 @@ class Sandboxes:
     gone: frozenset[str] = frozenset()
 
 
-def is_left_behind(
-    record: Record, of_pod: Iterable[Record], sandboxes: Sandboxes, *, has_pods: bool
-) -> bool:
+def is_left_behind(record: Record, of_pod: Iterable[Record], sandboxes: Sandboxes, *, has_pods: bool) -> bool:
     """Whether the node's reconcile may release a record; `of_pod` is all that is recorded for its pod's name.
 
     In a cluster (`has_pods`) a gone sandbox alone proves nothing: the kubelet makes a new one for a pod that lives, which

@@ -56,9 +56,10 @@ class Facts:
     """What is known of the holder at one moment.
 
     `pod`: the pod that has the record's name now, if any. `node`: the node that it runs on, or, without a pod, the
-    record's; None when there is no such object. `namespace`, `pool`: whether they exist. `wanted`: whether somebody
-    will start a pod of that name again who is to find its address (None: nobody keeps addresses for it).
-    `siblings`: what else is recorded for the pod's name. `noticed`: when whoever asks first saw the pod gone or finished.
+    record's; None when there is no such object. `namespace`: whether it exists and is to stay; `pool`: whether it
+    exists. `wanted`: whether somebody will start a pod of that name again who is to find its address (None: nobody keeps
+    addresses for it). `siblings`: what else is recorded for the pod's name. `noticed`: when whoever asks first saw the
+    pod gone or finished.
     """
 
     pod: Pod | None
@@ -115,7 +116,9 @@ def _waiting(held: Recorded, facts: Facts) -> Verdict:
         return KEEP
     if facts.wanted:
         return Verdict(
-            Action.RELEASE, "DirtyRecord", f"it is kept for pod {record.pod} in pool {record.pool}, which is gone"
+            Action.RELEASE,
+            "DirtyRecord",
+            f"it is kept for pod {record.pod} in pool {record.pool}, which is gone",
         )
     return _release_unwanted(held, facts)
 
@@ -124,14 +127,16 @@ def _release_unwanted(held: Recorded, facts: Facts) -> Verdict:
     record = held.record
     if record.owner:
         return Verdict(Action.RELEASE, "OwnerGone", f"{record.owner} does not want pod {record.pod} any more")
-    return Verdict(Action.RELEASE, _why_gone(facts), f"it is kept for pod {record.pod}, which nobody starts again")
+    return Verdict(
+        Action.RELEASE, _why_gone(facts), f"it is kept for pod {record.pod}, which nobody starts again"
+    )
 
 
 def _gone(held: Recorded, facts: Facts, now: float, settings: GCSettings) -> Verdict:
     pod = held.record.pod
     text = f"pod {pod} is gone and no DEL came for it"
     if not facts.namespace:
-        text = f"namespace {pod.partition('/')[0]} of pod {pod} was deleted and no DEL came for it"
+        text = f"namespace {pod.partition('/')[0]} of pod {pod} is deleted and no DEL came for it"
     action = Action.SET_ASIDE if facts.wanted else Action.RELEASE
     return _once(
         Verdict(action, _why_gone(facts), text, forced=True), _own_del(facts, facts.noticed, settings), now
@@ -152,9 +157,7 @@ def _finished(pod: Pod, facts: Facts, now: float, settings: GCSettings) -> Verdi
     evicted = pod.phase == "Failed" and pod.reason == "Evicted"
     text = f"pod {pod.key} was evicted" if evicted else f"pod {pod.key} has ended, its phase is {pod.phase}"
     served = facts.node is not None and facts.node.ready
-    verdict = Verdict(
-        Action.RELEASE, "PodEvicted" if evicted else "PodFinished", text, forced=not served
-    )
+    verdict = Verdict(Action.RELEASE, "PodEvicted" if evicted else "PodFinished", text, forced=not served)
     return _once(verdict, _own_del(facts, facts.noticed, settings), now)
 
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from actors.errors import NotFound, StoreUnavailable
+from actors.resources.namespace import Namespace
 from actors.resources.node import Node
 from actors.resources.pod import Pod
 from actors.resources.statefulset import StatefulSet
@@ -29,7 +30,8 @@ _POD_STATUS = ("phase", "reason", "podIPs")
 
 
 class Source(Protocol):
-    """What a verdict asks for; None and False mean that there is no such object. `pod` is `namespace/name`."""
+    """What a verdict asks for; None and False mean that there is no such object, or, of a namespace, that it is being
+    deleted. `pod` is `namespace/name`."""
 
     def pod(self, pod: str) -> Pod | None: ...
 
@@ -81,7 +83,7 @@ class Census:
         return found
 
     def namespace(self, name: str) -> bool:
-        return self._catalog.informer("Namespace").get(name) is not None
+        return _stays(self._catalog.informer("Namespace").get(name))
 
     def pool(self, name: str) -> bool:
         return self._catalog.informer("SpiderIPPool").get(name) is not None
@@ -107,7 +109,7 @@ class Reading:
         return self._once("StatefulSet", namespace, name, StatefulSet.from_object)
 
     def namespace(self, name: str) -> bool:
-        return self._once("Namespace", "", name, bool) is not None
+        return _stays(self._once("Namespace", "", name, Namespace.from_object))
 
     def pool(self, name: str) -> bool:
         return self._once("SpiderIPPool", "", name, bool) is not None
@@ -126,6 +128,10 @@ class Reading:
             return self._read.setdefault(key, found)
 
 
+def _stays(namespace: Namespace | None) -> bool:
+    return namespace is not None and not namespace.terminating
+
+
 def trimmed_pod(obj: Object) -> Object:
     """A Pod object with nothing in it but what a verdict needs; for lists of all pods of a cluster."""
     parts = {"metadata": _POD_METADATA, "spec": _POD_SPEC, "status": _POD_STATUS}
@@ -139,7 +145,9 @@ def trimmed_pod(obj: Object) -> Object:
 def _slim(obj: Object) -> Pod:
     pod = Pod.from_object(trimmed_pod(obj))
     # The same few texts a hundred thousand times.
-    return replace(pod, namespace=sys.intern(pod.namespace), node=sys.intern(pod.node), labels=_NONE, annotations=_NONE)
+    return replace(
+        pod, namespace=sys.intern(pod.namespace), node=sys.intern(pod.node), labels=_NONE, annotations=_NONE
+    )
 
 
 _NONE: Mapping[str, str] = {}
