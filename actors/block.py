@@ -31,6 +31,7 @@ from actors.resources.block import (
     Granted,
     Release,
     Released,
+    SetAside,
     Taken,
     Vouch,
     Vouched,
@@ -51,7 +52,7 @@ _RETRY_FIRST, _RETRY_MOST = 0.02, 1.0
 _CONFLICTS = 50
 
 Operation = Claim | Release | Doubt | Vouch
-Outcome = Granted | Taken | Released | Vouched
+Outcome = Granted | Taken | SetAside | Released | Vouched
 
 
 @dataclass(slots=True)
@@ -115,7 +116,7 @@ class BlockActor(Actor):
 
     @message
     def claim(self, claim: Claim) -> ObjectRef[Outcome]:
-        """Record an address. Completes with `Granted` or `Taken` once that is durable."""
+        """Record an address. Completes with `Granted`, `Taken` or `SetAside` once that is durable."""
         return self._stage(claim)
 
     @message
@@ -170,7 +171,8 @@ class BlockActor(Actor):
                 self._read()
                 certain = True
             block = state.block.copy()
-            outcomes = [_outcome(block, staged) for staged in batch]
+            now = self._clock()
+            outcomes = [_outcome(block, staged, now) for staged in batch]
             changes = _difference(state.block, block)
             if not certain and len(changes) < len(batch):
                 state.stale = True  # some would be answered without a write, which proves nothing
@@ -294,10 +296,10 @@ class BlockActor(Actor):
         return not block.suspect and all(at <= horizon for at in block.released.values())
 
 
-def _outcome(block: Block, staged: Staged) -> Outcome:
+def _outcome(block: Block, staged: Staged, now: float) -> Outcome:
     operation = staged.operation
     if isinstance(operation, Claim):
-        granted = block.claim(operation)
+        granted = block.claim(operation, now)
         if isinstance(granted, Granted) and staged.maybe_written:
             return replace(granted, fresh=True)  # what stands there is its own write, whose answer was lost
         return granted
@@ -333,5 +335,6 @@ def _difference(before: Block, after: Block) -> tuple[Change, ...]:
     }
     values |= before.suspect ^ after.suspect  # told as it is, because what is to be written must differ
     return tuple(
-        Change(value, after.records.get(value), after.released.get(value)) for value in sorted(values)
+        Change(value, after.records.get(value), after.released.get(value), after.asides.get(value))
+        for value in sorted(values)
     )

@@ -325,8 +325,8 @@ class GCActor(Actor):
                 block = self.get_actor("block/" + block_name(held.family, held.value))
                 doubt = Doubt(held.value, Fence.of(held.record))
                 block.doubt.options(timeout=RELEASE_TIMEOUT).remote(doubt).subscribe(_log_failure)
-            elif verdict.action in (Action.RELEASE, Action.SET_ASIDE):
-                keep = verdict.action is Action.SET_ASIDE
+            elif verdict.action in (Action.RELEASE, Action.KEEP_FOR_NEXT):
+                keep = verdict.action is Action.KEEP_FOR_NEXT
                 wanted.append(Reclaim(held, verdict.reason, verdict.text, keep, verdict.forced, one.uid))
         return wanted
 

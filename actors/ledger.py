@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from actors.errors import InvalidObject
 from actors.messages import Change, Held, Occupancy
+from actors.resources.aside import Aside
 from actors.resources.block import BLOCK_SIZE, Block, base_of
 from actors.resources.record import Record
 from actors.runtime import Actor, ActorContext, message
@@ -33,6 +34,7 @@ Place = tuple[int, int]
 class State:
     records: dict[Place, Record] = field(default_factory=dict)
     released: dict[Place, float] = field(default_factory=dict)
+    asides: dict[Place, Aside] = field(default_factory=dict)
     blocks: dict[Place, set[int]] = field(default_factory=dict)
     versions: dict[Place, int] = field(default_factory=dict)
     pods: dict[str, set[Place]] = field(default_factory=dict)
@@ -162,7 +164,12 @@ class LedgerActor(Actor):
                 for value in state.blocks.get((family, base), ()):
                     if low <= value <= high:
                         place = (family, value)
-                        yield Change(value, state.records.get(place), state.released.get(place))
+                        yield Change(
+                            value,
+                            state.records.get(place),
+                            state.released.get(place),
+                            state.asides.get(place),
+                        )
 
     def _held(self, places: Iterable[Place]) -> tuple[Held, ...]:
         records = self._state.records
@@ -173,7 +180,8 @@ class LedgerActor(Actor):
         for change in changes:
             place = (family, change.value)
             before = state.records.get(place)
-            if before == change.record and state.released.get(place) == change.released:
+            known = (before, state.released.get(place), state.asides.get(place))
+            if known == (change.record, change.released, change.aside):
                 continue
             if before is not None:
                 del state.records[place]
@@ -181,6 +189,7 @@ class LedgerActor(Actor):
                 _unlink(state.containers, before.container, place)
                 _unlink(state.pools, before.pool, place)
             state.released.pop(place, None)
+            state.asides.pop(place, None)
             values = state.blocks.setdefault((family, base_of(change.value)), set())
             if change.record is not None:
                 state.records[place] = change.record
@@ -191,6 +200,8 @@ class LedgerActor(Actor):
                 values.add(change.value)
             elif change.released is not None:
                 state.released[place] = change.released
+                if change.aside is not None:
+                    state.asides[place] = change.aside
                 values.add(change.value)
             else:
                 values.discard(change.value)
@@ -204,7 +215,9 @@ class LedgerActor(Actor):
 def content_of(block: Block) -> tuple[Change, ...]:
     """All that a block says, for `found` and `seen`."""
     records = tuple(Change(value, record) for value, record in block.records.items())
-    return (*records, *(Change(value, None, at) for value, at in block.released.items()))
+    # What is set aside is among these: a block keeps the time of a release for as long as the address is suspect.
+    released = tuple(Change(value, None, at, block.asides.get(value)) for value, at in block.released.items())
+    return (*records, *released)
 
 
 def _unlink(index: dict[str, set[Place]], key: str, place: Place) -> None:

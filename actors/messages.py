@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from actors.decisions.request import AddressRequest
-from actors.resources.block import Claim, Doubt, Granted, Release, Released, Taken, Vouch, Vouched
+from actors.resources.aside import Aside
+from actors.resources.block import Claim, Doubt, Granted, Release, Released, SetAside, Taken, Vouch, Vouched
 from actors.resources.record import Fence, Record
 from actors.runtime import wire_value
 
@@ -26,11 +27,13 @@ class Held:
 @dataclass(frozen=True, slots=True)
 class Change:
     """What became of one address: `record` says who holds it now; without one, `released` says since when it is
-    free (seconds since the epoch), and without either it was never seen to be used."""
+    free (seconds since the epoch), and without either it was never seen to be used. `aside`: why it is not given
+    out although it is free."""
 
     value: int
     record: Record | None
     released: float | None = None
+    aside: Aside | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,7 @@ class AddResult:
 
 
 for _value in (
-    Record, Fence, Claim, Release, Doubt, Vouch, Granted, Taken, Released, Vouched, Held, Change, Occupancy, Allocate,
-    Sandbox, AddressRequest, AddRequest, Assigned, RouteTo, AddResult,
+    Record, Fence, Aside, Claim, Release, Doubt, Vouch, Granted, Taken, SetAside, Released, Vouched, Held, Change,
+    Occupancy, Allocate, Sandbox, AddressRequest, AddRequest, Assigned, RouteTo, AddResult,
 ):  # fmt: skip
     wire_value(_value)

@@ -7,6 +7,7 @@ What must always hold:
   costs a retry and never hands out an address twice.
 * Nobody is refused while an address is free: before it refuses, it catches up with the Ledger and, where it may
   have grown, with the pool's own object.
+* An address that is set aside is offered to nobody before its time, and a refusal names it.
 * An address that was never released goes first, lowest first; then the one that was released longest ago. A release
   is forgotten after `QUIET`, as the Block forgets it: else a large pool would spread over ever more blocks.
 * It never waits for a Block: it decides, marks pending, sends, and takes the next message. (Only while it loads,
@@ -26,7 +27,8 @@ from actors.block import QUIET
 from actors.errors import AddressTaken, InvalidObject, NoAddress, NotFound, OrbweaverError
 from actors.messages import Allocate, Occupancy
 from actors.resources.addresses import format_address
-from actors.resources.block import BLOCK_SIZE, Claim, Granted, Taken, base_of, block_name
+from actors.resources.aside import Aside
+from actors.resources.block import BLOCK_SIZE, Claim, Granted, SetAside, Taken, base_of, block_name
 from actors.resources.intervals import FreeSet, IntervalSet
 from actors.resources.ippool import IPPool
 from actors.runtime import Actor, ActorContext, ObjectRef, current_deadline, get, message
@@ -36,6 +38,8 @@ from actors.takeover import take_over
 log = logging.getLogger("orbweaver.pool")
 
 LEDGER_TIMEOUT = 10.0
+_SHOWN = 16
+"""How many addresses a refusal names that are set aside."""
 
 
 class PoolSource(Protocol):
@@ -60,8 +64,9 @@ class Job:
 @dataclass(slots=True)
 class State:
     """`free`: never seen in use. `cooling`: a heap of (released, address); an entry counts only while
-    `released_at` says the same. `pending`: with each address, when somebody else released it meanwhile, if the
-    Ledger said so. `sequence`: how far the Ledger's changes are known."""
+    `released_at` says the same. `aside`: why some of those are set aside; they cool until that is over. `pending`: with
+    each address, when somebody else released it meanwhile, if the Ledger said so. `sequence`: how far the Ledger's
+    changes are known."""
 
     pool: IPPool
     reserved: IntervalSet
@@ -69,6 +74,7 @@ class State:
     free: FreeSet
     cooling: list[tuple[float, int]] = field(default_factory=list)
     released_at: dict[int, float] = field(default_factory=dict)
+    aside: dict[int, Aside] = field(default_factory=dict)
     pending: dict[int, float | None] = field(default_factory=dict)
     sequence: int = -1
     waiting: list[Job] = field(default_factory=list)
@@ -151,11 +157,13 @@ class PoolActor(Actor):
         state = self._state
         if occupancy.whole:
             # What it does not tell of is free, whatever was believed before.
-            state.free, state.cooling, state.released_at = FreeSet(state.usable), [], {}
+            state.free, state.cooling, state.released_at, state.aside = FreeSet(state.usable), [], {}, {}
             for value in state.pending:
                 state.free.discard(value)
         for change in occupancy.changes:
             value = change.value
+            if value in state.aside and change.aside is None:
+                del state.aside[value]
             if change.record is not None:
                 state.free.discard(value)
                 state.released_at.pop(value, None)
@@ -163,6 +171,8 @@ class PoolActor(Actor):
                 continue
             elif value in state.pending:
                 state.pending[value] = change.released
+            elif change.aside is not None and change.aside.holds(self._clock()):
+                self._set_aside(value, change.aside)
             elif change.released is not None:
                 self._cool(value, change.released)
             elif value not in state.released_at:
@@ -176,20 +186,38 @@ class PoolActor(Actor):
             state.released_at[value] = at
             heapq.heappush(state.cooling, (at, value))
 
+    def _set_aside(self, value: int, aside: Aside) -> None:
+        self._state.aside[value] = aside
+        self._cool(value, aside.until)
+
+    def _is_aside(self, value: int, now: float) -> bool:
+        aside = self._state.aside.get(value)
+        return aside is not None and aside.holds(now)
+
     def _choose(self) -> int | None:
         state = self._state
-        forgotten = self._clock() - QUIET
+        now = self._clock()
+        forgotten = now - QUIET
         while state.cooling and state.cooling[0][0] <= forgotten:
             at, candidate = heapq.heappop(state.cooling)
             if state.released_at.get(candidate) == at:
                 del state.released_at[candidate]
+                state.aside.pop(candidate, None)
                 state.free.add(candidate)
         value = state.free.take_lowest()
+        passed_over = []
         while value is None and state.cooling:
             at, candidate = heapq.heappop(state.cooling)
-            if state.released_at.get(candidate) == at:
-                del state.released_at[candidate]
-                value = candidate
+            if state.released_at.get(candidate) != at:
+                continue
+            if self._is_aside(candidate, now):
+                passed_over.append((at, candidate))
+                continue
+            del state.released_at[candidate]
+            state.aside.pop(candidate, None)
+            value = candidate
+        for entry in passed_over:
+            heapq.heappush(state.cooling, entry)
         return value
 
     def _advance(self, job: Job) -> None:
@@ -214,6 +242,7 @@ class PoolActor(Actor):
         else:
             state.free.discard(value)
             state.released_at.pop(value, None)
+            state.aside.pop(value, None)
             self._claim(job, value)
 
     def _refuse_exact(self, job: Job, value: int, rule: str) -> None:
@@ -231,10 +260,11 @@ class PoolActor(Actor):
         record = replace(job.request.record, pool=state.pool.name)
         block = self.get_actor("block/" + block_name(state.pool.family, value))
         timeout = None if job.deadline is None else job.deadline - time.monotonic()
-        ref = block.claim.options(timeout=timeout).remote(Claim(value, record, job.request.instead_of))
+        claim = Claim(value, record, job.request.instead_of, named=job.request.exact is not None)
+        ref = block.claim.options(timeout=timeout).remote(claim)
         self.then(ref, self._claimed, job, value)
 
-    def _claimed(self, ref: ObjectRef[Granted | Taken], job: Job, value: int) -> None:
+    def _claimed(self, ref: ObjectRef[Granted | Taken | SetAside], job: Job, value: int) -> None:
         state = self._state
         released = state.pending.pop(value, None)
         try:
@@ -250,6 +280,9 @@ class PoolActor(Actor):
         else:
             if isinstance(outcome, Granted):
                 job.reply.complete(outcome)
+            elif isinstance(outcome, SetAside):
+                self._set_aside(value, outcome.aside)
+                self._advance(job)
             else:
                 if released is not None:
                     self._cool(value, released)
@@ -307,14 +340,24 @@ class PoolActor(Actor):
         self._catch_up()
 
     def _nothing_left(self) -> bool:
-        return not self._state.free and not self._state.released_at
+        state, now = self._state, self._clock()
+        return not state.free and all(self._is_aside(value, now) for value in state.released_at)
 
     def _refuse(self, job: Job) -> None:
-        pool = self._state.pool
-        total = self._state.usable.size
+        state, now = self._state, self._clock()
+        pool, total = state.pool, state.usable.size
+        aside = sorted(value for value in state.released_at if self._is_aside(value, now))
+        use = f"all {total} are in use"
+        if aside:
+            use = f"{total - len(aside)} are in use and {len(aside)} are set aside because of other hosts"
         job.reply.fail(
             NoAddress(
-                f"pool {pool.name} has no free address for pod {job.request.record.pod}: all {total} are in use; add "
-                "addresses to spec.ips or name a second pool"
+                f"pool {pool.name} has no free address for pod {job.request.record.pod}: {use}; add addresses to spec.ips "
+                "or name a second pool",
+                details=tuple(
+                    f"pool {pool.name}: {format_address(pool.family, value)} is set aside for "
+                    f"{state.aside[value].until - now:.0f} s: {state.aside[value].why}"
+                    for value in aside[:_SHOWN]
+                ),
             )
         )

@@ -27,7 +27,7 @@ RELEASE_TIMEOUT = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Reclaim:
-    """One address to take back: `reason` in one word, `text` in a sentence. `keep` sets it aside for the pod's next
+    """One address to take back: `reason` in one word, `text` in a sentence. `keep` leaves it for the pod's next
     incarnation; `forced`: the holder may still run. `uid`: the pod's, where it still exists, else empty."""
 
     held: Held
@@ -44,7 +44,7 @@ class Reclaim:
 
 @dataclass(frozen=True, slots=True)
 class Reclaimed:
-    """What became of it: what was released or set aside, and what could not be because of an error."""
+    """What became of it: what was released or kept, and what could not be because of an error."""
 
     done: tuple[Reclaim, ...]
     failed: tuple[Reclaim, ...]
@@ -72,7 +72,9 @@ def reclaim(
             log.warning("an address could not be taken back", extra=_facts(one) | {"error": str(error)})
     for one in done:
         observer.reclaimed(one.reason)
-        log.info("address set aside" if one.keep else "address reclaimed", extra=_facts(one))
+        log.info(
+            "address kept for the pod's next sandbox" if one.keep else "address reclaimed", extra=_facts(one)
+        )
     if done:
         pods = tuple(sorted({one.held.record.pod for one in done}))
         pools = tuple(sorted({one.held.record.pool for one in done}))

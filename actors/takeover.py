@@ -73,7 +73,7 @@ def take_over(
         since = datetime.fromtimestamp(now(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         refs = []
         for value, (pod, uid) in sorted(foreign.items()):
-            claim = Claim(value, _record(pool, value, pod, uid, _endpoint(store, pod), since))
+            claim = Claim(value, _record(pool, value, pod, uid, _endpoint(store, pod), since), named=True)
             refs.append(
                 get_actor("block/" + block_name(pool.family, value))
                 .claim.options(timeout=TIMEOUT)

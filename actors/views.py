@@ -114,7 +114,7 @@ class ViewsActor(Actor):
         held = get(self.get_actor("ledger/local").everything.options(timeout=LEDGER_TIMEOUT).remote())
         pods = {one.record.pod for one in held if self._node in (None, one.record.node)}
         if self._pools:
-            pods.update(_pod_of(obj) for obj in self._store.list("SpiderEndpoint").items)
+            pods.update(pod_of(obj) for obj in self._store.list("SpiderEndpoint").items)
         self.changed(tuple(pods), tuple(pools))
 
     def _take_over(self, name: str, obj: Object) -> None:
@@ -312,7 +312,8 @@ class ViewsActor(Actor):
         }
 
 
-def _pod_of(obj: Object) -> str:
+def pod_of(obj: Object) -> str:
+    """`namespace/name` of the pod that a SpiderEndpoint tells of."""
     metadata = obj["metadata"]
     annotated = metadata.get("annotations", {}).get(POD)
     return str(annotated or f"{metadata.get('namespace', '')}/{metadata['name']}")

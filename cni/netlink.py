@@ -38,7 +38,8 @@ _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _NEWNEIGH, _DELNEIGH, _GETNEIGH = 28, 29, 30
 _NEWRULE, _DELRULE, _GETRULE = 32, 33, 34
 _ERROR, _DONE = 2, 3
-_IFNAME, _ADDRESS, _MTU, _LINK, _QUEUE = 3, 1, 4, 5, 13
+_IFNAME, _ADDRESS, _MTU, _LINK, _QUEUE, _ALIAS, _LINK_NAMESPACE = 3, 1, 4, 5, 13, 20, 37
+_TARGET_NAMESPACE = 10
 _UP = 1
 _PERMANENT = 0x80
 _FIB_MATCH = 0x2000 | 0x1000  # the route itself, and the table that it was found in
@@ -142,6 +143,28 @@ class Netlink:
             message = _decoded(ifaddrmsg, frame)
             text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
             found.append((message["index"], f"{text}/{message['prefixlen']}"))
+        return found
+
+    def addresses_in(self, namespace: int) -> list[str] | None:
+        """The addresses (without length) in another namespace, by this one's number for it; None when it is gone."""
+        self._sequence += 1
+        attribute = struct.pack("=HHi", 8, _TARGET_NAMESPACE, namespace)
+        head = struct.pack("=IHHII", 24 + len(attribute), _GETADDR, _REQUEST | _DUMP, self._sequence, 0)
+        # The kernel heeds the attribute only where it checks all of a request (NETLINK_GET_STRICT_CHK).
+        self._socket.setsockopt(270, 12, 1)
+        try:
+            frames = self._collect(head + bytes(8) + attribute)
+        except OSError as error:
+            if error.errno in (*GONE, errno.EINVAL):
+                return None
+            raise
+        finally:
+            self._socket.setsockopt(270, 12, 0)
+        found = []
+        for frame in frames:
+            attributes = _attributes(frame, 24)
+            raw = attributes.get(2) or attributes[1]  # IFA_LOCAL, IFA_ADDRESS
+            found.append(socket.inet_ntop(frame[16], raw))
         return found
 
     def routes(self, names: dict[int, str]) -> list[Route]:
@@ -299,7 +322,9 @@ def add_veth(name: str, mac: str, mtu: int, *, peer: str, peer_mac: str, peer_na
     return Message(_NEWLINK, _CREATE | _EXCL, body)
 
 
-def set_link(index: int = 0, *, name: str = "", up: bool = False, mac: str = "", queue: int = 0) -> Message:
+def set_link(
+    index: int = 0, *, name: str = "", up: bool = False, mac: str = "", queue: int = 0, alias: str = ""
+) -> Message:
     """Change an interface, found by its index or its name."""
     body = ifinfmsg()
     body["index"] = index
@@ -307,6 +332,7 @@ def set_link(index: int = 0, *, name: str = "", up: bool = False, mac: str = "",
         body["flags"] = body["change"] = _UP
     attributes: list[tuple[str, Any]] = [("IFLA_IFNAME", name)] if name else []
     attributes += [("IFLA_ADDRESS", mac)] if mac else []
+    attributes += [("IFLA_IFALIAS", alias)] if alias else []
     body["attrs"] = attributes + ([("IFLA_TXQLEN", queue)] if queue else [])
     return Message(_NEWLINK, 0, body)
 
@@ -387,14 +413,18 @@ def _decoded(kind: Any, frame: bytes) -> Any:
     return message
 
 
-def _nic(frame: bytes, addresses: dict[int, list[str]]) -> Nic:
-    index, flags = struct.unpack_from("=iI", frame, 20)
+def _attributes(frame: bytes, offset: int) -> dict[int, bytes]:
     found: dict[int, bytes] = {}
-    offset = 32
     while offset + 4 <= len(frame):
         length, kind = struct.unpack_from("=HH", frame, offset)
         found[kind & 0x3FFF] = frame[offset + 4 : offset + length]
         offset += (length + 3) & ~3
+    return found
+
+
+def _nic(frame: bytes, addresses: dict[int, list[str]]) -> Nic:
+    index, flags = struct.unpack_from("=iI", frame, 20)
+    found = _attributes(frame, 32)
 
     def number(kind: int) -> int:
         return int(struct.unpack("=I", found[kind])[0]) if kind in found else 0
@@ -408,6 +438,8 @@ def _nic(frame: bytes, addresses: dict[int, list[str]]) -> Nic:
         number(_LINK),
         number(_MTU),
         number(_QUEUE),
+        struct.unpack("=i", found[_LINK_NAMESPACE])[0] if _LINK_NAMESPACE in found else -1,
+        found.get(_ALIAS, b"").rstrip(b"\0").decode(errors="replace"),
     )
 
 

@@ -22,12 +22,12 @@ _POD = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?/[a-z0-9]([-a-z0-9.]*[a-z0-9])?
 
 class Action(Enum):
     """KEEP: leave it. WAIT: leave it, and judge again at `until`. MARK: leave it, but its next claimer probes it.
-    SET_ASIDE: keep it for the pod's next incarnation. RELEASE: give it back to its pool."""
+    KEEP_FOR_NEXT: it stays with the pod's name. RELEASE: give it back to its pool."""
 
     KEEP = "keep"
     WAIT = "wait"
     MARK = "mark"
-    SET_ASIDE = "set aside"
+    KEEP_FOR_NEXT = "keep for next"
     RELEASE = "release"
 
 
@@ -137,7 +137,7 @@ def _gone(held: Recorded, facts: Facts, now: float, settings: GCSettings) -> Ver
     text = f"pod {pod} is gone and no DEL came for it"
     if not facts.namespace:
         text = f"namespace {pod.partition('/')[0]} of pod {pod} is deleted and no DEL came for it"
-    action = Action.SET_ASIDE if facts.wanted else Action.RELEASE
+    action = Action.KEEP_FOR_NEXT if facts.wanted else Action.RELEASE
     return _once(
         Verdict(action, _why_gone(facts), text, forced=True), _own_del(facts, facts.noticed, settings), now
     )

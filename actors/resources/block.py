@@ -3,8 +3,8 @@
 What must always hold: an address is recorded in exactly one place, the block that arithmetic names for it; a
 claim succeeds only on an address without a record, or on one whose record the claimant names; a release takes
 away only the record that its fence admits. An address that was taken back by force is suspect until somebody
-vouches for it, and every claim of it says so, whoever had it meanwhile. These are pure functions on a `Block`; the
-Block actor persists.
+vouches for it, and every claim of it says so, whoever had it meanwhile. One that is set aside goes to nobody before its
+time who did not ask for it by name. These are pure functions on a `Block`; the Block actor persists.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from actors.errors import InvalidObject
 from actors.resources.addresses import format_address
+from actors.resources.aside import Aside
 from actors.resources.record import Fence, Record
 
 BLOCK_SIZE = 64
@@ -50,11 +51,13 @@ def parse_block_name(name: str) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Record `record` at address `value`; where a record stands, only if `instead_of` admits it."""
+    """Record `record` at address `value`; where a record stands, only if `instead_of` admits it. `named`: this very
+    address was asked for, so that it is granted although it is set aside."""
 
     value: int
     record: Record
     instead_of: Fence | None = None
+    named: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class Release:
     """Take away the record at `value` if `fence` admits it; `keep` leaves it for the pod's next incarnation.
 
     `at` is the moment of the release, in seconds since the epoch. `forced`: the holder may still run somewhere.
+    `aside`: some other host uses it, so that for a while nobody shall get it.
     """
 
     value: int
@@ -69,6 +73,7 @@ class Release:
     at: float
     keep: bool = False
     forced: bool = False
+    aside: Aside | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,14 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
+class SetAside:
+    """Nobody's record stands there, but it is not given out yet."""
+
+    value: int
+    aside: Aside
+
+
+@dataclass(frozen=True, slots=True)
 class Released:
     """`done` is false when there was nothing, or another's record, to release; then nothing changed."""
 
@@ -133,6 +146,7 @@ class Block:
     records: dict[int, Record] = field(default_factory=dict)
     released: dict[int, float] = field(default_factory=dict)
     suspect: set[int] = field(default_factory=set)
+    asides: dict[int, Aside] = field(default_factory=dict)
     version: str = ""
     uid: str = ""
 
@@ -143,11 +157,15 @@ class Block:
     def copy(self) -> Block:
         """A copy whose change leaves this one alone."""
         return replace(
-            self, records=dict(self.records), released=dict(self.released), suspect=set(self.suspect)
+            self,
+            records=dict(self.records),
+            released=dict(self.released),
+            suspect=set(self.suspect),
+            asides=dict(self.asides),
         )
 
-    def claim(self, claim: Claim) -> Granted | Taken:
-        """Apply a claim; a repeated one is granted as it stands."""
+    def claim(self, claim: Claim, now: float = 0.0) -> Granted | Taken | SetAside:
+        """Apply a claim at a moment (seconds since the epoch); a repeated one is granted as it stands."""
         found = self.records.get(claim.value)
         if found is not None and not found.same_claim(claim.record):
             if claim.instead_of is None or not _replaceable(found, claim.record, claim.instead_of):
@@ -155,7 +173,11 @@ class Block:
             found = None
         if found is not None:
             return Granted(claim.value, found, fresh=False, suspect=claim.value in self.suspect)
+        aside = self.asides.get(claim.value)
+        if aside is not None and aside.holds(now) and not claim.named and claim.instead_of is None:
+            return SetAside(claim.value, aside)
         self.records[claim.value] = claim.record
+        self.asides.pop(claim.value, None)
         self.released.pop(claim.value, None)
         return Granted(claim.value, claim.record, suspect=claim.value in self.suspect)
 
@@ -169,7 +191,9 @@ class Block:
         else:
             del self.records[release.value]
             self.released[release.value] = release.at
-        if release.forced:
+            if release.aside is not None:
+                self.asides[release.value] = release.aside
+        if release.forced or release.aside is not None:
             self.suspect.add(release.value)
         return Released(release.value, True, found)
 
@@ -213,6 +237,11 @@ class Block:
         if self.suspect:
             suspect = [format_address(family, value) for value in sorted(self.suspect)]
             spec["suspect"] = json.dumps(suspect, separators=(",", ":"))
+        if self.asides:
+            asides = {
+                format_address(family, value): one.to_json() for value, one in sorted(self.asides.items())
+            }
+            spec["aside"] = json.dumps(asides, separators=(",", ":"))
         return {"apiVersion": _API_VERSION, "kind": "SpiderIPBlock", "metadata": metadata, "spec": spec}
 
     @classmethod
@@ -228,6 +257,10 @@ class Block:
             parsed = {_inside(family, base, text): Record.from_json(data) for text, data in records.items()}
             times = {_inside(family, base, text): float(at) for text, at in released.items()}
             suspect = {_inside(family, base, text) for text in json.loads(spec.get("suspect") or "[]")}
+            asides = {
+                _inside(family, base, text): Aside.from_json(data)
+                for text, data in json.loads(spec.get("aside") or "{}").items()
+            }
         except (ValueError, TypeError, AttributeError, InvalidObject) as error:
             raise InvalidObject(
                 f"SpiderIPBlock {name} is damaged: {error}; restore it from a backup, or delete the bad entry from "
@@ -239,14 +272,15 @@ class Block:
             parsed,
             times,
             suspect,
+            asides,
             str(metadata.get("resourceVersion", "")),
             str(metadata.get("uid", "")),
         )
 
 
 def _replaceable(found: Record, by: Record, instead_of: Fence) -> bool:
-    """Whether a pod may put its record in the place of `found`: it is the one that it means, or that has been set aside
-    for the pod's next incarnation meanwhile."""
+    """Whether a pod may put its record in the place of `found`: it is the one that it means, or that is kept for the
+    pod's next incarnation by now."""
     if found.pod != by.pod:
         return False
     return instead_of.admits(found) or (found.waits and instead_of.pod == found.pod)

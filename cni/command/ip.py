@@ -13,6 +13,7 @@ from typing import Any
 
 from actors.errors import InvalidObject, NotFound
 from actors.resources.addresses import format_address, parse_address
+from actors.resources.aside import Aside
 from actors.resources.block import Block, block_name
 from actors.resources.ippool import IPPool
 from actors.resources.record import Record
@@ -39,12 +40,14 @@ def add_parser(commands: Any) -> None:
 @dataclass(frozen=True, slots=True)
 class Whereabouts:
     """All that is known of one address. `released`: when it was given back last, in seconds since the epoch,
-    as long as its block remembers it. `damaged`: why objects that may speak of it could not be read."""
+    as long as its block remembers it. `aside`: why and until when it is not given out although it is free.
+    `damaged`: why objects that may speak of it could not be read."""
 
     family: int
     value: int
     record: Record | None
     released: float | None
+    aside: Aside | None
     pools: tuple[str, ...]
     excluded_by: tuple[str, ...]
     reserved_by: tuple[str, ...]
@@ -107,6 +110,7 @@ def look_up(store: Store, family: int, value: int) -> Whereabouts:
         value,
         block.records.get(value),
         block.released.get(value),
+        block.asides.get(value),
         tuple(pools),
         tuple(excluded),
         tuple(reserved),
@@ -117,6 +121,8 @@ def look_up(store: Store, family: int, value: int) -> Whereabouts:
 def _state(found: Whereabouts) -> str:
     record = found.record
     if record is None:
+        if found.aside is not None and found.aside.holds(time.time()):
+            return f"set aside until {_moment(found.aside.until)}: {found.aside.why}"
         if found.released is not None:
             return f"free since {_moment(found.released)} ({duration(time.time() - found.released)} ago)"
         return "free, and no earlier use is remembered"
@@ -158,6 +164,7 @@ def _as_object(found: Whereabouts) -> dict[str, Any]:
         "ipVersion": found.family,
         "state": "free" if record is None else "used" if record.container or not record.owner else "kept",
         "record": None if record is None else record.to_json(),
+        "aside": None if found.aside is None else found.aside.to_json(),
         "released": None if found.released is None else _moment(found.released),
         "pools": list(found.pools),
         "excludedBy": list(found.excluded_by),

@@ -24,7 +24,7 @@ from actors.errors import (
     OrbweaverError,
 )
 from cni import netlink
-from cni.dataplane import announce, replies
+from cni.dataplane import announce, replies, sweep
 from cni.dataplane.plan import FIRST_MARK, MARK, VETH, host_veth_name, make_plan, policy_tables
 from cni.dataplane.settings import CoordinatorSettings, read_settings
 from cni.dataplane.state import Desired, HostState, Nic, Plan, PodState
@@ -39,7 +39,8 @@ _NOT_THE_HOSTS = re.compile(
 @dataclass(frozen=True, slots=True)
 class Job:
     """One CNI request for the coordinator, as it crosses to a worker. `default_nic`: from the pod's annotation.
-    `interfaces`: all that the pod will have, empty where nothing tells."""
+    `interfaces`: all that the pod will have, empty where nothing tells. `valid`: of GC, the (container, interface) pairs
+    that are alive."""
 
     command: str
     conf: Mapping[str, Any]
@@ -49,6 +50,7 @@ class Job:
     pod: str
     default_nic: str = ""
     interfaces: tuple[str, ...] = ()
+    valid: tuple[tuple[str, str], ...] = ()
 
     def settings(self) -> CoordinatorSettings:
         settings = read_settings(self.conf)
@@ -60,9 +62,12 @@ class Job:
 def perform(job: Job) -> int:
     """Do it; returns how many things changed. Raises `OrbweaverError`."""
     settings = job.settings()
-    if settings.mode == "disable" or (job.command != "DEL" and not job.netns):
+    if settings.mode == "disable" or (job.command in ("ADD", "CHECK") and not job.netns):
         return 0
     try:
+        if job.command == "GC":
+            with Netlink() as host:
+                return sweep.collect(host, settings, [container for container, _ in job.valid])
         if job.command == "ADD":
             return _add(job, settings)
         if job.command == "CHECK":
@@ -264,16 +269,17 @@ def _make_veth(
     veth = plan.veth
     if veth is None or state.nic(veth.pod) is not None:
         return 0
-    create = netlink.add_veth(
+    pair = netlink.add_veth(
         veth.host, veth.host_mac, veth.mtu, peer=veth.pod, peer_mac=veth.pod_mac, peer_namespace=descriptor
     )
+    create = [pair, netlink.set_link(name=veth.host, alias=veth.alias)]
     try:
-        changed = host.send([create])
+        changed = host.send(create)
     except OSError as error:
         if error.errno != errno.EEXIST:
             raise
         # Half of an earlier attempt, or a pod whose id begins alike and that is gone.
-        changed = host.send([netlink.delete_link(veth.host)]) + host.send([create])
+        changed = host.send([netlink.delete_link(veth.host)]) + host.send(create)
     return changed + pod.send([netlink.set_link(name=veth.pod, up=True)])
 
 

@@ -41,9 +41,6 @@ class Coordinator:
         """What to print. Raises `InvalidRequest` for a configuration that cannot be understood."""
         answer: ObjectRef[bytes] = ObjectRef(label=f"{NAME} {request.command}")
         conf: dict[str, Any] = json.loads(stdin)
-        if request.command not in ("ADD", "CHECK", "DEL"):
-            answer.complete(b"")
-            return answer
         settings = read_settings(conf)
         previous = conf.get("prevResult")
         if not isinstance(previous, dict):
@@ -60,14 +57,21 @@ class Coordinator:
             answer.complete(output)
             return answer
         sandbox = request.sandbox
-        job = Job(request.command, conf, sandbox.container, sandbox.interface, sandbox.netns, sandbox.key)
+        valid = tuple((one.container, one.interface) for one in request.valid)
+        place = (
+            sandbox.container,
+            sandbox.interface,
+            sandbox.netns,
+            sandbox.key if sandbox.container else "",
+        )
+        job = Job(request.command, conf, *place, valid=valid)
         self._workers.submit(job, lambda job: self._complete(request, job)).subscribe(
             lambda done: _settle(answer, done, output)
         )
         return answer
 
     def _complete(self, request: CniRequest, job: Job) -> Job:
-        if request.command == "DEL":
+        if request.command in ("DEL", "GC"):
             return job
         wishes = self._wishes(request)
         return replace(job, default_nic=wishes.default_nic, interfaces=wishes.interfaces)

@@ -36,6 +36,8 @@ from cni.dataplane.state import (
 )
 
 VETH = "veth0"
+HOST_VETH = "veth"
+"""What the name of the host's end begins with, before the beginning of the container's id."""
 FIRST_TABLE = 100
 HOST_RULE_PRIORITY = MARK_PRIORITY = 1000
 TO_PRIORITY = 32765
@@ -187,7 +189,12 @@ def effective_mode(settings: CoordinatorSettings, pod: PodState, interface: str)
 
 def host_veth_name(container: str) -> str:
     """The host's end of the pod's veth pair."""
-    return f"veth{container[:11]}"
+    return f"{HOST_VETH}{container[:11]}"
+
+
+def network_alias(network: str) -> str:
+    """The note on the host's end of a veth pair: which network's ADD made it. The kernel takes 255 bytes."""
+    return f"orbweaver {network}".encode()[:255].decode(errors="ignore")
 
 
 def policy_tables(pod: PodState, limit: int) -> frozenset[int]:
@@ -203,6 +210,7 @@ def _veth(settings: CoordinatorSettings, container: str, pod: PodState) -> Veth:
         _local_mac(container, "pod"),
         _local_mac(container, "host"),
         settings.veth_mtu,
+        network_alias(settings.network),
     )
 
 

@@ -82,7 +82,8 @@ class Neighbour:
 @dataclass(frozen=True, slots=True)
 class Nic:
     """An interface that exists. `addresses`: CIDR form, without link-local IPv6 ones. `peer`: the index of the other
-    end of a veth pair, or of the parent; 0 for none."""
+    end of a veth pair, or of the parent; 0 for none; `namespace`: the kernel's number for the one in which that is, -1 for
+    this one. `alias`: a note that the kernel keeps (`ip link set alias`)."""
 
     name: str
     index: int
@@ -92,6 +93,8 @@ class Nic:
     peer: int = 0
     mtu: int = 1500
     queue: int = 1000
+    namespace: int = -1
+    alias: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +122,15 @@ class HostState:
 @dataclass(frozen=True, slots=True)
 class Veth:
     """A veth pair between pod and host. MACs are given, not left to chance: a manager of the host (systemd's
-    MACAddressPolicy) may change a MAC that the kernel drew, and the static neighbours would be wrong."""
+    MACAddressPolicy) may change a MAC that the kernel drew, and the static neighbours would be wrong. `alias`: the
+    host's note of the network that made it."""
 
     pod: str
     host: str
     pod_mac: str
     host_mac: str
     mtu: int
+    alias: str = ""
 
 
 @dataclass(frozen=True, slots=True)

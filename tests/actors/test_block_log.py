@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
 from actors.errors import InvalidObject
+from actors.resources.aside import Aside
 from actors.resources.block import (
     BLOCK_SIZE,
     Block,
@@ -19,6 +20,7 @@ from actors.resources.block import (
     Granted,
     Release,
     Released,
+    SetAside,
     Taken,
     Vouch,
     Vouched,
@@ -61,18 +63,27 @@ class BlockLog(RuleBasedStateMachine):
         self.model: dict[int, Kept] = {}
         self.released: dict[int, float] = {}
         self.suspect: set[int] = set()
+        self.asides: dict[int, Aside] = {}
         self.clock = 1_700_000_000.0
 
     def record(self, pod: str, container: str, interface: str, uid: str) -> Record:
         return record(pod, container, interface, uid)
 
-    @rule(target=fences, value=VALUES, pod=PODS, container=CONTAINERS, interface=INTERFACES, uid=UIDS)
-    def claim(self, value: int, pod: str, container: str, interface: str, uid: str) -> tuple[int, Fence]:
+    @rule(
+        target=fences, value=VALUES, pod=PODS, container=CONTAINERS, interface=INTERFACES, uid=UIDS,
+        named=st.booleans(),
+    )  # fmt: skip
+    def claim(
+        self, value: int, pod: str, container: str, interface: str, uid: str, named: bool
+    ) -> tuple[int, Fence]:
         address = self.block.base + value
         mine = self.record(pod, container, interface, uid)
-        outcome = self.block.claim(Claim(address, mine))
+        outcome = self.block.claim(Claim(address, mine, named=named), self.clock)
         held = self.model.get(address)
-        if held is None:
+        aside = self.asides.get(address)
+        if held is None and aside is not None and aside.until > self.clock and not named:
+            assert outcome == SetAside(address, aside)
+        elif held is None:
             assert outcome == Granted(address, mine, fresh=True, suspect=address in self.suspect)
             self._hold(address, mine)
         elif container and (held.pod, held.container, held.interface) == (pod, container, interface):
@@ -103,11 +114,17 @@ class BlockLog(RuleBasedStateMachine):
         else:
             assert isinstance(outcome, Granted if same else Taken)
 
-    @rule(fence=fences, keep=st.booleans(), forced=st.booleans())
-    def release(self, fence: tuple[int, Fence], keep: bool, forced: bool) -> None:
+    @rule(
+        fence=fences,
+        keep=st.booleans(),
+        forced=st.booleans(),
+        seconds=st.sampled_from([None, 0.0, 0.25, 60.0]),
+    )
+    def release(self, fence: tuple[int, Fence], keep: bool, forced: bool, seconds: float | None) -> None:
         address, meant = fence
         self.clock += 0.25
-        outcome = self.block.release(Release(address, meant, self.clock, keep, forced))
+        aside = None if seconds is None else Aside("02:00:00:00:00:99 answers for it", self.clock + seconds)
+        outcome = self.block.release(Release(address, meant, self.clock, keep, forced, aside))
         held = self.model.get(address)
         if held is None:
             assert outcome == Released(address, False, None)
@@ -121,7 +138,9 @@ class BlockLog(RuleBasedStateMachine):
             else:
                 del self.model[address]
                 self.released[address] = self.clock
-            if forced:
+                if aside is not None:
+                    self.asides[address] = aside
+            if forced or aside is not None:
                 self.suspect.add(address)
 
     @rule(fence=fences)
@@ -152,6 +171,7 @@ class BlockLog(RuleBasedStateMachine):
             assert found == self.model
             assert self.block.released == self.released
             assert self.block.suspect == self.suspect
+            assert self.block.asides == self.asides
 
     @invariant()
     def survives_the_store(self) -> None:
@@ -163,6 +183,7 @@ class BlockLog(RuleBasedStateMachine):
     def _hold(self, address: int, mine: Record) -> None:
         self.model[address] = Kept(mine.pod, mine.uid, mine.container, mine.interface)
         self.released.pop(address, None)
+        self.asides.pop(address, None)
 
     @staticmethod
     def _admits(fence: Fence, held: Kept) -> bool:
@@ -244,6 +265,8 @@ def test_a_copy_leaves_the_original_alone():
     assert not block.records
     assert not block.released
     assert not block.suspect
+    other.release(Release(BASES[4], Fence.of(record()), 1.0, aside=Aside("why", 2.0)))
+    assert not block.asides
 
 
 def test_a_block_of_an_earlier_version_has_nothing_suspect_and_is_written_as_before():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -12,10 +13,14 @@ from pathlib import Path
 import pytest
 
 from actors.errors import AddressTaken, NoAddress, OrbweaverError
+from actors.resources.addresses import parse_address
+from actors.resources.aside import Aside
+from actors.resources.block import Release, block_name
+from actors.resources.record import Fence
 from actors.runtime import get
 from tests.faults.checker import eventually
 from tests.faults.faulty_store import Fault, How, Write
-from tests.faults.rig import Rig, pool, rig, sandbox
+from tests.faults.rig import Rig, pod, pool, rig, sandbox
 
 
 @pytest.fixture
@@ -340,3 +345,63 @@ def _usable(one: Rig, name: str, size: int) -> None:
 
 def _is(truth: bool) -> None:
     assert truth
+
+
+def _set_aside(one: Rig, address: str, seconds: float) -> None:
+    """Release the address as one that another host uses."""
+    family, value = parse_address(address)
+    (held,) = [
+        held
+        for held in get(one.system.get_actor("ledger/local").everything.remote())
+        if (held.family, held.value) == (family, value)
+    ]
+    now = time.time()
+    aside = Aside("02:00:00:00:00:99 answers for it", now + seconds)
+    release = Release(value, Fence.of(held.record), now, aside=aside)
+    box = sandbox(held.record.container)
+    one.journal.releasing((box.container, box.interface))
+    block = one.system.get_actor("block/" + block_name(family, value))
+    assert get(block.release.remote(release)).done
+    one.system.get_actor("views/local").changed.remote((held.record.pod,), (held.record.pool,))
+    one.journal.released((box.container, box.interface))
+
+
+def test_an_address_set_aside_goes_to_nobody_until_its_time_and_a_refusal_names_it(tmp_path: Path):
+    blue = pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.3")
+    with rig(tmp_path, blue, pod("c4")) as one, rig(tmp_path, node="node2", has_pods=True) as other:
+        one.add(sandbox("c1"))
+        _set_aside(one, "10.6.0.1", 3600)
+
+        assert one.add(sandbox("c2")) == ["10.6.0.2"]
+        assert one.add(sandbox("c3")) == ["10.6.0.3"]
+        for agent in (one, other):
+            with pytest.raises(NoAddress) as refused:
+                agent.add(sandbox("c4"))
+            text = str(refused.value)
+            assert "2 are in use and 1 are set aside" in text
+            assert re.search(r"10\.6\.0\.1 is set aside for 3\d+ s: 02:00:00:00:00:99 answers for it", text)
+            agent.delete(sandbox("c4"))
+        one.delete(sandbox("c2"))
+        assert one.add(sandbox("c5")) == ["10.6.0.2"], "an address that is free goes first"
+        assert one.add(sandbox("named"), exact=["10.6.0.1"]) == ["10.6.0.1"], (
+            "who asks for it by name gets it"
+        )
+        one.delete(sandbox("named"))
+        one.add(sandbox("again"))
+        one.delete(sandbox("again"))
+        one.prove()
+
+
+def test_an_address_set_aside_comes_back_when_its_time_is_over(tmp_path: Path):
+    with rig(tmp_path, pool("blue", "10.6.0.0/16", "10.6.0.1")) as one:
+        one.add(sandbox("c1"))
+        _set_aside(one, "10.6.0.1", 0.5)
+        with pytest.raises(NoAddress):
+            one.add(sandbox("c2"))
+        one.delete(sandbox("c2"))
+
+        def given() -> None:
+            assert one.add(sandbox("c3")) == ["10.6.0.1"]
+
+        eventually(given)
+        one.prove()

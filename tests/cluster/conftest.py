@@ -8,6 +8,7 @@ import pytest
 
 from tests.cluster import programs
 from tests.cluster.cluster import Cluster
+from tests.cluster.deployment import deploy
 from tests.tools.gomodule import ProgramMissing
 
 
@@ -24,3 +25,13 @@ def cluster() -> Iterator[Cluster]:
         yield started
     finally:
         started.stop()
+
+
+@pytest.fixture(scope="session")
+def deployed(cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster with Orbweaver on it; at the end every agent stops as it should."""
+    deploy(cluster)
+    yield cluster
+    for node in cluster.nodes.values():
+        log = node.agent_log()
+        assert node.stop_agent() == 0, log

@@ -89,6 +89,8 @@ class Node:
                 f"--kubeconfig={self._cluster.kubeconfig('proxy')}",
                 f"--hostname-override={self.name}",
                 "--proxy-mode=nftables",
+                # As kubeadm sets it: what comes from elsewhere, so from underlay pods, is masqueraded.
+                "--cluster-cidr=10.244.0.0/16",
                 # These settings of the kernel are not a namespace's own.
                 "--conntrack-max-per-core=0",
                 "--conntrack-min=0",
@@ -140,6 +142,14 @@ class Node:
     def agent_log(self) -> str:
         return self._processes.log("agent")
 
+    def sandbox(self, uid: str) -> tuple[str, str]:
+        """The container id and the network namespace of a pod's sandbox."""
+        of_pod = f'labels."io.kubernetes.pod.uid"=={uid},labels."io.cri-containerd.kind"==sandbox'
+        container = self._ctr("containers", "list", "--quiet", of_pod).strip()
+        spec = json.loads(self._ctr("containers", "info", container))["Spec"]
+        paths = [one["path"] for one in spec["linux"]["namespaces"] if one["type"] == "network"]
+        return container, paths[0]
+
     def pod_namespaces(self) -> list[str]:
         """The network namespaces of pods that are there."""
         return self.call("ls", "/run/netns").split()
@@ -165,6 +175,8 @@ class Node:
             "route add default via 10.99.0.1",
         ):
             run("ip", "-n", self._netns, *command.split())
+        # What kubeadm asks of a node before it joins.
+        run("nsenter", f"--net=/run/netns/{self._netns}", "sysctl", "-q", "net.ipv4.ip_forward=1")
 
     def _cgroups(self) -> None:
         for controller in CONTROLLERS:

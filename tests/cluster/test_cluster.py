@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
 from ipaddress import IPv4Address
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.images import BUSYBOX
+from tests.cluster.deployment import DEPLOY, FIRST, LAST, NAMESPACE, POOL, pods, records, workload
 from tests.cluster.node import Node
 from tests.cluster.processes import ClusterFailed
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
 
-DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
-NAMESPACE = "orbweaver-system"
-PROGRAM = (sys.executable, "-P", "-m", "cni.command.main")
-FIRST, LAST = "10.99.100.10", "10.99.100.25"
 PATCHED = ("DaemonSet/", "Deployment/")
-POOL: dict[str, Any] = {
-    "apiVersion": "spiderpool.spidernet.io/v2beta1",
-    "kind": "SpiderIPPool",
-    "metadata": {"name": "underlay"},
-    "spec": {"ipVersion": 4, "subnet": "10.99.0.0/16", "ips": [f"{FIRST}-{LAST}"], "default": True},
-}
-CONFLIST: dict[str, Any] = {
-    "cniVersion": "1.0.0",
-    "name": "underlay",
-    "plugins": [{"type": "macvlan", "master": "eth0", "mode": "bridge", "ipam": {"type": "spiderpool"}}],
-}
 
 
 def refused_by(cluster: Cluster, *manifests: dict[str, Any]) -> str:
@@ -53,84 +35,6 @@ def contents(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def workload(kind: str, name: str, replicas: int) -> dict[str, Any]:
-    """A Deployment or StatefulSet whose pods spread over the nodes and end at once."""
-    labels = {"app": name}
-    container = {"name": "c", "image": BUSYBOX, "imagePullPolicy": "Never", "command": ["sleep", "100000"]}
-    spread = {
-        "maxSkew": 1,
-        "topologyKey": "kubernetes.io/hostname",
-        "whenUnsatisfiable": "DoNotSchedule",
-        "labelSelector": {"matchLabels": labels},
-    }
-    pod = {
-        "terminationGracePeriodSeconds": 0,
-        "topologySpreadConstraints": [spread],
-        "containers": [container],
-    }
-    spec: dict[str, Any] = {
-        "replicas": replicas,
-        "selector": {"matchLabels": labels},
-        "template": {"metadata": {"labels": labels}, "spec": pod},
-    }
-    if kind == "StatefulSet":
-        spec |= {"serviceName": name, "podManagementPolicy": "Parallel"}
-    return {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
-
-
-@pytest.fixture(scope="module")
-def deployed(cluster: Cluster) -> Iterator[Cluster]:
-    """deploy/ as it is applied, a pool made with kubectl, and the DaemonSet's agent as a process on each node: there is
-    no image yet, so its pods and the controller's are kept from nodes."""
-    cluster.kubectl("apply", "-k", str(DEPLOY))
-    nowhere = '{"spec":{"template":{"spec":{"nodeSelector":{"tests/no-image-yet":"true"}}}}}'
-    cluster.kubectl("-n", NAMESPACE, "patch", "daemonset", "orbweaver-agent", "-p", nowhere)
-    cluster.kubectl("-n", NAMESPACE, "scale", "deployment", "orbweaver-controller", "--replicas=0")
-    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-    cluster.apply(POOL)
-
-    container = cluster.get("daemonset", "orbweaver-agent", "-n", NAMESPACE)["spec"]["template"]["spec"][
-        "containers"
-    ][0]
-    text = cluster.get("configmap", "orbweaver-conf", "-n", NAMESPACE)["data"]["conf.yml"]
-    for node in cluster.nodes.values():
-        config = node.directory / "conf"
-        config.mkdir()
-        (config / "conf.yml").write_text(text)
-        paths = {
-            "/etc/orbweaver": str(config),
-            "/host/opt/cni/bin": str(node.plugins),
-            "$(NODE_NAME)": node.name,
-        }
-        words = container["command"]
-        for path, here in paths.items():
-            words = [word.replace(path, here) for word in words]
-        assert words[0] == "orbweaver"
-        token = cluster.kubectl("-n", NAMESPACE, "create", "token", "orbweaver-agent").strip()
-        node.start_agent([*PROGRAM, *words[1:]], token, NAMESPACE)
-        node.configure(CONFLIST)
-    words = cluster.get("deployment", "orbweaver-controller", "-n", NAMESPACE)["spec"]["template"]["spec"][
-        "containers"
-    ][0]["command"]
-    words = [word.replace("/etc/orbweaver", str(config)) for word in words]
-    token = cluster.kubectl("-n", NAMESPACE, "create", "token", "orbweaver-controller").strip()
-    cluster.start_controller([*PROGRAM, *words[1:]], token)
-    cluster.wait("the nodes are Ready", cluster.nodes_ready)
-    yield cluster
-    for node in cluster.nodes.values():
-        log = node.agent_log()
-        assert node.stop_agent() == 0, log
-
-
-def pods(cluster: Cluster, name: str) -> dict[str, tuple[str, str, str]]:
-    """Of the running pods of a workload that are there to stay: node, address and UID."""
-    return {
-        pod["metadata"]["name"]: (pod["spec"]["nodeName"], pod["status"]["podIP"], pod["metadata"]["uid"])
-        for pod in cluster.items("pods", "-l", f"app={name}")
-        if pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]
-    }
-
-
 def in_pool(address: str) -> bool:
     return IPv4Address(FIRST) <= IPv4Address(address) <= IPv4Address(LAST)
 
@@ -141,14 +45,6 @@ def endpoints(cluster: Cluster) -> dict[str, str]:
         one["metadata"]["name"]: one["status"]["current"]["ips"][0]["ipv4"].partition("/")[0]
         for one in cluster.items("spiderendpoints")
     }
-
-
-def records(cluster: Cluster) -> list[str]:
-    return [
-        f"{block['metadata']['name']}: {text}"
-        for block in cluster.items("spideripblocks")
-        if (text := block.get("spec", {}).get("records") or "{}") not in ("{}", "[]")
-    ]
 
 
 def test_a_second_apply_changes_nothing(deployed: Cluster) -> None:

@@ -524,6 +524,39 @@ def stale(agent: AgentProcess, plugins: Path) -> None:
     assert "10.6.168.172" not in run("ip", "rule")
 
 
+def collect(agent: AgentProcess, plugins: Path) -> None:
+    """CNI GC: the pair of a container that is gone goes with its routes; a further interface's route goes with the
+    interface; what another network's pods have stays, and so does everything that is valid."""
+    pod, chains = _two_nics(agent, plugins)
+    other, lost = make("other"), make("lost")
+    for one in (other, lost):
+        chains[0].add(one)
+    run("ip", "rule", "add", "pref", "900", "to", "10.6.168.250", "lookup", "500")
+    before = _host()
+
+    def gc(chain: Chain, *alive: SandboxPod) -> None:
+        valid = [{"containerID": one.container, "ifname": one.interface} for one in alive]
+        extra = {"cniVersion": "1.1.0", "cni.dev/valid-attachments": valid}
+        chain.networks()[1].call("GC", {}, extra)
+
+    gc(chains[0], pod, other, lost)
+    assert _host() == [line for line in before if "10.6.168.250" not in line]
+    before = _host()
+    gc(chains[1])  # another network: its second interface is there still
+    assert _host() == before
+    in_pod(pod, "ip", "link", "del", "net1")
+    gc(chains[1])
+    assert _host() == [line for line in before if "10.7.168.173" not in line]
+    before = _host()
+    gc(chains[0], pod, other)
+    assert _host() == [line for line in before if f"veth{lost.container[:11]}" not in line], (
+        "only the lost container's"
+    )
+    in_pod(lost, "sh", "-c", "! ip link show veth0 2>/dev/null")
+    for one in (pod, other):
+        run("ping", "-n", "-c", "1", "-W", "5", next(a for a in one.addresses if "." in a).partition("/")[0])
+
+
 def _outcome(call: Callable[[], object]) -> str:
     """ "ok", or the code of the error."""
     try:
@@ -640,6 +673,7 @@ STORIES: dict[str, Callable[[AgentProcess, Path], None]] = {
         bridge,
         options,
         stale,
+        collect,
         hung,
         overlay,
     )

@@ -93,8 +93,12 @@ class Pods:
         )
         return done.returncode, json.loads(done.stdout or b"{}")
 
-    def add(self, name: str) -> str:
-        self.store.create(pod(name))
+    def make(self, name: str, **more: str) -> None:
+        """The pod's object."""
+        self.store.create(pod(name, **more))
+
+    def add(self, name: str, **more: str) -> str:
+        self.make(name, **more)
         status, answer = self.call("ADD", name, f"c-{name}")
         assert status == 0, answer
         return str(answer["ips"][0]["address"]).partition("/")[0]

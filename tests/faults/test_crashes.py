@@ -17,6 +17,7 @@ from tests.faults.checker import Journal, eventually, prove_records, prove_views
 from tests.faults.cni_client import Answer, add, connect, delete, encode, read_answer
 from tests.faults.processes import AgentProcess, Load, agent, apply, prove, prove_nothing_lost, store_of
 from tests.faults.rig import pool
+from tests.faults.seed import fresh_seed
 
 POOLS = (
     pool("v4", "10.6.0.0/16", "10.6.0.40-10.6.0.90"),
@@ -25,7 +26,7 @@ POOLS = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [random.randrange(1_000_000)])
+@pytest.mark.parametrize("seed", [fresh_seed()])
 def test_killed_at_random_moments(tmp_path: Path, seed: int):
     """The seed is in the test's name. Whatever moment: acknowledged is recorded, and what is in doubt goes by DEL."""
     chance = random.Random(seed)

@@ -20,7 +20,7 @@ SETTINGS = GCSettings(
     dead_on_ready_delay=20.0, dead_on_not_ready_delay=7.0, not_ready_delay=60.0, own_del=5.0
 )
 KEEP, WAIT, MARK = Action.KEEP, Action.WAIT, Action.MARK
-SET_ASIDE, RELEASE = Action.SET_ASIDE, Action.RELEASE
+KEEP_FOR_NEXT, RELEASE = Action.KEEP_FOR_NEXT, Action.RELEASE
 
 RECORD = Record("blue", "default/web", "u1", "c1", "eth0", "n1", "", "2025-01-31T12:00:00Z", "net")
 MINE = Recorded("10.6.0.1", RECORD)
@@ -58,7 +58,7 @@ def facts(pod: Pod | None, node: Node | None, *, noticed: float = NOW - 6, **mor
         (MINE, facts(None, DOWN, noticed=NOW), RELEASE, "PodGone", True),
         (MINE, facts(None, None, noticed=NOW), RELEASE, "PodGone", True),
         (MINE, facts(None, None, namespace=False), RELEASE, "NamespaceGone", True),
-        (OWNED, facts(None, READY, wanted=True), SET_ASIDE, "PodGone", True),
+        (OWNED, facts(None, READY, wanted=True), KEEP_FOR_NEXT, "PodGone", True),
         (OWNED, facts(None, READY, wanted=False), RELEASE, "PodGone", True),
         # finished, evicted
         (MINE, facts(finished("Succeeded"), READY), RELEASE, "PodFinished", False),

@@ -1,0 +1,30 @@
+"""Proves what is stored against the invariants: pure functions from what the store holds to findings.
+
+What must always hold: the rules derive what should be there from the block log in their own way, apart from the
+actors that wrote it, so that an error of a writer shows; they change nothing; and an object that cannot be read is a
+finding, never passed over.
+"""
+
+from __future__ import annotations
+
+from actors.audit.audit import Audit, audit, confirm
+from actors.audit.blocks import recorded
+from actors.audit.finding import Finding, ReleaseRecord, Repair, Rule, WriteEndpoint, WriteStatus
+from actors.audit.holders import why_gone, why_unwanted
+from actors.audit.snapshot import Snapshot
+
+__all__ = [
+    "Audit",
+    "Finding",
+    "ReleaseRecord",
+    "Repair",
+    "Rule",
+    "Snapshot",
+    "WriteEndpoint",
+    "WriteStatus",
+    "audit",
+    "confirm",
+    "recorded",
+    "why_gone",
+    "why_unwanted",
+]

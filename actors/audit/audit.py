@@ -1,0 +1,84 @@
+"""The audit: all rules on one snapshot, and what of two audits counts.
+
+What must always hold: under concurrent change nothing is reported that was only on its way. A finding counts when a
+second look, at a snapshot read later than views may lag behind, has it with the same evidence; the rest is in flux.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from actors.audit.blocks import attachments, recorded
+from actors.audit.endpoints import endpoints
+from actors.audit.finding import Finding, Rule
+from actors.audit.holders import leaked, unwanted
+from actors.audit.pools import overlaps, places, states
+from actors.audit.snapshot import Snapshot
+from actors.errors import InvalidObject
+from actors.messages import Held
+from actors.resources.intervals import IntervalSet
+from actors.resources.ippool import IPPool
+from actors.resources.pod import Pod
+from actors.resources.reservedip import ReservedIP
+from actors.resources.statefulset import StatefulSet
+from actors.store.contract import Object
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """`findings` in order of rule and subject; `held` is every record that could be read."""
+
+    findings: tuple[Finding, ...]
+    held: tuple[Held, ...]
+
+
+def audit(snapshot: Snapshot) -> Audit:
+    """Prove every rule on one snapshot."""
+    held, findings = recorded(snapshot.blocks)
+    found = list(findings)
+    pools, damaged = _parsed(snapshot.pools, IPPool.from_object)
+    found += [Finding(Rule.POOL, name, why) for name, why in damaged.items()]
+    reserved: dict[int, IntervalSet] = {}
+    for one in _parsed(snapshot.reserved, ReservedIP.from_object)[0].values():
+        reserved[one.family] = reserved.get(one.family, IntervalSet()).union(one.ips)
+    found += attachments(held)
+    found += places(held, pools, damaged)
+    found += overlaps(pools.values())
+    if all(one.rule is not Rule.BLOCK for one in findings):
+        # A view tells perhaps what a damaged block does not; nobody may take it for wrong, least of all a repair.
+        found += states(held, snapshot.pools, pools, reserved)
+        found += endpoints(held, snapshot.endpoints)
+    sets, unreadable = _parsed(snapshot.statefulsets, StatefulSet.from_object)
+    if not unreadable:
+        found += unwanted(held, sets)
+    if snapshot.pods is not None:
+        pods, unknown = _parsed(snapshot.pods, Pod.from_object)
+        found += leaked((one for one in held if one.record.pod not in unknown), pods)
+    order = list(Rule)
+    return Audit(tuple(sorted(found, key=lambda one: (order.index(one.rule), one.subject))), held)
+
+
+def confirm(first: Iterable[Finding], second: Iterable[Finding]) -> tuple[tuple[Finding, ...], int]:
+    """What both looks found, as the second tells it, and how many were in flux: found by one of them only."""
+    before = {one.key for one in first}
+    after = {one.key: one for one in second}
+    kept = tuple(one for key, one in after.items() if key in before)
+    return kept, len(before ^ set(after))
+
+
+def _parsed(objects: Iterable[Object], parse: Callable[[Object], T]) -> tuple[dict[str, T], dict[str, str]]:
+    """By key (`name`, or `namespace/name`): the values, and why others have none."""
+    values: dict[str, T] = {}
+    damaged: dict[str, str] = {}
+    for obj in objects:
+        metadata: dict[str, Any] = obj["metadata"]
+        key = "/".join(part for part in (metadata.get("namespace"), metadata["name"]) if part)
+        try:
+            values[key] = parse(obj)
+        except InvalidObject as error:
+            damaged[key] = str(error)
+    return values, damaged

@@ -1,0 +1,83 @@
+"""A finding: one thing that is not as it must be, what it rests on, and what would put it right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from actors.messages import Held
+
+
+class Rule(Enum):
+    """What is proved: its name in tables and JSON, and what to do about a breach."""
+
+    label: str
+    remedy: str
+
+    BLOCK = (
+        "block",
+        "restore the block from a backup, or delete the bad entry once `ip show` tells who uses the address",
+    )
+    TWICE = "twice", "find out on the nodes which of them uses the address, and delete the other pod"
+    ATTACHMENT = (
+        "attachment",
+        "delete the pod, so that its DEL gives them all back, and report this: it is a bug",
+    )
+    LEAKED = "leaked", "--repair releases it"
+    KEPT = "kept", "--repair releases it; a controller that runs does so by itself"
+    NO_POOL = "no-pool", "create the pool again, or delete the pod"
+    OUTSIDE = "outside", "put the address back into the pool until the pod is gone, or delete the pod"
+    POOL = "pool", "correct the field; pods that ask for the pool are refused until then"
+    OVERLAP = "overlap", "take the addresses out of one of the pools; none is given twice meanwhile"
+    FOREIGN = (
+        "foreign",
+        "start the controller, or --repair: these addresses are recorded before the pool gives out any",
+    )
+    FINALIZER = "finalizer", "--repair adds it; a controller that runs does so by itself"
+    LINGERS = "lingers", "--repair lets it go; a controller that runs does so by itself"
+    STATUS = "status", "--repair writes it anew; a controller that runs does so by itself"
+    ENDPOINT = "endpoint", "--repair writes it anew; the pod's agent does so when it starts"
+
+    def __init__(self, label: str, remedy: str) -> None:
+        self.label = label
+        self.remedy = remedy
+
+
+@dataclass(frozen=True, slots=True)
+class WriteEndpoint:
+    """Write the SpiderEndpoint of the pod `namespace/name` anew, or remove it."""
+
+    pod: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriteStatus:
+    """Write a pool's status anew, with all that its first contact does: takeover, defaults, finalizer."""
+
+    pool: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRecord:
+    """Release this record, and no other, if what condemned it is still so."""
+
+    held: Held
+
+
+Repair = WriteEndpoint | WriteStatus | ReleaseRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`subject` is the address or object. `evidence` is what must stay the same for a later finding to be this one:
+    the version of a view, the identity of a record. `repair` is None where a person has to decide."""
+
+    rule: Rule
+    subject: str
+    what: str
+    evidence: str = ""
+    repair: Repair | None = None
+
+    @property
+    def key(self) -> tuple[Rule, str, str]:
+        return self.rule, self.subject, self.evidence

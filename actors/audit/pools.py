@@ -1,0 +1,148 @@
+"""Pools: their status says what the blocks say, what is recorded lies in them, and no two have an address in common."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from actors.audit.finding import Finding, Rule, WriteStatus
+from actors.messages import Held
+from actors.resources.addresses import format_address, format_range
+from actors.resources.admission import FINALIZER
+from actors.resources.intervals import IntervalSet
+from actors.resources.ippool import IPPool
+from actors.store.contract import Object
+from actors.takeover import DIGEST, digest_of
+from actors.views import LISTED
+
+_NOTHING = IntervalSet()
+_SHOWN = 3
+
+
+def states(
+    held: Iterable[Held],
+    objects: Iterable[Object],
+    pools: Mapping[str, IPPool],
+    reserved: Mapping[int, IntervalSet],
+) -> Iterator[Finding]:
+    """Status, finalizer and deletion of each pool that can be read."""
+    by_pool: dict[str, list[Held]] = defaultdict(list)
+    for one in held:
+        by_pool[one.record.pool].append(one)
+    for obj in objects:
+        metadata = obj["metadata"]
+        name, version = metadata["name"], str(metadata.get("resourceVersion", ""))
+        pool = pools.get(name)
+        if pool is None:
+            continue
+        several = by_pool[name]
+        for rule, field, why in _state(obj, pool, several, reserved.get(pool.family, _NOTHING)):
+            yield Finding(rule, name, why, f"{field} {version}", WriteStatus(name))
+
+
+def _state(
+    obj: Object, pool: IPPool, held: list[Held], reserved: IntervalSet
+) -> Iterator[tuple[Rule, str, str]]:
+    """Rule, field and what is wrong."""
+    status = obj.get("status") or {}
+    allocated = status.get("allocatedIPs") or ""
+    if pool.terminating and not held:
+        yield Rule.LINGERS, "metadata", "it is being deleted and has no address in use, and is still there"
+        return
+    if not pool.terminating and FINALIZER not in (obj["metadata"].get("finalizers") or ()):
+        yield (
+            Rule.FINALIZER,
+            "finalizers",
+            f"the finalizer {FINALIZER} is missing, so it would go with addresses in use",
+        )
+    if allocated and status.get(DIGEST) != digest_of(allocated):
+        yield (
+            Rule.FOREIGN,
+            DIGEST,
+            "status.allocatedIPs was written by another IPAM and is not recorded in blocks yet",
+        )
+        return
+    if not status and not held:
+        return  # nobody gave out of it, and nobody wrote anything
+    expected = {
+        format_address(one.family, one.value): {"pod": one.record.pod, "podUid": one.record.uid}
+        for one in held
+    }
+    told = _told(allocated)
+    if told != (expected if len(held) <= LISTED else {}):
+        yield Rule.STATUS, "allocatedIPs", f"status.allocatedIPs {_compared(told, expected)}"
+    numbers = {
+        "allocatedIPCount": len(held),
+        "totalIPCount": min(pool.available.minus(reserved).size, 2**63 - 1),
+    }
+    for key, number in numbers.items():
+        if status.get(key) != number:
+            yield Rule.STATUS, key, f"status.{key} is {status.get(key)}, but should be {number}"
+
+
+def _told(allocated: str) -> Any:
+    try:
+        return json.loads(allocated or "{}")
+    except ValueError:
+        return None
+
+
+def _compared(told: Any, expected: Mapping[str, Any]) -> str:
+    if not isinstance(told, dict):
+        return "cannot be read"
+    more, less = sorted(set(told) - set(expected)), sorted(set(expected) - set(told))
+    other = sorted(text for text in set(told) & set(expected) if told[text] != expected[text])
+    parts = (("lists and should not", more), ("lacks", less), ("names another pod for", other))
+    return ", ".join(f"{what} {_few(texts)}" for what, texts in parts if texts)
+
+
+def _few(texts: list[str]) -> str:
+    rest = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+    return ", ".join(texts[:_SHOWN]) + rest
+
+
+def places(held: Iterable[Held], pools: Mapping[str, IPPool], damaged: Iterable[str]) -> Iterator[Finding]:
+    """What is recorded lies in the pool that it names. Of a pool that cannot be read nothing is said."""
+    unknown = set(damaged)
+    for one in held:
+        record, text = one.record, format_address(one.family, one.value)
+        pool = pools.get(record.pool)
+        if record.pool in unknown:
+            continue
+        if pool is None:
+            yield Finding(
+                Rule.NO_POOL, text, f"pool {record.pool} of pod {record.pod} does not exist", record.pool
+            )
+        elif pool.family != one.family or one.value not in pool.available:
+            yield Finding(
+                Rule.OUTSIDE,
+                text,
+                f"it is not among the addresses of pool {pool.name}, and pod {record.pod} has it",
+                record.pool,
+            )
+
+
+def overlaps(pools: Iterable[IPPool]) -> Iterator[Finding]:
+    """Pools that have addresses in common, each pair once. One pass over all intervals in order, so that pools apart
+    from each other cost nothing."""
+    for family in (4, 6):
+        spans = sorted(
+            (low, high, pool.name) for pool in pools if pool.family == family for low, high in pool.available
+        )
+        shared: dict[tuple[str, str], tuple[int, int]] = {}
+        open_spans: list[tuple[int, str]] = []
+        for low, high, name in spans:
+            open_spans = [(end, other) for end, other in open_spans if end >= low]
+            for end, other in open_spans:
+                if other != name:
+                    shared.setdefault((min(name, other), max(name, other)), (low, min(high, end)))
+            open_spans.append((high, name))
+        for (one, two), (low, high) in sorted(shared.items()):
+            yield Finding(
+                Rule.OVERLAP,
+                one,
+                f"pool {two} has {format_range(family, low, high)} of its addresses too",
+                two,
+            )

@@ -1,0 +1,35 @@
+"""Everything that an audit reads, as the store gave it.
+
+What must always hold: blocks are read first. A record is written after the pod it names was made, so a pod that is
+not in a later list is gone; what else changed between the lists shows as different at the second look.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from actors.store.contract import Object, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """`pods` is None where pods have no objects (a host without Kubernetes), so that nothing can be said of them."""
+
+    blocks: tuple[Object, ...] = ()
+    endpoints: tuple[Object, ...] = ()
+    pools: tuple[Object, ...] = ()
+    reserved: tuple[Object, ...] = ()
+    statefulsets: tuple[Object, ...] = ()
+    pods: tuple[Object, ...] | None = None
+
+    @classmethod
+    def read(cls, store: Store, *, pods: bool) -> Snapshot:
+        """Raises `StoreUnavailable`."""
+        return cls(
+            blocks=store.list("SpiderIPBlock").items,
+            endpoints=store.list("SpiderEndpoint").items,
+            pools=store.list("SpiderIPPool").items,
+            reserved=store.list("SpiderReservedIP").items,
+            statefulsets=store.list("StatefulSet").items,
+            pods=store.list("Pod").items if pods else None,
+        )

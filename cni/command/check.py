@@ -1,0 +1,167 @@
+"""`orbweaver check`: prove what is stored against the rules, and with `--repair` put right what is safe to.
+
+It reads the API server (or the embedded store's file) and nothing else, and changes nothing without `--repair`.
+What must always hold: what is only on its way is not reported; a finding counts when a second look has it too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from actors.audit import Finding, Snapshot, audit, confirm
+from actors.errors import OrbweaverError
+from actors.store.contract import Store
+from cni.command.data_file import add_data_option, open_store
+from cni.command.get import print_value
+from cni.command.table import render
+
+CLEAN, FOUND, UNREADABLE = 0, 1, 2
+WAIT = 3.0
+"""Seconds between two looks: a pool's status may be one second behind, and its write takes time."""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command's own parser."""
+    parser = commands.add_parser(
+        "check",
+        help="prove that no address is recorded twice or leaked, and that every view is right",
+        description=(__doc__ or "").partition("\n\n")[0],
+        epilog=f"Exit status: {CLEAN} nothing found (or all repaired), {FOUND} something found, {UNREADABLE} not readable.",
+    )
+    parser.add_argument(
+        "--repair",
+        action="store_true",
+        help="write wrong views anew, and release records whose pod is gone; asks again before each release",
+    )
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=WAIT,
+        metavar="SECONDS",
+        help="between two looks, of which both must show a finding (%(default)g)",
+    )
+    parser.add_argument("-o", "--output", choices=("json", "yaml"), help="instead of the table")
+    add_data_option(parser)
+    parser.set_defaults(run=run)
+
+
+@dataclass(slots=True)
+class Report:
+    """`in_flux`: how many findings one of two looks had and the other had not. `pods`: whether pods could be judged."""
+
+    findings: tuple[Finding, ...] = ()
+    in_flux: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    pods: bool = True
+    repairs: list[str] = field(default_factory=list)
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Look, repair if told to, print."""
+    try:
+        with open_store(chosen) as store:
+            report = look(store, chosen.wait)
+            if chosen.repair and any(finding.repair for finding in report.findings):
+                report = _repaired(store, report, chosen.wait)
+    except OrbweaverError as error:
+        print(f"orbweaver: this could not be checked: {error}", file=sys.stderr)
+        return UNREADABLE
+    if chosen.output:
+        print_value(_as_object(report), chosen.output)
+    else:
+        _print(report)
+    return FOUND if report.findings else CLEAN
+
+
+def look(store: Store, wait: float) -> Report:
+    """Two looks, `wait` seconds apart, if the first one finds something. Raises `StoreUnavailable`."""
+    cluster = _has_pods(store)
+    snapshot = Snapshot.read(store, pods=cluster)
+    seen = audit(snapshot)
+    found, in_flux = seen.findings, 0
+    if found:
+        time.sleep(wait)
+        snapshot = Snapshot.read(store, pods=cluster)
+        seen = audit(snapshot)
+        found, in_flux = confirm(found, seen.findings)
+    counts = {
+        "pools": len(snapshot.pools),
+        "blocks": len(snapshot.blocks),
+        "addresses": len(seen.held),
+        "endpoints": len(snapshot.endpoints),
+    }
+    if snapshot.pods is not None:
+        counts["pods"] = len(snapshot.pods)
+    return Report(found, in_flux, counts, cluster)
+
+
+def _has_pods(store: Store) -> bool:
+    """A cluster's API server has every pod; the embedded store has those that somebody applied."""
+    from actors.store.sqlite import SQLiteStore
+
+    return not isinstance(store, SQLiteStore)
+
+
+def _repaired(store: Store, before: Report, wait: float) -> Report:
+    """What is left after the repairs. The actors are imported only here: a check alone needs none."""
+    from cni.command.repairs import SETTLE, repairs
+
+    with repairs(store, cluster=before.pods) as at_work:
+        done = list(at_work.do(before.findings))
+        time.sleep(SETTLE)
+    after = look(store, wait)
+    after.repairs = done
+    return after
+
+
+def _print(report: Report) -> None:
+    for line in report.repairs:
+        print(line)
+    if report.repairs:
+        print()
+    if report.findings:
+        lines = [(one.rule.label, one.subject, one.what) for one in report.findings]
+        print(render([("FINDING", "OBJECT", "WHAT"), *lines]))
+        print()
+        rules = dict.fromkeys(one.rule for one in report.findings)
+        print(render([(f"{rule.label}:", rule.remedy) for rule in rules]))
+        print()
+    counted = ", ".join(f"{number} {name}" for name, number in report.counts.items())
+    found = _number(len(report.findings), "finding") if report.findings else "nothing found"
+    flux = f", {report.in_flux} in flux (run again)" if report.in_flux else ""
+    print(f"{counted}: {found}{flux}")
+    if not report.pods:
+        print("Without Kubernetes there are no pods to compare with: leaked addresses cannot be told.")
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _as_object(report: Report) -> dict[str, Any]:
+    return {
+        "clean": not report.findings,
+        "checked": report.counts,
+        "podsCompared": report.pods,
+        "findings": _findings(report.findings),
+        "inFlux": report.in_flux,
+        "repairs": report.repairs,
+    }
+
+
+def _findings(found: Sequence[Finding]) -> list[dict[str, Any]]:
+    return [
+        {
+            "finding": one.rule.label,
+            "object": one.subject,
+            "what": one.what,
+            "remedy": one.rule.remedy,
+            "repairable": one.repair is not None,
+        }
+        for one in found
+    ]

@@ -1,0 +1,148 @@
+"""Macvlan pods with the coordinator in a real cluster: kubelet, Services, and a second interface."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.deployment import CONFLIST, POOL, pods, records, workload
+from tests.cluster.node import Node
+
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
+
+SERVICES = "10.96.0.0/16"
+ROUTER, RED_ROUTER = "10.99.0.1", "10.98.0.1"
+# Not wget's own -T: the static busybox crashes on it where there are no shared libraries.
+FETCH = ("busybox", "timeout", "10", "busybox", "wget", "-q", "-O", "-")
+PAGE = "served by a macvlan pod"
+BLUE = {**POOL, "metadata": {"name": "blue"},
+        "spec": {"subnet": "10.99.0.0/16", "ips": ["10.99.101.10-10.99.101.20"], "gateway": ROUTER}}  # fmt: skip
+RED = {**POOL, "metadata": {"name": "red"},
+       "spec": {"subnet": "10.98.0.0/16", "ips": ["10.98.101.10-10.98.101.20"], "gateway": RED_ROUTER}}  # fmt: skip
+
+
+def network(name: str) -> dict[str, Any]:
+    """A macvlan network on the node's card, with the coordinator behind it."""
+    ipam = {"type": "spiderpool", "default_ipv4_ippool": [name]}
+    macvlan = {"type": "macvlan", "master": "eth0", "mode": "bridge", "ipam": ipam}
+    return {
+        "cniVersion": "1.0.0",
+        "name": name,
+        "plugins": [macvlan, {"type": "coordinator", "serviceCIDR": [SERVICES]}],
+    }
+
+
+@pytest.fixture(scope="module")
+def underlay(deployed: Cluster) -> Iterator[Cluster]:
+    """A Deployment with a readiness probe, and its Service, on the underlay."""
+    deployed.apply(BLUE, RED)
+    for node in deployed.nodes.values():
+        node.configure(network("blue"))
+    probe = {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1, "timeoutSeconds": 5}
+    serve = f"mkdir /www; echo {PAGE} > /www/index.html; exec httpd -f -p 8080 -h /www"
+    deployed.apply(
+        workload("Deployment", "web", 4, command=["sh", "-c", serve], readinessProbe=probe),
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "web"},
+            "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]},
+        },
+    )
+    yield deployed
+    deployed.kubectl("delete", "deployment/web", "service/web", "--timeout=60s", "--ignore-not-found")
+    deployed.wait("nothing is recorded any more", lambda: records(deployed) == [])
+    deployed.kubectl("delete", "spiderippool", "blue", "red", "--timeout=60s")
+    for node in deployed.nodes.values():
+        node.configure(CONFLIST)
+
+
+def plugin(node: Node, network: dict[str, Any], number: int, command: str, **call: Any) -> Any:
+    """Execute one plugin of a network as containerd would; its result."""
+    conf = {**network["plugins"][number], "cniVersion": network["cniVersion"], "name": network["name"]}
+    if "previous" in call:
+        conf["prevResult"] = call.pop("previous")
+    file = node.directory / "call.json"
+    file.write_text(json.dumps(conf))
+    variables = [f"CNI_{key.upper()}={value}" for key, value in call.items()]
+    run = f"exec {node.plugins / conf['type']} < {file}"
+    said = node.call("env", f"CNI_COMMAND={command}", f"CNI_PATH={node.plugins}", *variables, "sh", "-c", run)
+    return json.loads(said) if said.strip() else None
+
+
+def lines(cluster: Cluster, pod: str, *command: str) -> list[str]:
+    """What a command in a pod prints, with single spaces."""
+    said = cluster.kubectl("exec", pod, "--", *command)
+    return [" ".join(line.split()) for line in said.splitlines() if line.strip()]
+
+
+def test_the_kubelet_finds_the_pods_ready_and_their_service_answers_everywhere(underlay: Cluster) -> None:
+    """The kubelet's probe comes from the pod's own node, which plain macvlan does not reach."""
+    underlay.kubectl("rollout", "status", "deployment/web", "--timeout=90s")
+    web = pods(underlay, "web")
+    assert {node for node, _, _ in web.values()} == set(underlay.nodes)
+    service = underlay.get("service", "web")["spec"]["clusterIP"]
+
+    for pod, (here, _, _) in web.items():
+        for url in (f"http://{service}/", *(f"http://{address}:8080/" for _, address, _ in web.values())):
+            # More often than there are pods, so that both an endpoint here and one on the other node are met.
+            for _ in range(6 if service in url else 1):
+                assert lines(underlay, pod, *FETCH, url) == [PAGE]
+        assert lines(underlay, pod, "ping", "-c", "1", "-W", "5", underlay.nodes[here].address)
+    for node in underlay.nodes.values():
+        for url in (f"http://{service}/", *(f"http://{address}:8080/" for _, address, _ in web.values())):
+            for _ in range(6 if service in url else 1):
+                assert node.call(*FETCH, url).strip() == PAGE
+
+
+def test_a_second_interface_has_the_tables_of_the_guide(underlay: Cluster) -> None:
+    """Spiderpool's guide "Pod annotation of multi-NIC", line by line, with this cluster's addresses."""
+    underlay.kubectl("rollout", "status", "deployment/web", "--timeout=90s")
+    pod, (where, blue, uid) = next(iter(pods(underlay, "web").items()))
+    node, red = underlay.nodes[where], network("red")
+    container, netns = node.sandbox(uid)
+    call = {
+        "containerid": container,
+        "netns": netns,
+        "ifname": "net1",
+        "args": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={pod};K8S_POD_UID={uid}",
+    }
+    made = plugin(node, red, 0, "ADD", **call)
+    assert plugin(node, red, 1, "ADD", **call, previous=made) == made
+    address = made["ips"][0]["address"].partition("/")[0]
+
+    rules = [line for line in lines(underlay, pod, "ip", "rule") if "fwmark" not in line]
+    assert rules == [
+        "0: from all lookup local",
+        f"32764: from {address} lookup 100",
+        f"32765: from all to {address}/16 lookup 100",
+        "32766: from all lookup main",
+        "32767: from all lookup default",
+    ]
+    # As busybox prints them, which leaves "proto" out like the guide.
+    assert sorted(lines(underlay, pod, "ip", "route", "show", "table", "main")) == sorted(
+        [
+            f"default via {ROUTER} dev eth0",
+            f"{SERVICES} via {node.address} dev veth0 src {blue}",
+            f"10.99.0.0/16 dev eth0 scope link src {blue}",
+            f"{node.address} dev veth0 scope link src {blue}",
+        ]
+    )
+    assert sorted(lines(underlay, pod, "ip", "route", "show", "table", "100")) == sorted(
+        [
+            f"default via {RED_ROUTER} dev net1",
+            f"{node.address} dev veth0 scope link",
+            f"10.98.0.0/16 dev net1 scope link src {address}",
+            f"{SERVICES} via {node.address} dev veth0",
+        ]
+    )
+    for target in (blue, address):
+        node.call("busybox", "ping", "-c", "1", "-W", "5", target)
+    plugin(node, red, 1, "CHECK", **call, previous=made)
+    for number in (1, 0):
+        plugin(node, red, number, "DEL", **call, previous=made)
+    assert not [line for line in lines(underlay, pod, "ip", "rule") if "lookup 100" in line]
