@@ -88,14 +88,18 @@ class BlockActor(Actor):
         store: Store,
         observer: AllocationObserver,
         shared: bool = False,
+        wrote: Callable[[int, int, str], object] = lambda family, base, version: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`shared`: other processes write the block too. `wrote` hears of each version that was written here, before
+        anybody is answered."""
         super().__init__(context)
         family, base = parse_block_name(context.key)
         self._state = State(Block(family, base))
         self._store = store
         self._observer = observer
         self._shared = shared
+        self._wrote = wrote
         self._clock = clock
 
     def on_passivate(self) -> bool:
@@ -191,6 +195,7 @@ class BlockActor(Actor):
                 raise
             self._observer.committed(len(batch), time.perf_counter() - started)
             state.block = block
+            self._wrote(block.family, block.base, block.version)
             self._publish(changes)
             break
         else:
@@ -322,7 +327,10 @@ def _mark_doubtful(batch: list[Staged], before: Block, after: Block) -> None:
         operation = staged.operation
         changed = before.records.get(operation.value) != after.records.get(operation.value)
         if isinstance(operation, Claim):
+            found = before.records.get(operation.value)
             changed = changed and after.records.get(operation.value) == operation.record
+            # A claim that only confirms is not undone: an earlier one was answered.
+            changed = changed and not (found is not None and found.same_claim(operation.record))
         staged.maybe_written |= changed
 
 

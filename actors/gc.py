@@ -30,8 +30,9 @@ from actors.resources.block import Doubt, block_name
 from actors.resources.node import Node
 from actors.resources.record import Fence, Record
 from actors.resources.statefulset import StatefulSet
-from actors.runtime import Actor, ActorContext, ObjectRef, get, message
+from actors.runtime import Actor, ActorContext, message
 from actors.runtime.actor import Cancellable
+from actors.seat import Place, Seat, ask
 from actors.store.census import Census, Reading, Source
 from actors.store.contract import Store
 
@@ -85,6 +86,7 @@ class GCActor(Actor):
         self,
         context: ActorContext,
         *,
+        seat: Seat,
         store: Store,
         census: Census,
         settings: Settings,
@@ -92,6 +94,7 @@ class GCActor(Actor):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(context)
+        self._seat = seat
         self._store = store
         self._census = census
         self._settings = settings
@@ -252,7 +255,7 @@ class GCActor(Actor):
                     self._later(pod, witness.until)
                     continue
                 wanted += self._act(self._judge(pod, held, reading))
-            found = reclaim(self, wanted, self._clock(), self._observer, events=True)
+            found = reclaim(self, self._seat, wanted, self._clock(), self._observer, events=True)
             for one in found.failed:
                 self._later(one.held.record.pod, self._clock() + RETRY)
         except OrbweaverError as error:
@@ -318,29 +321,38 @@ class GCActor(Actor):
 
     def _act(self, judged: Sequence[Judged]) -> list[Reclaim]:
         """What is to be taken back; what only is to be marked is marked."""
-        wanted = []
+        wanted: list[Reclaim] = []
+        marked: list[Held] = []
         for one in judged:
             verdict, held = one.verdict, one.held
             if verdict.action is Action.MARK:
-                block = self.get_actor("block/" + block_name(held.family, held.value))
-                doubt = Doubt(held.value, Fence.of(held.record))
-                block.doubt.options(timeout=RELEASE_TIMEOUT).remote(doubt).subscribe(_log_failure)
+                marked.append(held)
             elif verdict.action in (Action.RELEASE, Action.KEEP_FOR_NEXT):
                 keep = verdict.action is Action.KEEP_FOR_NEXT
                 wanted.append(Reclaim(held, verdict.reason, verdict.text, keep, verdict.forced, one.uid))
+        if marked:
+            self._seat.work(lambda at: _doubt(at, marked))
         return wanted
 
     # -- what is recorded, and when to look again -----------------------------------------------------------
 
     def _everything(self) -> tuple[Held, ...]:
-        ledger = self.get_actor("ledger/local")
-        found: tuple[Held, ...] = get(ledger.everything.options(timeout=LEDGER_TIMEOUT).remote())
-        return found
+        def task(at: Place) -> tuple[Held, ...]:
+            ledger = at.get_actor("ledger/local")
+            (found,) = ask(at, ledger.everything.options(timeout=LEDGER_TIMEOUT).remote())
+            everything: tuple[Held, ...] = found
+            return everything
+
+        return self._seat.work(task)
 
     def _held(self, pods: Sequence[str]) -> list[tuple[str, tuple[Held, ...]]]:
         """What is recorded for each of them, without those that nothing is recorded for."""
-        ledger = self.get_actor("ledger/local")
-        answers = get([ledger.of_pod.options(timeout=LEDGER_TIMEOUT).remote(pod) for pod in pods])
+
+        def task(at: Place) -> list[Any]:
+            of_pod = at.get_actor("ledger/local").of_pod.options(timeout=LEDGER_TIMEOUT)
+            return ask(at, *[of_pod.remote(pod) for pod in pods])
+
+        answers = self._seat.work(task)
         found = []
         for pod, held in zip(pods, answers, strict=True):
             if held:
@@ -381,7 +393,11 @@ def _health(node: Node) -> tuple[bool, float | None, bool]:
     return node.ready, node.not_ready_since, node.out_of_service
 
 
-def _log_failure(ref: ObjectRef[Any]) -> None:
-    error = ref.error()
-    if error is not None:
-        log.warning("an address could not be marked, the next scan does it", extra={"error": str(error)})
+def _doubt(at: Place, held: Sequence[Held]) -> None:
+    refs = []
+    for one in held:
+        block = at.get_actor("block/" + block_name(one.family, one.value))
+        refs.append(
+            block.doubt.options(timeout=RELEASE_TIMEOUT).remote(Doubt(one.value, Fence.of(one.record)))
+        )
+    ask(at, *refs)

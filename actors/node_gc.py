@@ -19,7 +19,8 @@ from actors.messages import Held
 from actors.observer import AllocationObserver
 from actors.reclaim import RELEASE_TIMEOUT, Reclaim, reclaim
 from actors.resources.record import Record
-from actors.runtime import Actor, ActorContext, get, message
+from actors.runtime import Actor, ActorContext, message
+from actors.seat import Place, Seat, ask
 from actors.store.catalog import Catalog
 
 
@@ -30,6 +31,7 @@ class NodeGCActor(Actor):
         self,
         context: ActorContext,
         *,
+        seat: Seat,
         catalog: Catalog,
         node: str,
         observer: AllocationObserver,
@@ -37,6 +39,7 @@ class NodeGCActor(Actor):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(context)
+        self._seat = seat
         self._catalog = catalog
         self._node = node
         self._observer = observer
@@ -48,16 +51,16 @@ class NodeGCActor(Actor):
         """CNI GC: release what this node's containers hold in `network`, except the (container, interface) pairs in
         `valid`; as after a DEL, a StatefulSet's pod keeps its address. Returns how many it released or keeps."""
         alive = set(valid)
-        stale = [held for held in self._everything() if is_stale(held.record, self._node, network, alive)]
+        mine = self._recorded("of_node", self._node)
+        stale = [held for held in mine if is_stale(held.record, self._node, network, alive)]
         return self._reclaim(stale, "NotValid", f"the runtime does not list it in network {network} (CNI GC)")
 
     @message
     def reconcile(self, sandboxes: Sandboxes) -> int:
         """Release what is recorded for sandboxes of this node that are gone. Returns how many it released or keeps."""
-        held = self._everything()
-        mine = [one for one in held if one.record.node == self._node]
+        mine = self._recorded("of_node", self._node)
         of_pod: dict[str, list[Record]] = {}
-        for one in held:
+        for one in mine:
             of_pod.setdefault(one.record.pod, []).append(one.record)
         stale = [
             one
@@ -70,25 +73,28 @@ class NodeGCActor(Actor):
     def sweep_statefulsets(self) -> int:
         """Release what is kept for pods that no StatefulSet wants any more."""
         stale = []
-        for held in self._everything():
+        for held in self._recorded("everything"):
             record = held.record
             kept = record.waits and owning_statefulset(record) is not None
             if kept and not is_kept(record, self._catalog):
                 stale.append(held)
         return self._reclaim(stale, "OwnerGone", "its StatefulSet does not want the pod any more")
 
-    def _everything(self) -> tuple[Held, ...]:
-        everything: tuple[Held, ...] = get(
-            self.get_actor("ledger/local").everything.options(timeout=RELEASE_TIMEOUT).remote()
-        )
-        return everything
+    def _recorded(self, question: str, *arguments: str) -> tuple[Held, ...]:
+        def task(at: Place) -> tuple[Held, ...]:
+            method = getattr(at.get_actor("ledger/local"), question).options(timeout=RELEASE_TIMEOUT)
+            (held,) = ask(at, method.remote(*arguments))
+            found: tuple[Held, ...] = held
+            return found
+
+        return self._seat.work(task)
 
     def _reclaim(self, stale: Sequence[Held], reason: str, text: str) -> int:
         wanted = []
         for held in stale:
             keep = bool(held.record.container) and is_kept(held.record, self._catalog)
             wanted.append(Reclaim(held, reason, text, keep, uid=held.record.uid))
-        found = reclaim(self, wanted, self._clock(), self._observer, events=self._has_pods)
+        found = reclaim(self, self._seat, wanted, self._clock(), self._observer, events=self._has_pods)
         return len(found.done)
 
 

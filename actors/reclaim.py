@@ -16,9 +16,10 @@ from actors.errors import OrbweaverError
 from actors.messages import Held
 from actors.observer import AllocationObserver
 from actors.resources.addresses import format_address
-from actors.resources.block import Release, block_name
+from actors.resources.block import Release, Released, block_name
 from actors.resources.record import Fence
-from actors.runtime import Actor, ObjectRef, get
+from actors.runtime import Actor, ObjectRef
+from actors.seat import Place, Seat, is_lost
 
 log = logging.getLogger("orbweaver.gc")
 
@@ -51,25 +52,35 @@ class Reclaimed:
 
 
 def reclaim(
-    actor: Actor, wanted: Sequence[Reclaim], now: float, observer: AllocationObserver, *, events: bool
+    actor: Actor,
+    seat: Seat,
+    wanted: Sequence[Reclaim],
+    now: float,
+    observer: AllocationObserver,
+    *,
+    events: bool,
 ) -> Reclaimed:
     """Release all of them at once, so that those of one block go with one write. `events`: tell pods' owners too."""
-    refs: list[tuple[Reclaim, ObjectRef[Any]]] = []
-    for one in wanted:
-        held = one.held
-        block = actor.get_actor("block/" + block_name(held.family, held.value))
-        release = Release(held.value, Fence.of(held.record), now, one.keep, one.forced)
-        refs.append((one, block.release.options(timeout=RELEASE_TIMEOUT).remote(release)))
+
+    def task(at: Place) -> list[Released | OrbweaverError]:
+        refs = []
+        for one in wanted:
+            held = one.held
+            block = at.get_actor("block/" + block_name(held.family, held.value))
+            release = Release(held.value, Fence.of(held.record), now, one.keep, one.forced)
+            refs.append(block.release.options(timeout=RELEASE_TIMEOUT).remote(release))
+        at.settle(refs)
+        return [_outcome(ref, at) for ref in refs]
+
     done: list[Reclaim] = []
     failed: list[Reclaim] = []
-    for one, ref in refs:
-        try:
-            if get(ref).done:
-                done.append(one)
-        except OrbweaverError as error:
+    for one, outcome in zip(wanted, seat.work(task) if wanted else (), strict=True):
+        if isinstance(outcome, OrbweaverError):
             failed.append(one)
             observer.reclaim_failed()
-            log.warning("an address could not be taken back", extra=_facts(one) | {"error": str(error)})
+            log.warning("an address could not be taken back", extra=_facts(one) | {"error": str(outcome)})
+        elif outcome.done:
+            done.append(one)
     for one in done:
         observer.reclaimed(one.reason)
         log.info(
@@ -82,6 +93,17 @@ def reclaim(
     if events:
         _tell(actor, done)
     return Reclaimed(tuple(done), tuple(failed))
+
+
+def _outcome(ref: ObjectRef[Any], at: Place) -> Released | OrbweaverError:
+    """What became of one release. Raises the error that means that the place itself has failed."""
+    try:
+        released: Released = ref.result()
+    except OrbweaverError as error:
+        if at.linked and is_lost(error):
+            raise
+        return error
+    return released
 
 
 def _tell(actor: Actor, done: Sequence[Reclaim]) -> None:

@@ -26,10 +26,12 @@ from actors.ledger import LedgerActor
 from actors.node_gc import NodeGCActor
 from actors.pool import PoolActor
 from actors.runtime import get
+from actors.seat import OnlyHere
 from actors.store.contract import Store
 from actors.views import ViewsActor
 from cni.block_follower import BlockFollower
 from cni.dataplane.coordinator import Coordinator, Wishes
+from cni.dataplane.ifacer import Ifacer
 from cni.dataplane.workers import Workers
 from cni.frontend import FrontEnd
 from cni.process import START_TIMEOUT, Process, log_failure
@@ -81,10 +83,11 @@ class Agent(Process):
         system.register(
             "pool", lambda context: PoolActor(context, source=catalog, store=store), mailbox=4096, idle=300.0
         )
+        seat = OnlyHere(system, alone=not cluster)
         system.register(
             "endpoint",
             lambda context: EndpointActor(
-                context, catalog=catalog, settings=options.settings, node=node, observer=observer
+                context, seat=seat, catalog=catalog, settings=options.settings, node=node, observer=observer
             ),
             mailbox=64,
             idle=1.0,
@@ -92,7 +95,12 @@ class Agent(Process):
         system.register(
             "views",
             lambda context: ViewsActor(
-                context, store=store, catalog=catalog, node=node if cluster else None, pools=not cluster
+                context,
+                seat=seat,
+                store=store,
+                catalog=catalog,
+                node=node if cluster else None,
+                pools=not cluster,
             ),
             mailbox=65536,
         )
@@ -104,7 +112,7 @@ class Agent(Process):
         system.register(
             "node-gc",
             lambda context: NodeGCActor(
-                context, catalog=catalog, node=node, observer=observer, has_pods=cluster
+                context, seat=seat, catalog=catalog, node=node, observer=observer, has_pods=cluster
             ),
             mailbox=64,
         )
@@ -116,7 +124,7 @@ class Agent(Process):
             not_ready=self.not_ready,
             on_refused=self._refused,
             timeout=options.timeout,
-            chained={"coordinator": Coordinator(self.workers, self._wishes)},
+            chained={"ifacer": Ifacer(self.workers), "coordinator": Coordinator(self.workers, self._wishes)},
         )
         self._blocks = BlockFollower(store, system) if cluster else None
         self.metrics.watch_mailboxes(self._mailboxes)

@@ -17,6 +17,7 @@ from actors.events import EventsActor
 from actors.gc import GCActor
 from actors.ledger import LedgerActor
 from actors.runtime import get
+from actors.seat import OnlyHere
 from actors.store.census import Census
 from actors.store.contract import Store
 from actors.views import ViewsActor
@@ -58,9 +59,10 @@ class Controller(Process):
             lambda context: BlockActor(context, store=store, observer=observer, shared=True),
             idle=60.0,
         )
+        seat = OnlyHere(system, alone=False)
         system.register(
             "views",
-            lambda context: ViewsActor(context, store=store, catalog=catalog, follow=True),
+            lambda context: ViewsActor(context, seat=seat, store=store, catalog=catalog, follow=True),
             mailbox=65536,
         )
         system.register(
@@ -74,7 +76,7 @@ class Controller(Process):
         system.register(
             "gc",
             lambda context: GCActor(
-                context, store=store, census=census, settings=options.settings, observer=observer
+                context, seat=seat, store=store, census=census, settings=options.settings, observer=observer
             ),
             mailbox=64,
             idle=None,

@@ -8,17 +8,18 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from actors.audit.finding import Finding, Rule
 from actors.errors import InvalidObject
 from actors.messages import Held
 from actors.resources.addresses import format_address, parse_address
 from actors.resources.block import BLOCK_SIZE, Block, base_of, parse_block_name
+from actors.resources.block_text import NOTHING, read_records, read_released, single_entries
 from actors.resources.record import Record
 from actors.store.contract import Object
 
-Pairs = list[tuple[str, Any]]
+T = TypeVar("T")
 
 
 def recorded(blocks: Iterable[Object]) -> tuple[tuple[Held, ...], tuple[Finding, ...]]:
@@ -64,38 +65,34 @@ def _read_block(obj: Object, held: list[Held], findings: list[Finding]) -> None:
     for key in ("cidr", "ipVersion"):
         if spec.get(key) != proper[key]:
             bad(f"spec.{key} is {spec.get(key)!r}, but a block of this name has {proper[key]!r}")
-    entries: dict[str, Pairs] = {}
-    for key, read in (("records", _pairs), ("released", _pairs), ("suspect", _texts)):
-        try:
-            entries[key] = read(spec.get(key))
-        except ValueError as error:
-            bad(f"spec.{key} cannot be read: {error}")
-            return
+    try:
+        records, released = (single_entries(_text(spec.get(key))) for key in ("records", "released"))
+        suspect = _texts(spec.get("suspect"))
+    except (ValueError, InvalidObject) as error:
+        bad(f"its content cannot be read: {error}")
+        return
     taken: set[int] = set()
     free: set[int] = set()
-    for text, data in entries["records"]:
+    for text, entry in records:
         try:
-            value = _value(family, base, text)
-            record = Record.from_json(data)
-        except InvalidObject as error:
+            value, record = _only(read_records(family, base, BLOCK_SIZE, entry), family, text)
+        except (ValueError, TypeError, InvalidObject) as error:
             bad(f"the record of {text} cannot be read: {error}")
             continue
         if not record.pool or "/" not in record.pod:
             bad(f"the record of {text} names pool {record.pool!r} and pod {record.pod!r}")
         taken.add(value)
         held.append(Held(family, value, record))
-    for text, at in entries["released"]:
+    for text, entry in released:
         try:
-            value = _value(family, base, text)
-        except InvalidObject as error:
+            value, _ = _only(read_released(family, base, BLOCK_SIZE, entry), family, text)
+        except (ValueError, TypeError, InvalidObject) as error:
             bad(f"the release of {text} cannot be read: {error}")
             continue
         free.add(value)
-        if not isinstance(at, int | float):
-            bad(f"the release of {text} has no time but {at!r}")
         if value in taken:
             bad(f"{text} is recorded, and remembered as released")
-    for text, _ in entries["suspect"]:
+    for text in suspect:
         try:
             known = _value(family, base, text) in taken | free
         except InvalidObject as error:
@@ -117,28 +114,26 @@ def _twice(held: Iterable[Held]) -> Iterator[Finding]:
             )
 
 
-def _pairs(text: Any) -> Pairs:
-    """A JSON object's members as they stand there: a mapping would hide a name that is there twice."""
-    if text is None:
-        return []
-    if not isinstance(text, str):
-        raise ValueError(f"it is {type(text).__name__}, not a string")  # noqa: TRY004 - what a file holds is a value
-    outermost = json.loads(text, object_pairs_hook=_Members)
-    if not isinstance(outermost, _Members):
-        raise ValueError("it is no JSON object")  # noqa: TRY004
-    return [(name, dict(value) if isinstance(value, _Members) else value) for name, value in outermost]
+def _text(text: Any) -> str:
+    if text is not None and not isinstance(text, str):
+        raise ValueError(f"it is {type(text).__name__}, not a string")
+    return text or NOTHING
 
 
-def _texts(text: Any) -> Pairs:
+def _only(entries: list[tuple[int, T]], family: int, text: str) -> tuple[int, T]:
+    """The one entry, whose address, where it is written out, is written as it should be."""
+    [(value, content)] = entries
+    if not text.isdigit() and format_address(family, value) != text:
+        raise InvalidObject(f"it is written otherwise than {format_address(family, value)}")
+    return value, content
+
+
+def _texts(text: Any) -> list[str]:
     """A JSON list of addresses."""
     found = json.loads(text or "[]")
     if not isinstance(found, list) or not all(isinstance(entry, str) for entry in found):
         raise ValueError("it is no list of addresses")
-    return [(entry, None) for entry in found]
-
-
-class _Members(list[tuple[str, Any]]):
-    """A JSON object, apart from a JSON array."""
+    return found
 
 
 def _value(family: int, base: int, text: str) -> int:

@@ -9,7 +9,6 @@ time who did not ask for it by name. These are pure functions on a `Block`; the 
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,6 +16,15 @@ from typing import Any
 from actors.errors import InvalidObject
 from actors.resources.addresses import format_address
 from actors.resources.aside import Aside
+from actors.resources.block_text import (
+    NOTHING,
+    Known,
+    inside,
+    read_records,
+    read_released,
+    write_records,
+    write_released,
+)
 from actors.resources.record import Fence, Record
 
 BLOCK_SIZE = 64
@@ -52,7 +60,11 @@ def parse_block_name(name: str) -> tuple[int, int]:
 @dataclass(frozen=True, slots=True)
 class Claim:
     """Record `record` at address `value`; where a record stands, only if `instead_of` admits it. `named`: this very
-    address was asked for, so that it is granted although it is set aside."""
+    address was asked for, so that it is granted although it is set aside.
+
+    One with `instead_of` for the same container and interface confirms what stands there under its own `claim`, so that
+    no other process can undo it any more.
+    """
 
     value: int
     record: Record
@@ -139,7 +151,8 @@ class Vouched:
 
 @dataclass(slots=True)
 class Block:
-    """The content of one block. `version` is the store's, empty while the object does not exist."""
+    """The content of one block. `version` is the store's, empty while the object does not exist. Copies share `known`,
+    which only saves work."""
 
     family: int
     base: int
@@ -149,6 +162,7 @@ class Block:
     asides: dict[int, Aside] = field(default_factory=dict)
     version: str = ""
     uid: str = ""
+    known: Known = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -167,19 +181,28 @@ class Block:
     def claim(self, claim: Claim, now: float = 0.0) -> Granted | Taken | SetAside:
         """Apply a claim at a moment (seconds since the epoch); a repeated one is granted as it stands."""
         found = self.records.get(claim.value)
-        if found is not None and not found.same_claim(claim.record):
-            if claim.instead_of is None or not _replaceable(found, claim.record, claim.instead_of):
-                return Taken(claim.value, found)
-            found = None
-        if found is not None:
-            return Granted(claim.value, found, fresh=False, suspect=claim.value in self.suspect)
+        suspect = claim.value in self.suspect
+        if found is not None and found.same_claim(claim.record):
+            if claim.instead_of is not None:
+                found = self.records[claim.value] = claim.record
+            return Granted(claim.value, found, fresh=False, suspect=suspect)
+        if found is not None and (
+            claim.instead_of is None or not _replaceable(found, claim.record, claim.instead_of)
+        ):
+            return Taken(claim.value, found)
         aside = self.asides.get(claim.value)
-        if aside is not None and aside.holds(now) and not claim.named and claim.instead_of is None:
+        if (
+            found is None
+            and aside is not None
+            and aside.holds(now)
+            and not claim.named
+            and claim.instead_of is None
+        ):
             return SetAside(claim.value, aside)
         self.records[claim.value] = claim.record
         self.asides.pop(claim.value, None)
         self.released.pop(claim.value, None)
-        return Granted(claim.value, claim.record, suspect=claim.value in self.suspect)
+        return Granted(claim.value, claim.record, suspect=suspect)
 
     def release(self, release: Release) -> Released:
         """Apply a release; one that its fence does not admit changes nothing."""
@@ -222,17 +245,11 @@ class Block:
             metadata["resourceVersion"] = self.version
         if self.uid:
             metadata["uid"] = self.uid
-        records = {
-            format_address(family, value): self.records[value].to_json() for value in sorted(self.records)
-        }
-        released = {
-            format_address(family, value): round(at, 3) for value, at in sorted(self.released.items())
-        }
         spec = {
             "cidr": f"{format_address(family, self.base)}/{prefix}",
             "ipVersion": family,
-            "records": json.dumps(records, separators=(",", ":")),
-            "released": json.dumps(released, separators=(",", ":")),
+            "records": write_records(self.base, self.records, self.known),
+            "released": write_released(self.base, self.released),
         }
         if self.suspect:
             suspect = [format_address(family, value) for value in sorted(self.suspect)]
@@ -252,15 +269,17 @@ class Block:
         family, base = parse_block_name(name)
         spec = obj.get("spec") or {}
         try:
-            records = json.loads(spec.get("records") or "{}")
-            released = json.loads(spec.get("released") or "{}")
-            parsed = {_inside(family, base, text): Record.from_json(data) for text, data in records.items()}
-            times = {_inside(family, base, text): float(at) for text, at in released.items()}
-            suspect = {_inside(family, base, text) for text in json.loads(spec.get("suspect") or "[]")}
+            records = read_records(family, base, BLOCK_SIZE, spec.get("records") or NOTHING)
+            released = read_released(family, base, BLOCK_SIZE, spec.get("released") or NOTHING)
+            suspect = {
+                inside(family, base, BLOCK_SIZE, text) for text in json.loads(spec.get("suspect") or "[]")
+            }
             asides = {
-                _inside(family, base, text): Aside.from_json(data)
+                inside(family, base, BLOCK_SIZE, text): Aside.from_json(data)
                 for text, data in json.loads(spec.get("aside") or "{}").items()
             }
+            if len(dict(records)) < len(records):
+                raise ValueError("an address is recorded twice")
         except (ValueError, TypeError, AttributeError, InvalidObject) as error:
             raise InvalidObject(
                 f"SpiderIPBlock {name} is damaged: {error}; restore it from a backup, or delete the bad entry from "
@@ -269,8 +288,8 @@ class Block:
         return cls(
             family,
             base,
-            parsed,
-            times,
+            dict(records),
+            dict(released),
             suspect,
             asides,
             str(metadata.get("resourceVersion", "")),
@@ -284,11 +303,3 @@ def _replaceable(found: Record, by: Record, instead_of: Fence) -> bool:
     if found.pod != by.pod:
         return False
     return instead_of.admits(found) or (found.waits and instead_of.pod == found.pod)
-
-
-def _inside(family: int, base: int, text: str) -> int:
-    address = ipaddress.ip_address(text)
-    value = int(address)
-    if address.version != family or base_of(value) != base:
-        raise ValueError(f"{text} is outside the block")
-    return value

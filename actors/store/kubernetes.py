@@ -43,6 +43,11 @@ _SYSTEM = (
     "managedFields",
 )
 
+# Nobody else writes these, so who wrote which field is not worth the bytes, which are more than a small object's own.
+# A list of one empty entry takes the record away, and without one the server keeps none for later updates
+# (k8s.io/apimachinery managedfields, "skip non-applied"). A create cannot be kept from making one.
+_OURS = frozenset({"SpiderIPBlock", "SpiderEndpoint"})
+
 
 class KubernetesStore:
     """A `Store` on the API server that `access` leads to; nothing is sent before the first call.
@@ -166,6 +171,8 @@ class KubernetesStore:
             # Some built-in kinds take an update without it, and then it is no compare-and-swap.
             raise InvalidObject(f"{where}: an update needs metadata.resourceVersion; read the object first")
         metadata = {key: value for key, value in obj["metadata"].items() if key not in _SYSTEM}
+        if where.kind.name in _OURS:
+            metadata["managedFields"] = [{}]
         path = _path(where.kind, where.namespace, where.name, subresource) + _WRITE
         asked = Asked("update", where.kind, where.namespace, where.name, subresource)
         return self._object("PUT", path, _body({**obj, "metadata": metadata}), asked, timeout)

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from actors.errors import OrbweaverError, StoreUnavailable
+from actors.resources.block import Block
+from actors.resources.record import Record
 from cni import shim
 from cni.sandbox import Network, SandboxPod, enter, find_plugins, lay_cable
 
@@ -170,18 +172,18 @@ class _Demo:
         self._orbweaver("ip", "show", addresses[0].partition("/")[0])
         conf = {**self.network.conf, "cniVersion": "1.1.0", "type": "spiderpool"}
         valid = [
-            {"containerID": one["container"], "ifname": "eth0"}
+            {"containerID": one.container, "ifname": "eth0"}
             for one in self._recorded()
-            if one["container"] != lost.container
+            if one.container != lost.container
         ]
         Network(conf, self.network.plugins).call("GC", {}, {"cni.dev/valid-attachments": valid})
         self._wait_until_free(addresses[0])
         print("after GC:")
         self._orbweaver("ip", "show", addresses[0].partition("/")[0])
 
-    def _recorded(self) -> list[dict[str, str]]:
+    def _recorded(self) -> list[Record]:
         blocks = json.loads(self._output("get", "spideripblocks", "-o", "json"))
-        return [one for block in blocks["items"] for one in json.loads(block["spec"]["records"]).values()]
+        return [one for block in blocks["items"] for one in Block.from_object(block).records.values()]
 
     def _wait_until_free(self, address: str) -> None:
         text = address.partition("/")[0]

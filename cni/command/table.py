@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from actors.errors import InvalidObject
+from actors.resources.block import Block
 from actors.store.contract import Object
 from actors.store.kinds import Kind
 
@@ -119,10 +121,9 @@ def render(lines: Sequence[Sequence[str]]) -> str:
 
 
 def _records(obj: Object) -> Any:
-    text = field("spec", "records")(obj)
     try:
-        return len(json.loads(text)) if isinstance(text, str) else 0
-    except (ValueError, TypeError):
+        return len(Block.from_object(obj).records)
+    except InvalidObject:
         return "damaged"
 
 

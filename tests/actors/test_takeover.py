@@ -10,9 +10,10 @@ import pytest
 
 from actors.errors import NoAddress
 from actors.resources.ippool import IPPool
-from actors.store.contract import Object, Store
+from actors.store.contract import Store
 from actors.store.sqlite import SQLiteStore
 from actors.takeover import DIGEST, digest_of, foreign_allocations
+from tests.blocks import recorded
 from tests.faults.checker import eventually
 from tests.faults.rig import rig, sandbox
 
@@ -54,8 +55,7 @@ def left_behind(directory: Path, allocated: str) -> None:
 
 
 def records(store: Store) -> dict[str, dict[str, Any]]:
-    blocks: tuple[Object, ...] = store.list("SpiderIPBlock").items
-    return {ip: record for block in blocks for ip, record in json.loads(block["spec"]["records"]).items()}
+    return recorded(store.list("SpiderIPBlock").items)
 
 
 def test_what_was_given_stays_given(tmp_path: Path):

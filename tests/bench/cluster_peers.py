@@ -6,7 +6,6 @@ does not wait for the disk, as host-local does not either.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import time
@@ -21,8 +20,9 @@ import yaml
 
 from actors.errors import NotFound
 from actors.store.kubernetes import KubernetesStore
-from tests.agent_process import PROGRAM, AgentProcess, pool
+from tests.agent_process import AgentProcess, pool
 from tests.bench.load import cpu_seconds, pod_name
+from tests.blocks import recorded
 from tests.tools import kubernetes
 from tests.tools.apiserver import ApiServer
 
@@ -46,9 +46,8 @@ class ClusterPeers:
     def agent(self, directory: Path, size: int) -> Iterator[OnKubernetes]:
         """An agent with a new pool of `size` addresses; both are gone at the end."""
         shutil.rmtree(directory, ignore_errors=True)
-        program = (*PROGRAM, "agent", "--kubeconfig", str(self.server.kubeconfig), "--node", _NODE)
         made = self.store.create(pool("bench", "10.16.0.0/16", f"{_FIRST}-{_FIRST + size - 1}", "10.16.0.1"))
-        with AgentProcess(directory, program=program) as agent:
+        with AgentProcess(directory, kubeconfig=self.server.kubeconfig, node=_NODE) as agent:
             peer = OnKubernetes(self, agent)
             yield peer
             peer.remove_pods()
@@ -99,8 +98,7 @@ class OnKubernetes:
             list(workers.map(remove, self._pods))
 
     def count(self) -> int:
-        blocks = self._peers.store.list("SpiderIPBlock").items
-        return sum(len(json.loads(block["spec"]["records"])) for block in blocks)
+        return len(recorded(self._peers.store.list("SpiderIPBlock").items))
 
     def settle(self) -> None:
         """Wait until the SpiderEndpoints say what the blocks say."""

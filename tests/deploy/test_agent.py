@@ -53,8 +53,7 @@ def store(api_server: ApiServer, tmp_path: Path) -> Iterator[ClusterStore]:
 
 
 def agent(config: Path, directory: Path) -> AgentProcess:
-    program = (*PROGRAM, "agent", "--kubeconfig", str(config), "--node", "node1")
-    return AgentProcess(directory, "--timeout", "5", program=program)
+    return AgentProcess(directory, "--timeout", "5", kubeconfig=config)
 
 
 @contextmanager

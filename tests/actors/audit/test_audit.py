@@ -13,6 +13,7 @@ from actors.audit import ReleaseRecord, Rule, Snapshot, WriteEndpoint, WriteStat
 from actors.resources.addresses import format_address
 from actors.resources.admission import FINALIZER
 from actors.resources.block import block_name
+from tests.blocks import recorded
 from tests.faults.checker import eventually, prove_views, told
 from tests.faults.rig import pod, pool, rig, sandbox, statefulset
 
@@ -54,12 +55,17 @@ def edited(obj: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 def block(sound: Snapshot, change: Any, family: int = 4, key: str = "records") -> Snapshot:
     """The snapshot with the text of one field of the family's block changed."""
     made = tuple(
-        edited(obj, f"spec.{key}", change(obj["spec"].get(key, "[]")))
+        edited(obj, f"spec.{key}", change(as_json(obj) if key == "records" else obj["spec"].get(key, "[]")))
         if obj["spec"]["ipVersion"] == family
         else obj
         for obj in sound.blocks
     )
     return replace(sound, blocks=made)
+
+
+def as_json(obj: dict[str, Any]) -> str:
+    """The records as earlier versions wrote them, which are easier to spoil."""
+    return json.dumps(recorded([obj]))
 
 
 def only(items: tuple[dict[str, Any], ...], name: str, path: str, value: Any) -> tuple[dict[str, Any], ...]:
@@ -105,6 +111,23 @@ def test_an_address_in_two_spellings(sound: Snapshot):
 @pytest.mark.parametrize("text", ["{", "[]", '{"10.6.0.10":7}', '{"10.6.0.10":{"pool":"v4"}}'])
 def test_records_that_cannot_be_read(sound: Snapshot, text: str):
     assert rules(block(sound, lambda _: text))["block"] == {"v4-0a060000"}
+
+
+@pytest.mark.parametrize(
+    "again", [" 10:0:web::c9:", " 64:0:web::c9:", " 10:9:web::c9:", " 30:0:web", " 30:0:web:~no:c9:"]
+)
+def test_a_record_too_many_in_the_short_form(sound: Snapshot, again: str):
+    """Twice, outside the block, of no known shape, cut off, with a UID that is none. The others are seen all the same."""
+    spoiled = tuple(
+        edited(obj, "spec.records", obj["spec"]["records"] + again) if obj["spec"]["ipVersion"] == 4 else obj
+        for obj in sound.blocks
+    )
+    found = audit(replace(sound, blocks=spoiled))
+
+    assert {one.subject for one in found.findings if one.rule.label in ("twice", "block")} == {
+        "10.6.0.10" if again.startswith(" 10:0") else "v4-0a060000"
+    }
+    assert len(found.held) == (7 if again.startswith(" 10:0") else 6)
 
 
 @pytest.mark.parametrize("text", ['{"10.6.0.10":1.0}', '{"10.6.0.30":"now"}', '{"10.7.0.1":1.0}'])
