@@ -22,8 +22,8 @@ from actors.decisions.settings import Settings
 from actors.endpoint import EndpointActor
 from actors.errors import OrbweaverError
 from actors.events import EventsActor
-from actors.gc import GCActor
 from actors.ledger import LedgerActor
+from actors.node_gc import NodeGCActor
 from actors.pool import PoolActor
 from actors.runtime import get
 from actors.seat import OnlyHere
@@ -104,10 +104,16 @@ class Agent(Process):
             ),
             mailbox=65536,
         )
-        system.register("events", lambda context: EventsActor(context, store=store, node=node), mailbox=256)
         system.register(
-            "gc",
-            lambda context: GCActor(context, seat=seat, catalog=catalog, node=node, observer=observer),
+            "events",
+            lambda context: EventsActor(context, store=store, component="orbweaver-agent", host=node),
+            mailbox=256,
+        )
+        system.register(
+            "node-gc",
+            lambda context: NodeGCActor(
+                context, seat=seat, catalog=catalog, node=node, observer=observer, has_pods=cluster
+            ),
             mailbox=64,
         )
         self.workers = Workers(timeout=options.timeout / 2)
@@ -136,6 +142,8 @@ class Agent(Process):
         get(self.local("views").repair.options(timeout=START_TIMEOUT).remote())
         if not self.options.cluster:
             self.look_after_objects()
+            self._sweep()
+            self.catalog.informer("StatefulSet").subscribe(lambda _: self._sweep())
         self.workers.start()
         self.front_end.start()
         self.serving = True
@@ -160,6 +168,9 @@ class Agent(Process):
         if self._blocks is not None:
             self._blocks.stop()
         self.stop_actors(self.options.drain)
+
+    def _sweep(self) -> None:
+        self.local("node-gc").sweep_statefulsets.remote().subscribe(log_failure)
 
     def _refused(self, request: CniRequest, error: OrbweaverError) -> None:
         if self.options.cluster:
