@@ -22,8 +22,8 @@ from actors.decisions.settings import Settings
 from actors.endpoint import EndpointActor
 from actors.errors import OrbweaverError
 from actors.events import EventsActor
-from actors.gc import GCActor
 from actors.ledger import LedgerActor
+from actors.node_gc import NodeGCActor
 from actors.pool import PoolActor
 from actors.runtime import get
 from actors.seat import OnlyHere
@@ -31,6 +31,7 @@ from actors.store.contract import Store
 from actors.views import ViewsActor
 from cni.block_follower import BlockFollower
 from cni.dataplane.coordinator import Coordinator, Wishes
+from cni.dataplane.ifacer import Ifacer
 from cni.dataplane.workers import Workers
 from cni.frontend import FrontEnd
 from cni.process import START_TIMEOUT, Process, log_failure
@@ -103,10 +104,16 @@ class Agent(Process):
             ),
             mailbox=65536,
         )
-        system.register("events", lambda context: EventsActor(context, store=store, node=node), mailbox=256)
         system.register(
-            "gc",
-            lambda context: GCActor(context, seat=seat, catalog=catalog, node=node, observer=observer),
+            "events",
+            lambda context: EventsActor(context, store=store, component="orbweaver-agent", host=node),
+            mailbox=256,
+        )
+        system.register(
+            "node-gc",
+            lambda context: NodeGCActor(
+                context, seat=seat, catalog=catalog, node=node, observer=observer, has_pods=cluster
+            ),
             mailbox=64,
         )
         self.workers = Workers(timeout=options.timeout / 2)
@@ -117,7 +124,10 @@ class Agent(Process):
             not_ready=self.not_ready,
             on_refused=self._refused,
             timeout=options.timeout,
-            chained={"coordinator": Coordinator(self.workers, self._wishes)},
+            chained={
+                "ifacer": Ifacer(self.workers),
+                "coordinator": Coordinator(self.workers, self._wishes, catalog.coordinator, cluster=cluster),
+            },
         )
         self._blocks = BlockFollower(store, system) if cluster else None
         self.metrics.watch_mailboxes(self._mailboxes)
@@ -132,6 +142,8 @@ class Agent(Process):
         get(self.local("views").repair.options(timeout=START_TIMEOUT).remote())
         if not self.options.cluster:
             self.look_after_objects()
+            self._sweep()
+            self.catalog.informer("StatefulSet").subscribe(lambda _: self._sweep())
         self.workers.start()
         self.front_end.start()
         self.serving = True
@@ -156,6 +168,9 @@ class Agent(Process):
         if self._blocks is not None:
             self._blocks.stop()
         self.stop_actors(self.options.drain)
+
+    def _sweep(self) -> None:
+        self.local("node-gc").sweep_statefulsets.remote().subscribe(log_failure)
 
     def _refused(self, request: CniRequest, error: OrbweaverError) -> None:
         if self.options.cluster:

@@ -154,7 +154,7 @@ class AgentProcess(ServingProcess):
         own = ("--node", node, "--socket", str(self.socket), "--metrics-port", "0")
         super().__init__(directory, *where, *own, *options, wrapper=wrapper, faults=faults)
         self.data.parent.mkdir(exist_ok=True)
-        shim.install(self.plugins, names=("spiderpool", "coordinator"))
+        shim.install(self.plugins)
 
     @property
     def ipam(self) -> dict[str, Any]:
