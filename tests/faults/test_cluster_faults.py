@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.checker import Journal, Place, eventually, records
-from tests.faults.cni_client import Answer, NoAnswer, add, connect, delete, encode, read_answer
+from tests.faults.cni_client import NoAnswer, add, connect, delete, encode, read_answer
 from tests.faults.fleet import Clock, Fleet, fleet
 from tests.faults.processes import PodName
 from tests.faults.proxy import Fault, How, Plan, Request
@@ -165,7 +165,9 @@ def test_a_hundred_pods_of_one_name_in_a_row(api_server: ApiServer, tmp_path: Pa
         for turn in range(100):
             made = one.pod("web-0", "node1", statefulset=owner)
             place = (f"c{turn}", "eth0")
-            answer = _added(agent.socket, one, place, made, replaces=bool(owner))
+            answer = add(agent.socket, one.journal, place, pod=made.name, uid=made.uid)
+            assert answer is not None
+            assert answer.status == 0, answer.output
             seen.update(answer.addresses)
             late.append(place)
             while len(late) > 1 and (len(late) > 8 or chance.random() < 0.5):
@@ -175,24 +177,13 @@ def test_a_hundred_pods_of_one_name_in_a_row(api_server: ApiServer, tmp_path: Pa
             if turn < 99:
                 path = "/api/v1/namespaces/default/pods/web-0"
                 one.server.call("DELETE", path, {"gracePeriodSeconds": 0})
+                one.journal.releasing(place)  # from now on it may be taken back without a DEL
         for place in late[:-1]:
             _late_del(agent.socket, one, place, twice=True)
 
         one.prove()
         assert set(one.journal.held) == {("c99", "eth0")}
         assert not owner or len(seen) == 1
-
-
-def _added(path: Path, one: Fleet, place: Place, made: PodName, *, replaces: bool) -> Answer:
-    """An ADD that succeeds. `replaces`: it takes over what an earlier sandbox of that name has."""
-    if replaces:
-        for before in list(one.journal.held):
-            one.journal.releasing(before)
-            one.journal.released(before)
-    answer = add(path, one.journal, place, pod=made.name, uid=made.uid)
-    assert answer is not None
-    assert answer.status == 0, answer.output
-    return answer
 
 
 def _late_del(path: Path, one: Fleet, place: Place, *, twice: bool) -> None:
