@@ -126,7 +126,10 @@ class Agent(Process):
             not_ready=self.not_ready,
             on_refused=self._refused,
             timeout=options.timeout,
-            chained={"ifacer": Ifacer(self.workers), "coordinator": Coordinator(self.workers, self._wishes)},
+            chained={
+                "ifacer": Ifacer(self.workers),
+                "coordinator": Coordinator(self.workers, self._wishes, catalog.coordinator, cluster=cluster),
+            },
         )
         self._blocks = BlockFollower(store, system) if cluster else None
         self.metrics.watch_mailboxes(self._mailboxes)

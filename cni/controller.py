@@ -12,6 +12,7 @@ import socket
 from dataclasses import dataclass, field
 
 from actors.block import BlockActor
+from actors.coordinator import CoordinatorActor
 from actors.decisions.settings import Settings
 from actors.events import EventsActor
 from actors.gc import GCActor
@@ -23,7 +24,7 @@ from actors.store.contract import Store
 from actors.views import ViewsActor
 from cni.block_follower import BlockFollower
 from cni.gc_follower import GCFollower
-from cni.process import START_TIMEOUT, Process
+from cni.process import START_TIMEOUT, Process, log_failure
 
 log = logging.getLogger("orbweaver.controller")
 
@@ -81,6 +82,7 @@ class Controller(Process):
             mailbox=64,
             idle=None,
         )
+        system.register("coordinator", lambda context: CoordinatorActor(context, store=store), idle=None)
         self._blocks = BlockFollower(store, system)
         self.gc = GCFollower(system, catalog, census)
 
@@ -90,12 +92,17 @@ class Controller(Process):
         self._blocks.start(START_TIMEOUT)
         get(self.local("views").repair.options(timeout=START_TIMEOUT).remote())
         self.look_after_objects()
+        self.catalog.informer("SpiderCoordinator").subscribe(lambda _: self._sync_coordinator())
+        self._sync_coordinator()
         if self.options.settings.gc.enabled:
             self.gc.start(START_TIMEOUT)
         self.serving = True
         log.info(
             "working", extra={"pools": len(self.catalog.pools().pools), "metrics_port": self.metrics_port}
         )
+
+    def _sync_coordinator(self) -> None:
+        self.local("coordinator").sync.remote().subscribe(log_failure)
 
     def stop(self) -> None:
         """Finish what has begun, for a bounded time, then end."""
