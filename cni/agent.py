@@ -29,6 +29,7 @@ from actors.runtime import get
 from actors.seat import OnlyHere
 from actors.store.contract import Store
 from actors.views import ViewsActor
+from cni.attachments import CACHE, read_sandboxes
 from cni.block_follower import BlockFollower
 from cni.dataplane.coordinator import Coordinator, Wishes
 from cni.dataplane.ifacer import Ifacer
@@ -48,7 +49,7 @@ SCRAPE_TIMEOUT = 5.0
 @dataclass(frozen=True, slots=True)
 class AgentOptions:
     """What an agent needs to know. `metrics_port`: 0 takes a free port, None serves no HTTP. `timeout`: seconds in
-    which every CNI request is answered."""
+    which every CNI request is answered. `attachments`: where the runtime notes its CNI attachments."""
 
     node: str = field(default_factory=socket.gethostname)
     cni_socket: Path = SOCKET
@@ -58,6 +59,7 @@ class AgentOptions:
     drain: float = 10.0
     cluster: bool = False
     settings: Settings = field(default_factory=Settings)
+    attachments: Path = CACHE
 
 
 class Agent(Process):
@@ -144,6 +146,7 @@ class Agent(Process):
             self.look_after_objects()
             self._sweep()
             self.catalog.informer("StatefulSet").subscribe(lambda _: self._sweep())
+        self._reconcile()
         self.workers.start()
         self.front_end.start()
         self.serving = True
@@ -168,6 +171,22 @@ class Agent(Process):
         if self._blocks is not None:
             self._blocks.stop()
         self.stop_actors(self.options.drain)
+
+    def _reconcile(self) -> None:
+        """Release what sandboxes hold that went while no agent ran. Before requests are served, so that every record is
+        older than what is compared with it; what fails is left for the next start."""
+        if not self.options.settings.gc.enabled:
+            return
+        sandboxes = read_sandboxes(self.options.attachments)
+        try:
+            done = get(self.local("node-gc").reconcile.options(timeout=START_TIMEOUT).remote(sandboxes))
+        except OrbweaverError as error:
+            log.warning("records were not compared with the node's sandboxes", extra={"error": str(error)})
+        else:
+            log.info(
+                "records compared with the node's sandboxes",
+                extra={"alive": len(sandboxes.alive), "gone": len(sandboxes.gone), "released": done},
+            )
 
     def _sweep(self) -> None:
         self.local("node-gc").sweep_statefulsets.remote().subscribe(log_failure)
