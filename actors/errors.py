@@ -139,8 +139,8 @@ class StoreUnavailable(OrbweaverError):
         return {"maybe_written": self.maybe_written}
 
 
-class NotServed(StoreUnavailable):
-    """The API server has no such kind of object: its CRD is not installed. It says nothing about any object."""
+class NoSuchResource(StoreUnavailable):
+    """The API server has no such kind of object: its CRD is not installed, or the server is too old."""
 
 
 class NotFound(OrbweaverError):

@@ -138,7 +138,13 @@ class LedgerActor(Actor):
     def of_node(self, node: str) -> tuple[Held, ...]:
         """What is recorded for pods of a node."""
         records = self._state.records
-        return self._held([place for place, record in records.items() if record.node == node])
+        return self._held(
+            [
+                place
+                for place, record in records.items()
+                if record.node == node or any(one.node == node for one in record.sharers)
+            ]
+        )
 
     @message
     def of_pool(self, pool: str) -> tuple[Held, ...]:

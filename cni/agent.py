@@ -22,15 +22,17 @@ from actors.decisions.settings import Settings
 from actors.endpoint import EndpointActor
 from actors.errors import OrbweaverError
 from actors.events import EventsActor
-from actors.gc import GCActor
 from actors.ledger import LedgerActor
+from actors.node_gc import NodeGCActor
 from actors.pool import PoolActor
 from actors.runtime import get
 from actors.seat import OnlyHere
 from actors.store.contract import Store
 from actors.views import ViewsActor
+from cni.attachments import CACHE, read_sandboxes
 from cni.block_follower import BlockFollower
 from cni.dataplane.coordinator import Coordinator, Wishes
+from cni.dataplane.ifacer import Ifacer
 from cni.dataplane.workers import Workers
 from cni.frontend import FrontEnd
 from cni.process import START_TIMEOUT, Process, log_failure
@@ -47,7 +49,7 @@ SCRAPE_TIMEOUT = 5.0
 @dataclass(frozen=True, slots=True)
 class AgentOptions:
     """What an agent needs to know. `metrics_port`: 0 takes a free port, None serves no HTTP. `timeout`: seconds in
-    which every CNI request is answered."""
+    which every CNI request is answered. `attachments`: where the runtime notes its CNI attachments."""
 
     node: str = field(default_factory=socket.gethostname)
     cni_socket: Path = SOCKET
@@ -57,6 +59,7 @@ class AgentOptions:
     drain: float = 10.0
     cluster: bool = False
     settings: Settings = field(default_factory=Settings)
+    attachments: Path = CACHE
 
 
 class Agent(Process):
@@ -103,11 +106,21 @@ class Agent(Process):
             ),
             mailbox=65536,
         )
-        system.register("events", lambda context: EventsActor(context, store=store, node=node), mailbox=256)
         system.register(
-            "gc",
-            lambda context: GCActor(
-                context, seat=seat, catalog=catalog, settings=options.settings, node=node, observer=observer
+            "events",
+            lambda context: EventsActor(context, store=store, component="orbweaver-agent", host=node),
+            mailbox=256,
+        )
+        system.register(
+            "node-gc",
+            lambda context: NodeGCActor(
+                context,
+                seat=seat,
+                catalog=catalog,
+                settings=options.settings,
+                node=node,
+                observer=observer,
+                has_pods=cluster,
             ),
             mailbox=64,
         )
@@ -119,7 +132,10 @@ class Agent(Process):
             not_ready=self.not_ready,
             on_refused=self._refused,
             timeout=options.timeout,
-            chained={"coordinator": Coordinator(self.workers, self._wishes)},
+            chained={
+                "ifacer": Ifacer(self.workers),
+                "coordinator": Coordinator(self.workers, self._wishes, catalog.coordinator, cluster=cluster),
+            },
         )
         self._blocks = BlockFollower(store, system) if cluster else None
         self.metrics.watch_mailboxes(self._mailboxes)
@@ -134,6 +150,10 @@ class Agent(Process):
         get(self.local("views").repair.options(timeout=START_TIMEOUT).remote())
         if not self.options.cluster:
             self.look_after_objects()
+            self._sweep()
+            self.catalog.informer("StatefulSet").subscribe(lambda _: self._sweep())
+            self.catalog.follow_machines(lambda _: self._sweep())
+        self._reconcile()
         self.workers.start()
         self.front_end.start()
         self.serving = True
@@ -158,6 +178,25 @@ class Agent(Process):
         if self._blocks is not None:
             self._blocks.stop()
         self.stop_actors(self.options.drain)
+
+    def _reconcile(self) -> None:
+        """Release what sandboxes hold that went while no agent ran. Before requests are served, so that every record is
+        older than what is compared with it; what fails is left for the next start."""
+        if not self.options.settings.gc.enabled:
+            return
+        sandboxes = read_sandboxes(self.options.attachments)
+        try:
+            done = get(self.local("node-gc").reconcile.options(timeout=START_TIMEOUT).remote(sandboxes))
+        except OrbweaverError as error:
+            log.warning("records were not compared with the node's sandboxes", extra={"error": str(error)})
+        else:
+            log.info(
+                "records compared with the node's sandboxes",
+                extra={"alive": len(sandboxes.alive), "gone": len(sandboxes.gone), "released": done},
+            )
+
+    def _sweep(self) -> None:
+        self.local("node-gc").sweep_kept.remote().subscribe(log_failure)
 
     def _refused(self, request: CniRequest, error: OrbweaverError) -> None:
         if self.options.cluster:

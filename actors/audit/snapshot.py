@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from actors.errors import NotServed
+from actors.errors import NoSuchResource
 from actors.resources.virtualmachine import INSTANCE, MACHINE
 from actors.store.contract import Object, Store
 
@@ -45,5 +45,5 @@ def _served(store: Store, kind: str) -> tuple[Object, ...]:
     """All objects of a kind that need not be installed."""
     try:
         return store.list(kind).items
-    except NotServed:
+    except NoSuchResource:
         return ()

@@ -89,6 +89,14 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Doubt:
+    """The holder that `fence` admits may still run when somebody else claims its address: that makes it suspect."""
+
+    value: int
+    fence: Fence
+
+
+@dataclass(frozen=True, slots=True)
 class Vouch:
     """The address of the record that `fence` admits was probed and nobody else answers: it is no longer suspect."""
 
@@ -135,7 +143,7 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class Vouched:
-    """`done` is false when the address is another's by now; then nothing changed."""
+    """Answer to a doubt or a vouch: `done` is false when the address is another's by now; then nothing changed."""
 
     value: int
     done: bool
@@ -180,8 +188,7 @@ class Block:
             return Granted(claim.value, found, fresh=False, suspect=suspect)
         record = claim.record
         if found is not None:
-            admitted = claim.instead_of is not None and found.admitted(claim.instead_of)
-            if not admitted or found.holder != record.holder:
+            if claim.instead_of is None or not _replaceable(found, record, claim.instead_of):
                 return Taken(claim.value, found)
             record = record.instead_of(found)
         aside = self.asides.get(claim.value)
@@ -216,6 +223,14 @@ class Block:
         if release.forced or release.aside is not None:
             self.suspect.add(release.value)
         return Released(release.value, True, found)
+
+    def doubt(self, doubt: Doubt) -> Vouched:
+        """Apply a doubt; one that its fence does not admit changes nothing."""
+        found = self.records.get(doubt.value)
+        if found is None or not doubt.fence.admits(found):
+            return Vouched(doubt.value, False)
+        self.suspect.add(doubt.value)
+        return Vouched(doubt.value, True)
 
     def vouch(self, vouch: Vouch) -> Vouched:
         """Apply a vouch; one that its fence does not admit changes nothing."""
@@ -284,3 +299,12 @@ class Block:
             str(metadata.get("resourceVersion", "")),
             str(metadata.get("uid", "")),
         )
+
+
+def _replaceable(found: Record, by: Record, instead_of: Fence) -> bool:
+    """Whether a pod may put its record in the place of `found`: it is the one that it means, or that is kept for the
+    pod's next incarnation by now."""
+    if found.holder != by.holder:
+        return False
+    kept = found.waits and (bool(found.machine) or instead_of.pod == found.pod)
+    return found.admitted(instead_of) or kept

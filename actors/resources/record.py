@@ -141,6 +141,11 @@ class Record:
             )
         )
 
+    @property
+    def views(self) -> tuple[Record, ...]:
+        """The record as each sandbox that uses the address has it, the newest first; its fence names that sandbox."""
+        return (self, *(self.used_by(one) for one in self.sharers))
+
     def seen_by(self, container: str) -> Record:
         """The record with the sandbox of that container as its own, where it is one of the sharers."""
         return next((self.used_by(one) for one in self.sharers if one.container == container), self)

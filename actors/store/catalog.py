@@ -14,7 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from actors.errors import InvalidObject, NotFound, NotServed, PodRefused
+from actors.errors import InvalidObject, NoSuchResource, NotFound, PodRefused
+from actors.resources import coordinator
+from actors.resources.coordinator import SpiderCoordinator
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
 from actors.resources.namespace import Namespace
@@ -53,6 +55,8 @@ class Catalog:
         self._has_pods = has_pods
         watched = {**_WATCHED, "Pod": Pod.from_object} if has_pods else _WATCHED
         self._informers = {kind: Informer(store, kind, transform=parse) for kind, parse in watched.items()}
+        self._machines: dict[str, Informer] = {}
+        self._started = False
         self._table: tuple[tuple[Any, ...], PoolTable] = ((), PoolTable({}, {}))
         self._reserved: tuple[tuple[Any, ...], dict[int, IntervalSet]] = ((), {})
 
@@ -61,12 +65,14 @@ class Catalog:
         for kind, parse in _MACHINES.items():
             informer = Informer(self._store, kind, transform=parse, optional=True)
             informer.subscribe(handler)
-            self._informers[kind] = informer
-            informer.start()
+            self._machines[kind] = informer
+            if self._started:
+                informer.start()
 
     def start(self) -> None:
-        """Start the informers; `wait_synced` says when they have listed."""
-        for informer in self._informers.values():
+        """Start the informers; `wait_synced` says when they have listed, apart from what need not be there."""
+        self._started = True
+        for informer in (*self._informers.values(), *self._machines.values()):
             informer.start()
 
     def wait_synced(self, timeout: float) -> bool:
@@ -75,12 +81,12 @@ class Catalog:
 
     def stop(self) -> None:
         """Stop the informers."""
-        for informer in self._informers.values():
+        for informer in (*self._informers.values(), *self._machines.values()):
             informer.stop()
 
     def informer(self, kind: str) -> Informer:
         """The informer of a watched kind, to subscribe to."""
-        return self._informers[kind]
+        return self._machines[kind] if kind in _MACHINES else self._informers[kind]
 
     def pools(self) -> PoolTable:
         """The pools as the cache has them."""
@@ -114,6 +120,14 @@ class Catalog:
                 table[reserved.family] = table.get(reserved.family, IntervalSet()).union(reserved.ips)
             self._reserved = (items, table)
         return table.get(family, _NOTHING)
+
+    def coordinator(self) -> SpiderCoordinator | None:
+        """The defaults of the coordinator plugin: the object `default`, else another one, else None."""
+        found: SpiderCoordinator | None = self._informers[coordinator.KIND].get(coordinator.NAME)
+        if found is not None:
+            return found
+        others: tuple[SpiderCoordinator, ...] = self._informers[coordinator.KIND].items()
+        return min(others, key=lambda one: one.name, default=None)
 
     def pod(self, namespace: str, name: str, uid: str) -> Pod:
         """The pod of a request. Without Kubernetes the request is the pod, and an applied Pod object adds its
@@ -151,12 +165,12 @@ class Catalog:
         """Whether the virtual machine runs or will run again. Without KubeVirt there is none."""
         try:
             machine, instance = (self._cached(kind, name, namespace) for kind in _MACHINES)
-        except NotServed:
+        except NoSuchResource:
             return False
         return lives(machine, instance)
 
     def _cached(self, kind: str, name: str, namespace: str = "") -> Any:
-        informer = self._informers.get(kind)
+        informer = (self._informers | self._machines).get(kind)
         found = informer.get(name, namespace) if informer is not None else None
         if found is not None:
             return found
@@ -175,9 +189,20 @@ def _parse_pool(obj: Object) -> IPPool | DamagedPool:
         return DamagedPool(name, str(error))
 
 
+def _parse_coordinator(obj: Object) -> SpiderCoordinator:
+    try:
+        return SpiderCoordinator.from_object(obj)
+    except InvalidObject as error:
+        name = str(obj["metadata"]["name"])
+        log.error("a SpiderCoordinator cannot be used", extra={"coordinator": name, "error": str(error)})
+        # Not left out: pods would start without the routes that it asks for.
+        return SpiderCoordinator(name, "none", {}, coordinator.NOT_READY, str(error))
+
+
 _WATCHED: dict[str, Callable[[Object], Any]] = {
     "SpiderIPPool": _parse_pool,
     "SpiderReservedIP": ReservedIP.from_object,
+    "SpiderCoordinator": _parse_coordinator,
     "Namespace": Namespace.from_object,
     "Node": Node.from_object,
     "StatefulSet": StatefulSet.from_object,

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from actors.errors import NotServed, OrbweaverError, StoreUnavailable, WatchExpired
+from actors.errors import NoSuchResource, OrbweaverError, StoreUnavailable, WatchExpired
 from actors.store.contract import Event, Object, Store, Watch
 
 log = logging.getLogger("orbweaver.informer")
@@ -152,7 +152,7 @@ class Informer:
             except WatchExpired as exc:
                 self._version = ""
                 self._failed(exc)
-            except NotServed as exc:
+            except NoSuchResource as exc:
                 if not self._optional:
                     self._failed(exc)
                     continue

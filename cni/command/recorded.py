@@ -44,6 +44,10 @@ class Recorded:
         """What is recorded out of a pool."""
         return tuple(held for held in self.held() if held.record.pool == pool)
 
+    def of_pod(self, pod: str) -> tuple[Held, ...]:
+        """What is recorded for `namespace/name`."""
+        return self.of_pods({pod})
+
     def of_pods(self, names: Container[str]) -> tuple[Held, ...]:
         """What is recorded for pods or virtual machines of these names, `namespace/name`."""
         return tuple(

@@ -16,7 +16,7 @@ from actors.audit import Finding, ReleaseRecord, WriteEndpoint, WriteStatus, why
 from actors.block import BlockActor
 from actors.decisions.inherit import owning_statefulset, still_wanted
 from actors.decisions.settings import Settings
-from actors.errors import NotFound, NotServed, OrbweaverError, StoreUnavailable
+from actors.errors import NoSuchResource, NotFound, OrbweaverError, StoreUnavailable
 from actors.ledger import LedgerActor
 from actors.messages import Held
 from actors.observer import Silent
@@ -111,7 +111,7 @@ class Repairs:
         """As it is now. Raises `InvalidObject` when it cannot be read: then nothing is known of it."""
         try:
             return parse(self._store.get(kind, name, namespace))
-        except (NotFound, NotServed):
+        except (NotFound, NoSuchResource):
             return None
 
 
