@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from actors.decisions.settings import Settings
 from actors.errors import InvalidObject
+from actors.store.lease import Timing
 from cni.command.manifest import read_mapping
+from cni.leadership import Leadership
 
+_LEASE, _RENEW, _RETRY = "leaderLeaseDuration", "leaderRenewDeadline", "leaderRetryPeriod"
 SOCKET = Path("/var/run/spidernet/spiderpool.sock")
 NAMESPACE = "kube-system"
 """Where the agent is taken to run when nobody says it."""
@@ -27,6 +30,7 @@ class Configuration:
 
     settings: Settings
     socket: Path = SOCKET
+    leadership: Leadership = field(default_factory=Leadership)
 
 
 def read_config(path: str, *, namespace: str = NAMESPACE) -> Configuration:
@@ -57,6 +61,10 @@ def parse_config(
     enabled = values.get("enableIPv4", True) or values.get("enableIPv6", True)
     if not enabled:
         refusals.append("enableIPv4, enableIPv6: are both false; enable at least one family")
+    try:
+        leadership = _leadership(values, namespace)
+    except InvalidObject as error:
+        refusals.append(f"{_LEASE}, {_RENEW}, {_RETRY}: {error}")
     if refusals:
         raise InvalidObject(f"{source}: the configuration cannot be used", details=tuple(refusals))
     settings = Settings(
@@ -68,7 +76,19 @@ def parse_config(
         agent_namespace=namespace,
         multus_cluster_network=_qualified(values.get("clusterNetwork", ""), namespace),
     )
-    return Configuration(settings, values.get("ipamUnixSocketPath", SOCKET))
+    return Configuration(settings, values.get("ipamUnixSocketPath", SOCKET), leadership)
+
+
+def _leadership(values: dict[str, Any], namespace: str) -> Leadership:
+    usual = Leadership()
+    timing = Timing(
+        values.get(_LEASE, usual.timing.lease),
+        values.get(_RENEW, usual.timing.renew),
+        values.get(_RETRY, usual.timing.retry),
+    )
+    return Leadership(
+        namespace, timing, values.get("leaderPort", usual.port), values.get("leaderBudget", usual.budget)
+    )
 
 
 # -- values: each parser raises ValueError with what would be right ------------------------------------------
@@ -96,6 +116,18 @@ def _network(value: Any) -> str:
     return value
 
 
+def _seconds(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0.05 <= value <= 3600:
+        raise ValueError("a number of seconds, from 0.05 to 3600")
+    return float(value)
+
+
+def _port(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 65535:
+        raise ValueError("a TCP port, from 1 to 65535, or 0 for a free one")
+    return value
+
+
 def _socket_path(value: Any) -> Path:
     # sockaddr_un holds 108 bytes with the closing NUL (unix(7)).
     if not (isinstance(value, str) and value.startswith("/") and 1 < len(value.encode()) < 108):
@@ -111,6 +143,11 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     "clusterDefaultIPv6IPPool": _names,
     "clusterNetwork": _network,
     "ipamUnixSocketPath": _socket_path,
+    _LEASE: _seconds,
+    _RENEW: _seconds,
+    _RETRY: _seconds,
+    "leaderPort": _port,
+    "leaderBudget": _seconds,
 }
 
 
