@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -42,11 +40,8 @@ class ControllerProcess:
 
     def events(self, message: str) -> list[dict[str, Any]]:
         """What it logged with this message."""
-        found = []
-        for line in self.log.read_text(errors="replace").splitlines():
-            if line.startswith("{") and f'"{message}"' in line:
-                found.append(json.loads(line))
-        return found
+        lines = self.log.read_text(errors="replace").splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{") and f'"{message}"' in line]
 
     @property
     def identity(self) -> str:
@@ -135,8 +130,3 @@ def leader_of(store: Store, among: list[ControllerProcess]) -> ControllerProcess
 
 def _true(value: object) -> None:
     assert value
-
-
-def python_path() -> str:
-    """For processes that import the tests."""
-    return os.pathsep.join(filter(None, sys.path))
