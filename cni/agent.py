@@ -20,7 +20,7 @@ from actors.decisions.settings import Settings
 from actors.endpoint import EndpointActor
 from actors.errors import OrbweaverError
 from actors.events import EventsActor
-from actors.gc import GCActor
+from actors.node_gc import NodeGCActor
 from actors.runtime import get
 from actors.seat import OnlyHere, Seat
 from actors.store.contract import Store
@@ -28,6 +28,7 @@ from actors.views import ViewsActor
 from cni.allocators import register_allocators
 from cni.block_follower import BlockFollower
 from cni.dataplane.coordinator import Coordinator, Wishes
+from cni.dataplane.ifacer import Ifacer
 from cni.dataplane.workers import Workers
 from cni.frontend import FrontEnd
 from cni.leader_seat import LeaderSeat
@@ -110,10 +111,16 @@ class Agent(Process):
             ),
             mailbox=65536,
         )
-        system.register("events", lambda context: EventsActor(context, store=store, node=node), mailbox=256)
         system.register(
-            "gc",
-            lambda context: GCActor(context, seat=seat, catalog=catalog, node=node, observer=observer),
+            "events",
+            lambda context: EventsActor(context, store=store, component="orbweaver-agent", host=node),
+            mailbox=256,
+        )
+        system.register(
+            "node-gc",
+            lambda context: NodeGCActor(
+                context, seat=seat, catalog=catalog, node=node, observer=observer, has_pods=cluster
+            ),
             mailbox=64,
         )
         self.workers = Workers(timeout=options.timeout / 2)
@@ -124,7 +131,7 @@ class Agent(Process):
             not_ready=self.not_ready,
             on_refused=self._refused,
             timeout=options.timeout,
-            chained={"coordinator": Coordinator(self.workers, self._wishes)},
+            chained={"ifacer": Ifacer(self.workers), "coordinator": Coordinator(self.workers, self._wishes)},
         )
         self.metrics.watch_mailboxes(self.mailboxes)
 
@@ -138,6 +145,8 @@ class Agent(Process):
         get(self.local("views").repair.options(timeout=START_TIMEOUT).remote())
         if not self.options.cluster:
             self.look_after_objects()
+            self._sweep()
+            self.catalog.informer("StatefulSet").subscribe(lambda _: self._sweep())
         self.workers.start()
         self.front_end.start()
         self.serving = True
@@ -167,6 +176,9 @@ class Agent(Process):
 
     def _open_own(self, wrote: Callable[[int, int, str], None]) -> OwnAllocators:
         return OwnAllocators(self.system, self.store, self.catalog, self.observer, wrote)
+
+    def _sweep(self) -> None:
+        self.local("node-gc").sweep_statefulsets.remote().subscribe(log_failure)
 
     def _refused(self, request: CniRequest, error: OrbweaverError) -> None:
         if self.options.cluster:

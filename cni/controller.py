@@ -15,22 +15,26 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 import time
 import uuid
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
-from actors.errors import NotFound, OrbweaverError, PeerLost, StoreUnavailable
+from actors.decisions.settings import Settings
+from actors.errors import NotFound, OrbweaverError, PeerLost
+from actors.events import EventsActor
 from actors.gc import GCActor
 from actors.ledger import content_of
 from actors.resources.block import Block
 from actors.runtime import LinkLimits, TcpTransport, get
 from actors.seat import OnlyHere
+from actors.store.census import Census
 from actors.store.contract import Store
 from actors.store.lease import Candidate
 from actors.views import ViewsActor
 from cni.allocators import SERVED, register_allocators
 from cni.block_follower import BlockFollower
+from cni.gc_follower import GCFollower
 from cni.leadership import LEASE, Leadership
 from cni.process import START_TIMEOUT, Process, log_failure
 from cni.secrets_keeper import Lives, SecretsKeeper
@@ -38,6 +42,8 @@ from cni.secrets_keeper import Lives, SecretsKeeper
 log = logging.getLogger("orbweaver.controller")
 
 METRICS_PORT = 5721
+COLLECTOR_LOOKS = 2.0
+"""Seconds between looks whether this is still the leader, besides those when that changes."""
 MAILBOX = 65536
 """Calls that may wait for one pool: the pods of all nodes may start at once."""
 
@@ -63,6 +69,7 @@ class ControllerOptions:
     listen: str = ""
     identity: str = field(default_factory=lambda: f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}")
     lives: Lives = field(default_factory=Lives)
+    settings: Settings = field(default_factory=Settings)
 
 
 class Controller(Process):
@@ -83,26 +90,41 @@ class Controller(Process):
         system.register(
             "views",
             lambda context: ViewsActor(
-                context, seat=seat, store=store, catalog=catalog, follow=True, may_write=self.may_look
+                context, seat=seat, store=store, catalog=catalog, follow=True, may_write=self.leads
             ),
             mailbox=65536,
         )
         system.register(
+            "events",
+            lambda context: EventsActor(
+                context, store=store, component="orbweaver-controller", host=socket.gethostname()
+            ),
+            mailbox=4096,
+        )
+        census = Census(store, catalog)
+        system.register(
             "gc",
-            lambda context: GCActor(context, seat=seat, catalog=catalog, node="", observer=observer),
+            lambda context: GCActor(
+                context, seat=seat, store=store, census=census, settings=options.settings, observer=observer
+            ),
             mailbox=64,
+            idle=None,
         )
         self._blocks = BlockFollower(store, system)
         self._keeper = SecretsKeeper(store, options.leadership.namespace, options.lives)
+        self.gc = GCFollower(system, catalog, census)
         self._candidate: Candidate | None = None
         self._caught_up = False
+        self._stopping = False
+        self._changed = threading.Event()
+        self._collector = threading.Thread(target=self._collect, name="collector", daemon=True)
         self.metrics.watch_flag(
-            "orbweaver_leader", "Whether this controller leads (1) or stands by (0)", self.may_look
+            "orbweaver_leader", "Whether this controller leads (1) or stands by (0)", self.leads
         )
         self.metrics.watch_mailboxes(self.mailboxes)
         self.metrics.watch_pools(self.usage)
 
-    def may_look(self) -> bool:
+    def leads(self) -> bool:
         """Whether this process is the leader at this moment."""
         return self._caught_up and self._candidate is not None and self._candidate.holds()
 
@@ -128,6 +150,8 @@ class Controller(Process):
             on_lost=self._lost,
         )
         self._candidate.start()
+        if self.options.settings.gc.enabled:
+            self._collector.start()
         self.serving = True
         log.info(
             "standing by",
@@ -146,8 +170,12 @@ class Controller(Process):
         """Finish what has begun, for a bounded time, give the Lease up, then end."""
         self.serving = False
         self._caught_up = False  # agents are refused from now on, and go to the next leader
+        self._stopping = True
+        self._changed.set()
         if self._candidate is not None:
             self._candidate.stop()
+        if self._collector.is_alive():
+            self._collector.join()
         self._keeper.stop()
         self._blocks.stop()
         self.stop_actors(self.options.drain)
@@ -162,7 +190,7 @@ class Controller(Process):
         return f"[{host}]:{listener.port}" if ":" in host else f"{host}:{listener.port}"
 
     def _refusal(self) -> OrbweaverError | None:
-        if self.may_look():
+        if self.leads():
             return None
         return PeerLost(f"{self.options.identity} is not the leader; nothing was done")
 
@@ -178,12 +206,14 @@ class Controller(Process):
                 "seconds": round(time.monotonic() - began, 3),
             },
         )
+        self._changed.set()
         self.local("views").repair.options(timeout=None).remote().subscribe(log_failure)
-        self.sweep()
-        self._tell()
+        elected = self.local("events").elected.options(timeout=None)
+        elected.remote(self.options.leadership.namespace, LEASE, self.options.identity).subscribe(log_failure)
 
     def _lost(self, why: str) -> None:
         self._caught_up = False
+        self._changed.set()
         log.warning("not leading any more", extra={"identity": self.options.identity, "why": why})
 
     def _catch_up(self) -> int:
@@ -203,31 +233,20 @@ class Controller(Process):
             )
         return len(behind)
 
-    def _tell(self) -> None:
-        """An Event on the Lease, as Kubernetes' own controllers write it."""
-        namespace, now = self.options.leadership.namespace, datetime.now(UTC)
-        stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
-        event = {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"name": f"{LEASE}.{uuid.uuid4().hex[:16]}", "namespace": namespace},
-            "involvedObject": {
-                "apiVersion": "coordination.k8s.io/v1",
-                "kind": "Lease",
-                "namespace": namespace,
-                "name": LEASE,
-            },
-            "reason": "LeaderElection",
-            "message": f"{self.options.identity} became leader",
-            "type": "Normal",
-            "count": 1,
-            "firstTimestamp": stamp,
-            "lastTimestamp": stamp,
-            "source": {"component": "orbweaver-controller"},
-            "reportingComponent": "orbweaver-controller",
-            "reportingInstance": self.options.identity[:128],
-        }
-        try:
-            self.store.create(event)
-        except (OrbweaverError, StoreUnavailable) as error:
-            log.warning("the Event about the leader could not be written", extra={"error": str(error)})
+    def _collect(self) -> None:
+        """Collect garbage while this process leads; in a thread, because it lists the cluster's pods first."""
+        collecting = False
+        while not self._stopping:
+            try:
+                if self.leads() and not collecting:
+                    self.gc.start(START_TIMEOUT)
+                    collecting = True
+                elif collecting and not self.leads():
+                    self.gc.stop()
+                    collecting = False
+            except OrbweaverError as error:
+                log.warning("cannot collect garbage yet, will try again", extra={"error": str(error)})
+            self._changed.wait(COLLECTOR_LOOKS)
+            self._changed.clear()
+        if collecting:
+            self.gc.stop()

@@ -95,11 +95,9 @@ class Process:
         return dict(depths)
 
     def look_after_objects(self) -> None:
-        """Follow pools and StatefulSets: pool status, finalizers, and addresses that nobody comes back for."""
-        self.sweep()
+        """Follow pools: their status and finalizers."""
         self.catalog.informer("SpiderIPPool").subscribe(self._pool_changed)
         self.catalog.informer("SpiderReservedIP").subscribe(lambda _: self._reserved_changed())
-        self.catalog.informer("StatefulSet").subscribe(lambda _: self.sweep())
 
     def stop_actors(self, drain: float) -> None:
         """Let the actors finish what has begun for up to `drain` seconds, then end everything."""
@@ -115,15 +113,6 @@ class Process:
         self.fatal = why
         for callback in self._on_fatal:
             callback()
-
-    def may_look(self) -> bool:
-        """Whether it is for this process to look after objects now."""
-        return True
-
-    def sweep(self) -> None:
-        """Take back what StatefulSets do not want any more."""
-        if self.may_look():
-            self.local("gc").sweep_statefulsets.remote().subscribe(log_failure)
 
     def _pool_changed(self, key: Key) -> None:
         self.local("views").changed.remote((), (key.name,)).subscribe(log_failure)

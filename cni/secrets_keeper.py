@@ -162,13 +162,17 @@ class SecretsKeeper:
         """Whether it was written; False when another controller was faster."""
         data = content.to_data() if isinstance(content, Credentials) else encoded(content)
         try:
-            if found is not None:
-                self._store.update({**found, "data": data})
-            else:
+            if found is None:
                 metadata: dict[str, Any] = {"name": name, "namespace": self._namespace}
                 secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque"}
                 self._store.create({**secret, "data": data})
-        except (Conflict, NotFound):
+            else:
+                self._store.update({**found, "data": data})
+        except Conflict:
+            return False
+        except NotFound:
+            if found is None:
+                raise  # the namespace is missing
             return False
         return True
 

@@ -162,7 +162,7 @@ class Candidate:
         began = self._clock()
         try:
             self._write(self.identity, self._timing.renew)
-        except (Conflict, NotFound):
+        except Conflict:
             return  # another candidate was faster
         self._renewed, self._seen = began, None
         log.info(

@@ -1,8 +1,8 @@
 """`orbweaver controller`: allocate and look after pools for a whole cluster, until SIGTERM or SIGINT.
 
 Run two or more: a Lease says which of them leads. The leader gives out addresses for all agents, completes pools made with
-kubectl, writes their status, lets deleted ones go with their last address, and takes back what StatefulSets leave behind.
-Agents give out addresses by themselves while there is none.
+kubectl, writes their status, lets deleted ones go with their last address, and takes back addresses
+whose holder is gone without a DEL. Agents give out addresses by themselves while there is none.
 """
 
 from __future__ import annotations
@@ -58,5 +58,6 @@ def run(chosen: argparse.Namespace) -> int:
         leadership=read_leadership(chosen, configuration.leadership),
         address=chosen.leader_address,
         listen=chosen.listen,
+        settings=configuration.settings,
     )
     return serve(Controller(store, options), store)

@@ -38,7 +38,7 @@ _NOT_THE_HOSTS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One CNI request for the coordinator, as it crosses to a worker. `default_nic`: from the pod's annotation.
+    """One CNI request for `plugin`, as it crosses to a worker. `default_nic`: from the pod's annotation.
     `interfaces`: all that the pod will have, empty where nothing tells. `valid`: of GC, the (container, interface) pairs
     that are alive."""
 
@@ -51,6 +51,7 @@ class Job:
     default_nic: str = ""
     interfaces: tuple[str, ...] = ()
     valid: tuple[tuple[str, str], ...] = ()
+    plugin: str = "coordinator"
 
     def settings(self) -> CoordinatorSettings:
         settings = read_settings(self.conf)

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from actors.errors import InvalidRequest, OrbweaverError
+from actors.errors import InvalidRequest
 from actors.runtime import ObjectRef
 from cni.dataplane.apply import Job
 from cni.dataplane.settings import read_settings
-from cni.dataplane.workers import Workers
+from cni.dataplane.workers import Workers, settle
 from cni.protocol import CniRequest
 
 NAME = "coordinator"
@@ -66,7 +66,7 @@ class Coordinator:
         )
         job = Job(request.command, conf, *place, valid=valid)
         self._workers.submit(job, lambda job: self._complete(request, job)).subscribe(
-            lambda done: _settle(answer, done, output)
+            lambda done: settle(answer, done, output)
         )
         return answer
 
@@ -75,13 +75,3 @@ class Coordinator:
             return job
         wishes = self._wishes(request)
         return replace(job, default_nic=wishes.default_nic, interfaces=wishes.interfaces)
-
-
-def _settle(answer: ObjectRef[bytes], done: ObjectRef[int], output: bytes) -> None:
-    error = done.error()
-    if error is None:
-        answer.complete(output)
-    else:
-        answer.fail(
-            error if isinstance(error, OrbweaverError) else OrbweaverError(f"internal error: {error!r}")
-        )

@@ -6,7 +6,9 @@ An interface is meant by its name, never by its index: a plan is made before the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 MAIN = 254
 """The routing table that `ip route` shows (linux/rtnetlink.h)."""
@@ -95,6 +97,22 @@ class Nic:
     queue: int = 1000
     namespace: int = -1
     alias: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An interface of the host, and how it stands to others. `kind`: as `ip -d link` shows it ("bond", "vlan"), empty for a
+    card. `master`: the index of the bond or bridge that it belongs to; `parent`: of the interface that it stands on, in the
+    same namespace; 0 for none. `info`: what a bond or a VLAN says of itself, by the kernel's attribute names."""
+
+    name: str
+    index: int
+    kind: str = ""
+    up: bool = True
+    mtu: int = 1500
+    master: int = 0
+    parent: int = 0
+    info: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

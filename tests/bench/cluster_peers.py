@@ -20,7 +20,7 @@ import yaml
 
 from actors.errors import NotFound
 from actors.store.kubernetes import KubernetesStore
-from tests.agent_process import PROGRAM, AgentProcess, pool
+from tests.agent_process import AgentProcess, pool
 from tests.bench.load import cpu_seconds, pod_name
 from tests.blocks import recorded
 from tests.tools import kubernetes
@@ -46,9 +46,8 @@ class ClusterPeers:
     def agent(self, directory: Path, size: int) -> Iterator[OnKubernetes]:
         """An agent with a new pool of `size` addresses; both are gone at the end."""
         shutil.rmtree(directory, ignore_errors=True)
-        program = (*PROGRAM, "agent", "--kubeconfig", str(self.server.kubeconfig), "--node", _NODE)
         made = self.store.create(pool("bench", "10.16.0.0/16", f"{_FIRST}-{_FIRST + size - 1}", "10.16.0.1"))
-        with AgentProcess(directory, program=program) as agent:
+        with AgentProcess(directory, kubeconfig=self.server.kubeconfig, node=_NODE) as agent:
             peer = OnKubernetes(self, agent)
             yield peer
             peer.remove_pods()

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from actors.store.kubernetes import KubernetesStore
-from cni.controller import Controller, ControllerOptions
+from cni.controller import Controller
 from tests.actors.store.contract_suite import fresh
 from tests.agent_process import PROGRAM, AgentProcess
 from tests.faults.checker import eventually, records
 from tests.faults.cluster import Cluster, ClusterStore
+from tests.faults.leaders import in_process
 from tests.faults.proxy import wait_until
 from tests.faults.rig import pod, pool
 from tests.tools.apiserver import ADMIN_TOKEN, ApiServer
@@ -42,6 +43,8 @@ RIGHTS = [
     rule("", ["namespaces"], *READ),
     rule("", ["nodes"], *READ),
     rule("apps", ["statefulsets"], *READ),
+    rule("coordination.k8s.io", ["leases"], "get"),
+    rule("", ["secrets"], "get"),
 ]
 
 
@@ -53,14 +56,13 @@ def store(api_server: ApiServer, tmp_path: Path) -> Iterator[ClusterStore]:
 
 
 def agent(config: Path, directory: Path) -> AgentProcess:
-    program = (*PROGRAM, "agent", "--kubeconfig", str(config), "--node", "node1")
-    return AgentProcess(directory, "--timeout", "5", program=program)
+    return AgentProcess(directory, "--timeout", "5", kubeconfig=config)
 
 
 @contextmanager
 def controller(store: KubernetesStore) -> Iterator[None]:
     """Pool status is the controller's to write."""
-    made = Controller(store, ControllerOptions(metrics_port=None))
+    made = Controller(store, in_process())
     try:
         made.start()
         yield

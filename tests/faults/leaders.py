@@ -1,10 +1,10 @@
-"""Real controller and agent processes on one API server, for tests that kill, pause and cut them."""
+"""Controllers for tests: real processes that a test may kill, pause and cut, and the options of one in this process."""
 
 from __future__ import annotations
 
 import json
 import signal
-import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,120 +12,123 @@ from pathlib import Path
 from typing import Any
 
 from actors.store.contract import Store
-from actors.store.lease import Holder, read_holder
-from cni.leadership import LEASE
-from tests.agent_process import PROGRAM, AgentProcess
+from actors.store.lease import Timing, read_holder
+from cni.controller import ControllerOptions
+from cni.leadership import LEASE, NAMESPACE, Leadership
+from tests.agent_process import AgentProcess, ServingProcess
 from tests.faults.checker import eventually
 
-NAMESPACE = "orbweaver-system"
-QUICK = ("--lease-duration", "2", "--renew-deadline", "1.4", "--retry-period", "0.3")
+QUICK = ("--lease-duration", "3", "--renew-deadline", "2", "--retry-period", "0.3")
 """A Lease that tests need not wait for; a busy machine may lose it, which is then one more fault."""
 
 
-class ControllerProcess:
-    """`orbweaver controller` with its log in `directory`; its address for agents is on loopback."""
+def in_process(**more: Any) -> ControllerOptions:
+    """Options of a controller in this process."""
+    leadership = Leadership(timing=Timing(retry=0.3), port=0)
+    return ControllerOptions(
+        metrics_port=None, leadership=leadership, address="127.0.0.1", listen="127.0.0.1", **more
+    )
 
-    def __init__(
-        self, directory: Path, kubeconfig: Path, *options: str, wrapper: tuple[str, ...] = ()
-    ) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        self.log = directory / "controller.log"
-        command = [
-            *(*wrapper, *PROGRAM, "controller", "--kubeconfig", str(kubeconfig), "--namespace", NAMESPACE),
-            *("--leader-address", "127.0.0.1", "--listen", "127.0.0.1", "--leader-port", "0"),
-            *("--metrics-port", "0", *(options or QUICK)),
-        ]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
 
-    def events(self, message: str) -> list[dict[str, Any]]:
-        """What it logged with this message."""
-        lines = self.log.read_text(errors="replace").splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{") and f'"{message}"' in line]
+class ControllerProcess(ServingProcess):
+    """`orbweaver controller` on the cluster of `kubeconfig`; agents reach it at `address` (default: as it listens, on a free
+    port of loopback)."""
+
+    command = "controller"
+
+    def __init__(self, directory: Path, kubeconfig: Path, *options: str, **more: Any) -> None:
+        where = ("--kubeconfig", str(kubeconfig), "--namespace", NAMESPACE, "--metrics-port", "0")
+        place = ("--leader-address", "127.0.0.1", "--listen", "127.0.0.1", "--leader-port", "0")
+        super().__init__(directory, *where, *place, *(options or QUICK), **more)
+
+    def serves(self) -> bool:
+        """It is ready, whether it leads or stands by."""
+        told = self.events("standing by")
+        if not told:
+            return False
+        try:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{told[-1]['metrics_port']}/readyz", timeout=5
+            ) as answer:
+                return bool(answer.status == 200)
+        except urllib.error.HTTPError:
+            return False
+
+    def events(self, event: str) -> list[dict[str, Any]]:
+        """What it logged under this name."""
+        return logged(self.log, event)
 
     @property
     def identity(self) -> str:
         """Its name in the Lease."""
-
-        def told() -> None:
-            assert self.process.poll() is None, self.log.read_text()[-4000:]
-            assert self.events("standing by"), self.log.read_text()[-4000:]
-
-        eventually(told, 30)
-        return str(self.events("standing by")[0]["identity"])
+        return str(self.events("standing by")[-1]["identity"])
 
     @property
-    def metrics_port(self) -> int:
-        assert self.identity
-        return int(self.events("standing by")[0]["metrics_port"])
+    def port(self) -> int:
+        """Where it serves agents."""
+        return int(str(self.events("standing by")[-1]["address"]).rpartition(":")[2])
 
-    def is_ready(self) -> bool:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/readyz", timeout=5) as answer:
-            return bool(answer.status == 200)
 
-    def signal(self, number: int) -> None:
-        self.process.send_signal(number)
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        self.process.kill()
-        self.process.wait(20)
-
-    def end(self) -> int:
-        """SIGTERM, and its exit status."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
-            self.process.terminate()
-        return self.process.wait(40)
+def logged(log: Path, *events: str) -> list[dict[str, Any]]:
+    """The lines of a log with one of these names."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    found = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+    return [line for line in found if line["event"] in events]
 
 
 @contextmanager
 def controllers(
-    directory: Path, kubeconfig: Path, count: int = 2, *options: str
+    directory: Path, kubeconfig: Path, *options: str, count: int = 2
 ) -> Iterator[list[ControllerProcess]]:
-    """So many of them, gone at the end."""
+    """So many of them, gone at the end, whatever the test did to them."""
     with ExitStack() as stack:
-        made = []
-        for number in range(count):
-            one = ControllerProcess(directory / f"controller-{number}", kubeconfig, *options)
-            stack.callback(one.end)
-            made.append(one)
+        made = [
+            ControllerProcess(directory / f"controller-{number}", kubeconfig, *options)
+            for number in range(count)
+        ]
+        for one in made:
+            one.launch()
+            stack.callback(_end, one)
+        eventually(lambda: _true(all(one.serves() for one in made)), 60)
         yield made
 
 
-def agent_process(directory: Path, kubeconfig: Path, node: str = "node1", *options: str) -> AgentProcess:
-    """`orbweaver agent` on the API server; a context manager."""
-    program = (*PROGRAM, "agent", "--kubeconfig", str(kubeconfig), "--node", node, "--namespace", NAMESPACE)
-    return AgentProcess(directory, "--timeout", "10", *options, program=program)
-
-
-def linked(agent: AgentProcess, identity: str | None = None) -> None:
-    """Fails unless the agent's last word is that it works with a leader, or with that one."""
-    lines = [
-        json.loads(line)
-        for line in agent.log.read_text(errors="replace").splitlines()
-        if line.startswith("{") and ('"allocating at the leader"' in line or '"the leader is lost' in line)
-    ]
-    assert lines, "it never found a leader"
-    assert lines[-1]["event"] == "allocating at the leader", lines[-1]
-    assert identity in (None, lines[-1]["leader"]), lines[-1]
+def _end(one: ControllerProcess) -> None:
+    if one.running:
+        one.resume()
+        one.signal(signal.SIGTERM)
+        one.wait()
 
 
 def leader_of(store: Store, among: list[ControllerProcess]) -> ControllerProcess:
     """The process that leads: it holds the Lease and says so."""
+    found: list[ControllerProcess] = []
 
-    def led() -> ControllerProcess | None:
-        holder: Holder | None = read_holder(store, LEASE, NAMESPACE)
-        for one in among:
-            alive = one.process.poll() is None
-            if alive and holder is not None and holder.identity == one.identity and one.events("leading"):
-                return one
-        return None
+    def leads() -> None:
+        holder = read_holder(store, LEASE, NAMESPACE)
+        found[:] = [
+            one
+            for one in among
+            if one.running
+            and holder is not None
+            and one.identity == holder.identity
+            and one.events("leading")
+        ]
+        assert found, holder
 
-    eventually(lambda: _true(led()), 30)
-    found = led()
-    assert found is not None
-    return found
+    eventually(leads, 60)
+    return found[0]
+
+
+def linked(agent: AgentProcess) -> str:
+    """With which leader the agent works by its own last word, empty for none."""
+    told = logged(agent.log, "allocating at the leader", "the leader is lost, allocating in this process")
+    return str(told[-1]["leader"]) if told and told[-1]["event"] == "allocating at the leader" else ""
+
+
+def wait_linked(agent: AgentProcess, leader: ControllerProcess) -> None:
+    """Wait until the agent works with this leader."""
+    eventually(lambda: _true(linked(agent) == leader.identity), 60)
 
 
 def _true(value: object) -> None:
