@@ -22,7 +22,7 @@ from actors.runtime import wire
 from actors.runtime.cell import Call
 from actors.runtime.link import IoThread, Link, LinkLimits
 from actors.runtime.reference import ObjectRef
-from actors.runtime.shapes import argument_types, fits
+from actors.runtime.shapes import Parameters
 from actors.runtime.transport import Listening, Transport
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ class Listener:
         self._limits = limits
         self._kinds = kinds
         self._refuse = refuse
-        self._arguments: dict[tuple[str, str], dict[str, Any]] = {}
+        self._parameters: dict[tuple[str, str], Parameters] = {}
         self._links: set[_ServerLink] = set()
         self._listening: Listening | None = None
 
@@ -288,16 +288,10 @@ class Listener:
         function = self._kinds[kind].messages.get(event.method)
         if function is None:
             return f"{kind!r} actors have no message {event.method!r}"
-        declared = self._arguments.get((kind, event.method))
-        if declared is None:
-            declared = self._arguments[kind, event.method] = argument_types(function)
-        given = {**dict(zip(declared, event.args, strict=False)), **event.kwargs}
-        if len(event.args) > len(declared) or not given.keys() <= declared.keys():
-            return "it takes other arguments"
-        for name, value in given.items():
-            if not fits(value, declared[name]):
-                return f"{name} came as {type(value).__name__}"
-        return None
+        parameters = self._parameters.get((kind, event.method))
+        if parameters is None:
+            parameters = self._parameters[kind, event.method] = Parameters.of(function)
+        return parameters.misfit(event.args, event.kwargs)
 
     def joined(self, link: _ServerLink) -> None:
         self._links.add(link)

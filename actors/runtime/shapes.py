@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import inspect
 import types
 import typing
 from collections.abc import Callable
@@ -40,11 +41,37 @@ def field_types(cls: type) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
-def argument_types(function: Callable[..., Any]) -> dict[str, Any]:
-    """The resolved annotations of a function's parameters; without one it is Any."""
-    hints = typing.get_type_hints(function)
-    hints.pop("return", None)
-    return hints
+@dataclasses.dataclass(frozen=True, slots=True)
+class Parameters:
+    """What a message takes: the types of its named parameters, in order, and that of further ones (`*args`)."""
+
+    named: dict[str, Any]
+    further: Any = None
+
+    @classmethod
+    def of(cls, function: Callable[..., Any]) -> Parameters:
+        """Those of a method, without `self`. A parameter without annotation takes anything."""
+        hints = typing.get_type_hints(function)
+        named, further = {}, None
+        for parameter in list(inspect.signature(function).parameters.values())[1:]:
+            if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+                further = hints.get(parameter.name, Any)
+            else:
+                named[parameter.name] = hints.get(parameter.name, Any)
+        return cls(named, further)
+
+    def misfit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+        """What of a call's arguments does not fit, or None. Whether one is missing shows when the message is called."""
+        extra = args[len(self.named) :]
+        given = {**dict(zip(self.named, args, strict=False)), **kwargs}
+        if (extra and self.further is None) or not given.keys() <= self.named.keys():
+            return "it takes other arguments"
+        wrong = [name for name, value in given.items() if not fits(value, self.named[name])]
+        if wrong:
+            return f"{wrong[0]} came as {type(given[wrong[0]]).__name__}"
+        if not all(fits(value, self.further) for value in extra):
+            return "a further argument is of another type"
+        return None
 
 
 def _check(annotation: Any) -> Check:

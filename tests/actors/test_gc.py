@@ -115,8 +115,8 @@ class World:
         """Of each address that an Event tells of: its reason, and on what kind of object it is."""
         told = {}
         for event in self.store.list("Event").items:
-            if event["source"].get("component") == "orbweaver-controller":
-                kind = event["involvedObject"]["kind"]
+            kind = event["involvedObject"]["kind"]
+            if event["source"].get("component") == "orbweaver-controller" and kind != "Lease":
                 for address in event["message"].partition(" of pool")[0].split(", "):
                     told[address] = (event["reason"], kind)
         return told
