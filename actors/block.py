@@ -27,6 +27,7 @@ from actors.observer import AllocationObserver
 from actors.resources.block import (
     Block,
     Claim,
+    Doubt,
     Granted,
     Release,
     Released,
@@ -50,7 +51,7 @@ STORE_TIMEOUT = 5.0
 _RETRY_FIRST, _RETRY_MOST = 0.02, 1.0
 _CONFLICTS = 50
 
-Operation = Claim | Release | Vouch
+Operation = Claim | Release | Doubt | Vouch
 Outcome = Granted | Taken | SetAside | Released | Vouched
 
 
@@ -126,6 +127,11 @@ class BlockActor(Actor):
     def release(self, release: Release) -> ObjectRef[Outcome]:
         """Take a record away. Completes with `Released` once that is durable."""
         return self._stage(release)
+
+    @message
+    def doubt(self, doubt: Doubt) -> ObjectRef[Outcome]:
+        """Mark an address whose holder is lost but keeps it. Completes with `Vouched` once that is durable."""
+        return self._stage(doubt)
 
     @message
     def vouch(self, vouch: Vouch) -> ObjectRef[Outcome]:
@@ -304,6 +310,8 @@ def _outcome(block: Block, staged: Staged, now: float) -> Outcome:
         return granted
     if isinstance(operation, Vouch):
         return block.vouch(operation)
+    if isinstance(operation, Doubt):
+        return block.doubt(operation)
     released = block.release(operation)
     if staged.undoes is not None and released.found is None:
         # A write that timed out can still take place. This changes the block's version, so that it fails then.

@@ -22,13 +22,14 @@ from actors.decisions.settings import Settings
 from actors.endpoint import EndpointActor
 from actors.errors import OrbweaverError
 from actors.events import EventsActor
-from actors.gc import GCActor
 from actors.ledger import LedgerActor
+from actors.node_gc import NodeGCActor
 from actors.pool import PoolActor
 from actors.runtime import get
 from actors.seat import OnlyHere
 from actors.store.contract import Store
 from actors.views import ViewsActor
+from cni.attachments import CACHE, read_sandboxes
 from cni.block_follower import BlockFollower
 from cni.dataplane.coordinator import Coordinator, Wishes
 from cni.dataplane.ifacer import Ifacer
@@ -48,7 +49,7 @@ SCRAPE_TIMEOUT = 5.0
 @dataclass(frozen=True, slots=True)
 class AgentOptions:
     """What an agent needs to know. `metrics_port`: 0 takes a free port, None serves no HTTP. `timeout`: seconds in
-    which every CNI request is answered."""
+    which every CNI request is answered. `attachments`: where the runtime notes its CNI attachments."""
 
     node: str = field(default_factory=socket.gethostname)
     cni_socket: Path = SOCKET
@@ -58,6 +59,7 @@ class AgentOptions:
     drain: float = 10.0
     cluster: bool = False
     settings: Settings = field(default_factory=Settings)
+    attachments: Path = CACHE
 
 
 class Agent(Process):
@@ -104,10 +106,16 @@ class Agent(Process):
             ),
             mailbox=65536,
         )
-        system.register("events", lambda context: EventsActor(context, store=store, node=node), mailbox=256)
         system.register(
-            "gc",
-            lambda context: GCActor(context, seat=seat, catalog=catalog, node=node, observer=observer),
+            "events",
+            lambda context: EventsActor(context, store=store, component="orbweaver-agent", host=node),
+            mailbox=256,
+        )
+        system.register(
+            "node-gc",
+            lambda context: NodeGCActor(
+                context, seat=seat, catalog=catalog, node=node, observer=observer, has_pods=cluster
+            ),
             mailbox=64,
         )
         self.workers = Workers(timeout=options.timeout / 2)
@@ -118,7 +126,10 @@ class Agent(Process):
             not_ready=self.not_ready,
             on_refused=self._refused,
             timeout=options.timeout,
-            chained={"ifacer": Ifacer(self.workers), "coordinator": Coordinator(self.workers, self._wishes)},
+            chained={
+                "ifacer": Ifacer(self.workers),
+                "coordinator": Coordinator(self.workers, self._wishes, catalog.coordinator, cluster=cluster),
+            },
         )
         self._blocks = BlockFollower(store, system) if cluster else None
         self.metrics.watch_mailboxes(self._mailboxes)
@@ -133,6 +144,9 @@ class Agent(Process):
         get(self.local("views").repair.options(timeout=START_TIMEOUT).remote())
         if not self.options.cluster:
             self.look_after_objects()
+            self._sweep()
+            self.catalog.informer("StatefulSet").subscribe(lambda _: self._sweep())
+        self._reconcile()
         self.workers.start()
         self.front_end.start()
         self.serving = True
@@ -157,6 +171,25 @@ class Agent(Process):
         if self._blocks is not None:
             self._blocks.stop()
         self.stop_actors(self.options.drain)
+
+    def _reconcile(self) -> None:
+        """Release what sandboxes hold that went while no agent ran. Before requests are served, so that every record is
+        older than what is compared with it; what fails is left for the next start."""
+        if not self.options.settings.gc.enabled:
+            return
+        sandboxes = read_sandboxes(self.options.attachments)
+        try:
+            done = get(self.local("node-gc").reconcile.options(timeout=START_TIMEOUT).remote(sandboxes))
+        except OrbweaverError as error:
+            log.warning("records were not compared with the node's sandboxes", extra={"error": str(error)})
+        else:
+            log.info(
+                "records compared with the node's sandboxes",
+                extra={"alive": len(sandboxes.alive), "gone": len(sandboxes.gone), "released": done},
+            )
+
+    def _sweep(self) -> None:
+        self.local("node-gc").sweep_statefulsets.remote().subscribe(log_failure)
 
     def _refused(self, request: CniRequest, error: OrbweaverError) -> None:
         if self.options.cluster:

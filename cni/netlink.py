@@ -450,6 +450,17 @@ def delete_neighbour(address: str, index: int) -> Message:
     return Message(_DELNEIGH, 0, _neighbour_body(address, index), gone_ok=True)
 
 
+def differing_sysctls(values: Iterable[tuple[str, str]]) -> list[str]:
+    """What of it is otherwise in the namespace in which this thread is. Raises `OSError`."""
+    found = []
+    for path, value in values:
+        file = Path("/proc/sys") / path
+        there = file.read_text().strip() if file.exists() else "nothing"
+        if there != value:
+            found.append(f"sysctl {path.replace('/', '.')} is {there}, not {value}")
+    return found
+
+
 def write_sysctls(values: Iterable[tuple[str, str]]) -> int:
     """Set what differs, in the namespace in which this thread is; returns how many. Raises `OSError`."""
     changed = 0

@@ -89,6 +89,14 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Doubt:
+    """The holder that `fence` admits may still run when somebody else claims its address: that makes it suspect."""
+
+    value: int
+    fence: Fence
+
+
+@dataclass(frozen=True, slots=True)
 class Vouch:
     """The address of the record that `fence` admits was probed and nobody else answers: it is no longer suspect."""
 
@@ -135,7 +143,7 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class Vouched:
-    """`done` is false when the address is another's by now; then nothing changed."""
+    """Answer to a doubt or a vouch: `done` is false when the address is another's by now; then nothing changed."""
 
     value: int
     done: bool
@@ -179,7 +187,7 @@ class Block:
                 found = self.records[claim.value] = claim.record
             return Granted(claim.value, found, fresh=False, suspect=suspect)
         if found is not None and (
-            claim.instead_of is None or not claim.instead_of.admits(found) or found.pod != claim.record.pod
+            claim.instead_of is None or not _replaceable(found, claim.record, claim.instead_of)
         ):
             return Taken(claim.value, found)
         aside = self.asides.get(claim.value)
@@ -211,6 +219,14 @@ class Block:
         if release.forced or release.aside is not None:
             self.suspect.add(release.value)
         return Released(release.value, True, found)
+
+    def doubt(self, doubt: Doubt) -> Vouched:
+        """Apply a doubt; one that its fence does not admit changes nothing."""
+        found = self.records.get(doubt.value)
+        if found is None or not doubt.fence.admits(found):
+            return Vouched(doubt.value, False)
+        self.suspect.add(doubt.value)
+        return Vouched(doubt.value, True)
 
     def vouch(self, vouch: Vouch) -> Vouched:
         """Apply a vouch; one that its fence does not admit changes nothing."""
@@ -279,3 +295,11 @@ class Block:
             str(metadata.get("resourceVersion", "")),
             str(metadata.get("uid", "")),
         )
+
+
+def _replaceable(found: Record, by: Record, instead_of: Fence) -> bool:
+    """Whether a pod may put its record in the place of `found`: it is the one that it means, or that is kept for the
+    pod's next incarnation by now."""
+    if found.pod != by.pod:
+        return False
+    return instead_of.admits(found) or (found.waits and instead_of.pod == found.pod)
