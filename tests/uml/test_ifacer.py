@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from actors.errors import OrbweaverError
+from cni import netlink
+from cni.netlink import Netlink
 from cni.sandbox import Network, run
 from tests.agent_process import AgentProcess
 from tests.cni.ifacer_stories import POD, network
@@ -24,16 +26,15 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
 
 @pytest.fixture(autouse=True)
 def cards() -> Iterator[None]:
-    """Two cards, `nic0` down and `nic1` up; afterwards the host has none."""
-    for name in ("nic0", "nic1"):
-        run("ip", "link", "add", name, "type", "dummy")
-    run("ip", "link", "set", "nic1", "up")
-    yield
-    for namespace in Path("/run/netns").iterdir():
-        run("ip", "netns", "del", namespace.name)
-    left = set(links()) - {"lo"}
-    run("sh", "-c", ";".join(f"ip link del {name} 2>/dev/null" for name in left) + "; true")
-    assert set(links()) == {"lo"}
+    """Two cards, `nic0` down and `nic1` up; afterwards the host has none. Without programs, which start slowly here."""
+    with Netlink() as host:
+        host.send([netlink.add_link(name, "dummy") for name in ("nic0", "nic1")])
+        host.send([netlink.set_link(name="nic1", up=True)])
+        yield
+        for namespace in Path("/run/netns").iterdir():
+            run("ip", "netns", "del", namespace.name)
+        host.send([netlink.delete_link(link.name) for link in host.links() if link.name != "lo"])
+        assert [link.name for link in host.links()] == ["lo"]
 
 
 def links() -> dict[str, dict[str, Any]]:
