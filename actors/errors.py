@@ -107,6 +107,14 @@ class DeadlineExceeded(OrbweaverError):
     retryable = True
 
 
+class NetworkNotReady(OrbweaverError):
+    """The network segment is not as an address needs it: no carrier, a silent gateway, or unknown hosts on one address
+    after the other."""
+
+    cni_code = CNI_TRY_AGAIN_LATER
+    retryable = True
+
+
 class PeerLost(OrbweaverError):
     """The actor crashed or the connection to its process broke; whether the call took effect is unknown."""
 
@@ -137,6 +145,10 @@ class StoreUnavailable(OrbweaverError):
 
     def facts(self) -> dict[str, bool]:
         return {"maybe_written": self.maybe_written}
+
+
+class NoSuchResource(StoreUnavailable):
+    """The API server has no such kind of object: its CRD is not installed, or the server is too old."""
 
 
 class NotFound(OrbweaverError):

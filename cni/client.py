@@ -152,7 +152,7 @@ class Client(asyncio.Protocol):
     def _chain(self, plugin: ChainedPlugin, request: CniRequest, stdin: bytes) -> None:
         try:
             ref = plugin.handle(request, stdin)
-        except InvalidRequest as error:
+        except OrbweaverError as error:
             self._refuse(error)
         else:
             ref.subscribe(lambda done: self._front.soon(self._chained, done))

@@ -20,6 +20,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 
+from actors.coordinator import CoordinatorActor
 from actors.decisions.settings import Settings
 from actors.errors import NotFound, OrbweaverError, PeerLost
 from actors.events import EventsActor
@@ -110,6 +111,7 @@ class Controller(Process):
             mailbox=64,
             idle=None,
         )
+        system.register("coordinator", lambda context: CoordinatorActor(context, store=store), idle=None)
         self._blocks = BlockFollower(store, system)
         self._keeper = SecretsKeeper(store, options.leadership.namespace, options.lives)
         self.gc = GCFollower(system, catalog, census)
@@ -138,6 +140,7 @@ class Controller(Process):
         self._keeper.start()
         address = self._listen()
         self.look_after_objects()
+        self.catalog.informer("SpiderCoordinator").subscribe(lambda _: self._sync_coordinator())
         leadership = self.options.leadership
         self._candidate = Candidate(
             self.store,
@@ -165,6 +168,10 @@ class Controller(Process):
                 "pid": os.getpid(),
             },
         )
+
+    def _sync_coordinator(self) -> None:
+        if self.leads():
+            self.local("coordinator").sync.remote().subscribe(log_failure)
 
     def stop(self) -> None:
         """Finish what has begun, for a bounded time, give the Lease up, then end."""
@@ -208,6 +215,7 @@ class Controller(Process):
         )
         self._changed.set()
         self.local("views").repair.options(timeout=None).remote().subscribe(log_failure)
+        self._sync_coordinator()
         elected = self.local("events").elected.options(timeout=None)
         elected.remote(self.options.leadership.namespace, LEASE, self.options.identity).subscribe(log_failure)
 

@@ -11,8 +11,7 @@ import errno
 import ipaddress
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +24,7 @@ from actors.errors import (
 )
 from cni import netlink
 from cni.dataplane import announce, replies, sweep
+from cni.dataplane.namespace import pod_namespace
 from cni.dataplane.plan import FIRST_MARK, MARK, VETH, host_veth_name, make_plan, policy_tables
 from cni.dataplane.settings import CoordinatorSettings, read_settings
 from cni.dataplane.state import Desired, HostState, Nic, Plan, PodState
@@ -81,31 +81,6 @@ def perform(job: Job) -> int:
         ) from error
 
 
-@contextmanager
-def _namespace(job: Job) -> Iterator[tuple[int, Netlink]]:
-    """The pod's namespace as an open file, and a socket in it."""
-    try:
-        descriptor = os.open(job.netns, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise OrbweaverError(
-            f"the network namespace {job.netns} of pod {job.pod} cannot be opened: {error.strerror}; the pod is gone",
-            cni_code=CNI_UNKNOWN_CONTAINER,
-        ) from error
-    try:
-        try:
-            with netlink.inside(descriptor):
-                channel = Netlink()
-        except OSError as error:
-            raise OrbweaverError(
-                f"{job.netns} of pod {job.pod} is not a network namespace: {error.strerror}",
-                cni_code=CNI_UNKNOWN_CONTAINER,
-            ) from error
-        with channel:
-            yield descriptor, channel
-    finally:
-        os.close(descriptor)
-
-
 def _plan(job: Job, settings: CoordinatorSettings, state: PodState, host: Netlink) -> Plan:
     """What ADD makes and CHECK looks for."""
     return make_plan(
@@ -120,7 +95,7 @@ def _plan(job: Job, settings: CoordinatorSettings, state: PodState, host: Netlin
 
 
 def _add(job: Job, settings: CoordinatorSettings) -> int:
-    with _namespace(job) as (descriptor, pod), Netlink() as host:
+    with pod_namespace(job.netns, job.pod) as (descriptor, pod), Netlink() as host:
         state = observe(pod)
         plan = _plan(job, settings, state, host)
         if plan.mode == "disable":
@@ -142,23 +117,38 @@ def _add(job: Job, settings: CoordinatorSettings) -> int:
 
 
 def _check(job: Job, settings: CoordinatorSettings) -> int:
-    with _namespace(job) as (descriptor, pod), Netlink() as host:
+    found = inspect(job, settings)
+    if found.missing:
+        raise CheckFailed(
+            f"CHECK of {job.interface} for pod {job.pod}: {len(found.missing)} of its routes and rules are not as the "
+            "coordinator made them; delete the pod so that it is made anew, or see `orbweaver explain --routes`",
+            details=found.missing,
+        )
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A pod's plan and what of it is not so. `sysctls`: apart, because a pod may have changed them on purpose."""
+
+    plan: Plan
+    missing: tuple[str, ...] = ()
+    sysctls: tuple[str, ...] = ()
+
+
+def inspect(job: Job, settings: CoordinatorSettings) -> Inspection:
+    """Compare a pod with its plan; changes nothing. Raises `OrbweaverError` or `OSError`."""
+    with pod_namespace(job.netns, job.pod) as (descriptor, pod), Netlink() as host:
         state = observe(pod)
         plan = _plan(job, settings, state, host)
         if plan.mode == "disable":
-            return 0
+            return Inspection(plan)
         missing = _missing(plan, state, pod, host, settings)
-        if plan.marks:
-            with netlink.inside(descriptor):
-                if not replies.marks_replies():
-                    missing.append("the pod has no nftables table orbweaver, which marks replies")
-        if missing:
-            raise CheckFailed(
-                f"CHECK of {job.interface} for pod {job.pod}: {len(missing)} of its routes and rules are not as the "
-                "coordinator made them; delete the pod so that it is made anew",
-                details=tuple(missing),
-            )
-        return 0
+        with netlink.inside(descriptor):
+            if plan.marks and not replies.marks_replies():
+                missing.append("the pod has no nftables table orbweaver, which marks replies")
+            sysctls = netlink.differing_sysctls(plan.pod.sysctls)
+        return Inspection(plan, tuple(missing), tuple(sysctls))
 
 
 def _missing(
@@ -197,7 +187,7 @@ def _delete(job: Job, settings: CoordinatorSettings) -> int:
         addresses = set(_previous_addresses(job.conf))
         if job.netns and os.path.lexists(job.netns):
             try:
-                with _namespace(job) as (descriptor, pod):
+                with pod_namespace(job.netns, job.pod) as (descriptor, pod):
                     state = observe(pod)
                     nic = state.nic(job.interface)
                     addresses |= {one.partition("/")[0] for one in (nic.addresses if nic else ())}
@@ -246,7 +236,8 @@ def observe(pod: Netlink) -> PodState:
     return PodState(nics, tuple(pod.routes(names)), tuple(pod.rules()))
 
 
-def _host_state(host: Netlink, pod: PodState, settings: CoordinatorSettings) -> HostState:
+def host_addresses(host: Netlink) -> tuple[str, ...]:
+    """The host's own addresses in CIDR form, in the order of its interfaces."""
     names: dict[int, bool] = {}
     found = []
     for index, address in host.addresses():
@@ -255,13 +246,17 @@ def _host_state(host: Netlink, pod: PodState, settings: CoordinatorSettings) -> 
             names[index] = nic is not None and not _NOT_THE_HOSTS.match(nic.name)
         if names[index]:
             found.append((index, address))
+    return tuple(address for _, address in sorted(found, key=lambda one: one[0]))
+
+
+def _host_state(host: Netlink, pod: PodState, settings: CoordinatorSettings) -> HostState:
     first = pod.nic(settings.first_nic)
     peer = None
     if first is not None and first.peer and pod.nic(VETH) is None:
         peer = host.nic(index=first.peer)
         if peer is not None and peer.peer != first.index:
             peer = None  # a parent, as of macvlan, not the other end
-    return HostState(tuple(address for _, address in sorted(found, key=lambda one: one[0])), peer)
+    return HostState(host_addresses(host), peer)
 
 
 def _make_veth(
@@ -373,12 +368,18 @@ def _gateways(conf: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _previous_addresses(conf: Mapping[str, Any]) -> list[str]:
     previous = conf.get("prevResult")
-    ips = previous.get("ips", ()) if isinstance(previous, Mapping) else ()
+    return [address for address, _ in addresses_of(previous if isinstance(previous, Mapping) else {})]
+
+
+def addresses_of(previous: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The addresses of a result and their gateways, empty for none. Raises `InvalidRequest`."""
+    ips = previous.get("ips", ())
     found = []
     for ip in ips if isinstance(ips, list) else ():
-        text = ip.get("address") if isinstance(ip, Mapping) else None
+        text, gateway = (ip.get("address"), ip.get("gateway")) if isinstance(ip, Mapping) else (None, None)
         try:
-            found.append(str(ipaddress.ip_interface(str(text)).ip))
+            address = str(ipaddress.ip_interface(str(text)).ip)
+            found.append((address, str(ipaddress.ip_address(str(gateway))) if gateway else ""))
         except ValueError as error:
-            raise InvalidRequest(f'"prevResult.ips" has address {text!r}, which is not one') from error
+            raise InvalidRequest(f'"prevResult.ips" has {ip!r}, which is not an address') from error
     return found

@@ -177,6 +177,18 @@ class Plan:
     queue: int = 0
 
 
+def applied(pod: PodState, plan: Plan) -> PodState:
+    """What the kernel has in the pod after the plan."""
+    nics = pod.nics
+    if plan.veth and pod.nic(plan.veth.pod) is None:
+        last = max((nic.index for nic in nics), default=0)
+        nics = (*nics, Nic(plan.veth.pod, last + 1, plan.veth.pod_mac))
+    routes = [*pod.routes, *(route for route in plan.pod.routes if route not in pod.routes)]
+    kept = tuple(route for route in routes if route not in plan.pod.gone)
+    rules = (*pod.rules, *(rule for rule in plan.pod.rules if rule not in pod.rules))
+    return PodState(nics, kept, rules)
+
+
 def _without_host_length(cidr: str) -> str:
     address, _, length = cidr.partition("/")
     return address if length == ("128" if ":" in address else "32") else cidr
