@@ -71,7 +71,7 @@ def parse_config(
     if not enabled:
         refusals.append("enableIPv4, enableIPv6: are both false; enable at least one family")
     try:
-        leadership = _leadership(values, namespace)
+        leadership = _leadership(values)
     except InvalidObject as error:
         refusals.append(f"{_LEASE}, {_RENEW}, {_RETRY}: {error}")
     if refusals:
@@ -90,7 +90,7 @@ def parse_config(
     return Configuration(settings, values.get("ipamUnixSocketPath", SOCKET), leadership)
 
 
-def _leadership(values: dict[str, Any], namespace: str) -> Leadership:
+def _leadership(values: dict[str, Any]) -> Leadership:
     usual = Leadership()
     timing = Timing(
         values.get(_LEASE, usual.timing.lease),
@@ -98,7 +98,9 @@ def _leadership(values: dict[str, Any], namespace: str) -> Leadership:
         values.get(_RETRY, usual.timing.retry),
     )
     return Leadership(
-        namespace, timing, values.get("leaderPort", usual.port), values.get("leaderBudget", usual.budget)
+        timing=timing,
+        port=values.get("leaderPort", usual.port),
+        budget=values.get("leaderBudget", usual.budget),
     )
 
 
