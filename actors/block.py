@@ -16,6 +16,7 @@ What must always hold:
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ from actors.observer import AllocationObserver
 from actors.resources.block import (
     Block,
     Claim,
+    Doubt,
     Granted,
     Release,
     Released,
@@ -49,8 +51,10 @@ address it stays until somebody vouches for that."""
 STORE_TIMEOUT = 5.0
 _RETRY_FIRST, _RETRY_MOST = 0.02, 1.0
 _CONFLICTS = 50
+_YIELD, _YIELD_MOST = 0.001, 0.05
+"""Seconds, at most, that a writer waits by chance after a conflict: doubled with each in a row."""
 
-Operation = Claim | Release | Vouch
+Operation = Claim | Release | Doubt | Vouch
 Outcome = Granted | Taken | SetAside | Released | Vouched
 
 
@@ -87,14 +91,18 @@ class BlockActor(Actor):
         store: Store,
         observer: AllocationObserver,
         shared: bool = False,
+        wrote: Callable[[int, int, str], object] = lambda family, base, version: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`shared`: other processes write the block too. `wrote` hears of each version that was written here, before
+        anybody is answered."""
         super().__init__(context)
         family, base = parse_block_name(context.key)
         self._state = State(Block(family, base))
         self._store = store
         self._observer = observer
         self._shared = shared
+        self._wrote = wrote
         self._clock = clock
 
     def on_passivate(self) -> bool:
@@ -122,6 +130,11 @@ class BlockActor(Actor):
     def release(self, release: Release) -> ObjectRef[Outcome]:
         """Take a record away. Completes with `Released` once that is durable."""
         return self._stage(release)
+
+    @message
+    def doubt(self, doubt: Doubt) -> ObjectRef[Outcome]:
+        """Mark an address whose holder is lost but keeps it. Completes with `Vouched` once that is durable."""
+        return self._stage(doubt)
 
     @message
     def vouch(self, vouch: Vouch) -> ObjectRef[Outcome]:
@@ -160,7 +173,7 @@ class BlockActor(Actor):
     def _commit(self, batch: list[Staged]) -> None:
         state = self._state
         certain = not self._shared
-        for _ in range(_CONFLICTS):
+        for conflicts in range(_CONFLICTS):
             if state.stale:
                 self._read()
                 certain = True
@@ -178,6 +191,8 @@ class BlockActor(Actor):
                 self._write(block, batch)
             except (Conflict, NotFound):
                 state.stale = True
+                # Who comes second over and over would starve; meanwhile more gathers for the next write.
+                time.sleep(random.uniform(0, min(_YIELD_MOST, _YIELD * 2**conflicts)))
                 continue
             except StoreUnavailable as error:
                 if error.maybe_written:
@@ -185,6 +200,7 @@ class BlockActor(Actor):
                 raise
             self._observer.committed(len(batch), time.perf_counter() - started)
             state.block = block
+            self._wrote(block.family, block.base, block.version)
             self._publish(changes)
             break
         else:
@@ -299,6 +315,8 @@ def _outcome(block: Block, staged: Staged, now: float) -> Outcome:
         return granted
     if isinstance(operation, Vouch):
         return block.vouch(operation)
+    if isinstance(operation, Doubt):
+        return block.doubt(operation)
     released = block.release(operation)
     if staged.undoes is not None and released.found is None:
         # A write that timed out can still take place. This changes the block's version, so that it fails then.
@@ -314,7 +332,10 @@ def _mark_doubtful(batch: list[Staged], before: Block, after: Block) -> None:
         operation = staged.operation
         changed = before.records.get(operation.value) != after.records.get(operation.value)
         if isinstance(operation, Claim):
+            found = before.records.get(operation.value)
             changed = changed and after.records.get(operation.value) == operation.record
+            # A claim that only confirms is not undone: an earlier one was answered.
+            changed = changed and not (found is not None and found.same_claim(operation.record))
         staged.maybe_written |= changed
 
 

@@ -8,12 +8,14 @@ What must always hold:
 * A repeated ADD answers with what is recorded for (container, interface), after the Block has confirmed it.
 * A DEL needs container id and interface alone, releases only what the fence admits, and succeeds when there is
   nothing. What a StatefulSet's pod leaves behind is kept for its next incarnation.
+* A request that the leader failed runs again in this process, from what is recorded by then. What the leader records
+  later for it is in doubt: it is looked for, and released if it is not what was answered.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -38,13 +40,22 @@ from actors.resources.addresses import format_address
 from actors.resources.block import Claim, Granted, Release, Released, Taken, block_name
 from actors.resources.pod import Pod
 from actors.resources.record import Fence, Record
-from actors.runtime import Actor, ActorContext, ObjectRef, current_deadline, get, message
+from actors.runtime import Actor, ActorContext, Cancellable, ObjectRef, current_deadline, message
+from actors.seat import Place, Seat, ask, is_lost
 from actors.store.catalog import Catalog, PoolTable
 
 log = logging.getLogger("orbweaver.endpoint")
 
 UNDO_TIMEOUT = 20.0
 """Seconds that releasing a failed request's addresses may take; the request's own time may be over by then."""
+
+
+DOUBTS = (8.0, 30.0, 90.0)
+"""Seconds after which it is looked for what a lost leader may have recorded late. The first is longer than its messages
+live, the second longer than its lease; who was paused longer leaves it to the GC, as the crash of this agent does."""
+
+Where = tuple[int, int]
+"""Family and address."""
 
 
 @dataclass(slots=True)
@@ -73,14 +84,42 @@ class Attempt:
     grant: Grant | None = None
 
 
+@dataclass(slots=True)
+class Asked:
+    """One ADD, which may run at two places. `before`: what its container held when it was first looked at, so that what
+    a lost leader recorded is known as this request's own. `claim` names what it records."""
+
+    pod: Pod
+    request: AddRequest
+    started: float
+    before: frozenset[Where] | None = None
+    claim: str = ""
+
+
+@dataclass(slots=True)
+class Doubt:
+    """What was `answered` for a (container, interface) since its leader was lost, and when it is looked for what came
+    late."""
+
+    answered: frozenset[Where] = frozenset()
+    looks: list[Cancellable] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class State:
+    """Nothing but doubts is kept between messages: what is recorded is the Ledger's to know and the Block's to judge."""
+
+    doubts: dict[tuple[str, str], Doubt] = field(default_factory=dict)
+
+
 class EndpointActor(Actor):
-    """One per pod on its node, named `endpoint/<namespace>/<pod>`. It keeps no state between messages: what is
-    recorded is the Ledger's to know and the Block's to judge."""
+    """One per pod on its node, named `endpoint/<namespace>/<pod>`."""
 
     def __init__(
         self,
         context: ActorContext,
         *,
+        seat: Seat,
         catalog: Catalog,
         settings: Settings,
         node: str,
@@ -88,6 +127,8 @@ class EndpointActor(Actor):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(context)
+        self._state = State()
+        self._seat = seat
         self._catalog = catalog
         self._settings = settings
         self._node = node
@@ -97,47 +138,75 @@ class EndpointActor(Actor):
     @message
     def add(self, request: AddRequest) -> AddResult:
         """CNI ADD. Raises `PodRefused`, `NoAddress`, `AddressTaken`, or an error that a retry may cure."""
-        started = time.perf_counter()
-        sandbox = request.sandbox
-        pod = self._pod(sandbox)
-        held = self._held(sandbox)
-        made = self._plan(pod, request, held)
-        self._observer.stage("allocation", "decided", time.perf_counter() - started)
-        try:
-            grants = self._reserve(made, pod, request, held)
-        except NoAddress:
-            # All that the cache had is exhausted; somebody may have applied another pool a moment ago.
-            fresh = self._plan_with(self._catalog.fresh_pools(), pod, request, held)
-            if fresh.slots == made.slots:
-                raise
-            made, held = fresh, self._held(sandbox)
-            grants = self._reserve(made, pod, request, held)
-        self._observer.stage("allocation", "committed", time.perf_counter() - started)
-        try:
-            result = self._result(request, made, grants)
-        except OrbweaverError as error:  # a pool was deleted or broken since the decision
-            self._undo(grants, error)
-            raise
+        asked = Asked(self._pod(request.sandbox), request, time.perf_counter())
+        place = (request.sandbox.container, request.sandbox.interface)
+        result, grants = self._seat.work(lambda at: self._add(at, asked), lambda: self._doubt(place))
+        if place in self._state.doubts:
+            answered = frozenset((grant.slot.family, grant.value) for grant in grants)
+            self._state.doubts[place].answered = answered
         self._touch([grant.record for grant in grants])
         for line in result.reasons:
             log.debug("decision", extra={"reason": line})
         return result
 
+    def _add(self, at: Place, asked: Asked) -> tuple[AddResult, list[Grant]]:
+        request = asked.request
+        asked.claim = "" if at.alone else secrets.token_hex(3)
+        held = self._held(at, request.sandbox)
+        if asked.before is None:
+            asked.before = frozenset(
+                (one.family, one.value) for one in held if one.record.container == request.sandbox.container
+            )
+        made = self._plan(asked.pod, request, held)
+        self._observer.stage("allocation", "decided", time.perf_counter() - asked.started)
+        try:
+            grants = self._reserve(at, made, asked, held)
+        except NoAddress:
+            # All that the cache had is exhausted; somebody may have applied another pool a moment ago.
+            fresh = self._plan_with(self._catalog.fresh_pools(), asked.pod, request, held)
+            if fresh.slots == made.slots:
+                raise
+            made, held = fresh, self._held(at, request.sandbox)
+            grants = self._reserve(at, made, asked, held)
+        self._observer.stage("allocation", "committed", time.perf_counter() - asked.started)
+        try:
+            return self._result(request, made, grants), grants
+        except OrbweaverError as error:  # a pool was deleted or broken since the decision
+            self._undo(grants, error)
+            raise
+
     @message
     def release(self, sandbox: Sandbox) -> int:
         """CNI DEL: how many addresses it released or keeps for the pod's next incarnation."""
-        found = [held for held in self._held(sandbox) if _belongs(held.record, sandbox)]
+        place = (sandbox.container, sandbox.interface)
+        if place in self._state.doubts:
+            self._state.doubts[place].answered = frozenset()
+        touched: list[Record] = []
+
+        def drop(at: Place) -> int:
+            found = [held for held in self._held(at, sandbox) if _belongs(held.record, sandbox)]
+            touched.extend(held.record for held in found)
+            return self._release(at, [(held, self._keeps(held.record)) for held in found], whoever=True)
+
         try:
-            return self._release([(held, self._keeps(held.record)) for held in found])
+            return self._seat.work(drop)
         finally:
-            self._touch([held.record for held in found])
+            self._touch(touched)
+
+    @message
+    def holder(self, container: str) -> str:
+        """The pod for which a container is recorded, `namespace/name`, empty when nothing is."""
+        found = self._seat.work(
+            lambda at: ask(at, at.get_actor("ledger/local").of_container.remote(container))[0]
+        )
+        return str(found[0].record.pod) if found else ""
 
     @message
     def check(self, sandbox: Sandbox, previous: tuple[str, ...]) -> None:
         """CNI CHECK: the addresses of the previous result are the ones recorded. Raises `CheckFailed`."""
         recorded = {
             format_address(held.family, held.value)
-            for held in self._held(sandbox)
+            for held in self._seat.work(lambda at: self._held(at, sandbox))
             if held.record.container == sandbox.container and held.record.interface == sandbox.interface
         }
         expected = {text.partition("/")[0] for text in previous}
@@ -163,13 +232,51 @@ class EndpointActor(Actor):
             raise PodRefused(f"pod {sandbox.key} gets no address: {pod.ended}")
         return pod
 
-    def _held(self, sandbox: Sandbox) -> tuple[Held, ...]:
+    def _held(self, at: Place, sandbox: Sandbox) -> tuple[Held, ...]:
         """Everything recorded under the container id or for the pod's name."""
-        ledger = self.get_actor("ledger/local")
-        of_container, of_pod = get(
-            [ledger.of_container.remote(sandbox.container), ledger.of_pod.remote(sandbox.key)]
-        )
-        return tuple({(held.family, held.value): held for held in (*of_pod, *of_container)}.values())
+        ledger = at.get_actor("ledger/local")
+        (held,) = ask(at, ledger.of_sandbox.remote(sandbox.container, sandbox.key))
+        found: tuple[Held, ...] = held
+        return found
+
+    def _doubt(self, place: tuple[str, str]) -> None:
+        """The leader was lost while it served an ADD of `place`: what it records late is to be found."""
+        doubt = self._state.doubts.setdefault(place, Doubt())
+        for look in doubt.looks:
+            look.cancel()
+        doubt.answered = frozenset()
+        doubt.looks = [
+            self.after(seconds, self._look_again, place, seconds == DOUBTS[-1]) for seconds in DOUBTS
+        ]
+
+    def _look_again(self, place: tuple[str, str], last: bool) -> None:
+        doubt = self._state.doubts[place]
+        container, interface = place
+
+        def drop(at: Place) -> list[Held]:
+            (held,) = ask(at, at.get_actor("ledger/local").of_container.remote(container))
+            late = [
+                one
+                for one in held
+                if interface in (one.record.interface, one.record.request)
+                and (one.family, one.value) not in doubt.answered
+            ]
+            self._release(at, [(one, self._keeps(one.record)) for one in late])
+            return late
+
+        try:
+            late = self._seat.work(drop)
+        except OrbweaverError as error:
+            log.warning(
+                "could not look for what a lost leader recorded, will try again", extra={"error": str(error)}
+            )
+            doubt.looks.append(self.after(DOUBTS[0], self._look_again, place, last))
+            return
+        if late:
+            log.warning("released what a lost leader had recorded late", extra={"addresses": len(late)})
+            self._touch([one.record for one in late])
+        if last:
+            del self._state.doubts[place]
 
     def _plan(self, pod: Pod, request: AddRequest, held: Sequence[Held]) -> Plan:
         """Decide on what the cache has; before the pod is refused, on what the store has."""
@@ -185,23 +292,24 @@ class EndpointActor(Actor):
         made = plan(pod, namespace, node, table.pools, request.asks, self._settings, table.damaged)
         return _with_recorded(made, request.sandbox.container, held).require()
 
-    def _reserve(self, made: Plan, pod: Pod, request: AddRequest, held: Sequence[Held]) -> list[Grant]:
-        attempts = [self._attempt(slot, pod, request, held) for slot in made.slots]
+    def _reserve(self, at: Place, made: Plan, asked: Asked, held: Sequence[Held]) -> list[Grant]:
+        pod = asked.pod
+        attempts = [self._attempt(at, slot, asked, held) for slot in made.slots]
         deadline = current_deadline()
         error: OrbweaverError | None = None
         while error is None:
             going = [
                 (attempt, ref)
                 for attempt in attempts
-                if attempt.grant is None and (ref := self._next(attempt, pod, request)) is not None
+                if attempt.grant is None and (ref := self._next(at, attempt, asked)) is not None
             ]
             if not going:
                 break
-            _settle([ref for _, ref in going])
+            at.settle([ref for _, ref in going])
             for attempt, ref in going:
-                error = _take(attempt, ref) or error
+                error = _take(attempt, ref, asked) or error
             if error is None:
-                error = self._give_up_refused(attempts)
+                error = self._give_up_refused(at, attempts)
         if error is None and deadline is not None and time.monotonic() > deadline:
             error = DeadlineExceeded(f"the addresses of pod {pod.key} were not recorded in time; try again")
         if error is None and any(attempt.grant is None for attempt in attempts):
@@ -212,13 +320,14 @@ class EndpointActor(Actor):
             )
         grants = [attempt.grant for attempt in attempts if attempt.grant is not None]
         if error is not None:
-            self._undo(grants, error)
+            if not (at.linked and is_lost(error)):  # else the next run finds and takes what was granted
+                self._undo(grants, error)
             raise error
         return grants
 
-    def _attempt(self, slot: Slot, pod: Pod, request: AddRequest, held: Sequence[Held]) -> Attempt:
+    def _attempt(self, at: Place, slot: Slot, asked: Asked, held: Sequence[Held]) -> Attempt:
         """What is recorded for this interface already goes first, then what is kept for the pod, then the pools."""
-        container = request.sandbox.container
+        container = asked.request.sandbox.container
         of_slot = [
             one for one in held if one.record.interface == slot.interface and one.family == slot.family
         ]  # fmt: skip
@@ -227,17 +336,17 @@ class EndpointActor(Actor):
             if one.record.container == container:
                 return Attempt(slot, [one.record.pool], one, confirming=True)
         for one in of_slot:
-            if not may_inherit(one.record, pod, self._settings):
+            if not may_inherit(one.record, asked.pod, self._settings):
                 continue
             if one.record.pool in slot.candidates and slot.exact in (None, one.value):
                 return Attempt(
                     slot, [one.record.pool, *(pool for pool in pools if pool != one.record.pool)], one
                 )
             # The pod now asks for other pools: what it had goes back.
-            self._give_back(one)
+            self._give_back(at, one)
         return Attempt(slot, pools)
 
-    def _give_up_refused(self, attempts: Sequence[Attempt]) -> OrbweaverError | None:
+    def _give_up_refused(self, at: Place, attempts: Sequence[Attempt]) -> OrbweaverError | None:
         """Where a pool does not give a pod its own address again (it is excluded now), another one takes its place."""
         for attempt in attempts:
             held, attempt.inheriting = attempt.inheriting, None
@@ -246,33 +355,38 @@ class EndpointActor(Actor):
             if attempt.slot.exact is None:
                 attempt.pools.insert(0, held.record.pool)
             try:
-                self._give_back(held)
+                self._give_back(at, held)
             except OrbweaverError as error:
                 return error
         return None
 
-    def _give_back(self, held: Held) -> None:
+    def _give_back(self, at: Place, held: Held) -> None:
         try:
-            self._release([(held, False)])
+            self._release(at, [(held, False)])
         finally:
             self._touch([held.record])
 
-    def _next(self, attempt: Attempt, pod: Pod, request: AddRequest) -> ObjectRef[Any] | None:
+    def _next(self, at: Place, attempt: Attempt, asked: Asked) -> ObjectRef[Any] | None:
         if not attempt.pools:
             return None
         pool = attempt.pools.pop(0)
         slot, held, attempt.held = attempt.slot, attempt.held, None
         if held is not None and attempt.confirming:
-            block = self.get_actor("block/" + block_name(held.family, held.value))
-            return block.claim.remote(Claim(held.value, held.record))
-        record = self._record(slot, pod, request)
-        actor = self.get_actor("pool/" + pool)
+            block = at.get_actor("block/" + block_name(held.family, held.value))
+            if at.alone:
+                return block.claim.remote(Claim(held.value, held.record))
+            # Another process may still undo the claim that stands there, not knowing that it counts.
+            confirmed = replace(held.record, claim=asked.claim)
+            return block.claim.remote(Claim(held.value, confirmed, Fence.of(held.record)))
+        record = self._record(slot, asked)
+        actor = at.get_actor("pool/" + pool)
         if held is not None:
             attempt.inheriting = held
             return actor.allocate.remote(Allocate(record, held.value, Fence.of(held.record)))
         return actor.allocate.remote(Allocate(record, slot.exact))
 
-    def _record(self, slot: Slot, pod: Pod, request: AddRequest) -> Record:
+    def _record(self, slot: Slot, asked: Asked) -> Record:
+        pod, request = asked.pod, asked.request
         sandbox = request.sandbox
         return Record(
             pool="",
@@ -285,6 +399,7 @@ class EndpointActor(Actor):
             since=datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             network=request.network,
             request="" if slot.interface == sandbox.interface else sandbox.interface,
+            claim=asked.claim,
         )
 
     def _undo(self, grants: Sequence[Grant], because: OrbweaverError) -> None:
@@ -302,20 +417,29 @@ class EndpointActor(Actor):
                 extra={"addresses": len(fresh), "because": str(because)},
             )
             try:
-                self._release(fresh)
+                self._seat.work(lambda at: self._release(at, fresh))
             except OrbweaverError as error:
                 # The runtime follows a failed ADD with DEL (CNI spec, "Lifecycle & Ordering"), which finds them.
                 log.error("could not release them yet", exc_info=error)
             self._touch([held.record for held, _ in fresh])
 
-    def _release(self, wanted: Sequence[tuple[Held, bool]]) -> int:
+    def _release(self, at: Place, wanted: Sequence[tuple[Held, bool]], *, whoever: bool = False) -> int:
+        """`whoever`: also what was confirmed for the same sandbox under another claim since it was looked up."""
         now = self._clock()
         refs: list[ObjectRef[Released]] = []
         for held, keep in wanted:
-            block = self.get_actor("block/" + block_name(held.family, held.value))
+            block = at.get_actor("block/" + block_name(held.family, held.value))
             release = Release(held.value, Fence.of(held.record), now, keep)
             refs.append(block.release.options(timeout=UNDO_TIMEOUT).remote(release))
-        return sum(1 for released in get(refs) if released.done)
+        done = 0
+        renamed: list[tuple[Held, bool]] = []
+        for (held, keep), released in zip(wanted, ask(at, *refs), strict=True):
+            done += released.done
+            found = released.found
+            same = found is not None and Fence.of(held.record).whoever().admits(found)
+            if whoever and not released.done and found is not None and same:
+                renamed.append((replace(held, record=found), keep))
+        return done + (self._release(at, renamed, whoever=True) if renamed else 0)
 
     def _keeps(self, record: Record) -> bool:
         """Whether the address stays with the pod's name after this sandbox."""
@@ -392,13 +516,13 @@ def _belongs(record: Record, sandbox: Sandbox) -> bool:
     return bool(record.uid) and record.uid == sandbox.uid and record.interface in ("", sandbox.interface)
 
 
-def _take(attempt: Attempt, ref: ObjectRef[Any]) -> OrbweaverError | None:
+def _take(attempt: Attempt, ref: ObjectRef[Any], asked: Asked) -> OrbweaverError | None:
     """Note the answer of one pool; returns the error that ends the whole request."""
     where = f"{attempt.slot.interface} IPv{attempt.slot.family}"
     try:
         outcome = ref.result()
     except OrbweaverError as error:
-        if error.retryable:
+        if error.retryable or is_lost(error):
             return error
         attempt.refusals.append(f"{where}: {error}")
         attempt.confirming = False
@@ -408,17 +532,7 @@ def _take(attempt: Attempt, ref: ObjectRef[Any]) -> OrbweaverError | None:
         attempt.pools, attempt.confirming = list(attempt.slot.candidates), False
     elif isinstance(outcome, Granted):
         inherited = attempt.inheriting is not None
-        attempt.grant = Grant(attempt.slot, outcome.value, outcome.record, outcome.fresh, inherited)
+        # What a lost leader recorded for this request is no earlier request's.
+        mine = outcome.fresh or (attempt.slot.family, outcome.value) not in (asked.before or ())
+        attempt.grant = Grant(attempt.slot, outcome.value, outcome.record, mine, inherited)
     return None
-
-
-def _settle(refs: Sequence[ObjectRef[Any]]) -> None:
-    """Wait for what really became of each: an address may be granted after the deadline, and must then be undone.
-
-    Every answer comes: a Pool and a Block answer at the latest when a store call times out.
-    """
-    gate = threading.Semaphore(0)
-    for ref in refs:
-        ref.subscribe(lambda _: gate.release())
-    for _ in refs:
-        gate.acquire()

@@ -139,6 +139,10 @@ class StoreUnavailable(OrbweaverError):
         return {"maybe_written": self.maybe_written}
 
 
+class NoSuchResource(StoreUnavailable):
+    """The API server has no such kind of object: its CRD is not installed, or the server is too old."""
+
+
 class NotFound(OrbweaverError):
     """The store has no such object."""
 

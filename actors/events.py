@@ -1,4 +1,4 @@
-"""The Events actor: tells a pod's owner, with a Kubernetes Event, why the pod got no address.
+"""The Events actor: tells with a Kubernetes Event why a pod got no address, and why an address was taken back.
 
 What must always hold: an Event is news, not state. One that cannot be written is logged and forgotten, and one that
 repeats counts up instead of filling the namespace.
@@ -10,12 +10,14 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from actors.errors import Conflict, NotFound, OrbweaverError
 from actors.runtime import Actor, ActorContext, message
 from actors.store.contract import Store
+from actors.store.kinds import SPIDERPOOL
 
 log = logging.getLogger("orbweaver.events")
 
@@ -25,48 +27,87 @@ LONGEST = 1024
 _CUT = " … (all of it: orbweaver explain)"
 
 
+@dataclass(frozen=True, slots=True)
+class _News:
+    """What an Event tells, and about which object."""
+
+    involved: dict[str, str]
+    reason: str
+    text: str
+    type: str
+
+
 class EventsActor(Actor):
-    """One per agent in a cluster, named `events/local`."""
+    """One per process in a cluster, named `events/local`. `component` and `host`: who tells it."""
 
     def __init__(
-        self, context: ActorContext, *, store: Store, node: str, clock: Callable[[], float] = time.time
+        self,
+        context: ActorContext,
+        *,
+        store: Store,
+        component: str,
+        host: str,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(context)
         self._store = store
-        self._node = node
+        self._component = component
+        self._host = host
         self._clock = clock
 
     @message
     def refused(self, namespace: str, pod: str, uid: str, reason: str, text: str) -> None:
         """Tell that the pod got no address; `reason` is one word, `text` names every pool considered."""
-        told = text if len(text) <= LONGEST else text[: LONGEST - len(_CUT)] + _CUT
-        digest = hashlib.sha256(f"{uid} {reason} {told}".encode()).hexdigest()[:16]
-        name = f"{pod[:200]}.{digest}"
-        now = datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        try:
-            self._tell(name, namespace, pod, uid, reason, told, now)
-        except OrbweaverError as error:
-            log.warning(
-                "an Event could not be written", extra={"pod": f"{namespace}/{pod}", "error": str(error)}
-            )
+        involved = {"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": pod}
+        self._tell(_News(involved | ({"uid": uid} if uid else {}), reason, text, "Warning"))
 
-    def _tell(self, name: str, namespace: str, pod: str, uid: str, reason: str, text: str, now: str) -> None:
-        involved: dict[str, Any] = {"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": pod}
+    @message
+    def reclaimed(self, pod: str, uid: str, pool: str, reason: str, text: str) -> None:
+        """Tell that addresses were taken back: the pod `namespace/name` if it is still there (`uid`), else the pool."""
+        namespace, _, name = pod.partition("/")
+        involved = {"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": name, "uid": uid}
+        if not uid:
+            involved = {"apiVersion": SPIDERPOOL, "kind": "SpiderIPPool", "name": pool}
+            try:
+                # kubectl describe finds Events by UID.
+                involved["uid"] = self._store.get("SpiderIPPool", pool)["metadata"]["uid"]
+            except OrbweaverError as error:
+                log.debug("an Event names its pool without UID", extra={"pool": pool, "error": str(error)})
+        self._tell(_News(involved, reason, text, "Normal"))
+
+    def _tell(self, news: _News) -> None:
+        told = news.text if len(news.text) <= LONGEST else news.text[: LONGEST - len(_CUT)] + _CUT
+        subject = news.involved["name"]
+        digest = hashlib.sha256(f"{news.involved.get('uid', '')} {news.reason} {told}".encode()).hexdigest()[
+            :16
+        ]
+        name = f"{subject[:200]}.{digest}"
+        # Those of objects without a namespace live in this one (k8s.io/client-go, tools/record).
+        namespace = news.involved.get("namespace", "default")
+        now = datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         event = {
             "apiVersion": "v1",
             "kind": "Event",
             "metadata": {"name": name, "namespace": namespace},
-            "involvedObject": {**involved, **({"uid": uid} if uid else {})},
-            "reason": reason,
-            "message": text,
-            "type": "Warning",
+            "involvedObject": news.involved,
+            "reason": news.reason,
+            "message": told,
+            "type": news.type,
             "count": 1,
             "firstTimestamp": now,
             "lastTimestamp": now,
-            "source": {"component": "orbweaver-agent", "host": self._node},
-            "reportingComponent": "orbweaver-agent",
-            "reportingInstance": self._node,
+            "source": {"component": self._component, "host": self._host},
+            "reportingComponent": self._component,
+            "reportingInstance": self._host,
         }
+        try:
+            self._write(event, name, namespace, now)
+        except OrbweaverError as error:
+            log.warning(
+                "an Event could not be written", extra={"object": subject, "text": told, "error": str(error)}
+            )
+
+    def _write(self, event: dict[str, Any], name: str, namespace: str, now: str) -> None:
         try:
             self._store.create(event)
         except Conflict:
@@ -74,4 +115,4 @@ class EventsActor(Actor):
                 found = self._store.get("Event", name, namespace)
                 self._store.update({**found, "count": int(found.get("count", 1)) + 1, "lastTimestamp": now})
             except (Conflict, NotFound):
-                log.debug("an Event was counted by somebody else", extra={"pod": f"{namespace}/{pod}"})
+                log.debug("an Event was counted by somebody else", extra={"event": name})

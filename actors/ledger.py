@@ -41,6 +41,7 @@ class State:
     containers: dict[str, set[Place]] = field(default_factory=dict)
     pools: dict[str, set[Place]] = field(default_factory=dict)
     touched: dict[str, int] = field(default_factory=dict)
+    listed: int = -1
     # Never below what an earlier instance counted to: a pool that learned from that one must read everything anew.
     sequence: int = field(default_factory=time.monotonic_ns)
     recent: deque[tuple[int, int, Change]] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
@@ -55,7 +56,9 @@ class LedgerActor(Actor):
         self._state = State()
 
     def on_activate(self) -> None:
-        for obj in self._store.list("SpiderIPBlock").items:
+        listing = self._store.list("SpiderIPBlock")
+        self._state.listed = version_number(listing.version)
+        for obj in listing.items:
             try:
                 block = Block.from_object(obj)
             except InvalidObject as error:
@@ -91,6 +94,16 @@ class LedgerActor(Actor):
             self._state.versions[family, base] = version_number(version)
             self._replace(family, base, changes)
 
+    @message
+    def reached(self, versions: tuple[tuple[int, int, str], ...]) -> bool:
+        """Whether the blocks, each given as (family, base, version), are known here as they were at those versions, or
+        later. With none it is a sign of life."""
+        state = self._state
+        return all(
+            max(state.listed, state.versions.get((family, base), -1)) >= version_number(version)
+            for family, base, version in versions
+        )
+
     def _advance(self, block: Place, version: str) -> bool:
         """Whether a Block's word about `version` still counts: a watch may have told of a later one."""
         number = version_number(version)
@@ -113,6 +126,18 @@ class LedgerActor(Actor):
     def of_container(self, container: str) -> tuple[Held, ...]:
         """What is recorded for a container id."""
         return self._held(self._state.containers.get(container, ()))
+
+    @message
+    def of_sandbox(self, container: str, pod: str) -> tuple[Held, ...]:
+        """What is recorded for a container id or for the pod `namespace/name`."""
+        state = self._state
+        return self._held(state.pods.get(pod, set()) | state.containers.get(container, set()))
+
+    @message
+    def of_node(self, node: str) -> tuple[Held, ...]:
+        """What is recorded for pods of a node."""
+        records = self._state.records
+        return self._held([place for place, record in records.items() if record.node == node])
 
     @message
     def of_pool(self, pool: str) -> tuple[Held, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from actors.decisions.request import AddressRequest
 from actors.resources.aside import Aside
-from actors.resources.block import Claim, Granted, Release, Released, SetAside, Taken, Vouch, Vouched
+from actors.resources.block import Claim, Doubt, Granted, Release, Released, SetAside, Taken, Vouch, Vouched
 from actors.resources.record import Fence, Record
 from actors.runtime import wire_value
 
@@ -113,7 +113,7 @@ class AddResult:
 
 
 for _value in (
-    Record, Fence, Aside, Claim, Release, Vouch, Granted, Taken, SetAside, Released, Vouched, Held, Change, Occupancy, Allocate,
-    Sandbox, AddressRequest, AddRequest, Assigned, RouteTo, AddResult,
+    Record, Fence, Aside, Claim, Release, Doubt, Vouch, Granted, Taken, SetAside, Released, Vouched, Held, Change,
+    Occupancy, Allocate, Sandbox, AddressRequest, AddRequest, Assigned, RouteTo, AddResult,
 ):  # fmt: skip
     wire_value(_value)

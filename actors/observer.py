@@ -23,6 +23,8 @@ class AllocationObserver(Protocol):
 
     def reclaimed(self, reason: str) -> None: ...
 
+    def reclaim_failed(self) -> None: ...
+
 
 class Silent:
     """Observes nothing: the default."""
@@ -37,6 +39,9 @@ class Silent:
         return
 
     def reclaimed(self, reason: str) -> None:
+        return
+
+    def reclaim_failed(self) -> None:
         return
 
 
@@ -73,5 +78,11 @@ class Guarded:
     def reclaimed(self, reason: str) -> None:
         try:
             self._inner.reclaimed(reason)
+        except Exception as error:
+            self._off(error)
+
+    def reclaim_failed(self) -> None:
+        try:
+            self._inner.reclaim_failed()
         except Exception as error:
             self._off(error)

@@ -19,6 +19,7 @@ TABLE = (
     Child("block", Restart.ON_USE, order=3, max_crashes=10, period=60.0),
     # These work unasked: nobody would call the views back to life.
     Child("views", Restart.AT_ONCE, order=4, max_crashes=5, period=60.0),
+    Child("coordinator", Restart.AT_ONCE, order=4, max_crashes=5, period=60.0),
     Child("events", Restart.ON_USE, order=4, max_crashes=20, period=60.0),
     Child("ledger", Restart.AT_ONCE, order=5, max_crashes=5, period=60.0),
 )

@@ -22,6 +22,7 @@ from actors.resources.addresses import format_address
 from actors.resources.admission import FINALIZER, admit
 from actors.resources.ippool import IPPool
 from actors.runtime import Actor, ActorContext, get, message
+from actors.seat import Place, Seat, ask
 from actors.store.catalog import Catalog
 from actors.store.contract import Object, Store
 from actors.store.kinds import SPIDERPOOL
@@ -69,6 +70,7 @@ class ViewsActor(Actor):
         self,
         context: ActorContext,
         *,
+        seat: Seat,
         store: Store,
         catalog: Catalog,
         node: str | None = None,
@@ -79,6 +81,7 @@ class ViewsActor(Actor):
         """`node`: repair only the SpiderEndpoints of its pods. `pools`: look after the pools' status and what other
         IPAMs left, as one process in a cluster does. `follow`: look by itself for pools that other processes allocated from."""
         super().__init__(context)
+        self._seat = seat
         self._store = store
         self._catalog = catalog
         self._node = node
@@ -111,11 +114,22 @@ class ViewsActor(Actor):
             # First: the SpiderEndpoints of another IPAM's pods are views of nothing until its records are taken over.
             for name, obj in pools.items():
                 self._take_over(name, obj)
-        held = get(self.get_actor("ledger/local").everything.options(timeout=LEDGER_TIMEOUT).remote())
-        pods = {one.record.pod for one in held if self._node in (None, one.record.node)}
+        held = self._recorded("everything") if self._node is None else self._recorded("of_node", self._node)
+        pods = {one.record.pod for one in held}
         if self._pools:
             pods.update(pod_of(obj) for obj in self._store.list("SpiderEndpoint").items)
         self.changed(tuple(pods), tuple(pools))
+
+    def _recorded(self, question: str, *arguments: str) -> tuple[Held, ...]:
+        """What the Ledger answers, wherever it lives."""
+
+        def task(at: Place) -> tuple[Held, ...]:
+            method = getattr(at.get_actor("ledger/local"), question).options(timeout=LEDGER_TIMEOUT)
+            (held,) = ask(at, method.remote(*arguments))
+            found: tuple[Held, ...] = held
+            return found
+
+        return self._seat.work(task)
 
     def _take_over(self, name: str, obj: Object) -> None:
         try:
@@ -147,7 +161,7 @@ class ViewsActor(Actor):
         pods, state.pods = state.pods, set()
         for pod in sorted(pods):
             try:
-                held = get(self.get_actor("ledger/local").of_pod.options(timeout=LEDGER_TIMEOUT).remote(pod))
+                held = self._recorded("of_pod", pod)
                 pools = {one.record.pool for one in held} | self._write_endpoint(pod, held)
                 self.changed((), tuple(pools))
             except InvalidObject as error:
@@ -275,7 +289,7 @@ class ViewsActor(Actor):
         if pods:
             self.changed(pods, (name,))
             return
-        held = get(self.get_actor("ledger/local").of_pool.options(timeout=LEDGER_TIMEOUT).remote(name))
+        held = self._recorded("of_pool", name)
         if obj["metadata"].get("deletionTimestamp") and not held:
             finalizers = [one for one in obj["metadata"].get("finalizers", ()) if one != FINALIZER]
             self._store.update({**obj, "metadata": {**obj["metadata"], "finalizers": finalizers}})

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import socket
 from collections import Counter
 from collections.abc import Iterable
@@ -22,14 +23,16 @@ from actors.decisions.settings import Settings
 from actors.endpoint import EndpointActor
 from actors.errors import OrbweaverError
 from actors.events import EventsActor
-from actors.gc import GCActor
 from actors.ledger import LedgerActor
+from actors.node_gc import NodeGCActor
 from actors.pool import PoolActor
 from actors.runtime import get
+from actors.seat import OnlyHere
 from actors.store.contract import Store
 from actors.views import ViewsActor
 from cni.block_follower import BlockFollower
 from cni.dataplane.coordinator import Coordinator, Wishes
+from cni.dataplane.ifacer import Ifacer
 from cni.dataplane.workers import Workers
 from cni.frontend import FrontEnd
 from cni.process import START_TIMEOUT, Process, log_failure
@@ -79,12 +82,18 @@ class Agent(Process):
             idle=60.0,
         )
         system.register(
-            "pool", lambda context: PoolActor(context, source=catalog, store=store), mailbox=4096, idle=300.0
+            "pool",
+            lambda context: PoolActor(
+                context, source=catalog, store=store, chance=random.Random() if cluster else None
+            ),
+            mailbox=4096,
+            idle=300.0,
         )
+        seat = OnlyHere(system, alone=not cluster)
         system.register(
             "endpoint",
             lambda context: EndpointActor(
-                context, catalog=catalog, settings=options.settings, node=node, observer=observer
+                context, seat=seat, catalog=catalog, settings=options.settings, node=node, observer=observer
             ),
             mailbox=64,
             idle=1.0,
@@ -92,13 +101,26 @@ class Agent(Process):
         system.register(
             "views",
             lambda context: ViewsActor(
-                context, store=store, catalog=catalog, node=node if cluster else None, pools=not cluster
+                context,
+                seat=seat,
+                store=store,
+                catalog=catalog,
+                node=node if cluster else None,
+                pools=not cluster,
             ),
             mailbox=65536,
         )
-        system.register("events", lambda context: EventsActor(context, store=store, node=node), mailbox=256)
         system.register(
-            "gc", lambda context: GCActor(context, catalog=catalog, node=node, observer=observer), mailbox=64
+            "events",
+            lambda context: EventsActor(context, store=store, component="orbweaver-agent", host=node),
+            mailbox=256,
+        )
+        system.register(
+            "node-gc",
+            lambda context: NodeGCActor(
+                context, seat=seat, catalog=catalog, node=node, observer=observer, has_pods=cluster
+            ),
+            mailbox=64,
         )
         self.workers = Workers(timeout=options.timeout / 2)
         self.front_end = FrontEnd(
@@ -108,7 +130,10 @@ class Agent(Process):
             not_ready=self.not_ready,
             on_refused=self._refused,
             timeout=options.timeout,
-            chained={"coordinator": Coordinator(self.workers, self._wishes)},
+            chained={
+                "ifacer": Ifacer(self.workers),
+                "coordinator": Coordinator(self.workers, self._wishes, catalog.coordinator, cluster=cluster),
+            },
         )
         self._blocks = BlockFollower(store, system) if cluster else None
         self.metrics.watch_mailboxes(self._mailboxes)
@@ -123,6 +148,8 @@ class Agent(Process):
         get(self.local("views").repair.options(timeout=START_TIMEOUT).remote())
         if not self.options.cluster:
             self.look_after_objects()
+            self._sweep()
+            self.catalog.informer("StatefulSet").subscribe(lambda _: self._sweep())
         self.workers.start()
         self.front_end.start()
         self.serving = True
@@ -147,6 +174,9 @@ class Agent(Process):
         if self._blocks is not None:
             self._blocks.stop()
         self.stop_actors(self.options.drain)
+
+    def _sweep(self) -> None:
+        self.local("node-gc").sweep_statefulsets.remote().subscribe(log_failure)
 
     def _refused(self, request: CniRequest, error: OrbweaverError) -> None:
         if self.options.cluster:

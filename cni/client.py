@@ -152,7 +152,7 @@ class Client(asyncio.Protocol):
     def _chain(self, plugin: ChainedPlugin, request: CniRequest, stdin: bytes) -> None:
         try:
             ref = plugin.handle(request, stdin)
-        except InvalidRequest as error:
+        except OrbweaverError as error:
             self._refuse(error)
         else:
             ref.subscribe(lambda done: self._front.soon(self._chained, done))
@@ -180,7 +180,7 @@ class Client(asyncio.Protocol):
         with request_scope(self._trace, self._front.timeout):
             if request.command == "GC":
                 valid = tuple((one.container, one.interface) for one in request.valid)
-                ref = system.get_actor("gc/local").collect.remote(request.network, valid)
+                ref = system.get_actor("node-gc/local").collect.remote(request.network, valid)
             else:
                 endpoint = system.get_actor("endpoint/" + key)
                 if request.command == "ADD":

@@ -1,23 +1,30 @@
 """The controller: what one process does for the whole cluster.
 
 It completes pools that were made with kubectl (address family, finalizer), writes every pool's status, lets a deleted
-pool go with its last address, and takes back what StatefulSets leave behind. It allocates nothing: agents do, and go
-on when there is no controller; then pool status stands still.
+pool go with its last address, and takes back addresses whose holder is gone without a DEL. It allocates nothing: agents
+do, and go on when there is no controller; then pool status stands still, and nothing is taken back.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import socket
+from dataclasses import dataclass, field
 
 from actors.block import BlockActor
+from actors.coordinator import CoordinatorActor
+from actors.decisions.settings import Settings
+from actors.events import EventsActor
 from actors.gc import GCActor
 from actors.ledger import LedgerActor
 from actors.runtime import get
+from actors.seat import OnlyHere
+from actors.store.census import Census
 from actors.store.contract import Store
 from actors.views import ViewsActor
 from cni.block_follower import BlockFollower
-from cni.process import START_TIMEOUT, Process
+from cni.gc_follower import GCFollower
+from cni.process import START_TIMEOUT, Process, log_failure
 
 log = logging.getLogger("orbweaver.controller")
 
@@ -31,6 +38,7 @@ class ControllerOptions:
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = METRICS_PORT
     drain: float = 10.0
+    settings: Settings = field(default_factory=Settings)
 
 
 class Controller(Process):
@@ -52,15 +60,31 @@ class Controller(Process):
             lambda context: BlockActor(context, store=store, observer=observer, shared=True),
             idle=60.0,
         )
+        seat = OnlyHere(system, alone=False)
         system.register(
             "views",
-            lambda context: ViewsActor(context, store=store, catalog=catalog, follow=True),
+            lambda context: ViewsActor(context, seat=seat, store=store, catalog=catalog, follow=True),
             mailbox=65536,
         )
         system.register(
-            "gc", lambda context: GCActor(context, catalog=catalog, node="", observer=observer), mailbox=64
+            "events",
+            lambda context: EventsActor(
+                context, store=store, component="orbweaver-controller", host=socket.gethostname()
+            ),
+            mailbox=4096,
         )
+        census = Census(store, catalog)
+        system.register(
+            "gc",
+            lambda context: GCActor(
+                context, seat=seat, store=store, census=census, settings=options.settings, observer=observer
+            ),
+            mailbox=64,
+            idle=None,
+        )
+        system.register("coordinator", lambda context: CoordinatorActor(context, store=store), idle=None)
         self._blocks = BlockFollower(store, system)
+        self.gc = GCFollower(system, catalog, census)
 
     def start(self) -> None:
         """Load what is recorded, then work. Raises `StoreUnavailable` when that cannot be done in time."""
@@ -68,13 +92,21 @@ class Controller(Process):
         self._blocks.start(START_TIMEOUT)
         get(self.local("views").repair.options(timeout=START_TIMEOUT).remote())
         self.look_after_objects()
+        self.catalog.informer("SpiderCoordinator").subscribe(lambda _: self._sync_coordinator())
+        self._sync_coordinator()
+        if self.options.settings.gc.enabled:
+            self.gc.start(START_TIMEOUT)
         self.serving = True
         log.info(
             "working", extra={"pools": len(self.catalog.pools().pools), "metrics_port": self.metrics_port}
         )
 
+    def _sync_coordinator(self) -> None:
+        self.local("coordinator").sync.remote().subscribe(log_failure)
+
     def stop(self) -> None:
         """Finish what has begun, for a bounded time, then end."""
         self.serving = False
+        self.gc.stop()
         self._blocks.stop()
         self.stop_actors(self.options.drain)

@@ -94,7 +94,7 @@ class FrontEnd:
         if request.named or request.command == "ADD" or running:
             ref.complete(running[0] if running else sandbox.key)
             return ref
-        found = self.system.get_actor("ledger/local").of_container.remote(sandbox.container)
+        found = self.system.get_actor("endpoint/" + sandbox.key).holder.remote(sandbox.container)
         found.subscribe(lambda held: _complete_route(ref, held, sandbox.key))
         return ref
 
@@ -198,8 +198,7 @@ def _complete_route(ref: ObjectRef[str], found: ObjectRef[Any], default: str) ->
     if error is not None:
         ref.fail(error)
     else:
-        held = found.result()
-        ref.complete(held[0].record.pod if held else default)
+        ref.complete(found.result() or default)
 
 
 def _listen(path: Path) -> socket.socket:

@@ -29,7 +29,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from cni.dataplane.state import Neighbour, Nic, Route, Rule
+from cni.dataplane.state import Link, Neighbour, Nic, Route, Rule
 
 # linux/netlink.h and linux/rtnetlink.h
 _REQUEST, _ACK, _DUMP, _ROOT_REPLACE, _EXCL, _CREATE = 1, 4, 0x300, 0x100, 0x200, 0x400
@@ -38,7 +38,11 @@ _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _NEWNEIGH, _DELNEIGH, _GETNEIGH = 28, 29, 30
 _NEWRULE, _DELRULE, _GETRULE = 32, 33, 34
 _ERROR, _DONE = 2, 3
-_IFNAME, _ADDRESS, _MTU, _LINK, _QUEUE, _ALIAS, _LINK_NAMESPACE = 3, 1, 4, 5, 13, 20, 37
+_IFNAME, _ADDRESS, _MTU, _LINK, _MASTER = 3, 1, 4, 5, 10
+_QUEUE, _LINKINFO, _ALIAS, _LINK_NAMESPACE = 13, 18, 20, 37
+_INFO_KIND = 1
+_SKIP_STATISTICS = 8
+_CAPPED, _EXTENDED = 0x100, 0x200  # flags of an acknowledgement: without the request; with attributes
 _TARGET_NAMESPACE = 10
 _UP = 1
 _PERMANENT = 0x80
@@ -95,8 +99,9 @@ class Netlink:
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
         )
         self._socket.bind((0, 0))
-        # Answers repeat the whole request unless asked not to (NETLINK_CAP_ACK).
+        # Answers repeat the whole request unless asked not to (NETLINK_CAP_ACK), and say why only if asked (EXT_ACK).
         self._socket.setsockopt(270, 10, 1)
+        self._socket.setsockopt(270, 11, 1)
         self._sequence = 0
 
     def close(self) -> None:
@@ -133,6 +138,29 @@ class Netlink:
                 return None
             raise
         return _nic(frames[0], {})
+
+    def links(self, kind: str = "") -> list[Link]:
+        """Every interface, or every one of a kind, by index."""
+        body = ifinfmsg()
+        attributes: list[tuple[str, Any]] = [("IFLA_EXT_MASK", _SKIP_STATISTICS)]
+        if kind:
+            attributes.append(("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", kind)]}))
+        body["attrs"] = attributes
+        found = [_link(frame) for frame in self._dump(_GETLINK, body)]
+        # The kernel filters by a kind only when it knows that kind.
+        return sorted((link for link in found if kind in ("", link.kind)), key=lambda link: link.index)
+
+    def link(self, name: str) -> Link | None:
+        """One interface."""
+        body = ifinfmsg()
+        body["attrs"] = [("IFLA_IFNAME", name), ("IFLA_EXT_MASK", _SKIP_STATISTICS)]
+        try:
+            frames = self._ask(_GETLINK, body)
+        except OSError as error:
+            if error.errno in GONE:
+                return None
+            raise
+        return _link(frames[0])
 
     def addresses(self) -> list[tuple[int, str]]:
         """(interface index, address in CIDR form); no link-local IPv6 ones."""
@@ -267,7 +295,8 @@ class Netlink:
                 elif not (message.gone_ok and number in GONE) and not (
                     message.there_ok and number == errno.EEXIST
                 ):
-                    failed = failed or OSError(number, f"{os.strerror(number)} ({_describe(message)})")
+                    reason = _reason(frame) or os.strerror(number)
+                    failed = failed or OSError(number, f"{reason} ({_describe(message)})")
         if failed is not None:
             raise failed
         return done
@@ -320,6 +349,47 @@ def add_veth(name: str, mac: str, mtu: int, *, peer: str, peer_mac: str, peer_na
     info = {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", other)]})]}
     body["attrs"] = [("IFLA_IFNAME", name), ("IFLA_ADDRESS", mac), ("IFLA_MTU", mtu), ("IFLA_LINKINFO", info)]
     return Message(_NEWLINK, _CREATE | _EXCL, body)
+
+
+def add_link(
+    name: str, kind: str, info: Sequence[tuple[str, Any]] = (), *, parent: int = 0, mtu: int = 0
+) -> Message:
+    """A virtual interface, which is down. `info`: the attributes of its kind, by the kernel's names. `parent`: the index of
+    the interface that it stands on."""
+    body = ifinfmsg()
+    attributes: list[tuple[str, Any]] = [("IFLA_IFNAME", name)]
+    attributes += [("IFLA_LINK", parent)] if parent else []
+    attributes += [("IFLA_MTU", mtu)] if mtu else []
+    body["attrs"] = [*attributes, ("IFLA_LINKINFO", _kind(kind, info))]
+    return Message(_NEWLINK, _CREATE | _EXCL, body)
+
+
+def change_link(index: int, kind: str, info: Sequence[tuple[str, Any]]) -> Message:
+    """Change what an interface of a kind has of its own."""
+    body = ifinfmsg()
+    body["index"] = index
+    body["attrs"] = [("IFLA_LINKINFO", _kind(kind, info))]
+    return Message(_NEWLINK, 0, body)
+
+
+def _kind(kind: str, info: Sequence[tuple[str, Any]]) -> dict[str, list[tuple[str, Any]]]:
+    data = [("IFLA_INFO_DATA", {"attrs": list(info)})] if info else []
+    return {"attrs": [("IFLA_INFO_KIND", kind), *data]}
+
+
+def set_master(index: int, master: int) -> Message:
+    """Make an interface a member of a bond or bridge; 0 takes it out."""
+    body = ifinfmsg()
+    body["index"] = index
+    body["attrs"] = [("IFLA_MASTER", master)]
+    return Message(_NEWLINK, 0, body)
+
+
+def set_down(index: int) -> Message:
+    """Take an interface down."""
+    body = ifinfmsg()
+    body["index"], body["change"] = index, _UP
+    return Message(_NEWLINK, 0, body)
 
 
 def set_link(
@@ -388,6 +458,17 @@ def delete_neighbour(address: str, index: int) -> Message:
     return Message(_DELNEIGH, 0, _neighbour_body(address, index), gone_ok=True)
 
 
+def differing_sysctls(values: Iterable[tuple[str, str]]) -> list[str]:
+    """What of it is otherwise in the namespace in which this thread is. Raises `OSError`."""
+    found = []
+    for path, value in values:
+        file = Path("/proc/sys") / path
+        there = file.read_text().strip() if file.exists() else "nothing"
+        if there != value:
+            found.append(f"sysctl {path.replace('/', '.')} is {there}, not {value}")
+    return found
+
+
 def write_sysctls(values: Iterable[tuple[str, str]]) -> int:
     """Set what differs, in the namespace in which this thread is; returns how many. Raises `OSError`."""
     changed = 0
@@ -413,33 +494,62 @@ def _decoded(kind: Any, frame: bytes) -> Any:
     return message
 
 
+def _reason(frame: bytes) -> str:
+    """What the kernel says of a refusal beyond its number; often nothing."""
+    flags = struct.unpack_from("=H", frame, 6)[0]
+    if not flags & _EXTENDED:
+        return ""
+    request = 16 if flags & _CAPPED else struct.unpack_from("=I", frame, 20)[0]
+    return _attributes(frame, 20 + request).get(1, b"").rstrip(b"\0").decode(errors="replace")
+
+
 def _attributes(frame: bytes, offset: int) -> dict[int, bytes]:
     found: dict[int, bytes] = {}
     while offset + 4 <= len(frame):
         length, kind = struct.unpack_from("=HH", frame, offset)
         found[kind & 0x3FFF] = frame[offset + 4 : offset + length]
-        offset += (length + 3) & ~3
+        offset += (max(length, 4) + 3) & ~3
     return found
+
+
+def _number(found: dict[int, bytes], kind: int) -> int:
+    return int(struct.unpack("=I", found[kind])[0]) if kind in found else 0
 
 
 def _nic(frame: bytes, addresses: dict[int, list[str]]) -> Nic:
     index, flags = struct.unpack_from("=iI", frame, 20)
     found = _attributes(frame, 32)
-
-    def number(kind: int) -> int:
-        return int(struct.unpack("=I", found[kind])[0]) if kind in found else 0
-
     return Nic(
         found[_IFNAME].rstrip(b"\0").decode(),
         index,
         found.get(_ADDRESS, b"").hex(":"),
         tuple(addresses.get(index, ())),
         bool(flags & _UP),
-        number(_LINK),
-        number(_MTU),
-        number(_QUEUE),
+        _number(found, _LINK),
+        _number(found, _MTU),
+        _number(found, _QUEUE),
         struct.unpack("=i", found[_LINK_NAMESPACE])[0] if _LINK_NAMESPACE in found else -1,
         found.get(_ALIAS, b"").rstrip(b"\0").decode(errors="replace"),
+    )
+
+
+def _link(frame: bytes) -> Link:
+    index, flags = struct.unpack_from("=iI", frame, 20)
+    found = _attributes(frame, 32)
+    kind = _attributes(found.get(_LINKINFO, b""), 0).get(_INFO_KIND, b"").rstrip(b"\0").decode()
+    info: dict[str, Any] = {}
+    if kind in ("bond", "vlan"):  # a full decoding reads seventy attributes
+        data = _decoded(ifinfmsg, frame).get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
+        info = dict(data["attrs"]) if data is not None else {}
+    return Link(
+        found[_IFNAME].rstrip(b"\0").decode(),
+        index,
+        kind,
+        bool(flags & _UP),
+        _number(found, _MTU),
+        _number(found, _MASTER),
+        0 if _LINK_NAMESPACE in found else _number(found, _LINK),
+        info,
     )
 
 

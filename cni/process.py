@@ -74,11 +74,9 @@ class Process:
             )
 
     def look_after_objects(self) -> None:
-        """Follow pools and StatefulSets: pool status, finalizers, and addresses that nobody comes back for."""
-        self._sweep()
+        """Follow pools: their status and finalizers."""
         self.catalog.informer("SpiderIPPool").subscribe(self._pool_changed)
         self.catalog.informer("SpiderReservedIP").subscribe(lambda _: self._reserved_changed())
-        self.catalog.informer("StatefulSet").subscribe(lambda _: self._sweep())
 
     def stop_actors(self, drain: float) -> None:
         """Let the actors finish what has begun for up to `drain` seconds, then end everything."""
@@ -94,9 +92,6 @@ class Process:
         self.fatal = why
         for callback in self._on_fatal:
             callback()
-
-    def _sweep(self) -> None:
-        self.local("gc").sweep_statefulsets.remote().subscribe(log_failure)
 
     def _pool_changed(self, key: Key) -> None:
         self.local("views").changed.remote((), (key.name,)).subscribe(log_failure)

@@ -24,6 +24,7 @@ from actors.errors import (
 )
 from actors.messages import AddRequest, AddResult, Sandbox
 from actors.resources.addresses import format_address, parse_address
+from cni.interface_name import NAME_LENGTH, is_interface_name
 
 VERSIONS = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
 COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
@@ -32,8 +33,6 @@ DEFAULT_NAMESPACE = "default"
 
 _CONTAINER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 _SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
-_INTERFACE_LENGTH = 15
-"""IFNAMSIZ less its final NUL (linux/if.h)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,9 +212,9 @@ def _sandbox(environment: Mapping[str, str], command: str, arguments: dict[str, 
             "'-' may follow"
         )
     interface = environment.get("CNI_IFNAME", "")
-    if not _is_interface_name(interface):
+    if not is_interface_name(interface):
         raise _environment(
-            f"CNI_IFNAME is {interface!r}; it must be an interface name of 1 to {_INTERFACE_LENGTH} bytes without '/', "
+            f"CNI_IFNAME is {interface!r}; it must be an interface name of 1 to {NAME_LENGTH} bytes without '/', "
             "':' or white space"
         )
     netns = environment.get("CNI_NETNS", "")
@@ -229,13 +228,6 @@ def _sandbox(environment: Mapping[str, str], command: str, arguments: dict[str, 
                 f"{key} in CNI_ARGS is {value!r}; a name has no '/' and no white space around it"
             )
     return Sandbox(container, interface, namespace, pod, arguments.get("K8S_POD_UID", ""), netns)
-
-
-def _is_interface_name(name: str) -> bool:
-    # The kernel's own rule, dev_valid_name() in net/core/dev.c.
-    if not name or name in (".", "..") or len(name.encode()) > _INTERFACE_LENGTH:
-        return False
-    return not any(char in "/:" or char.isspace() or not char.isprintable() for char in name)
 
 
 def _pool_names(ipam: dict[str, Any], key: str, network: str) -> tuple[str, ...]:

@@ -64,6 +64,11 @@ class Metrics:
         self._collected = Counter(
             "spiderpool_ip_gc_counts", "Addresses taken back without a DEL", registry=registry
         )
+        self._not_collected = Counter(
+            "spiderpool_ip_gc_failure_counts",
+            "Addresses that could not be taken back and will be tried again",
+            registry=registry,
+        )
         self._waited = Histogram(
             "orbweaver_mailbox_wait_seconds",
             "Time of a message in the mailbox",
@@ -113,6 +118,9 @@ class Metrics:
     def reclaimed(self, reason: str) -> None:
         self._reclaimed.labels(reason).inc()
         self._collected.inc()
+
+    def reclaim_failed(self) -> None:
+        self._not_collected.inc()
 
     # RuntimeObserver
 

@@ -15,88 +15,156 @@ from typing import Any, Self
 
 from cni import shim
 from tests.blocks import recorded
+from tests.faults.cni_client import NoAnswer, ask, encode
 
-START_TIMEOUT = 20.0
+START_TIMEOUT = 60.0
 STOP_TIMEOUT = 40.0
 """More than the agent may take to answer what it accepted and to let its actors finish."""
 PROGRAM = (sys.executable, "-P", "-m", "cni.command.main")
 
 
-class AgentProcess:
-    """`orbweaver agent --standalone` with everything it owns in `directory`: store, socket, plugin, log.
+WITH_FAULTS = Path(__file__).parent / "faults" / "process_with_faults.py"
 
-    As a context manager it is started on entry and terminated on exit. `program` replaces the command line's start,
-    for agents with injected faults.
+
+class ServingProcess:
+    """A process of ours that serves until a signal, with its log in `directory`. As a context manager it is started on
+    entry and terminated on exit.
+
+    `wrapper` comes before the interpreter. `faults` are options of `process_with_faults.py`: a store that fails, a
+    clock that jumps.
     """
 
+    command: str
+
     def __init__(
-        self, directory: Path, *options: str, program: Sequence[str] = (*PROGRAM, "agent", "--standalone")
-    ):
+        self, directory: Path, *options: str, wrapper: Sequence[str] = (), faults: Sequence[str] = ()
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
-        self.data = directory / "orbweaver.db"
-        self.socket = directory / "agent.sock"
-        self.log = directory / "agent.log"
-        self.plugins = directory / "bin"
+        self.log = directory / f"{self.command}.log"
         self.process: subprocess.Popen[bytes] | None = None
-        self._options = options
-        self._program = tuple(program)
-        shim.install(self.plugins, names=("spiderpool", "coordinator"))
-
-    @property
-    def ipam(self) -> dict[str, Any]:
-        """The `ipam` section that leads a plugin to this agent."""
-        return {"type": "spiderpool", "ipam_unix_socket_path": str(self.socket)}
+        program = (sys.executable, "-P", str(WITH_FAULTS), *faults, "--") if faults else PROGRAM
+        self._command = [*wrapper, *program, self.command, *options]
 
     @property
     def pid(self) -> int:
         assert self.process is not None
         return self.process.pid
 
-    def start(self) -> None:
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def start(self) -> Self:
         """Start it and wait until it serves. Raises AssertionError with its log when it does not."""
-        self.socket.unlink(missing_ok=True)
-        command = [
-            *self._program,
-            *(() if "--kubeconfig" in self._program else ("--data", str(self.data))),
-            "--socket",
-            str(self.socket),
-            "--metrics-port",
-            "0",
-        ]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen([*command, *self._options], stderr=log)
+        self.launch()
         deadline = time.monotonic() + START_TIMEOUT
-        while not self.socket.exists():
-            assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.01)
+        while not self.serves():
+            if self.running and time.monotonic() < deadline:
+                time.sleep(0.01)
+                continue
+            self.kill()
+            raise AssertionError(self.said())
+        return self
+
+    def launch(self) -> None:
+        """Start it, and do not wait."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def serves(self) -> bool:
+        """Whether it does its work now."""
+        raise NotImplementedError
+
+    def said(self) -> str:
+        """The end of its log."""
+        return self.log.read_text(errors="replace")[-6000:]
 
     def stop(self) -> int:
         """SIGTERM, and its exit status."""
+        self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def signal(self, number: int) -> None:
         assert self.process is not None
-        self.process.terminate()
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """Its exit status. Raises AssertionError with what its threads do when it does not end."""
+        assert self.process is not None
         try:
             return self.process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired as error:
             self.process.send_signal(signal.SIGUSR1)
             time.sleep(1)
-            raise AssertionError(f"it does not end; its threads:\n{self.log.read_text()[-6000:]}") from error
+            raise AssertionError(f"it does not end; its threads:\n{self.said()}") from error
 
     def kill(self) -> None:
         """SIGKILL."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait(START_TIMEOUT)
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+    def pause(self) -> None:
+        """SIGSTOP: it stands where it is, with its connections open."""
+        self.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.signal(signal.SIGCONT)
 
     def __enter__(self) -> Self:
-        self.start()
-        return self
+        return self.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.process is not None and self.process.poll() is None:
+        if not self.running:
+            return
+        self.resume()
+        if kind is None:
             self.stop()
+        else:
+            self.kill()  # what went wrong already is the test's failure, not how this ends
+
+
+class AgentProcess(ServingProcess):
+    """`orbweaver agent` with everything it owns in `directory`: store, socket, plugin, log. It is standalone, or, with a
+    `kubeconfig`, on a cluster."""
+
+    command = "agent"
+
+    def __init__(
+        self,
+        directory: Path,
+        *options: str,
+        kubeconfig: Path | None = None,
+        node: str = "node1",
+        wrapper: Sequence[str] = (),
+        faults: Sequence[str] = (),
+    ) -> None:
+        self.data = directory / "data" / "orbweaver.db"
+        self.socket = directory / "agent.sock"
+        self.plugins = directory / "bin"
+        where = (
+            ("--standalone", "--data", str(self.data))
+            if kubeconfig is None
+            else ("--kubeconfig", str(kubeconfig))
+        )
+        own = ("--node", node, "--socket", str(self.socket), "--metrics-port", "0")
+        super().__init__(directory, *where, *own, *options, wrapper=wrapper, faults=faults)
+        self.data.parent.mkdir(exist_ok=True)
+        shim.install(self.plugins)
+
+    @property
+    def ipam(self) -> dict[str, Any]:
+        """The `ipam` section that leads a plugin to this agent."""
+        return {"type": "spiderpool", "ipam_unix_socket_path": str(self.socket)}
+
+    def serves(self) -> bool:
+        """It answers STATUS."""
+        try:
+            return ask(self.socket, encode("STATUS"), 5).status == 0
+        except NoAnswer:
+            return False
 
     def orbweaver(self, *arguments: str, feed: str | None = None) -> str:
         """Run the command line on the agent's store; its output. Raises AssertionError with what it said."""

@@ -5,9 +5,31 @@ What must always hold: they are a value, handed in with every decision; at least
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from actors.errors import InvalidObject
+
+
+@dataclass(frozen=True, slots=True)
+class GCSettings:
+    """What garbage collection may do, and when; times are in seconds.
+
+    `interval`: between two scans of everything. `dead_on_ready`, `dead_on_not_ready`: whether a Terminating pod of a
+    node that is (not) Ready loses its addresses `dead_on_ready_delay`, `dead_on_not_ready_delay` after its grace
+    period. `lost_nodes`: whether the pods of a node that is lost lose theirs: at once when its object is gone or it
+    is tainted out of service, else when it has not been Ready for `not_ready_delay`. `own_del`: how long the runtime of
+    a Ready node may take for its own DEL of a pod that is gone, has finished or outlived its grace period.
+    """
+
+    enabled: bool = True
+    interval: float = 600.0
+    dead_on_ready: bool = True
+    dead_on_ready_delay: float = 0.0
+    dead_on_not_ready: bool = True
+    dead_on_not_ready_delay: float = 0.0
+    lost_nodes: bool = True
+    not_ready_delay: float = 300.0
+    own_del: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +49,7 @@ class Settings:
     default_ipv6_pools: tuple[str, ...] = ()
     agent_namespace: str = "kube-system"
     multus_cluster_network: str | None = None
+    gc: GCSettings = field(default_factory=GCSettings)
 
     def __post_init__(self) -> None:
         if not (self.enable_ipv4 or self.enable_ipv6):

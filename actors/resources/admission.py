@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from actors.errors import InvalidObject
-from actors.resources import ippool, namespace, node, pod, reservedip, statefulset
+from actors.resources import coordinator, ippool, namespace, node, pod, reservedip, statefulset
 from actors.resources.addresses import format_address, format_range, parse_address, parse_cidr
 from actors.resources.fields import Fields, nearest, shown
 from actors.resources.intervals import IntervalSet
@@ -36,6 +36,7 @@ CIDR_LABEL = "ipam.spidernet.io/ippool-cidr"
 API_VERSIONS = {
     ippool.KIND: SPIDERPOOL,
     reservedip.KIND: SPIDERPOOL,
+    coordinator.KIND: SPIDERPOOL,
     "SpiderIPBlock": SPIDERPOOL,
     "SpiderEndpoint": SPIDERPOOL,
     pod.KIND: "v1",
@@ -67,6 +68,10 @@ def admit(
     elif kind == reservedip.KIND:
         top.only("apiVersion", "kind", "metadata", "spec", "status")
         _admit_reserved(admitted, top, old)
+    elif kind == coordinator.KIND:
+        top.only("apiVersion", "kind", "metadata", "spec", "status")
+        top.inner("spec").only(*coordinator.SPEC_FIELDS)
+        coordinator.SpiderCoordinator.from_object(new)
     elif kind in _READERS:
         _READERS[kind](new)
     else:

@@ -60,7 +60,11 @@ def parse_block_name(name: str) -> tuple[int, int]:
 @dataclass(frozen=True, slots=True)
 class Claim:
     """Record `record` at address `value`; where a record stands, only if `instead_of` admits it. `named`: this very
-    address was asked for, so that it is granted although it is set aside."""
+    address was asked for, so that it is granted although it is set aside.
+
+    One with `instead_of` for the same container and interface confirms what stands there under its own `claim`, so that
+    no other process can undo it any more.
+    """
 
     value: int
     record: Record
@@ -82,6 +86,14 @@ class Release:
     keep: bool = False
     forced: bool = False
     aside: Aside | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """The holder that `fence` admits may still run when somebody else claims its address: that makes it suspect."""
+
+    value: int
+    fence: Fence
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +143,7 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class Vouched:
-    """`done` is false when the address is another's by now; then nothing changed."""
+    """Answer to a doubt or a vouch: `done` is false when the address is another's by now; then nothing changed."""
 
     value: int
     done: bool
@@ -169,23 +181,28 @@ class Block:
     def claim(self, claim: Claim, now: float = 0.0) -> Granted | Taken | SetAside:
         """Apply a claim at a moment (seconds since the epoch); a repeated one is granted as it stands."""
         found = self.records.get(claim.value)
-        if found is not None and not found.same_claim(claim.record):
-            if (
-                claim.instead_of is None
-                or not claim.instead_of.admits(found)
-                or found.pod != claim.record.pod
-            ):
-                return Taken(claim.value, found)
-            found = None
-        if found is not None:
-            return Granted(claim.value, found, fresh=False, suspect=claim.value in self.suspect)
+        suspect = claim.value in self.suspect
+        if found is not None and found.same_claim(claim.record):
+            if claim.instead_of is not None:
+                found = self.records[claim.value] = claim.record
+            return Granted(claim.value, found, fresh=False, suspect=suspect)
+        if found is not None and (
+            claim.instead_of is None or not _replaceable(found, claim.record, claim.instead_of)
+        ):
+            return Taken(claim.value, found)
         aside = self.asides.get(claim.value)
-        if aside is not None and aside.holds(now) and not claim.named and claim.instead_of is None:
+        if (
+            found is None
+            and aside is not None
+            and aside.holds(now)
+            and not claim.named
+            and claim.instead_of is None
+        ):
             return SetAside(claim.value, aside)
         self.records[claim.value] = claim.record
         self.asides.pop(claim.value, None)
         self.released.pop(claim.value, None)
-        return Granted(claim.value, claim.record, suspect=claim.value in self.suspect)
+        return Granted(claim.value, claim.record, suspect=suspect)
 
     def release(self, release: Release) -> Released:
         """Apply a release; one that its fence does not admit changes nothing."""
@@ -202,6 +219,14 @@ class Block:
         if release.forced or release.aside is not None:
             self.suspect.add(release.value)
         return Released(release.value, True, found)
+
+    def doubt(self, doubt: Doubt) -> Vouched:
+        """Apply a doubt; one that its fence does not admit changes nothing."""
+        found = self.records.get(doubt.value)
+        if found is None or not doubt.fence.admits(found):
+            return Vouched(doubt.value, False)
+        self.suspect.add(doubt.value)
+        return Vouched(doubt.value, True)
 
     def vouch(self, vouch: Vouch) -> Vouched:
         """Apply a vouch; one that its fence does not admit changes nothing."""
@@ -270,3 +295,11 @@ class Block:
             str(metadata.get("resourceVersion", "")),
             str(metadata.get("uid", "")),
         )
+
+
+def _replaceable(found: Record, by: Record, instead_of: Fence) -> bool:
+    """Whether a pod may put its record in the place of `found`: it is the one that it means, or that is kept for the
+    pod's next incarnation by now."""
+    if found.pod != by.pod:
+        return False
+    return instead_of.admits(found) or (found.waits and instead_of.pod == found.pod)

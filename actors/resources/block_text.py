@@ -68,20 +68,33 @@ def read_records(family: int, base: int, size: int, text: str) -> list[tuple[int
     table, *entries = text[len(MARK) :].split(" ")
     if not entries:
         raise ValueError("there are no records behind what they have in common")
-    shapes = [_common_parts(shape) for shape in table.split(",")]
     found = []
     for entry in entries:
-        offset, index, pod, uid, container, since, *_ = entry.split(":")
-        prefix, common = shapes[_number(index, len(shapes))]
-        record = Record(
-            pod=prefix + _unescape(pod),
-            uid=_unpack_uid(uid) if uid[:1] == "~" else _unescape(uid),
-            container=_unpack(container, 32) if container[:1] == "~" else _unescape(container),
-            since=_unpack_moment(since) if since[:1] == "~" else _unescape(since),
-            **common,
-        )
+        offset, record = _read_entry(table, entry)
         found.append((base + _number(offset, size), record))
     return found
+
+
+@lru_cache(2048)
+def _read_entry(table: str, entry: str) -> tuple[str, Record]:
+    """The offset and the record of one entry. A block is read again with each change of it, and of its entries one or
+    two are new then."""
+    offset, index, pod, uid, container, since, *_ = entry.split(":")
+    shapes = _shapes(table)
+    prefix, common = shapes[_number(index, len(shapes))]
+    record = Record(
+        pod=prefix + _unescape(pod),
+        uid=_unpack_uid(uid) if uid[:1] == "~" else _unescape(uid),
+        container=_unpack(container, 32) if container[:1] == "~" else _unescape(container),
+        since=_unpack_moment(since) if since[:1] == "~" else _unescape(since),
+        **common,
+    )
+    return offset, record
+
+
+@lru_cache(64)
+def _shapes(table: str) -> list[tuple[str, dict[str, str]]]:
+    return [_common_parts(shape) for shape in table.split(",")]
 
 
 def _common_parts(shape: str) -> tuple[str, dict[str, str]]:

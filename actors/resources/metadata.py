@@ -60,7 +60,7 @@ def open_object(obj: object, kind: str) -> tuple[Metadata, Fields]:
             version=meta.text("resourceVersion"),
             labels=meta.labels("labels"),
             annotations=meta.labels("annotations"),
-            deleted_at=_moment(meta, "deletionTimestamp"),
+            deleted_at=moment(meta, "deletionTimestamp"),
             grace_seconds=meta.number_or_none("deletionGracePeriodSeconds"),
             owner=_controller(meta),
         ),
@@ -68,7 +68,8 @@ def open_object(obj: object, kind: str) -> tuple[Metadata, Fields]:
     )
 
 
-def _moment(meta: Fields, key: str) -> float | None:
+def moment(meta: Fields, key: str) -> float | None:
+    """A time of RFC 3339 in seconds since the epoch, None where there is none. Raises `InvalidObject`."""
     value: Any = meta.data.get(key)
     if value is None:
         return None

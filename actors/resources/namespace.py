@@ -1,4 +1,4 @@
-"""Namespace: its labels (affinity) and its annotations (default pools)."""
+"""Namespace: its labels (affinity), its annotations (default pools), and whether it is going."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ class Namespace:
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
+    terminating: bool = False
 
     @classmethod
     def from_object(cls, obj: Mapping[str, Any]) -> Namespace:
         """Parse the API object. Raises `InvalidObject`."""
         meta, _ = open_object(obj, KIND)
-        return cls(meta.name, meta.labels, meta.annotations)
+        return cls(meta.name, meta.labels, meta.annotations, meta.deleted_at is not None)

@@ -1,4 +1,8 @@
-"""Node: its labels (affinity) and annotations."""
+"""Node: its labels (affinity), annotations, and what the cluster says of its health.
+
+What must always hold: `ready` is true only when the cluster says so; a node that nobody has spoken of is not ready,
+and not lost either (`not_ready_since` is None).
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.resources.metadata import open_object
+from actors.resources.fields import Fields
+from actors.resources.metadata import moment, open_object
 
 KIND = "Node"
+OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
+"""Taint by which an operator declares that nothing runs on the node any more (KEP-2268)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
+    """`not_ready_since`: when the Ready condition left "True" (seconds since the epoch)."""
+
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
+    ready: bool = False
+    not_ready_since: float | None = None
+    out_of_service: bool = False
 
     @classmethod
     def from_object(cls, obj: Mapping[str, Any]) -> Node:
         """Parse the API object. Raises `InvalidObject`."""
-        meta, _ = open_object(obj, KIND)
-        return cls(meta.name, meta.labels, meta.annotations)
+        meta, top = open_object(obj, KIND)
+        condition = _ready(top.inner("status"))
+        ready = condition is not None and condition.text("status") == "True"
+        since = None if condition is None or ready else moment(condition, "lastTransitionTime")
+        tainted = any(taint.text("key") == OUT_OF_SERVICE for taint in top.inner("spec").items("taints"))
+        return cls(meta.name, meta.labels, meta.annotations, ready, since, tainted)
+
+
+def _ready(status: Fields) -> Fields | None:
+    return next((one for one in status.items("conditions") if one.text("type") == "Ready"), None)

@@ -7,19 +7,27 @@ stands for what CNI_ARGS told, and it is alive.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from actors.resources.fields import Fields
 from actors.resources.metadata import Owner, open_object
 
 KIND = "Pod"
+
+NETWORK_STATUS = "k8s.v1.cni.cncf.io/network-status"
+"""Annotation in which Multus tells each interface's addresses (Network Plumbing Working Group's specification)."""
+
+_UNREACHABLE = "node.kubernetes.io/unreachable"
 
 
 @dataclass(frozen=True, slots=True)
 class Pod:
     """`deleted_at`: when it should be gone (seconds since the epoch, grace included); None if not being
-    deleted."""
+    deleted. `addresses`: those in its status. `stays_bound`: it tolerates the loss of its node for ever, so that
+    nobody starts it elsewhere and it goes on where it is."""
 
     namespace: str
     name: str
@@ -34,6 +42,8 @@ class Pod:
     grace_seconds: int | None = None
     owner: Owner | None = None
     version: str = ""
+    addresses: tuple[str, ...] = ()
+    stays_bound: bool = False
 
     @classmethod
     def from_object(cls, obj: Mapping[str, Any]) -> Pod:
@@ -54,6 +64,8 @@ class Pod:
             grace_seconds=meta.grace_seconds,
             owner=meta.owner,
             version=meta.version,
+            addresses=tuple(one.text("ip") for one in status.items("podIPs")),
+            stays_bound=any(_for_ever(one) for one in spec.items("tolerations")),
         )
 
     @classmethod
@@ -85,9 +97,31 @@ class Pod:
         return None
 
     @property
+    def finished(self) -> bool:
+        """Whether its containers have ended for good: both phases are terminal."""
+        return self.phase in ("Succeeded", "Failed")
+
+    @property
+    def reported(self) -> frozenset[str]:
+        """The addresses that it is seen to use: those of its status, and those that Multus tells."""
+        try:
+            told = json.loads(self.annotations.get(NETWORK_STATUS, "[]"))
+            more = [ip for network in told for ip in network.get("ips", ())]
+        except (ValueError, TypeError, AttributeError):
+            more = []  # somebody else's annotation, and only a further witness
+        return frozenset((*self.addresses, *more))
+
+    @property
     def statefulset(self) -> str | None:
         """The name of the StatefulSet that owns the pod; None if none does."""
         owner = self.owner
         return (
             owner.name if owner and owner.kind == "StatefulSet" and owner.api_version == "apps/v1" else None
         )
+
+
+def _for_ever(toleration: Fields) -> bool:
+    """Whether a toleration lets the pod stay on a node that is lost, without an end (k8s.io/api/core/v1, Toleration)."""
+    if toleration.text("effect", "NoExecute") != "NoExecute" or toleration.has("tolerationSeconds"):
+        return False
+    return toleration.text("key") in ("", _UNREACHABLE)

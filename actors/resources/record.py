@@ -1,7 +1,7 @@
 """A record: who holds one address, as it is written in a SpiderIPBlock.
 
 What must always hold: a record names the claim it stands for well enough that nobody else's late request
-can free it. `Fence` is that name: the container id, else the pod's UID.
+can free it. `Fence` is that name: the container id, else the pod's UID, and the claim that wrote the record.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ class Record:
     `pod` is `namespace/name`; `owner` is `Kind/name` of the controller whose pods keep their addresses, else
     empty; `since` is RFC 3339, UTC. `container` is empty while the address is kept for a pod that is not
     running. `network` is the CNI network of the ADD. `request` is the interface whose ADD reserved this one together
-    with its own, empty when it was reserved by its own ADD.
+    with its own, empty when it was reserved by its own ADD. `claim` tells apart the claims of several processes for one
+    ADD; it is empty where only one process writes.
     """
 
     pool: str
@@ -32,6 +33,7 @@ class Record:
     since: str
     network: str = ""
     request: str = ""
+    claim: str = ""
 
     def to_json(self) -> dict[str, str]:
         """The form inside the block; empty fields are left out."""
@@ -46,7 +48,7 @@ class Record:
 
     def kept(self) -> Record:
         """The same address, kept for the pod's next incarnation."""
-        return replace(self, container="", uid="")
+        return replace(self, container="", uid="", claim="")
 
     @property
     def waits(self) -> bool:
@@ -74,14 +76,21 @@ class Fence:
     container: str = ""
     pod: str = ""
     uid: str = ""
+    claim: str = ""
 
     @classmethod
     def of(cls, record: Record) -> Fence:
         """The fence that only this record passes."""
-        return cls(record.container, record.pod, record.uid)
+        return cls(record.container, record.pod, record.uid, record.claim)
+
+    def whoever(self) -> Fence:
+        """The same without the claim: it admits what any process recorded for this sandbox."""
+        return replace(self, claim="")
 
     def admits(self, record: Record) -> bool:
         """Whether `record` is the one that was meant."""
+        if self.claim and self.claim != record.claim:
+            return False
         if self.container or record.container:
             return self.container == record.container
         return self.pod == record.pod and self.uid == record.uid

@@ -7,8 +7,8 @@ from actors.runtime.actor import Actor, ActorContext, Cancellable, message
 from actors.runtime.handle import ActorHandle, RemoteMethod
 from actors.runtime.link import LinkLimits
 from actors.runtime.observer import RuntimeObserver
-from actors.runtime.reference import ObjectRef, get, wait
-from actors.runtime.scope import Trace, current_deadline, current_trace, request_scope
+from actors.runtime.reference import ObjectRef, get, settle, wait
+from actors.runtime.scope import Trace, current_deadline, current_trace, request_scope, within
 from actors.runtime.supervision import Child, Restart
 from actors.runtime.system import ActorRow, ActorSystem
 from actors.runtime.transport import TcpTransport, Transport, UnixTransport
@@ -36,6 +36,8 @@ __all__ = [
     "get",
     "message",
     "request_scope",
+    "settle",
     "wait",
     "wire_value",
+    "within",
 ]

@@ -193,6 +193,15 @@ def _get(ref: ObjectRef[T], until: float | None, timeout: float | None) -> T:
     return ref.result()
 
 
+def settle(refs: Sequence[ObjectRef[Any]]) -> None:
+    """Wait for the real answer of each, as `subscribe` does: a deadline alone does not end it."""
+    if refs:
+        arrival = _Arrival(len(refs))
+        for ref in refs:
+            ref.subscribe(arrival)
+        arrival.sleep(None)
+
+
 def wait(
     refs: Sequence[ObjectRef[T]], num_returns: int = 1, timeout: float | None = None
 ) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]:

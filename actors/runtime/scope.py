@@ -60,3 +60,17 @@ def request_scope(trace: Trace | None, timeout: float | None = None) -> Iterator
         yield
     finally:
         scope.reset(token)
+
+
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Calls made inside have a deadline `seconds` from now, unless the one they would inherit is sooner."""
+    here = scope.get()
+    deadline = time.monotonic() + seconds
+    if here.deadline is not None:
+        deadline = min(deadline, here.deadline)
+    token = scope.set(Scope(here.trace, deadline, here.actor))
+    try:
+        yield
+    finally:
+        scope.reset(token)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.errors import InvalidObject, NotFound, PodRefused
+from actors.resources import coordinator
+from actors.resources.coordinator import SpiderCoordinator
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
 from actors.resources.namespace import Namespace
@@ -105,6 +107,14 @@ class Catalog:
             self._reserved = (items, table)
         return table.get(family, _NOTHING)
 
+    def coordinator(self) -> SpiderCoordinator | None:
+        """The defaults of the coordinator plugin: the object `default`, else another one, else None."""
+        found: SpiderCoordinator | None = self._informers[coordinator.KIND].get(coordinator.NAME)
+        if found is not None:
+            return found
+        others: tuple[SpiderCoordinator, ...] = self._informers[coordinator.KIND].items()
+        return min(others, key=lambda one: one.name, default=None)
+
     def pod(self, namespace: str, name: str, uid: str) -> Pod:
         """The pod of a request. Without Kubernetes the request is the pod, and an applied Pod object adds its
         annotations. Raises `PodRefused` when there must be an object and there is none."""
@@ -156,9 +166,20 @@ def _parse_pool(obj: Object) -> IPPool | DamagedPool:
         return DamagedPool(name, str(error))
 
 
+def _parse_coordinator(obj: Object) -> SpiderCoordinator:
+    try:
+        return SpiderCoordinator.from_object(obj)
+    except InvalidObject as error:
+        name = str(obj["metadata"]["name"])
+        log.error("a SpiderCoordinator cannot be used", extra={"coordinator": name, "error": str(error)})
+        # Not left out: pods would start without the routes that it asks for.
+        return SpiderCoordinator(name, "none", {}, coordinator.NOT_READY, str(error))
+
+
 _WATCHED: dict[str, Callable[[Object], Any]] = {
     "SpiderIPPool": _parse_pool,
     "SpiderReservedIP": ReservedIP.from_object,
+    "SpiderCoordinator": _parse_coordinator,
     "Namespace": Namespace.from_object,
     "Node": Node.from_object,
     "StatefulSet": StatefulSet.from_object,

@@ -28,6 +28,7 @@ KINDS: dict[str, Kind] = {
         Kind("SpiderIPBlock", SPIDERPOOL, "spideripblocks", "sb", namespaced=False, status=False),
         Kind("SpiderEndpoint", SPIDERPOOL, "spiderendpoints", "se", namespaced=True, status=False),
         Kind("SpiderReservedIP", SPIDERPOOL, "spiderreservedips", "sr", namespaced=False, status=False),
+        Kind("SpiderCoordinator", SPIDERPOOL, "spidercoordinators", "scc", namespaced=False, status=True),
         Kind("Pod", "v1", "pods", "po", namespaced=True, status=True),
         Kind("Namespace", "v1", "namespaces", "ns", namespaced=False, status=True),
         Kind("Node", "v1", "nodes", "no", namespaced=False, status=True),
@@ -35,6 +36,17 @@ KINDS: dict[str, Kind] = {
         Kind("StatefulSet", "apps/v1", "statefulsets", "sts", namespaced=True, status=True),
     )
 }
+
+FOREIGN: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("ConfigMap", "v1", "configmaps", "cm", namespaced=True, status=False),
+        Kind("ServiceCIDR", "networking.k8s.io/v1", "servicecidrs", "", namespaced=False, status=True),
+        Kind("IPPool", "crd.projectcalico.org/v1", "ippools", "", namespaced=False, status=False),
+        Kind("CiliumPodIPPool", "cilium.io/v2alpha1", "ciliumpodippools", "", namespaced=False, status=False),
+    )
+}
+"""What a cluster may have beside, and is only read: it tells the cluster's CIDRs."""
 
 
 def find_kind(word: str) -> Kind:

@@ -15,7 +15,7 @@ import json
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import quote, urlencode
 
 from actors.errors import InvalidObject, StoreUnavailable, WatchExpired
@@ -53,7 +53,8 @@ class KubernetesStore:
     """A `Store` on the API server that `access` leads to; nothing is sent before the first call.
 
     `selectors`: for some kinds a field selector that `list` and `watch` (not `get`) are restricted by, such
-    as `{"Pod": "spec.nodeName=worker-1"}`, so that an agent does not hold the whole cluster's pods.
+    as `{"Pod": "spec.nodeName=worker-1"}`, so that an agent does not hold the whole cluster's pods. `trim`: for
+    some kinds, what `list` keeps of each object, page by page, so that a list of a whole cluster's pods fits.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class KubernetesStore:
         access: Access,
         *,
         selectors: Mapping[str, str] | None = None,
+        trim: Mapping[str, Callable[[Object], Object]] | None = None,
         connections: int = CONNECTIONS,
         silence: float = SILENCE,
         watch_lasting: float | None = None,
@@ -68,6 +70,7 @@ class KubernetesStore:
     ) -> None:
         self._client = Client(access, connections=connections)
         self._selectors = dict(selectors or {})
+        self._trim = dict(trim or {})
         self._silence = silence
         self._watch_lasting = watch_lasting
         self._page = page
@@ -191,6 +194,7 @@ class KubernetesStore:
 
     def _pages(self, kind: Kind, namespace: str, deadline: float) -> Listing:
         asked = Asked("list", kind, namespace)
+        trim = self._trim.get(kind.name)
         items: list[Object] = []
         token = ""
         while True:
@@ -203,7 +207,7 @@ class KubernetesStore:
                 # Built-in kinds are listed without these two.
                 item["apiVersion"], item["kind"] = kind.api_version, kind.name
                 item["metadata"].pop("managedFields", None)
-                items.append(item)
+                items.append(trim(item) if trim is not None else item)
             token = page["metadata"].get("continue") or ""
             if not token:
                 return Listing(tuple(items), page["metadata"]["resourceVersion"])

@@ -17,6 +17,7 @@ from typing import Any
 from actors.errors import (
     Conflict,
     InvalidObject,
+    NoSuchResource,
     NotFound,
     OrbweaverError,
     StoreUnavailable,
@@ -107,10 +108,10 @@ def _by_code(code: int, message: str, asked: Asked) -> OrbweaverError:
     )
 
 
-def _unknown_resource(asked: Asked) -> StoreUnavailable:
+def _unknown_resource(asked: Asked) -> NoSuchResource:
     kind = asked.kind
     remedy = "apply deploy/crds" if kind.api_version == SPIDERPOOL else "is it that old?"
-    return StoreUnavailable(
+    return NoSuchResource(
         f"{asked.verb} {asked}: the API server has no resource {kind.plural} of {kind.api_version}; {remedy}",
         maybe_written=False,
     )

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from actors.errors import Conflict, InvalidObject, NotFound
 from actors.store.contract import Object
-from actors.store.kinds import KINDS, Kind
+from actors.store.kinds import FOREIGN, KINDS, Kind
 
 # etcd refuses a request beyond 1.5 MiB (--max-request-bytes), so a cluster could not take what is larger.
 MAX_OBJECT_BYTES = 1_572_864
@@ -61,7 +61,7 @@ class Address:
 def kind_named(name: str) -> Kind:
     """The kind of exactly this name. Raises `InvalidObject`."""
     try:
-        return KINDS[name]
+        return KINDS.get(name) or FOREIGN[name]
     except KeyError:
         raise InvalidObject(f"the store holds no kind {name!r}; known are {', '.join(KINDS)}") from None
 

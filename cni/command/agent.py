@@ -55,7 +55,7 @@ def run(chosen: argparse.Namespace) -> int:
     set_up(chosen.log_level)
     configuration = read_configuration(chosen)
     if chosen.install_plugin is not None:
-        shim.install(chosen.install_plugin, names=("spiderpool", "coordinator"))
+        shim.install(chosen.install_plugin)
     store = agent_store(chosen, chosen.node)
     options = AgentOptions(
         node=chosen.node,

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.decisions.settings import Settings
+from actors.decisions.settings import GCSettings, Settings
 from actors.errors import InvalidObject
 from cni.command.manifest import read_mapping
 
 SOCKET = Path("/var/run/spidernet/spiderpool.sock")
+_LONGEST = 30 * 86400
+_SHORTEST_INTERVAL = 10
 NAMESPACE = "kube-system"
 """Where the agent is taken to run when nobody says it."""
 
@@ -45,8 +47,7 @@ def parse_config(
     that is wrong."""
     refusals: list[str] = []
     values: dict[str, Any] = {}
-    for key, value in found.items():
-        name = str(key)
+    for name, value in _flat(found, refusals):
         if name not in _KEYS:
             refusals.append(f"{name}: {_unknown(name)}")
             continue
@@ -67,6 +68,7 @@ def parse_config(
         default_ipv6_pools=values.get("clusterDefaultIPv6IPPool", ()),
         agent_namespace=namespace,
         multus_cluster_network=_qualified(values.get("clusterNetwork", ""), namespace),
+        gc=GCSettings(**{field: values[name] for name, field in _GC_FIELDS.items() if name in values}),
     )
     return Configuration(settings, values.get("ipamUnixSocketPath", SOCKET))
 
@@ -78,6 +80,20 @@ def _switch(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError("true or false, without quotes")  # noqa: TRY004 - a value of the file, not of the program
     return value
+
+
+def _seconds(value: Any) -> float:
+    right = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= _LONGEST
+    if not right:
+        raise ValueError(f"a number of seconds from 0 to {_LONGEST}, without quotes")
+    return float(value)
+
+
+def _interval(value: Any) -> float:
+    seconds = _seconds(value)
+    if seconds < _SHORTEST_INTERVAL:
+        raise ValueError(f"at least {_SHORTEST_INTERVAL} seconds, since a scan goes through every address")
+    return seconds
 
 
 def _names(value: Any) -> tuple[str, ...]:
@@ -111,7 +127,46 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     "clusterDefaultIPv6IPPool": _names,
     "clusterNetwork": _network,
     "ipamUnixSocketPath": _socket_path,
+    "gc.enabled": _switch,
+    "gc.gcAll.intervalInSecond": _interval,
+    "gc.statelessPod.zombieOnReadyNode": _switch,
+    "gc.statelessPod.zombieOnNotReadyNode": _switch,
+    "gc.gcDeletingTimeOutPodDelay": _seconds,
+    "gc.gcDeletingTimeOutPodOnNotReadyNodeDelay": _seconds,
+    "gc.lostNode.enabled": _switch,
+    "gc.lostNode.notReadyDelay": _seconds,
+    "gc.ownDelDelay": _seconds,
 }
+
+# The names of Spiderpool's chart (`ipam.gc` in its values), and in the same manner those that it has no like of.
+_GC_FIELDS = {
+    "gc.enabled": "enabled",
+    "gc.gcAll.intervalInSecond": "interval",
+    "gc.statelessPod.zombieOnReadyNode": "dead_on_ready",
+    "gc.statelessPod.zombieOnNotReadyNode": "dead_on_not_ready",
+    "gc.gcDeletingTimeOutPodDelay": "dead_on_ready_delay",
+    "gc.gcDeletingTimeOutPodOnNotReadyNodeDelay": "dead_on_not_ready_delay",
+    "gc.lostNode.enabled": "lost_nodes",
+    "gc.lostNode.notReadyDelay": "not_ready_delay",
+    "gc.ownDelDelay": "own_del",
+}
+_GROUPS = {name.rpartition(".")[0] for name in _KEYS if "." in name}
+
+
+def _flat(found: dict[Any, Any], refusals: list[str], prefix: str = "") -> list[tuple[str, Any]]:
+    """The keys with those of their groups, joined by dots; a group that is no mapping is refused."""
+    flat: list[tuple[str, Any]] = []
+    for key, value in found.items():
+        name = prefix + str(key)
+        if name not in _GROUPS:
+            flat.append((name, value))
+        elif isinstance(value, dict):
+            flat += _flat(value, refusals, name + ".")
+        else:
+            refusals.append(
+                f"{name}: is {value!r} and must be a mapping of keys, as in deploy/configmap.yaml"
+            )
+    return flat
 
 
 def _qualified(network: str, namespace: str) -> str | None:

@@ -1,7 +1,7 @@
 """`orbweaver controller`: look after pools for a whole cluster, until SIGTERM or SIGINT.
 
 It completes pools made with kubectl, writes their status, lets deleted ones go with their last address, and takes back
-what StatefulSets leave behind. Agents give out addresses without it.
+addresses whose holder is gone without a DEL. Agents give out addresses without it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ def add_parser(commands: Any) -> None:
 def run(chosen: argparse.Namespace) -> int:
     """Work; 0 after a signal, 70 when an actor crashed too often."""
     set_up(chosen.log_level)
-    read_configuration(chosen)  # a mistake in it should show here too, before it shows on every node
+    configuration = read_configuration(chosen)
     store = cluster_store(chosen)
-    options = ControllerOptions(metrics_host=chosen.metrics_host, metrics_port=metrics_port(chosen))
+    options = ControllerOptions(
+        metrics_host=chosen.metrics_host,
+        metrics_port=metrics_port(chosen),
+        settings=configuration.settings,
+    )
     return serve(Controller(store, options), store)

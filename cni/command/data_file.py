@@ -90,7 +90,8 @@ def agent_store(chosen: argparse.Namespace, node: str) -> Store:
 
 
 def cluster_store(chosen: argparse.Namespace, selectors: Mapping[str, str] | None = None) -> Store:
-    """The store of a process that works in a cluster only. Raises `StoreUnavailable` when there is none."""
+    """The store of a process that works in a cluster only. Without `selectors` it lists pods of the whole cluster, and of
+    each what garbage collection asks for. Raises `StoreUnavailable` when there is no cluster."""
     access = cluster_access(chosen)
     if access is None:
         raise StoreUnavailable(
@@ -98,9 +99,11 @@ def cluster_store(chosen: argparse.Namespace, selectors: Mapping[str, str] | Non
             " run `orbweaver agent --standalone` on a host without Kubernetes",
             maybe_written=False,
         )
+    from actors.store.census import trimmed_pod
     from actors.store.kubernetes import KubernetesStore
 
-    return KubernetesStore(access, selectors=selectors)
+    trim = {"Pod": trimmed_pod} if selectors is None else None
+    return KubernetesStore(access, selectors=selectors, trim=trim)
 
 
 def node_selectors(node: str) -> Mapping[str, str]:

@@ -30,6 +30,7 @@ from actors.resources.reservedip import ReservedIP
 from actors.store.catalog import Catalog, PoolTable
 from actors.store.contract import Store
 from cni import protocol
+from cni.command import explain_routes
 from cni.command.data_file import add_data_option, open_store
 from cni.command.get import print_value
 from cni.command.manifest import read_mapping
@@ -62,6 +63,12 @@ def add_parser(commands: Any) -> None:
         )
     parser.add_argument("--ip", action="append", default=[], metavar="ADDRESS", help="ask for this address")
     parser.add_argument("--node", help="the node that it runs on (the pod's spec.nodeName, else this host)")
+    parser.add_argument(
+        "--routes",
+        action="store_true",
+        help="instead: the routes that the coordinator makes, and what differs",
+    )
+    parser.add_argument("--netns", metavar="PATH", help="with --routes: the pod's network namespace")
     parser.add_argument("-o", "--output", choices=("json", "yaml"), help="instead of the text")
     add_settings_options(parser)
     add_data_option(parser)
@@ -107,6 +114,11 @@ def run(chosen: argparse.Namespace) -> int:
     """Print what would happen; 1 when the pod would be refused."""
     if (chosen.pod is None) == (chosen.filename is None):
         raise InvalidObject("name a pod, as `orbweaver explain default/web-0`, or give a Pod object with -f")
+    if chosen.routes:
+        if chosen.pod is None:
+            raise InvalidObject("--routes is about a pod that has addresses: name it, as default/web-0")
+        namespace, slash, name = chosen.pod.rpartition("/")
+        return explain_routes.run(chosen, namespace if slash else chosen.namespace, name)
     settings = read_settings(chosen)
     with open_store(chosen) as store:
         sight = Sight(store, settings)

@@ -25,6 +25,7 @@ from actors.resources.pod import Pod
 from actors.resources.record import Fence
 from actors.resources.statefulset import StatefulSet
 from actors.runtime import ActorSystem, get
+from actors.seat import OnlyHere
 from actors.store.catalog import Catalog
 from actors.store.contract import Store
 from actors.supervision import TABLE
@@ -107,7 +108,12 @@ def repairs(store: Store, *, cluster: bool) -> Iterator[Repairs]:
     system.register(
         "block", lambda context: BlockActor(context, store=store, observer=Silent(), shared=True), idle=60.0
     )
-    system.register("views", lambda context: ViewsActor(context, store=store, catalog=catalog), mailbox=65536)
+    seat = OnlyHere(system, alone=False)
+    system.register(
+        "views",
+        lambda context: ViewsActor(context, seat=seat, store=store, catalog=catalog),
+        mailbox=65536,
+    )
     try:
         catalog.start()
         if not catalog.wait_synced(TIMEOUT):

@@ -38,7 +38,7 @@ _NOT_THE_HOSTS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One CNI request for the coordinator, as it crosses to a worker. `default_nic`: from the pod's annotation.
+    """One CNI request for `plugin`, as it crosses to a worker. `default_nic`: from the pod's annotation.
     `interfaces`: all that the pod will have, empty where nothing tells. `valid`: of GC, the (container, interface) pairs
     that are alive."""
 
@@ -51,6 +51,7 @@ class Job:
     default_nic: str = ""
     interfaces: tuple[str, ...] = ()
     valid: tuple[tuple[str, str], ...] = ()
+    plugin: str = "coordinator"
 
     def settings(self) -> CoordinatorSettings:
         settings = read_settings(self.conf)
@@ -141,23 +142,38 @@ def _add(job: Job, settings: CoordinatorSettings) -> int:
 
 
 def _check(job: Job, settings: CoordinatorSettings) -> int:
+    found = inspect(job, settings)
+    if found.missing:
+        raise CheckFailed(
+            f"CHECK of {job.interface} for pod {job.pod}: {len(found.missing)} of its routes and rules are not as the "
+            "coordinator made them; delete the pod so that it is made anew, or see `orbweaver explain --routes`",
+            details=found.missing,
+        )
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A pod's plan and what of it is not so. `sysctls`: apart, because a pod may have changed them on purpose."""
+
+    plan: Plan
+    missing: tuple[str, ...] = ()
+    sysctls: tuple[str, ...] = ()
+
+
+def inspect(job: Job, settings: CoordinatorSettings) -> Inspection:
+    """Compare a pod with its plan; changes nothing. Raises `OrbweaverError` or `OSError`."""
     with _namespace(job) as (descriptor, pod), Netlink() as host:
         state = observe(pod)
         plan = _plan(job, settings, state, host)
         if plan.mode == "disable":
-            return 0
+            return Inspection(plan)
         missing = _missing(plan, state, pod, host, settings)
-        if plan.marks:
-            with netlink.inside(descriptor):
-                if not replies.marks_replies():
-                    missing.append("the pod has no nftables table orbweaver, which marks replies")
-        if missing:
-            raise CheckFailed(
-                f"CHECK of {job.interface} for pod {job.pod}: {len(missing)} of its routes and rules are not as the "
-                "coordinator made them; delete the pod so that it is made anew",
-                details=tuple(missing),
-            )
-        return 0
+        with netlink.inside(descriptor):
+            if plan.marks and not replies.marks_replies():
+                missing.append("the pod has no nftables table orbweaver, which marks replies")
+            sysctls = netlink.differing_sysctls(plan.pod.sysctls)
+        return Inspection(plan, tuple(missing), tuple(sysctls))
 
 
 def _missing(
@@ -245,7 +261,8 @@ def observe(pod: Netlink) -> PodState:
     return PodState(nics, tuple(pod.routes(names)), tuple(pod.rules()))
 
 
-def _host_state(host: Netlink, pod: PodState, settings: CoordinatorSettings) -> HostState:
+def host_addresses(host: Netlink) -> tuple[str, ...]:
+    """The host's own addresses in CIDR form, in the order of its interfaces."""
     names: dict[int, bool] = {}
     found = []
     for index, address in host.addresses():
@@ -254,13 +271,17 @@ def _host_state(host: Netlink, pod: PodState, settings: CoordinatorSettings) -> 
             names[index] = nic is not None and not _NOT_THE_HOSTS.match(nic.name)
         if names[index]:
             found.append((index, address))
+    return tuple(address for _, address in sorted(found, key=lambda one: one[0]))
+
+
+def _host_state(host: Netlink, pod: PodState, settings: CoordinatorSettings) -> HostState:
     first = pod.nic(settings.first_nic)
     peer = None
     if first is not None and first.peer and pod.nic(VETH) is None:
         peer = host.nic(index=first.peer)
         if peer is not None and peer.peer != first.index:
             peer = None  # a parent, as of macvlan, not the other end
-    return HostState(tuple(address for _, address in sorted(found, key=lambda one: one[0])), peer)
+    return HostState(host_addresses(host), peer)
 
 
 def _make_veth(

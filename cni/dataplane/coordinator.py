@@ -7,15 +7,16 @@ its configuration lacks, because a runtime repeats it until it succeeds.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from actors.errors import InvalidRequest, OrbweaverError
+from actors.errors import InvalidRequest, StoreUnavailable
+from actors.resources.coordinator import NOT_READY, SYNCED, SpiderCoordinator
 from actors.runtime import ObjectRef
 from cni.dataplane.apply import Job
 from cni.dataplane.settings import read_settings
-from cni.dataplane.workers import Workers
+from cni.dataplane.workers import Workers, settle
 from cni.protocol import CniRequest
 
 NAME = "coordinator"
@@ -31,16 +32,32 @@ class Wishes:
 
 
 class Coordinator:
-    """`wishes`: what the pod of a request says; it may wait for the store."""
+    """`wishes`: what the pod of a request says; it may wait for the store. `defaults`: the SpiderCoordinator, whose fields
+    a network's own configuration outranks. `cluster`: somebody learns the cluster's CIDRs, so pods wait until they are
+    known."""
 
-    def __init__(self, workers: Workers, wishes: Callable[[CniRequest], Wishes]) -> None:
+    def __init__(
+        self,
+        workers: Workers,
+        wishes: Callable[[CniRequest], Wishes],
+        defaults: Callable[[], SpiderCoordinator | None],
+        *,
+        cluster: bool,
+    ) -> None:
         self._workers = workers
         self._wishes = wishes
+        self._defaults = defaults
+        self._cluster = cluster
 
     def handle(self, request: CniRequest, stdin: bytes) -> ObjectRef[bytes]:
         """What to print. Raises `InvalidRequest` for a configuration that cannot be understood."""
         answer: ObjectRef[bytes] = ObjectRef(label=f"{NAME} {request.command}")
         conf: dict[str, Any] = json.loads(stdin)
+        defaults = self._defaults()
+        if defaults is not None:
+            if request.command == "ADD":
+                self._require_ready(request, conf, defaults)
+            conf = defaults.under(conf)
         settings = read_settings(conf)
         previous = conf.get("prevResult")
         if not isinstance(previous, dict):
@@ -66,22 +83,26 @@ class Coordinator:
         )
         job = Job(request.command, conf, *place, valid=valid)
         self._workers.submit(job, lambda job: self._complete(request, job)).subscribe(
-            lambda done: _settle(answer, done, output)
+            lambda done: settle(answer, done, output)
         )
         return answer
+
+    def _require_ready(
+        self, request: CniRequest, conf: Mapping[str, Any], defaults: SpiderCoordinator
+    ) -> None:
+        """Without the Services' CIDRs the pod would have no way to them, and nobody would see why."""
+        known = defaults.phase == SYNCED or (not self._cluster and defaults.phase != NOT_READY)
+        if known or conf.get("serviceCIDR") or conf.get("mode") == "disable":
+            return
+        why = defaults.reason or "the controller has not looked for the cluster's CIDRs yet"
+        raise StoreUnavailable(
+            f"coordinator of network {request.network}, pod {request.sandbox.key}: SpiderCoordinator {defaults.name} is not "
+            f'{SYNCED}: {why}; see `kubectl get scc {defaults.name} -o yaml`, or give the network its own "serviceCIDR"',
+            maybe_written=False,
+        )
 
     def _complete(self, request: CniRequest, job: Job) -> Job:
         if request.command in ("DEL", "GC"):
             return job
         wishes = self._wishes(request)
         return replace(job, default_nic=wishes.default_nic, interfaces=wishes.interfaces)
-
-
-def _settle(answer: ObjectRef[bytes], done: ObjectRef[int], output: bytes) -> None:
-    error = done.error()
-    if error is None:
-        answer.complete(output)
-    else:
-        answer.fail(
-            error if isinstance(error, OrbweaverError) else OrbweaverError(f"internal error: {error!r}")
-        )

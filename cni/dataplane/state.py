@@ -6,7 +6,9 @@ An interface is meant by its name, never by its index: a plan is made before the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 MAIN = 254
 """The routing table that `ip route` shows (linux/rtnetlink.h)."""
@@ -98,6 +100,22 @@ class Nic:
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """An interface of the host, and how it stands to others. `kind`: as `ip -d link` shows it ("bond", "vlan"), empty for a
+    card. `master`: the index of the bond or bridge that it belongs to; `parent`: of the interface that it stands on, in the
+    same namespace; 0 for none. `info`: what a bond or a VLAN says of itself, by the kernel's attribute names."""
+
+    name: str
+    index: int
+    kind: str = ""
+    up: bool = True
+    mtu: int = 1500
+    master: int = 0
+    parent: int = 0
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class PodState:
     """What there is in the pod's namespace. `nics`: without `lo`, by index."""
 
@@ -157,6 +175,18 @@ class Plan:
     marks: bool = False
     mac: str = ""
     queue: int = 0
+
+
+def applied(pod: PodState, plan: Plan) -> PodState:
+    """What the kernel has in the pod after the plan."""
+    nics = pod.nics
+    if plan.veth and pod.nic(plan.veth.pod) is None:
+        last = max((nic.index for nic in nics), default=0)
+        nics = (*nics, Nic(plan.veth.pod, last + 1, plan.veth.pod_mac))
+    routes = [*pod.routes, *(route for route in plan.pod.routes if route not in pod.routes)]
+    kept = tuple(route for route in routes if route not in plan.pod.gone)
+    rules = (*pod.rules, *(rule for rule in plan.pod.rules if rule not in pod.rules))
+    return PodState(nics, kept, rules)
 
 
 def _without_host_length(cidr: str) -> str:

@@ -15,9 +15,11 @@ import sys
 from typing import Any
 
 from actors.errors import OrbweaverError
-from cni.dataplane.apply import Job, perform
+from cni.dataplane import apply, ifacer_apply
+from cni.dataplane.apply import Job
 
 READY = b"R"
+_PERFORM = {"coordinator": apply.perform, "ifacer": ifacer_apply.perform}
 
 
 def read_frame(channel: socket.socket) -> bytes:
@@ -43,7 +45,8 @@ def serve(channel: socket.socket) -> None:
     while request := read_frame(channel):
         answer: dict[str, Any]
         try:
-            answer = {"changed": perform(Job(**json.loads(request)))}
+            job = Job(**json.loads(request))
+            answer = {"changed": _PERFORM[job.plugin](job)}
         except OrbweaverError as error:
             answer = {"error": error.to_wire()}
         write_frame(channel, answer)

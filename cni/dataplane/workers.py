@@ -38,6 +38,11 @@ IMPATIENCE = 0.25
 SPARE = 30.0
 """Seconds without a job after which a worker beyond the first ones ends."""
 BACKLOG = 4096
+_SUSPECTS = {
+    "coordinator": "its network namespace {netns} does not answer; delete the pod, or look at what holds the namespace",
+    "ifacer": "the host's interfaces are being changed, or the kernel does not answer; try again",
+}
+"""What a job that does not end waits for, and the remedy."""
 
 
 @dataclass(slots=True)
@@ -83,7 +88,7 @@ class Workers:
     def submit(self, job: Job, complete: Callable[[Job], Job]) -> ObjectRef[int]:
         """Do the job in a worker; the reference completes with the number of changes. `complete`, which may wait for
         the store, is called in the worker's thread."""
-        ref: ObjectRef[int] = ObjectRef(label=f"coordinator {job.command}")
+        ref: ObjectRef[int] = ObjectRef(label=f"{job.plugin} {job.command}")
         try:
             self._tasks.put_nowait(_Task(job, complete, ref, time.monotonic() + self.timeout))
         except queue.Full:
@@ -160,9 +165,8 @@ class Workers:
         except TimeoutError:
             task.ref.fail(
                 DeadlineExceeded(
-                    f"coordinator {job.command} of {job.interface} for pod {job.pod} was not finished within "
-                    f"{self.timeout:g} s: its network namespace {job.netns} does not answer; delete the pod, or look at "
-                    "what holds the namespace"
+                    f"{job.plugin} {job.command} of {job.interface} for pod {job.pod} was not finished within "
+                    f"{self.timeout:g} s: {_SUSPECTS[job.plugin].format(netns=job.netns)}"
                 )
             )
             log.error("killed a worker that did not answer", extra={"pod": job.pod, "netns": job.netns})
@@ -171,7 +175,7 @@ class Workers:
         except OSError as error:
             worker.kill()
             lost = PeerLost(
-                f"the worker of coordinator {job.command} for pod {job.pod} ended: {error}; try again"
+                f"the worker of {job.plugin} {job.command} for pod {job.pod} ended: {error}; try again"
             )
             task.ref.fail(lost)
             log.error(
@@ -220,3 +224,14 @@ class _Process:
         """Let it end by itself."""
         self._channel.close()
         self._process.wait()
+
+
+def settle(answer: ObjectRef[bytes], done: ObjectRef[int], output: bytes) -> None:
+    """Complete `answer` with what a plugin prints when its job is done, or with the job's error."""
+    error = done.error()
+    if error is None:
+        answer.complete(output)
+    else:
+        answer.fail(
+            error if isinstance(error, OrbweaverError) else OrbweaverError(f"internal error: {error!r}")
+        )

@@ -16,6 +16,7 @@ from actors.resources.block import (
     BLOCK_SIZE,
     Block,
     Claim,
+    Doubt,
     Granted,
     Release,
     Released,
@@ -106,7 +107,8 @@ class BlockLog(RuleBasedStateMachine):
             and container
             and (held.pod, held.container, held.interface) == (pod, container, "eth0")
         )
-        if held is None or (not same and held.pod == pod and self._admits(meant, held)):
+        set_aside = held is not None and (held.uid, held.container) == ("", "") and meant.pod == pod
+        if held is None or (not same and held.pod == pod and (set_aside or self._admits(meant, held))):
             assert outcome == Granted(address, mine, fresh=True, suspect=address in self.suspect)
             self._hold(address, mine)
         else:
@@ -140,6 +142,15 @@ class BlockLog(RuleBasedStateMachine):
                     self.asides[address] = aside
             if forced or aside is not None:
                 self.suspect.add(address)
+
+    @rule(fence=fences)
+    def doubt(self, fence: tuple[int, Fence]) -> None:
+        address, meant = fence
+        held = self.model.get(address)
+        mine = held is not None and self._admits(meant, held)
+        assert self.block.doubt(Doubt(address, meant)) == Vouched(address, mine)
+        if mine:
+            self.suspect.add(address)
 
     @rule(fence=fences)
     def vouch(self, fence: tuple[int, Fence]) -> None:

@@ -1,101 +1,383 @@
-"""The GC actor: addresses whose holder is gone come back, and nobody else's."""
+"""The GC actor on a real API server: addresses come back when their holder is gone, and tell why; others stay.
+
+No kubelet runs here: pods and nodes are objects whose status the tests set, and records are written as an agent writes
+them.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-from actors.gc import is_stale
-from actors.resources.record import Record
+import pytest
+
+from actors.decisions.settings import GCSettings, Settings
+from actors.errors import Conflict, NotFound
+from actors.resources.addresses import parse_address
+from actors.resources.block import Block, Claim, Granted, block_name
+from actors.resources.record import Fence, Record
 from actors.runtime import get
-from tests.faults.checker import eventually, prove_records
-from tests.faults.rig import Rig, pod, pool, rig, sandbox, statefulset
+from actors.store.contract import Object, Store
+from actors.store.kubernetes import KubernetesStore
+from cni.controller import Controller, ControllerOptions
+from tests.faults.checker import eventually, records
+from tests.faults.cluster import Cluster, ClusterStore
+from tests.faults.rig import pod, pool, statefulset
+from tests.tools.apiserver import ApiServer
 
-BLUE = pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.9")
-
-
-def collect(one: Rig, *valid: tuple[str, str], network: str = "net") -> int:
-    found: int = get(one.system.get_actor("gc/local").collect.remote(network, valid), 10)
-    return found
-
-
-def gone(one: Rig, *places: tuple[str, str]) -> None:
-    for place in places:
-        one.journal.releasing(place)
-        one.journal.released(place)
+FAST = GCSettings(not_ready_delay=2.0, own_del=0.3, dead_on_ready_delay=0.2, dead_on_not_ready_delay=0.1)
+LONG_AGO = "2025-01-31T12:00:00Z"
 
 
-def test_stale_is_what_ran_here_in_that_network_and_is_not_listed():
-    record = Record("blue", "default/web", "u1", "c1", "net1", "node1", "", "", "net", "eth0")
+class World:
+    """The cluster's objects, and who holds which address."""
 
-    assert is_stale(record, "node1", "net", set())
-    assert is_stale(record, "node1", "net", {("c2", "net1"), ("c1", "net2")})
-    assert not is_stale(record, "node1", "net", {("c1", "net1")})
-    assert not is_stale(record, "node1", "net", {("c1", "eth0")}), "the interface that reserved it is alive"
-    assert not is_stale(record, "node2", "net", set())
-    assert not is_stale(record, "node1", "other", set())
-    assert not is_stale(record.kept(), "node1", "net", set()), "what is kept for a pod is not a container's"
+    def __init__(self, store: ClusterStore, plain: KubernetesStore, server: ApiServer) -> None:
+        self.store, self.plain, self.server = store, plain, server
+        self._addresses = iter(f"10.6.0.{number}" for number in range(1, 60))
+
+    def node(self, name: str, ready: bool = True, *, since: str = LONG_AGO, taint: bool = False) -> None:
+        """Make a node, or change the one there is."""
+        condition = {"type": "Ready", "status": "True" if ready else "Unknown", "lastTransitionTime": since}
+        taints = [{"key": "node.kubernetes.io/out-of-service", "value": "down", "effect": "NoExecute"}]
+        body: Object = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": {}}
+
+        def write() -> None:
+            try:
+                found = self.store.get("Node", name)
+            except NotFound:
+                found = self.store.create(body)
+            spec = {**found["spec"], "taints": taints if taint else []}
+            found = self.store.update({**found, "spec": spec})
+            self.store.update_status({**found, "status": {**found["status"], "conditions": [condition]}})
+
+        eventually(write)
+
+    def pod(self, name: str, node: str = "n1", namespace: str = "default", **spec: Any) -> Object:
+        """A running pod on a node."""
+        made = pod(name, namespace=namespace, statefulset=spec.pop("statefulset", ""))
+        made["spec"] = {"nodeName": node, **spec}
+        return self.status(self.store.create(made), phase="Running")
+
+    def status(self, obj: Object, **status: Any) -> Object:
+        return self.store.update_status({**obj, "status": {**obj.get("status", {}), **status}})
+
+    def hold(self, obj: Object, container: str = "", *, address: str = "", owner: str = "") -> str:
+        """Record an address for a pod, as its node's agent does; returns it."""
+        metadata = obj["metadata"]
+        container = container or f"c-{metadata['name']}"
+        node = obj["spec"].get("nodeName", "")
+        key = f"{metadata['namespace']}/{metadata['name']}"
+        return self.claim(
+            Record("blue", key, metadata["uid"], container, "eth0", node, owner, LONG_AGO, "net"),
+            address or next(self._addresses),
+        ).address
+
+    def claim(self, record: Record, address: str, instead_of: Fence | None = None) -> Claimed:
+        family, value = parse_address(address)
+        name = block_name(family, value)
+        while True:
+            try:
+                block = Block.from_object(self.store.get("SpiderIPBlock", name))
+            except NotFound:
+                block = Block(family, value & ~63)
+            granted = block.claim(Claim(value, record, instead_of))
+            assert isinstance(granted, Granted), granted
+            try:
+                write = self.store.update if block.version else self.store.create
+                write(block.to_object())
+            except Conflict:
+                continue
+            return Claimed(address, granted.suspect)
+
+    def delete(self, obj: Object, grace: int = 0) -> None:
+        metadata = obj["metadata"]
+        path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
+        code, answer = self.server.ask("DELETE", path, {"gracePeriodSeconds": grace})
+        assert code == 200, answer
+
+    def delete_namespace(self, name: str) -> None:
+        """As a namespace goes: it is marked, its pods go, and then itself."""
+        path = f"/api/v1/namespaces/{name}"
+        assert self.server.ask("DELETE", path)[0] == 200
+        for obj in self.store.list("Pod", name).items:
+            self.delete(obj)
+        # Its own controller does this, which does not run here.
+        found = self.server.call("GET", path)
+        self.server.call("PUT", f"{path}/finalize", {**found, "spec": {"finalizers": []}})
+
+    def reasons(self) -> dict[str, tuple[str, str]]:
+        """Of each address that an Event tells of: its reason, and on what kind of object it is."""
+        told = {}
+        for event in self.store.list("Event").items:
+            if event["source"].get("component") == "orbweaver-controller":
+                kind = event["involvedObject"]["kind"]
+                for address in event["message"].partition(" of pool")[0].split(", "):
+                    told[address] = (event["reason"], kind)
+        return told
 
 
-def test_gc_releases_what_is_not_valid_and_a_second_time_nothing(tmp_path: Path):
-    with rig(tmp_path, BLUE) as one:
-        for number in range(4):
-            one.add(sandbox(f"c{number}"))
-
-        assert collect(one, ("c1", "eth0"), ("c3", "eth0")) == 2
-        gone(one, ("c0", "eth0"), ("c2", "eth0"))
-        one.prove()
-        assert collect(one, ("c1", "eth0"), ("c3", "eth0")) == 0
-        assert collect(one, network="another") == 0
-        one.prove()
+class Claimed:
+    def __init__(self, address: str, suspect: bool) -> None:
+        self.address, self.suspect = address, suspect
 
 
-def test_gc_keeps_the_address_of_a_statefulset_pod_for_it(tmp_path: Path):
-    """After a reboot nothing is valid any more; the pods come back, and want their own addresses."""
-    with rig(tmp_path, BLUE, statefulset("db", 1), pod("db-0", statefulset="db")) as one:
-        first = one.add(sandbox("c1", pod="db-0"))
-        one.add(sandbox("c2"))
-
-        collect(one)
-
-        gone(one, ("c1", "eth0"), ("c2", "eth0"))
-        one.journal.kept = {first[0]: "default/db-0"}
-        one.prove()
-        assert one.add(sandbox("c3", pod="db-0")) == first
-        one.journal.kept = {}
-        one.prove()
+@pytest.fixture
+def world(api_server: ApiServer, tmp_path: Path) -> Iterator[World]:
+    store = Cluster(api_server).open(tmp_path / "store")
+    for event in store.list("Event").items:
+        store.delete("Event", event["metadata"]["name"], event["metadata"]["namespace"])
+    store.create(pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.99"))
+    plain = KubernetesStore(
+        api_server.access()
+    )  # the other completes what it writes, up to making a namespace
+    yield World(store, plain, api_server)
+    plain.close()
+    store.close()
 
 
-def test_what_was_kept_goes_when_the_statefulset_shrinks_or_is_deleted(tmp_path: Path):
-    pods = [pod(f"db-{number}", statefulset="db") for number in range(3)]
-    with rig(tmp_path, BLUE, statefulset("db", 3), *pods) as one:
-        kept = {}
-        for number in range(3):
-            (address,) = one.add(sandbox(f"c{number}", pod=f"db-{number}"))
-            one.delete(sandbox(f"c{number}", pod=f"db-{number}"))
-            kept[address] = f"default/db-{number}"
-        one.journal.kept = kept
-        one.prove()
-
-        found = one.inner.get("StatefulSet", "db", "default")
-        one.inner.update({**found, "spec": {"replicas": 1}})
-        one.journal.kept = {address: name for address, name in kept.items() if name == "default/db-0"}
-        eventually(lambda: prove_records(one.inner, one.journal))
-        one.prove()
-
-        one.inner.delete("StatefulSet", "db", "default")
-        one.journal.kept = {}
-        eventually(lambda: prove_records(one.inner, one.journal))
-        one.prove()
+@contextmanager
+def controller(store: Store, settings: GCSettings = FAST) -> Iterator[Controller]:
+    made = Controller(store, ControllerOptions(metrics_port=None, settings=Settings(gc=settings)))
+    try:
+        made.start()
+        yield made
+        assert made.fatal is None, made.fatal
+    finally:
+        made.stop()
 
 
-def test_a_running_pod_of_a_deleted_statefulset_keeps_its_address(tmp_path: Path):
-    with rig(tmp_path, BLUE, statefulset("db", 1), pod("db-0", statefulset="db")) as one:
-        one.add(sandbox("c1", pod="db-0"))
-        one.inner.delete("StatefulSet", "db", "default")
+def holds(world: World, *addresses: str) -> None:
+    assert set(records(world.store)) == set(addresses)
 
-        swept: int = get(one.system.get_actor("gc/local").sweep_statefulsets.remote(), 10)
 
-        assert swept == 0
-        one.prove()
-        one.delete(sandbox("c1", pod="db-0"))
-        one.prove()
+def told(world: World, **expected: tuple[str, str]) -> None:
+    assert world.reasons() == expected
+
+
+def test_each_way_in_which_a_holder_goes(world: World):
+    """With the controller away and while it runs; each address comes back with its reason, and a healthy pod's stays."""
+    world.node("n1")
+    world.node("down", ready=False, since=now())
+    world.node("dead", ready=False)
+    world.node("out", ready=False, since=now(+3600), taint=True)
+    world.node("going")
+    healthy = world.hold(world.pod("healthy"))
+    waiting = world.hold(world.pod("waiting", "down"))
+    daemon = world.hold(
+        world.pod("daemon", "dead", tolerations=[{"operator": "Exists", "effect": "NoExecute"}])
+    )
+    expected: dict[str, tuple[str, str]] = {}
+
+    def case(suffix: str) -> list[Callable[[], object]]:
+        """Pods that are about to go, and what makes each go."""
+        gone, job, evicted = (world.pod(f"{name}-{suffix}") for name in ("gone", "job", "evicted"))
+        again, slow = (world.pod(f"{name}-{suffix}") for name in ("again", "slow"))
+        namespace = f"ns-{suffix}"
+        theirs = world.pod("theirs", namespace=namespace)
+        stuck = world.pod(f"stuck-{suffix}", "down")
+        expected[world.hold(gone)] = ("PodGone", "SpiderIPPool")
+        expected[world.hold(job)] = ("PodFinished", "Pod")
+        expected[world.hold(evicted)] = ("PodEvicted", "Pod")
+        expected[world.hold(again)] = ("PodReplaced", "Pod")
+        expected[world.hold(slow)] = ("TerminatingOnReadyNode", "Pod")
+        expected[world.hold(stuck)] = ("TerminatingOnNotReadyNode", "Pod")
+        expected[world.hold(theirs)] = ("NamespaceGone", "SpiderIPPool")
+        return [
+            lambda: world.delete(gone),
+            lambda: world.status(job, phase="Succeeded"),
+            lambda: world.status(evicted, phase="Failed", reason="Evicted"),
+            lambda: replace_pod(world, again),
+            lambda: world.delete(slow, grace=1),
+            lambda: world.delete(stuck, grace=1),
+            lambda: world.delete_namespace(namespace),
+        ]
+
+    for go in case("before"):
+        go()
+    later = case("after")
+    expected[world.hold(world.pod("lost", "dead"))] = ("NodeNotReady", "Pod")
+    expected[world.hold(world.pod("declared", "out"))] = ("NodeOutOfService", "Pod")
+    orphan = world.hold(world.pod("orphan", "going"))
+    with controller(world.plain, FAST_BUT_PATIENT):
+        for go in later:
+            go()
+        world.store.delete("Node", "going")
+        expected[orphan] = ("NodeGone", "Pod")
+
+        eventually(lambda: holds(world, healthy, waiting, daemon), 60)
+        eventually(lambda: told(world, **expected), 30)
+
+
+def replace_pod(world: World, obj: Object) -> None:
+    world.delete(obj)
+    world.pod(obj["metadata"]["name"])
+
+
+FAST_BUT_PATIENT = GCSettings(
+    not_ready_delay=3600.0, own_del=0.3, dead_on_ready_delay=0.2, dead_on_not_ready_delay=0.1
+)
+
+
+def now(seconds: float = 0.0) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def test_a_healthy_pod_keeps_its_address_through_everything(world: World):
+    """Its node is away for a moment, again and again, the controller restarts, others around it go."""
+    world.node("n1")
+    world.node("n2")
+    mine = world.hold(world.pod("healthy"))
+    for round_ in range(3):
+        other, neighbour = world.pod(f"other-{round_}", "n2"), world.pod(f"neighbour-{round_}")
+        held = [world.hold(other), world.hold(neighbour)]
+        with controller(world.plain, GCSettings(not_ready_delay=600.0, own_del=0.1)) as running:
+            world.node("n1", ready=False, since=now())
+            world.store.delete("Node", "n2")
+            eventually(lambda: holds(world, mine, held[1]), 30)  # noqa: B023
+            world.node("n1")
+            world.delete(neighbour)
+            eventually(lambda: holds(world, mine), 30)
+            get(running.local("gc").scan.remote(), 30)
+        world.node("n2")
+        world.delete(other)
+    assert records(world.store)[mine]["container"] == "c-healthy"
+    assert mine not in world.reasons()
+
+
+def test_a_statefulset_pod_on_a_lost_node_keeps_its_address_and_the_next_one_knows(world: World):
+    """Who takes it over is told to probe it: the old pod may still run. Scaled down, it goes."""
+    world.node("n1")
+    world.store.create(statefulset("db", 1))
+    old = world.pod("db-0", statefulset="db")
+    mine = world.hold(old, owner="StatefulSet/db")
+    with controller(world.plain) as running:
+        world.node("n1", ready=False)
+        eventually(lambda: suspected(world, mine), 30)
+        assert records(world.store)[mine]["container"] == "c-db-0"
+        world.delete(old)
+        eventually(lambda: kept(world, mine), 30)
+        # The next pod's ADD goes by what it saw before the old record was set aside.
+        world.node("n2")
+        new = world.pod("db-0", "n2", statefulset="db")
+        uid = new["metadata"]["uid"]
+        record = Record("blue", "default/db-0", uid, "c-new", "eth0", "n2", "StatefulSet/db", now(), "net")
+        fence = Fence("c-db-0", "default/db-0", old["metadata"]["uid"])
+        assert world.claim(record, mine, fence).suspect
+        get(world_scan(running), 30)
+        assert records(world.store)[mine]["container"] == "c-new"
+
+        world.store.delete("StatefulSet", "db", "default")
+        get(world_scan(running), 30)
+        assert records(world.store)[mine]["container"] == "c-new", "its pod still runs"
+        world.delete(new)
+        eventually(lambda: holds(world), 30)
+
+
+def test_what_is_kept_goes_when_the_statefulset_shrinks(world: World):
+    world.store.create(statefulset("db", 2))
+    held = []
+    for number in (0, 1):
+        record = Record("blue", f"default/db-{number}", "", "", "eth0", "n1", "StatefulSet/db", LONG_AGO)
+        held.append(world.claim(record, f"10.6.0.{80 + number}").address)
+    with controller(world.plain) as running:
+        get(world_scan(running), 30)
+        holds(world, *held)
+        found = world.store.get("StatefulSet", "db", "default")
+        world.store.update({**found, "spec": {**found["spec"], "replicas": 1}})
+        eventually(lambda: holds(world, held[0]), 30)
+        eventually(lambda: told(world, **{held[1]: ("OwnerGone", "SpiderIPPool")}), 30)
+
+
+def test_a_pod_that_comes_back_under_its_name_while_it_is_judged_loses_nothing(world: World):
+    """Its predecessor's address is its own by the time of the release, which then means nobody."""
+    world.node("n1")
+    old = world.pod("web")
+    mine = world.hold(old)
+    taken: list[str] = []
+
+    def come_back() -> None:
+        if not taken:
+            new = world.pod("web")
+            taken.append(new["metadata"]["uid"])
+            record = Record("blue", "default/web", taken[0], "c-new", "eth0", "n1", "", now(), "net")
+            world.claim(record, mine, Fence("c-web", "default/web", old["metadata"]["uid"]))
+
+    store = Interposed(world.plain)
+    with controller(store) as running:
+        store.before_update = lambda obj: come_back() if obj["kind"] == "SpiderIPBlock" else None
+        world.delete(old)
+        eventually(lambda: truth(bool(taken)), 30)
+        get(world_scan(running), 30)
+        assert records(world.store)[mine]["container"] == "c-new"
+        assert records(world.store)[mine]["uid"] == taken[0]
+    assert mine not in world.reasons()
+
+
+def test_a_cluster_without_leaks_costs_no_requests(world: World):
+    """A scan of what is recorded for healthy pods reads nothing from the API server."""
+    world.node("n1")
+    held = [world.hold(world.pod(f"web-{number}")) for number in range(20)]
+    store = Interposed(world.plain)
+    with controller(store, GCSettings(own_del=0.1)) as running:
+        get(world_scan(running), 30)
+        assert [name for name in store.read if name.startswith("Pod/")] == []
+        holds(world, *held)
+
+
+def test_it_can_be_stopped_and_started_again(world: World):
+    """As a leader is: while it is stopped it decides nothing, and when it starts it finds what happened meanwhile."""
+    world.node("n1")
+    pods = [world.pod(f"web-{number}") for number in range(2)]
+    held = [world.hold(one) for one in pods]
+    with controller(world.plain) as running:
+        world.delete(pods[0])
+        eventually(lambda: holds(world, held[1]), 30)
+        running.gc.stop()
+        world.delete(pods[1])
+        get(running.local("gc").scan.remote(), 30)
+        holds(world, held[1])
+        running.gc.start(30.0)
+        eventually(lambda: holds(world), 30)
+
+
+class Interposed:
+    """A store that tells what is read, and lets a test act before something is updated."""
+
+    def __init__(self, inner: Store) -> None:
+        self._inner = inner
+        self.read: list[str] = []
+        self.before_update: Callable[[Object], object] = lambda obj: None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def get(self, kind: str, name: str, namespace: str = "", *, timeout: float = 10.0) -> Object:
+        self.read.append(f"{kind}/{name}")
+        return self._inner.get(kind, name, namespace, timeout=timeout)
+
+    def update(self, obj: Object, *, timeout: float = 10.0) -> Object:
+        self.before_update(obj)
+        return self._inner.update(obj, timeout=timeout)
+
+
+def world_scan(running: Controller) -> Any:
+    return running.local("gc").scan.remote()
+
+
+def truth(value: bool) -> None:
+    assert value
+
+
+def suspected(world: World, address: str) -> None:
+    block = world.store.get("SpiderIPBlock", block_name(*parse_address(address)))
+    assert json.loads(block["spec"].get("suspect", "[]")) == [address]
+
+
+def kept(world: World, address: str) -> None:
+    record = records(world.store)[address]
+    assert (record.get("container"), record.get("uid"), record["pod"]) == (None, None, "default/db-0")

@@ -51,15 +51,8 @@ class ClusterPeers:
 
     def agent(self, directory: Path, number: int) -> AgentProcess:
         """An agent of its own node, not started."""
-        program = (
-            *PROGRAM,
-            "agent",
-            "--kubeconfig",
-            str(self.server.kubeconfig),
-            "--node",
-            node_name(number),
-        )
-        return AgentProcess(directory / node_name(number), program=program)
+        place = directory / node_name(number)
+        return AgentProcess(place, kubeconfig=self.server.kubeconfig, node=node_name(number))
 
     @contextmanager
     def agents(

@@ -7,8 +7,10 @@ It exits with 0 when everything it says came true. `test_dataplane.py` starts th
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -25,7 +27,8 @@ import pytest
 from actors.errors import OrbweaverError
 from cni.netlink import inside
 from cni.sandbox import Network, SandboxPod, lay_cable, run
-from tests.agent_process import AgentProcess, pool
+from tests.agent_process import PROGRAM, AgentProcess, pool
+from tests.faults.checker import eventually
 
 HOST, HOST6 = "10.6.168.123", "fd00:6::123"
 SERVICES = ["10.96.0.0/12", "fd00:96::/112"]
@@ -305,10 +308,31 @@ def seeds(agent: AgentProcess, plugins: Path) -> None:
     assert snapshot(pod) == there
     chains[0].check(pod)
     chains[1].networks()[1].call("CHECK", second.environment(), {"prevResult": second.result})
+    status, told = _explained(agent, chains[1])
+    assert status == 0, told
+    assert "rule 32764: from 10.7.168.173 lookup 100" in told and told.count("and so it is") == 2, told
+    in_pod(pod, "ip", "route", "del", "10.96.0.0/12", "table", "100")
+    in_pod(pod, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/eth0/rp_filter")
+    status, told = _explained(agent, chains[1])
+    assert status == 1 and "pod: route 10.96.0.0/12 via 10.6.168.123 dev veth0 table 100" in told, told
+    assert "sysctl net.ipv4.conf.eth0.rp_filter is 1, not 0" in told, told
     chains[1].networks()[1].call("DEL", second.environment(), {"prevResult": second.result})
     assert "lookup 100" not in in_pod(pod, "ip", "rule")
     assert "10.7.168.173" not in run("ip", "route", "show", "table", "500")
     run("ping", "-n", "-c", "1", "-W", "5", "10.6.168.172")
+
+
+def _explained(agent: AgentProcess, chain: Chain) -> tuple[int, str]:
+    """The exit status and the output of `explain --routes` for the pod `two`."""
+    conf = agent.directory / "explain.conf"
+    conf.write_text(json.dumps({"name": chain.name, "type": "coordinator", **chain.coordinator}))
+    done = subprocess.run(
+        [*PROGRAM, "explain", "default/two", "--routes", "--conf", str(conf), "--data", str(agent.data)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
 
 
 def _cables() -> None:
@@ -492,6 +516,37 @@ def options(agent: AgentProcess, plugins: Path) -> None:
     assert "veth0" not in in_pod(off, "ip", "link")
 
 
+def defaults(agent: AgentProcess, plugins: Path) -> None:
+    """A SpiderCoordinator gives what the network leaves out, and a network outranks it."""
+    cable()
+    obj = {
+        "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderCoordinator", "metadata": {"name": "default"},
+        "spec": {"mode": "auto", "txQueueLen": 3000, "hijackCIDR": ["169.254.0.0/16"], "podMACPrefix": "0a:1b"},
+    }  # fmt: skip
+    agent.apply(obj)
+    chain = Chain(agent, plugins, {"type": "macvlan", "master": "uplink0", "ipam": agent.ipam})
+    chain.coordinator = {"serviceCIDR": [], "txQueueLen": 2000}
+    pod = make("a")
+    chain.add(pod)
+
+    def made() -> None:
+        chain.again(pod)
+        assert "169.254.0.0/16 via 10.6.168.123 dev veth0" in in_pod(pod, "ip", "route")
+        link = in_pod(pod, "ip", "link", "show", "eth0")
+        assert "qlen 2000" in link and " 0a:1b:" in link, link
+
+    eventually(made)
+    agent.apply({**obj, "spec": {"mode": "disabled"}})
+    numbers = iter(range(100))
+
+    def left_alone() -> None:
+        off = make(f"off{next(numbers)}")
+        chain.add(off)
+        assert "veth0" not in in_pod(off, "ip", "link")
+
+    eventually(left_alone)
+
+
 def stale(agent: AgentProcess, plugins: Path) -> None:
     """What an earlier pod with the same address left on the host gives way to the new pod."""
     cable()
@@ -672,6 +727,7 @@ STORIES: dict[str, Callable[[AgentProcess, Path], None]] = {
         service,
         bridge,
         options,
+        defaults,
         stale,
         collect,
         hung,

@@ -35,6 +35,12 @@ RIGHTS = [
     rule(GROUP, ["spiderippools"], *READ, "update"),
     rule(GROUP, ["spiderippools/status"], "update"),
     rule(GROUP, ["spiderreservedips"], *READ),
+    rule(GROUP, ["spidercoordinators"], *READ, "create"),
+    rule(GROUP, ["spidercoordinators/status"], "update"),
+    rule("networking.k8s.io", ["servicecidrs"], "list"),
+    rule("", ["configmaps"], "get"),
+    rule("crd.projectcalico.org", ["ippools"], "list"),
+    rule("cilium.io", ["ciliumpodippools"], "list"),
     rule(GROUP, ["spideripblocks"], *READ, "create", "update", "delete"),
     rule(GROUP, ["spiderendpoints"], *READ, "create", "update", "delete"),
     rule("", ["pods"], *READ),
@@ -53,8 +59,7 @@ def store(api_server: ApiServer, tmp_path: Path) -> Iterator[ClusterStore]:
 
 
 def agent(config: Path, directory: Path) -> AgentProcess:
-    program = (*PROGRAM, "agent", "--kubeconfig", str(config), "--node", "node1")
-    return AgentProcess(directory, "--timeout", "5", program=program)
+    return AgentProcess(directory, "--timeout", "5", kubeconfig=config)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent_process import PROGRAM, AgentProcess
+from tests.agent_process import AgentProcess
 from tests.deploy.test_agent import Pods, agent, controller
 from tests.faults.checker import eventually, records
 from tests.faults.cluster import Cluster, ClusterStore
@@ -101,9 +101,7 @@ def test_two_agents_empty_one_pool_and_share_what_comes_back(
     names = [f"web-{number}" for number in range(40)]
     for name in (*names, "late"):
         store.create(pod(name))
-    second = AgentProcess(
-        tmp_path / "b", program=(*PROGRAM, "agent", "--kubeconfig", str(config), "--node", "node2")
-    )
+    second = AgentProcess(tmp_path / "b", kubeconfig=config, node="node2")
     with agent(config, tmp_path / "a") as first, second:
         nodes = [Pods(first, store), Pods(second, store)]
 

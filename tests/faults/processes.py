@@ -1,11 +1,8 @@
-"""A real agent process that a test may kill, and clients that live through it."""
+"""Clients that live through whatever becomes of an agent, and what must be true of its file afterwards."""
 
 from __future__ import annotations
 
 import random
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,79 +12,7 @@ from typing import Any, Self
 
 from actors.store.sqlite import SQLiteStore
 from tests.faults.checker import Journal, Place, eventually, prove_records, prove_views, records
-from tests.faults.cni_client import NoAnswer, add, ask, connect, delete, encode
-
-WITH_FAULTS = Path(__file__).with_name("agent_with_faults.py")
-
-
-class AgentProcess:
-    """`orbweaver agent --standalone` on the file and the socket in `directory`. `wrapper` comes before the
-    interpreter on the command line; `plan` makes the store fail (see `agent_with_faults.py`)."""
-
-    def __init__(
-        self, directory: Path, *options: str, plan: str | None = None, wrapper: tuple[str, ...] = ()
-    ) -> None:
-        self.directory = directory
-        self.data = directory / "data" / "orbweaver.db"
-        self.socket = directory / "agent.sock"
-        program = ["-m", "cni.command.main", "agent"] if plan is None else [str(WITH_FAULTS), plan]
-        self.log = (directory / "agent.log").open("ab")
-        self.process = subprocess.Popen(
-            [
-                *(*wrapper, sys.executable, *program, "--standalone", "--data", str(self.data)),
-                *("--socket", str(self.socket), "--metrics-port", "-1", "--node", "node1", *options),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=self.log,
-            stderr=self.log,
-        )
-
-    def ready(self) -> AgentProcess:
-        """Wait until it serves."""
-
-        def serves() -> None:
-            assert self.process.poll() is None, self.said()
-            try:
-                status = ask(self.socket, encode("STATUS"), 5).status
-            except NoAnswer as error:
-                raise AssertionError(str(error)) from error
-            assert status == 0
-
-        eventually(serves, 20)
-        return self
-
-    def said(self) -> str:
-        """The end of its log."""
-        return (self.directory / "agent.log").read_text(errors="replace")[-4000:]
-
-    def end(self, number: int = signal.SIGTERM) -> int:
-        """Send the signal and wait; returns the exit status."""
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        try:
-            status = self.process.wait(30)
-        except subprocess.TimeoutExpired as error:
-            self.process.send_signal(signal.SIGUSR1)
-            time.sleep(1)
-            raise AssertionError(f"it does not end; its threads:\n{self.said()}") from error
-        self.log.close()
-        return status
-
-    def kill(self) -> None:
-        self.end(signal.SIGKILL)
-
-
-@contextmanager
-def agent(directory: Path, *options: str, **more: Any) -> Iterator[AgentProcess]:
-    """One that serves, and is gone afterwards."""
-    made = AgentProcess(directory, *options, **more)
-    try:
-        yield made.ready()
-    finally:
-        if made.process.poll() is None:
-            made.end()
-        else:
-            made.kill()
+from tests.faults.cni_client import add, connect, delete, encode
 
 
 @contextmanager

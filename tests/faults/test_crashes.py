@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.agent_process import AgentProcess
 from tests.faults.checker import Journal, eventually, prove_records, prove_views, records
 from tests.faults.cni_client import Answer, add, connect, delete, encode, read_answer
-from tests.faults.processes import AgentProcess, Load, agent, apply, prove, prove_nothing_lost, store_of
+from tests.faults.processes import Load, apply, prove, prove_nothing_lost, store_of
 from tests.faults.rig import pool
 from tests.faults.seed import fresh_seed
 
@@ -31,14 +32,14 @@ def test_killed_at_random_moments(tmp_path: Path, seed: int):
     """The seed is in the test's name. Whatever moment: acknowledged is recorded, and what is in doubt goes by DEL."""
     chance = random.Random(seed)
     apply(tmp_path, *POOLS)
-    running = AgentProcess(tmp_path).ready()
+    running = AgentProcess(tmp_path).start()
     try:
         with Load(running.socket, 6, seed) as load:
             for _ in range(16):
                 time.sleep(chance.uniform(0.0, 0.35))
                 running.kill()
                 prove_nothing_lost(running.data, load.journal)
-                running = AgentProcess(tmp_path).ready()
+                running = AgentProcess(tmp_path).start()
         load.settle()
         prove(running.data, load.journal)
         assert load.unanswered > 0
@@ -54,16 +55,16 @@ def test_killed_at_one_write(tmp_path: Path, how: str, write: int):
     apply(tmp_path, *POOLS)
     journal = Journal()
     lost = None
-    with agent(tmp_path, plan=f"*/SpiderIPBlock/{write}:{how}") as running:
+    with AgentProcess(tmp_path, faults=("--store", f"*/SpiderIPBlock/{write}:{how}")) as running:
         steps = [(add, "a"), (add, "b"), (delete, "a"), (add, "c")]
         for step, container in steps:
             if step(running.socket, journal, (container, "eth0")) is None:
                 lost = (container, "eth0")
                 break
         assert lost is not None
-        assert running.process.wait(10) == -signal.SIGKILL
+        assert running.wait() == -signal.SIGKILL
     prove_nothing_lost(running.data, journal)
-    with agent(tmp_path) as running:
+    with AgentProcess(tmp_path) as running:
         again = add if write % 2 and lost != ("a", "eth0") else delete
         answer = again(running.socket, journal, lost)
         assert answer is not None
@@ -76,7 +77,9 @@ def test_killed_at_one_write(tmp_path: Path, how: str, write: int):
 def test_a_lost_reply_at_each_write_of_a_real_agent(tmp_path: Path, number: int):
     apply(tmp_path, *POOLS)
     journal = Journal()
-    with agent(tmp_path, plan=f"*/SpiderIPBlock/{number}:after *:delay=0.001") as running:
+    with AgentProcess(
+        tmp_path, faults=("--store", f"*/SpiderIPBlock/{number}:after *:delay=0.001")
+    ) as running:
         for container in ("a", "b"):
             answer = add(running.socket, journal, (container, "eth0"))
             assert answer is not None
@@ -104,7 +107,7 @@ def test_garbage_and_clients_that_hang_up_under_load(tmp_path: Path):
             except OSError:
                 continue
 
-    with agent(tmp_path) as running:
+    with AgentProcess(tmp_path) as running:
         noise = threading.Thread(target=rubbish, args=(running.socket,))
         noise.start()
         try:
@@ -123,7 +126,7 @@ def test_garbage_and_clients_that_hang_up_under_load(tmp_path: Path):
 def test_what_hung_up_clients_asked_for_is_given_back_without_a_del(tmp_path: Path):
     apply(tmp_path, *POOLS)
     journal = Journal()
-    with agent(tmp_path, plan="*/SpiderIPBlock/*:delay=0.05") as running:
+    with AgentProcess(tmp_path, faults=("--store", "*/SpiderIPBlock/*:delay=0.05")) as running:
         for number in range(20):
             with connect(running.socket) as client:
                 client.sendall(encode("ADD", f"gone{number}"))
@@ -134,7 +137,7 @@ def test_what_hung_up_clients_asked_for_is_given_back_without_a_del(tmp_path: Pa
 
 def test_sigterm_lets_accepted_requests_finish(tmp_path: Path):
     apply(tmp_path, *POOLS)
-    with agent(tmp_path, plan="*/SpiderIPBlock/*:delay=0.2") as running:
+    with AgentProcess(tmp_path, faults=("--store", "*/SpiderIPBlock/*:delay=0.2")) as running:
         journal = Journal()
         clients = {(f"c{number}", "eth0"): connect(running.socket) for number in range(8)}
         for place, client in clients.items():
@@ -143,29 +146,29 @@ def test_sigterm_lets_accepted_requests_finish(tmp_path: Path):
         eventually(lambda: _under_way(tmp_path))
         time.sleep(0.05)  # all eight are read: what is not complete at SIGTERM may be dropped
         began = time.monotonic()
-        running.process.send_signal(signal.SIGTERM)
+        running.signal(signal.SIGTERM)
         for place, client in clients.items():
             answer = read_answer(client)
             assert answer.status == 0, answer.output
             journal.acknowledged(place, answer.addresses)
             client.close()
-        assert running.process.wait(20) == 0, running.said()
+        assert running.wait() == 0, running.said()
         assert time.monotonic() - began < 8
         assert not running.socket.exists()
-    with agent(tmp_path) as running:
+    with AgentProcess(tmp_path) as running:
         prove(running.data, journal)
 
 
 def test_sigterm_under_load(tmp_path: Path):
     apply(tmp_path, *POOLS)
-    running = AgentProcess(tmp_path).ready()
+    running = AgentProcess(tmp_path).start()
     try:
         with Load(running.socket, 6, 5) as load:
             for _ in range(3):
                 time.sleep(0.4)
-                assert running.end() == 0, running.said()
+                assert running.stop() == 0, running.said()
                 prove_nothing_lost(running.data, load.journal)
-                running = AgentProcess(tmp_path).ready()
+                running = AgentProcess(tmp_path).start()
         load.settle()
         prove(running.data, load.journal)
     finally:
@@ -197,8 +200,8 @@ def test_a_full_disk_loses_nothing_and_heals(tmp_path: Path):
     data.mkdir()
     mount = f'mount -t tmpfs -o size=2m tmpfs "{data}" && cp "{seed}"/* "{data}" && exec "$@"'
     wrapper = ("unshare", "--mount", "--propagation", "private", "sh", "-c", mount, "sh")
-    with agent(tmp_path, "--timeout", "1", wrapper=wrapper) as running:
-        inside = Path(f"/proc/{running.process.pid}/root") / data.relative_to("/")
+    with AgentProcess(tmp_path, "--timeout", "1", wrapper=wrapper) as running:
+        inside = Path(f"/proc/{running.pid}/root") / data.relative_to("/")
 
         def copied() -> Path:
             # SQLite resolves links, and this one leads back to our own mounts. No write is under way meanwhile.

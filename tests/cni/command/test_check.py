@@ -120,7 +120,7 @@ def test_a_damaged_block_is_found_and_its_pods_views_stay(served):
     done = served("check", "--repair", *QUICK)
 
     assert done.status == FOUND
-    assert "spec.records cannot be read" in done.out
+    assert "its content cannot be read" in done.out
     assert "SpiderEndpoint default web" in {
         f"SpiderEndpoint default {obj['metadata']['name']}"
         for obj in state(served).values()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from actors.decisions.settings import Settings
+from actors.decisions.settings import GCSettings, Settings
 from actors.errors import InvalidObject
 from cni.agent import SOCKET as AGENT_SOCKET
 from cni.command.config_file import SOCKET, Configuration, parse_config, read_config
@@ -22,6 +22,20 @@ def refused(found: dict[Any, Any]) -> tuple[str, ...]:
     return caught.value.details
 
 
+def flat(found: dict[str, Any], prefix: str = "") -> list[str]:
+    """All keys, those of groups joined by dots."""
+    keys = []
+    for key, value in found.items():
+        keys += flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
+    return keys
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """The inverse, for one key."""
+    first, _, rest = key.partition(".")
+    return {first: nested(rest, value) if rest else value}
+
+
 def test_the_deployed_file_is_read_and_holds_the_defaults(tmp_path: Path) -> None:
     """Its comments call the values the defaults, so leaving them all out must mean the same."""
     path = tmp_path / "conf.yml"
@@ -31,17 +45,18 @@ def test_the_deployed_file_is_read_and_holds_the_defaults(tmp_path: Path) -> Non
     assert read_config(str(path), namespace="orbweaver-system") == parse_config(
         {}, namespace="orbweaver-system"
     )
-    for key in yaml.safe_load(text):
-        with pytest.raises(InvalidObject, match=key):
-            parse_config({key: {"of": "another type"}})
+    for key in flat(yaml.safe_load(text)):
+        with pytest.raises(InvalidObject) as caught:
+            parse_config(nested(key, {"of": "another type"}))
+        assert caught.value.details[0].startswith(f"{key}: ")
 
 
 def test_every_key_of_the_reader_stands_in_the_deployed_file() -> None:
-    deployed = set(yaml.safe_load(yaml.safe_load(DEPLOYED.read_text())["data"]["conf.yml"]))
+    deployed = yaml.safe_load(yaml.safe_load(DEPLOYED.read_text())["data"]["conf.yml"])
 
     [line] = refused({"xyz": 1})
 
-    assert set(line.partition("known are ")[2].split(", ")) == deployed
+    assert set(line.partition("known are ")[2].split(", ")) == set(flat(deployed))
 
 
 def test_the_default_socket_is_the_agents() -> None:
@@ -55,6 +70,12 @@ def test_what_the_file_says_is_taken() -> None:
         "clusterDefaultIPv4IPPool": ["blue", "floor-*", "blue"],
         "clusterNetwork": "underlay",
         "ipamUnixSocketPath": "/run/x.sock",
+        "gc": {
+            "gcAll": {"intervalInSecond": 60},
+            "statelessPod": {"zombieOnReadyNode": False},
+            "gcDeletingTimeOutPodDelay": 7,
+            "lostNode": {"notReadyDelay": 90.5},
+        },
     }
 
     read = parse_config(found, namespace="orbweaver-system")
@@ -66,6 +87,7 @@ def test_what_the_file_says_is_taken() -> None:
             default_ipv4_pools=("blue", "floor-*"),
             agent_namespace="orbweaver-system",
             multus_cluster_network="orbweaver-system/underlay",
+            gc=GCSettings(interval=60.0, dead_on_ready=False, dead_on_ready_delay=7.0, not_ready_delay=90.5),
         ),
         Path("/run/x.sock"),
     )
@@ -85,10 +107,12 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path, text: str) -> None:
         ("enableIPV4", "enableIPv4"),
         ("clusterDefaultIPPool", "clusterDefaultIPv"),
         ("enableIpv66", "enableIPv6"),
+        ("gc.enable", "gc.enabled"),
+        ("gc.lostNode.notReadyDelays", "gc.lostNode.notReadyDelay"),
     ],
 )
 def test_an_unknown_key_is_named_with_the_nearest_known_one(key: str, near: str) -> None:
-    [line] = refused({key: True})
+    [line] = refused(nested(key, True))
 
     assert line.startswith(f"{key}: is no key")
     assert f"did you mean {near}" in line
@@ -113,10 +137,18 @@ def test_a_key_of_spiderpool_without_effect_here_is_refused() -> None:
         ("clusterNetwork", ["a"], "namespace/name"),
         ("ipamUnixSocketPath", "run/x.sock", "an absolute path"),
         ("ipamUnixSocketPath", "/" + "x" * 107, "at most 107 bytes"),
+        ("gc.enabled", "true", "true or false"),
+        ("gc.gcAll.intervalInSecond", 0, "at least 10 seconds"),
+        ("gc.lostNode.notReadyDelay", -1, "a number of seconds from 0"),
+        ("gc.lostNode.notReadyDelay", "5m", "a number of seconds from 0"),
+        ("gc.ownDelDelay", True, "a number of seconds from 0"),
+        ("gc.gcDeletingTimeOutPodDelay", float("nan"), "a number of seconds from 0"),
+        ("gc", True, "a mapping of keys"),
+        ("gc.statelessPod", None, "a mapping of keys"),
     ],
 )
 def test_a_wrong_value_is_named_with_key_value_and_what_is_right(key: str, value: Any, right: str) -> None:
-    [line] = refused({key: value})
+    [line] = refused(nested(key, value))
 
     assert line.startswith(f"{key}: is {value!r} and must be ")
     assert right in line

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from actors.errors import InvalidRequest, PodRefused
 from cni.dataplane.plan import effective_mode, make_plan
 from cni.dataplane.settings import read_settings
-from cni.dataplane.state import MAIN, HostState, Nic, Plan, PodState, Route, Rule
+from cni.dataplane.state import MAIN, HostState, Nic, Plan, PodState, Route, Rule, applied
 
 HOST = HostState(("10.6.168.123/16", "fd00:6::123/64"))
 ETH0 = Nic("eth0", 2, "02:00:00:00:00:01", ("10.6.168.172/16",))
@@ -42,17 +42,6 @@ def _pod(*nics: Nic) -> PodState:
     return PodState(nics, tuple(route for nic in nics for route in _routes_of(nic)))
 
 
-def _applied(pod: PodState, plan: Plan) -> PodState:
-    """What the kernel has after the plan."""
-    nics = pod.nics
-    if plan.veth and pod.nic("veth0") is None:
-        nics = (*nics, Nic("veth0", max(nic.index for nic in nics) + 1, plan.veth.pod_mac))
-    routes = [*pod.routes, *(route for route in plan.pod.routes if route not in pod.routes)]
-    kept = tuple(route for route in routes if route not in plan.pod.gone)
-    rules = (*pod.rules, *(rule for rule in plan.pod.rules if rule not in pod.rules))
-    return PodState(nics, kept, rules)
-
-
 def _plan(
     pod: PodState,
     interface: str,
@@ -70,10 +59,10 @@ def _plan(
 
 def test_two_nics_get_the_tables_of_the_document() -> None:
     """Spiderpool's document "Pod annotation of multi-NIC"."""
-    state = _applied(_pod(ETH0), _plan(_pod(ETH0), "eth0"))
+    state = applied(_pod(ETH0), _plan(_pod(ETH0), "eth0"))
     state = PodState((*state.nics, NET1), state.routes + _routes_of(NET1), state.rules)
 
-    state = _applied(state, _plan(state, "net1"))
+    state = applied(state, _plan(state, "net1"))
 
     assert [str(rule) for rule in sorted(state.rules, key=lambda rule: rule.priority)] == [
         "1000: from all fwmark 0x1 lookup 500",
@@ -93,10 +82,10 @@ def test_two_nics_get_the_tables_of_the_document() -> None:
 
 
 def test_the_chosen_nic_keeps_the_default_route() -> None:
-    state = _applied(_pod(ETH0), _plan(_pod(ETH0), "eth0", podDefaultRouteNic="net1"))
+    state = applied(_pod(ETH0), _plan(_pod(ETH0), "eth0", podDefaultRouteNic="net1"))
     state = PodState((*state.nics, NET1), state.routes + _routes_of(NET1), state.rules)
 
-    state = _applied(state, _plan(state, "net1", podDefaultRouteNic="net1"))
+    state = applied(state, _plan(state, "net1", podDefaultRouteNic="net1"))
 
     assert {(route.dev, route.table) for route in state.routes if route.default} == {
         ("net1", MAIN), ("eth0", 100), ("veth0", 500)
@@ -144,7 +133,7 @@ def test_the_chosen_nic_may_be_the_third(by_ipam: bool) -> None:
             plan = _plan(
                 state, nic.name, podDefaultRouteNic="net2", expected=expected, gateways=(f"{net}.0.1",)
             )
-            again, state = state, _applied(state, plan)
+            again, state = state, applied(state, plan)
 
         assert again == state
 
@@ -163,11 +152,11 @@ def test_the_chosen_nic_may_be_the_third(by_ipam: bool) -> None:
 def test_a_family_that_only_a_further_interface_has_keeps_its_default_route() -> None:
     """Else the pod could begin no IPv6 connection."""
     dual = Nic("net1", 4, NET1.mac, (*NET1.addresses, "fd00:6::9/64"))
-    state = _applied(_pod(ETH0, VETH0), _plan(_pod(ETH0, VETH0), "eth0"))
+    state = applied(_pod(ETH0, VETH0), _plan(_pod(ETH0, VETH0), "eth0"))
     state = PodState((*state.nics, dual), state.routes + _routes_of(dual), state.rules)
 
     for _ in range(2):
-        state = _applied(state, _plan(state, "net1"))
+        state = applied(state, _plan(state, "net1"))
 
         assert {str(route) for route in state.routes if route.default and route.dev != "veth0"} == {
             "default via 10.6.0.1 dev eth0",
@@ -264,10 +253,10 @@ def test_adding_interface_after_interface(
             {**SERVICES, "tunePodRoutes": tune, "podDefaultRouteNic": "net1" if chosen == 1 else ""}
         )
         plan = make_plan(settings, state, host, container="c" * 64, interface=name)
-        state = _applied(state, plan)
+        state = applied(state, plan)
         again = make_plan(settings, state, host, container="c" * 64, interface=name)
 
-        assert _applied(state, again) == state
+        assert applied(state, again) == state
         for family in families:
             holders = {
                 one.dev for one in state.routes if one.default and one.table == MAIN and one.family == family

@@ -1,0 +1,107 @@
+"""The node's own garbage collection: addresses of sandboxes that this node does not run any more.
+
+What must always hold: it releases through the Block with the record's own fence, so an address that changed hands
+meanwhile stays with its new holder; what it cannot decide it leaves. Its occasions: CNI GC, where the runtime lists the
+attachments of a network that are still valid (CNI spec 1.1.0, "GC"); the agent's start, when it compares its records
+with the sandboxes that are there; and, on a host without Kubernetes, StatefulSets that are deleted or scaled down,
+whose pods' kept addresses nobody will come back for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from actors.decisions.inherit import owning_statefulset
+from actors.decisions.sandboxes import Sandboxes, is_left_behind
+from actors.endpoint import is_kept
+from actors.messages import Held
+from actors.observer import AllocationObserver
+from actors.reclaim import RELEASE_TIMEOUT, Reclaim, reclaim
+from actors.resources.record import Record
+from actors.runtime import Actor, ActorContext, message
+from actors.seat import Place, Seat, ask
+from actors.store.catalog import Catalog
+
+
+class NodeGCActor(Actor):
+    """One per agent, named `node-gc/local`. `has_pods`: there is a cluster, with pod objects."""
+
+    def __init__(
+        self,
+        context: ActorContext,
+        *,
+        seat: Seat,
+        catalog: Catalog,
+        node: str,
+        observer: AllocationObserver,
+        has_pods: bool,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(context)
+        self._seat = seat
+        self._catalog = catalog
+        self._node = node
+        self._observer = observer
+        self._has_pods = has_pods
+        self._clock = clock
+
+    @message
+    def collect(self, network: str, valid: tuple[tuple[str, str], ...]) -> int:
+        """CNI GC: release what this node's containers hold in `network`, except the (container, interface) pairs in
+        `valid`; as after a DEL, a StatefulSet's pod keeps its address. Returns how many it released or keeps."""
+        alive = set(valid)
+        mine = self._recorded("of_node", self._node)
+        stale = [held for held in mine if is_stale(held.record, self._node, network, alive)]
+        return self._reclaim(stale, "NotValid", f"the runtime does not list it in network {network} (CNI GC)")
+
+    @message
+    def reconcile(self, sandboxes: Sandboxes) -> int:
+        """Release what is recorded for sandboxes of this node that are gone. Returns how many it released or keeps."""
+        mine = self._recorded("of_node", self._node)
+        of_pod: dict[str, list[Record]] = {}
+        for one in mine:
+            of_pod.setdefault(one.record.pod, []).append(one.record)
+        stale = [
+            one
+            for one in mine
+            if is_left_behind(one.record, of_pod[one.record.pod], sandboxes, has_pods=self._has_pods)
+        ]
+        return self._reclaim(stale, "SandboxGone", "its sandbox does not exist on the node any more")
+
+    @message
+    def sweep_statefulsets(self) -> int:
+        """Release what is kept for pods that no StatefulSet wants any more."""
+        stale = []
+        for held in self._recorded("everything"):
+            record = held.record
+            kept = record.waits and owning_statefulset(record) is not None
+            if kept and not is_kept(record, self._catalog):
+                stale.append(held)
+        return self._reclaim(stale, "OwnerGone", "its StatefulSet does not want the pod any more")
+
+    def _recorded(self, question: str, *arguments: str) -> tuple[Held, ...]:
+        def task(at: Place) -> tuple[Held, ...]:
+            method = getattr(at.get_actor("ledger/local"), question).options(timeout=RELEASE_TIMEOUT)
+            (held,) = ask(at, method.remote(*arguments))
+            found: tuple[Held, ...] = held
+            return found
+
+        return self._seat.work(task)
+
+    def _reclaim(self, stale: Sequence[Held], reason: str, text: str) -> int:
+        wanted = []
+        for held in stale:
+            keep = bool(held.record.container) and is_kept(held.record, self._catalog)
+            wanted.append(Reclaim(held, reason, text, keep, uid=held.record.uid))
+        found = reclaim(self, self._seat, wanted, self._clock(), self._observer, events=self._has_pods)
+        return len(found.done)
+
+
+def is_stale(record: Record, node: str, network: str, alive: set[tuple[str, str]]) -> bool:
+    """Whether CNI GC of `network` on `node` may release a record: its container ran there, and neither its interface
+    nor the one that reserved it is among the attachments still alive."""
+    if record.node != node or record.network != network or not record.container:
+        return False
+    interfaces = {record.interface, record.request} - {""}
+    return all((record.container, interface) not in alive for interface in interfaces)

@@ -1,0 +1,91 @@
+"""Where the ledger, the pools and the blocks of an agent live now: at the leader, or in this process.
+
+Whoever needs them hands a task to `Seat.work`, which runs it at the place of the moment and, when the leader fails it,
+once more here. So a task must bear to be run twice: it begins by asking what is recorded.
+
+What must always hold: a task that runs here finds all that the leader has recorded for this agent, because the place
+here is made anew, by a consistent list, each time the leader has failed; and a leader is worked with only once it has
+seen all that was written here. A leader that shows no sign of life within the budget is left at once, by later
+requests without waiting; a background thread finds the way back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from actors.errors import DeadlineExceeded, OrbweaverError, PeerLost, ProtocolError, StoreUnavailable
+from actors.runtime import ActorHandle, ActorSystem, ObjectRef, settle
+
+T = TypeVar("T")
+
+
+class Place(Protocol):
+    """One place where ledger, pools and blocks live.
+
+    `alone`: no other process writes the same blocks. `linked`: it is another process, which may be lost; then what was
+    asked of it may still take effect.
+    """
+
+    @property
+    def alone(self) -> bool: ...
+
+    @property
+    def linked(self) -> bool: ...
+
+    def get_actor(self, name: str) -> ActorHandle:
+        """The handle of `ledger/local`, `pool/<name>` or `block/<name>` there."""
+
+    def settle(self, refs: Sequence[ObjectRef[Any]]) -> None:
+        """Wait for the answers, what they may be. Raises `PeerLost` when the place shows no sign of life."""
+
+
+class Seat(Protocol):
+    """Says which place it is."""
+
+    def work(self, task: Callable[[Place], T], on_lost: Callable[[], object] | None = None) -> T:
+        """Run `task` at the place of the moment; if that was the leader and it failed, call `on_lost`, which learns that
+        what was asked may yet take effect, and run `task` here. Raises what the last run raises."""
+
+
+def is_lost(error: OrbweaverError) -> bool:
+    """Whether an error from a linked place says that it failed, and not that the request is refused. (A full mailbox is
+    neither: nothing was done, and everybody coming here at once would make it worse.)"""
+    return isinstance(error, PeerLost | DeadlineExceeded | StoreUnavailable | ProtocolError)
+
+
+def ask(place: Place, *refs: ObjectRef[Any]) -> list[Any]:
+    """The answers of calls at a place. Raises the first error."""
+    place.settle(refs)
+    return [ref.result() for ref in refs]
+
+
+class Here:
+    """The place in this process: the actors of `system`."""
+
+    linked = False
+
+    def __init__(self, system: ActorSystem, *, alone: bool) -> None:
+        self.system = system
+        self.alone = alone
+
+    def __str__(self) -> str:
+        return "this process"
+
+    def get_actor(self, name: str) -> ActorHandle:
+        return self.system.get_actor(name)
+
+    def settle(self, refs: Sequence[ObjectRef[Any]]) -> None:
+        """Wait for what really became of each, also past the deadline: an address may be granted late, and must then be
+        undone. Every answer comes: a Pool and a Block answer at the latest when a store call times out."""
+        settle(refs)
+
+
+class OnlyHere:
+    """The seat of a process that works with its own actors only."""
+
+    def __init__(self, system: ActorSystem, *, alone: bool) -> None:
+        self._here = Here(system, alone=alone)
+
+    def work(self, task: Callable[[Place], T], on_lost: Callable[[], object] | None = None) -> T:
+        return task(self._here)

@@ -1,0 +1,153 @@
+"""Who could hold an address: the cluster's pods, nodes, namespaces, StatefulSets and pools, remembered or read anew.
+
+What must always hold: `Census` answers from caches and costs the API server nothing, so it may only say where to
+look; `Reading` answers with what the API server has now, each object read at most once in its short life, and decides.
+Of a cached pod only what a verdict needs is kept: there may be a hundred thousand.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
+
+from actors.errors import NotFound, StoreUnavailable
+from actors.resources.namespace import Namespace
+from actors.resources.node import Node
+from actors.resources.pod import Pod
+from actors.resources.statefulset import StatefulSet
+from actors.store.catalog import Catalog
+from actors.store.contract import Object, Store
+from actors.store.informer import Informer
+
+T = TypeVar("T")
+
+_POD_METADATA = ("name", "namespace", "uid", "resourceVersion", "deletionTimestamp", "ownerReferences")
+_POD_SPEC = ("nodeName", "restartPolicy", "tolerations")
+_POD_STATUS = ("phase", "reason", "podIPs")
+
+
+class Source(Protocol):
+    """What a verdict asks for; None and False mean that there is no such object, or, of a namespace, that it is being
+    deleted. `pod` is `namespace/name`."""
+
+    def pod(self, pod: str) -> Pod | None: ...
+
+    def node(self, name: str) -> Node | None: ...
+
+    def statefulset(self, namespace: str, name: str) -> StatefulSet | None: ...
+
+    def namespace(self, name: str) -> bool: ...
+
+    def pool(self, name: str) -> bool: ...
+
+
+class Census:
+    """The caches: those of the catalog, and one of all pods while it is started."""
+
+    def __init__(self, store: Store, catalog: Catalog) -> None:
+        self._store = store
+        self._catalog = catalog
+        self._pods: Informer | None = None
+
+    def start(self, changed: Callable[[Any], None], timeout: float) -> None:
+        """List and watch the pods, and tell `changed` the key of each one that changes. Raises `StoreUnavailable` when
+        the list takes longer than `timeout` seconds."""
+        pods = self._pods = Informer(self._store, "Pod", transform=_slim)
+        pods.subscribe(changed)
+        pods.start()
+        if not pods.wait_synced(timeout):
+            pods.stop()
+            raise StoreUnavailable(f"the pods were not listed within {timeout:g} s: {pods.last_error}")
+
+    def stop(self) -> None:
+        """Forget the pods."""
+        pods, self._pods = self._pods, None
+        if pods is not None:
+            pods.stop()
+
+    def pod(self, pod: str) -> Pod | None:
+        namespace, _, name = pod.partition("/")
+        pods = self._pods
+        found: Pod | None = None if pods is None else pods.get(name, namespace)
+        return found
+
+    def node(self, name: str) -> Node | None:
+        found: Node | None = self._catalog.informer("Node").get(name)
+        return found
+
+    def statefulset(self, namespace: str, name: str) -> StatefulSet | None:
+        found: StatefulSet | None = self._catalog.informer("StatefulSet").get(name, namespace)
+        return found
+
+    def namespace(self, name: str) -> bool:
+        return _stays(self._catalog.informer("Namespace").get(name))
+
+    def pool(self, name: str) -> bool:
+        return self._catalog.informer("SpiderIPPool").get(name) is not None
+
+
+class Reading:
+    """The API server's word. Make one for a few pods that are judged together, and drop it then. Safe to call from any
+    thread; raises `StoreUnavailable`, and `InvalidObject` for an object that cannot be understood."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._read: dict[tuple[str, str, str], Any] = {}
+        self._lock = threading.Lock()
+
+    def pod(self, pod: str) -> Pod | None:
+        namespace, _, name = pod.partition("/")
+        return self._once("Pod", namespace, name, Pod.from_object)
+
+    def node(self, name: str) -> Node | None:
+        return self._once("Node", "", name, Node.from_object) if name else None
+
+    def statefulset(self, namespace: str, name: str) -> StatefulSet | None:
+        return self._once("StatefulSet", namespace, name, StatefulSet.from_object)
+
+    def namespace(self, name: str) -> bool:
+        return _stays(self._once("Namespace", "", name, Namespace.from_object))
+
+    def pool(self, name: str) -> bool:
+        return self._once("SpiderIPPool", "", name, bool) is not None
+
+    def _once(self, kind: str, namespace: str, name: str, parse: Callable[[Object], T]) -> T | None:
+        key = (kind, namespace, name)
+        with self._lock:
+            if key in self._read:
+                found: T | None = self._read[key]
+                return found
+        try:
+            found = parse(self._store.get(kind, name, namespace))
+        except NotFound:
+            found = None
+        with self._lock:
+            return self._read.setdefault(key, found)
+
+
+def _stays(namespace: Namespace | None) -> bool:
+    return namespace is not None and not namespace.terminating
+
+
+def trimmed_pod(obj: Object) -> Object:
+    """A Pod object with nothing in it but what a verdict needs; for lists of all pods of a cluster."""
+    parts = {"metadata": _POD_METADATA, "spec": _POD_SPEC, "status": _POD_STATUS}
+    kept = {key: value for key, value in obj.items() if key in ("apiVersion", "kind")}
+    for part, fields in parts.items():
+        content = obj.get(part) or {}
+        kept[part] = {field: content[field] for field in fields if field in content}
+    return kept
+
+
+def _slim(obj: Object) -> Pod:
+    pod = Pod.from_object(trimmed_pod(obj))
+    # The same few texts a hundred thousand times.
+    return replace(
+        pod, namespace=sys.intern(pod.namespace), node=sys.intern(pod.node), labels=_NONE, annotations=_NONE
+    )
+
+
+_NONE: Mapping[str, str] = {}

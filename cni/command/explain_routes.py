@@ -1,0 +1,290 @@
+"""`orbweaver explain POD --routes`: what the coordinator makes for a pod, and what of it is not so.
+
+What must always hold: it plans by the same function as an ADD and changes nothing. Where the pod's network namespace
+can be looked into, on its node and as root, the plan is for what is there and the differences are told; elsewhere
+the pod is imagined from its recorded addresses and its pools, one interface after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actors.decisions.annotations import FIRST_INTERFACE, read_default_route_nic, read_networks
+from actors.errors import InvalidObject, InvalidRequest, NotFound
+from actors.resources.addresses import format_address
+from actors.resources.coordinator import KIND, NAME, SpiderCoordinator
+from actors.resources.pod import Pod
+from actors.resources.record import Record
+from actors.store.catalog import Catalog
+from actors.store.contract import Store
+from cni.command.data_file import open_store
+from cni.command.get import print_value
+from cni.command.manifest import read_mapping
+from cni.command.recorded import Recorded
+from cni.dataplane.apply import Inspection, Job, host_addresses, inspect
+from cni.dataplane.coordinator import NAME as PLUGIN
+from cni.dataplane.plan import make_plan
+from cni.dataplane.settings import CoordinatorSettings
+from cni.dataplane.state import Desired, HostState, Nic, Plan, PodState, Route, applied
+from cni.netlink import Netlink, inside
+
+NAMESPACES = Path("/run/netns")
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """One interface of the pod, as the pool's and the block's objects have it: addresses in CIDR form, each with the
+    gateway or None, and the pools' routes."""
+
+    name: str
+    addresses: tuple[tuple[str, str | None], ...]
+    routes: tuple[Route, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The pod and everything that its plan depends on."""
+
+    pod: Pod
+    record: Record
+    interfaces: tuple[Interface, ...]
+    default_nic: str
+    expected: tuple[str, ...]
+    conf: Mapping[str, Any]
+    node_addresses: tuple[str, ...]
+
+    def job(self, interface: Interface, netns: str) -> Job:
+        """The coordinator's CHECK for one interface."""
+        ips = [
+            {"address": address, **({"gateway": gateway} if gateway else {})}
+            for address, gateway in interface.addresses
+        ]
+        conf = {**self.conf, "prevResult": {"ips": ips}}
+        place = (self.record.container, interface.name, netns, self.pod.key)
+        return Job("CHECK", conf, *place, self.default_nic, self.expected)
+
+
+def run(chosen: argparse.Namespace, namespace: str, name: str) -> int:
+    """Print the plan; 1 when the pod differs from it."""
+    with open_store(chosen) as store:
+        subject = _read(store, namespace, name, chosen.conf)
+    netns = chosen.netns or _find_namespace(subject)
+    if netns is not None:
+        try:
+            made = {one.name: _inspect(subject.job(one, netns)) for one in subject.interfaces}
+        except OSError as error:
+            raise InvalidRequest(
+                f"the network namespace {netns} of pod {subject.pod.key} cannot be looked into: {error.strerror or error}; run "
+                "it as root on the pod's node"
+            ) from error
+        where = f"in {netns}"
+    else:
+        made = {name: Inspection(plan) for name, plan in _imagine(subject).items()}
+        where = (
+            "from its recorded addresses; to compare it with the pod run this as root on node "
+            f"{subject.record.node or 'of the pod'}, with --netns if its namespace is not in {NAMESPACES}"
+        )
+    if chosen.output:
+        print_value(_as_object(subject, netns, made), chosen.output)
+    else:
+        print(f"pod {subject.pod.key}, planned {where}")
+        for interface, found in made.items():
+            print("\n".join(_lines(interface, found, compared=netns is not None)))
+    return 1 if any(found.missing or found.sysctls for found in made.values()) else 0
+
+
+def _inspect(job: Job) -> Inspection:
+    return inspect(job, job.settings())
+
+
+def _read(store: Store, namespace: str, name: str, conf_file: str | None) -> Subject:
+    # Never started: an informer without a cache leaves every question to the store.
+    catalog = Catalog(store, has_pods=False)
+    pod = catalog.pod(namespace, name, "")
+    held = [one for one in Recorded.read(store).of_pod(pod.key) if one.record.container]
+    if not held:
+        raise NotFound(
+            f"pod {pod.key} has no recorded address, so there is nothing to plan; `orbweaver explain {pod.key}` tells which "
+            "one it would get"
+        )
+    networks = tuple(one.interface for one in read_networks(pod))
+    default_nic = read_default_route_nic(pod) or ""
+    found: dict[str, Interface] = {}
+    for one in sorted(
+        held, key=lambda one: (one.record.interface != FIRST_INTERFACE, one.record.interface, one.family)
+    ):
+        pool = catalog.fresh_pool(one.record.pool)
+        interface = one.record.interface
+        before = found.get(interface, Interface(interface, (), ()))
+        gateway = None if pool.gateway is None else format_address(one.family, pool.gateway)
+        address = (f"{format_address(one.family, one.value)}/{pool.subnet.prefix}", gateway)
+        routes = [
+            Route(str(pool.subnet), interface, src=address[0].partition("/")[0] if one.family == 4 else "",
+                  link=one.family == 4, proto=2)
+        ]  # fmt: skip
+        if gateway and default_nic in ("", interface):
+            routes.append(Route("0.0.0.0/0" if one.family == 4 else "::/0", interface, gw=gateway))
+        routes += [
+            Route(str(route.destination), interface, gw=format_address(route.family, route.gateway))
+            for route in pool.routes
+        ]
+        found[interface] = Interface(interface, (*before.addresses, address), (*before.routes, *routes))
+    record = held[0].record
+    defaults = _defaults(store)
+    conf = _configuration(conf_file)
+    return Subject(
+        pod,
+        record,
+        tuple(found.values()),
+        default_nic,
+        (FIRST_INTERFACE, *networks) if networks else (),
+        conf if defaults is None else defaults.under(conf),
+        _node_addresses(store, record.node),
+    )
+
+
+def _defaults(store: Store) -> SpiderCoordinator | None:
+    found = {obj["metadata"]["name"]: obj for obj in store.list(KIND).items}
+    obj = found.get(NAME) or next((found[name] for name in sorted(found)), None)
+    return None if obj is None else SpiderCoordinator.from_object(obj)
+
+
+def _configuration(file: str | None) -> dict[str, Any]:
+    """The coordinator's part of a network's list."""
+    if file is None:
+        return {"name": "explain"}
+    source, conf = read_mapping(file, "the CNI configuration")
+    plugins = conf.get("plugins", [conf])
+    for plugin in plugins if isinstance(plugins, list) else ():
+        if isinstance(plugin, dict) and plugin.get("type") == PLUGIN:
+            return {**plugin, "name": str(conf.get("name", "explain"))}
+    raise InvalidObject(
+        f"{source}: none of its plugins is of type {PLUGIN}, so the pod gets no routes but those of the main plugin"
+    )
+
+
+def _node_addresses(store: Store, node: str) -> tuple[str, ...]:
+    """The host's addresses: of this host when the pod runs here, else as the Node object has them."""
+    if node in ("", socket.gethostname()):
+        with Netlink() as host:
+            return host_addresses(host)
+    try:
+        status = store.get("Node", node).get("status") or {}
+    except NotFound:
+        return ()
+    found = [
+        str(one.get("address"))
+        for one in status.get("addresses") or ()
+        if one.get("type") in ("InternalIP", "ExternalIP")
+    ]
+    return tuple(f"{one}/{128 if ':' in one else 32}" for one in found)
+
+
+def _find_namespace(subject: Subject) -> str | None:
+    """The pod's namespace among the named ones: the one that has its addresses; None where one may not look."""
+    wanted = {address for one in subject.interfaces[:1] for address, _ in one.addresses}
+    if os.geteuid() != 0 or not NAMESPACES.is_dir():
+        return None
+    for path in sorted(NAMESPACES.iterdir()):
+        try:
+            with path.open("rb") as file, inside(file.fileno()), Netlink() as channel:
+                if wanted <= {address for _, address in channel.addresses()}:
+                    return str(path)
+        except OSError:
+            continue  # a file that is no namespace, or one that is going away
+    return None
+
+
+def _imagine(subject: Subject) -> dict[str, Plan]:
+    """One ADD after the other on a model of the pod."""
+    state = PodState(())
+    made: dict[str, Plan] = {}
+    for number, one in enumerate(subject.interfaces):
+        settings: CoordinatorSettings = subject.job(one, "").settings()
+        if not subject.node_addresses:
+            raise InvalidRequest(
+                f"the addresses of node {subject.record.node} are not known here: there is no Node object that has them; run "
+                "this on that node"
+            )
+        if number == 0 and one.name != settings.first_nic:
+            raise InvalidRequest(
+                f"{settings.first_nic} of pod {subject.pod.key} has no recorded address: another network plugin made it, so "
+                "its routes can be told only on its node, as root"
+            )
+        nic = Nic(one.name, len(state.nics) + 2, "", tuple(address for address, _ in one.addresses))
+        there = {(route.dst, route.table) for route in state.routes}
+        state = PodState(
+            (*state.nics, nic),
+            (*state.routes, *(route for route in one.routes if (route.dst, route.table) not in there)),
+            state.rules,
+        )
+        plan = make_plan(
+            settings,
+            state,
+            HostState(subject.node_addresses),
+            container=subject.record.container,
+            interface=one.name,
+            gateways=tuple(gateway for _, gateway in one.addresses if gateway),
+            expected=subject.expected,
+        )
+        made[one.name] = plan
+        state = applied(state, plan)
+    return made
+
+
+def _lines(interface: str, found: Inspection, *, compared: bool) -> Iterator[str]:
+    plan = found.plan
+    yield f"{interface}: mode {plan.mode}"
+    if plan.mode == "disable":
+        return
+    yield "  in the pod"
+    if plan.veth is not None:
+        veth = plan.veth
+        yield f"    link {veth.pod} mac {veth.pod_mac} mtu {veth.mtu}, a pair with {veth.host} on the node"
+    if plan.mac:
+        yield f"    link {interface} mac {plan.mac}"
+    if plan.queue:
+        yield f"    link {interface} txqueuelen {plan.queue}"
+    if plan.marks:
+        yield "    nftables table orbweaver, which marks replies"
+    yield from (f"    {line}" for line in _desired(plan.pod))
+    yield "  on the node"
+    if plan.veth is not None:
+        yield f"    link {plan.veth.host} mac {plan.veth.host_mac} mtu {plan.veth.mtu} alias {plan.veth.alias!r}"
+    yield from (f"    {line}" for line in _desired(plan.host))
+    if compared:
+        differences = (*found.missing, *found.sysctls)
+        yield f"  differs in {len(differences)}" if differences else "  and so it is"
+        yield from (f"    {line}" for line in differences)
+
+
+def _desired(desired: Desired) -> Iterator[str]:
+    yield from (f"address {cidr} dev {dev}" for dev, cidr in desired.addresses)
+    yield from (f"route {one}" for one in sorted(desired.routes, key=lambda one: (one.table, str(one))))
+    yield from (f"no route {one}" for one in desired.gone)
+    yield from (f"rule {one}" for one in sorted(desired.rules, key=lambda one: (one.priority, str(one))))
+    yield from (f"neighbour {one}" for one in desired.neighbours)
+    yield from (f"sysctl {path.replace('/', '.')} = {value}" for path, value in desired.sysctls)
+
+
+def _as_object(subject: Subject, netns: str | None, made: Mapping[str, Inspection]) -> dict[str, Any]:
+    return {
+        "pod": subject.pod.key,
+        "node": subject.record.node,
+        "netns": netns,
+        "interfaces": {
+            name: {
+                "mode": found.plan.mode,
+                "pod": list(_desired(found.plan.pod)),
+                "node": list(_desired(found.plan.host)),
+                "differences": [*found.missing, *found.sysctls] if netns else None,
+            }
+            for name, found in made.items()
+        },
+    }
