@@ -24,15 +24,18 @@ from actors.endpoint import EndpointActor
 from actors.errors import OrbweaverError
 from actors.events import EventsActor
 from actors.ledger import LedgerActor
+from actors.messages import Sandbox
 from actors.node_gc import NodeGCActor
 from actors.pool import PoolActor
 from actors.runtime import get
 from actors.seat import OnlyHere
 from actors.store.contract import Store
 from actors.views import ViewsActor
+from cni.attachments import CACHE, read_sandboxes
 from cni.block_follower import BlockFollower
 from cni.dataplane.coordinator import Coordinator, Wishes
 from cni.dataplane.ifacer import Ifacer
+from cni.dataplane.prober import Prober
 from cni.dataplane.workers import Workers
 from cni.frontend import FrontEnd
 from cni.process import START_TIMEOUT, Process, log_failure
@@ -49,7 +52,7 @@ SCRAPE_TIMEOUT = 5.0
 @dataclass(frozen=True, slots=True)
 class AgentOptions:
     """What an agent needs to know. `metrics_port`: 0 takes a free port, None serves no HTTP. `timeout`: seconds in
-    which every CNI request is answered."""
+    which every CNI request is answered. `attachments`: where the runtime notes its CNI attachments."""
 
     node: str = field(default_factory=socket.gethostname)
     cni_socket: Path = SOCKET
@@ -59,6 +62,7 @@ class AgentOptions:
     drain: float = 10.0
     cluster: bool = False
     settings: Settings = field(default_factory=Settings)
+    attachments: Path = CACHE
 
 
 class Agent(Process):
@@ -90,10 +94,18 @@ class Agent(Process):
             idle=300.0,
         )
         seat = OnlyHere(system, alone=not cluster)
+        self.prober = Prober(timeout=options.timeout / 2)
         system.register(
             "endpoint",
             lambda context: EndpointActor(
-                context, seat=seat, catalog=catalog, settings=options.settings, node=node, observer=observer
+                context,
+                seat=seat,
+                catalog=catalog,
+                settings=options.settings,
+                node=node,
+                observer=observer,
+                prober=self.prober,
+                tell=self._tell,
             ),
             mailbox=64,
             idle=1.0,
@@ -132,7 +144,14 @@ class Agent(Process):
             timeout=options.timeout,
             chained={
                 "ifacer": Ifacer(self.workers),
-                "coordinator": Coordinator(self.workers, self._wishes, catalog.coordinator, cluster=cluster),
+                "coordinator": Coordinator(
+                    self.workers,
+                    self._wishes,
+                    catalog.coordinator,
+                    cluster=cluster,
+                    prober=self.prober,
+                    detection=options.settings.detection,
+                ),
             },
         )
         self._blocks = BlockFollower(store, system) if cluster else None
@@ -150,7 +169,10 @@ class Agent(Process):
             self.look_after_objects()
             self._sweep()
             self.catalog.informer("StatefulSet").subscribe(lambda _: self._sweep())
+        self._reconcile()
         self.workers.start()
+        if self.options.settings.detection.conflicts or self.options.settings.detection.gateways:
+            self.prober.start()
         self.front_end.start()
         self.serving = True
         log.info(
@@ -171,9 +193,26 @@ class Agent(Process):
             self.serving = False
             self.front_end.stop(self.options.drain)
             self.workers.stop()
+            self.prober.stop()
         if self._blocks is not None:
             self._blocks.stop()
         self.stop_actors(self.options.drain)
+
+    def _reconcile(self) -> None:
+        """Release what sandboxes hold that went while no agent ran. Before requests are served, so that every record is
+        older than what is compared with it; what fails is left for the next start."""
+        if not self.options.settings.gc.enabled:
+            return
+        sandboxes = read_sandboxes(self.options.attachments)
+        try:
+            done = get(self.local("node-gc").reconcile.options(timeout=START_TIMEOUT).remote(sandboxes))
+        except OrbweaverError as error:
+            log.warning("records were not compared with the node's sandboxes", extra={"error": str(error)})
+        else:
+            log.info(
+                "records compared with the node's sandboxes",
+                extra={"alive": len(sandboxes.alive), "gone": len(sandboxes.gone), "released": done},
+            )
 
     def _sweep(self) -> None:
         self.local("node-gc").sweep_statefulsets.remote().subscribe(log_failure)
@@ -183,6 +222,11 @@ class Agent(Process):
             sandbox = request.sandbox
             arguments = (sandbox.namespace, sandbox.pod, sandbox.uid, type(error).__name__, str(error))
             self.local("events").refused.remote(*arguments).subscribe(log_failure)
+
+    def _tell(self, sandbox: Sandbox, reason: str, text: str) -> None:
+        if self.options.cluster:
+            arguments = (sandbox.namespace, sandbox.pod, sandbox.uid, reason, text)
+            self.local("events").refused.options(timeout=None).remote(*arguments).subscribe(log_failure)
 
     def _wishes(self, request: CniRequest) -> Wishes:
         sandbox = request.sandbox

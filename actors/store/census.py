@@ -24,8 +24,8 @@ from actors.store.informer import Informer
 
 T = TypeVar("T")
 
-_POD_METADATA = ("name", "namespace", "uid", "resourceVersion", "deletionTimestamp", "ownerReferences")
-_POD_SPEC = ("nodeName", "restartPolicy", "tolerations")
+_POD_METADATA = ("name", "namespace", "uid", "resourceVersion", "deletionTimestamp")
+_POD_SPEC = ("nodeName",)
 _POD_STATUS = ("phase", "reason", "podIPs")
 
 
@@ -135,10 +135,14 @@ def _stays(namespace: Namespace | None) -> bool:
 def trimmed_pod(obj: Object) -> Object:
     """A Pod object with nothing in it but what a verdict needs; for lists of all pods of a cluster."""
     parts = {"metadata": _POD_METADATA, "spec": _POD_SPEC, "status": _POD_STATUS}
-    kept = {key: value for key, value in obj.items() if key in ("apiVersion", "kind")}
+    kept: Object = {}
     for part, fields in parts.items():
         content = obj.get(part) or {}
         kept[part] = {field: content[field] for field in fields if field in content}
+    tolerations = (obj.get("spec") or {}).get("tolerations") or ()
+    for_ever = [one for one in tolerations if "tolerationSeconds" not in one]
+    if for_ever:
+        kept["spec"]["tolerations"] = for_ever
     return kept
 
 

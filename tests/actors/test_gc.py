@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from actors.decisions.settings import GCSettings, Settings
-from actors.errors import Conflict, NotFound
+from actors.errors import Conflict, NotFound, StoreUnavailable
 from actors.resources.addresses import parse_address
 from actors.resources.block import Block, Claim, Granted, block_name
 from actors.resources.record import Fence, Record
@@ -26,7 +26,7 @@ from actors.store.kubernetes import KubernetesStore
 from cni.controller import Controller, ControllerOptions
 from tests.faults.checker import eventually, records
 from tests.faults.cluster import Cluster, ClusterStore
-from tests.faults.rig import pod, pool, statefulset
+from tests.faults.rig import API, pod, pool, statefulset
 from tests.tools.apiserver import ApiServer
 
 FAST = GCSettings(not_ready_delay=2.0, own_del=0.3, dead_on_ready_delay=0.2, dead_on_not_ready_delay=0.1)
@@ -329,6 +329,35 @@ def test_a_cluster_without_leaks_costs_no_requests(world: World):
         holds(world, *held)
 
 
+def test_what_cannot_be_read_is_kept_until_it_can(world: World, monkeypatch: pytest.MonkeyPatch):
+    """The cache says that the pod is gone; the API server must say so too."""
+    monkeypatch.setattr("actors.gc.RETRY", 0.2)
+    world.node("n1")
+    web = world.pod("web")
+    mine = world.hold(web)
+    store = Interposed(world.plain)
+    with controller(store):
+        store.refused = "Pod/web"
+        world.delete(web)
+        eventually(lambda: truth(store.read.count("Pod/web") > 2), 30)
+        holds(world, mine)
+        store.refused = ""
+        eventually(lambda: holds(world), 30)
+
+
+def test_a_scan_puts_the_views_right(world: World):
+    """A SpiderEndpoint for which nothing is recorded goes."""
+    current = {"uid": "u", "node": "n1", "ips": [{"interface": "eth0", "ipv4": "10.6.0.1/16", "vlan": 0}]}
+    status = {"current": current, "ownerControllerType": "Pod", "ownerControllerName": "ghost"}
+    with controller(world.plain) as running:
+        metadata = {"name": "ghost", "namespace": "default"}
+        world.store.create(
+            {"apiVersion": API, "kind": "SpiderEndpoint", "metadata": metadata, "status": status}
+        )
+        get(world_scan(running), 30)
+        eventually(lambda: truth(not world.store.list("SpiderEndpoint").items), 30)
+
+
 def test_it_can_be_stopped_and_started_again(world: World):
     """As a leader is: while it is stopped it decides nothing, and when it starts it finds what happened meanwhile."""
     world.node("n1")
@@ -351,6 +380,7 @@ class Interposed:
     def __init__(self, inner: Store) -> None:
         self._inner = inner
         self.read: list[str] = []
+        self.refused = ""
         self.before_update: Callable[[Object], object] = lambda obj: None
 
     def __getattr__(self, name: str) -> Any:
@@ -358,6 +388,8 @@ class Interposed:
 
     def get(self, kind: str, name: str, namespace: str = "", *, timeout: float = 10.0) -> Object:
         self.read.append(f"{kind}/{name}")
+        if f"{kind}/{name}" == self.refused:
+            raise StoreUnavailable("the test lets nobody read it", maybe_written=False)
         return self._inner.get(kind, name, namespace, timeout=timeout)
 
     def update(self, obj: Object, *, timeout: float = 10.0) -> Object:

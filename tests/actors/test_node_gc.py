@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from actors.decisions.sandboxes import Sandboxes, is_left_behind
 from actors.node_gc import is_stale
 from actors.resources.record import Record
 from actors.runtime import get
@@ -63,6 +67,53 @@ def test_gc_keeps_the_address_of_a_statefulset_pod_for_it(tmp_path: Path):
         assert one.add(sandbox("c3", pod="db-0")) == first
         one.journal.kept = {}
         one.prove()
+
+
+def reconcile(one: Rig, *, alive: str = "", gone: str = "") -> int:
+    found = Sandboxes(frozenset(alive.split()), frozenset(gone.split()))
+    released: int = get(one.system.get_actor("node-gc/local").reconcile.remote(found), 10)
+    return released
+
+
+def test_on_a_host_the_sandboxes_that_are_gone_give_back_what_they_hold(tmp_path: Path):
+    """As after a reboot; a sandbox that the runtime has no note of may be just starting."""
+    with rig(tmp_path, BLUE, statefulset("db", 1), pod("db-0", statefulset="db")) as one:
+        (kept,) = one.add(sandbox("c1", pod="db-0"))
+        for number in (2, 3, 4):
+            one.add(sandbox(f"c{number}"))
+
+        assert reconcile(one, alive="c3", gone="c1 c2 never-seen") == 2
+        gone(one, ("c1", "eth0"), ("c2", "eth0"))
+        one.journal.kept = {kept: "default/db-0"}
+        one.prove()
+        assert reconcile(one, alive="c3", gone="c1 c2") == 0
+
+
+@pytest.mark.parametrize(
+    "alive, gone, released",
+    [
+        ("new", "old", True),
+        ("new", "", True),
+        ("new old", "", False),
+        ("", "old", False),
+        ("", "old new", False),
+        ("old", "", False),
+        ("other", "old", False),
+    ],
+)
+def test_in_a_cluster_a_sandbox_is_left_behind_only_beside_a_newer_one_that_is_there(
+    alive: str, gone: str, released: bool
+):
+    """The kubelet makes a new sandbox for a pod whose sandbox went, and that one takes the address over."""
+    old = Record("blue", "default/web", "u1", "old", "eth0", "node1", "", "2025-01-31T12:00:00Z", "net")
+    new = replace(old, container="new", since="2025-01-31T12:00:05Z")
+    sandboxes = Sandboxes(frozenset(alive.split()), frozenset(gone.split()))
+
+    assert is_left_behind(old, [old, new], sandboxes, has_pods=True) is released
+    assert not is_left_behind(new, [old, new], sandboxes, has_pods=True)
+    assert not is_left_behind(old.kept(), [old, new], sandboxes, has_pods=True)
+    assert not is_left_behind(old, [old, replace(new, node="node2")], sandboxes, has_pods=True)
+    assert not is_left_behind(old, [old, replace(new, since=old.since)], sandboxes, has_pods=True)
 
 
 def test_what_was_kept_goes_when_the_statefulset_shrinks_or_is_deleted(tmp_path: Path):

@@ -54,6 +54,7 @@ class Node:
         self._socket = self.directory / "c.sock"
         self._processes = Processes(self.directory)
         self._holder: int | None = None
+        self._agent: tuple[Sequence[str], str] = ((), "")
 
     def start(self) -> None:
         """Start its programs; it becomes Ready a few seconds later. Raises ClusterFailed."""
@@ -131,9 +132,23 @@ class Node:
         self.call("mkdir", "-p", str(ACCOUNT))
         self.call("cp", *(str(account / name) for name in ("token", "namespace")), str(ACCOUNT))
         self.call("cp", str(self._cluster.authority), str(ACCOUNT / "ca.crt"))
+        self._agent = (command, namespace)
+        self.start_agent_again()
+
+    def start_agent_again(self) -> None:
+        """Start it as it was started before. Raises ClusterFailed when it does not get ready."""
+        command, namespace = self._agent
         service = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
         self.run_here("agent", command, service | {"NODE_NAME": self.name, "POD_NAMESPACE": namespace})
         self._processes.wait("agent", self._agent_ready, 30)
+
+    def signal(self, name: str, number: int) -> None:
+        """Send a signal to one of its programs."""
+        self._processes.signal(name, number)
+
+    def kill_sandbox(self, container: str) -> None:
+        """End a sandbox behind the kubelet's back."""
+        self._ctr("tasks", "kill", "--signal", "KILL", container)
 
     def stop_agent(self) -> int | None:
         """SIGTERM; its exit status."""

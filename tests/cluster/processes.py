@@ -53,6 +53,10 @@ class Processes:
         """All that it printed."""
         return (self.directory / f"{name}.log").read_text(errors="replace")
 
+    def signal(self, name: str, number: int) -> None:
+        """Send a signal to one that runs."""
+        self._running[name].send_signal(number)
+
     def end(self, name: str, seconds: float = 15.0) -> int | None:
         """SIGTERM, then SIGKILL; returns the exit status, None when it did not run."""
         process = self._running.pop(name, None)

@@ -201,6 +201,12 @@ def cnitool(agent: AgentProcess, plugins: Path, tool: Path | None) -> None:
     for address in addresses["two"]:
         run("nsenter", "--net=/run/netns/one", "ping", "-n", "-c", "1", "-W", "5", address)
     assert sorted(agent.records()) == sorted(addresses["one"] + addresses["two"])
+
+    # A sandbox goes behind the back of everybody, as all do when the host restarts: the agent finds it out.
+    agent.stop()
+    run("ip", "netns", "del", "two")
+    agent.start()
+    assert sorted(agent.records()) == sorted(addresses["one"])
     for name in ("one", "two"):
         for _ in range(2):
             call("del", "blue", f"/run/netns/{name}")

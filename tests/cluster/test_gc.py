@@ -1,0 +1,71 @@
+"""Addresses come back in a real cluster when nobody sends a DEL, and a sandbox that dies leaves nothing behind."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from tests import blocks
+from tests.cluster.cluster import Cluster
+from tests.cluster.deployment import pods, records, workload
+
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+def recorded(cluster: Cluster) -> dict[str, dict[str, str]]:
+    """Address to record, of all blocks."""
+    return blocks.recorded(cluster.items("spideripblocks"))
+
+
+def holds_what_it_runs(cluster: Cluster, name: str, count: int) -> bool:
+    """Whether all pods of a workload run, and the log has their addresses and nothing else."""
+    running = {address for _, address, _ in pods(cluster, name).values()}
+    return len(running) == count and set(recorded(cluster)) == running
+
+
+def test_a_force_deleted_pod_whose_kubelet_hangs_loses_its_address_and_the_late_del_nothing(
+    deployed: Cluster,
+) -> None:
+    cluster = deployed
+    cluster.apply(workload("Deployment", "gc", 2))
+    cluster.wait("the pods run", lambda: holds_what_it_runs(cluster, "gc", 2))
+    pod, (where, address, _) = next(iter(pods(cluster, "gc").items()))
+    node = cluster.nodes[where]
+    node.signal("kubelet", signal.SIGSTOP)
+    try:
+        cluster.kubectl("delete", "pod", pod, "--force", "--grace-period=0")
+        cluster.wait("the address is back", lambda: address not in recorded(cluster))
+        told = cluster.items("events", "--field-selector", "reason=PodGone")
+        assert any(address in one["message"] and pod in one["message"] for one in told), told
+        suspects = [block["spec"].get("suspect", "") for block in cluster.items("spideripblocks")]
+        assert any(address in text for text in suspects), "its sandbox still runs, so it is to be probed"
+    finally:
+        node.signal("kubelet", signal.SIGCONT)
+    cluster.wait("its successor runs", lambda: holds_what_it_runs(cluster, "gc", 2), 90)
+    cluster.wait("the old sandbox is gone", lambda: len(node.pod_namespaces()) == 1)
+    assert holds_what_it_runs(cluster, "gc", 2), "the DEL of the old sandbox freed nobody's address"
+
+
+def test_a_sandbox_that_dies_while_no_agent_runs_leaves_nothing_behind(deployed: Cluster) -> None:
+    """The kubelet makes another one for the same pod, as soon as an agent is there to ask."""
+    cluster = deployed
+    cluster.apply(workload("Deployment", "gc", 2))
+    cluster.wait("the pods run", lambda: holds_what_it_runs(cluster, "gc", 2))
+    pod, (where, _, uid) = next(iter(pods(cluster, "gc").items()))
+    node = cluster.nodes[where]
+    container, _ = node.sandbox(uid)
+    assert node.stop_agent() == 0
+    node.kill_sandbox(container)
+    node.start_agent_again()
+
+    def moved() -> bool:
+        """It has a new sandbox, and its address is that one's."""
+        held = {record["pod"]: record["container"] for record in recorded(cluster).values()}
+        return held.get(f"default/{pod}", container) != container
+
+    cluster.wait("the pod has a new sandbox", moved, 90)
+    cluster.wait("the pods run", lambda: holds_what_it_runs(cluster, "gc", 2))
+    assert "records compared with the node's sandboxes" in node.agent_log()
+    cluster.kubectl("delete", "deployment/gc", "--timeout=60s")
+    cluster.wait("nothing is recorded any more", lambda: records(cluster) == [])
