@@ -145,6 +145,7 @@ def controller(store: Store, settings: GCSettings = FAST) -> Iterator[Controller
     made = Controller(store, ControllerOptions(metrics_port=None, settings=Settings(gc=settings)))
     try:
         made.start()
+        eventually(lambda: truth(made.gc.running), 30)
         yield made
         assert made.fatal is None, made.fatal
     finally:
@@ -400,7 +401,7 @@ def test_it_can_be_stopped_and_started_again(world: World):
         world.delete(pods[1])
         get(running.local("gc").scan.remote(), 30)
         holds(world, held[1])
-        running.gc.start(30.0)
+        running.gc.start()
         eventually(lambda: holds(world), 30)
 
 
