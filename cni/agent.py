@@ -23,6 +23,7 @@ from actors.endpoint import EndpointActor
 from actors.errors import OrbweaverError
 from actors.events import EventsActor
 from actors.ledger import LedgerActor
+from actors.messages import Sandbox
 from actors.node_gc import NodeGCActor
 from actors.pool import PoolActor
 from actors.runtime import get
@@ -33,6 +34,7 @@ from cni.attachments import CACHE, read_sandboxes
 from cni.block_follower import BlockFollower
 from cni.dataplane.coordinator import Coordinator, Wishes
 from cni.dataplane.ifacer import Ifacer
+from cni.dataplane.prober import Prober
 from cni.dataplane.workers import Workers
 from cni.frontend import FrontEnd
 from cni.process import START_TIMEOUT, Process, log_failure
@@ -86,10 +88,18 @@ class Agent(Process):
             "pool", lambda context: PoolActor(context, source=catalog, store=store), mailbox=4096, idle=300.0
         )
         seat = OnlyHere(system, alone=not cluster)
+        self.prober = Prober(timeout=options.timeout / 2)
         system.register(
             "endpoint",
             lambda context: EndpointActor(
-                context, seat=seat, catalog=catalog, settings=options.settings, node=node, observer=observer
+                context,
+                seat=seat,
+                catalog=catalog,
+                settings=options.settings,
+                node=node,
+                observer=observer,
+                prober=self.prober,
+                tell=self._tell,
             ),
             mailbox=64,
             idle=1.0,
@@ -128,7 +138,14 @@ class Agent(Process):
             timeout=options.timeout,
             chained={
                 "ifacer": Ifacer(self.workers),
-                "coordinator": Coordinator(self.workers, self._wishes, catalog.coordinator, cluster=cluster),
+                "coordinator": Coordinator(
+                    self.workers,
+                    self._wishes,
+                    catalog.coordinator,
+                    cluster=cluster,
+                    prober=self.prober,
+                    detection=options.settings.detection,
+                ),
             },
         )
         self._blocks = BlockFollower(store, system) if cluster else None
@@ -148,6 +165,8 @@ class Agent(Process):
             self.catalog.informer("StatefulSet").subscribe(lambda _: self._sweep())
         self._reconcile()
         self.workers.start()
+        if self.options.settings.detection.conflicts or self.options.settings.detection.gateways:
+            self.prober.start()
         self.front_end.start()
         self.serving = True
         log.info(
@@ -168,6 +187,7 @@ class Agent(Process):
             self.serving = False
             self.front_end.stop(self.options.drain)
             self.workers.stop()
+            self.prober.stop()
         if self._blocks is not None:
             self._blocks.stop()
         self.stop_actors(self.options.drain)
@@ -196,6 +216,11 @@ class Agent(Process):
             sandbox = request.sandbox
             arguments = (sandbox.namespace, sandbox.pod, sandbox.uid, type(error).__name__, str(error))
             self.local("events").refused.remote(*arguments).subscribe(log_failure)
+
+    def _tell(self, sandbox: Sandbox, reason: str, text: str) -> None:
+        if self.options.cluster:
+            arguments = (sandbox.namespace, sandbox.pod, sandbox.uid, reason, text)
+            self.local("events").refused.options(timeout=None).remote(*arguments).subscribe(log_failure)
 
     def _wishes(self, request: CniRequest) -> Wishes:
         sandbox = request.sandbox

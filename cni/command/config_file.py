@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.decisions.detection import OPTIONS, Detection, unsound
 from actors.decisions.settings import GCSettings, Settings
 from actors.errors import InvalidObject
 from cni.command.manifest import read_mapping
@@ -55,6 +56,13 @@ def parse_config(
             values[name] = _KEYS[name](value)
         except ValueError as error:
             refusals.append(f"{name}: is {value!r} and must be {error}")
+    detection = Detection(
+        conflicts=values.get("enableIPConflictDetection", False),
+        gateways=values.get("enableGatewayDetection", False),
+        **{key: values[name] for key in OPTIONS if (name := f"detectOptions.{key}") in values},
+    )
+    if unsound(detection):
+        refusals.append(f"detectOptions: {unsound(detection)}")
     enabled = values.get("enableIPv4", True) or values.get("enableIPv6", True)
     if not enabled:
         refusals.append("enableIPv4, enableIPv6: are both false; enable at least one family")
@@ -68,6 +76,7 @@ def parse_config(
         default_ipv6_pools=values.get("clusterDefaultIPv6IPPool", ()),
         agent_namespace=namespace,
         multus_cluster_network=_qualified(values.get("clusterNetwork", ""), namespace),
+        detection=detection,
         gc=GCSettings(**{field: values[name] for name, field in _GC_FIELDS.items() if name in values}),
     )
     return Configuration(settings, values.get("ipamUnixSocketPath", SOCKET))
@@ -127,6 +136,9 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     "clusterDefaultIPv6IPPool": _names,
     "clusterNetwork": _network,
     "ipamUnixSocketPath": _socket_path,
+    "enableIPConflictDetection": _switch,
+    "enableGatewayDetection": _switch,
+    **{f"detectOptions.{name}": read for name, read in OPTIONS.items()},
     "gc.enabled": _switch,
     "gc.gcAll.intervalInSecond": _interval,
     "gc.statelessPod.zombieOnReadyNode": _switch,

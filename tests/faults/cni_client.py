@@ -67,13 +67,16 @@ def encode(
 
 
 def connect(path: Path, timeout: float = 10.0) -> socket.socket:
+    """Connect as the shim does: one that finds the queue full waits for its turn (without a wait, as under Python's own
+    timeout, it would be refused)."""
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    client.settimeout(timeout)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(timeout), 0))
     try:
         client.connect(str(path))
     except OSError:
         client.close()
         raise
+    client.settimeout(timeout)
     return client
 
 

@@ -14,6 +14,7 @@ import socket
 import ssl
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -87,6 +88,7 @@ class FaultProxy:
     def __init__(self, server: ApiServer) -> None:
         self.plan: Plan = passing
         self.requests: list[Request] = []
+        self._alike: Counter[str] = Counter()
         self._server = server
         self._lock = threading.Lock()
         self._streams: set[socket.socket] = set()
@@ -131,8 +133,8 @@ class FaultProxy:
 
     def came(self, method: str, path: str) -> tuple[Request, Fault | None]:
         with self._lock:
-            alike = sum(one.method == method for one in self.requests) + 1
-            request = Request(len(self.requests) + 1, alike, method, path)
+            self._alike[method] += 1
+            request = Request(len(self.requests) + 1, self._alike[method], method, path)
             self.requests.append(request)
         return request, self.plan(request)
 

@@ -36,14 +36,13 @@ def test_killed_at_random_moments(tmp_path: Path, seed: int):
     try:
         with Load(running.socket, 6, seed) as load:
             for _ in range(16):
-                time.sleep(chance.uniform(0.0, 0.35))
+                load.wait_succeeded(chance.randrange(1, 40))
                 running.kill()
-                prove_nothing_lost(running.data, load.journal)
+                _nothing_lost(running.data, load.journal)
                 running = AgentProcess(tmp_path).start()
         load.settle()
         prove(running.data, load.journal)
         assert load.unanswered > 0
-        assert load.answered > 200
     finally:
         running.kill()
 
@@ -63,7 +62,7 @@ def test_killed_at_one_write(tmp_path: Path, how: str, write: int):
                 break
         assert lost is not None
         assert running.wait() == -signal.SIGKILL
-    prove_nothing_lost(running.data, journal)
+    _nothing_lost(running.data, journal)
     with AgentProcess(tmp_path) as running:
         again = add if write % 2 and lost != ("a", "eth0") else delete
         answer = again(running.socket, journal, lost)
@@ -167,12 +166,17 @@ def test_sigterm_under_load(tmp_path: Path):
             for _ in range(3):
                 time.sleep(0.4)
                 assert running.stop() == 0, running.said()
-                prove_nothing_lost(running.data, load.journal)
+                _nothing_lost(running.data, load.journal)
                 running = AgentProcess(tmp_path).start()
         load.settle()
         prove(running.data, load.journal)
     finally:
         running.kill()
+
+
+def _nothing_lost(path: Path, journal: Journal) -> None:
+    with store_of(path) as store:
+        prove_nothing_lost(store, journal)
 
 
 def _under_way(directory: Path) -> None:
@@ -236,7 +240,7 @@ def test_a_full_disk_loses_nothing_and_heals(tmp_path: Path):
             if refused == 3:
                 break
         assert refused, "the disk was full, and nobody was refused"
-        prove_nothing_lost(copied(), journal)
+        _nothing_lost(copied(), journal)
         (inside / "ballast").unlink()
 
         def healed() -> None:

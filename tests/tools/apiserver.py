@@ -42,7 +42,7 @@ class ApiServer:
         roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 1 << 29
         self.directory = Path(tempfile.mkdtemp(prefix="orbweaver-api-", dir=memory if roomy else None))
         self._binaries = binaries
-        self._etcd_port, self._peer_port, self.port = _free_ports(3)
+        self._etcd_port, self._peer_port, self.port = free_ports(3)
         self._etcd: subprocess.Popen[bytes] | None = None
         self._server: subprocess.Popen[bytes] | None = None
         self.kubeconfig = self.directory / "admin.kubeconfig"
@@ -73,6 +73,11 @@ class ApiServer:
         """kill -9 the API server; etcd goes on. `start` brings it back on the same port."""
         self._end(self._server, signal.SIGKILL)
         self._server = None
+
+    def kill_etcd(self) -> None:
+        """kill -9 etcd; the API server goes on without it. `start` brings it back with its data."""
+        self._end(self._etcd, signal.SIGKILL)
+        self._etcd = None
 
     def pause(self) -> None:
         """The API server stops where it stands, with its connections open."""
@@ -346,7 +351,7 @@ class ApiServer:
                 time.sleep(0.02)
 
 
-def _free_ports(count: int) -> tuple[int, ...]:
+def free_ports(count: int) -> tuple[int, ...]:
     """Ports that are free now, all different."""
     sockets = [socket.socket() for _ in range(count)]
     try:
