@@ -10,7 +10,7 @@ import yaml
 
 import actors
 from tests.cluster import programs
-from tests.tools import kubernetes, reference
+from tests.tools import kubernetes, reference, uml
 from tests.tools.apiserver import ApiServer
 from tests.tools.gomodule import ProgramMissing
 
@@ -41,11 +41,16 @@ def pytest_report_header() -> list[str]:
         cluster = str(programs.find().kubernetes)
     except ProgramMissing as missing:
         cluster = f"none, {missing}"
+    try:
+        kernel = str(uml.find().modules)
+    except ProgramMissing as missing:
+        kernel = f"none, {missing}"
     return [
         f"orbweaver: {_CODE.parent.parent}",
         f"CNI plugins: {plugins}",
         f"API server: {api_server}",
         f"cluster: {cluster}",
+        f"User-Mode Linux: {kernel}",
     ]
 
 
