@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 from actors.block import BlockActor
@@ -36,5 +37,10 @@ def register_allocators(
         idle=60.0,
     )
     system.register(
-        "pool", lambda context: PoolActor(context, source=catalog, store=store), mailbox=mailbox, idle=300.0
+        "pool",
+        lambda context: PoolActor(
+            context, source=catalog, store=store, chance=random.Random() if shared else None
+        ),
+        mailbox=mailbox,
+        idle=300.0,
     )

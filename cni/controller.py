@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import threading
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -43,8 +42,6 @@ from cni.secrets_keeper import Lives, SecretsKeeper
 log = logging.getLogger("orbweaver.controller")
 
 METRICS_PORT = 5721
-COLLECTOR_LOOKS = 2.0
-"""Seconds between looks whether this is still the leader, besides those when that changes."""
 MAILBOX = 65536
 """Calls that may wait for one pool: the pods of all nodes may start at once."""
 
@@ -117,9 +114,6 @@ class Controller(Process):
         self.gc = GCFollower(system, catalog, census)
         self._candidate: Candidate | None = None
         self._caught_up = False
-        self._stopping = False
-        self._changed = threading.Event()
-        self._collector = threading.Thread(target=self._collect, name="collector", daemon=True)
         self.metrics.watch_flag(
             "orbweaver_leader", "Whether this controller leads (1) or stands by (0)", self.leads
         )
@@ -153,8 +147,6 @@ class Controller(Process):
             on_lost=self._lost,
         )
         self._candidate.start()
-        if self.options.settings.gc.enabled:
-            self._collector.start()
         self.serving = True
         log.info(
             "standing by",
@@ -177,12 +169,9 @@ class Controller(Process):
         """Finish what has begun, for a bounded time, give the Lease up, then end."""
         self.serving = False
         self._caught_up = False  # agents are refused from now on, and go to the next leader
-        self._stopping = True
-        self._changed.set()
         if self._candidate is not None:
             self._candidate.stop()
-        if self._collector.is_alive():
-            self._collector.join()
+        self.gc.stop()
         self._keeper.stop()
         self._blocks.stop()
         self.stop_actors(self.options.drain)
@@ -213,15 +202,16 @@ class Controller(Process):
                 "seconds": round(time.monotonic() - began, 3),
             },
         )
-        self._changed.set()
         self.local("views").repair.options(timeout=None).remote().subscribe(log_failure)
         self._sync_coordinator()
+        if self.options.settings.gc.enabled:
+            self.gc.start()
         elected = self.local("events").elected.options(timeout=None)
         elected.remote(self.options.leadership.namespace, LEASE, self.options.identity).subscribe(log_failure)
 
     def _lost(self, why: str) -> None:
         self._caught_up = False
-        self._changed.set()
+        self.gc.stop()
         log.warning("not leading any more", extra={"identity": self.options.identity, "why": why})
 
     def _catch_up(self) -> int:
@@ -240,21 +230,3 @@ class Controller(Process):
                 )
             )
         return len(behind)
-
-    def _collect(self) -> None:
-        """Collect garbage while this process leads; in a thread, because it lists the cluster's pods first."""
-        collecting = False
-        while not self._stopping:
-            try:
-                if self.leads() and not collecting:
-                    self.gc.start(START_TIMEOUT)
-                    collecting = True
-                elif collecting and not self.leads():
-                    self.gc.stop()
-                    collecting = False
-            except OrbweaverError as error:
-                log.warning("cannot collect garbage yet, will try again", extra={"error": str(error)})
-            self._changed.wait(COLLECTOR_LOOKS)
-            self._changed.clear()
-        if collecting:
-            self.gc.stop()
