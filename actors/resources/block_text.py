@@ -32,7 +32,6 @@ MARK = "#"
 
 _OWN = ("pod", "uid", "container", "since", "claim", "sharers")
 _COMMON = tuple(field.name for field in fields(Record) if field.name not in _OWN)
-_SHARER = len(fields(Sharer))
 _PLAIN = re.compile(r"[A-Za-z0-9._/-]*")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CONTAINER = re.compile(r"[0-9a-f]{64}")
@@ -70,30 +69,40 @@ def read_records(family: int, base: int, size: int, text: str) -> list[tuple[int
     table, *entries = text[len(MARK) :].split(" ")
     if not entries:
         raise ValueError("there are no records behind what they have in common")
-    shapes = [_common_parts(shape) for shape in table.split(",")]
     found = []
     for entry in entries:
-        offset, index, pod, uid, container, since, *more = entry.split(":")
-        prefix, common = shapes[_number(index, len(shapes))]
-        record = Record(
-            pod=prefix + _unescape(pod),
-            uid=_unpack_uid(uid) if uid[:1] == "~" else _unescape(uid),
-            container=_unpack(container, 32) if container[:1] == "~" else _unescape(container),
-            since=_unpack_moment(since) if since[:1] == "~" else _unescape(since),
-            claim=_unescape(more[0]) if more else "",
-            sharers=_sharers([_unescape(text) for text in more[1:]]),
-            **common,
-        )
+        offset, record = _read_entry(table, entry)
         found.append((base + _number(offset, size), record))
     return found
 
 
+@lru_cache(2048)
+def _read_entry(table: str, entry: str) -> tuple[str, Record]:
+    """The offset and the record of one entry. A block is read again with each change of it, and of its entries one or
+    two are new then."""
+    offset, index, pod, uid, container, since, claim, *sharers = (entry + ":").split(":")
+    shapes = _shapes(table)
+    prefix, common = shapes[_number(index, len(shapes))]
+    record = Record(
+        pod=prefix + _unescape(pod),
+        uid=_unpack_uid(uid) if uid[:1] == "~" else _unescape(uid),
+        container=_unpack(container, 32) if container[:1] == "~" else _unescape(container),
+        since=_unpack_moment(since) if since[:1] == "~" else _unescape(since),
+        claim=_unescape(claim),
+        sharers=_sharers([_unescape(text) for text in sharers]),
+        **common,
+    )
+    return offset, record
+
+
 def _sharers(texts: list[str]) -> tuple[Sharer, ...]:
-    if len(texts) % _SHARER:
-        raise ValueError(
-            f"the sharers of an address are {len(texts)} texts, which is no multiple of {_SHARER}"
-        )
-    return tuple(Sharer(*texts[at : at + _SHARER]) for at in range(0, len(texts), _SHARER))
+    size = len(fields(Sharer))
+    return tuple(Sharer(*texts[at : at + size]) for at in range(0, len(texts) - size + 1, size))
+
+
+@lru_cache(64)
+def _shapes(table: str) -> list[tuple[str, dict[str, str]]]:
+    return [_common_parts(shape) for shape in table.split(",")]
 
 
 def _common_parts(shape: str) -> tuple[str, dict[str, str]]:

@@ -52,7 +52,7 @@ class Informer:
 
     `transform` makes of each object what `get` and `items` return; None leaves the object out. One that it
     raises `OrbweaverError` for is logged and left out. `jitter` gives the random part of the waits. `optional`: that
-    the store does not have the kind is no error; it may come.
+    the store does not have the kind is no error; it may come. `list_timeout`: seconds.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class Informer:
         transform: Callable[[Object], Any] | None = None,
         optional: bool = False,
         jitter: random.Random | None = None,
+        list_timeout: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.kind = kind
@@ -72,6 +73,7 @@ class Informer:
         self._transform = transform
         self._optional = optional
         self._jitter = jitter or random.Random()
+        self._list_timeout = list_timeout
         self._clock = clock
         self._handlers: list[Callable[[Key], None]] = []
         self._lock = threading.Lock()
@@ -171,7 +173,7 @@ class Informer:
                 self._failed(OrbweaverError(f"the informer of {self.kind} met an unexpected error: {exc!r}"))
 
     def _relist(self) -> None:
-        listing = self._store.list(self.kind, self._namespace)
+        listing = self._store.list(self.kind, self._namespace, timeout=self._list_timeout)
         cache: dict[Key, _Entry] = {}
         for obj in listing.items:
             value = self._value(obj)

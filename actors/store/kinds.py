@@ -42,6 +42,8 @@ KINDS: dict[str, Kind] = {
             namespaced=True,
             status=True,
         ),
+        Kind("Lease", "coordination.k8s.io/v1", "leases", "lease", namespaced=True, status=False),
+        Kind("Secret", "v1", "secrets", "secret", namespaced=True, status=False),
         Kind("StatefulSet", "apps/v1", "statefulsets", "sts", namespaced=True, status=True),
     )
 }
