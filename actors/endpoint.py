@@ -68,7 +68,6 @@ Where = tuple[int, int]
 """Family and address."""
 
 
-@dataclass(slots=True)
 @dataclass(frozen=True, slots=True)
 class Decision:
     """The plan, and for each slot's label what becomes of the addresses that are recorded for the pod already."""

@@ -156,7 +156,7 @@ class Proving:
             what = conflict(sandbox.key, probe, finding)
             if grant.kept:
                 what += (
-                    f"; it stays kept for the pod as one of {grant.record.owner or grant.record.holder}, so take the address from that host, then "
+                    f"; it stays kept for the pod as one of {grant.record.owner}, so take the address from that host, then "
                     "the pod will start"
                 )
                 refusal = AddressTaken(what)
