@@ -28,8 +28,8 @@ from actors.errors import (
     from_wire,
 )
 from actors.runtime import ObjectRef
-from cni.dataplane.apply import Job
-from cni.dataplane.worker import READY, read_frame, write_frame
+from cni.dataplane.channel import READY, read_frame, write_frame
+from cni.dataplane.job import Job
 
 log = logging.getLogger("orbweaver.dataplane")
 
