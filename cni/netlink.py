@@ -371,14 +371,6 @@ def add_link(
     return Message(_NEWLINK, _CREATE | _EXCL, body)
 
 
-def change_link(index: int, kind: str, info: Sequence[tuple[str, Any]]) -> Message:
-    """Change what an interface of a kind has of its own."""
-    body = ifinfmsg()
-    body["index"] = index
-    body["attrs"] = [("IFLA_LINKINFO", _kind(kind, info))]
-    return Message(_NEWLINK, 0, body)
-
-
 def _kind(kind: str, info: Sequence[tuple[str, Any]]) -> dict[str, list[tuple[str, Any]]]:
     data = [("IFLA_INFO_DATA", {"attrs": list(info)})] if info else []
     return {"attrs": [("IFLA_INFO_KIND", kind), *data]}
