@@ -5,7 +5,6 @@ What must always hold: whatever a test does to them, everything has ended when t
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,7 +17,8 @@ from tests.faults.cluster import Cluster, ClusterStore
 from tests.faults.processes import Load, PodName, prove_nothing_lost
 from tests.faults.proxy import FaultProxy
 from tests.faults.rig import pod
-from tests.tools.apiserver import ApiServer
+from tests.tools.apiserver import ADMIN_TOKEN, ApiServer
+from tests.tools.control_plane import write_kubeconfig
 
 CLIENTS = 3
 """Clients of each agent."""
@@ -103,11 +103,8 @@ class Fleet:
     def _config(self, through: FaultProxy | None) -> Path:
         if through is None:
             return self.server.kubeconfig
-        config = json.loads(self.server.kubeconfig.read_text())
-        config["clusters"][0]["cluster"] = {"server": f"http://127.0.0.1:{through.port}"}
         path = self._directory / f"{through.port}.kubeconfig"
-        path.write_text(json.dumps(config))
-        return path
+        return write_kubeconfig(path, {"server": f"http://127.0.0.1:{through.port}"}, ADMIN_TOKEN)
 
 
 def on_node(obj: Object, node: str) -> Object:
