@@ -34,14 +34,16 @@ from actors.errors import (
     PodRefused,
     StoreUnavailable,
 )
+from actors.grant import Grant
 from actors.messages import AddRequest, AddResult, Allocate, Assigned, Held, RouteTo, Sandbox
 from actors.observer import AllocationObserver
+from actors.proving import Prober, Proving, in_order, needed
 from actors.resources.addresses import format_address
-from actors.resources.block import Claim, Granted, Release, Released, Taken, block_name
+from actors.resources.block import Claim, Granted, Release, Released, SetAside, Taken, block_name
 from actors.resources.pod import Pod
 from actors.resources.record import Fence, Record
 from actors.runtime import Actor, ActorContext, Cancellable, ObjectRef, current_deadline, message
-from actors.seat import Place, Seat, ask, is_lost
+from actors.seat import Place, Seat, ask
 from actors.store.catalog import Catalog, PoolTable
 
 log = logging.getLogger("orbweaver.endpoint")
@@ -56,18 +58,6 @@ live, the second longer than its lease; who was paused longer leaves it to the G
 
 Where = tuple[int, int]
 """Family and address."""
-
-
-@dataclass(slots=True)
-class Grant:
-    """One address that the request now holds. `fresh`: this request recorded it, no earlier one; `inherited`: it was
-    the pod's before."""
-
-    slot: Slot
-    value: int
-    record: Record
-    fresh: bool
-    inherited: bool
 
 
 @dataclass(slots=True)
@@ -124,6 +114,8 @@ class EndpointActor(Actor):
         settings: Settings,
         node: str,
         observer: AllocationObserver,
+        prober: Prober | None = None,
+        tell: Callable[[Sandbox, str, str], object] = lambda sandbox, reason, text: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(context)
@@ -134,13 +126,22 @@ class EndpointActor(Actor):
         self._node = node
         self._observer = observer
         self._clock = clock
+        self._proving: Proving | None = None
+        if prober is not None:
+            self._proving = Proving(prober, tell, self._touch, seat, catalog, observer, clock)
 
     @message
     def add(self, request: AddRequest) -> AddResult:
         """CNI ADD. Raises `PodRefused`, `NoAddress`, `AddressTaken`, or an error that a retry may cure."""
         asked = Asked(self._pod(request.sandbox), request, time.perf_counter())
         place = (request.sandbox.container, request.sandbox.interface)
-        result, grants = self._seat.work(lambda at: self._add(at, asked), lambda: self._doubt(place))
+        made, grants = self._seat.work(lambda at: self._add(at, asked), lambda: self._doubt(place))
+        try:
+            notes = self._prove(asked, made, grants)
+            result = self._result(request, made, in_order(grants, made.slots), notes)
+        except OrbweaverError as error:  # another host, or a pool was deleted or broken since the decision
+            self._undo(grants, error)
+            raise
         if place in self._state.doubts:
             answered = frozenset((grant.slot.family, grant.value) for grant in grants)
             self._state.doubts[place].answered = answered
@@ -149,7 +150,7 @@ class EndpointActor(Actor):
             log.debug("decision", extra={"reason": line})
         return result
 
-    def _add(self, at: Place, asked: Asked) -> tuple[AddResult, list[Grant]]:
+    def _add(self, at: Place, asked: Asked) -> tuple[Plan, list[Grant]]:
         request = asked.request
         asked.claim = "" if at.alone else secrets.token_hex(3)
         held = self._held(at, request.sandbox)
@@ -169,11 +170,37 @@ class EndpointActor(Actor):
             made, held = fresh, self._held(at, request.sandbox)
             grants = self._reserve(at, made, asked, held)
         self._observer.stage("allocation", "committed", time.perf_counter() - asked.started)
+        return made, grants
+
+    def _prove(self, asked: Asked, made: Plan, grants: list[Grant]) -> tuple[str, ...]:
+        """Probe what was granted, as far as that is wished; exchanges in `grants` what other hosts use."""
+        detection = self._settings.detection.under(asked.request.asks.detection)
+        if self._proving is None or not needed(detection, grants):
+            return ()
+
+        def others(slots: Sequence[Slot], used: frozenset[Where]) -> list[Grant]:
+            place = (asked.request.sandbox.container, asked.request.sandbox.interface)
+            only = replace(made, slots=tuple(slots))
+            return self._seat.work(lambda at: self._others(at, only, asked, used), lambda: self._doubt(place))
+
+        return self._proving.prove(asked.request, detection, grants, others)
+
+    def _others(self, at: Place, made: Plan, asked: Asked, used: frozenset[Where]) -> list[Grant]:
+        """Other addresses for the slots of a plan."""
+
+        def held() -> list[Held]:
+            found = self._held(at, asked.request.sandbox)
+            return [one for one in found if (one.family, one.value) not in used]
+
         try:
-            return self._result(request, made, grants), grants
-        except OrbweaverError as error:  # a pool was deleted or broken since the decision
-            self._undo(grants, error)
-            raise
+            return self._reserve(at, made, asked, held())
+        except NoAddress:
+            fresh = self._plan_with(self._catalog.fresh_pools(), asked.pod, asked.request, held())
+            wanted = {(slot.interface, slot.family) for slot in made.slots}
+            slots = tuple(slot for slot in fresh.slots if (slot.interface, slot.family) in wanted)
+            if slots == made.slots:
+                raise
+            return self._reserve(at, replace(fresh, slots=slots), asked, held())
 
     @message
     def release(self, sandbox: Sandbox) -> int:
@@ -320,7 +347,7 @@ class EndpointActor(Actor):
             )
         grants = [attempt.grant for attempt in attempts if attempt.grant is not None]
         if error is not None:
-            if not (at.linked and is_lost(error)):  # else the next run finds and takes what was granted
+            if not at.failed:  # else the next run finds and takes what was granted
                 self._undo(grants, error)
             raise error
         return grants
@@ -450,7 +477,9 @@ class EndpointActor(Actor):
         except StoreUnavailable:
             return True  # what should not have been kept is reclaimed later; what was given away is lost
 
-    def _result(self, request: AddRequest, made: Plan, grants: Sequence[Grant]) -> AddResult:
+    def _result(
+        self, request: AddRequest, made: Plan, grants: Sequence[Grant], notes: Sequence[str]
+    ) -> AddResult:
         interface = request.sandbox.interface
         leases = []
         assigned = []
@@ -468,7 +497,7 @@ class EndpointActor(Actor):
                 RouteTo(str(one.destination), format_address(one.family, one.gateway))
                 for one in routing.routes
             ),
-            (*made.reasons(), *routing.reasons),
+            (*made.reasons(), *notes, *routing.reasons),
             fresh=any(grant.fresh for grant in grants),
         )
 
@@ -522,17 +551,20 @@ def _take(attempt: Attempt, ref: ObjectRef[Any], asked: Asked) -> OrbweaverError
     try:
         outcome = ref.result()
     except OrbweaverError as error:
-        if error.retryable or is_lost(error):
+        if error.retryable:
             return error
         attempt.refusals.append(f"{where}: {error}")
         attempt.confirming = False
         return None
-    if isinstance(outcome, Taken):
+    if isinstance(outcome, SetAside):  # what was to be confirmed is not recorded any more
+        attempt.refusals.append(f"{where}: the address recorded for it is set aside: {outcome.aside.why}")
+        attempt.pools, attempt.confirming = list(attempt.slot.candidates), False
+    elif isinstance(outcome, Taken):
         attempt.refusals.append(f"{where}: the address recorded for it went to pod {outcome.record.pod}")
         attempt.pools, attempt.confirming = list(attempt.slot.candidates), False
     elif isinstance(outcome, Granted):
         inherited = attempt.inheriting is not None
         # What a lost leader recorded for this request is no earlier request's.
         mine = outcome.fresh or (attempt.slot.family, outcome.value) not in (asked.before or ())
-        attempt.grant = Grant(attempt.slot, outcome.value, outcome.record, mine, inherited)
+        attempt.grant = Grant(attempt.slot, outcome.value, outcome.record, mine, inherited, outcome.suspect)
     return None

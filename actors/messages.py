@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from actors.decisions.detection import Wishes
 from actors.decisions.request import AddressRequest
 from actors.resources.aside import Aside
 from actors.resources.block import Claim, Doubt, Granted, Release, Released, SetAside, Taken, Vouch, Vouched
@@ -114,6 +115,6 @@ class AddResult:
 
 for _value in (
     Record, Fence, Aside, Claim, Release, Doubt, Vouch, Granted, Taken, SetAside, Released, Vouched, Held, Change,
-    Occupancy, Allocate, Sandbox, AddressRequest, AddRequest, Assigned, RouteTo, AddResult,
+    Occupancy, Allocate, Sandbox, Wishes, AddressRequest, AddRequest, Assigned, RouteTo, AddResult,
 ):  # fmt: skip
     wire_value(_value)

@@ -44,7 +44,7 @@ _INFO_KIND = 1
 _SKIP_STATISTICS = 8
 _CAPPED, _EXTENDED = 0x100, 0x200  # flags of an acknowledgement: without the request; with attributes
 _TARGET_NAMESPACE = 10
-_UP = 1
+_UP, _RUNNING = 1, 0x40
 _PERMANENT = 0x80
 _FIB_MATCH = 0x2000 | 0x1000  # the route itself, and the table that it was found in
 _ONLINK = 4
@@ -138,6 +138,13 @@ class Netlink:
                 return None
             raise
         return _nic(frames[0], {})
+
+    def running(self, index: int) -> bool:
+        """Whether an interface is up and has its carrier."""
+        message = ifinfmsg()
+        message["index"] = index
+        flags: int = struct.unpack_from("=I", self._ask(_GETLINK, message)[0], 24)[0]
+        return bool(flags & _RUNNING)
 
     def links(self, kind: str = "") -> list[Link]:
         """Every interface, or every one of a kind, by index."""
@@ -364,14 +371,6 @@ def add_link(
     return Message(_NEWLINK, _CREATE | _EXCL, body)
 
 
-def change_link(index: int, kind: str, info: Sequence[tuple[str, Any]]) -> Message:
-    """Change what an interface of a kind has of its own."""
-    body = ifinfmsg()
-    body["index"] = index
-    body["attrs"] = [("IFLA_LINKINFO", _kind(kind, info))]
-    return Message(_NEWLINK, 0, body)
-
-
 def _kind(kind: str, info: Sequence[tuple[str, Any]]) -> dict[str, list[tuple[str, Any]]]:
     data = [("IFLA_INFO_DATA", {"attrs": list(info)})] if info else []
     return {"attrs": [("IFLA_INFO_KIND", kind), *data]}
@@ -405,6 +404,13 @@ def set_link(
     attributes += [("IFLA_IFALIAS", alias)] if alias else []
     body["attrs"] = attributes + ([("IFLA_TXQLEN", queue)] if queue else [])
     return Message(_NEWLINK, 0, body)
+
+
+def put_down(index: int) -> Message:
+    """Take an interface down."""
+    body = ifinfmsg()
+    body["index"], body["flags"], body["change"] = index, 0, _UP
+    return Message(_NEWLINK, 0, body, gone_ok=True)
 
 
 def delete_link(name: str) -> Message:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from actors.decisions.detection import Detection
 from actors.errors import InvalidObject
 
 
@@ -39,7 +40,8 @@ class Settings:
     `default_ipv4_pools`, `default_ipv6_pools`: the cluster's default pools, wildcards allowed, tried beside
     the pools with `spec.default: true`. `agent_namespace`: where a network attachment named without namespace
     is looked for when it is the default network or in a pool's `multusName`. `multus_cluster_network`: the
-    network attachment ("namespace/name") that the first interface gets when the pod does not choose one.
+    network attachment ("namespace/name") that the first interface gets when the pod does not choose one. `detection`:
+    what is looked for on the wire before an address is given out.
     """
 
     enable_ipv4: bool = True
@@ -49,6 +51,7 @@ class Settings:
     default_ipv6_pools: tuple[str, ...] = ()
     agent_namespace: str = "kube-system"
     multus_cluster_network: str | None = None
+    detection: Detection = field(default_factory=Detection)
     gc: GCSettings = field(default_factory=GCSettings)
 
     def __post_init__(self) -> None:

@@ -11,8 +11,7 @@ import errno
 import ipaddress
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +24,7 @@ from actors.errors import (
 )
 from cni import netlink
 from cni.dataplane import announce, replies, sweep
+from cni.dataplane.namespace import pod_namespace
 from cni.dataplane.plan import FIRST_MARK, MARK, VETH, host_veth_name, make_plan, policy_tables
 from cni.dataplane.settings import CoordinatorSettings, read_settings
 from cni.dataplane.state import Desired, HostState, Nic, Plan, PodState
@@ -81,31 +81,6 @@ def perform(job: Job) -> int:
         ) from error
 
 
-@contextmanager
-def _namespace(job: Job) -> Iterator[tuple[int, Netlink]]:
-    """The pod's namespace as an open file, and a socket in it."""
-    try:
-        descriptor = os.open(job.netns, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise OrbweaverError(
-            f"the network namespace {job.netns} of pod {job.pod} cannot be opened: {error.strerror}; the pod is gone",
-            cni_code=CNI_UNKNOWN_CONTAINER,
-        ) from error
-    try:
-        try:
-            with netlink.inside(descriptor):
-                channel = Netlink()
-        except OSError as error:
-            raise OrbweaverError(
-                f"{job.netns} of pod {job.pod} is not a network namespace: {error.strerror}",
-                cni_code=CNI_UNKNOWN_CONTAINER,
-            ) from error
-        with channel:
-            yield descriptor, channel
-    finally:
-        os.close(descriptor)
-
-
 def _plan(job: Job, settings: CoordinatorSettings, state: PodState, host: Netlink) -> Plan:
     """What ADD makes and CHECK looks for."""
     return make_plan(
@@ -120,7 +95,7 @@ def _plan(job: Job, settings: CoordinatorSettings, state: PodState, host: Netlin
 
 
 def _add(job: Job, settings: CoordinatorSettings) -> int:
-    with _namespace(job) as (descriptor, pod), Netlink() as host:
+    with pod_namespace(job.netns, job.pod) as (descriptor, pod), Netlink() as host:
         state = observe(pod)
         plan = _plan(job, settings, state, host)
         if plan.mode == "disable":
@@ -163,7 +138,7 @@ class Inspection:
 
 def inspect(job: Job, settings: CoordinatorSettings) -> Inspection:
     """Compare a pod with its plan; changes nothing. Raises `OrbweaverError` or `OSError`."""
-    with _namespace(job) as (descriptor, pod), Netlink() as host:
+    with pod_namespace(job.netns, job.pod) as (descriptor, pod), Netlink() as host:
         state = observe(pod)
         plan = _plan(job, settings, state, host)
         if plan.mode == "disable":
@@ -212,7 +187,7 @@ def _delete(job: Job, settings: CoordinatorSettings) -> int:
         addresses = set(_previous_addresses(job.conf))
         if job.netns and os.path.lexists(job.netns):
             try:
-                with _namespace(job) as (descriptor, pod):
+                with pod_namespace(job.netns, job.pod) as (descriptor, pod):
                     state = observe(pod)
                     nic = state.nic(job.interface)
                     addresses |= {one.partition("/")[0] for one in (nic.addresses if nic else ())}
@@ -393,12 +368,18 @@ def _gateways(conf: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _previous_addresses(conf: Mapping[str, Any]) -> list[str]:
     previous = conf.get("prevResult")
-    ips = previous.get("ips", ()) if isinstance(previous, Mapping) else ()
+    return [address for address, _ in addresses_of(previous if isinstance(previous, Mapping) else {})]
+
+
+def addresses_of(previous: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The addresses of a result and their gateways, empty for none. Raises `InvalidRequest`."""
+    ips = previous.get("ips", ())
     found = []
     for ip in ips if isinstance(ips, list) else ():
-        text = ip.get("address") if isinstance(ip, Mapping) else None
+        text, gateway = (ip.get("address"), ip.get("gateway")) if isinstance(ip, Mapping) else (None, None)
         try:
-            found.append(str(ipaddress.ip_interface(str(text)).ip))
+            address = str(ipaddress.ip_interface(str(text)).ip)
+            found.append((address, str(ipaddress.ip_address(str(gateway))) if gateway else ""))
         except ValueError as error:
-            raise InvalidRequest(f'"prevResult.ips" has address {text!r}, which is not one') from error
+            raise InvalidRequest(f'"prevResult.ips" has {ip!r}, which is not an address') from error
     return found

@@ -7,14 +7,16 @@ its configuration lacks, because a runtime repeats it until it succeeds.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from actors.errors import InvalidRequest, StoreUnavailable
+from actors.decisions.detection import Detection, Finding, Inquiry, Probe, conflict, silence, unsound
+from actors.errors import AddressTaken, InvalidRequest, NetworkNotReady, OrbweaverError, StoreUnavailable
+from actors.proving import Prober
 from actors.resources.coordinator import NOT_READY, SYNCED, SpiderCoordinator
 from actors.runtime import ObjectRef
-from cni.dataplane.apply import Job
+from cni.dataplane.apply import Job, addresses_of
 from cni.dataplane.settings import read_settings
 from cni.dataplane.workers import Workers, settle
 from cni.protocol import CniRequest
@@ -34,7 +36,7 @@ class Wishes:
 class Coordinator:
     """`wishes`: what the pod of a request says; it may wait for the store. `defaults`: the SpiderCoordinator, whose fields
     a network's own configuration outranks. `cluster`: somebody learns the cluster's CIDRs, so pods wait until they are
-    known."""
+    known. `detection`: how patiently to probe, where the configuration wishes for it."""
 
     def __init__(
         self,
@@ -43,11 +45,16 @@ class Coordinator:
         defaults: Callable[[], SpiderCoordinator | None],
         *,
         cluster: bool,
+        prober: Prober,
+        detection: Detection,
     ) -> None:
         self._workers = workers
         self._wishes = wishes
         self._defaults = defaults
         self._cluster = cluster
+        self._prober = prober
+        # Whether to detect is this plugin's own configuration to say; how patiently, the settings'.
+        self._detection = replace(detection, conflicts=False, gateways=False)
 
     def handle(self, request: CniRequest, stdin: bytes) -> ObjectRef[bytes]:
         """What to print. Raises `InvalidRequest` for a configuration that cannot be understood."""
@@ -82,10 +89,48 @@ class Coordinator:
             sandbox.key if sandbox.container else "",
         )
         job = Job(request.command, conf, *place, valid=valid)
-        self._workers.submit(job, lambda job: self._complete(request, job)).subscribe(
-            lambda done: settle(answer, done, output)
-        )
+
+        def go_on() -> None:
+            self._workers.submit(job, lambda job: self._complete(request, job)).subscribe(
+                lambda done: settle(answer, done, output)
+            )
+
+        detection = self._detection.under(settings.detection)
+        if request.command == "ADD" and (detection.conflicts or detection.gateways):
+            self._detect(request, detection, previous, answer, go_on)
+        else:
+            go_on()
         return answer
+
+    def _detect(
+        self,
+        request: CniRequest,
+        detection: Detection,
+        previous: dict[str, Any],
+        answer: ObjectRef[bytes],
+        go_on: Callable[[], object],
+    ) -> None:
+        """Probe the addresses that the main plugin configured, and go on when nobody else has them. (The plugin has
+        announced them by then: it is the IPAM plugin's probe that comes before.)"""
+        if unsound(detection):
+            raise InvalidRequest(f"network {request.network} ({NAME}), detectOptions: {unsound(detection)}")
+        sandbox = request.sandbox
+        probes = tuple(
+            Probe(sandbox.interface, address, detection.conflicts, gateway if detection.gateways else "")
+            for address, gateway in addresses_of(previous)
+        )
+
+        def found(done: ObjectRef[tuple[Finding, ...]]) -> None:
+            error = done.error()
+            if error is None:
+                error = _wrong(sandbox.key, probes, done.result(), detection)
+            if error is None:
+                go_on()
+            else:
+                answer.fail(error)
+
+        inquiry = Inquiry(sandbox.key, sandbox.netns, probes, detection, configured=True)
+        self._prober.probe(inquiry).subscribe(found)
 
     def _require_ready(
         self, request: CniRequest, conf: Mapping[str, Any], defaults: SpiderCoordinator
@@ -106,3 +151,18 @@ class Coordinator:
             return job
         wishes = self._wishes(request)
         return replace(job, default_nic=wishes.default_nic, interfaces=wishes.interfaces)
+
+
+def _wrong(
+    pod: str, probes: Sequence[Probe], findings: Sequence[Finding], detection: Detection
+) -> OrbweaverError | None:
+    for probe, finding in zip(probes, findings, strict=True):
+        if finding.holder:
+            return AddressTaken(
+                conflict(pod, probe, finding)
+                + "; take it from that host or out of the pool, and delete the pod so that it gets another one"
+            )
+    for probe, finding in zip(probes, findings, strict=True):
+        if finding.silent:
+            return NetworkNotReady(silence(pod, probe, detection))
+    return None
