@@ -170,7 +170,6 @@ class Agent(Process):
             self._sweep()
             self.catalog.informer("StatefulSet").subscribe(lambda _: self._sweep())
         self._reconcile()
-        self.workers.start()
         if self.options.settings.detection.conflicts or self.options.settings.detection.gateways:
             self.prober.start()
         self.front_end.start()
