@@ -32,6 +32,7 @@ from actors.store.contract import Store
 from actors.views import ViewsActor
 from cni.attachments import CACHE, read_sandboxes
 from cni.block_follower import BlockFollower
+from cni.dataplane import replies
 from cni.dataplane.coordinator import Coordinator, Wishes
 from cni.dataplane.ifacer import Ifacer
 from cni.dataplane.prober import Prober
@@ -164,6 +165,8 @@ class Agent(Process):
             self._sweep()
             self.catalog.informer("StatefulSet").subscribe(lambda _: self._sweep())
         self._reconcile()
+        if not replies.supported():
+            log.warning("this kernel has no nftables: replies of pods leave by the routing tables alone")
         self.workers.start()
         if self.options.settings.detection.conflicts or self.options.settings.detection.gateways:
             self.prober.start()
