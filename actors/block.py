@@ -16,6 +16,7 @@ What must always hold:
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -50,6 +51,8 @@ address it stays until somebody vouches for that."""
 STORE_TIMEOUT = 5.0
 _RETRY_FIRST, _RETRY_MOST = 0.02, 1.0
 _CONFLICTS = 50
+_YIELD, _YIELD_MOST = 0.001, 0.05
+"""Seconds, at most, that a writer waits by chance after a conflict: doubled with each in a row."""
 
 Operation = Claim | Release | Doubt | Vouch
 Outcome = Granted | Taken | SetAside | Released | Vouched
@@ -170,7 +173,7 @@ class BlockActor(Actor):
     def _commit(self, batch: list[Staged]) -> None:
         state = self._state
         certain = not self._shared
-        for _ in range(_CONFLICTS):
+        for conflicts in range(_CONFLICTS):
             if state.stale:
                 self._read()
                 certain = True
@@ -188,6 +191,8 @@ class BlockActor(Actor):
                 self._write(block, batch)
             except (Conflict, NotFound):
                 state.stale = True
+                # Who comes second over and over would starve; meanwhile more gathers for the next write.
+                time.sleep(random.uniform(0, min(_YIELD_MOST, _YIELD * 2**conflicts)))
                 continue
             except StoreUnavailable as error:
                 if error.maybe_written:

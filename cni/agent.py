@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import socket
 from collections import Counter
 from collections.abc import Iterable
@@ -86,7 +87,12 @@ class Agent(Process):
             idle=60.0,
         )
         system.register(
-            "pool", lambda context: PoolActor(context, source=catalog, store=store), mailbox=4096, idle=300.0
+            "pool",
+            lambda context: PoolActor(
+                context, source=catalog, store=store, chance=random.Random() if cluster else None
+            ),
+            mailbox=4096,
+            idle=300.0,
         )
         seat = OnlyHere(system, alone=not cluster)
         self.prober = Prober(timeout=options.timeout / 2)

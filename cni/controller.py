@@ -95,7 +95,7 @@ class Controller(Process):
         self.catalog.informer("SpiderCoordinator").subscribe(lambda _: self._sync_coordinator())
         self._sync_coordinator()
         if self.options.settings.gc.enabled:
-            self.gc.start(START_TIMEOUT)
+            self.gc.start()
         self.serving = True
         log.info(
             "working", extra={"pools": len(self.catalog.pools().pools), "metrics_port": self.metrics_port}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
-from actors.errors import NotFound, StoreUnavailable
+from actors.errors import NotFound
 from actors.resources.namespace import Namespace
 from actors.resources.node import Node
 from actors.resources.pod import Pod
@@ -23,6 +23,9 @@ from actors.store.contract import Object, Store
 from actors.store.informer import Informer
 
 T = TypeVar("T")
+
+LIST_TIMEOUT = 300.0
+"""Seconds for listing the pods of a whole cluster, page by page."""
 
 _POD_METADATA = ("name", "namespace", "uid", "resourceVersion", "deletionTimestamp")
 _POD_SPEC = ("nodeName",)
@@ -52,15 +55,16 @@ class Census:
         self._catalog = catalog
         self._pods: Informer | None = None
 
-    def start(self, changed: Callable[[Any], None], timeout: float) -> None:
-        """List and watch the pods, and tell `changed` the key of each one that changes. Raises `StoreUnavailable` when
-        the list takes longer than `timeout` seconds."""
-        pods = self._pods = Informer(self._store, "Pod", transform=_slim)
+    def start(self, changed: Callable[[Any], None]) -> None:
+        """List and watch the pods, and tell `changed` the key of each one that changes."""
+        pods = self._pods = Informer(self._store, "Pod", transform=_slim, list_timeout=LIST_TIMEOUT)
         pods.subscribe(changed)
         pods.start()
-        if not pods.wait_synced(timeout):
-            pods.stop()
-            raise StoreUnavailable(f"the pods were not listed within {timeout:g} s: {pods.last_error}")
+
+    def wait_synced(self, timeout: float) -> bool:
+        """Whether all pods are known within `timeout` seconds. Until they are, every pod seems to be gone."""
+        pods = self._pods
+        return pods is not None and pods.wait_synced(timeout)
 
     def stop(self) -> None:
         """Forget the pods."""

@@ -48,7 +48,7 @@ class Informer:
     """Caches the objects of `kind`, in one `namespace` or all.
 
     `transform` makes of each object what `get` and `items` return; None leaves the object out. One that it
-    raises `OrbweaverError` for is logged and left out. `jitter` gives the random part of the waits.
+    raises `OrbweaverError` for is logged and left out. `jitter` gives the random part of the waits. `list_timeout`: seconds.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Informer:
         namespace: str | None = None,
         transform: Callable[[Object], Any] | None = None,
         jitter: random.Random | None = None,
+        list_timeout: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.kind = kind
@@ -66,6 +67,7 @@ class Informer:
         self._namespace = namespace or None
         self._transform = transform
         self._jitter = jitter or random.Random()
+        self._list_timeout = list_timeout
         self._clock = clock
         self._handlers: list[Callable[[Key], None]] = []
         self._lock = threading.Lock()
@@ -158,7 +160,7 @@ class Informer:
                 self._failed(OrbweaverError(f"the informer of {self.kind} met an unexpected error: {exc!r}"))
 
     def _relist(self) -> None:
-        listing = self._store.list(self.kind, self._namespace)
+        listing = self._store.list(self.kind, self._namespace, timeout=self._list_timeout)
         cache: dict[Key, _Entry] = {}
         for obj in listing.items:
             value = self._value(obj)

@@ -61,6 +61,11 @@ class ApiServer:
         assert self._server is not None
         return self._server.pid
 
+    @property
+    def etcd_pid(self) -> int:
+        assert self._etcd is not None
+        return self._etcd.pid
+
     def start(self) -> None:
         """Start what does not run and wait until it is ready. Raises ServerFailed."""
         if self._etcd is None:
