@@ -43,7 +43,7 @@ from actors.resources.block import Claim, Granted, Release, Released, SetAside, 
 from actors.resources.pod import Pod
 from actors.resources.record import Fence, Record
 from actors.runtime import Actor, ActorContext, Cancellable, ObjectRef, current_deadline, message
-from actors.seat import Place, Seat, ask, is_lost
+from actors.seat import Place, Seat, ask
 from actors.store.catalog import Catalog, PoolTable
 
 log = logging.getLogger("orbweaver.endpoint")
@@ -347,7 +347,7 @@ class EndpointActor(Actor):
             )
         grants = [attempt.grant for attempt in attempts if attempt.grant is not None]
         if error is not None:
-            if not (at.linked and is_lost(error)):  # else the next run finds and takes what was granted
+            if not at.failed:  # else the next run finds and takes what was granted
                 self._undo(grants, error)
             raise error
         return grants
@@ -551,7 +551,7 @@ def _take(attempt: Attempt, ref: ObjectRef[Any], asked: Asked) -> OrbweaverError
     try:
         outcome = ref.result()
     except OrbweaverError as error:
-        if error.retryable or is_lost(error):
+        if error.retryable:
             return error
         attempt.refusals.append(f"{where}: {error}")
         attempt.confirming = False

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from actors.errors import InvalidObject
 from actors.messages import Change, Held, Occupancy
 from actors.resources.aside import Aside
-from actors.resources.block import BLOCK_SIZE, Block, base_of
+from actors.resources.block import BLOCK_SIZE, Block, base_of, parse_block_name
 from actors.resources.record import Record
 from actors.runtime import Actor, ActorContext, message
 from actors.store.contract import Store, version_number
@@ -102,6 +102,16 @@ class LedgerActor(Actor):
         return all(
             max(state.listed, state.versions.get((family, base), -1)) >= version_number(version)
             for family, base, version in versions
+        )
+
+    @message
+    def behind(self, versions: dict[str, str]) -> tuple[str, ...]:
+        """The blocks, out of `versions` by name, that are known here only as they were before."""
+        known = self._state.versions
+        return tuple(
+            name
+            for name, version in versions.items()
+            if known.get(parse_block_name(name), -1) < version_number(version)
         )
 
     def _advance(self, block: Place, version: str) -> bool:

@@ -100,7 +100,7 @@ def _outcome(ref: ObjectRef[Any], at: Place) -> Released | OrbweaverError:
     try:
         released: Released = ref.result()
     except OrbweaverError as error:
-        if at.linked and is_lost(error):
+        if at.failed and is_lost(error):
             raise
         return error
     return released

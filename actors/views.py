@@ -76,10 +76,13 @@ class ViewsActor(Actor):
         node: str | None = None,
         pools: bool = True,
         follow: bool = False,
+        may_write: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`node`: repair only the SpiderEndpoints of its pods. `pools`: look after the pools' status and what other
-        IPAMs left, as one process in a cluster does. `follow`: look by itself for pools that other processes allocated from."""
+        IPAMs left, as one process in a cluster does. `follow`: look by itself for
+        pools that other processes allocated from. `may_write`: whether the pools' status is for this process to write at
+        this moment; who comes to write it repairs it first."""
         super().__init__(context)
         self._seat = seat
         self._store = store
@@ -87,6 +90,7 @@ class ViewsActor(Actor):
         self._node = node
         self._pools = pools
         self._follow = follow
+        self._may_write = may_write
         self._clock = clock
         self._state = State()
 
@@ -267,6 +271,8 @@ class ViewsActor(Actor):
         state = self._state
         state.pools_set = False
         pools, state.pools = state.pools, set()
+        if not self._may_write():
+            return
         for name in sorted(pools):
             try:
                 self._write_pool(name)

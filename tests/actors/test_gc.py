@@ -23,9 +23,10 @@ from actors.resources.record import Fence, Record
 from actors.runtime import get
 from actors.store.contract import Object, Store
 from actors.store.kubernetes import KubernetesStore
-from cni.controller import Controller, ControllerOptions
+from cni.controller import Controller
 from tests.faults.checker import eventually, records
 from tests.faults.cluster import Cluster, ClusterStore
+from tests.faults.leaders import in_process
 from tests.faults.rig import API, pod, pool, rig, sandbox, statefulset
 from tests.tools.apiserver import ApiServer
 
@@ -114,8 +115,8 @@ class World:
         """Of each address that an Event tells of: its reason, and on what kind of object it is."""
         told = {}
         for event in self.store.list("Event").items:
-            if event["source"].get("component") == "orbweaver-controller":
-                kind = event["involvedObject"]["kind"]
+            kind = event["involvedObject"]["kind"]
+            if event["source"].get("component") == "orbweaver-controller" and kind != "Lease":
                 for address in event["message"].partition(" of pool")[0].split(", "):
                     told[address] = (event["reason"], kind)
         return told
@@ -142,7 +143,7 @@ def world(api_server: ApiServer, tmp_path: Path) -> Iterator[World]:
 
 @contextmanager
 def controller(store: Store, settings: GCSettings = FAST) -> Iterator[Controller]:
-    made = Controller(store, ControllerOptions(metrics_port=None, settings=Settings(gc=settings)))
+    made = Controller(store, in_process(settings=Settings(gc=settings)))
     try:
         made.start()
         eventually(lambda: truth(made.gc.running), 30)
