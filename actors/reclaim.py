@@ -87,7 +87,7 @@ def reclaim(
             "address kept for the pod's next sandbox" if one.keep else "address reclaimed", extra=_facts(one)
         )
     if done:
-        pods = tuple(sorted({one.held.record.pod for one in done}))
+        pods = tuple(sorted({one.held.record.holder for one in done}))
         pools = tuple(sorted({one.held.record.pool for one in done}))
         actor.get_actor("views/local").changed.options(timeout=None).remote(pods, pools)
     if events:

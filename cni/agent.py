@@ -131,7 +131,13 @@ class Agent(Process):
         system.register(
             "node-gc",
             lambda context: NodeGCActor(
-                context, seat=seat, catalog=catalog, node=node, observer=observer, has_pods=cluster
+                context,
+                seat=seat,
+                catalog=catalog,
+                settings=options.settings,
+                node=node,
+                observer=observer,
+                has_pods=cluster,
             ),
             mailbox=64,
         )
@@ -169,8 +175,8 @@ class Agent(Process):
             self.look_after_objects()
             self._sweep()
             self.catalog.informer("StatefulSet").subscribe(lambda _: self._sweep())
+            self.catalog.follow_machines(lambda _: self._sweep())
         self._reconcile()
-        self.workers.start()
         if self.options.settings.detection.conflicts or self.options.settings.detection.gateways:
             self.prober.start()
         self.front_end.start()
@@ -220,7 +226,7 @@ class Agent(Process):
             )
 
     def _sweep(self) -> None:
-        self.local("node-gc").sweep_statefulsets.remote().subscribe(log_failure)
+        self.local("node-gc").sweep_kept.remote().subscribe(log_failure)
 
     def _refused(self, request: CniRequest, error: OrbweaverError) -> None:
         if self.options.cluster:
