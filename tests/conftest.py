@@ -86,6 +86,8 @@ def bare_api_server() -> Iterator[ApiServer]:
 @pytest.fixture(scope="session")
 def api_server(bare_api_server: ApiServer) -> ApiServer:
     """The same with what `deploy/` has of CRDs and admission policies. Tests must leave it running."""
+    namespace = yaml.safe_load((_ROOT / "deploy" / "namespace.yaml").read_text())
+    bare_api_server.ask("POST", "/api/v1/namespaces", namespace)
     for folder in ("crds", "admission"):
         for path in sorted((_ROOT / "deploy" / folder).glob("*.yaml")):
             if path.name != "kustomization.yaml":
