@@ -29,6 +29,7 @@ from actors.views import ViewsActor
 from cni.allocators import register_allocators
 from cni.attachments import CACHE, read_sandboxes
 from cni.block_follower import BlockFollower
+from cni.dataplane import replies
 from cni.dataplane.coordinator import Coordinator, Wishes
 from cni.dataplane.ifacer import Ifacer
 from cni.dataplane.prober import Prober
@@ -132,7 +133,13 @@ class Agent(Process):
         system.register(
             "node-gc",
             lambda context: NodeGCActor(
-                context, seat=seat, catalog=catalog, node=node, observer=observer, has_pods=cluster
+                context,
+                seat=seat,
+                catalog=catalog,
+                settings=options.settings,
+                node=node,
+                observer=observer,
+                has_pods=cluster,
             ),
             mailbox=64,
         )
@@ -170,8 +177,10 @@ class Agent(Process):
             self.look_after_objects()
             self._sweep()
             self.catalog.informer("StatefulSet").subscribe(lambda _: self._sweep())
+            self.catalog.follow_machines(lambda _: self._sweep())
         self._reconcile()
-        self.workers.start()
+        if not replies.supported():
+            log.warning("this kernel has no nftables: replies of pods leave by the routing tables alone")
         if self.options.settings.detection.conflicts or self.options.settings.detection.gateways:
             self.prober.start()
         self.front_end.start()
@@ -221,7 +230,7 @@ class Agent(Process):
             )
 
     def _sweep(self) -> None:
-        self.local("node-gc").sweep_statefulsets.remote().subscribe(log_failure)
+        self.local("node-gc").sweep_kept.remote().subscribe(log_failure)
 
     def _refused(self, request: CniRequest, error: OrbweaverError) -> None:
         if self.options.cluster:

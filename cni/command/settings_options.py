@@ -31,6 +31,14 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--no-statefulset", action="store_true", help="do not keep StatefulSet pods' addresses"
     )
+    group.add_argument(
+        "--keep-scaled-down",
+        action="store_true",
+        help="keep them also for pods that the StatefulSet was scaled down by",
+    )
+    group.add_argument(
+        "--no-kubevirt", action="store_true", help="do not keep virtual machines' addresses (KubeVirt)"
+    )
     for family in (4, 6):
         group.add_argument(
             f"--default-ipv{family}-ippool",
@@ -101,6 +109,8 @@ def read_configuration(chosen: argparse.Namespace) -> Configuration:
         enable_ipv4=not chosen.no_ipv4,
         enable_ipv6=not chosen.no_ipv6,
         enable_statefulset=not chosen.no_statefulset,
+        enable_kubevirt=not chosen.no_kubevirt,
+        keep_scaled_down=chosen.keep_scaled_down,
         default_ipv4_pools=tuple(chosen.default_ipv4_ippool),
         default_ipv6_pools=tuple(chosen.default_ipv6_ippool),
     )

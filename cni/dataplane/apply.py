@@ -8,25 +8,24 @@ runs in a worker process, so that a namespace that hangs takes nobody else with 
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from actors.errors import (
     CNI_IO_FAILURE,
     CNI_UNKNOWN_CONTAINER,
     CheckFailed,
-    InvalidRequest,
     OrbweaverError,
 )
 from cni import netlink
 from cni.dataplane import announce, replies, sweep
+from cni.dataplane.job import Job, addresses_of
 from cni.dataplane.namespace import pod_namespace
 from cni.dataplane.plan import FIRST_MARK, MARK, VETH, host_veth_name, make_plan, policy_tables
-from cni.dataplane.settings import CoordinatorSettings, read_settings
+from cni.dataplane.settings import CoordinatorSettings
 from cni.dataplane.state import Desired, HostState, Nic, Plan, PodState
 from cni.netlink import Message, Netlink
 
@@ -34,30 +33,6 @@ _NOT_THE_HOSTS = re.compile(
     r"docker|cbr|dummy|virbr|lxcbr|veth|lo$|cali|flannel|kube-ipvs|cni|vx-submariner|cilium|nodelocaldns"
 )
 """Interfaces whose addresses are not the host's own: bridges and stubs of other network plugins."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One CNI request for `plugin`, as it crosses to a worker. `default_nic`: from the pod's annotation.
-    `interfaces`: all that the pod will have, empty where nothing tells. `valid`: of GC, the (container, interface) pairs
-    that are alive."""
-
-    command: str
-    conf: Mapping[str, Any]
-    container: str
-    interface: str
-    netns: str
-    pod: str
-    default_nic: str = ""
-    interfaces: tuple[str, ...] = ()
-    valid: tuple[tuple[str, str], ...] = ()
-    plugin: str = "coordinator"
-
-    def settings(self) -> CoordinatorSettings:
-        settings = read_settings(self.conf)
-        if self.default_nic:
-            settings = replace(settings, default_nic=self.default_nic, pod_chose=True)
-        return settings
 
 
 def perform(job: Job) -> int:
@@ -369,17 +344,3 @@ def _gateways(conf: Mapping[str, Any]) -> tuple[str, ...]:
 def _previous_addresses(conf: Mapping[str, Any]) -> list[str]:
     previous = conf.get("prevResult")
     return [address for address, _ in addresses_of(previous if isinstance(previous, Mapping) else {})]
-
-
-def addresses_of(previous: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The addresses of a result and their gateways, empty for none. Raises `InvalidRequest`."""
-    ips = previous.get("ips", ())
-    found = []
-    for ip in ips if isinstance(ips, list) else ():
-        text, gateway = (ip.get("address"), ip.get("gateway")) if isinstance(ip, Mapping) else (None, None)
-        try:
-            address = str(ipaddress.ip_interface(str(text)).ip)
-            found.append((address, str(ipaddress.ip_address(str(gateway))) if gateway else ""))
-        except ValueError as error:
-            raise InvalidRequest(f'"prevResult.ips" has {ip!r}, which is not an address') from error
-    return found

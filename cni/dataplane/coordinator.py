@@ -16,7 +16,7 @@ from actors.errors import AddressTaken, InvalidRequest, NetworkNotReady, Orbweav
 from actors.proving import Prober
 from actors.resources.coordinator import NOT_READY, SYNCED, SpiderCoordinator
 from actors.runtime import ObjectRef
-from cni.dataplane.apply import Job, addresses_of
+from cni.dataplane.job import Job, addresses_of
 from cni.dataplane.settings import read_settings
 from cni.dataplane.workers import Workers, settle
 from cni.protocol import CniRequest

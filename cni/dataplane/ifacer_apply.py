@@ -16,7 +16,6 @@ from typing import Any
 
 from actors.errors import CNI_IO_FAILURE, CheckFailed, InvalidRequest, OrbweaverError
 from cni import netlink
-from cni.dataplane.apply import Job
 from cni.dataplane.bond_options import Value
 from cni.dataplane.ifacer_plan import (
     VLAN_PROTOCOL,
@@ -29,6 +28,7 @@ from cni.dataplane.ifacer_plan import (
     make_plan,
 )
 from cni.dataplane.ifacer_settings import IfacerSettings, read_ifacer_settings
+from cni.dataplane.job import Job
 from cni.dataplane.state import Link
 from cni.netlink import Netlink
 

@@ -19,19 +19,14 @@ from typing import Any
 
 from actors.decisions.detection import Detection, Inquiry, Probe
 from actors.errors import OrbweaverError
+from cni.dataplane.channel import read_frame, write_frame
 from cni.dataplane.probe import ask
-from cni.dataplane.worker import read_frame, write_frame
 
 log = logging.getLogger("orbweaver.dataplane")
 
 
-def encode(number: int, inquiry: Inquiry) -> dict[str, Any]:
-    """An inquiry as it crosses to the process."""
-    return {"number": number, **asdict(inquiry)}
-
-
 def decode(message: dict[str, Any]) -> tuple[int, Inquiry]:
-    """Inverse of `encode`."""
+    """Inverse of `prober.encode`."""
     number = int(message.pop("number"))
     message["probes"] = tuple(Probe(**one) for one in message["probes"])
     message["detection"] = Detection(**message["detection"])

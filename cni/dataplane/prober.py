@@ -15,14 +15,13 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from actors.decisions.detection import Finding, Inquiry
 from actors.errors import DeadlineExceeded, OrbweaverError, PeerLost, from_wire
 from actors.runtime import ObjectRef
-from cni.dataplane.probe_worker import encode
-from cni.dataplane.worker import read_frame, write_frame
+from cni.dataplane.channel import read_frame, write_frame
 
 log = logging.getLogger("orbweaver.dataplane")
 
@@ -201,3 +200,8 @@ class _Process:
             )
             task.ref.fail(error)
             log.error("a probe did not end in time", extra={"pod": inquiry.pod, "netns": inquiry.netns})
+
+
+def encode(number: int, inquiry: Inquiry) -> dict[str, Any]:
+    """An inquiry as it crosses to the process."""
+    return {"number": number, **asdict(inquiry)}
