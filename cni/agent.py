@@ -119,6 +119,7 @@ class Agent(Process):
             mailbox=64,
         )
         self.workers = Workers(timeout=options.timeout / 2)
+        self.coordinator = Coordinator(self.workers, self._wishes, catalog.coordinator, cluster=cluster)
         self.front_end = FrontEnd(
             system,
             options.cni_socket,
@@ -128,7 +129,7 @@ class Agent(Process):
             timeout=options.timeout,
             chained={
                 "ifacer": Ifacer(self.workers),
-                "coordinator": Coordinator(self.workers, self._wishes, catalog.coordinator, cluster=cluster),
+                "coordinator": self.coordinator,
             },
         )
         self._blocks = BlockFollower(store, system) if cluster else None
@@ -148,6 +149,7 @@ class Agent(Process):
             self.catalog.informer("StatefulSet").subscribe(lambda _: self._sweep())
         self._reconcile()
         self.workers.start()
+        self.coordinator.renumbering.start()
         self.front_end.start()
         self.serving = True
         log.info(
@@ -167,6 +169,7 @@ class Agent(Process):
         if self.serving:
             self.serving = False
             self.front_end.stop(self.options.drain)
+            self.coordinator.renumbering.stop()
             self.workers.stop()
         if self._blocks is not None:
             self._blocks.stop()

@@ -7,6 +7,7 @@ its configuration lacks, because a runtime repeats it until it succeeds.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,9 +16,12 @@ from actors.errors import InvalidRequest, StoreUnavailable
 from actors.resources.coordinator import NOT_READY, SYNCED, SpiderCoordinator
 from actors.runtime import ObjectRef
 from cni.dataplane.apply import Job
+from cni.dataplane.renumbering import Renumbering
 from cni.dataplane.settings import read_settings
 from cni.dataplane.workers import Workers, settle
 from cni.protocol import CniRequest
+
+log = logging.getLogger("orbweaver.dataplane")
 
 NAME = "coordinator"
 
@@ -48,6 +52,7 @@ class Coordinator:
         self._wishes = wishes
         self._defaults = defaults
         self._cluster = cluster
+        self.renumbering = Renumbering()
 
     def handle(self, request: CniRequest, stdin: bytes) -> ObjectRef[bytes]:
         """What to print. Raises `InvalidRequest` for a configuration that cannot be understood."""
@@ -82,10 +87,26 @@ class Coordinator:
             sandbox.key if sandbox.container else "",
         )
         job = Job(request.command, conf, *place, valid=valid)
-        self._workers.submit(job, lambda job: self._complete(request, job)).subscribe(
-            lambda done: settle(answer, done, output)
-        )
+        if request.command == "ADD":
+            self.renumbering.attach(job.container, job.interface, lambda: self._again(request, job))
+        elif request.command == "DEL":
+            self.renumbering.detach(job.container, job.interface)
+        self._submit(request, job).subscribe(lambda done: self._answer(request, job, answer, done, output))
         return answer
+
+    def _submit(self, request: CniRequest, job: Job) -> ObjectRef[int]:
+        return self._workers.submit(job, lambda job: self._complete(request, job))
+
+    def _answer(
+        self, request: CniRequest, job: Job, answer: ObjectRef[bytes], done: ObjectRef[int], output: bytes
+    ) -> None:
+        if request.command == "ADD" and done.error() is not None:
+            self.renumbering.detach(job.container, job.interface)
+        settle(answer, done, output)
+
+    def _again(self, request: CniRequest, job: Job) -> None:
+        """Plan an interface of a pod that got an address since its ADD."""
+        self._submit(request, job).subscribe(lambda done: _log_failure(job, done))
 
     def _require_ready(
         self, request: CniRequest, conf: Mapping[str, Any], defaults: SpiderCoordinator
@@ -106,3 +127,12 @@ class Coordinator:
             return job
         wishes = self._wishes(request)
         return replace(job, default_nic=wishes.default_nic, interfaces=wishes.interfaces)
+
+
+def _log_failure(job: Job, done: ObjectRef[int]) -> None:
+    error = done.error()
+    if error is not None:
+        log.warning(
+            "a pod has no rules for its new address; its next address, or a new pod, has",
+            extra={"pod": job.pod, "interface": job.interface, "error": str(error)},
+        )
