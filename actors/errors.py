@@ -107,6 +107,14 @@ class DeadlineExceeded(OrbweaverError):
     retryable = True
 
 
+class NetworkNotReady(OrbweaverError):
+    """The network segment is not as an address needs it: no carrier, a silent gateway, or unknown hosts on one address
+    after the other."""
+
+    cni_code = CNI_TRY_AGAIN_LATER
+    retryable = True
+
+
 class PeerLost(OrbweaverError):
     """The actor crashed or the connection to its process broke; whether the call took effect is unknown."""
 

@@ -75,6 +75,17 @@ class EventsActor(Actor):
                 log.debug("an Event names its pool without UID", extra={"pool": pool, "error": str(error)})
         self._tell(_News(involved, reason, text, "Normal"))
 
+    @message
+    def elected(self, namespace: str, lease: str, identity: str) -> None:
+        """Tell who leads by a Lease now, as Kubernetes' own controllers do."""
+        involved = {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "namespace": namespace,
+            "name": lease,
+        }
+        self._tell(_News(involved, "LeaderElection", f"{identity} became leader", "Normal"))
+
     def _tell(self, news: _News) -> None:
         told = news.text if len(news.text) <= LONGEST else news.text[: LONGEST - len(_CUT)] + _CUT
         subject = news.involved["name"]

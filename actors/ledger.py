@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from actors.errors import InvalidObject
 from actors.messages import Change, Held, Occupancy
 from actors.resources.aside import Aside
-from actors.resources.block import BLOCK_SIZE, Block, base_of
+from actors.resources.block import BLOCK_SIZE, Block, base_of, parse_block_name
 from actors.resources.record import Record
 from actors.runtime import Actor, ActorContext, message
 from actors.store.contract import Store, version_number
@@ -104,6 +104,16 @@ class LedgerActor(Actor):
             for family, base, version in versions
         )
 
+    @message
+    def behind(self, versions: dict[str, str]) -> tuple[str, ...]:
+        """The blocks, out of `versions` by name, that are known here only as they were before."""
+        known = self._state.versions
+        return tuple(
+            name
+            for name, version in versions.items()
+            if known.get(parse_block_name(name), -1) < version_number(version)
+        )
+
     def _advance(self, block: Place, version: str) -> bool:
         """Whether a Block's word about `version` still counts: a watch may have told of a later one."""
         number = version_number(version)
@@ -119,7 +129,7 @@ class LedgerActor(Actor):
 
     @message
     def of_pod(self, pod: str) -> tuple[Held, ...]:
-        """What is recorded for the pod `namespace/name`, whatever its incarnation."""
+        """What is recorded for the pod or virtual machine `namespace/name`, whatever its incarnation."""
         return self._held(self._state.pods.get(pod, ()))
 
     @message
@@ -128,16 +138,23 @@ class LedgerActor(Actor):
         return self._held(self._state.containers.get(container, ()))
 
     @message
-    def of_sandbox(self, container: str, pod: str) -> tuple[Held, ...]:
-        """What is recorded for a container id or for the pod `namespace/name`."""
+    def of_sandbox(self, container: str, *names: str) -> tuple[Held, ...]:
+        """What is recorded for a container id or for pods or virtual machines `namespace/name`."""
         state = self._state
-        return self._held(state.pods.get(pod, set()) | state.containers.get(container, set()))
+        places = set(state.containers.get(container, ()))
+        return self._held(places.union(*(state.pods.get(name, ()) for name in names)))
 
     @message
     def of_node(self, node: str) -> tuple[Held, ...]:
         """What is recorded for pods of a node."""
         records = self._state.records
-        return self._held([place for place, record in records.items() if record.node == node])
+        return self._held(
+            [
+                place
+                for place, record in records.items()
+                if record.node == node or any(one.node == node for one in record.sharers)
+            ]
+        )
 
     @message
     def of_pool(self, pool: str) -> tuple[Held, ...]:
@@ -210,18 +227,21 @@ class LedgerActor(Actor):
                 continue
             if before is not None:
                 del state.records[place]
-                _unlink(state.pods, before.pod, place)
-                _unlink(state.containers, before.container, place)
+                for pod in {before.holder, *before.pods}:
+                    _unlink(state.pods, pod, place)
+                for container in before.containers:
+                    _unlink(state.containers, container, place)
                 _unlink(state.pools, before.pool, place)
             state.released.pop(place, None)
             state.asides.pop(place, None)
             values = state.blocks.setdefault((family, base_of(change.value)), set())
             if change.record is not None:
                 state.records[place] = change.record
-                state.pods.setdefault(change.record.pod, set()).add(place)
+                for pod in {change.record.holder, *change.record.pods}:
+                    state.pods.setdefault(pod, set()).add(place)
+                for container in change.record.containers:
+                    state.containers.setdefault(container, set()).add(place)
                 state.pools.setdefault(change.record.pool, set()).add(place)
-                if change.record.container:
-                    state.containers.setdefault(change.record.container, set()).add(place)
                 values.add(change.value)
             elif change.released is not None:
                 state.released[place] = change.released

@@ -10,6 +10,8 @@ What must always hold:
 * An address that is set aside is offered to nobody before its time, and a refusal names it.
 * An address that was never released goes first, lowest first; then the one that was released longest ago. A release
   is forgotten after `QUIET`, as the Block forgets it: else a large pool would spread over ever more blocks.
+* Where other processes allocate from the same pool too, and were faster, it looks elsewhere in the pool: all of them
+  going lowest first would ask for the same address each time.
 * It never waits for a Block: it decides, marks pending, sends, and takes the next message. (Only while it loads,
   before its first message, does it wait, for what it takes over from another IPAM.)
 """
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -40,6 +43,8 @@ log = logging.getLogger("orbweaver.pool")
 LEDGER_TIMEOUT = 10.0
 _SHOWN = 16
 """How many addresses a refusal names that are set aside."""
+_LEFT = 8
+"""Where others allocate too: how many of those released longest ago one is chosen from."""
 
 
 class PoolSource(Protocol):
@@ -92,11 +97,15 @@ class PoolActor(Actor):
         *,
         source: PoolSource,
         store: Store,
+        chance: random.Random | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`chance`: where to look when others are faster; None where nobody else allocates."""
         super().__init__(context)
         self._source = source
         self._store = store
+        self._chance = chance
+        self._start: int | None = None
         self._clock = clock
 
     def on_activate(self) -> None:
@@ -204,21 +213,44 @@ class PoolActor(Actor):
                 del state.released_at[candidate]
                 state.aside.pop(candidate, None)
                 state.free.add(candidate)
-        value = state.free.take_lowest()
-        passed_over = []
-        while value is None and state.cooling:
+        value = self._take_free()
+        passed_over: list[tuple[float, int]] = []
+        spare: list[tuple[float, int]] = []
+        wanted = 1
+        if value is None and self._start is not None and self._chance is not None:
+            wanted = self._chance.randint(1, _LEFT)
+        while value is None and state.cooling and len(spare) < wanted:
             at, candidate = heapq.heappop(state.cooling)
-            if state.released_at.get(candidate) != at:
-                continue
-            if self._is_aside(candidate, now):
-                passed_over.append((at, candidate))
-                continue
-            del state.released_at[candidate]
-            state.aside.pop(candidate, None)
-            value = candidate
-        for entry in passed_over:
+            if state.released_at.get(candidate) == at:
+                (passed_over if self._is_aside(candidate, now) else spare).append((at, candidate))
+        if spare:
+            _, value = spare.pop()
+            del state.released_at[value]
+            state.aside.pop(value, None)
+        for entry in (*passed_over, *spare):
             heapq.heappush(state.cooling, entry)
         return value
+
+    def _take_free(self) -> int | None:
+        free = self._state.free
+        value = None if self._start is None else free.lowest_from(self._start)
+        if value is None:
+            return free.take_lowest()
+        free.discard(value)
+        return value
+
+    def _look_elsewhere(self) -> None:
+        """Somebody else was faster: begin at a block with a free address, chosen by chance."""
+        if self._chance is None:
+            return
+        free = self._state.free
+        self._start = 0
+        number = self._chance.randrange(free.size or 1)
+        for low, high in free:
+            if number <= high - low:
+                self._start = base_of(low + number)
+                return
+            number -= high - low + 1
 
     def _advance(self, job: Job) -> None:
         value = self._choose()
@@ -286,9 +318,17 @@ class PoolActor(Actor):
             else:
                 if released is not None:
                     self._cool(value, released)
-                self._retry(
-                    job, value, f"recorded for pod {outcome.record.pod} out of pool {outcome.record.pool}"
-                )
+                self._beaten(job, value, outcome)
+
+    def _beaten(self, job: Job, value: int, taken: Taken) -> None:
+        if job.request.exact is not None:
+            rule = f"recorded for pod {taken.record.pod} out of pool {taken.record.pool}"
+            self._refuse_exact(job, value, rule)
+        else:
+            # The Block has read what else is taken, and the Ledger knows it by now.
+            self._look_elsewhere()
+            self._state.waiting.append(job)
+            self._catch_up()
 
     def _retry(self, job: Job, value: int, rule: str) -> None:
         if job.request.exact is not None:

@@ -87,7 +87,7 @@ def reclaim(
             "address kept for the pod's next sandbox" if one.keep else "address reclaimed", extra=_facts(one)
         )
     if done:
-        pods = tuple(sorted({one.held.record.pod for one in done}))
+        pods = tuple(sorted({one.held.record.holder for one in done}))
         pools = tuple(sorted({one.held.record.pool for one in done}))
         actor.get_actor("views/local").changed.options(timeout=None).remote(pods, pools)
     if events:
@@ -100,7 +100,7 @@ def _outcome(ref: ObjectRef[Any], at: Place) -> Released | OrbweaverError:
     try:
         released: Released = ref.result()
     except OrbweaverError as error:
-        if at.linked and is_lost(error):
+        if at.failed and is_lost(error):
             raise
         return error
     return released

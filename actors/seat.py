@@ -23,21 +23,21 @@ T = TypeVar("T")
 class Place(Protocol):
     """One place where ledger, pools and blocks live.
 
-    `alone`: no other process writes the same blocks. `linked`: it is another process, which may be lost; then what was
-    asked of it may still take effect.
+    `alone`: no other process writes the same blocks.
     """
 
     @property
     def alone(self) -> bool: ...
 
     @property
-    def linked(self) -> bool: ...
+    def failed(self) -> bool:
+        """Whether it failed the task that runs; then the task runs again elsewhere."""
 
     def get_actor(self, name: str) -> ActorHandle:
         """The handle of `ledger/local`, `pool/<name>` or `block/<name>` there."""
 
     def settle(self, refs: Sequence[ObjectRef[Any]]) -> None:
-        """Wait for the answers, what they may be. Raises `PeerLost` when the place shows no sign of life."""
+        """Wait for the answers, whatever they are. Raises what says that the place failed."""
 
 
 class Seat(Protocol):
@@ -63,7 +63,7 @@ def ask(place: Place, *refs: ObjectRef[Any]) -> list[Any]:
 class Here:
     """The place in this process: the actors of `system`."""
 
-    linked = False
+    failed = False
 
     def __init__(self, system: ActorSystem, *, alone: bool) -> None:
         self.system = system

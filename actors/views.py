@@ -76,10 +76,13 @@ class ViewsActor(Actor):
         node: str | None = None,
         pools: bool = True,
         follow: bool = False,
+        may_write: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`node`: repair only the SpiderEndpoints of its pods. `pools`: look after the pools' status and what other
-        IPAMs left, as one process in a cluster does. `follow`: look by itself for pools that other processes allocated from."""
+        IPAMs left, as one process in a cluster does. `follow`: look by itself for
+        pools that other processes allocated from. `may_write`: whether the pools' status is for this process to write at
+        this moment; who comes to write it repairs it first."""
         super().__init__(context)
         self._seat = seat
         self._store = store
@@ -87,6 +90,7 @@ class ViewsActor(Actor):
         self._node = node
         self._pools = pools
         self._follow = follow
+        self._may_write = may_write
         self._clock = clock
         self._state = State()
 
@@ -115,7 +119,7 @@ class ViewsActor(Actor):
             for name, obj in pools.items():
                 self._take_over(name, obj)
         held = self._recorded("everything") if self._node is None else self._recorded("of_node", self._node)
-        pods = {one.record.pod for one in held}
+        pods = {one.record.holder for one in held}
         if self._pools:
             pods.update(pod_of(obj) for obj in self._store.list("SpiderEndpoint").items)
         self.changed(tuple(pods), tuple(pools))
@@ -161,7 +165,7 @@ class ViewsActor(Actor):
         pods, state.pods = state.pods, set()
         for pod in sorted(pods):
             try:
-                held = self._recorded("of_pod", pod)
+                held = tuple(one for one in self._recorded("of_pod", pod) if one.record.holder == pod)
                 pools = {one.record.pool for one in held} | self._write_endpoint(pod, held)
                 self.changed((), tuple(pools))
             except InvalidObject as error:
@@ -253,6 +257,7 @@ class ViewsActor(Actor):
                 if pool.gateway is not None:
                     entry[f"ipv{family}Gateway"] = format_address(family, pool.gateway)
         kind, _, owner = first.owner.partition("/")
+        kind, _, _ = kind.partition(".")  # a third party's is recorded with its API group
         return {
             "current": {
                 "uid": first.uid,
@@ -267,6 +272,8 @@ class ViewsActor(Actor):
         state = self._state
         state.pools_set = False
         pools, state.pools = state.pools, set()
+        if not self._may_write():
+            return
         for name in sorted(pools):
             try:
                 self._write_pool(name)
@@ -316,7 +323,7 @@ class ViewsActor(Actor):
     def _pool_status(self, pool: IPPool, held: Sequence[Held]) -> dict[str, Any]:
         usable = pool.available.minus(self._catalog.reserved(pool.family))
         listed = {
-            format_address(one.family, one.value): {"pod": one.record.pod, "podUid": one.record.uid}
+            format_address(one.family, one.value): {"pod": one.record.holder, "podUid": one.record.uid}
             for one in held[:LISTED]
         }
         allocated = json.dumps(listed, separators=(",", ":")) if len(held) <= LISTED else "{}"

@@ -1,9 +1,9 @@
 """The agent: one process tree on a node that answers CNI requests out of a store.
 
-What must always hold: nothing is served before the blocks are indexed and the caches have listed; the parts stop in
-the order in which requests pass through them, so that what was accepted is answered. Every actor that an ADD needs
-runs in this process; nothing here knows which store it stands on. In a cluster others write the same blocks, pods
-have objects, refused pods get an Event, and pool status is the controller's to write.
+What must always hold: nothing is served before the caches have listed and, where this process allocates, the blocks are
+indexed; the parts stop in the order in which requests pass through them, so that what was accepted is answered. In a
+cluster the leader allocates while there is one (`leader_seat.py`), pods have objects, refused pods get an Event, and pool
+status is the controller's to write.
 """
 
 from __future__ import annotations
@@ -11,45 +11,48 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from actors.block import BlockActor
 from actors.decisions.annotations import FIRST_INTERFACE, read_default_route_nic, read_networks
 from actors.decisions.settings import Settings
 from actors.endpoint import EndpointActor
 from actors.errors import OrbweaverError
 from actors.events import EventsActor
-from actors.ledger import LedgerActor
+from actors.messages import Sandbox
 from actors.node_gc import NodeGCActor
-from actors.pool import PoolActor
 from actors.runtime import get
-from actors.seat import OnlyHere
+from actors.seat import OnlyHere, Seat
 from actors.store.contract import Store
 from actors.views import ViewsActor
+from cni.allocators import register_allocators
 from cni.attachments import CACHE, read_sandboxes
 from cni.block_follower import BlockFollower
 from cni.dataplane.coordinator import Coordinator, Wishes
 from cni.dataplane.ifacer import Ifacer
+from cni.dataplane.prober import Prober
 from cni.dataplane.workers import Workers
 from cni.frontend import FrontEnd
+from cni.leader_seat import LeaderSeat
+from cni.leadership import Leadership
+from cni.own_allocators import OwnAllocators
 from cni.process import START_TIMEOUT, Process, log_failure
 from cni.protocol import CniRequest
-from metrics.prometheus import PoolUsage
 
 log = logging.getLogger("orbweaver.agent")
 
 SOCKET = Path("/var/run/spidernet/spiderpool.sock")
 METRICS_PORT = 5711
-SCRAPE_TIMEOUT = 5.0
+FIRST_LOOK = 2.0
+"""Seconds in which a leader should be found at the start; later it is found as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentOptions:
     """What an agent needs to know. `metrics_port`: 0 takes a free port, None serves no HTTP. `timeout`: seconds in
-    which every CNI request is answered. `attachments`: where the runtime notes its CNI attachments."""
+    which every CNI request is answered. `leadership`: how a leader is found that allocates; without it the agent does so
+    by itself. `attachments`: where the runtime notes its CNI attachments."""
 
     node: str = field(default_factory=socket.gethostname)
     cni_socket: Path = SOCKET
@@ -58,6 +61,7 @@ class AgentOptions:
     timeout: float = 20.0
     drain: float = 10.0
     cluster: bool = False
+    leadership: Leadership | None = None
     settings: Settings = field(default_factory=Settings)
     attachments: Path = CACHE
 
@@ -76,20 +80,33 @@ class Agent(Process):
         )
         self.options = options
         system, catalog, observer = self.system, self.catalog, self.observer
-        system.register("ledger", lambda context: LedgerActor(context, store=store), mailbox=65536, idle=None)
-        system.register(
-            "block",
-            lambda context: BlockActor(context, store=store, observer=observer, shared=cluster),
-            idle=60.0,
-        )
-        system.register(
-            "pool", lambda context: PoolActor(context, source=catalog, store=store), mailbox=4096, idle=300.0
-        )
-        seat = OnlyHere(system, alone=not cluster)
+        self._leader: LeaderSeat | None = None
+        self._blocks: BlockFollower | None = None
+        seat: Seat
+        if options.leadership is not None:
+            seat = self._leader = LeaderSeat(system.name, store, options.leadership, self._open_own)
+            self.metrics.watch_flag(
+                "orbweaver_agent_linked",
+                "Whether the leader allocates for this agent (1), or the agent itself (0)",
+                lambda: bool(self._leader and self._leader.leader),
+            )
+        else:
+            register_allocators(system, store, catalog, observer, shared=cluster)
+            seat = OnlyHere(system, alone=not cluster)
+            self._blocks = BlockFollower(store, system) if cluster else None
+            self.metrics.watch_pools(self.usage)
+        self.prober = Prober(timeout=options.timeout / 2)
         system.register(
             "endpoint",
             lambda context: EndpointActor(
-                context, seat=seat, catalog=catalog, settings=options.settings, node=node, observer=observer
+                context,
+                seat=seat,
+                catalog=catalog,
+                settings=options.settings,
+                node=node,
+                observer=observer,
+                prober=self.prober,
+                tell=self._tell,
             ),
             mailbox=64,
             idle=1.0,
@@ -114,12 +131,25 @@ class Agent(Process):
         system.register(
             "node-gc",
             lambda context: NodeGCActor(
-                context, seat=seat, catalog=catalog, node=node, observer=observer, has_pods=cluster
+                context,
+                seat=seat,
+                catalog=catalog,
+                settings=options.settings,
+                node=node,
+                observer=observer,
+                has_pods=cluster,
             ),
             mailbox=64,
         )
         self.workers = Workers(timeout=options.timeout / 2)
-        self.coordinator = Coordinator(self.workers, self._wishes, catalog.coordinator, cluster=cluster)
+        self.coordinator = Coordinator(
+            self.workers,
+            self._wishes,
+            catalog.coordinator,
+            cluster=cluster,
+            prober=self.prober,
+            detection=options.settings.detection,
+        )
         self.front_end = FrontEnd(
             system,
             options.cni_socket,
@@ -132,24 +162,25 @@ class Agent(Process):
                 "coordinator": self.coordinator,
             },
         )
-        self._blocks = BlockFollower(store, system) if cluster else None
-        self.metrics.watch_mailboxes(self._mailboxes)
-        self.metrics.watch_pools(self._usage)
+        self.metrics.watch_mailboxes(self.mailboxes)
 
     def start(self) -> None:
         """Load what is recorded, then serve. Raises `StoreUnavailable` when that cannot be done in time."""
         self.start_caches()
         if self._blocks is not None:
             self._blocks.start(START_TIMEOUT)
-        counts: dict[str, int] = get(self.local("ledger").counts.options(timeout=START_TIMEOUT).remote())
+        if self._leader is not None:
+            self._leader.start(FIRST_LOOK)
         get(self.local("views").repair.options(timeout=START_TIMEOUT).remote())
         if not self.options.cluster:
             self.look_after_objects()
             self._sweep()
             self.catalog.informer("StatefulSet").subscribe(lambda _: self._sweep())
+            self.catalog.follow_machines(lambda _: self._sweep())
         self._reconcile()
-        self.workers.start()
         self.coordinator.renumbering.start()
+        if self.options.settings.detection.conflicts or self.options.settings.detection.gateways:
+            self.prober.start()
         self.front_end.start()
         self.serving = True
         log.info(
@@ -158,7 +189,7 @@ class Agent(Process):
                 "socket": str(self.options.cni_socket),
                 "node": self.options.node,
                 "pools": len(self.catalog.pools().pools),
-                "addresses": sum(counts.values()),
+                "leader": self._leader.leader if self._leader is not None else "",
                 "metrics_port": self.metrics_port,
                 "pid": os.getpid(),
             },
@@ -171,9 +202,15 @@ class Agent(Process):
             self.front_end.stop(self.options.drain)
             self.coordinator.renumbering.stop()
             self.workers.stop()
+            self.prober.stop()
         if self._blocks is not None:
             self._blocks.stop()
         self.stop_actors(self.options.drain)
+        if self._leader is not None:
+            self._leader.stop(self.options.drain)
+
+    def _open_own(self, wrote: Callable[[int, int, str], None]) -> OwnAllocators:
+        return OwnAllocators(self.system, self.store, self.catalog, self.observer, wrote)
 
     def _reconcile(self) -> None:
         """Release what sandboxes hold that went while no agent ran. Before requests are served, so that every record is
@@ -192,13 +229,18 @@ class Agent(Process):
             )
 
     def _sweep(self) -> None:
-        self.local("node-gc").sweep_statefulsets.remote().subscribe(log_failure)
+        self.local("node-gc").sweep_kept.remote().subscribe(log_failure)
 
     def _refused(self, request: CniRequest, error: OrbweaverError) -> None:
         if self.options.cluster:
             sandbox = request.sandbox
             arguments = (sandbox.namespace, sandbox.pod, sandbox.uid, type(error).__name__, str(error))
             self.local("events").refused.remote(*arguments).subscribe(log_failure)
+
+    def _tell(self, sandbox: Sandbox, reason: str, text: str) -> None:
+        if self.options.cluster:
+            arguments = (sandbox.namespace, sandbox.pod, sandbox.uid, reason, text)
+            self.local("events").refused.options(timeout=None).remote(*arguments).subscribe(log_failure)
 
     def _wishes(self, request: CniRequest) -> Wishes:
         sandbox = request.sandbox
@@ -209,19 +251,3 @@ class Agent(Process):
         # Without a list of networks only Kubernetes says that there is one interface alone.
         known = (FIRST_INTERFACE, *networks) if networks or self.options.cluster else ()
         return Wishes(read_default_route_nic(pod) or "", known)
-
-    def _mailboxes(self) -> dict[str, int]:
-        depths: Counter[str] = Counter(dict.fromkeys(self.system.local_kinds(), 0))
-        for row in self.system.describe():
-            depths[row.name.partition("/")[0]] += row.mailbox
-        return dict(depths)
-
-    def _usage(self) -> Iterable[PoolUsage]:
-        try:
-            counts = get(self.local("ledger").counts.options(timeout=SCRAPE_TIMEOUT).remote())
-        except OrbweaverError as error:
-            log.warning("pools are left out of this scrape", extra={"error": str(error)})
-            return
-        for pool in self.catalog.pools().pools.values():
-            total = pool.available.minus(self.catalog.reserved(pool.family)).size
-            yield PoolUsage(pool.name, total, counts.get(pool.name, 0))

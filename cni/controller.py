@@ -1,43 +1,72 @@
-"""The controller: what one process does for the whole cluster.
+"""The controller: several processes of which one leads, for the whole cluster.
 
-It completes pools that were made with kubectl (address family, finalizer), writes every pool's status, lets a deleted
-pool go with its last address, and takes back addresses whose holder is gone without a DEL. It allocates nothing: agents
-do, and go on when there is no controller; then pool status stands still, and nothing is taken back.
+The leader hosts the pools and blocks that agents allocate from (see `leader_seat.py` for their side), writes every pool's
+status, completes pools that were made with kubectl (address family, finalizer), lets a deleted pool go with its last
+address, and takes back what nobody comes back for. The others stand by: they follow the blocks, so that their Ledger is
+warm, and try to win the Lease.
+
+What must always hold: who does not hold the Lease at this moment refuses its peers' calls and leaves the views alone; a
+new leader first reads which versions the blocks have, and reads those that its Ledger has not seen. Two leaders at once
+would cost retries, never an address twice: every write is a compare-and-swap.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import socket
+import time
+import uuid
 from dataclasses import dataclass, field
 
-from actors.block import BlockActor
 from actors.coordinator import CoordinatorActor
 from actors.decisions.settings import Settings
+from actors.errors import NotFound, OrbweaverError, PeerLost
 from actors.events import EventsActor
 from actors.gc import GCActor
-from actors.ledger import LedgerActor
-from actors.runtime import get
+from actors.ledger import content_of
+from actors.resources.block import Block
+from actors.runtime import LinkLimits, TcpTransport, get
 from actors.seat import OnlyHere
 from actors.store.census import Census
 from actors.store.contract import Store
+from actors.store.lease import Candidate
 from actors.views import ViewsActor
+from cni.allocators import SERVED, register_allocators
 from cni.block_follower import BlockFollower
 from cni.gc_follower import GCFollower
+from cni.leadership import LEASE, Leadership
 from cni.process import START_TIMEOUT, Process, log_failure
+from cni.secrets_keeper import Lives, SecretsKeeper
 
 log = logging.getLogger("orbweaver.controller")
 
 METRICS_PORT = 5721
+MAILBOX = 65536
+"""Calls that may wait for one pool: the pods of all nodes may start at once."""
+
+
+def own_address() -> str:
+    """The address at which other nodes reach this one, as far as it can tell."""
+    try:
+        return socket.gethostbyname(socket.gethostname())
+    except OSError:
+        return "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
 class ControllerOptions:
-    """`metrics_port`: 0 takes a free port, None serves no HTTP."""
+    """`metrics_port`: 0 takes a free port, None serves no HTTP. `address`: where agents reach this process; `listen`: on
+    which it listens, empty for all. `identity`: its name in the Lease, unique to each start."""
 
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = METRICS_PORT
     drain: float = 10.0
+    leadership: Leadership = field(default_factory=Leadership)
+    address: str = field(default_factory=own_address)
+    listen: str = ""
+    identity: str = field(default_factory=lambda: f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}")
+    lives: Lives = field(default_factory=Lives)
     settings: Settings = field(default_factory=Settings)
 
 
@@ -54,16 +83,13 @@ class Controller(Process):
         )
         self.options = options
         system, catalog, observer = self.system, self.catalog, self.observer
-        system.register("ledger", lambda context: LedgerActor(context, store=store), mailbox=65536, idle=None)
-        system.register(
-            "block",
-            lambda context: BlockActor(context, store=store, observer=observer, shared=True),
-            idle=60.0,
-        )
+        register_allocators(system, store, catalog, observer, shared=True, mailbox=MAILBOX)
         seat = OnlyHere(system, alone=False)
         system.register(
             "views",
-            lambda context: ViewsActor(context, seat=seat, store=store, catalog=catalog, follow=True),
+            lambda context: ViewsActor(
+                context, seat=seat, store=store, catalog=catalog, follow=True, may_write=self.leads
+            ),
             mailbox=65536,
         )
         system.register(
@@ -84,29 +110,123 @@ class Controller(Process):
         )
         system.register("coordinator", lambda context: CoordinatorActor(context, store=store), idle=None)
         self._blocks = BlockFollower(store, system)
+        self._keeper = SecretsKeeper(store, options.leadership.namespace, options.lives)
         self.gc = GCFollower(system, catalog, census)
+        self._candidate: Candidate | None = None
+        self._caught_up = False
+        self.metrics.watch_flag(
+            "orbweaver_leader", "Whether this controller leads (1) or stands by (0)", self.leads
+        )
+        self.metrics.watch_mailboxes(self.mailboxes)
+        self.metrics.watch_pools(self.usage)
+
+    def leads(self) -> bool:
+        """Whether this process is the leader at this moment."""
+        return self._caught_up and self._candidate is not None and self._candidate.holds()
 
     def start(self) -> None:
-        """Load what is recorded, then work. Raises `StoreUnavailable` when that cannot be done in time."""
+        """Load what is recorded, then stand by. Raises `StoreUnavailable` when that cannot be done in time."""
+        began = time.monotonic()
         self.start_caches()
         self._blocks.start(START_TIMEOUT)
-        get(self.local("views").repair.options(timeout=START_TIMEOUT).remote())
+        counts: dict[str, int] = get(self.local("ledger").counts.options(timeout=START_TIMEOUT).remote())
+        loaded = time.monotonic()
+        self._keeper.start()
+        address = self._listen()
         self.look_after_objects()
         self.catalog.informer("SpiderCoordinator").subscribe(lambda _: self._sync_coordinator())
-        self._sync_coordinator()
-        if self.options.settings.gc.enabled:
-            self.gc.start(START_TIMEOUT)
+        leadership = self.options.leadership
+        self._candidate = Candidate(
+            self.store,
+            LEASE,
+            leadership.namespace,
+            identity=self.options.identity,
+            address=address,
+            timing=leadership.timing,
+            on_won=self._won,
+            on_lost=self._lost,
+        )
+        self._candidate.start()
         self.serving = True
         log.info(
-            "working", extra={"pools": len(self.catalog.pools().pools), "metrics_port": self.metrics_port}
+            "standing by",
+            extra={
+                "identity": self.options.identity,
+                "address": address,
+                "pools": len(self.catalog.pools().pools),
+                "addresses": sum(counts.values()),
+                "load_seconds": round(loaded - began, 3),
+                "metrics_port": self.metrics_port,
+                "pid": os.getpid(),
+            },
         )
 
     def _sync_coordinator(self) -> None:
-        self.local("coordinator").sync.remote().subscribe(log_failure)
+        if self.leads():
+            self.local("coordinator").sync.remote().subscribe(log_failure)
 
     def stop(self) -> None:
-        """Finish what has begun, for a bounded time, then end."""
+        """Finish what has begun, for a bounded time, give the Lease up, then end."""
         self.serving = False
+        self._caught_up = False  # agents are refused from now on, and go to the next leader
+        if self._candidate is not None:
+            self._candidate.stop()
         self.gc.stop()
+        self._keeper.stop()
         self._blocks.stop()
         self.stop_actors(self.options.drain)
+
+    def _listen(self) -> str:
+        """Serve the agents, who are refused while this is not the leader; returns the address to be dialled."""
+        transport = TcpTransport(self.options.listen, self.options.leadership.port, self._keeper.context)
+        listener = self.system.serve(
+            transport, SERVED, LinkLimits(ping_every=20.0, ping_timeout=60.0), refuse=self._refusal
+        )
+        host = self.options.address
+        return f"[{host}]:{listener.port}" if ":" in host else f"{host}:{listener.port}"
+
+    def _refusal(self) -> OrbweaverError | None:
+        if self.leads():
+            return None
+        return PeerLost(f"{self.options.identity} is not the leader; nothing was done")
+
+    def _won(self) -> None:
+        began = time.monotonic()
+        behind = self._catch_up()
+        self._caught_up = True
+        log.info(
+            "leading",
+            extra={
+                "identity": self.options.identity,
+                "blocks_read": behind,
+                "seconds": round(time.monotonic() - began, 3),
+            },
+        )
+        self.local("views").repair.options(timeout=None).remote().subscribe(log_failure)
+        self._sync_coordinator()
+        if self.options.settings.gc.enabled:
+            self.gc.start()
+        elected = self.local("events").elected.options(timeout=None)
+        elected.remote(self.options.leadership.namespace, LEASE, self.options.identity).subscribe(log_failure)
+
+    def _lost(self, why: str) -> None:
+        self._caught_up = False
+        self.gc.stop()
+        log.warning("not leading any more", extra={"identity": self.options.identity, "why": why})
+
+    def _catch_up(self) -> int:
+        """See what the leader before wrote last, which the watch may not have told yet; returns how many blocks that were."""
+        versions = self.store.versions("SpiderIPBlock", timeout=self.options.leadership.timing.renew)
+        ledger = self.local("ledger")
+        behind: tuple[str, ...] = get(ledger.behind.options(timeout=START_TIMEOUT).remote(versions))
+        for name in behind:
+            try:
+                block = Block.from_object(self.store.get("SpiderIPBlock", name))
+            except NotFound:
+                continue
+            get(
+                ledger.seen.options(timeout=START_TIMEOUT).remote(
+                    block.family, block.base, block.version, content_of(block)
+                )
+            )
+        return len(behind)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 
-from actors.runtime import ActorSystem, ObjectRef, get
+from actors.runtime import ActorSystem, ObjectRef
 from actors.store.catalog import Catalog
 from actors.store.census import Census
 from actors.store.informer import Key
@@ -18,6 +18,8 @@ log = logging.getLogger("orbweaver.gc")
 
 FOLLOWED = ("Node", "Namespace", "StatefulSet")
 STOP_TIMEOUT = 10.0
+LOOK = 0.5
+"""Seconds between two looks at whether the pods are known."""
 
 
 class GCFollower:
@@ -27,27 +29,46 @@ class GCFollower:
         self._gc = system.get_actor("gc/local")
         self._census = census
         self._lock = threading.Lock()
+        self._wish = 0
         self._running = False
         self._gathered: dict[tuple[str, str, str], None] = {}
         self._under_way = False
         for kind in FOLLOWED:
             catalog.informer(kind).subscribe(self._changed)
+        catalog.follow_machines(self._changed)
 
-    def start(self, timeout: float) -> None:
-        """Follow the pods, then collect. Raises `StoreUnavailable` when they are not listed in time."""
-        self._census.start(self._changed, timeout)
+    @property
+    def running(self) -> bool:
+        """Whether garbage is collected now."""
+        return self._running
+
+    def start(self) -> None:
+        """Follow the pods, and collect as soon as all of them are known; returns at once."""
         with self._lock:
-            self._running = True  # what was told before is found by the scan that `start` begins with
-        get(self._gc.start.options(timeout=timeout).remote())
+            self._wish += 1
+            wish = self._wish
+        self._census.start(self._changed)
+        threading.Thread(target=self._begin, args=(wish,), name="gc-start", daemon=True).start()
 
     def stop(self) -> None:
         """Collect nothing any more, and forget the pods."""
         with self._lock:
+            self._wish += 1
             running, self._running = self._running, False
             self._gathered.clear()
-        if running:
-            self._gc.stop.options(timeout=STOP_TIMEOUT).remote().subscribe(self._log_failure)
-            self._census.stop()
+            if running:
+                self._gc.stop.options(timeout=STOP_TIMEOUT).remote().subscribe(self._log_failure)
+        self._census.stop()
+
+    def _begin(self, wish: int) -> None:
+        while not self._census.wait_synced(LOOK):
+            if wish != self._wish:
+                return
+        with self._lock:
+            if wish == self._wish:
+                # What changed before is found by the scan that it begins with.
+                self._running = True
+                self._gc.start.options(timeout=None).remote().subscribe(self._log_failure)
 
     def _changed(self, key: Key) -> None:
         with self._lock:

@@ -45,16 +45,9 @@ _IFA_FLAGS = 8
 _LINK_HEADER, _ADDRESS_HEADER, _ROUTE_HEADER = 16, 8, 12  # bytes; rules and neighbours have that of routes
 _FRA_DST, _FRA_SRC, _FRA_PRIORITY, _FRA_FWMARK, _FRA_TABLE, _FRA_FWMASK, _TO_TABLE = 1, 2, 6, 10, 15, 16, 1
 _NDA_DST, _NDA_LLADDR = 1, 2
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_MULTIPATH, _RTA_TABLE = (
-    1,
-    4,
-    5,
-    6,
-    7,
-    9,
-    15,
-)
-_UP = 1
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 4, 5, 6
+_RTA_PREFSRC, _RTA_MULTIPATH, _RTA_TABLE = 7, 9, 15
+_UP, _RUNNING = 1, 0x40
 _PERMANENT = 0x80
 _FIB_MATCH = 0x2000 | 0x1000  # the route itself, and the table that it was found in
 _ONLINK = 4
@@ -150,6 +143,13 @@ class Netlink:
                 return None
             raise
         return _nic(frame, {})
+
+    def running(self, index: int) -> bool:
+        """Whether an interface is up and has its carrier."""
+        message = ifinfmsg()
+        message["index"] = index
+        flags: int = struct.unpack_from("=I", self._ask(_GETLINK, message)[0], 24)[0]
+        return bool(flags & _RUNNING)
 
     def links(self, kind: str = "") -> list[Link]:
         """Every interface, or every one of a kind, by index."""
@@ -421,14 +421,6 @@ def add_link(
     return Message(_NEWLINK, _CREATE | _EXCL, body)
 
 
-def change_link(index: int, kind: str, info: Sequence[tuple[str, Any]]) -> Message:
-    """Change what an interface of a kind has of its own."""
-    body = ifinfmsg()
-    body["index"] = index
-    body["attrs"] = [("IFLA_LINKINFO", _kind(kind, info))]
-    return Message(_NEWLINK, 0, body)
-
-
 def _kind(kind: str, info: Sequence[tuple[str, Any]]) -> dict[str, list[tuple[str, Any]]]:
     data = [("IFLA_INFO_DATA", {"attrs": list(info)})] if info else []
     return {"attrs": [("IFLA_INFO_KIND", kind), *data]}
@@ -462,6 +454,13 @@ def set_link(
     attributes += [("IFLA_IFALIAS", alias)] if alias else []
     body["attrs"] = attributes + ([("IFLA_TXQLEN", queue)] if queue else [])
     return Message(_NEWLINK, 0, body)
+
+
+def put_down(index: int) -> Message:
+    """Take an interface down."""
+    body = ifinfmsg()
+    body["index"], body["flags"], body["change"] = index, 0, _UP
+    return Message(_NEWLINK, 0, body, gone_ok=True)
 
 
 def delete_link(name: str) -> Message:

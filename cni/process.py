@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from actors.errors import StoreUnavailable
+from actors.errors import OrbweaverError, StoreUnavailable
 from actors.observer import Guarded
-from actors.runtime import ActorSystem, ObjectRef
+from actors.runtime import ActorSystem, ObjectRef, get
 from actors.store.catalog import Catalog
 from actors.store.contract import Store
 from actors.store.informer import Key
 from actors.supervision import TABLE
 from metrics.http import HealthServer
-from metrics.prometheus import Metrics
+from metrics.prometheus import Metrics, PoolUsage
 
 log = logging.getLogger("orbweaver.process")
 
 START_TIMEOUT = 30.0
+SCRAPE_TIMEOUT = 5.0
 
 
 class Process:
@@ -31,6 +33,7 @@ class Process:
         self, store: Store, name: str, *, metrics_host: str, metrics_port: int | None, has_pods: bool
     ) -> None:
         self.fatal: str | None = None
+        self.store = store
         self.metrics = Metrics()
         self.observer = Guarded(self.metrics)
         self.catalog = Catalog(store, has_pods=has_pods)
@@ -72,6 +75,24 @@ class Process:
             raise StoreUnavailable(
                 f"the store did not list its objects within {START_TIMEOUT:g} s; is it there?"
             )
+
+    def usage(self) -> Iterable[PoolUsage]:
+        """Every pool's addresses, for metrics; of processes that have a Ledger."""
+        try:
+            counts = get(self.local("ledger").counts.options(timeout=SCRAPE_TIMEOUT).remote())
+        except OrbweaverError as error:
+            log.warning("pools are left out of this scrape", extra={"error": str(error)})
+            return
+        for pool in self.catalog.pools().pools.values():
+            total = pool.available.minus(self.catalog.reserved(pool.family)).size
+            yield PoolUsage(pool.name, total, counts.get(pool.name, 0))
+
+    def mailboxes(self) -> dict[str, int]:
+        """How many messages wait, by kind of actor, for metrics."""
+        depths: Counter[str] = Counter(dict.fromkeys(self.system.local_kinds(), 0))
+        for row in self.system.describe():
+            depths[row.name.partition("/")[0]] += row.mailbox
+        return dict(depths)
 
     def look_after_objects(self) -> None:
         """Follow pools: their status and finalizers."""

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from actors.decisions.detection import Wishes, read_wishes
 from actors.decisions.request import AddressRequest
 from actors.errors import (
     CNI_DECODE_FAILURE,
@@ -108,6 +109,7 @@ def parse(environment: Mapping[str, str], stdin: bytes) -> CniRequest:
             _pool_names(ipam, "default_ipv6_ippool", network),
             _flag(ipam, "clean_gateway", network),
             _exact(conf, arguments, network),
+            _detection(ipam, network),
         ),
         _previous(conf, network) if command == "CHECK" else None,
     )
@@ -274,6 +276,13 @@ def _exact(conf: dict[str, Any], arguments: dict[str, str], network: str) -> tup
                 f"{where} of network {network} asks for {text!r}, which is not an address"
             ) from error
     return tuple(found)
+
+
+def _detection(ipam: dict[str, Any], network: str) -> Wishes:
+    try:
+        return read_wishes(ipam)
+    except ValueError as error:
+        raise InvalidRequest(f'"ipam" of network {network}: {error}') from error
 
 
 def _previous(conf: dict[str, Any], network: str) -> tuple[str, ...]:

@@ -94,6 +94,10 @@ class Metrics:
         """Report every pool's addresses at each scrape."""
         self._registry.register(_Gauges(lambda: _pools(list(usage()))))
 
+    def watch_flag(self, name: str, about: str, read: Callable[[], bool]) -> None:
+        """Report a gauge that is 1 or 0 at each scrape."""
+        self._registry.register(_Gauges(lambda: [GaugeMetricFamily(name, about, value=read())]))
+
     def expose(self, accept: str) -> tuple[bytes, str]:
         """The body and content type of a scrape, in the format that the `Accept` header prefers."""
         encoder, content_type = choose_encoder(accept)

@@ -10,7 +10,7 @@ import yaml
 
 import actors
 from tests.cluster import programs
-from tests.tools import kubernetes, reference
+from tests.tools import kubernetes, reference, uml
 from tests.tools.apiserver import ApiServer
 from tests.tools.gomodule import ProgramMissing
 
@@ -41,11 +41,16 @@ def pytest_report_header() -> list[str]:
         cluster = str(programs.find().kubernetes)
     except ProgramMissing as missing:
         cluster = f"none, {missing}"
+    try:
+        kernel = str(uml.find().modules)
+    except ProgramMissing as missing:
+        kernel = f"none, {missing}"
     return [
         f"orbweaver: {_CODE.parent.parent}",
         f"CNI plugins: {plugins}",
         f"API server: {api_server}",
         f"cluster: {cluster}",
+        f"User-Mode Linux: {kernel}",
     ]
 
 
@@ -81,6 +86,8 @@ def bare_api_server() -> Iterator[ApiServer]:
 @pytest.fixture(scope="session")
 def api_server(bare_api_server: ApiServer) -> ApiServer:
     """The same with what `deploy/` has of CRDs and admission policies. Tests must leave it running."""
+    namespace = yaml.safe_load((_ROOT / "deploy" / "namespace.yaml").read_text())
+    bare_api_server.ask("POST", "/api/v1/namespaces", namespace)
     for folder in ("crds", "admission"):
         for path in sorted((_ROOT / "deploy" / folder).glob("*.yaml")):
             if path.name != "kustomization.yaml":

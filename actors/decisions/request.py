@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from actors.decisions.detection import Wishes
 from actors.resources.addresses import Address
 
 
@@ -11,13 +12,15 @@ from actors.resources.addresses import Address
 class AddressRequest:
     """`ipv4_pools`, `ipv6_pools`, `clean_gateway`: from the network configuration (`default_ipv4_ippool`,
     `default_ipv6_ippool`, `clean_gateway`). `exact`: addresses asked for by `IP=` in CNI_ARGS, `args.cni.ips`
-    or the `ips` capability (CNI conventions, "ips"); at most one of each family."""
+    or the `ips` capability (CNI conventions, "ips"); at most one of each family. `detection`:
+    what this network wishes otherwise than the settings."""
 
     interface: str = "eth0"
     ipv4_pools: tuple[str, ...] = ()
     ipv6_pools: tuple[str, ...] = ()
     clean_gateway: bool = False
     exact: tuple[Address, ...] = ()
+    detection: Wishes = field(default_factory=Wishes)
 
     def pools(self, family: int) -> tuple[str, ...]:
         return self.ipv4_pools if family == 4 else self.ipv6_pools

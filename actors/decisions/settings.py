@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from actors.decisions.detection import Detection
 from actors.errors import InvalidObject
 
 
@@ -39,16 +40,21 @@ class Settings:
     `default_ipv4_pools`, `default_ipv6_pools`: the cluster's default pools, wildcards allowed, tried beside
     the pools with `spec.default: true`. `agent_namespace`: where a network attachment named without namespace
     is looked for when it is the default network or in a pool's `multusName`. `multus_cluster_network`: the
-    network attachment ("namespace/name") that the first interface gets when the pod does not choose one.
+    network attachment ("namespace/name") that the first interface gets when the pod does not choose one. `detection`:
+    what is looked for on the wire before an address is given out. `keep_scaled_down`: a StatefulSet that is scaled
+    down keeps the addresses of the pods that it may start again.
     """
 
     enable_ipv4: bool = True
     enable_ipv6: bool = True
     enable_statefulset: bool = True
+    enable_kubevirt: bool = True
+    keep_scaled_down: bool = False
     default_ipv4_pools: tuple[str, ...] = ()
     default_ipv6_pools: tuple[str, ...] = ()
     agent_namespace: str = "kube-system"
     multus_cluster_network: str | None = None
+    detection: Detection = field(default_factory=Detection)
     gc: GCSettings = field(default_factory=GCSettings)
 
     def __post_init__(self) -> None:

@@ -1,7 +1,8 @@
 """How a block's records and releases are written: the whole block is written with each change of it, so it is small.
 
-`records`:  `#SHAPE,SHAPE,… OFFSET:INDEX:POD:UID:CONTAINER:SINCE …`, one entry for each address in use. A shape is what
-many records of a block have in common: namespace, pool, interface, node and so on, joined by colons; INDEX says which.
+`records`:  `#SHAPE,SHAPE,… OFFSET:INDEX:POD:UID:CONTAINER:SINCE:CLAIM …`, one entry for each address in use. A shape is
+what many records of a block have in common: namespace, pool, interface, node and so on, joined by colons; INDEX says
+which. Sharers follow the CLAIM, with the fields of `Sharer` each.
 `released`: `#SECONDS OFFSET:MILLISECONDS …`, relative to SECONDS since the epoch. OFFSET is the address's distance from
 the block's first. A UID, a container id of 64 hex digits and a moment are packed into 22, 43 and 8 characters behind a
 tilde; other text is percent-encoded. There are no quotation marks, because each would be two bytes inside JSON.
@@ -24,12 +25,12 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from actors.errors import InvalidObject
-from actors.resources.record import Record
+from actors.resources.record import Record, Sharer
 
 NOTHING = "{}"
 MARK = "#"
 
-_OWN = ("pod", "uid", "container", "since")
+_OWN = ("pod", "uid", "container", "since", "claim", "sharers")
 _COMMON = tuple(field.name for field in fields(Record) if field.name not in _OWN)
 _PLAIN = re.compile(r"[A-Za-z0-9._/-]*")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -68,20 +69,40 @@ def read_records(family: int, base: int, size: int, text: str) -> list[tuple[int
     table, *entries = text[len(MARK) :].split(" ")
     if not entries:
         raise ValueError("there are no records behind what they have in common")
-    shapes = [_common_parts(shape) for shape in table.split(",")]
     found = []
     for entry in entries:
-        offset, index, pod, uid, container, since, *_ = entry.split(":")
-        prefix, common = shapes[_number(index, len(shapes))]
-        record = Record(
-            pod=prefix + _unescape(pod),
-            uid=_unpack_uid(uid) if uid[:1] == "~" else _unescape(uid),
-            container=_unpack(container, 32) if container[:1] == "~" else _unescape(container),
-            since=_unpack_moment(since) if since[:1] == "~" else _unescape(since),
-            **common,
-        )
+        offset, record = _read_entry(table, entry)
         found.append((base + _number(offset, size), record))
     return found
+
+
+@lru_cache(2048)
+def _read_entry(table: str, entry: str) -> tuple[str, Record]:
+    """The offset and the record of one entry. A block is read again with each change of it, and of its entries one or
+    two are new then."""
+    offset, index, pod, uid, container, since, claim, *sharers = (entry + ":").split(":")
+    shapes = _shapes(table)
+    prefix, common = shapes[_number(index, len(shapes))]
+    record = Record(
+        pod=prefix + _unescape(pod),
+        uid=_unpack_uid(uid) if uid[:1] == "~" else _unescape(uid),
+        container=_unpack(container, 32) if container[:1] == "~" else _unescape(container),
+        since=_unpack_moment(since) if since[:1] == "~" else _unescape(since),
+        claim=_unescape(claim),
+        sharers=_sharers([_unescape(text) for text in sharers]),
+        **common,
+    )
+    return offset, record
+
+
+def _sharers(texts: list[str]) -> tuple[Sharer, ...]:
+    size = len(fields(Sharer))
+    return tuple(Sharer(*texts[at : at + size]) for at in range(0, len(texts) - size + 1, size))
+
+
+@lru_cache(64)
+def _shapes(table: str) -> list[tuple[str, dict[str, str]]]:
+    return [_common_parts(shape) for shape in table.split(",")]
 
 
 def _common_parts(shape: str) -> tuple[str, dict[str, str]]:
@@ -134,7 +155,11 @@ def _own_text(record: Record, at: int) -> str:
     uid, container, since = record.uid, record.container, record.since
     uid = _pack(uid.replace("-", "")) if _UUID.fullmatch(uid) else _escape(uid)
     container = _pack(container) if _CONTAINER.fullmatch(container) else _escape(container)
-    return f"{_escape(record.pod[at:])}:{uid}:{container}:{_pack_moment(since)}"
+    own = f"{_escape(record.pod[at:])}:{uid}:{container}:{_pack_moment(since)}"
+    if not (record.claim or record.sharers):
+        return own
+    more = [getattr(one, field.name) for one in record.sharers for field in fields(Sharer)]
+    return ":".join([own, _escape(record.claim), *(_escape(text) for text in more)])
 
 
 def _pack(digits: str) -> str:

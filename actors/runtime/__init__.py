@@ -4,6 +4,7 @@ What must always hold: the caller of a handle cannot tell where the actor lives.
 """
 
 from actors.runtime.actor import Actor, ActorContext, Cancellable, message
+from actors.runtime.cell import Call
 from actors.runtime.handle import ActorHandle, RemoteMethod
 from actors.runtime.link import LinkLimits
 from actors.runtime.observer import RuntimeObserver
@@ -20,6 +21,7 @@ __all__ = [
     "ActorHandle",
     "ActorRow",
     "ActorSystem",
+    "Call",
     "Cancellable",
     "Child",
     "LinkLimits",

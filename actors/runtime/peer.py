@@ -13,7 +13,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +22,11 @@ from actors.runtime import wire
 from actors.runtime.cell import Call
 from actors.runtime.link import IoThread, Link, LinkLimits
 from actors.runtime.reference import ObjectRef
+from actors.runtime.shapes import Parameters
 from actors.runtime.transport import Listening, Transport
 
 if TYPE_CHECKING:
+    from actors.runtime.actor import Actor
     from actors.runtime.system import ActorSystem
 
 log = logging.getLogger("orbweaver.runtime")
@@ -221,12 +223,19 @@ class Listener:
     """Serves the actors of one system to whoever connects to one transport."""
 
     def __init__(
-        self, system: ActorSystem, io: IoThread, limits: LinkLimits, kinds: Collection[str] | None
+        self,
+        system: ActorSystem,
+        io: IoThread,
+        limits: LinkLimits,
+        kinds: Mapping[str, type[Actor]] | None,
+        refuse: Callable[[], OrbweaverError | None],
     ) -> None:
         self._system = system
         self._io = io
         self._limits = limits
-        self._kinds = None if kinds is None else frozenset(kinds)
+        self._kinds = kinds
+        self._refuse = refuse
+        self._parameters: dict[tuple[str, str], Parameters] = {}
         self._links: set[_ServerLink] = set()
         self._listening: Listening | None = None
 
@@ -234,6 +243,11 @@ class Listener:
     def address(self) -> str:
         """Where it listens."""
         return self._listening.address if self._listening is not None else "nowhere"
+
+    @property
+    def port(self) -> int:
+        """The TCP port on which it listens."""
+        return int(self.address.rpartition(":")[2])
 
     async def listen(self, transport: Transport) -> None:
         """In the IO thread: start to accept."""
@@ -257,9 +271,27 @@ class Listener:
         """From any other thread: end every connection."""
         self._io.run(self.close(), timeout=self._limits.connect)
 
-    def allows(self, kind: str) -> bool:
-        """Whether actors of this kind may be called here."""
-        return (self._kinds is None or kind in self._kinds) and self._system.lives_here(kind)
+    def refusal(self, event: wire.CallReceived) -> OrbweaverError | None:
+        """Why this call is not for the actors here, or None."""
+        kind = event.actor.partition("/")[0]
+        if not (self._system.lives_here(kind) if self._kinds is None else kind in self._kinds):
+            return ProtocolError(f"{self._system.name} has no actors of kind {kind!r} for its peers")
+        if self._kinds is not None:
+            wrong = self._misfit(kind, event)
+            if wrong is not None:
+                return ProtocolError(f"{event.actor}.{event.method}: {wrong}")
+        return self._refuse()
+
+    def _misfit(self, kind: str, event: wire.CallReceived) -> str | None:
+        """What of a call does not fit the message's declaration. Else a peer could crash an actor with it."""
+        assert self._kinds is not None
+        function = self._kinds[kind].messages.get(event.method)
+        if function is None:
+            return f"{kind!r} actors have no message {event.method!r}"
+        parameters = self._parameters.get((kind, event.method))
+        if parameters is None:
+            parameters = self._parameters[kind, event.method] = Parameters.of(function)
+        return parameters.misfit(event.args, event.kwargs)
 
     def joined(self, link: _ServerLink) -> None:
         self._links.add(link)
@@ -293,8 +325,9 @@ class _ServerLink(Link):
         self._in_flight.add(number)
         # The answer is the actor's own: at the deadline the client's side ends the waiting by itself.
         ref.subscribe(self._answerer(number))
-        if not self._owner.allows(kind):
-            ref.fail(ProtocolError(f"{self._actors.name} has no actors of kind {kind!r} for its peers"))
+        refusal = self._owner.refusal(event)
+        if refusal is not None:
+            ref.fail(refusal)
         elif len(self._in_flight) > self.limits.in_flight:
             ref.fail(Overloaded(f"{self.limits.in_flight} calls on this connection have no answer yet"))
         else:

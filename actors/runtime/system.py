@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -159,14 +159,20 @@ class ActorSystem:
             self._peers.append(peer)
 
     def serve(
-        self, transport: Transport, kinds: Collection[str] | None = None, limits: LinkLimits | None = None
+        self,
+        transport: Transport,
+        kinds: Mapping[str, type[Actor]] | None = None,
+        limits: LinkLimits | None = None,
+        *,
+        refuse: Callable[[], OrbweaverError | None] = lambda: None,
     ) -> Listener:
-        """Accept calls from other processes, to all kinds that live here or only to those named.
+        """Accept calls from other processes, to all kinds that live here or only to those named, whose messages' arguments
+        are then checked against what their classes declare. `refuse` is asked for each call, and quick to answer.
 
         Raises OrbweaverError when the transport cannot listen.
         """
         limits = limits or LinkLimits()
-        listener = Listener(self, self._io, limits, kinds)
+        listener = Listener(self, self._io, limits, kinds, refuse)
         self._io.run(listener.listen(transport), limits.connect)
         with self._lock:
             self._listeners.append(listener)

@@ -24,7 +24,10 @@ from actors.errors import OrbweaverError
 
 Factory = Callable[[], asyncio.Protocol]
 
-_BACKLOG = 128
+_BACKLOG = 1024
+"""All agents of a cluster connect at once when their leader changes."""
+_HANDSHAKE = 10.0
+"""Seconds that whoever connects has to show a certificate."""
 
 
 class Listening(Protocol):
@@ -139,19 +142,30 @@ class _UnixListening:
 class TcpTransport:
     """TCP, with mutual TLS when a context is given: a server's context must ask for client certificates.
 
-    Port 0 listens on a free port, which `Listening.address` tells.
+    Port 0 listens on a free port, which `Listening.address` tells. `server_name` is what the server's certificate must
+    say, in place of `host`, which may change.
     """
 
-    def __init__(self, host: str, port: int, context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, host: str, port: int, context: ssl.SSLContext | None = None, *, server_name: str | None = None
+    ) -> None:
         self.host = host
         self.port = port
         self.context = context
+        self.server_name = server_name
 
     def describe(self) -> str:
-        return f"{'tls' if self.context else 'tcp'}:{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'tls' if self.context else 'tcp'}:{host}:{self.port}"
 
     async def connect(self, factory: Factory) -> None:
-        await asyncio.get_running_loop().create_connection(factory, self.host, self.port, ssl=self.context)
+        await asyncio.get_running_loop().create_connection(
+            factory,
+            self.host,
+            self.port,
+            ssl=self.context,
+            server_hostname=self.server_name if self.context is not None else None,
+        )
 
     async def listen(self, factory: Factory) -> Listening:
         """Bind. Raises OrbweaverError when the address is not to be had, or the context would accept
@@ -160,7 +174,12 @@ class TcpTransport:
             raise OrbweaverError(f"{self.describe()} must require client certificates: set verify_mode")
         try:
             server = await asyncio.get_running_loop().create_server(
-                factory, self.host, self.port, ssl=self.context, backlog=_BACKLOG
+                factory,
+                self.host,
+                self.port,
+                ssl=self.context,
+                ssl_handshake_timeout=_HANDSHAKE if self.context is not None else None,
+                backlog=_BACKLOG,
             )
         except OSError as error:
             raise OrbweaverError(f"cannot listen on {self.describe()}: {error.strerror or error}") from error

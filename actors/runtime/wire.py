@@ -21,7 +21,8 @@ largest frame they take) and speak the highest version both know.
 
 Values. What msgpack knows travels as that. Tuples, frozensets, integers over 64 bits, and the dataclasses
 and enums registered with `wire_value` travel as extension types, so that they arrive as what they were.
-Nothing else can be sent or received: there is no way to name a class that was not registered.
+Nothing else can be sent or received: there is no way to name a class that was not registered, and a field that is
+not of its declared type is refused.
 
 What must always hold: nothing over the frame limit is ever buffered; whatever bytes arrive, the only
 exception is `ProtocolError`, and after it the connection is finished.
@@ -40,6 +41,7 @@ import msgpack
 
 from actors.errors import OrbweaverError, ProtocolError, from_wire
 from actors.runtime.scope import Trace
+from actors.runtime.shapes import field_types, fits
 
 C = TypeVar("C", bound=type)
 
@@ -76,6 +78,8 @@ class _Shape:
     cls: type
     fields: tuple[str, ...]
     required: frozenset[str]
+    types: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Filled on first receipt: annotations may name classes that are defined later."""
 
 
 _shapes: dict[str, _Shape] = {}
@@ -177,6 +181,11 @@ class _Unpacker:
         missing = shape.required - fields.keys()
         if missing:
             raise ProtocolError(f"{name} came without its field {min(missing)!r}")
+        if not shape.types:
+            shape.types.update(field_types(shape.cls))
+        for field, value in fields.items():
+            if not fits(value, shape.types[field]):
+                raise ProtocolError(f"{name}.{field} came as {type(value).__name__}")
         return shape.cls(**fields)
 
 

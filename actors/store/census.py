@@ -13,16 +13,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
-from actors.errors import NotFound, StoreUnavailable
+from actors.errors import NoSuchResource, NotFound
 from actors.resources.namespace import Namespace
 from actors.resources.node import Node
 from actors.resources.pod import Pod
 from actors.resources.statefulset import StatefulSet
+from actors.resources.virtualmachine import INSTANCE, MACHINE, VirtualMachine, lives
 from actors.store.catalog import Catalog
 from actors.store.contract import Object, Store
 from actors.store.informer import Informer
 
 T = TypeVar("T")
+
+LIST_TIMEOUT = 300.0
+"""Seconds for listing the pods of a whole cluster, page by page."""
 
 _POD_METADATA = ("name", "namespace", "uid", "resourceVersion", "deletionTimestamp")
 _POD_SPEC = ("nodeName",)
@@ -39,6 +43,8 @@ class Source(Protocol):
 
     def statefulset(self, namespace: str, name: str) -> StatefulSet | None: ...
 
+    def machine_lives(self, namespace: str, name: str) -> bool: ...
+
     def namespace(self, name: str) -> bool: ...
 
     def pool(self, name: str) -> bool: ...
@@ -52,15 +58,16 @@ class Census:
         self._catalog = catalog
         self._pods: Informer | None = None
 
-    def start(self, changed: Callable[[Any], None], timeout: float) -> None:
-        """List and watch the pods, and tell `changed` the key of each one that changes. Raises `StoreUnavailable` when
-        the list takes longer than `timeout` seconds."""
-        pods = self._pods = Informer(self._store, "Pod", transform=_slim)
+    def start(self, changed: Callable[[Any], None]) -> None:
+        """List and watch the pods, and tell `changed` the key of each one that changes."""
+        pods = self._pods = Informer(self._store, "Pod", transform=_slim, list_timeout=LIST_TIMEOUT)
         pods.subscribe(changed)
         pods.start()
-        if not pods.wait_synced(timeout):
-            pods.stop()
-            raise StoreUnavailable(f"the pods were not listed within {timeout:g} s: {pods.last_error}")
+
+    def wait_synced(self, timeout: float) -> bool:
+        """Whether all pods are known within `timeout` seconds. Until they are, every pod seems to be gone."""
+        pods = self._pods
+        return pods is not None and pods.wait_synced(timeout)
 
     def stop(self) -> None:
         """Forget the pods."""
@@ -81,6 +88,12 @@ class Census:
     def statefulset(self, namespace: str, name: str) -> StatefulSet | None:
         found: StatefulSet | None = self._catalog.informer("StatefulSet").get(name, namespace)
         return found
+
+    def machine_lives(self, namespace: str, name: str) -> bool:
+        machine, instance = (
+            self._catalog.informer(kind).get(name, namespace) for kind in (MACHINE, INSTANCE)
+        )
+        return lives(machine, instance)
 
     def namespace(self, name: str) -> bool:
         return _stays(self._catalog.informer("Namespace").get(name))
@@ -108,6 +121,11 @@ class Reading:
     def statefulset(self, namespace: str, name: str) -> StatefulSet | None:
         return self._once("StatefulSet", namespace, name, StatefulSet.from_object)
 
+    def machine_lives(self, namespace: str, name: str) -> bool:
+        machine = self._once(MACHINE, namespace, name, VirtualMachine.from_machine)
+        instance = self._once(INSTANCE, namespace, name, VirtualMachine.from_instance)
+        return lives(machine, instance)
+
     def namespace(self, name: str) -> bool:
         return _stays(self._once("Namespace", "", name, Namespace.from_object))
 
@@ -124,6 +142,10 @@ class Reading:
             found = parse(self._store.get(kind, name, namespace))
         except NotFound:
             found = None
+        except NoSuchResource:
+            if kind not in (MACHINE, INSTANCE):
+                raise
+            found = None  # no KubeVirt, no machine
         with self._lock:
             return self._read.setdefault(key, found)
 

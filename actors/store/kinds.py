@@ -33,6 +33,17 @@ KINDS: dict[str, Kind] = {
         Kind("Namespace", "v1", "namespaces", "ns", namespaced=False, status=True),
         Kind("Node", "v1", "nodes", "no", namespaced=False, status=True),
         Kind("Event", "v1", "events", "ev", namespaced=True, status=False),
+        Kind("VirtualMachine", "kubevirt.io/v1", "virtualmachines", "vm", namespaced=True, status=True),
+        Kind(
+            "VirtualMachineInstance",
+            "kubevirt.io/v1",
+            "virtualmachineinstances",
+            "vmi",
+            namespaced=True,
+            status=True,
+        ),
+        Kind("Lease", "coordination.k8s.io/v1", "leases", "lease", namespaced=True, status=False),
+        Kind("Secret", "v1", "secrets", "secret", namespaced=True, status=False),
         Kind("StatefulSet", "apps/v1", "statefulsets", "sts", namespaced=True, status=True),
     )
 }

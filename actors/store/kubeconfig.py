@@ -1,19 +1,21 @@
 """A kubeconfig, with all its ways to log in. The only module that knows the `kubernetes` package.
 
-What must always hold: the package is imported when a kubeconfig is loaded and not before (it costs 45 MB, which
-a pod with a service account need not pay), and only its configuration is used; requests are sent by
-`kubernetes_http`. Credentials of exec plugins and OIDC are renewed when they expire and when they are refused.
+What must always hold: the package is imported only for what `plain_kubeconfig` does not understand (it costs 45 MB,
+which an agent need not pay), and only its configuration is used; requests are sent by `kubernetes_http`. Credentials of
+exec plugins and OIDC are renewed when they expire and when they are refused.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from actors.errors import InvalidRequest
 from actors.store.kubernetes_access import Access, access_to
+from actors.store.plain_kubeconfig import Plain, read_plain
 
 DEFAULT = "~/.kube/config"
 VARIABLE = "KUBECONFIG"
@@ -29,14 +31,25 @@ def present() -> bool:
     return bool(_existing(kubeconfig_files()))
 
 
-def from_kubeconfig(chosen: str | None = None, context: str | None = None) -> Access:
-    """The access that a kubeconfig's context gives, the current one by default. Raises `InvalidRequest`."""
+def from_kubeconfig(
+    chosen: str | None = None,
+    context: str | None = None,
+    *,
+    read: Callable[[Path], Mapping[str, Any]] | None = None,
+) -> Access:
+    """The access that a kubeconfig's context gives, the current one by default. `read` parses a file, for those that
+    need no package. Raises `InvalidRequest`."""
     files = kubeconfig_files(chosen)
     found = _existing(files)
     if not found:
         raise InvalidRequest(
             f"there is no kubeconfig at {files}; name one with --kubeconfig or {VARIABLE}, or run in a cluster"
         )
+    if read is not None and os.pathsep not in found:
+        path = Path(found).absolute()
+        plain = read_plain(read(path), path.parent, context)
+        if plain is not None:
+            return _plain_access(plain, found, context)
     configuration = _load(found, context)
     certificate = None
     if configuration.cert_file:
@@ -48,6 +61,37 @@ def from_kubeconfig(chosen: str | None = None, context: str | None = None) -> Ac
         verify=bool(configuration.verify_ssl),
         authorize=_Credentials(configuration, found, context),
     )
+
+
+def _plain_access(plain: Plain, files: str, context: str | None) -> Access:
+    certificate = plain.certificate_files()
+    try:
+        return access_to(
+            plain.url,
+            ca_file=plain.ca_file,
+            ca_data=plain.ca_data,
+            client_cert=certificate,
+            verify=plain.verify,
+            authorize=_Token(plain.token, files, context),
+        )
+    finally:
+        for name in certificate or ():
+            Path(name).unlink()
+
+
+class _Token:
+    """A token, until it is refused; then whatever the kubeconfig says by then. Safe from any thread."""
+
+    def __init__(self, token: str, files: str, context: str | None) -> None:
+        self._header = f"Bearer {token}" if token else ""
+        self._anew: Callable[[bool], str] | None = None
+        self._files = files
+        self._context = context
+
+    def __call__(self, renew: bool) -> str:
+        if renew and self._anew is None:
+            self._anew = _Credentials(_load(self._files, self._context), self._files, self._context)
+        return self._header if self._anew is None else self._anew(renew)
 
 
 class _Credentials:

@@ -24,7 +24,7 @@ from actors.store.contract import Listing, Object
 from actors.store.kinds import Kind
 from actors.store.kubernetes_access import Access
 from actors.store.kubernetes_errors import Asked, refusal
-from actors.store.kubernetes_http import CONNECTIONS, Client
+from actors.store.kubernetes_http import CONNECTIONS, JSON, Client
 from actors.store.kubernetes_watch import SILENCE, KubernetesWatch
 
 PAGE = 500
@@ -33,6 +33,9 @@ PAGE = 500
 # Strict: a field that the installed CRD does not have is an error, not dropped in silence. An older CRD
 # would otherwise lose the digest that tells our own status from another IPAM's.
 _WRITE = "?fieldManager=orbweaver&fieldValidation=Strict"
+
+# What the server calls PartialObjectMetadata: lists without spec and status.
+_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 # The server sets them, keeps them when an update leaves them out, and refuses some that differ in them.
 _SYSTEM = (
@@ -92,10 +95,12 @@ class KubernetesStore:
         found = lifecycle.kind_named(kind)
         if namespace and not found.namespaced:
             raise InvalidObject(f"{kind} is cluster scoped: list it without namespace {namespace!r}")
-        deadline = time.monotonic() + timeout
+        return self._listed(found, namespace or "", time.monotonic() + timeout)
+
+    def _listed(self, found: Kind, namespace: str, deadline: float, *, accept: str = JSON) -> Listing:
         for _ in range(3):
             try:
-                return self._pages(found, namespace or "", deadline)
+                return self._pages(found, namespace, deadline, accept)
             except WatchExpired as error:
                 # The server forgot the first page's version before the last page was read.
                 expired = error
@@ -104,6 +109,11 @@ class KubernetesStore:
             f"are read ({expired.message})",
             maybe_written=False,
         ) from expired
+
+    def versions(self, kind: str, *, timeout: float = 30.0) -> dict[str, str]:
+        found = lifecycle.kind_named(kind)
+        listing = self._listed(found, "", time.monotonic() + timeout, accept=_METADATA)
+        return {item["metadata"]["name"]: item["metadata"]["resourceVersion"] for item in listing.items}
 
     def watch(self, kind: str, since: str) -> KubernetesWatch:
         found = lifecycle.kind_named(kind)
@@ -177,8 +187,10 @@ class KubernetesStore:
         asked = Asked("update", where.kind, where.namespace, where.name, subresource)
         return self._object("PUT", path, _body({**obj, "metadata": metadata}), asked, timeout)
 
-    def _object(self, method: str, path: str, body: bytes, asked: Asked, timeout: float) -> Object:
-        answer = self._client.send(method, path, body, timeout)
+    def _object(
+        self, method: str, path: str, body: bytes, asked: Asked, timeout: float, accept: str = JSON
+    ) -> Object:
+        answer = self._client.send(method, path, body, timeout, accept)
         if not 200 <= answer.status < 300:
             raise refusal(answer.status, answer.body, asked)
         try:
@@ -192,7 +204,7 @@ class KubernetesStore:
             ) from error
         return obj
 
-    def _pages(self, kind: Kind, namespace: str, deadline: float) -> Listing:
+    def _pages(self, kind: Kind, namespace: str, deadline: float, accept: str) -> Listing:
         asked = Asked("list", kind, namespace)
         trim = self._trim.get(kind.name)
         items: list[Object] = []
@@ -202,7 +214,7 @@ class KubernetesStore:
                 self._selection(kind) | {"limit": str(self._page)} | ({"continue": token} if token else {})
             )
             path = f"{_path(kind, namespace)}?{urlencode(query)}"
-            page = self._object("GET", path, b"", asked, max(0.0, deadline - time.monotonic()))
+            page = self._object("GET", path, b"", asked, max(0.0, deadline - time.monotonic()), accept)
             for item in page.get("items") or ():
                 # Built-in kinds are listed without these two.
                 item["apiVersion"], item["kind"] = kind.api_version, kind.name

@@ -49,6 +49,7 @@ def access_to(
     url: str,
     *,
     ca_file: str | None = None,
+    ca_data: str | None = None,
     client_cert: tuple[str, str] | None = None,
     verify: bool = True,
     authorize: Authorize = lambda _: "",
@@ -60,7 +61,7 @@ def access_to(
     tls = None
     if parts.scheme == "https":
         try:
-            tls = ssl.create_default_context(cafile=ca_file)
+            tls = ssl.create_default_context(cafile=ca_file, cadata=ca_data)
             if client_cert is not None:
                 tls.load_cert_chain(*client_cert)
         except (OSError, ssl.SSLError) as error:

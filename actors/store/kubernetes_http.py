@@ -28,6 +28,7 @@ from actors.errors import StoreUnavailable
 from actors.store.kubernetes_access import Access
 
 CONNECTIONS = 32
+JSON = "application/json"
 IDLE = 45.0
 """Seconds after which an unused connection is not used again; the API server closes one after 90."""
 
@@ -92,13 +93,15 @@ class Connection:
                 raise
         raise failure
 
-    def send(self, method: str, path: str, body: bytes, authorization: str, deadline: float) -> None:
+    def send(
+        self, method: str, path: str, body: bytes, authorization: str, deadline: float, accept: str = JSON
+    ) -> None:
         """Send a request whole. Raises NotSent."""
         lines = [
             f"{method} {self._access.prefix}{path} HTTP/1.1",
             f"Host: {self._access.authority}",
             "User-Agent: orbweaver",
-            "Accept: application/json",
+            f"Accept: {accept}",
         ]
         if authorization:
             lines.append(f"Authorization: {authorization}")
@@ -198,7 +201,7 @@ class Client:
         self._idle: list[Connection] = []
         self._closed = threading.Event()
 
-    def send(self, method: str, path: str, body: bytes, timeout: float) -> Answer:
+    def send(self, method: str, path: str, body: bytes, timeout: float, accept: str = JSON) -> Answer:
         """One exchange. Raises `StoreUnavailable`. A refused token is renewed once; reads wait and ask again
         when the server is busy (429, 503) and says for how long, as long as there is time."""
         deadline = time.monotonic() + timeout
@@ -206,7 +209,7 @@ class Client:
         again = method == "GET"
         while True:
             try:
-                answer = self._once(method, path, body, renewed, deadline)
+                answer = self._once(method, path, body, renewed, deadline, accept)
             except (NotSent, NoAnswer) as error:
                 if again and isinstance(error, NoAnswer) and time.monotonic() < deadline:
                     again = False
@@ -247,7 +250,7 @@ class Client:
         self._closed.set()
         self._drain()
 
-    def _once(self, method: str, path: str, body: bytes, renew: bool, deadline: float) -> Answer:
+    def _once(self, method: str, path: str, body: bytes, renew: bool, deadline: float, accept: str) -> Answer:
         authorization = self.access.authorize(renew)
         if not self._free.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise NotSent(f"all {self._limit} connections were busy")
@@ -257,13 +260,13 @@ class Client:
             connection = self._kept()
             if connection is not None:
                 try:
-                    connection.send(method, path, body, authorization, deadline)
+                    connection.send(method, path, body, authorization, deadline, accept)
                 except NotSent:  # it was closed in this very moment
                     connection.close()
                     connection = None
             if connection is None:
                 connection = Connection(self.access, deadline)
-                connection.send(method, path, body, authorization, deadline)
+                connection.send(method, path, body, authorization, deadline, accept)
             answer = connection.answer(method, deadline)
             if connection.reusable:
                 connection.since = time.monotonic()

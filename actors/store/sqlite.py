@@ -94,6 +94,12 @@ class SQLiteStore:
                 rows = connection.execute(_LIST_ALL, (kind,)).fetchall()
         return Listing(tuple([json.loads(text) for _, text in rows[1:]]), str(rows[0][0] or 0))
 
+    def versions(self, kind: str, *, timeout: float = 30.0) -> dict[str, str]:
+        return {
+            obj["metadata"]["name"]: obj["metadata"]["resourceVersion"]
+            for obj in self.list(kind, timeout=timeout).items
+        }
+
     def watch(self, kind: str, since: str) -> SQLiteWatch:
         return self._watches.start(lifecycle.kind_named(kind), since)
 

@@ -13,7 +13,12 @@ from cni import shim
 from cni.agent import METRICS_PORT, SOCKET, Agent, AgentOptions
 from cni.command.data_file import add_data_option, agent_store
 from cni.command.serving import add_process_options, metrics_port, serve
-from cni.command.settings_options import add_settings_options, read_configuration
+from cni.command.settings_options import (
+    add_leader_options,
+    add_settings_options,
+    read_configuration,
+    read_leadership,
+)
 from metrics.logs import set_up
 
 
@@ -46,6 +51,7 @@ def add_parser(commands: Any) -> None:
         metavar="DIRECTORY",
         help="put the CNI plugin there first, e.g. /opt/cni/bin",
     )
+    add_leader_options(parser, controller=False)
     add_settings_options(parser)
     parser.set_defaults(run=run)
 
@@ -57,13 +63,15 @@ def run(chosen: argparse.Namespace) -> int:
     if chosen.install_plugin is not None:
         shim.install(chosen.install_plugin)
     store = agent_store(chosen, chosen.node)
+    cluster = isinstance(store, KubernetesStore)
     options = AgentOptions(
         node=chosen.node,
         cni_socket=chosen.socket or configuration.socket,
         metrics_host=chosen.metrics_host,
         metrics_port=metrics_port(chosen),
         timeout=chosen.timeout,
-        cluster=isinstance(store, KubernetesStore),
+        cluster=cluster,
+        leadership=read_leadership(chosen, configuration.leadership) if cluster else None,
         settings=configuration.settings,
     )
     return serve(Agent(store, options), store)

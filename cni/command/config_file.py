@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from actors.decisions.detection import OPTIONS, Detection, unsound
 from actors.decisions.settings import GCSettings, Settings
 from actors.errors import InvalidObject
+from actors.store.lease import Timing
 from cni.command.manifest import read_mapping
+from cni.leadership import Leadership
 
+_LEASE, _RENEW, _RETRY = "leaderLeaseDuration", "leaderRenewDeadline", "leaderRetryPeriod"
 SOCKET = Path("/var/run/spidernet/spiderpool.sock")
 _LONGEST = 30 * 86400
 _SHORTEST_INTERVAL = 10
@@ -29,6 +33,7 @@ class Configuration:
 
     settings: Settings
     socket: Path = SOCKET
+    leadership: Leadership = field(default_factory=Leadership)
 
 
 def read_config(path: str, *, namespace: str = NAMESPACE) -> Configuration:
@@ -55,22 +60,50 @@ def parse_config(
             values[name] = _KEYS[name](value)
         except ValueError as error:
             refusals.append(f"{name}: is {value!r} and must be {error}")
+    detection = Detection(
+        conflicts=values.get("enableIPConflictDetection", False),
+        gateways=values.get("enableGatewayDetection", False),
+        **{key: values[name] for key in OPTIONS if (name := f"detectOptions.{key}") in values},
+    )
+    if unsound(detection):
+        refusals.append(f"detectOptions: {unsound(detection)}")
     enabled = values.get("enableIPv4", True) or values.get("enableIPv6", True)
     if not enabled:
         refusals.append("enableIPv4, enableIPv6: are both false; enable at least one family")
+    try:
+        leadership = _leadership(values)
+    except InvalidObject as error:
+        refusals.append(f"{_LEASE}, {_RENEW}, {_RETRY}: {error}")
     if refusals:
         raise InvalidObject(f"{source}: the configuration cannot be used", details=tuple(refusals))
     settings = Settings(
         enable_ipv4=values.get("enableIPv4", True),
         enable_ipv6=values.get("enableIPv6", True),
         enable_statefulset=values.get("enableStatefulSet", True),
+        enable_kubevirt=values.get("enableKubevirtStaticIP", True),
+        keep_scaled_down=values.get("keepStatefulSetIPOnScaleDown", False),
         default_ipv4_pools=values.get("clusterDefaultIPv4IPPool", ()),
         default_ipv6_pools=values.get("clusterDefaultIPv6IPPool", ()),
         agent_namespace=namespace,
         multus_cluster_network=_qualified(values.get("clusterNetwork", ""), namespace),
+        detection=detection,
         gc=GCSettings(**{field: values[name] for name, field in _GC_FIELDS.items() if name in values}),
     )
-    return Configuration(settings, values.get("ipamUnixSocketPath", SOCKET))
+    return Configuration(settings, values.get("ipamUnixSocketPath", SOCKET), leadership)
+
+
+def _leadership(values: dict[str, Any]) -> Leadership:
+    usual = Leadership()
+    timing = Timing(
+        values.get(_LEASE, usual.timing.lease),
+        values.get(_RENEW, usual.timing.renew),
+        values.get(_RETRY, usual.timing.retry),
+    )
+    return Leadership(
+        timing=timing,
+        port=values.get("leaderPort", usual.port),
+        budget=values.get("leaderBudget", usual.budget),
+    )
 
 
 # -- values: each parser raises ValueError with what would be right ------------------------------------------
@@ -112,6 +145,18 @@ def _network(value: Any) -> str:
     return value
 
 
+def _short_seconds(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0.05 <= value <= 3600:
+        raise ValueError("a number of seconds, from 0.05 to 3600")
+    return float(value)
+
+
+def _port(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 65535:
+        raise ValueError("a TCP port, from 1 to 65535, or 0 for a free one")
+    return value
+
+
 def _socket_path(value: Any) -> Path:
     # sockaddr_un holds 108 bytes with the closing NUL (unix(7)).
     if not (isinstance(value, str) and value.startswith("/") and 1 < len(value.encode()) < 108):
@@ -123,10 +168,20 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     "enableIPv4": _switch,
     "enableIPv6": _switch,
     "enableStatefulSet": _switch,
+    "keepStatefulSetIPOnScaleDown": _switch,
+    "enableKubevirtStaticIP": _switch,
     "clusterDefaultIPv4IPPool": _names,
     "clusterDefaultIPv6IPPool": _names,
     "clusterNetwork": _network,
     "ipamUnixSocketPath": _socket_path,
+    "enableIPConflictDetection": _switch,
+    "enableGatewayDetection": _switch,
+    **{f"detectOptions.{name}": read for name, read in OPTIONS.items()},
+    _LEASE: _short_seconds,
+    _RENEW: _short_seconds,
+    _RETRY: _short_seconds,
+    "leaderPort": _port,
+    "leaderBudget": _short_seconds,
     "gc.enabled": _switch,
     "gc.gcAll.intervalInSecond": _interval,
     "gc.statelessPod.zombieOnReadyNode": _switch,

@@ -1,28 +1,48 @@
-"""`orbweaver controller`: look after pools for a whole cluster, until SIGTERM or SIGINT.
+"""`orbweaver controller`: allocate and look after pools for a whole cluster, until SIGTERM or SIGINT.
 
-It completes pools made with kubectl, writes their status, lets deleted ones go with their last address, and takes back
-addresses whose holder is gone without a DEL. Agents give out addresses without it.
+Run two or more: a Lease says which of them leads. The leader gives out addresses for all agents, completes pools made with
+kubectl, writes their status, lets deleted ones go with their last address, and takes back addresses
+whose holder is gone without a DEL. Agents give out addresses by themselves while there is none.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
 from cni.command.data_file import add_data_option, cluster_store
 from cni.command.serving import add_process_options, metrics_port, serve
-from cni.command.settings_options import add_settings_options, read_configuration
-from cni.controller import METRICS_PORT, Controller, ControllerOptions
+from cni.command.settings_options import (
+    add_leader_options,
+    add_settings_options,
+    read_configuration,
+    read_leadership,
+)
+from cni.controller import METRICS_PORT, Controller, ControllerOptions, own_address
 from metrics.logs import set_up
 
 
 def add_parser(commands: Any) -> None:
     """Add the command's own parser."""
     parser = commands.add_parser(
-        "controller", help="look after pools, for a whole cluster", description=__doc__
+        "controller", help="allocate and look after pools, for a whole cluster", description=__doc__
     )
     add_data_option(parser)
     add_process_options(parser, METRICS_PORT)
+    add_leader_options(parser, controller=True)
+    parser.add_argument(
+        "--leader-address",
+        metavar="HOST",
+        default=os.environ.get("NODE_ADDRESS") or own_address(),
+        help="where agents reach this process (%(default)s; or set NODE_ADDRESS)",
+    )
+    parser.add_argument(
+        "--listen",
+        metavar="ADDRESS",
+        default="",
+        help="address of this host to serve agents on (all of them)",
+    )
     add_settings_options(parser)
     parser.set_defaults(run=run)
 
@@ -35,6 +55,9 @@ def run(chosen: argparse.Namespace) -> int:
     options = ControllerOptions(
         metrics_host=chosen.metrics_host,
         metrics_port=metrics_port(chosen),
+        leadership=read_leadership(chosen, configuration.leadership),
+        address=chosen.leader_address,
+        listen=chosen.listen,
         settings=configuration.settings,
     )
     return serve(Controller(store, options), store)

@@ -13,9 +13,9 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from actors.errors import StoreUnavailable
+from actors.errors import OrbweaverError, StoreUnavailable
 from actors.store.contract import Store
 
 if TYPE_CHECKING:
@@ -72,11 +72,11 @@ def cluster_access(chosen: argparse.Namespace) -> Access | None:
     from actors.store.kubernetes_access import in_cluster
 
     if chosen.kubeconfig or chosen.context:
-        return kubeconfig.from_kubeconfig(chosen.kubeconfig, chosen.context)
+        return kubeconfig.from_kubeconfig(chosen.kubeconfig, chosen.context, read=_mapping)
     pod = in_cluster()
     if pod is not None or DATABASE.exists() or not kubeconfig.present():
         return pod
-    return kubeconfig.from_kubeconfig()
+    return kubeconfig.from_kubeconfig(read=_mapping)
 
 
 def agent_store(chosen: argparse.Namespace, node: str) -> Store:
@@ -109,6 +109,15 @@ def cluster_store(chosen: argparse.Namespace, selectors: Mapping[str, str] | Non
 def node_selectors(node: str) -> Mapping[str, str]:
     """What restricts lists and watches to one node."""
     return {"Pod": f"spec.nodeName={node}"}
+
+
+def _mapping(path: Path) -> Mapping[str, Any]:
+    from cni.command.manifest import read_mapping
+
+    try:
+        return read_mapping(str(path), "kubeconfig")[1]
+    except OrbweaverError:
+        return {}  # what is wrong with it is said by who reads it next
 
 
 def _must_exist(path: Path) -> None:

@@ -27,8 +27,9 @@ from cni.command.data_file import open_store
 from cni.command.get import print_value
 from cni.command.manifest import read_mapping
 from cni.command.recorded import Recorded
-from cni.dataplane.apply import Inspection, Job, host_addresses, inspect
+from cni.dataplane.apply import Inspection, host_addresses, inspect
 from cni.dataplane.coordinator import NAME as PLUGIN
+from cni.dataplane.job import Job
 from cni.dataplane.plan import make_plan
 from cni.dataplane.settings import CoordinatorSettings
 from cni.dataplane.state import Desired, HostState, Nic, Plan, PodState, Route, applied

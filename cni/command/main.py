@@ -16,7 +16,7 @@ from actors.errors import OrbweaverError
 COMMANDS = {
     "demo": "see the main job done, in a sandbox",
     "agent": "serve CNI requests on this node",
-    "controller": "look after pools, for a whole cluster",
+    "controller": "allocate and look after pools, for a whole cluster",
     "apply": "create or change objects from YAML",
     "get": "list objects",
     "delete": "delete objects",

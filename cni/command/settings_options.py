@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
+from typing import Any
 
 from actors.decisions.settings import Settings
 from actors.errors import InvalidObject
+from actors.store.lease import Timing
 from cni.command.config_file import NAMESPACE, Configuration, read_config
+from cni.leadership import NAMESPACE as DEFAULT
+from cni.leadership import Leadership
 
 
 def add_settings_options(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +31,14 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--no-statefulset", action="store_true", help="do not keep StatefulSet pods' addresses"
     )
+    group.add_argument(
+        "--keep-scaled-down",
+        action="store_true",
+        help="keep them also for pods that the StatefulSet was scaled down by",
+    )
+    group.add_argument(
+        "--no-kubevirt", action="store_true", help="do not keep virtual machines' addresses (KubeVirt)"
+    )
     for family in (4, 6):
         group.add_argument(
             f"--default-ipv{family}-ippool",
@@ -34,6 +47,55 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
             metavar="POOL",
             help="cluster default pool, tried before those with spec.default: true; may be repeated",
         )
+
+
+def add_leader_options(parser: argparse.ArgumentParser, *, controller: bool) -> None:
+    """Add what agents and controllers must know of each other."""
+    group = parser.add_argument_group("leader", "the controller that allocates for all agents")
+    group.add_argument(
+        "--namespace",
+        default=os.environ.get("POD_NAMESPACE") or DEFAULT,
+        help="where the Lease and the certificates' Secrets are (%(default)s; or set POD_NAMESPACE)",
+    )
+    usual = Leadership()
+    if not controller:
+        group.add_argument(
+            "--leader-budget",
+            type=float,
+            metavar="SECONDS",
+            help=f"a leader that shows no sign of life for so long is left ({usual.budget:g})",
+        )
+        return
+    group.add_argument(
+        "--leader-port", type=int, metavar="PORT", help=f"served to agents; 0: a free one ({usual.port})"
+    )
+    for name, value, about in (
+        ("lease-duration", usual.timing.lease, "after so long without a renewal others take the Lease"),
+        ("renew-deadline", usual.timing.renew, "a leader that cannot renew for so long stops leading"),
+        ("retry-period", usual.timing.retry, "between attempts to take or renew it"),
+    ):
+        group.add_argument(f"--{name}", type=float, metavar="SECONDS", help=f"{about} ({value:g})")
+
+
+def read_leadership(chosen: argparse.Namespace, configured: Leadership) -> Leadership:
+    """The options, each before what the configuration file says. Raises `InvalidObject`."""
+    timing = configured.timing
+
+    def given(name: str, usual: Any) -> Any:
+        value = getattr(chosen, name, None)
+        return usual if value is None else value
+
+    return replace(
+        configured,
+        namespace=chosen.namespace,
+        timing=Timing(
+            given("lease_duration", timing.lease),
+            given("renew_deadline", timing.renew),
+            given("retry_period", timing.retry),
+        ),
+        port=given("leader_port", configured.port),
+        budget=given("leader_budget", configured.budget),
+    )
 
 
 def read_settings(chosen: argparse.Namespace) -> Settings:
@@ -47,6 +109,8 @@ def read_configuration(chosen: argparse.Namespace) -> Configuration:
         enable_ipv4=not chosen.no_ipv4,
         enable_ipv6=not chosen.no_ipv6,
         enable_statefulset=not chosen.no_statefulset,
+        enable_kubevirt=not chosen.no_kubevirt,
+        keep_scaled_down=chosen.keep_scaled_down,
         default_ipv4_pools=tuple(chosen.default_ipv4_ippool),
         default_ipv6_pools=tuple(chosen.default_ipv6_ippool),
     )

@@ -8,25 +8,24 @@ runs in a worker process, so that a namespace that hangs takes nobody else with 
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from actors.errors import (
     CNI_IO_FAILURE,
     CNI_UNKNOWN_CONTAINER,
     CheckFailed,
-    InvalidRequest,
     OrbweaverError,
 )
 from cni import netlink
 from cni.dataplane import announce, replies, sweep
+from cni.dataplane.job import Job, addresses_of
+from cni.dataplane.namespace import pod_namespace
 from cni.dataplane.plan import FIRST_MARK, MARK, VETH, host_veth_name, make_plan, policy_tables
-from cni.dataplane.settings import CoordinatorSettings, read_settings
+from cni.dataplane.settings import CoordinatorSettings
 from cni.dataplane.state import Desired, HostState, Nic, Plan, PodState, Rule
 from cni.netlink import Message, Netlink
 
@@ -34,30 +33,6 @@ _NOT_THE_HOSTS = re.compile(
     r"docker|cbr|dummy|virbr|lxcbr|veth|lo$|cali|flannel|kube-ipvs|cni|vx-submariner|cilium|nodelocaldns"
 )
 """Interfaces whose addresses are not the host's own: bridges and stubs of other network plugins."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One CNI request for `plugin`, as it crosses to a worker. `default_nic`: from the pod's annotation.
-    `interfaces`: all that the pod will have, empty where nothing tells. `valid`: of GC, the (container, interface) pairs
-    that are alive."""
-
-    command: str
-    conf: Mapping[str, Any]
-    container: str
-    interface: str
-    netns: str
-    pod: str
-    default_nic: str = ""
-    interfaces: tuple[str, ...] = ()
-    valid: tuple[tuple[str, str], ...] = ()
-    plugin: str = "coordinator"
-
-    def settings(self) -> CoordinatorSettings:
-        settings = read_settings(self.conf)
-        if self.default_nic:
-            settings = replace(settings, default_nic=self.default_nic, pod_chose=True)
-        return settings
 
 
 def perform(job: Job) -> int:
@@ -81,31 +56,6 @@ def perform(job: Job) -> int:
         ) from error
 
 
-@contextmanager
-def _namespace(job: Job) -> Iterator[tuple[int, Netlink]]:
-    """The pod's namespace as an open file, and a socket in it."""
-    try:
-        descriptor = os.open(job.netns, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise OrbweaverError(
-            f"the network namespace {job.netns} of pod {job.pod} cannot be opened: {error.strerror}; the pod is gone",
-            cni_code=CNI_UNKNOWN_CONTAINER,
-        ) from error
-    try:
-        try:
-            with netlink.inside(descriptor):
-                channel = Netlink()
-        except OSError as error:
-            raise OrbweaverError(
-                f"{job.netns} of pod {job.pod} is not a network namespace: {error.strerror}",
-                cni_code=CNI_UNKNOWN_CONTAINER,
-            ) from error
-        with channel:
-            yield descriptor, channel
-    finally:
-        os.close(descriptor)
-
-
 def _plan(job: Job, settings: CoordinatorSettings, state: PodState, host: Netlink) -> Plan:
     """What ADD makes and CHECK looks for."""
     return make_plan(
@@ -120,7 +70,7 @@ def _plan(job: Job, settings: CoordinatorSettings, state: PodState, host: Netlin
 
 
 def _add(job: Job, settings: CoordinatorSettings) -> int:
-    with _namespace(job) as (descriptor, pod), Netlink() as host:
+    with pod_namespace(job.netns, job.pod) as (descriptor, pod), Netlink() as host:
         state = observe(pod)
         plan = _plan(job, settings, state, host)
         if plan.mode == "disable":
@@ -163,7 +113,7 @@ class Inspection:
 
 def inspect(job: Job, settings: CoordinatorSettings) -> Inspection:
     """Compare a pod with its plan; changes nothing. Raises `OrbweaverError` or `OSError`."""
-    with _namespace(job) as (descriptor, pod), Netlink() as host:
+    with pod_namespace(job.netns, job.pod) as (descriptor, pod), Netlink() as host:
         state = observe(pod)
         plan = _plan(job, settings, state, host)
         if plan.mode == "disable":
@@ -212,7 +162,7 @@ def _delete(job: Job, settings: CoordinatorSettings) -> int:
         addresses = set(_previous_addresses(job.conf))
         if job.netns and os.path.lexists(job.netns):
             try:
-                with _namespace(job) as (descriptor, pod):
+                with pod_namespace(job.netns, job.pod) as (descriptor, pod):
                     state = observe(pod)
                     nic = state.nic(job.interface)
                     addresses |= {one.partition("/")[0] for one in (nic.addresses if nic else ())}
@@ -400,12 +350,4 @@ def _gateways(conf: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _previous_addresses(conf: Mapping[str, Any]) -> list[str]:
     previous = conf.get("prevResult")
-    ips = previous.get("ips", ()) if isinstance(previous, Mapping) else ()
-    found = []
-    for ip in ips if isinstance(ips, list) else ():
-        text = ip.get("address") if isinstance(ip, Mapping) else None
-        try:
-            found.append(str(ipaddress.ip_interface(str(text)).ip))
-        except ValueError as error:
-            raise InvalidRequest(f'"prevResult.ips" has address {text!r}, which is not one') from error
-    return found
+    return [address for address, _ in addresses_of(previous if isinstance(previous, Mapping) else {})]

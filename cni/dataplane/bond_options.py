@@ -58,7 +58,6 @@ def _flag(modes: tuple[int, ...] = _EVERY) -> Option:
 
 
 OPTIONS = {
-    "active_slave": Option("interface", modes=_PRIMARY),
     "ad_actor_sys_prio": Option(low=1, high=65535, modes=_LACP),
     "ad_actor_system": Option("mac", modes=_LACP),
     "ad_lacp_rate": _named("slow", "fast", modes=_LACP),
@@ -112,6 +111,8 @@ def read_options(text: str, mode: int, members: Sequence[str], wrong: Wrong) -> 
             )
         name = ALIASES.get(key, key)
         option = OPTIONS.get(name)
+        if key == "active_slave":
+            raise wrong("has active_slave, which is the bond's state and changes with its links; use primary")
         if option is None:
             raise wrong(
                 f"has {key!r}, which is no bond option; there are {', '.join(sorted({*OPTIONS, *ALIASES}))}"

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from actors.errors import InvalidRequest, StoreUnavailable
+from actors.decisions.detection import Detection, Finding, Inquiry, Probe, conflict, silence, unsound
+from actors.errors import AddressTaken, InvalidRequest, NetworkNotReady, OrbweaverError, StoreUnavailable
+from actors.proving import Prober
 from actors.resources.coordinator import NOT_READY, SYNCED, SpiderCoordinator
 from actors.runtime import ObjectRef
-from cni.dataplane.apply import Job
+from cni.dataplane.job import Job, addresses_of
 from cni.dataplane.renumbering import Renumbering
 from cni.dataplane.settings import read_settings
 from cni.dataplane.workers import Workers, settle
@@ -38,7 +40,7 @@ class Wishes:
 class Coordinator:
     """`wishes`: what the pod of a request says; it may wait for the store. `defaults`: the SpiderCoordinator, whose fields
     a network's own configuration outranks. `cluster`: somebody learns the cluster's CIDRs, so pods wait until they are
-    known."""
+    known. `detection`: how patiently to probe, where the configuration wishes for it."""
 
     def __init__(
         self,
@@ -47,12 +49,17 @@ class Coordinator:
         defaults: Callable[[], SpiderCoordinator | None],
         *,
         cluster: bool,
+        prober: Prober,
+        detection: Detection,
     ) -> None:
         self._workers = workers
         self._wishes = wishes
         self._defaults = defaults
         self._cluster = cluster
         self.renumbering = Renumbering()
+        self._prober = prober
+        # Whether to detect is this plugin's own configuration to say; how patiently, the settings'.
+        self._detection = replace(detection, conflicts=False, gateways=False)
 
     def handle(self, request: CniRequest, stdin: bytes) -> ObjectRef[bytes]:
         """What to print. Raises `InvalidRequest` for a configuration that cannot be understood."""
@@ -87,11 +94,21 @@ class Coordinator:
             sandbox.key if sandbox.container else "",
         )
         job = Job(request.command, conf, *place, valid=valid)
-        if request.command == "ADD":
-            self.renumbering.attach(job.container, job.interface, lambda: self._again(request, job))
-        elif request.command == "DEL":
+
+        def go_on() -> None:
+            if request.command == "ADD":
+                self.renumbering.attach(job.container, job.interface, lambda: self._again(request, job))
+            self._submit(request, job).subscribe(
+                lambda done: self._answer(request, job, answer, done, output)
+            )
+
+        if request.command == "DEL":
             self.renumbering.detach(job.container, job.interface)
-        self._submit(request, job).subscribe(lambda done: self._answer(request, job, answer, done, output))
+        detection = self._detection.under(settings.detection)
+        if request.command == "ADD" and (detection.conflicts or detection.gateways):
+            self._detect(request, detection, previous, answer, go_on)
+        else:
+            go_on()
         return answer
 
     def _submit(self, request: CniRequest, job: Job) -> ObjectRef[int]:
@@ -107,6 +124,36 @@ class Coordinator:
     def _again(self, request: CniRequest, job: Job) -> None:
         """Plan an interface of a pod that got an address since its ADD."""
         self._submit(request, job).subscribe(lambda done: _log_failure(job, done))
+
+    def _detect(
+        self,
+        request: CniRequest,
+        detection: Detection,
+        previous: dict[str, Any],
+        answer: ObjectRef[bytes],
+        go_on: Callable[[], object],
+    ) -> None:
+        """Probe the addresses that the main plugin configured, and go on when nobody else has them. (The plugin has
+        announced them by then: it is the IPAM plugin's probe that comes before.)"""
+        if unsound(detection):
+            raise InvalidRequest(f"network {request.network} ({NAME}), detectOptions: {unsound(detection)}")
+        sandbox = request.sandbox
+        probes = tuple(
+            Probe(sandbox.interface, address, detection.conflicts, gateway if detection.gateways else "")
+            for address, gateway in addresses_of(previous)
+        )
+
+        def found(done: ObjectRef[tuple[Finding, ...]]) -> None:
+            error = done.error()
+            if error is None:
+                error = _wrong(sandbox.key, probes, done.result(), detection)
+            if error is None:
+                go_on()
+            else:
+                answer.fail(error)
+
+        inquiry = Inquiry(sandbox.key, sandbox.netns, probes, detection, configured=True)
+        self._prober.probe(inquiry).subscribe(found)
 
     def _require_ready(
         self, request: CniRequest, conf: Mapping[str, Any], defaults: SpiderCoordinator
@@ -136,3 +183,18 @@ def _log_failure(job: Job, done: ObjectRef[int]) -> None:
             "a pod has no rules for its new address; its next address, or a new pod, has",
             extra={"pod": job.pod, "interface": job.interface, "error": str(error)},
         )
+
+
+def _wrong(
+    pod: str, probes: Sequence[Probe], findings: Sequence[Finding], detection: Detection
+) -> OrbweaverError | None:
+    for probe, finding in zip(probes, findings, strict=True):
+        if finding.holder:
+            return AddressTaken(
+                conflict(pod, probe, finding)
+                + "; take it from that host or out of the pool, and delete the pod so that it gets another one"
+            )
+    for probe, finding in zip(probes, findings, strict=True):
+        if finding.silent:
+            return NetworkNotReady(silence(pod, probe, detection))
+    return None

@@ -10,8 +10,8 @@ import json
 from typing import Any
 
 from actors.runtime import ObjectRef
-from cni.dataplane.apply import Job
 from cni.dataplane.ifacer_settings import read_ifacer_settings
+from cni.dataplane.job import Job
 from cni.dataplane.workers import Workers, settle
 from cni.protocol import CniRequest
 

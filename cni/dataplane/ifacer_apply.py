@@ -14,13 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from actors.errors import CNI_IO_FAILURE, CheckFailed, OrbweaverError
+from actors.errors import CNI_IO_FAILURE, CheckFailed, InvalidRequest, OrbweaverError
 from cni import netlink
-from cni.dataplane.apply import Job
 from cni.dataplane.bond_options import Value
 from cni.dataplane.ifacer_plan import (
     VLAN_PROTOCOL,
-    Activate,
     BringUp,
     CreateBond,
     CreateVlan,
@@ -30,6 +28,7 @@ from cni.dataplane.ifacer_plan import (
     make_plan,
 )
 from cni.dataplane.ifacer_settings import IfacerSettings, read_ifacer_settings
+from cni.dataplane.job import Job
 from cni.dataplane.state import Link
 from cni.netlink import Netlink
 
@@ -41,7 +40,10 @@ def perform(job: Job) -> int:
     """Do it; returns how many things changed. Raises `OrbweaverError`."""
     settings = read_ifacer_settings(job.conf)
     with Netlink() as host:
-        steps = make_plan(settings, _look(host, settings))
+        try:
+            steps = make_plan(settings, _look(host, settings))
+        except InvalidRequest:
+            steps = make_plan(settings, _observe(host, settings))  # it knows every interface by its name
         if not steps:
             return 0
         if job.command == "CHECK":
@@ -119,9 +121,6 @@ def _take(host: Netlink, step: Step, undo: list[Undo]) -> None:
             undo.insert(0, lambda: host.send([netlink.delete_link(name)]))
         case Enslave(member, bond, was_up):
             _enslave(host, _there(host, member), _there(host, bond), undo, was_up=was_up)
-        case Activate(member, bond):
-            info = [("IFLA_BOND_ACTIVE_SLAVE", _there(host, member).index)]
-            host.send([netlink.change_link(_there(host, bond).index, "bond", info)])
         case CreateVlan(name, parent, vlan):
             info = [("IFLA_VLAN_ID", vlan), ("IFLA_VLAN_PROTOCOL", VLAN_PROTOCOL)]
             host.send([netlink.add_link(name, "vlan", info, parent=_there(host, parent).index)])
@@ -151,8 +150,6 @@ def _encoded(host: Netlink, options: tuple[tuple[str, Value], ...]) -> list[tupl
     found: list[tuple[str, Any]] = []
     for name, value in options:
         encoded: Any = value
-        if name == "active_slave":
-            continue  # it has to be a member first
         if name == "primary":
             encoded = _there(host, str(value)).index
         elif name == "ad_actor_system":
@@ -200,7 +197,5 @@ def _failure(step: Step, error: OSError) -> str:
             )
         case Enslave(member, bond):
             return f"cannot make {member} a member of {bond}: the kernel refused: {said}"
-        case Activate(member, bond):
-            return f"cannot make {member} the active member of {bond}: the kernel refused: {said}"
         case BringUp(name):
             return f"cannot bring {name} up: the kernel refused: {said}"

@@ -63,17 +63,6 @@ class Enslave:
 
 
 @dataclass(frozen=True, slots=True)
-class Activate:
-    """Make the member the one that an active-backup bond sends by."""
-
-    member: str
-    bond: str
-
-    def __str__(self) -> str:
-        return f"{self.member} was not made the active member of {self.bond}"
-
-
-@dataclass(frozen=True, slots=True)
 class CreateVlan:
     name: str
     parent: str
@@ -91,7 +80,7 @@ class BringUp:
         return f"{self.name} is not up"
 
 
-Step = CreateBond | Enslave | Activate | CreateVlan | BringUp
+Step = CreateBond | Enslave | CreateVlan | BringUp
 
 
 def make_plan(settings: IfacerSettings, host: Host) -> tuple[Step, ...]:
@@ -151,9 +140,6 @@ def _bond_steps(settings: IfacerSettings, bond: BondSettings, host: Host) -> tup
         else:
             _refuse_in_use(settings, bond, member, host)
             steps.append(Enslave(member.name, bond.name, member.up))
-    active = dict(bond.options).get("active_slave")
-    if steps and isinstance(active, str):
-        steps.append(Activate(active, bond.name))
     return steps, down
 
 
@@ -172,8 +158,8 @@ def _refuse_another_bond(
         differences.append(f"mode {mode} ({MODES[mode]}) and not {bond.mode} ({MODES[bond.mode]})")
     joined = {link.name for link in members if link.master == there.index}
     for name, wanted in bond.options:
-        if name == "active_slave" or (name == "primary" and wanted not in joined):
-            continue  # the first changes by itself, the second shows once it is a member
+        if name == "primary" and wanted not in joined:
+            continue  # it shows once it is a member
         found = _option(there, name, host)
         if found != (set(wanted) if isinstance(wanted, tuple) else wanted):
             differences.append(f"{name} {found} and not {wanted}")
@@ -198,7 +184,7 @@ def _option(there: Link, name: str, host: Host) -> object:
     if name == "primary":
         return host.name(value) if value else "none"
     if name == "arp_ip_target":
-        return {str(target) for _, target in value or ()}
+        return set(value or ())
     return value
 
 

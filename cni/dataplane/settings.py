@@ -9,9 +9,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from actors.decisions.detection import Wishes, read_wishes
 from actors.errors import InvalidRequest
 
 MODES = ("auto", "underlay", "overlay", "disable")
@@ -39,6 +40,7 @@ class CoordinatorSettings:
     mac_prefix: str = ""
     veth_address: str = ""
     veth_mtu: int = 1500
+    detection: Wishes = field(default_factory=Wishes)
 
 
 def read_settings(conf: Mapping[str, Any]) -> CoordinatorSettings:
@@ -71,6 +73,7 @@ def read_settings(conf: Mapping[str, Any]) -> CoordinatorSettings:
         mac_prefix=prefix.lower().replace("-", ":"),
         veth_address=_link_local(_text(conf, "vethLinkAddress", network), network),
         veth_mtu=_number(conf, "vethMTU", network, 1500, 68, 65535),
+        detection=_detection(conf, network),
     )
 
 
@@ -155,6 +158,13 @@ def _policy_routes(value: Any, network: str) -> tuple[tuple[str, str], ...]:
             raise _wrong("policyRoutes", network, entry, right)
         found.append((str(target), str(hop)))
     return tuple(found)
+
+
+def _detection(conf: Mapping[str, Any], network: str) -> Wishes:
+    try:
+        return read_wishes(conf)
+    except ValueError as error:
+        raise InvalidRequest(f"network {network} (coordinator): {error}") from error
 
 
 def _link_local(text: str, network: str) -> str:

@@ -10,33 +10,15 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import struct
 import sys
 from typing import Any
 
 from actors.errors import OrbweaverError
 from cni.dataplane import apply, ifacer_apply
-from cni.dataplane.apply import Job
+from cni.dataplane.channel import READY, read_frame, write_frame
+from cni.dataplane.job import Job
 
-READY = b"R"
 _PERFORM = {"coordinator": apply.perform, "ifacer": ifacer_apply.perform}
-
-
-def read_frame(channel: socket.socket) -> bytes:
-    """One message: four bytes of length, big endian, and as many bytes. Empty at the end. Raises `OSError`."""
-    try:
-        head = channel.recv(4, socket.MSG_WAITALL)
-    except ConnectionResetError:  # the other side ended with something unread
-        return b""
-    if len(head) < 4:
-        return b""
-    return channel.recv(struct.unpack(">I", head)[0], socket.MSG_WAITALL)
-
-
-def write_frame(channel: socket.socket, message: dict[str, Any]) -> None:
-    """Send one message."""
-    body = json.dumps(message).encode()
-    channel.sendall(struct.pack(">I", len(body)) + body)
 
 
 def serve(channel: socket.socket) -> None:

@@ -28,8 +28,8 @@ from actors.errors import (
     from_wire,
 )
 from actors.runtime import ObjectRef
-from cni.dataplane.apply import Job
-from cni.dataplane.worker import READY, read_frame, write_frame
+from cni.dataplane.channel import READY, read_frame, write_frame
+from cni.dataplane.job import Job
 
 log = logging.getLogger("orbweaver.dataplane")
 
@@ -64,12 +64,18 @@ class Workers:
         self._lock = threading.Lock()
         self._threads: set[threading.Thread] = set()
         self._busy = 0
+        self._started = False
         self._stopping = False
         self._watch = threading.Thread(target=self._start_more, name="dataplane-watch", daemon=True)
         self._wake = threading.Event()
 
     def start(self) -> None:
-        """Start the processes; jobs that come before they are ready wait."""
+        """Start the processes; jobs that come before they are ready wait. The first job does it too: a node without
+        chained plugins needs none of them, and each is 10 MB."""
+        with self._lock:
+            if self._started or self._stopping:
+                return
+            self._started = True
         for _ in range(self._count):
             self._add(spare=False)
         self._watch.start()
@@ -88,6 +94,7 @@ class Workers:
     def submit(self, job: Job, complete: Callable[[Job], Job]) -> ObjectRef[int]:
         """Do the job in a worker; the reference completes with the number of changes. `complete`, which may wait for
         the store, is called in the worker's thread."""
+        self.start()
         ref: ObjectRef[int] = ObjectRef(label=f"{job.plugin} {job.command}")
         try:
             self._tasks.put_nowait(_Task(job, complete, ref, time.monotonic() + self.timeout))

@@ -26,7 +26,7 @@ MOMENTS = ANYTHING | st.sampled_from(
 )  # fmt: skip
 RECORDS = st.builds(
     Record, pool=ANYTHING, pod=ANYTHING, uid=UIDS, container=CONTAINERS, interface=ANYTHING, node=ANYTHING,
-    owner=ANYTHING, since=MOMENTS, network=ANYTHING, request=ANYTHING,
+    owner=ANYTHING, since=MOMENTS, network=ANYTHING, request=ANYTHING, claim=ANYTHING,
 )  # fmt: skip
 
 
@@ -109,7 +109,7 @@ def test_what_cannot_be_read_is_not_passed_over(records: str):
 
 def test_fields_that_a_newer_version_appends_are_passed_over():
     [(value, record)] = read_records(
-        4, BASE, BLOCK_SIZE, "#a/:blue:eth0:n1::net::new 5:0:web:u1:c1:~69200000:new"
+        4, BASE, BLOCK_SIZE, "#a/:blue:eth0:n1::net::new 5:0:web:u1:c1:~69200000:x1:new"
     )
 
-    assert (value - BASE, record.pool, record.pod, record.container) == (5, "blue", "a/web", "c1")
+    assert (value - BASE, record.pool, record.pod, record.claim) == (5, "blue", "a/web", "x1")

@@ -23,10 +23,11 @@ from actors.resources.record import Fence, Record
 from actors.runtime import get
 from actors.store.contract import Object, Store
 from actors.store.kubernetes import KubernetesStore
-from cni.controller import Controller, ControllerOptions
+from cni.controller import Controller
 from tests.faults.checker import eventually, records
 from tests.faults.cluster import Cluster, ClusterStore
-from tests.faults.rig import API, pod, pool, statefulset
+from tests.faults.leaders import in_process
+from tests.faults.rig import API, pod, pool, rig, sandbox, statefulset
 from tests.tools.apiserver import ApiServer
 
 FAST = GCSettings(not_ready_delay=2.0, own_del=0.3, dead_on_ready_delay=0.2, dead_on_not_ready_delay=0.1)
@@ -114,8 +115,8 @@ class World:
         """Of each address that an Event tells of: its reason, and on what kind of object it is."""
         told = {}
         for event in self.store.list("Event").items:
-            if event["source"].get("component") == "orbweaver-controller":
-                kind = event["involvedObject"]["kind"]
+            kind = event["involvedObject"]["kind"]
+            if event["source"].get("component") == "orbweaver-controller" and kind != "Lease":
                 for address in event["message"].partition(" of pool")[0].split(", "):
                     told[address] = (event["reason"], kind)
         return told
@@ -142,9 +143,10 @@ def world(api_server: ApiServer, tmp_path: Path) -> Iterator[World]:
 
 @contextmanager
 def controller(store: Store, settings: GCSettings = FAST) -> Iterator[Controller]:
-    made = Controller(store, ControllerOptions(metrics_port=None, settings=Settings(gc=settings)))
+    made = Controller(store, in_process(settings=Settings(gc=settings)))
     try:
         made.start()
+        eventually(lambda: truth(made.gc.running), 30)
         yield made
         assert made.fatal is None, made.fatal
     finally:
@@ -318,6 +320,36 @@ def test_a_pod_that_comes_back_under_its_name_while_it_is_judged_loses_nothing(w
     assert mine not in world.reasons()
 
 
+def test_pods_of_one_name_in_a_row_never_lose_what_they_were_just_given(
+    world: World, api_server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """An agent serves them while two controllers collect as eagerly as they can; every other one is lost without DEL."""
+    monkeypatch.setattr("tests.faults.rig.SQLiteStore", lambda path: KubernetesStore(api_server.access()))
+    eager = GCSettings(own_del=0.0, dead_on_ready_delay=0.0)
+    world.node("n1")
+    with (
+        rig(tmp_path, has_pods=True, node="n1") as agent,
+        controller(world.plain, eager) as first,
+        controller(world.plain, eager) as second,
+    ):
+        for number in range(40):
+            made = world.pod("web")
+            box = sandbox(f"c{number}", pod="web", uid=made["metadata"]["uid"])
+            (address,) = agent.add(box)
+            for collector in (first, second):
+                collector.local("gc").changed.remote((("Pod", "default", "web"),))
+            assert records(world.store)[address]["container"] == box.container
+            get(world_scan(first), 30)
+            assert records(world.store)[address]["container"] == box.container
+            world.delete(made)
+            if number % 2:
+                agent.delete(box)
+            else:
+                agent.journal.releasing((box.container, box.interface))
+                agent.journal.released((box.container, box.interface))
+        eventually(lambda: holds(world), 30)
+
+
 def test_a_cluster_without_leaks_costs_no_requests(world: World):
     """A scan of what is recorded for healthy pods reads nothing from the API server."""
     world.node("n1")
@@ -370,7 +402,7 @@ def test_it_can_be_stopped_and_started_again(world: World):
         world.delete(pods[1])
         get(running.local("gc").scan.remote(), 30)
         holds(world, held[1])
-        running.gc.start(30.0)
+        running.gc.start()
         eventually(lambda: holds(world), 30)
 
 

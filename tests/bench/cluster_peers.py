@@ -1,38 +1,45 @@
-"""Orbweaver on the Kubernetes store: a real etcd and kube-apiserver, an agent process, and a pod object for each ADD.
+"""Orbweaver on the Kubernetes store: a real etcd and kube-apiserver, agent processes, and a pod object for each ADD.
 
-What the agent writes behind an answer, the SpiderEndpoints, is waited for and counted. No controller runs, and etcd
-does not wait for the disk, as host-local does not either.
+What is written behind an answer, the SpiderEndpoints, is waited for and counted. etcd does not wait for the disk, as
+host-local does not either. With `controller`, a controller process runs beside the agents.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 import time
-from collections.abc import Iterator, Sequence
+import urllib.error
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from ipaddress import IPv4Address
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from actors.errors import NotFound
+from actors.resources.block import BLOCK_SIZE, Block, base_of
+from actors.resources.record import Record
 from actors.store.kubernetes import KubernetesStore
-from tests.agent_process import AgentProcess, pool
-from tests.bench.load import cpu_seconds, pod_name
+from tests.agent_process import PROGRAM, AgentProcess, pool
+from tests.bench.load import Pod
+from tests.bench.peers import BASE, FIRST
 from tests.blocks import recorded
 from tests.tools import kubernetes
 from tests.tools.apiserver import ApiServer
 
-_FIRST = IPv4Address("10.16.1.0")
 _DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
-_NODE = "bench-node"
-_SETTLE = 30.0
+_SETTLE = 60.0
+_WORKERS = 8
 _REQUEST = re.compile(r"^apiserver_request_total\{(?P<labels>[^}]*)\} (?P<count>\S+)$", re.MULTILINE)
 _ETCD_BYTES = re.compile(r"^etcd_debugging_mvcc_total_put_size_in_bytes (\S+)$", re.MULTILINE)
-_BASE = {"cniVersion": "0.3.1", "name": "bench", "type": "macvlan", "master": "eth0", "mode": "bridge"}
+
+
+def node_name(agent: int) -> str:
+    """The node of an agent."""
+    return f"bench-node-{agent}"
 
 
 class ClusterPeers:
@@ -42,86 +49,191 @@ class ClusterPeers:
         self.server = server
         self.store = KubernetesStore(server.access())
 
+    def agent(self, directory: Path, number: int) -> AgentProcess:
+        """An agent of its own node, not started."""
+        place = directory / node_name(number)
+        return AgentProcess(place, kubeconfig=self.server.kubeconfig, node=node_name(number))
+
     @contextmanager
-    def agent(self, directory: Path, size: int) -> Iterator[OnKubernetes]:
-        """An agent with a new pool of `size` addresses; both are gone at the end."""
+    def agents(
+        self, directory: Path, count: int, size: int, *, used: int = 0, controller: bool = False
+    ) -> Iterator[OnKubernetes]:
+        """`count` agents with a new pool of `size` addresses, `used` of them in use; all is gone at the end."""
         shutil.rmtree(directory, ignore_errors=True)
-        made = self.store.create(pool("bench", "10.16.0.0/16", f"{_FIRST}-{_FIRST + size - 1}", "10.16.0.1"))
-        with AgentProcess(directory, kubeconfig=self.server.kubeconfig, node=_NODE) as agent:
-            peer = OnKubernetes(self, agent)
+        made = self.store.create(pool("bench", "10.16.0.0/16", f"{FIRST}-{FIRST + size - 1}", "10.16.0.1"))
+        before = [Pod(f"before-{number}", -1) for number in range(-(-used // 40))]
+        self.make_pods(before, "bench-before")
+        self._fill(before, used)
+        with ExitStack() as stack:
+            others = [stack.enter_context(self.controller(directory))] if controller else []
+            agents = [stack.enter_context(self.agent(directory, number)) for number in range(count)]
+            peer = OnKubernetes(self, agents, others)
             yield peer
-            peer.remove_pods()
-        self.store.delete("SpiderIPPool", made["metadata"]["name"])
-        for block in self.store.list("SpiderIPBlock").items:
-            self.store.delete("SpiderIPBlock", block["metadata"]["name"])
+            peer.settle()
+            self.remove_pods([*peer.pods, *before])
+        self.remove("SpiderIPPool", [made["metadata"]["name"]])
+        self.remove(
+            "SpiderIPBlock", [obj["metadata"]["name"] for obj in self.store.list("SpiderIPBlock").items]
+        )
+        for obj in self.store.list("SpiderEndpoint").items:
+            self.store.delete("SpiderEndpoint", obj["metadata"]["name"], "bench")
 
+    @contextmanager
+    def controller(self, directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+        """A controller process, ready."""
+        directory.mkdir(parents=True, exist_ok=True)
+        command = (
+            *PROGRAM,
+            "controller",
+            "--kubeconfig",
+            str(self.server.kubeconfig),
+            "--metrics-port",
+            "-1",
+        )
+        path = directory / "controller.log"
+        with path.open("wb") as log:
+            process = subprocess.Popen(command, stderr=log)
+        try:
+            deadline = time.monotonic() + 30
+            while '"working"' not in path.read_text() and '"leading"' not in path.read_text():
+                assert process.poll() is None and time.monotonic() < deadline, path.read_text()
+                time.sleep(0.02)
+            yield process
+        finally:
+            process.terminate()
+            process.wait(30)
 
-class OnKubernetes:
-    """One agent on the API server."""
+    def make_pods(self, pods: Sequence[Pod], node: str | None = None) -> None:
+        """A pod object for each, on its agent's node or on `node`."""
 
-    name = "orbweaver on Kubernetes"
-
-    def __init__(self, peers: ClusterPeers, agent: AgentProcess) -> None:
-        self.program = agent.plugins / "spiderpool"
-        self.conf = {**_BASE, "ipam": agent.ipam}
-        self._peers = peers
-        self._agent = agent
-        self._pods: list[str] = []
-        self._expected = 0
-
-    def make_pods(self, containers: Sequence[str]) -> dict[str, str]:
-        """A pod on the node for each container."""
-
-        def make(container: str) -> str:
-            made = self._peers.store.create(
+        def make(pod: Pod) -> None:
+            made = self.store.create(
                 {
                     "apiVersion": "v1",
                     "kind": "Pod",
-                    "metadata": {"name": pod_name(container), "namespace": "bench"},
-                    "spec": {"nodeName": _NODE, "containers": [{"name": "c", "image": "i"}]},
+                    "metadata": {"name": pod.name, "namespace": "bench"},
+                    "spec": {
+                        "nodeName": node or node_name(pod.agent),
+                        "containers": [{"name": "c", "image": "i"}],
+                    },
                 }
             )
-            self._pods.append(pod_name(container))
-            return str(made["metadata"]["uid"])
+            pod.uid = str(made["metadata"]["uid"])
 
-        with ThreadPoolExecutor(8) as workers:
-            return dict(zip(containers, workers.map(make, containers), strict=True))
+        _at_once(make, pods)
 
-    def remove_pods(self) -> None:
-        """Delete the pods at once."""
+    def end_pod(self, pod: Pod, seconds: int) -> None:
+        """Delete it with a grace period; 0 takes it away at once. One that is gone is no error."""
+        try:
+            path = f"/api/v1/namespaces/bench/pods/{pod.name}"
+            self.server.call("DELETE", path, {"gracePeriodSeconds": seconds})
+        except urllib.error.HTTPError as error:
+            if error.code != 404:
+                raise
 
-        def remove(name: str) -> None:
-            path = f"/api/v1/namespaces/bench/pods/{name}"
-            self._peers.server.call("DELETE", path, {"gracePeriodSeconds": 0})
+    def remove_pods(self, pods: Sequence[Pod]) -> None:
+        """Take the objects away at once."""
+        _at_once(lambda pod: self.end_pod(pod, 0), pods)
 
-        with ThreadPoolExecutor(8) as workers:
-            list(workers.map(remove, self._pods))
+    def remove(self, kind: str, names: Sequence[str]) -> None:
+        """Delete objects of cluster scope, their finalizers first; those that a controller took away are no error."""
+
+        def take(name: str) -> None:
+            try:
+                obj = self.store.get(kind, name)
+                if obj["metadata"].get("finalizers"):
+                    self.store.update({**obj, "metadata": {**obj["metadata"], "finalizers": []}})
+                self.store.delete(kind, name)
+            except NotFound:
+                return
+
+        _at_once(take, names)
+
+    def _fill(self, pods: Sequence[Pod], used: int) -> None:
+        """Record the pool's first `used` addresses for pods on another node, 40 interfaces each."""
+        first, blocks = int(FIRST), dict[int, Block]()
+        for number in range(used):
+            pod, value = pods[number // 40], first + number
+            block = blocks.setdefault(base_of(value), Block(4, base_of(value)))
+            block.records[value] = Record(
+                "bench", f"bench/{pod.name}", pod.uid, pod.container, f"net{number % 40}", "bench-before", "",
+                "2026-01-01T00:00:00Z", "bench",
+            )  # fmt: skip
+        assert not used or used % BLOCK_SIZE == 0 or len(blocks) == used // BLOCK_SIZE + 1
+        _at_once(lambda block: self.store.create(block.to_object()), list(blocks.values()))
+
+
+class OnKubernetes:
+    """Some agents on the API server."""
+
+    def __init__(
+        self,
+        peers: ClusterPeers,
+        agents: Sequence[AgentProcess],
+        controllers: Sequence[subprocess.Popen[bytes]],
+    ) -> None:
+        self.program = agents[0].plugins / "spiderpool"
+        self.confs: Sequence[dict[str, Any]] = [{**BASE, "ipam": agent.ipam} for agent in agents]
+        self.pods: list[Pod] = []
+        self.agents = agents
+        self._controllers = controllers
+        self._peers = peers
+
+    def processes(self) -> Mapping[str, list[int]]:
+        server = self._peers.server
+        return {
+            "agents": [agent.pid for agent in self.agents],
+            "controller": [process.pid for process in self._controllers],
+            "apiserver": [server.pid],
+            "etcd": [server.etcd_pid],
+        }
+
+    def make_pods(self, pods: Sequence[Pod]) -> None:
+        self._peers.make_pods(pods)
+        self.pods += pods
+
+    def end_pod(self, pod: Pod) -> None:
+        self._peers.end_pod(pod, 30)
 
     def count(self) -> int:
         return len(recorded(self._peers.store.list("SpiderIPBlock").items))
 
     def settle(self) -> None:
-        """Wait until the SpiderEndpoints say what the blocks say."""
+        """Wait until the SpiderEndpoints of the agents' pods say what the blocks say."""
         deadline = time.monotonic() + _SETTLE
-        while len(self._peers.store.list("SpiderEndpoint").items) != self.count():
+        while True:
+            shown = sum(
+                len(obj["status"]["current"]["ips"]) for obj in self._peers.store.list("SpiderEndpoint").items
+                if obj["status"]["current"]["node"] != "bench-before"
+            )  # fmt: skip
+            held = [
+                one
+                for one in recorded(self._peers.store.list("SpiderIPBlock").items).values()
+                if one["node"] != "bench-before"
+            ]
+            if shown == len(held):
+                return
             assert time.monotonic() < deadline, "the SpiderEndpoints do not follow the blocks"
-            time.sleep(0.1)
-
-    def server_cpu(self) -> float:
-        return cpu_seconds(self._agent.pid) + cpu_seconds(self._peers.server.pid)
+            time.sleep(0.2)
 
     def counters(self) -> dict[str, float]:
-        """Requests of ours that the API server answered, and bytes put into etcd."""
+        """Requests of ours that the API server answered, and bytes put into etcd. What the bench itself does to pods,
+        and elections, are left out; so are lists and watches, which no ADD waits for."""
         metrics, etcd = self._peers.server.metrics()
         requests = 0.0
         for found in _REQUEST.finditer(metrics):
             labels = found["labels"]
-            ours = 'resource="spider' in labels or 'resource="pods"' in labels
+            ours = 'resource="spider' in labels or ('resource="pods"' in labels and 'verb="GET"' in labels)
             if ours and not re.search(r'verb="(LIST|WATCH)"', labels):
                 requests += float(found["count"])
         put = _ETCD_BYTES.search(etcd)
         assert put is not None, "etcd does not tell how much was put into it"
         return {"api_requests": requests, "etcd_bytes": float(put[1])}
+
+
+def _at_once(work: Callable[[Any], object], items: Sequence[Any]) -> None:
+    with ThreadPoolExecutor(_WORKERS) as workers:
+        list(workers.map(work, items))
 
 
 @contextmanager
@@ -139,8 +251,8 @@ def cluster_peers() -> Iterator[ClusterPeers]:
             peers.store.get("Namespace", "bench")
         except NotFound:
             peers.store.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "bench"}})
-        node: dict[str, Any] = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": _NODE}}
-        peers.store.create(node)
+        for node in ("bench-before", *(node_name(number) for number in range(8))):
+            peers.store.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}})
         yield peers
         peers.store.close()
     finally:

@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from cni.sandbox import lay_cable, run
 from tests.agent_process import AgentProcess
-from tests.bench.load import cpu_seconds, execute, new_containers, spread
+from tests.bench.load import execute, spread
+from tests.bench.processes import cpu_seconds
 
 PODS = 200
 _SANDBOX = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -54,6 +56,15 @@ def measure(directory: Path, plugins: Path, rounds: int) -> dict[str, Any]:
     }
 
 
+def print_table(found: dict[str, Any]) -> None:
+    print(f"\ncoordinator beside macvlan: {PODS} pods at once")
+    print(f"  {'':24}{'p50 ms':>9}{'p99 ms':>9}{'CPU ms':>9}   a request")
+    for command in ("ADD", "DEL"):
+        for plugin, figures in found.items():
+            row = figures[command]
+            print(f"  {command} {plugin:20}{row['p50']:9.0f}{row['p99']:9.0f}{row['cpu_ms']:9.2f}")
+
+
 def main() -> None:
     directory, plugins, rounds = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     lay_cable("uplink0")
@@ -76,7 +87,7 @@ def _round(agent: AgentProcess, plugins: Path, directory: Path, pods: int) -> di
     macvlan = {**base, "type": "macvlan", "master": "uplink0", "ipam": ipam}
     coordinator = {**base, **agent.ipam, "type": "coordinator", "serviceCIDR": _SERVICES}
     programs = {"macvlan": (plugins, macvlan), "coordinator": (agent.plugins, coordinator)}
-    containers = new_containers(pods)
+    containers = [uuid.uuid4().hex + uuid.uuid4().hex for _ in range(pods)]
     links = run("ip", "-br", "link")
     for container in containers:
         run("ip", "netns", "add", container[:16])

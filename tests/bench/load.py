@@ -1,7 +1,8 @@
 """Plays the container runtime: executes an IPAM plugin as runtimes do, many at a time, and keeps the times.
 
-What must always hold: a figure counts only if the addresses were right. `Load` checks that none is handed out
-twice, that every ADD and DEL succeeded, and leaves it to the peer to say that nothing stayed behind.
+What must always hold: a figure counts only if the addresses were right. `Load` checks that none is handed out twice.
+An ADD that fails is followed by DEL and tried again after a pause with a new container id, as the kubelet does, and is
+counted; a DEL that fails ends the bench. It leaves it to the peer to say that nothing stayed behind.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import statistics
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TIMEOUT = 60.0
+_ATTEMPTS = 8
+_PAUSE, _PAUSE_MOST = 1.0, 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,44 @@ class Answer:
     status: int
     output: bytes
     seconds: float
+
+
+@dataclass(slots=True)
+class Pod:
+    """A pod, and the sandbox it has now. `agent`: which of the peer's agents has its node; `uid`: empty where pods have
+    no objects."""
+
+    name: str
+    agent: int
+    uid: str = ""
+    container: str = ""
+
+    def __post_init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """A new sandbox, with a container id as containerd makes them."""
+        self.container = uuid.uuid4().hex + uuid.uuid4().hex
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the requests of one kind: seconds of those that were answered, and the errors of the others."""
+
+    seconds: list[float] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    refused_while_free: int = 0
+
+    def figures(self, took: float) -> dict[str, Any]:
+        """Milliseconds, how many a second, and how many attempts failed."""
+        return {
+            **spread(self.seconds),
+            "done": len(self.seconds),
+            "per_second": len(self.seconds) / took,
+            "failed": len(self.errors),
+            "refused_while_free": self.refused_while_free,
+            "errors": sorted(set(self.errors))[:3],
+        }
 
 
 def execute(program: Path, environment: dict[str, str], stdin: bytes) -> Answer:
@@ -64,91 +105,135 @@ def execute(program: Path, environment: dict[str, str], stdin: bytes) -> Answer:
 
 
 def spread(seconds: Sequence[float]) -> dict[str, float]:
-    """Milliseconds: p50, p99 and the largest."""
+    """Milliseconds: p50, p99 and the largest; nothing for nothing."""
+    if not seconds:
+        return {}
     ordered = sorted(seconds)
     p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
     return {"p50": statistics.median(ordered) * 1000, "p99": p99 * 1000, "max": ordered[-1] * 1000}
 
 
-def cpu_seconds(pid: int) -> float:
-    """CPU time that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 class Load:
-    """One plugin under one network configuration. `uids`: the UID of each container's pod, where pods have one."""
+    """One plugin, under the network configuration of each agent. `size`: how many addresses there are to give."""
 
-    def __init__(self, program: Path, conf: dict[str, Any], uids: Mapping[str, str] | None = None) -> None:
+    def __init__(self, program: Path, confs: Sequence[dict[str, Any]], size: int) -> None:
         self._program = program
-        self._uids = uids or {}
-        self._stdin = json.dumps(conf).encode()
+        self._stdin = [json.dumps(conf).encode() for conf in confs]
+        self._size = size
         self._given: dict[str, str] = {}
         self._lock = threading.Lock()
 
-    def phase(self, command: str, containers: Sequence[str], width: int) -> dict[str, float]:
-        """`command` for every container, `width` at a time: milliseconds, and how many a second.
+    def add_all(self, pods: Sequence[Pod], width: int) -> dict[str, Any]:
+        """ADD for every pod, `width` at a time on each agent. Raises AssertionError when an address is given twice, or
+        a pod gets none in the end."""
+        tally = Tally()
+        took = self._crowd(pods, width, lambda pod: self._add_until_done(pod, tally))
+        return tally.figures(took)
 
-        Raises AssertionError when one fails, or when an address is given to two containers.
-        """
-        waiting = list(reversed(containers))
-        times: list[float] = []
-        faults: list[str] = []
+    def delete_all(self, pods: Sequence[Pod], width: int) -> dict[str, Any]:
+        """DEL for every pod. Raises AssertionError when one fails."""
+        tally = Tally()
+        took = self._crowd(pods, width, lambda pod: self._delete(pod, tally))
+        return tally.figures(took)
 
-        def work() -> None:
+    def churn(
+        self, pods: Sequence[Pod], width: int, seconds: float, between: Callable[[Pod], object]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """ADD, `between`, DEL of one pod after the other, `width` at a time on each agent, for `seconds` or until the
+        pods run out; what became of the ADDs and of the DELs."""
+        adds, deletes = Tally(), Tally()
+        until = time.perf_counter() + seconds
+
+        def cycle(pod: Pod) -> None:
+            if time.perf_counter() < until:
+                self._add_until_done(pod, adds)
+                between(pod)
+                self._delete(pod, deletes)
+
+        took = self._crowd(pods, width, cycle)
+        return adds.figures(took), deletes.figures(took)
+
+    def _crowd(self, pods: Sequence[Pod], width: int, work: Callable[[Pod], None]) -> float:
+        """`work` on every pod, by `width` threads for each agent; how many seconds it took."""
+        faults: list[BaseException] = []
+
+        def worker(waiting: list[Pod]) -> None:
             while not faults:
                 try:
-                    container = waiting.pop()
+                    pod = waiting.pop()
                 except IndexError:
                     return
-                answer = execute(self._program, self._environment(command, container), self._stdin)
-                times.append(answer.seconds)
-                fault = self._judge(command, container, answer)
-                if fault:
-                    faults.append(fault)
+                try:
+                    work(pod)
+                except BaseException as error:
+                    faults.append(error)
 
-        threads = [threading.Thread(target=work) for _ in range(width)]
+        threads = []
+        for agent in range(len(self._stdin)):
+            waiting = [pod for pod in reversed(pods) if pod.agent == agent]
+            threads += [threading.Thread(target=worker, args=(waiting,)) for _ in range(width)]
         started = time.perf_counter()
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        took = time.perf_counter() - started
-        assert not faults, faults[0]
-        return {**spread(times), "per_second": len(containers) / took}
+        if faults:
+            raise faults[0]
+        return time.perf_counter() - started
 
-    def _environment(self, command: str, container: str) -> dict[str, str]:
-        arguments = f"IgnoreUnknown=1;K8S_POD_NAMESPACE=bench;K8S_POD_NAME={pod_name(container)}"
-        if container in self._uids:
-            arguments += f";K8S_POD_UID={self._uids[container]}"
-        return {
+    def _add_until_done(self, pod: Pod, tally: Tally) -> None:
+        pause = _PAUSE
+        for _ in range(_ATTEMPTS):
+            if self._add(pod, tally):
+                return
+            self._delete(pod, Tally())
+            pod.renew()
+            time.sleep(pause)
+            pause = min(2 * pause, _PAUSE_MOST)
+        raise AssertionError(f"pod {pod.name} got no address in {_ATTEMPTS} attempts: {tally.errors[-1]}")
+
+    def _add(self, pod: Pod, tally: Tally) -> bool:
+        answer = self._call("ADD", pod)
+        if answer.status != 0:
+            text = answer.output.decode(errors="replace")
+            with self._lock:
+                tally.errors.append(text)
+                tally.refused_while_free += "no pool can give" in text and len(self._given) < self._size
+            return False
+        with self._lock:
+            tally.seconds.append(answer.seconds)
+            for entry in json.loads(answer.output)["ips"]:
+                other = self._given.setdefault(entry["address"], pod.container)
+                assert other == pod.container, (
+                    f"{entry['address']} was given to {pod.name} while {other} has it"
+                )
+        return True
+
+    def _delete(self, pod: Pod, tally: Tally) -> None:
+        with self._lock:  # from here on the address may be given to somebody else
+            for address in [ip for ip, holder in self._given.items() if holder == pod.container]:
+                del self._given[address]
+        answer = self._call("DEL", pod)
+        assert answer.status == 0, f"DEL of {pod.name} failed: {answer.output.decode(errors='replace')}"
+        with self._lock:
+            tally.seconds.append(answer.seconds)
+
+    def _call(self, command: str, pod: Pod) -> Answer:
+        arguments = f"IgnoreUnknown=1;K8S_POD_NAMESPACE=bench;K8S_POD_NAME={pod.name}"
+        if pod.uid:
+            arguments += f";K8S_POD_UID={pod.uid}"
+        environment = {
             "CNI_COMMAND": command,
-            "CNI_CONTAINERID": container,
+            "CNI_CONTAINERID": pod.container,
             "CNI_NETNS": "/run/netns/none",
             "CNI_IFNAME": "eth0",
             "CNI_PATH": str(self._program.parent),
             "CNI_ARGS": arguments,
         }
-
-    def _judge(self, command: str, container: str, answer: Answer) -> str | None:
-        if answer.status != 0:
-            return f"{command} of {container} failed: {answer.output.decode(errors='replace')}"
-        with self._lock:
-            if command == "DEL":
-                self._given = {ip: holder for ip, holder in self._given.items() if holder != container}
-                return None
-            for entry in json.loads(answer.output)["ips"]:
-                other = self._given.setdefault(entry["address"], container)
-                if other != container:
-                    return f"{entry['address']} was given to {container} while {other} has it"
-        return None
+        return execute(self._program, environment, self._stdin[pod.agent])
 
 
-def pod_name(container: str) -> str:
-    """The pod of a container."""
-    return f"pod-{container[:16]}"
-
-
-def new_containers(count: int) -> list[str]:
-    """Container ids as containerd makes them."""
-    return [uuid.uuid4().hex + uuid.uuid4().hex for _ in range(count)]
+def new_pods(count: int, agents: int) -> list[Pod]:
+    """Pods with names of their own, spread over the agents."""
+    run = uuid.uuid4().hex[:8]
+    return [Pod(f"web-{run}-{number}", number % agents) for number in range(count)]

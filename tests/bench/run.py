@@ -1,8 +1,8 @@
 """`tox -e bench`: the figures, as a table and as JSON.
 
 Everything that is compared runs in this one run, in turns, because machines differ from hour to hour and only
-ratios hold. Scenario A: one ADD after the other. B: 32 at once, as many addresses as pods. Each is followed by the
-DELs of the same containers. Shim: the start of the CNI program alone, over that of /bin/true.
+ratios hold: h is host-local's throughput in scenario B of the same run. The scenarios are in `scenarios.py`. Shim: the
+start of the CNI program alone, over that of /bin/true. Footprint: memory, and the time until an agent serves.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import statistics
 import sys
 import tempfile
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,19 @@ from typing import Any
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from tests.bench.cluster_peers import ClusterPeers, cluster_peers
-from tests.bench.load import Load, execute, new_containers, spread
+from tests.bench.footprint import footprint
+from tests.bench.load import execute, spread
 from tests.bench.peers import HostLocal, Peer, orbweaver
 from tests.bench.runtime_bench import measure
+from tests.bench.scenarios import Scenario, play, scenarios
 from tests.tools.gomodule import ProgramMissing
 from tests.tools.reference import cni_bin
 
 STARTS = 300
+HOST_LOCAL, EMBEDDED, AGENTS, LEADER = "host-local", "embedded", "agents alone", "with a leader"
+
+Runs = dict[str, dict[str, list[dict[str, dict[str, Any]]]]]
+"""Scenario, peer, and for each round the figures of ADD and DEL."""
 
 
 def main() -> int:
@@ -36,14 +41,20 @@ def main() -> int:
     parser.add_argument(
         "--out", type=Path, default=Path("bench.json"), help="where the JSON goes (%(default)s)"
     )
+    parser.add_argument("--rounds", type=int, default=3, help="medians are reported (%(default)s)")
     parser.add_argument(
-        "--rounds", type=int, default=3, help="of each scenario; medians are reported (%(default)s)"
+        "--pods", type=int, default=1000, help="of scenarios B, C and D; A has a fifth of it (%(default)s)"
     )
-    parser.add_argument(
-        "--pods", type=int, default=1000, help="of scenario B; A has a fifth of it (%(default)s)"
-    )
+    parser.add_argument("--seconds", type=float, default=10.0, help="of scenarios E and E8 (%(default)s)")
+    parser.add_argument("--only", default="", help="scenarios by letter, such as A,C; all by default")
+    parser.add_argument("--peers", default="", help=f"some of: {HOST_LOCAL}, {EMBEDDED}, {AGENTS}, {LEADER}")
     parser.add_argument("--skip-runtime", action="store_true", help="leave the actor runtime's figures out")
+    parser.add_argument("--skip-footprint", action="store_true", help="leave memory and start-up out")
     chosen = parser.parse_args()
+    asked = scenarios(chosen.pods, chosen.seconds)
+    if chosen.only:
+        asked = {name: asked[name] for name in chosen.only.split(",")}
+    peers = [one.strip() for one in chosen.peers.split(",")] if chosen.peers else None
     result: dict[str, Any] = {"machine": platform.machine(), "python": platform.python_version()}
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="orbweaver-bench-")))
@@ -53,15 +64,59 @@ def main() -> int:
             cluster = None
             print(f"! SKIPPED: the Kubernetes store: {missing}", file=sys.stderr)
         result["shim"] = _starts(directory)
+        runs: Runs = {}
+        for number in range(chosen.rounds):
+            _round(runs, asked, peers, directory, cluster)
+            print(f"round {number + 1} of {chosen.rounds} done", file=sys.stderr)
         result["scenarios"] = {
-            "A": _scenario(directory, chosen.rounds, chosen.pods // 5, cluster, size=chosen.pods, width=1),
-            "B": _scenario(directory, chosen.rounds, chosen.pods, cluster, size=chosen.pods, width=32),
+            name: {
+                peer: {phase: _median(rounds, phase) for phase in ("ADD", "DEL")}
+                for peer, rounds in of_peers.items()
+            }
+            for name, of_peers in runs.items()
         }
+        if cluster is not None and not chosen.skip_footprint:
+            result["footprint"] = footprint(cluster, directory / "footprint", chosen.rounds)
     if not chosen.skip_runtime:
         result["runtime"] = measure()
+    result["runs"] = runs
     chosen.out.write_text(json.dumps(result, indent=1) + "\n")
     _print(result)
     return 0
+
+
+def _round(
+    runs: Runs,
+    asked: dict[str, Scenario],
+    peers: list[str] | None,
+    directory: Path,
+    cluster: ClusterPeers | None,
+) -> None:
+    for name, scenario in asked.items():
+        for peer, ready in _ready(scenario, directory, cluster).items():
+            if peers is None or peer in peers:
+                with ready as one:
+                    runs.setdefault(name, {}).setdefault(peer, []).append(play(one, scenario))
+
+
+def _ready(
+    scenario: Scenario, directory: Path, cluster: ClusterPeers | None
+) -> dict[str, AbstractContextManager[Peer]]:
+    """The peers that a scenario is for, each made when it is entered."""
+    found: dict[str, AbstractContextManager[Peer]] = {}
+    if scenario.agents == 1:
+        if not scenario.churn:
+            found[HOST_LOCAL] = nullcontext(
+                HostLocal(cni_bin() / "host-local", directory / "host-local", scenario.size)
+            )
+        found[EMBEDDED] = orbweaver(directory / "embedded", scenario.size)
+    if cluster is not None:
+        for peer in (AGENTS, LEADER):
+            place = directory / peer.replace(" ", "-")
+            found[peer] = cluster.agents(
+                place, scenario.agents, scenario.size, used=scenario.used, controller=peer == LEADER
+            )
+    return found
 
 
 def _starts(directory: Path) -> dict[str, Any]:
@@ -80,52 +135,20 @@ def _starts(directory: Path) -> dict[str, Any]:
     return {program: spread(seconds) for program, seconds in times.items()}
 
 
-def _scenario(
-    directory: Path, rounds: int, pods: int, cluster: ClusterPeers | None, *, size: int, width: int
-) -> dict[str, Any]:
-    runs: dict[str, list[dict[str, Any]]] = {"host-local": [], "orbweaver": []}
-    if cluster is not None:
-        runs["orbweaver on Kubernetes"] = []
-    for _ in range(rounds):
-        host_local = HostLocal(cni_bin() / "host-local", directory / "host-local", size)
-        runs["host-local"].append(_round(host_local, pods, width))
-        with orbweaver(directory / "orbweaver", size) as embedded:
-            runs["orbweaver"].append(_round(embedded, pods, width))
-        if cluster is not None:
-            with cluster.agent(directory / "cluster", size) as peer:
-                runs["orbweaver on Kubernetes"].append(_round(peer, pods, width))
-    return {
-        "pods": pods,
-        "pool": size,
-        "at_once": width,
-        **{peer: {phase: _median(runs[peer], phase) for phase in ("ADD", "DEL")} for peer in runs},
-        "runs": runs,
-    }
-
-
-def _round(peer: Peer, pods: int, width: int) -> dict[str, Any]:
-    containers = new_containers(pods)
-    load = Load(peer.program, peer.conf, peer.make_pods(containers))
-    figures: dict[str, Any] = {}
-    for phase, left in (("ADD", pods), ("DEL", 0)):
-        server, children, before = peer.server_cpu(), _children(), peer.counters()
-        figures[phase] = load.phase(phase, containers, width)
-        peer.settle()
-        figures[phase]["cpu_ms"] = (peer.server_cpu() - server + _children() - children) / pods * 1000
-        for name, value in peer.counters().items():
-            figures[phase][name] = (value - before[name]) / pods
-        recorded = peer.count()
-        assert recorded == left, f"{peer.name} has {recorded} addresses recorded after {phase}, not {left}"
-    return figures
-
-
-def _children() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
-def _median(runs: list[dict[str, Any]], phase: str) -> dict[str, float]:
-    return {key: statistics.median(run[phase][key] for run in runs) for key in runs[0][phase]}
+def _median(rounds: list[dict[str, dict[str, Any]]], phase: str) -> dict[str, Any]:
+    """Of each number; of what failed, the sum."""
+    figures = [one[phase] for one in rounds]
+    result: dict[str, Any] = {}
+    for key, value in figures[0].items():
+        if key in ("failed", "refused_while_free", "left"):
+            result[key] = sum(one[key] for one in figures)
+        elif key == "errors":
+            result[key] = sorted({text for one in figures for text in one[key]})
+        elif isinstance(value, dict):
+            result[key] = {name: statistics.median(one[key][name] for one in figures) for name in value}
+        else:
+            result[key] = statistics.median(one[key] for one in figures)
+    return result
 
 
 def _print(result: dict[str, Any]) -> None:
@@ -133,35 +156,35 @@ def _print(result: dict[str, Any]) -> None:
     print("start of the program alone      p50 ms   over /bin/true")
     for program, figures in starts.items():
         print(f"  {program:28}{figures['p50']:8.2f}{figures['p50'] - starts['/bin/true']['p50']:12.2f}")
-    for name, scenario in result["scenarios"].items():
-        print(
-            f"\nscenario {name}: {scenario['pods']} pods, {scenario['at_once']} at once, pool of {scenario['pool']}"
-        )
-        peers = list(scenario["runs"])
-        print(
-            f"  {'':28}{'p50 ms':>9}{'p99 ms':>9}{'per s':>9}{'CPU ms':>9}   a request (API requests, etcd bytes)"
-        )
+    found = result["scenarios"]
+    unit = found.get("B", {}).get(HOST_LOCAL, {}).get("ADD", {}).get("per_second")
+    head = (
+        f"{'p50':>9}{'p99':>9}{'per s':>8}{'h':>7}{'CPU ms':>8}{'failed':>8}{'left':>6}{'API':>7}{'etcd':>8}"
+    )
+    for name, peers in found.items():
+        print(f"\nscenario {name:30}{head}   CPU ms by process")
         for phase in ("ADD", "DEL"):
+            for peer, figures in peers.items():
+                _row(f"{phase} {peer}", figures[phase], unit)
+        if HOST_LOCAL in peers:
             for peer in peers:
-                row = scenario[peer][phase]
-                print(
-                    f"  {phase} {peer:24}{row['p50']:9.2f}{row['p99']:9.2f}{row['per_second']:9.0f}{row['cpu_ms']:9.2f}"
-                    + (
-                        f"   {row['api_requests']:.2f}, {row['etcd_bytes']:.0f}"
-                        if "api_requests" in row
-                        else ""
-                    )
-                )
-            for peer in peers[1:]:
-                print(f"  {phase} {peer} / host-local: {_ratios(scenario, peer, phase)}")
-    if "runtime" in result:
-        print("\nactor runtime\n" + json.dumps(result["runtime"], indent=1))
+                ours, theirs = (peers[one]["ADD"] for one in (peer, HOST_LOCAL))
+                print(f"  ADD p50 of {peer} / host-local: {ours['p50'] / theirs['p50']:.2f}")
+    for key in ("footprint", "runtime"):
+        if key in result:
+            print(f"\n{key}\n{json.dumps(result[key], indent=1)}")
 
 
-def _ratios(scenario: dict[str, Any], peer: str, phase: str) -> str:
-    ours, theirs = scenario[peer][phase], scenario["host-local"][phase]
-    p50, throughput = (ours[key] / theirs[key] for key in ("p50", "per_second"))
-    return f"p50 {p50:.2f}, throughput {throughput:.2f}"
+def _row(title: str, row: dict[str, Any], unit: float | None) -> None:
+    parts = [f"  {title:37}{row['p50']:9.2f}{row['p99']:9.2f}{row['per_second']:8.0f}"]
+    parts.append(f"{row['per_second'] / unit:7.2f}" if unit else f"{'':7}")
+    if "cpu_ms" in row:
+        parts.append(f"{row['cpu_ms']:8.2f}{row['failed']:5}/{row['refused_while_free']:<2}{row['left']:6}")
+        parts.append(f"{row.get('api_requests', 0):7.2f}{row.get('etcd_bytes', 0):8.0f}")
+        parts.append("   " + ", ".join(f"{name} {ms:.1f}" for name, ms in row["cpu_ms_by"].items()))
+    print("".join(parts))
+    for text in row["errors"]:
+        print(f"      failed: {text[:300]}")
 
 
 if __name__ == "__main__":

@@ -69,3 +69,39 @@ def test_a_sandbox_that_dies_while_no_agent_runs_leaves_nothing_behind(deployed:
     assert "records compared with the node's sandboxes" in node.agent_log()
     cluster.kubectl("delete", "deployment/gc", "--timeout=60s")
     cluster.wait("nothing is recorded any more", lambda: records(cluster) == [])
+
+
+def test_a_node_that_is_declared_dead_gives_its_addresses_back_and_comes_home_in_peace(
+    deployed: Cluster,
+) -> None:
+    """Its pods' addresses are free as soon as the taint says so; when it comes back, nobody's address is freed by what it
+    cleans up."""
+    cluster = deployed
+    cluster.apply(workload("Deployment", "gc", 2))
+    cluster.wait("the pods run", lambda: holds_what_it_runs(cluster, "gc", 2))
+    lost, (where, address, _) = next(iter(pods(cluster, "gc").items()))
+    stays = next(one for _, one, _ in pods(cluster, "gc").values() if one != address)
+    node = cluster.nodes[where]
+    node.signal("kubelet", signal.SIGSTOP)
+    try:
+        cluster.wait("the node is not Ready", lambda: not ready(cluster, where), 90)
+        assert address in recorded(cluster), "not Ready alone is not enough yet"
+        cluster.kubectl("taint", "node", where, "node.kubernetes.io/out-of-service=down:NoExecute")
+        cluster.wait("its address is back", lambda: address not in recorded(cluster))
+        told = cluster.items("events")
+        assert any(address in one["message"] and lost in one["message"] for one in told), told
+        assert stays in recorded(cluster)
+    finally:
+        node.signal("kubelet", signal.SIGCONT)
+        cluster.kubectl("taint", "node", where, "node.kubernetes.io/out-of-service-", check=False)
+    cluster.wait("the node is Ready", cluster.nodes_ready, 90)
+    cluster.wait("the pods run", lambda: holds_what_it_runs(cluster, "gc", 2), 90)
+    cluster.wait("the old sandbox is gone", lambda: len(node.pod_namespaces()) == 1)
+    assert holds_what_it_runs(cluster, "gc", 2)
+    cluster.kubectl("delete", "deployment/gc", "--timeout=60s")
+    cluster.wait("nothing is recorded any more", lambda: records(cluster) == [])
+
+
+def ready(cluster: Cluster, node: str) -> bool:
+    conditions = cluster.get("node", node)["status"]["conditions"]
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)

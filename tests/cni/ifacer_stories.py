@@ -30,8 +30,9 @@ POD = {
 }
 
 
-def _links() -> dict[str, str]:
-    return {one["ifname"]: one["operstate"] for one in json.loads(run("ip", "-j", "link"))}
+def _links() -> dict[str, bool]:
+    """Whether each is up, as it was told; not its carrier, which follows in its own time."""
+    return {one["ifname"]: "UP" in one["flags"] for one in json.loads(run("ip", "-j", "link"))}
 
 
 def one_card(directory: Path) -> None:

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from actors.store.kubernetes import KubernetesStore
-from cni.controller import Controller, ControllerOptions
+from cni.controller import Controller
 from tests.actors.store.contract_suite import fresh
 from tests.agent_process import PROGRAM, AgentProcess
 from tests.faults.checker import eventually, records
 from tests.faults.cluster import Cluster, ClusterStore
+from tests.faults.leaders import in_process
 from tests.faults.proxy import wait_until
 from tests.faults.rig import pod, pool
 from tests.tools.apiserver import ADMIN_TOKEN, ApiServer
@@ -48,6 +49,8 @@ RIGHTS = [
     rule("", ["namespaces"], *READ),
     rule("", ["nodes"], *READ),
     rule("apps", ["statefulsets"], *READ),
+    rule("coordination.k8s.io", ["leases"], "get"),
+    rule("", ["secrets"], "get"),
 ]
 
 
@@ -65,7 +68,7 @@ def agent(config: Path, directory: Path) -> AgentProcess:
 @contextmanager
 def controller(store: KubernetesStore) -> Iterator[None]:
     """Pool status is the controller's to write."""
-    made = Controller(store, ControllerOptions(metrics_port=None))
+    made = Controller(store, in_process())
     try:
         made.start()
         yield

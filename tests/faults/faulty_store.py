@@ -117,6 +117,10 @@ class FaultyStore:
         self._check()
         return self.inner.list(kind, namespace, timeout=timeout)
 
+    def versions(self, kind: str, *, timeout: float = 30.0) -> dict[str, str]:
+        self._check()
+        return self.inner.versions(kind, timeout=timeout)
+
     def watch(self, kind: str, since: str) -> Watch:
         self._check()
         watch = _FaultyWatch(self.inner.watch(kind, since))

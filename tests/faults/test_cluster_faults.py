@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.agent_process import AgentProcess, ServingProcess
 from tests.faults.checker import Journal, Place, eventually, records
 from tests.faults.cni_client import NoAnswer, add, connect, delete, encode, read_answer
-from tests.faults.fleet import Clock, Fleet, fleet
+from tests.faults.fleet import NODES, Clock, Fleet, fleet
+from tests.faults.leaders import leader_of, linked, wait_linked
 from tests.faults.processes import PodName
 from tests.faults.proxy import Fault, How, Plan, Request
 from tests.faults.rig import pool, statefulset
@@ -29,31 +31,100 @@ SEED = fresh_seed()
 
 
 @pytest.mark.parametrize("seed", [SEED])
-def test_agents_are_killed_at_random_moments(api_server: ApiServer, tmp_path: Path, seed: int):
-    """kill -9 of one agent or both, while both allocate out of one pool."""
+def test_agents_and_controllers_are_killed_at_random_moments(
+    api_server: ApiServer, tmp_path: Path, seed: int
+):
+    """kill -9 of agents, of the leader, and of everything at once, while two agents allocate out of one pool."""
     chance = random.Random(seed)
     with fleet(tmp_path, api_server, *POOLS) as one:
-        one.controller()
-        agents = {node: one.agent(node) for node in ("node1", "node2")}
+        controllers = [one.controller(f"controller{number}") for number in range(2)]
+        agents = [one.agent(node) for node in NODES]
+        victims = ["leader", "agent", "leader and agent", "all"]
+        chance.shuffle(victims)
         with (
-            one.load(agents["node1"], seed, "node1") as first,
-            one.load(agents["node2"], seed + 1, "node2") as second,
+            one.load(agents[0], seed, NODES[0]) as first,
+            one.load(agents[1], seed + 1, NODES[1]) as second,
         ):
-            loads = {"node1": first, "node2": second}
-            for _ in range(4):
-                for load in loads.values():
+            for victim in victims:
+                leader = leader_of(one.store, controllers)
+                for agent in agents:
+                    wait_linked(agent, leader)
+                for load in (first, second):
                     load.wait_succeeded(chance.randrange(1, 30))
-                chosen = chance.choice([("node1",), ("node2",), ("node1", "node2")])
-                for node in chosen:
-                    agents[node].kill()
+                chosen: list[ServingProcess] = []
+                if victim in ("leader", "leader and agent"):
+                    chosen.append(leader)
+                if victim in ("agent", "leader and agent"):
+                    chosen.append(chance.choice(agents))
+                if victim == "all":
+                    chosen += [*controllers, *agents]
+                for process in chosen:
+                    process.kill()
                 one.prove_nothing_lost()
-                for node in chosen:
-                    agents[node].start()
-            for load in loads.values():
-                load.wait_succeeded(10)
-        for load in loads.values():
+                for process in chosen:
+                    process.launch()
+                for process in chosen:
+                    process.wait_serving()
+                for load in (first, second):
+                    load.wait_succeeded(5)
+        for load in (first, second):
             load.settle()
         one.prove()
+
+
+@pytest.mark.parametrize("seed", [SEED])
+def test_two_leaders_at_once(api_server: ApiServer, tmp_path: Path, seed: int):
+    """The leader is paused, another wins, and the first wakes up with writes half done; twice."""
+    chance = random.Random(seed)
+    with fleet(tmp_path, api_server, *POOLS) as one:
+        controllers = [one.controller(f"controller{number}") for number in range(2)]
+        agent = one.agent("node1")
+        with one.load(agent, seed, "node1") as load:
+            for _ in range(2):
+                paused = leader_of(one.store, controllers)
+                wait_linked(agent, paused)
+                load.wait_succeeded(chance.randrange(1, 30))
+                paused.pause()
+                try:
+                    other = leader_of(one.store, [each for each in controllers if each is not paused])
+                    wait_linked(agent, other)
+                    load.wait_succeeded(chance.randrange(1, 30))
+                finally:
+                    paused.resume()
+                load.wait_succeeded(10)
+                one.prove_nothing_lost()
+        load.settle()
+        one.prove()
+
+
+@pytest.mark.parametrize("seed", [SEED])
+def test_the_network_between_an_agent_and_its_leader_is_cut(api_server: ApiServer, tmp_path: Path, seed: int):
+    """In silence, twice: the leader goes on leading, while the agent allocates by itself; what was on its way arrives
+    late."""
+    chance = random.Random(seed)
+    host = f"127.0.{chance.randrange(1, 200)}.2"  # not where the leader listens, but on loopback too
+    with fleet(tmp_path, api_server, *POOLS) as one:
+        leader = one.controller(address=host)
+        wire = one.wire(host, leader.port)
+        agent = one.agent("node1")
+        with one.load(agent, seed, "node1") as load:
+            for _ in range(2):
+                wait_linked(agent, leader)
+                load.wait_succeeded(chance.randrange(1, 30))
+                wire.cut()
+                eventually(lambda: _alone(agent), 60)
+                load.wait_succeeded(chance.randrange(5, 30))
+                wire.mend()
+                load.wait_succeeded(5)
+                one.prove_nothing_lost()
+            wait_linked(agent, leader)
+            load.wait_succeeded(5)
+        load.settle()
+        one.prove()
+
+
+def _alone(agent: AgentProcess) -> None:
+    assert not linked(agent)
 
 
 @pytest.mark.parametrize("seed", [SEED])

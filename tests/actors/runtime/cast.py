@@ -15,6 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from actors.credentials import SERVER_NAME, Credentials
 from actors.errors import NoAddress, StoreUnavailable
 from actors.runtime import (
     Actor,
@@ -184,19 +185,27 @@ def register(system: ActorSystem) -> None:
 KINDS = ("worker", "small", "brief")
 
 
-def transport_of(text: str) -> Transport:
+def transport_of(text: str, *, server: bool = False) -> Transport:
+    """`unix:PATH`, `tcp:HOST:PORT`, or `tls:DIRECTORY:HOST:PORT` with the certificates of `conftest.certificates`."""
     scheme, _, place = text.partition(":")
     if scheme == "unix":
         return UnixTransport(place)
     host, _, port = place.rpartition(":")
-    return TcpTransport(host, int(port))
+    if scheme == "tcp":
+        return TcpTransport(host, int(port))
+    directory, _, host = host.partition(":")
+    credentials = Credentials.read(Path(directory) / ("server" if server else "client"))
+    context = credentials.server_context() if server else credentials.client_context()
+    return TcpTransport(host, int(port), context, server_name=SERVER_NAME)
 
 
 def main() -> None:
     system = ActorSystem("cast")
     register(system)
     listener = system.serve(
-        transport_of(sys.argv[1]), kinds=KINDS, limits=LinkLimits(**json.loads(sys.argv[2]))
+        transport_of(sys.argv[1], server=True),
+        kinds=dict.fromkeys(KINDS, Worker),
+        limits=LinkLimits(**json.loads(sys.argv[2])),
     )
     print(listener.address, flush=True)
     sys.stdin.read()

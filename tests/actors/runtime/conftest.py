@@ -9,12 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
+from actors.credentials import Credentials
 from actors.runtime import ActorHandle, ActorSystem, LinkLimits
+from cni.certificates import issue, make_authority, utc_now
 from tests.actors.runtime import cast
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -50,8 +53,8 @@ class Served:
         self.address = self.process.stdout.readline().strip()
         if not self.address:
             raise RuntimeError(self.process.communicate()[1])
-        if where.startswith("tcp:"):
-            self.address = "tcp:" + self.address
+        if not where.startswith("unix:"):
+            self.address = where.removesuffix("127.0.0.1:0") + self.address
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -98,7 +101,17 @@ def connected(served: Served, **limits: Any) -> ActorSystem:
     return system
 
 
-@pytest.fixture(params=["in process", "unix", "tcp"])
+def certificates(directory: Path) -> str:
+    """Makes certificates for both sides; returns the address of a server on a free port, for `cast.transport_of`."""
+    now = utc_now()
+    authority = make_authority(now, timedelta(days=1))
+    for side in ("server", "client"):
+        pair = issue(authority, side, now, timedelta(hours=1), server=side == "server")
+        Credentials(authority.certificate, pair.certificate, pair.key).write(directory / side)
+    return f"tls:{directory}:127.0.0.1:0"
+
+
+@pytest.fixture(params=["in process", "unix", "tcp", "tls"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     if request.param == "in process":
         system = ActorSystem("local")
@@ -106,7 +119,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         yield Place(system, None)
         system.shutdown()
         return
-    where = f"unix:{tmp_path}/s" if request.param == "unix" else "tcp:127.0.0.1:0"
+    where = {"unix": f"unix:{tmp_path}/s", "tcp": "tcp:127.0.0.1:0"}.get(request.param) or certificates(
+        tmp_path
+    )
     with Served(where) as served:
         system = connected(served)
         yield Place(system, served)

@@ -234,3 +234,25 @@ def test_without_a_common_version_the_error_names_both() -> None:
 def test_frames_that_are_wrong_or_out_of_place_are_refused(frames: bytes) -> None:
     with pytest.raises(ProtocolError):
         list(Incoming().receive(frames))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"x": "1", "y": 2},
+        {"x": 1, "y": None},
+        {"x": True, "y": 2},
+        {"x": 1, "y": 2, "colour": "red"},
+    ],
+)
+def test_a_field_of_another_type_is_refused(fields):
+    packed = wire._pack(["Point", fields])
+    with pytest.raises(ProtocolError, match="came as"):
+        wire.decode_value(wire._pack([msgpack.ExtType(wire._EXT_VALUE, packed)]))
+
+
+@pytest.mark.parametrize("points", [[Point(1, 2)], (Point(1, 2), None), ((1, 2),), "points"])
+def test_a_nested_field_of_another_type_is_refused(points):
+    packed = wire._pack(["Shape", {"name": "line", "points": points, "tags": frozenset()}])
+    with pytest.raises(ProtocolError, match="points came as"):
+        wire.decode_value(wire._pack([msgpack.ExtType(wire._EXT_VALUE, packed)]))

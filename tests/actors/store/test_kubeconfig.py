@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -15,7 +16,9 @@ from actors.errors import InvalidRequest, StoreUnavailable
 from actors.store import kubeconfig
 from actors.store.kubernetes import KubernetesStore
 from actors.store.kubernetes_access import in_cluster
+from actors.store.plain_kubeconfig import read_plain
 from tests.actors.store.contract_suite import fresh, pool
+from tests.agent_process import PROGRAM
 from tests.tools.apiserver import ADMIN_TOKEN, ApiServer
 
 
@@ -136,3 +139,36 @@ def test_the_package_is_not_imported_until_a_kubeconfig_is_read() -> None:
     code += "sys.exit('kubernetes' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("data", [False, True], ids=["files", "data"])
+def test_a_token_or_a_certificate_needs_no_package(api_server: ApiServer, config: Path, data: bool) -> None:
+    """Beside the kubeconfig, or inside it: and the API server is asked, in a process that never imports the package."""
+    found = json.loads(config.read_text())
+    cluster = found["clusters"][0]["cluster"]
+    if data:
+        authority = Path(cluster.pop("certificate-authority")).read_bytes()
+        cluster["certificate-authority-data"] = base64.b64encode(authority).decode()
+    else:
+        (config.parent / "ca.crt").write_bytes(Path(cluster["certificate-authority"]).read_bytes())
+        cluster["certificate-authority"] = "ca.crt"
+    config.write_text(json.dumps(found))
+
+    said = subprocess.run(
+        [sys.executable, "-X", "importtime", *PROGRAM[1:], "get", "sp", "--kubeconfig", str(config)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert "actors.store.kubernetes" in said.stderr
+    assert " kubernetes.client" not in said.stderr
+
+
+@pytest.mark.parametrize(
+    "user", [{"exec": {"command": "x"}}, {"auth-provider": {}}, {"client-certificate": "only"}]
+)
+def test_what_takes_the_package_is_left_to_it(config: Path, user: dict[str, Any]) -> None:
+    found = json.loads(Path(with_user(config, user)).read_text())
+
+    assert read_plain(found, config.parent, None) is None

@@ -68,7 +68,7 @@ def test_options(text: str, mode: int, options: dict[str, Any]):
     "mode, text, complaint",
     [
         (1, "miimon", r"'miimon'; it must be \"name=value\" pairs"),
-        (1, "mimon=100", r"'mimon', which is no bond option; there are active_slave.*miimon"),
+        (1, "mimon=100", r"'mimon', which is no bond option; there are ad_actor_sys_prio.*miimon"),
         (1, "miimon=fast", r"miimon=fast; it must be a whole number from 0"),
         (4, "lacp_rate=2", r"lacp_rate=2.*0 to 1, or one of slow, fast"),
         (1, "miimon=100;miimon=200", r"'miimon' twice"),

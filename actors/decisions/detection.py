@@ -1,0 +1,203 @@
+"""Whether an address that is recorded for nobody else is free on the wire too, and whether its gateway answers there.
+
+What must always hold: these are decisions on what was found; who probes is passed to the Endpoint. An address that
+somebody else uses is given to nobody; a pod whose address can be another one gets another one; a pod that is entitled
+to this very address is told who uses it. A suspect address is probed also where detection is off.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+MOST = 5.0
+"""Seconds that all the probes of one address may take at most, so that a request has time for another one."""
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """What to detect, and how patiently. `conflicts`: probe each address before it is given out (ARP, RFC 5227; IPv6,
+    RFC 4862). `gateways`: and ask for its gateway. `retries`: how many probes go out, `interval` seconds apart;
+    `timeout`: seconds after the first one in which an answer counts, and in which a gateway must answer one of as many
+    questions. `aside`: seconds for which an address stays set aside that another host uses."""
+
+    conflicts: bool = False
+    gateways: bool = False
+    retries: int = 3
+    interval: float = 0.03
+    timeout: float = 0.1
+    aside: float = 300.0
+
+    def under(self, wishes: Wishes) -> Detection:
+        """The same, as far as one network does not wish otherwise."""
+        said = {name: value for name in _WISHES if (value := getattr(wishes, name)) is not None}
+        return replace(self, **said)
+
+    @property
+    def longest(self) -> float:
+        """Seconds that probing takes when the gateway does not answer."""
+        return self.timeout * (1 + (self.retries if self.gateways else 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What one network's configuration says; None where it says nothing."""
+
+    conflicts: bool | None = None
+    gateways: bool | None = None
+    retries: int | None = None
+    interval: float | None = None
+    timeout: float | None = None
+    aside: float | None = None
+
+
+_WISHES = ("conflicts", "gateways", "retries", "interval", "timeout", "aside")
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One address to ask for on the interface that shall have it. `conflict`: whether anybody else has it; `gateway`:
+    then, whether this one answers to it (empty: not asked). `pool` and `vlan` are for messages."""
+
+    interface: str
+    address: str
+    conflict: bool
+    gateway: str = ""
+    pool: str = ""
+    vlan: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What became of a probe. `holder`: the MAC that has the address, empty for nobody. `silent`: the gateway did not
+    answer. `skipped`: why it was not probed."""
+
+    holder: str = ""
+    silent: bool = False
+    skipped: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """Probes in one pod's network namespace, all at once. `configured`: also addresses that the interface has already,
+    which otherwise were probed before."""
+
+    pod: str
+    netns: str
+    probes: tuple[Probe, ...]
+    detection: Detection
+    configured: bool = False
+
+
+def why_aside(finding: Finding, probe: Probe, pod: str) -> str:
+    """The reason for which an address is set aside, for refusals and `ip show`."""
+    return f"{finding.holder} answered for it when pod {pod} was to get it on {probe.interface}"
+
+
+def conflict(pod: str, probe: Probe, finding: Finding) -> str:
+    """What is wrong, in words."""
+    return (
+        f"pod {pod}: {probe.address}{_of_pool(probe)} is in use on the network of {probe.interface} by the host with MAC "
+        f"{finding.holder}, which no pool has given it to"
+    )
+
+
+def silence(pod: str, probe: Probe, detection: Detection) -> str:
+    """What is wrong, in words."""
+    vlan = f", which must carry VLAN {probe.vlan} of the pool" if probe.vlan else ""
+    return (
+        f"pod {pod}: gateway {probe.gateway}{_of_pool(probe)} did not answer {detection.retries} questions from "
+        f"{probe.address} on {probe.interface}; look at the interface's parent and its switch port{vlan}, at the gateway, "
+        "and whether this is the gateway's address; it will be tried again"
+    )
+
+
+def _of_pool(probe: Probe) -> str:
+    return f" of pool {probe.pool}" if probe.pool else ""
+
+
+def read_wishes(conf: Mapping[str, Any]) -> Wishes:
+    """`detectIPConflict`, `detectGateway` and `detectOptions` of a CNI configuration. Raises `ValueError` with the name
+    of the field, its value and what would be right."""
+    options = read_options(conf.get("detectOptions"), "detectOptions")
+    return Wishes(
+        conflicts=_switch(conf, "detectIPConflict"),
+        gateways=_switch(conf, "detectGateway"),
+        **options,
+    )
+
+
+def read_options(value: Any, where: str) -> dict[str, Any]:
+    """The fields of an object `detectOptions`, those that it has. Raises `ValueError`."""
+    if value is None:
+        return {}
+    right = 'an object like {"retries": 3, "interval": "30ms", "timeout": "100ms", "aside": "5m"}'
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where} is {value!r}; it must be {right}")  # noqa: TRY004 - a value of the file
+    unknown = sorted(str(key) for key in value if key not in OPTIONS)
+    if unknown:
+        raise ValueError(f"{where} has {unknown[0]!r}, which means nothing here; it must be {right}")
+    found: dict[str, Any] = {}
+    for key, read in OPTIONS.items():
+        if value.get(key) is not None:
+            try:
+                found[key] = read(value[key])
+            except ValueError as error:
+                raise ValueError(f"{where}.{key} is {value[key]!r}; it must be {error}") from error
+    return found
+
+
+def unsound(detection: Detection) -> str:
+    """Why these values do not go together, empty when they do."""
+    if detection.interval * (detection.retries - 1) >= detection.timeout:
+        return (
+            f"{detection.retries} probes {_text(detection.interval)} apart do not fit into the timeout of "
+            f"{_text(detection.timeout)}; choose a longer timeout, a shorter interval or fewer retries"
+        )
+    if detection.timeout * (1 + detection.retries) > MOST:
+        return (
+            f"{detection.retries} retries of {_text(detection.timeout)} may take more than {MOST:g} s; choose a shorter "
+            "timeout or fewer retries"
+        )
+    return ""
+
+
+def _switch(conf: Mapping[str, Any], field: str) -> bool | None:
+    value = conf.get(field)
+    if value is not None and not isinstance(value, bool):
+        raise ValueError(f"{field} is {value!r}; it must be true or false")
+    return value
+
+
+def _retries(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 10:
+        raise ValueError("a whole number from 1 to 10")
+    return value
+
+
+def _duration(low: float, high: float) -> Callable[[Any], float]:
+    def read(value: Any) -> float:
+        found = _DURATION.fullmatch(value) if isinstance(value, str) else None
+        seconds = float(found[1]) * _UNITS[found[2]] if found else -1.0
+        if not low <= seconds <= high:
+            raise ValueError(f"a time from {_text(low)} to {_text(high)}, such as 50ms, 2s or 5m")
+        return seconds
+
+    return read
+
+
+def _text(seconds: float) -> str:
+    return f"{seconds * 1000:g}ms" if seconds < 1 else f"{seconds:g}s"
+
+
+OPTIONS: dict[str, Callable[[Any], Any]] = {
+    "retries": _retries,
+    "interval": _duration(0.001, 1.0),
+    "timeout": _duration(0.01, 2.0),
+    "aside": _duration(0.0, 86400.0),
+}
+"""The fields of `detectOptions`; each reader raises `ValueError` with what would be right."""

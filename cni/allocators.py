@@ -1,0 +1,46 @@
+"""The actors that allocate, as every process that allocates registers them: the Ledger, the pools and the blocks."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from actors.block import BlockActor
+from actors.ledger import LedgerActor
+from actors.observer import AllocationObserver
+from actors.pool import PoolActor
+from actors.runtime import ActorSystem
+from actors.store.catalog import Catalog
+from actors.store.contract import Store
+
+SERVED = {"ledger": LedgerActor, "pool": PoolActor, "block": BlockActor}
+"""What the leader serves to agents."""
+
+
+def register_allocators(
+    system: ActorSystem,
+    store: Store,
+    catalog: Catalog,
+    observer: AllocationObserver,
+    *,
+    shared: bool,
+    mailbox: int = 4096,
+    wrote: Callable[[int, int, str], object] = lambda family, base, version: None,
+) -> None:
+    """`shared`: other processes write the same blocks. `mailbox`: calls that may wait for one pool or block. `wrote`: see
+    `BlockActor`."""
+    system.register("ledger", lambda context: LedgerActor(context, store=store), mailbox=65536, idle=None)
+    system.register(
+        "block",
+        lambda context: BlockActor(context, store=store, observer=observer, shared=shared, wrote=wrote),
+        mailbox=mailbox,
+        idle=60.0,
+    )
+    system.register(
+        "pool",
+        lambda context: PoolActor(
+            context, source=catalog, store=store, chance=random.Random() if shared else None
+        ),
+        mailbox=mailbox,
+        idle=300.0,
+    )

@@ -1,0 +1,58 @@
+"""The actors with which an agent allocates by itself while there is no leader: a system of their own beside the agent's.
+
+What must always hold: they are made anew each time, so that their list of the blocks is newer than whatever the leader
+acknowledged; what they tell the views goes to the agent's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from actors.observer import AllocationObserver
+from actors.runtime import ActorSystem, Call
+from actors.store.catalog import Catalog
+from actors.store.contract import Store
+from actors.supervision import TABLE
+from cni.allocators import register_allocators
+from cni.block_follower import BlockFollower
+from cni.process import START_TIMEOUT
+
+_DRAIN = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _InSystem:
+    """A route to the actors of another system of this process."""
+
+    system: ActorSystem
+
+    def submit(self, call: Call) -> None:
+        self.system.submit(call, inside=True)
+
+
+class OwnAllocators:
+    """Ledger, pools and blocks of one agent. Raises `StoreUnavailable` when the blocks are not listed in time."""
+
+    def __init__(
+        self,
+        agent: ActorSystem,
+        store: Store,
+        catalog: Catalog,
+        observer: AllocationObserver,
+        wrote: Callable[[int, int, str], None],
+    ) -> None:
+        self.system = ActorSystem(f"{agent.name}-own", supervision=TABLE, on_fatal=agent.on_fatal)
+        register_allocators(self.system, store, catalog, observer, shared=True, wrote=wrote)
+        self.system.route("views", _InSystem(agent))
+        self._blocks = BlockFollower(store, self.system)
+        try:
+            self._blocks.start(START_TIMEOUT)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Finish what has begun, then end."""
+        self._blocks.stop()
+        self.system.shutdown(_DRAIN)

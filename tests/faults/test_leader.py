@@ -1,0 +1,162 @@
+"""Agents and their leader as real processes on a real API server: the leader is killed, paused, cut off and replaced,
+and after each test the API server alone proves that no address was given twice and none was lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.agent_process import AgentProcess
+from tests.deploy.test_agent import Pods
+from tests.faults.checker import eventually, records
+from tests.faults.cluster import Cluster, ClusterStore
+from tests.faults.leaders import controllers, leader_of, linked, logged, wait_linked
+from tests.faults.rig import pod, pool
+from tests.tools.apiserver import ADMIN_TOKEN, ApiServer
+
+
+@pytest.fixture
+def store(api_server: ApiServer, tmp_path: Path) -> Iterator[ClusterStore]:
+    opened = Cluster(api_server).open(tmp_path / "store")
+    opened.create(pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.250"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def config(api_server: ApiServer, tmp_path: Path) -> Path:
+    return api_server.write_kubeconfig(tmp_path / "config", ADMIN_TOKEN)
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+class Node:
+    """An agent and the pods of its node. `held`: what each pod's ADD was answered."""
+
+    def __init__(
+        self, stack: ExitStack, directory: Path, config: Path, store: ClusterStore, name: str = "node1"
+    ):
+        self.agent = AgentProcess(directory / name, "--timeout", "10", kubeconfig=config, node=name)
+        self.held: dict[str, str] = {}
+        self._pods = Pods(self.agent, store)
+        self._store = store
+        stack.enter_context(self.agent)
+
+    def add(self, name: str) -> str:
+        self._store.create(pod(name))
+        return self.add_again(name)
+
+    def add_again(self, name: str) -> str:
+        status, answer = self._pods.call("ADD", name, f"c-{name}")
+        assert status == 0, answer
+        self.held[name] = str(answer["ips"][0]["address"]).partition("/")[0]
+        return self.held[name]
+
+    def delete(self, name: str) -> None:
+        status, answer = self._pods.call("DEL", name, f"c-{name}")
+        assert status == 0, answer
+        del self.held[name]
+
+
+def prove(store: ClusterStore, *nodes: Node) -> None:
+    """What was answered is recorded for the pod, once, and nothing else is."""
+    held = {name: address for node in nodes for name, address in node.held.items()}
+    assert len(set(held.values())) == len(held), held
+
+    def same() -> None:
+        assert {address: one["pod"] for address, one in records(store).items()} == {
+            address: f"default/{name}" for name, address in held.items()
+        }
+
+    eventually(same, 60)
+
+
+def test_without_any_controller_every_request_is_served(
+    stack: ExitStack, store: ClusterStore, config: Path, tmp_path: Path
+):
+    node = Node(stack, tmp_path, config, store)
+    for number in range(3):
+        node.add(f"web-{number}")
+    node.delete("web-1")
+    assert linked(node.agent) == ""
+    prove(store, node)
+
+
+def test_agents_of_all_nodes_allocate_at_the_leader(
+    stack: ExitStack, store: ClusterStore, config: Path, tmp_path: Path
+):
+    both = stack.enter_context(controllers(tmp_path, config))
+    leader = leader_of(store, both)
+    nodes = [Node(stack, tmp_path, config, store, f"node{number}") for number in range(2)]
+    for node in nodes:
+        wait_linked(node.agent, leader)
+    with ThreadPoolExecutor(4) as workers:
+        list(workers.map(lambda number: nodes[number % 2].add(f"web-{number}"), range(12)))
+    nodes[0].delete("web-0")
+    assert nodes[0].add_again("web-2") == nodes[0].held["web-2"]
+    prove(store, *nodes)
+    assert not logged(nodes[0].agent.log, "the leader is lost, allocating in this process")
+    assert [one.serves() for one in both] == [True, True]  # who stands by is ready, too
+
+
+@pytest.mark.parametrize("how", ["killed", "paused"])
+def test_a_leader_is_lost_under_load(
+    stack: ExitStack, store: ClusterStore, config: Path, tmp_path: Path, how: str
+):
+    """Each ADD and DEL succeeds, through the moment and after it; a paused leader wakes up when another has won."""
+    both = stack.enter_context(controllers(tmp_path, config))
+    first = leader_of(store, both)
+    node = Node(stack, tmp_path, config, store)
+    wait_linked(node.agent, first)
+    names = [f"web-{number}" for number in range(24)]
+    for name in names:
+        store.create(pod(name))
+    with ThreadPoolExecutor(4) as workers:
+        answers = [workers.submit(node.add_again, name) for name in names]
+        answers[6].result()
+        first.kill() if how == "killed" else first.pause()
+        for answer in answers:
+            answer.result()
+        list(workers.map(node.delete, names[:6]))
+    second = leader_of(store, [one for one in both if one is not first])
+    wait_linked(node.agent, second)
+    node.add("late")
+    node.delete(names[6])
+    if how == "paused":
+        first.resume()
+        eventually(lambda: _lost(first))
+        node.add("later")
+        assert linked(node.agent) == second.identity
+    prove(store, node)
+    assert second.events("leading")[0]["seconds"] < 30  # the log has the figure; a busy machine may be slow
+
+
+def _lost(one) -> None:
+    assert one.events("not leading any more")
+
+
+def test_a_leader_that_ends_hands_over(stack: ExitStack, store: ClusterStore, config: Path, tmp_path: Path):
+    both = stack.enter_context(controllers(tmp_path, config))
+    first = leader_of(store, both)
+    node = Node(stack, tmp_path, config, store)
+    wait_linked(node.agent, first)
+    node.add("before")
+    assert first.stop() == 0
+    second = leader_of(store, [one for one in both if one is not first])
+    node.add("between")
+    wait_linked(node.agent, second)
+    node.delete("before")
+    node.add("after")
+    prove(store, node)
+    transitions = store.get("Lease", "orbweaver-controller", "orbweaver-system")["spec"]["leaseTransitions"]
+    assert transitions >= 1
+    told = [one["message"] for one in store.list("Event").items if one["reason"] == "LeaderElection"]
+    assert f"{second.identity} became leader" in told

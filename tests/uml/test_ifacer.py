@@ -1,0 +1,219 @@
+"""The plugin `ifacer` with a kernel's real bonds and VLANs: shim, socket, worker, netlink."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.errors import OrbweaverError
+from cni import netlink
+from cni.netlink import Netlink
+from cni.sandbox import Network, run
+from tests.agent_process import AgentProcess
+from tests.cni.ifacer_stories import POD, network
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
+    with AgentProcess(tmp_path_factory.mktemp("ifacer")) as agent:
+        yield agent
+
+
+@pytest.fixture(autouse=True)
+def cards() -> Iterator[None]:
+    """Two cards, `nic0` down and `nic1` up; afterwards the host has none. Without programs, which start slowly here."""
+    with Netlink() as host:
+        host.send([netlink.add_link(name, "dummy") for name in ("nic0", "nic1")])
+        host.send([netlink.set_link(name="nic1", up=True)])
+        yield
+        for namespace in Path("/run/netns").iterdir():
+            run("ip", "netns", "del", namespace.name)
+        host.send([netlink.delete_link(link.name) for link in host.links() if link.name != "lo"])
+        assert [link.name for link in host.links()] == ["lo"]
+
+
+def links() -> dict[str, dict[str, Any]]:
+    return {one["ifname"]: one for one in json.loads(run("ip", "-j", "-d", "link"))}
+
+
+def snapshot() -> dict[str, Any]:
+    """What somebody configured; not the state of the links, which follows in its own time."""
+    found = {}
+    for name, link in links().items():
+        info = link.get("linkinfo", {})
+        data = {key: value for key, value in info.get("info_data", {}).items() if key not in _STATE}
+        kept = {key: link.get(key) for key in ("address", "link", "master", "mtu")}
+        found[name] = {**kept, "up": "UP" in link["flags"], "kind": info.get("info_kind"), "data": data}
+    return found
+
+
+_STATE = ("active_slave", "mii_status", "ad_info")
+
+
+def is_up(name: str) -> bool:
+    return "UP" in links()[name]["flags"]
+
+
+def add(network: Network) -> Any:
+    """ADD and CHECK; a second ADD changes nothing."""
+    result = network.call("ADD", POD)
+    network.call("CHECK", POD, {"prevResult": result})
+    there = snapshot()
+    assert network.call("ADD", POD) == result
+    assert snapshot() == there
+    return result
+
+
+def bond(agent: AgentProcess, mode: int = 1, options: str = "", **conf: Any) -> Network:
+    settings = {"name": "bond0", "mode": mode, "options": options}
+    return network(agent, interfaces=["nic0", "nic1"], bond=settings, **conf)
+
+
+def sysfs(name: str) -> str:
+    return Path("/sys/class/net/bond0/bonding", name).read_text().strip()
+
+
+def test_a_vlan(agent: AgentProcess):
+    """It and its master come up; it is kept at DEL, brought up when it is down, and made anew when it is gone."""
+    vlan = network(agent, interfaces=["nic0"], vlanID=100)
+    assert add(vlan)["interfaces"] == [{"name": "nic0.100"}]
+    made = links()["nic0.100"]
+    assert (made["link"], made["linkinfo"]["info_data"]["id"]) == ("nic0", 100)
+    assert is_up("nic0")
+    assert is_up("nic0.100")
+    vlan.call("DEL", POD)
+    run("ip", "link", "set", "nic0.100", "down")
+    with pytest.raises(OrbweaverError, match=r"nic0\.100 is not up"):
+        vlan.call("CHECK", POD, {"prevResult": {}})
+    vlan.call("ADD", POD)
+    assert is_up("nic0.100")
+    run("ip", "link", "del", "nic0.100")  # as after a reboot
+    with pytest.raises(OrbweaverError, match=r"there is no VLAN interface nic0\.100"):
+        vlan.call("CHECK", POD, {"prevResult": {}})
+    add(vlan)
+
+
+def test_another_interface_with_the_same_vlan_is_refused(agent: AgentProcess):
+    network(agent, interfaces=["nic1"], vlanID=100).call("ADD", POD)
+    before = snapshot()
+    with pytest.raises(OrbweaverError, match=r"VLAN 100 is on this node already, as nic1\.100 on nic1"):
+        network(agent, interfaces=["nic0"], vlanID=100).call("ADD", POD)
+    assert snapshot() == before
+    run("ip", "link", "add", "nic0.7", "type", "dummy")
+    with pytest.raises(OrbweaverError, match=r"nic0\.7 already, which is dummy and not VLAN 7 on nic0"):
+        network(agent, interfaces=["nic0"], vlanID=7).call("ADD", POD)
+
+
+MODES = {
+    0: ("balance-rr", "packets_per_slave=4;miimon=100"),
+    1: ("active-backup", "primary=nic1;miimon=100;updelay=200;num_grat_arp=3"),
+    2: ("balance-xor", "xmit_hash_policy=layer3+4;arp_interval=200;arp_ip_target=10.6.0.1,10.6.0.2"),
+    3: ("broadcast", "resend_igmp=2;all_slaves_active=1"),
+    4: ("802.3ad", "lacp_rate=fast;ad_select=bandwidth;ad_actor_system=02:00:00:00:00:01;miimon=100;min_links=1"),
+    5: ("balance-tlb", "primary=nic0;tlb_dynamic_lb=0;lp_interval=5"),
+    6: ("balance-alb", "fail_over_mac=none;primary_reselect=better;use_carrier=1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_bond(agent: AgentProcess, mode: int):
+    """In each mode, with options; both members; and DEL keeps it."""
+    word, options = MODES[mode]
+    made = bond(agent, mode, options)
+    assert add(made)["interfaces"] == [{"name": "bond0"}]
+    assert sysfs("mode") == f"{word} {mode}"
+    assert sysfs("slaves").split() == ["nic0", "nic1"]
+    assert all(map(is_up, ("bond0", "nic0", "nic1")))
+    for option in options.split(";"):
+        name, _, value = option.partition("=")
+        found = sysfs(name).split()
+        assert set(value.split(",")) <= set(found), (name, value, found)
+    made.call("DEL", POD)
+    assert is_up("bond0")
+
+
+def test_a_bond_with_other_settings_is_refused(agent: AgentProcess):
+    bond(agent, 1, "miimon=100").call("ADD", POD)
+    for mode, options, said in (
+        (0, "", r"mode 1 \(active-backup\) and not 0"),
+        (1, "miimon=200", r"miimon 100 and not 200"),
+        (1, "primary=nic0", r"primary none and not nic0"),
+    ):
+        with pytest.raises(OrbweaverError, match=said):
+            bond(agent, mode, options).call("ADD", POD)
+    add(bond(agent, 1, "miimon=100"))
+
+
+def test_a_vlan_on_a_bond(agent: AgentProcess):
+    both = bond(agent, vlanID=7)
+    assert add(both)["interfaces"] == [{"name": "bond0.7"}]
+    assert links()["bond0.7"]["link"] == "bond0"
+    assert is_up("bond0.7")
+    with pytest.raises(OrbweaverError, match=r"nic1 belongs to the bond bond0.*take frames of VLAN 8"):
+        network(agent, interfaces=["nic1"], vlanID=8).call("ADD", POD)
+
+
+def test_what_would_cut_the_node_off_is_refused(agent: AgentProcess):
+    """The card is not even taken down for a moment: its address, routes and MAC stay."""
+    run("ip", "addr", "add", "10.6.0.5/16", "dev", "nic1")
+    run("ip", "route", "add", "default", "via", "10.6.0.1")
+    before = (snapshot(), run("ip", "route"))
+    with pytest.raises(OrbweaverError, match=r"10\.6\.0\.5/16, carries the default route.*off the network"):
+        bond(agent).call("ADD", POD)
+    assert (snapshot(), run("ip", "route")) == before
+    network(agent, interfaces=["nic1"], vlanID=9).call("ADD", POD)
+    run("ip", "addr", "flush", "dev", "nic1")
+    with pytest.raises(OrbweaverError, match=r"is what nic1\.9 stands on"):
+        bond(agent).call("ADD", POD)
+
+
+def test_a_bond_half_made_is_undone(agent: AgentProcess):
+    """The second card carries a pod's macvlan in a namespace of its own, which only the kernel knows of: the bond goes,
+    the first card gets its MAC, MTU and state back, the second one never goes down."""
+    run("ip", "link", "set", "nic0", "mtu", "1400", "up")
+    run("ip", "netns", "add", "pod")
+    run("ip", "link", "add", "mac0", "link", "nic1", "type", "macvlan", "mode", "bridge")
+    run("ip", "link", "set", "mac0", "netns", "pod")
+    before = snapshot()
+    with pytest.raises(
+        OrbweaverError, match=r"cannot make nic1 a member of bond0: pods.*is undone"
+    ) as refused:
+        bond(agent, vlanID=7).call("ADD", POD)
+    assert refused.value.cni_code == 5
+    assert snapshot() == before
+    run("ip", "netns", "del", "pod")
+    add(bond(agent, vlanID=7))
+    assert links()["bond0"]["mtu"] == 1400
+
+
+def test_what_a_killed_worker_left_is_completed(agent: AgentProcess):
+    half = ("type", "bond", "mode", "active-backup", "primary", "nic1")
+    run("ip", "link", "add", "bond0", *half)
+    run("ip", "link", "set", "nic0", "master", "bond0")
+    add(bond(agent, 1, "primary=nic1", vlanID=7))
+    assert sysfs("slaves").split() == ["nic0", "nic1"]
+
+
+def test_many_pods_at_once(agent: AgentProcess):
+    """Networks that share a bond, all on a host that has nothing yet."""
+    failed: list[str] = []
+
+    def one(number: int) -> None:
+        try:
+            bond(agent, 1, "miimon=100", vlanID=10 + number % 3).call("ADD", POD)
+        except OrbweaverError as error:
+            failed.append(str(error))
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert {name for name in links() if "." in name} == {"bond0.10", "bond0.11", "bond0.12"}
+    assert all(is_up(name) for name in links())
