@@ -177,6 +177,8 @@ class GCActor(Actor):
         except OrbweaverError as error:
             interval = min(interval, RETRY)
             log.warning("everything recorded could not be looked at", extra={"error": str(error)})
+        if self._state.tick is not None:
+            self._state.tick.cancel()  # it was stopped and started again before the first tick
         self._state.tick = self.after(interval, self._tick)
 
     # -- where to look --------------------------------------------------------------------------------------
@@ -303,7 +305,7 @@ class GCActor(Actor):
                 pool=source.pool(record.pool),
                 wanted=self._wanted(record, source),
                 siblings=tuple(recorded),
-                noticed=before.get(sight, now),
+                noticed=min(before.get(sight, now), now),  # the clock may have been set back
             )
             verdict = judge(this, facts, now, self._settings.gc)
             if verdict.action is not Action.KEEP:

@@ -29,6 +29,7 @@ from actors.views import ViewsActor
 from cni.allocators import register_allocators
 from cni.attachments import CACHE, read_sandboxes
 from cni.block_follower import BlockFollower
+from cni.dataplane import replies
 from cni.dataplane.coordinator import Coordinator, Wishes
 from cni.dataplane.ifacer import Ifacer
 from cni.dataplane.prober import Prober
@@ -179,6 +180,8 @@ class Agent(Process):
             self.catalog.follow_machines(lambda _: self._sweep())
         self._reconcile()
         self.coordinator.renumbering.start()
+        if not replies.supported():
+            log.warning("this kernel has no nftables: replies of pods leave by the routing tables alone")
         if self.options.settings.detection.conflicts or self.options.settings.detection.gateways:
             self.prober.start()
         self.front_end.start()

@@ -185,8 +185,7 @@ class AgentProcess(ServingProcess):
 
     def apply(self, *objects: Mapping[str, Any]) -> None:
         """Apply objects."""
-        for obj in objects:
-            self.orbweaver("apply", "-f", "-", feed=json.dumps(obj))
+        self.orbweaver("apply", "-f", "-", feed="\n---\n".join(map(json.dumps, objects)))
 
     def records(self) -> dict[str, dict[str, str]]:
         """Every recorded address and its record, as the blocks have them."""

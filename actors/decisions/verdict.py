@@ -18,6 +18,9 @@ from actors.resources.node import Node
 from actors.resources.pod import Pod
 from actors.resources.record import Record
 
+RESOLUTION = 1.0
+"""The API server cuts times to whole seconds, so a grace period may end this much later than it says."""
+
 _POD = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?/[a-z0-9]([-a-z0-9.]*[a-z0-9])?", re.ASCII)
 
 
@@ -198,7 +201,8 @@ def _dead(pod: Pod, node: Node | None, now: float, settings: GCSettings) -> Verd
     state = "Ready" if ready else "not Ready"
     text = f"pod {pod.key} is Terminating past its grace period, on a node that is {state}"
     reason = "TerminatingOnReadyNode" if ready else "TerminatingOnNotReadyNode"
-    return _once(Verdict(Action.RELEASE, reason, text, forced=True), pod.deleted_at + delay, now)
+    verdict = Verdict(Action.RELEASE, reason, text, forced=True)
+    return _once(verdict, pod.deleted_at + RESOLUTION + delay, now)
 
 
 def _superseded(held: Recorded, pod: Pod, siblings: tuple[Recorded, ...]) -> bool:

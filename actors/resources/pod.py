@@ -23,7 +23,7 @@ _NATIVE = frozenset({"", "apps", "batch"})
 NETWORK_STATUS = "k8s.v1.cni.cncf.io/network-status"
 """Annotation in which Multus tells each interface's addresses (Network Plumbing Working Group's specification)."""
 
-_UNREACHABLE = "node.kubernetes.io/unreachable"
+_NODE_LOST = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +149,6 @@ class Pod:
 
 def _for_ever(toleration: Fields) -> bool:
     """Whether a toleration lets the pod stay on a node that is lost, without an end (k8s.io/api/core/v1, Toleration)."""
-    if toleration.text("effect", "NoExecute") != "NoExecute" or toleration.has("tolerationSeconds"):
+    if toleration.text("effect") not in ("", "NoExecute") or toleration.has("tolerationSeconds"):
         return False
-    return toleration.text("key") in ("", _UNREACHABLE)
+    return toleration.text("key") in ("", *_NODE_LOST)
