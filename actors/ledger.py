@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from actors.errors import InvalidObject
@@ -28,6 +28,8 @@ REMEMBERED = 8192
 """How many changes are kept for pools that catch up; one that is further behind reads everything anew."""
 
 Place = tuple[int, int]
+Known = Callable[[], tuple[str, Sequence[Block]]]
+"""All blocks, and a version that they have all reached. Raises `StoreUnavailable`."""
 
 
 @dataclass(slots=True)
@@ -50,25 +52,32 @@ class State:
 class LedgerActor(Actor):
     """One per process, named `ledger/local`."""
 
-    def __init__(self, context: ActorContext, *, store: Store) -> None:
+    def __init__(self, context: ActorContext, *, store: Store, known: Known | None = None) -> None:
+        """`known`: gives the blocks where something follows them already, so that they are not listed twice."""
         super().__init__(context)
         self._store = store
+        self._known = known or self._listed
         self._state = State()
 
     def on_activate(self) -> None:
+        version, blocks = self._known()
+        self._state.listed = version_number(version)
+        for block in blocks:
+            self._state.versions[block.family, block.base] = version_number(block.version)
+            self._apply(block.family, content_of(block))
+
+    def _listed(self) -> tuple[str, list[Block]]:
         listing = self._store.list("SpiderIPBlock")
-        self._state.listed = version_number(listing.version)
+        blocks = []
         for obj in listing.items:
             try:
-                block = Block.from_object(obj)
+                blocks.append(Block.from_object(obj))
             except InvalidObject as error:
                 log.error(
                     "a damaged block is left out of the index; its addresses are not given out",
                     exc_info=error,
                 )
-                continue
-            self._state.versions[block.family, block.base] = version_number(block.version)
-            self._apply(block.family, content_of(block))
+        return listing.version, blocks
 
     def on_passivate(self) -> bool:
         return False

@@ -165,12 +165,12 @@ def conflict(agent: AgentProcess, plugins: Path) -> None:
 
 
 def bridge(agent: AgentProcess, plugins: Path) -> None:
-    """The same behind the bridge plugin, whose bridge sends a port's own frames to all other ports."""
+    """The same behind the bridge plugin, where the agent's settings switch it on."""
     segment()
     run("ip", "link", "add", "br0", "type", "bridge")
     run("sh", "-c", "ip link set br0 up; ip link set uplink0 master br0")
     owns("10.6.9.10/16", "fd00:6::10/64")
-    made = network(agent, plugins, {"type": "bridge", "bridge": "br0"}, **ON)
+    made = network(agent, plugins, {"type": "bridge", "bridge": "br0"}, detectOptions=PATIENT)
     pods = [SandboxPod(f"pod{number}", made) for number in range(2)]
     assert [bare(pod) for pod in pods if pod.start()] == [
         ["10.6.9.11", "fd00:6::11"],
@@ -507,7 +507,7 @@ STORIES: dict[str, Callable[[AgentProcess, Path], None]] = {
         conflict, bridge, kept, none_left, gateway, off, as_it_was, hung, many, second_nic, chained
     )
 }  # fmt: skip
-OPTIONS: dict[str, Sequence[str]] = {"hung": ("--timeout", "12")}
+OPTIONS: dict[str, Sequence[str]] = {"hung": ("--timeout", "12"), "bridge": ("--detect-ip-conflict",)}
 
 
 def main() -> None:
