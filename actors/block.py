@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from actors.decisions.inherit import is_fixed
 from actors.errors import Conflict, DeadlineExceeded, NotFound, OrbweaverError, StoreUnavailable
 from actors.ledger import content_of
 from actors.messages import Change
@@ -213,7 +214,7 @@ class BlockActor(Actor):
                 staged.reply.complete(outcome)
             elif staged.undoes is not None:
                 record = staged.undoes
-                self.get_actor("views/local").changed.remote((record.pod,), (record.pool,))
+                self.get_actor("views/local").changed.remote((record.holder,), (record.pool,))
 
     def _read(self) -> None:
         state = self._state
@@ -293,8 +294,8 @@ class BlockActor(Actor):
         if staged.maybe_written and isinstance(operation, Claim):
             self._publish((Change(operation.value, operation.record),))
             fence = Fence.of(operation.record)
-            # What was kept for this pod before stays kept; without an owner nobody would ever come back for it.
-            keep = operation.instead_of is not None and bool(operation.record.owner)
+            # What was kept for this pod before stays kept; for any other nobody would ever come back.
+            keep = operation.instead_of is not None and is_fixed(operation.record)
             release = Release(operation.value, fence, self._clock(), keep)
             undoing = [Staged(release, None, None, undoes=operation.record)]
         if staged.reply is not None:
@@ -333,7 +334,8 @@ def _mark_doubtful(batch: list[Staged], before: Block, after: Block) -> None:
         changed = before.records.get(operation.value) != after.records.get(operation.value)
         if isinstance(operation, Claim):
             found = before.records.get(operation.value)
-            changed = changed and after.records.get(operation.value) == operation.record
+            stands = after.records.get(operation.value)
+            changed = changed and stands is not None and stands.same_claim(operation.record)
             # A claim that only confirms is not undone: an earlier one was answered.
             changed = changed and not (found is not None and found.same_claim(operation.record))
         staged.maybe_written |= changed

@@ -7,7 +7,8 @@ What must always hold:
   also when the request's time ran out meanwhile. Undoing has its own time.
 * A repeated ADD answers with what is recorded for (container, interface), after the Block has confirmed it.
 * A DEL needs container id and interface alone, releases only what the fence admits, and succeeds when there is
-  nothing. What a StatefulSet's pod leaves behind is kept for its next incarnation.
+  nothing. What a StatefulSet's pod leaves behind is kept for its next incarnation, and what a virtual machine's pod
+  leaves for the machine, of which another pod may use it already.
 * A request that the leader failed runs again in this process, from what is recorded by then. What the leader records
   later for it is in doubt: it is looked for, and released if it is not what was answered.
 """
@@ -22,7 +23,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from actors.decisions.inherit import keeping_owner, may_inherit, owning_statefulset, still_wanted
+from actors.decisions.inherit import (
+    Inheritance,
+    in_use_elsewhere,
+    inherit,
+    machine_of,
+    owning_statefulset,
+    still_wanted,
+)
 from actors.decisions.plan import Plan, Slot, plan
 from actors.decisions.routes import Lease, route
 from actors.decisions.settings import Settings
@@ -60,16 +68,30 @@ Where = tuple[int, int]
 """Family and address."""
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The plan, and for each slot's label what becomes of the addresses that are recorded for the pod already."""
+
+    plan: Plan
+    inheritances: dict[str, Inheritance]
+
+    @property
+    def gives_back(self) -> bool:
+        return any(one.given_back for one in self.inheritances.values())
+
+
 @dataclass(slots=True)
 class Attempt:
     """The search of one slot: the pools still to be asked, and what those before said. `held`: the address to ask
-    for first; `confirming`: it is recorded for this very ADD; `inheriting`: it is the one asked for at this moment."""
+    for first, `again`: the pools to ask for it; `confirming`: it is recorded for this very ADD; `inheriting`: it is
+    the one asked for at this moment."""
 
     slot: Slot
     pools: list[str]
     held: Held | None = None
+    again: list[str] = field(default_factory=list)
     confirming: bool = False
-    inheriting: Held | None = None
+    inheriting: bool = False
     refusals: list[str] = field(default_factory=list)
     grant: Grant | None = None
 
@@ -135,10 +157,10 @@ class EndpointActor(Actor):
         """CNI ADD. Raises `PodRefused`, `NoAddress`, `AddressTaken`, or an error that a retry may cure."""
         asked = Asked(self._pod(request.sandbox), request, time.perf_counter())
         place = (request.sandbox.container, request.sandbox.interface)
-        made, grants = self._seat.work(lambda at: self._add(at, asked), lambda: self._doubt(place))
+        made, grants = self._seat.work(lambda at: self._add(at, asked), lambda: self._doubt(asked))
         try:
             notes = self._prove(asked, made, grants)
-            result = self._result(request, made, in_order(grants, made.slots), notes)
+            result = self._result(request, made.plan, in_order(grants, made.plan.slots), notes)
         except OrbweaverError as error:  # another host, or a pool was deleted or broken since the decision
             self._undo(grants, error)
             raise
@@ -150,57 +172,58 @@ class EndpointActor(Actor):
             log.debug("decision", extra={"reason": line})
         return result
 
-    def _add(self, at: Place, asked: Asked) -> tuple[Plan, list[Grant]]:
+    def _add(self, at: Place, asked: Asked) -> tuple[Decision, list[Grant]]:
         request = asked.request
         asked.claim = "" if at.alone else secrets.token_hex(3)
-        held = self._held(at, request.sandbox)
+        held = self._held(at, request.sandbox, asked.pod)
         if asked.before is None:
             asked.before = frozenset(
-                (one.family, one.value) for one in held if one.record.container == request.sandbox.container
+                (one.family, one.value) for one in held if request.sandbox.container in one.record.containers
             )
-        made = self._plan(asked.pod, request, held)
+        made = self._decide(asked, held)
         self._observer.stage("allocation", "decided", time.perf_counter() - asked.started)
         try:
-            grants = self._reserve(at, made, asked, held)
+            grants = self._reserve(at, made, asked)
         except NoAddress:
             # All that the cache had is exhausted; somebody may have applied another pool a moment ago.
-            fresh = self._plan_with(self._catalog.fresh_pools(), asked.pod, request, held)
-            if fresh.slots == made.slots:
+            held = self._held(at, request.sandbox, asked.pod)
+            fresh = self._decide_with(self._catalog.fresh_pools(), asked, held)
+            if fresh.plan.slots == made.plan.slots:
                 raise
-            made, held = fresh, self._held(at, request.sandbox)
-            grants = self._reserve(at, made, asked, held)
+            made = fresh
+            grants = self._reserve(at, made, asked)
         self._observer.stage("allocation", "committed", time.perf_counter() - asked.started)
         return made, grants
 
-    def _prove(self, asked: Asked, made: Plan, grants: list[Grant]) -> tuple[str, ...]:
+    def _prove(self, asked: Asked, made: Decision, grants: list[Grant]) -> tuple[str, ...]:
         """Probe what was granted, as far as that is wished; exchanges in `grants` what other hosts use."""
         detection = self._settings.detection.under(asked.request.asks.detection)
         if self._proving is None or not needed(detection, grants):
             return ()
 
         def others(slots: Sequence[Slot], used: frozenset[Where]) -> list[Grant]:
-            place = (asked.request.sandbox.container, asked.request.sandbox.interface)
-            only = replace(made, slots=tuple(slots))
-            return self._seat.work(lambda at: self._others(at, only, asked, used), lambda: self._doubt(place))
+            only = replace(made, plan=replace(made.plan, slots=tuple(slots)))
+            return self._seat.work(lambda at: self._others(at, only, asked, used), lambda: self._doubt(asked))
 
         return self._proving.prove(asked.request, detection, grants, others)
 
-    def _others(self, at: Place, made: Plan, asked: Asked, used: frozenset[Where]) -> list[Grant]:
+    def _others(self, at: Place, made: Decision, asked: Asked, used: frozenset[Where]) -> list[Grant]:
         """Other addresses for the slots of a plan."""
 
         def held() -> list[Held]:
-            found = self._held(at, asked.request.sandbox)
+            found = self._held(at, asked.request.sandbox, asked.pod)
             return [one for one in found if (one.family, one.value) not in used]
 
         try:
-            return self._reserve(at, made, asked, held())
+            now = self._decide_with(self._catalog.pools(), asked, held())
+            return self._reserve(at, replace(now, plan=made.plan), asked)
         except NoAddress:
-            fresh = self._plan_with(self._catalog.fresh_pools(), asked.pod, asked.request, held())
-            wanted = {(slot.interface, slot.family) for slot in made.slots}
-            slots = tuple(slot for slot in fresh.slots if (slot.interface, slot.family) in wanted)
-            if slots == made.slots:
+            fresh = self._decide_with(self._catalog.fresh_pools(), asked, held())
+            wanted = {(slot.interface, slot.family) for slot in made.plan.slots}
+            slots = tuple(slot for slot in fresh.plan.slots if (slot.interface, slot.family) in wanted)
+            if slots == made.plan.slots:
                 raise
-            return self._reserve(at, replace(fresh, slots=slots), asked, held())
+            return self._reserve(at, replace(fresh, plan=replace(fresh.plan, slots=slots)), asked)
 
     @message
     def release(self, sandbox: Sandbox) -> int:
@@ -211,9 +234,14 @@ class EndpointActor(Actor):
         touched: list[Record] = []
 
         def drop(at: Place) -> int:
-            found = [held for held in self._held(at, sandbox) if _belongs(held.record, sandbox)]
+            found = [
+                replace(held, record=held.record.seen_by(sandbox.container))
+                for held in self._held(at, sandbox)
+                if _belongs(held.record, sandbox)
+            ]
             touched.extend(held.record for held in found)
-            return self._release(at, [(held, self._keeps(held.record)) for held in found], whoever=True)
+            wanted = [(held, self._keeps(held.record) and not _replaced(at, held)) for held in found]
+            return self._release(at, wanted, whoever=True)
 
         try:
             return self._seat.work(drop)
@@ -226,7 +254,7 @@ class EndpointActor(Actor):
         found = self._seat.work(
             lambda at: ask(at, at.get_actor("ledger/local").of_container.remote(container))[0]
         )
-        return str(found[0].record.pod) if found else ""
+        return str(found[0].record.seen_by(container).pod) if found else ""
 
     @message
     def check(self, sandbox: Sandbox, previous: tuple[str, ...]) -> None:
@@ -234,7 +262,7 @@ class EndpointActor(Actor):
         recorded = {
             format_address(held.family, held.value)
             for held in self._seat.work(lambda at: self._held(at, sandbox))
-            if held.record.container == sandbox.container and held.record.interface == sandbox.interface
+            if sandbox.container in held.record.containers and held.record.interface == sandbox.interface
         }
         expected = {text.partition("/")[0] for text in previous}
         if not recorded:
@@ -259,19 +287,24 @@ class EndpointActor(Actor):
             raise PodRefused(f"pod {sandbox.key} gets no address: {pod.ended}")
         return pod
 
-    def _held(self, at: Place, sandbox: Sandbox) -> tuple[Held, ...]:
-        """Everything recorded under the container id or for the pod's name."""
+    def _held(self, at: Place, sandbox: Sandbox, pod: Pod | None = None) -> tuple[Held, ...]:
+        """Everything recorded under the container id, for the pod's name, or for the virtual machine in the pod."""
+        machine = () if pod is None or pod.machine is None else (machine_of(pod),)
         ledger = at.get_actor("ledger/local")
-        (held,) = ask(at, ledger.of_sandbox.remote(sandbox.container, sandbox.key))
+        (held,) = ask(at, ledger.of_sandbox.remote(sandbox.container, sandbox.key, *machine))
         found: tuple[Held, ...] = held
         return found
 
-    def _doubt(self, place: tuple[str, str]) -> None:
-        """The leader was lost while it served an ADD of `place`: what it records late is to be found."""
+    def _doubt(self, asked: Asked) -> None:
+        """The leader was lost while it served an ADD: what it records late is to be found. What the container held before
+        was the answer to an earlier ADD, which counts whether or not this one succeeds."""
+        if asked.before is None:
+            return  # it had only been asked what is recorded
+        place = (asked.request.sandbox.container, asked.request.sandbox.interface)
         doubt = self._state.doubts.setdefault(place, Doubt())
         for look in doubt.looks:
             look.cancel()
-        doubt.answered = frozenset()
+        doubt.answered = asked.before
         doubt.looks = [
             self.after(seconds, self._look_again, place, seconds == DOUBTS[-1]) for seconds in DOUBTS
         ]
@@ -283,7 +316,7 @@ class EndpointActor(Actor):
         def drop(at: Place) -> list[Held]:
             (held,) = ask(at, at.get_actor("ledger/local").of_container.remote(container))
             late = [
-                one
+                replace(one, record=one.record.seen_by(container))
                 for one in held
                 if interface in (one.record.interface, one.record.request)
                 and (one.family, one.value) not in doubt.answered
@@ -299,29 +332,45 @@ class EndpointActor(Actor):
             )
             doubt.looks.append(self.after(DOUBTS[0], self._look_again, place, last))
             return
+        log.log(
+            logging.WARNING if late else logging.INFO,
+            "looked for what a lost leader recorded",
+            extra={"container": container, "released": len(late)},
+        )
         if late:
-            log.warning("released what a lost leader had recorded late", extra={"addresses": len(late)})
             self._touch([one.record for one in late])
         if last:
             del self._state.doubts[place]
 
-    def _plan(self, pod: Pod, request: AddRequest, held: Sequence[Held]) -> Plan:
-        """Decide on what the cache has; before the pod is refused, on what the store has."""
+    def _decide(self, asked: Asked, held: Sequence[Held]) -> Decision:
+        """Decide on what the cache has; before the pod is refused or loses an address, on what the store has."""
         try:
-            return self._plan_with(self._catalog.pools(), pod, request, held)
+            made = self._decide_with(self._catalog.pools(), asked, held)
+            if not made.gives_back:
+                return made
         except OrbweaverError as error:
             log.debug("refused on the pools in the cache, reading them anew", extra={"reason": str(error)})
-        return self._plan_with(self._catalog.fresh_pools(), pod, request, held)
+        return self._decide_with(self._catalog.fresh_pools(), asked, held)
 
-    def _plan_with(self, table: PoolTable, pod: Pod, request: AddRequest, held: Sequence[Held]) -> Plan:
+    def _decide_with(self, table: PoolTable, asked: Asked, held: Sequence[Held]) -> Decision:
+        pod, request = asked.pod, asked.request
         namespace = self._catalog.namespace(pod.namespace)
         node = self._catalog.node(pod.node or self._node)
         made = plan(pod, namespace, node, table.pools, request.asks, self._settings, table.damaged)
-        return _with_recorded(made, request.sandbox.container, held).require()
+        container = request.sandbox.container
+        inheritances = {
+            slot.label: inherit(slot, _of_slot(slot, held), pod, container, table.pools, self._settings)
+            for slot in made.slots
+        }
+        served = [label for label, one in inheritances.items() if one.taken is not None]
+        return Decision(made.require(served), inheritances)
 
-    def _reserve(self, at: Place, made: Plan, asked: Asked, held: Sequence[Held]) -> list[Grant]:
+    def _reserve(self, at: Place, made: Decision, asked: Asked) -> list[Grant]:
         pod = asked.pod
-        attempts = [self._attempt(at, slot, asked, held) for slot in made.slots]
+        attempts = [
+            self._attempt(at, slot, made.inheritances.get(slot.label, Inheritance()))
+            for slot in made.plan.slots
+        ]
         deadline = current_deadline()
         error: OrbweaverError | None = None
         while error is None:
@@ -340,7 +389,7 @@ class EndpointActor(Actor):
         if error is None and deadline is not None and time.monotonic() > deadline:
             error = DeadlineExceeded(f"the addresses of pod {pod.key} were not recorded in time; try again")
         if error is None and any(attempt.grant is None for attempt in attempts):
-            lines = [*made.reasons(), *(line for attempt in attempts for line in attempt.refusals)]
+            lines = [*made.plan.reasons(), *(line for attempt in attempts for line in attempt.refusals)]
             error = NoAddress(
                 f"no pool can give pod {pod.key} an address for every interface it asks for",
                 details=tuple(lines),
@@ -352,35 +401,27 @@ class EndpointActor(Actor):
             raise error
         return grants
 
-    def _attempt(self, at: Place, slot: Slot, asked: Asked, held: Sequence[Held]) -> Attempt:
+    def _attempt(self, at: Place, slot: Slot, inheritance: Inheritance) -> Attempt:
         """What is recorded for this interface already goes first, then what is kept for the pod, then the pools."""
-        container = asked.request.sandbox.container
-        of_slot = [
-            one for one in held if one.record.interface == slot.interface and one.family == slot.family
-        ]  # fmt: skip
-        pools = list(slot.candidates)
-        for one in of_slot:
-            if one.record.container == container:
-                return Attempt(slot, [one.record.pool], one, confirming=True)
-        for one in of_slot:
-            if not may_inherit(one.record, asked.pod, self._settings):
-                continue
-            if one.record.pool in slot.candidates and slot.exact in (None, one.value):
-                return Attempt(
-                    slot, [one.record.pool, *(pool for pool in pools if pool != one.record.pool)], one
-                )
+        for value, record in inheritance.given_back:
             # The pod now asks for other pools: what it had goes back.
-            self._give_back(at, one)
-        return Attempt(slot, pools)
+            self._give_back(at, Held(slot.family, value, record))
+        if inheritance.taken is None:
+            return Attempt(slot, list(slot.candidates))
+        value, record = inheritance.taken
+        again = list(inheritance.pools)
+        # For the one address that the pod asks for nobody is asked twice.
+        pools = [pool for pool in slot.candidates if slot.exact is None or pool not in again]
+        held = Held(slot.family, value, record)
+        return Attempt(slot, pools, held, again, confirming=inheritance.confirms)
 
     def _give_up_refused(self, at: Place, attempts: Sequence[Attempt]) -> OrbweaverError | None:
-        """Where a pool does not give a pod its own address again (it is excluded now), another one takes its place."""
+        """Where no pool gives a pod its own address again (it is reserved now), it goes back."""
         for attempt in attempts:
-            held, attempt.inheriting = attempt.inheriting, None
-            if held is None or attempt.grant is not None:
+            refused, attempt.inheriting = attempt.inheriting, False
+            if not refused or attempt.grant is not None or attempt.again or attempt.held is None:
                 continue
-            if attempt.slot.exact is None:
-                attempt.pools.insert(0, held.record.pool)
+            held, attempt.held = attempt.held, None
             try:
                 self._give_back(at, held)
             except OrbweaverError as error:
@@ -388,16 +429,15 @@ class EndpointActor(Actor):
         return None
 
     def _give_back(self, at: Place, held: Held) -> None:
+        if in_use_elsewhere(held.record):
+            return
         try:
             self._release(at, [(held, False)])
         finally:
             self._touch([held.record])
 
     def _next(self, at: Place, attempt: Attempt, asked: Asked) -> ObjectRef[Any] | None:
-        if not attempt.pools:
-            return None
-        pool = attempt.pools.pop(0)
-        slot, held, attempt.held = attempt.slot, attempt.held, None
+        slot, held = attempt.slot, attempt.held
         if held is not None and attempt.confirming:
             block = at.get_actor("block/" + block_name(held.family, held.value))
             if at.alone:
@@ -406,11 +446,13 @@ class EndpointActor(Actor):
             confirmed = replace(held.record, claim=asked.claim)
             return block.claim.remote(Claim(held.value, confirmed, Fence.of(held.record)))
         record = self._record(slot, asked)
-        actor = at.get_actor("pool/" + pool)
-        if held is not None:
-            attempt.inheriting = held
+        if held is not None and attempt.again:
+            attempt.inheriting = True
+            actor = at.get_actor("pool/" + attempt.again.pop(0))
             return actor.allocate.remote(Allocate(record, held.value, Fence.of(held.record)))
-        return actor.allocate.remote(Allocate(record, slot.exact))
+        if not attempt.pools:
+            return None
+        return at.get_actor("pool/" + attempt.pools.pop(0)).allocate.remote(Allocate(record, slot.exact))
 
     def _record(self, slot: Slot, asked: Asked) -> Record:
         pod, request = asked.pod, asked.request
@@ -422,11 +464,12 @@ class EndpointActor(Actor):
             container=sandbox.container,
             interface=slot.interface,
             node=self._node,
-            owner=keeping_owner(pod, self._settings),
+            owner=pod.controller,
             since=datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             network=request.network,
             request="" if slot.interface == sandbox.interface else sandbox.interface,
             claim=asked.claim,
+            machine=(pod.machine or "") if self._settings.enable_kubevirt else "",
         )
 
     def _undo(self, grants: Sequence[Grant], because: OrbweaverError) -> None:
@@ -469,11 +512,9 @@ class EndpointActor(Actor):
         return done + (self._release(at, renamed, whoever=True) if renamed else 0)
 
     def _keeps(self, record: Record) -> bool:
-        """Whether the address stays with the pod's name after this sandbox."""
-        if not self._settings.enable_statefulset:
-            return False
+        """Whether the address stays with the pod's name, or its machine, after this sandbox."""
         try:
-            return is_kept(record, self._catalog)
+            return is_kept(record, self._catalog, self._settings)
         except StoreUnavailable:
             return True  # what should not have been kept is reclaimed later; what was given away is lost
 
@@ -503,7 +544,7 @@ class EndpointActor(Actor):
 
     def _touch(self, records: Sequence[Record]) -> None:
         if records:
-            pods = {record.pod for record in records}
+            pods = {record.holder for record in records}
             pools = {record.pool for record in records}
             changed = self.get_actor("views/local").changed.options(
                 timeout=None
@@ -511,26 +552,37 @@ class EndpointActor(Actor):
             changed.remote(tuple(sorted(pods)), tuple(sorted(pools)))
 
 
-def is_kept(record: Record, catalog: Catalog) -> bool:
-    """Whether an address stays with the name of a StatefulSet's pod when its sandbox is gone."""
+def is_kept(record: Record, catalog: Catalog, settings: Settings) -> bool:
+    """Whether an address stays with the name of a StatefulSet's pod, or with a virtual machine, when its sandbox is
+    gone. Raises `StoreUnavailable`."""
+    namespace = record.pod.partition("/")[0]
+    if record.machine:
+        return settings.enable_kubevirt and catalog.machine_lives(namespace, record.machine)
     name = owning_statefulset(record)
     if name is None:
         return False
-    return still_wanted(record, catalog.statefulset(record.pod.partition("/")[0], name))
+    return still_wanted(record, catalog.statefulset(namespace, name), settings)
 
 
-def _with_recorded(made: Plan, container: str, held: Sequence[Held]) -> Plan:
-    """A repeated ADD is answered out of what its pod holds, also when no pool would give it that any more."""
-    slots = []
-    for slot in made.slots:
-        pools = tuple(
-            one.record.pool
-            for one in held
-            if one.record.container == container
-            and (one.record.interface, one.family) == (slot.interface, slot.family)
-        )
-        slots.append(slot if slot.candidates or not pools else replace(slot, candidates=pools))
-    return replace(made, slots=tuple(slots))
+def _of_slot(slot: Slot, held: Sequence[Held]) -> list[tuple[int, Record]]:
+    return [
+        (one.value, one.record)
+        for one in held
+        if (one.record.interface, one.family) == (slot.interface, slot.family)
+    ]
+
+
+def _replaced(at: Place, held: Held) -> bool:
+    """Whether the pod's machine runs elsewhere by now, where it got another address for the interface."""
+    if not held.record.machine:
+        return False
+    (others,) = ask(at, at.get_actor("ledger/local").of_pod.remote(held.record.holder))
+    return any(
+        other.value != held.value
+        and (other.family, other.record.interface) == (held.family, held.record.interface)
+        and bool(other.record.container)
+        for other in others
+    )
 
 
 def _belongs(record: Record, sandbox: Sandbox) -> bool:
@@ -541,7 +593,7 @@ def _belongs(record: Record, sandbox: Sandbox) -> bool:
     """
     if record.container:
         named = sandbox.interface in (record.interface, record.request)
-        return named and record.container == sandbox.container
+        return named and sandbox.container in record.containers
     return bool(record.uid) and record.uid == sandbox.uid and record.interface in ("", sandbox.interface)
 
 
@@ -554,16 +606,17 @@ def _take(attempt: Attempt, ref: ObjectRef[Any], asked: Asked) -> OrbweaverError
         if error.retryable:
             return error
         attempt.refusals.append(f"{where}: {error}")
-        attempt.confirming = False
+        if attempt.confirming:
+            attempt.pools, attempt.held, attempt.confirming = list(attempt.slot.candidates), None, False
         return None
     if isinstance(outcome, SetAside):  # what was to be confirmed is not recorded any more
         attempt.refusals.append(f"{where}: the address recorded for it is set aside: {outcome.aside.why}")
-        attempt.pools, attempt.confirming = list(attempt.slot.candidates), False
+        attempt.pools, attempt.held, attempt.confirming = list(attempt.slot.candidates), None, False
     elif isinstance(outcome, Taken):
         attempt.refusals.append(f"{where}: the address recorded for it went to pod {outcome.record.pod}")
-        attempt.pools, attempt.confirming = list(attempt.slot.candidates), False
+        attempt.pools, attempt.held, attempt.confirming = list(attempt.slot.candidates), None, False
     elif isinstance(outcome, Granted):
-        inherited = attempt.inheriting is not None
+        inherited = attempt.inheriting
         # What a lost leader recorded for this request is no earlier request's.
         mine = outcome.fresh or (attempt.slot.family, outcome.value) not in (asked.before or ())
         attempt.grant = Grant(attempt.slot, outcome.value, outcome.record, mine, inherited, outcome.suspect)

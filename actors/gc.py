@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.decisions.inherit import owning_statefulset, still_wanted
+from actors.decisions.inherit import is_fixed, owning_statefulset, still_wanted
 from actors.decisions.settings import Settings
 from actors.decisions.verdict import Action, Facts, Recorded, Verdict, judge
 from actors.errors import OrbweaverError
@@ -30,6 +30,7 @@ from actors.resources.block import Doubt, block_name
 from actors.resources.node import Node
 from actors.resources.record import Fence, Record
 from actors.resources.statefulset import StatefulSet
+from actors.resources.virtualmachine import INSTANCE, MACHINE
 from actors.runtime import Actor, ActorContext, message
 from actors.runtime.actor import Cancellable
 from actors.seat import Place, Seat, ask
@@ -137,6 +138,11 @@ class GCActor(Actor):
             for kind, namespace, name in objects
             if kind == "StatefulSet" and self._statefulset_is_news(namespace, name)
         }
+        owners |= {
+            (namespace, name)
+            for kind, namespace, name in objects
+            if kind in (MACHINE, INSTANCE) and not self._census.machine_lives(namespace, name)
+        }
         gone = {name for kind, _, name in objects if kind == "Namespace" and not self._census.namespace(name)}
         if nodes or owners or gone:
             for held in self._everything():
@@ -171,6 +177,8 @@ class GCActor(Actor):
         except OrbweaverError as error:
             interval = min(interval, RETRY)
             log.warning("everything recorded could not be looked at", extra={"error": str(error)})
+        if self._state.tick is not None:
+            self._state.tick.cancel()  # it was stopped and started again before the first tick
         self._state.tick = self.after(interval, self._tick)
 
     # -- where to look --------------------------------------------------------------------------------------
@@ -230,7 +238,8 @@ class GCActor(Actor):
         if record.node in nodes:
             return True
         namespace = record.pod.partition("/")[0]
-        return namespace in namespaces or (namespace, owning_statefulset(record) or "") in owners
+        owner = record.machine or owning_statefulset(record) or ""
+        return namespace in namespaces or (namespace, owner) in owners
 
     # -- judging --------------------------------------------------------------------------------------------
 
@@ -296,7 +305,7 @@ class GCActor(Actor):
                 pool=source.pool(record.pool),
                 wanted=self._wanted(record, source),
                 siblings=tuple(recorded),
-                noticed=before.get(sight, now),
+                noticed=min(before.get(sight, now), now),  # the clock may have been set back
             )
             verdict = judge(this, facts, now, self._settings.gc)
             if verdict.action is not Action.KEEP:
@@ -310,14 +319,13 @@ class GCActor(Actor):
 
     def _wanted(self, record: Record, source: Source) -> bool | None:
         """Whether the record's owner will start its pod again; None when nobody keeps addresses for it."""
-        if not record.owner:
+        if not is_fixed(record):
             return None
+        namespace = record.pod.partition("/")[0]
+        if record.machine:
+            return self._settings.enable_kubevirt and source.machine_lives(namespace, record.machine)
         name = owning_statefulset(record)
-        if name is None:
-            return True  # of a kind that is not known here, so that it cannot be said that it does not
-        if not self._settings.enable_statefulset:
-            return False
-        return still_wanted(record, source.statefulset(record.pod.partition("/")[0], name))
+        return name is not None and still_wanted(record, source.statefulset(namespace, name), self._settings)
 
     def _act(self, judged: Sequence[Judged]) -> list[Reclaim]:
         """What is to be taken back; what only is to be marked is marked."""
@@ -337,11 +345,12 @@ class GCActor(Actor):
     # -- what is recorded, and when to look again -----------------------------------------------------------
 
     def _everything(self) -> tuple[Held, ...]:
+        """Every sandbox's own view: of an address that two share, each is judged by itself."""
+
         def task(at: Place) -> tuple[Held, ...]:
             ledger = at.get_actor("ledger/local")
             (found,) = ask(at, ledger.everything.options(timeout=LEDGER_TIMEOUT).remote())
-            everything: tuple[Held, ...] = found
-            return everything
+            return tuple(view for held in found for view in held.views)
 
         return self._seat.work(task)
 
@@ -354,7 +363,8 @@ class GCActor(Actor):
 
         answers = self._seat.work(task)
         found = []
-        for pod, held in zip(pods, answers, strict=True):
+        for pod, answer in zip(pods, answers, strict=True):
+            held = tuple(view for one in answer for view in one.views if view.record.pod == pod)
             if held:
                 found.append((pod, held))
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from actors.decisions.inherit import is_fixed
 from actors.decisions.plan import Slot
 from actors.resources.record import Record
 
@@ -23,4 +24,4 @@ class Grant:
     @property
     def kept(self) -> bool:
         """Whether the pod is entitled to this very address, because it had it before."""
-        return bool(self.record.owner) and (self.inherited or not self.fresh)
+        return is_fixed(self.record) and (self.inherited or not self.fresh)

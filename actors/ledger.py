@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from actors.errors import InvalidObject
@@ -28,6 +28,8 @@ REMEMBERED = 8192
 """How many changes are kept for pools that catch up; one that is further behind reads everything anew."""
 
 Place = tuple[int, int]
+Known = Callable[[], tuple[str, Sequence[Block]]]
+"""All blocks, and a version that they have all reached. Raises `StoreUnavailable`."""
 
 
 @dataclass(slots=True)
@@ -50,25 +52,32 @@ class State:
 class LedgerActor(Actor):
     """One per process, named `ledger/local`."""
 
-    def __init__(self, context: ActorContext, *, store: Store) -> None:
+    def __init__(self, context: ActorContext, *, store: Store, known: Known | None = None) -> None:
+        """`known`: gives the blocks where something follows them already, so that they are not listed twice."""
         super().__init__(context)
         self._store = store
+        self._known = known or self._listed
         self._state = State()
 
     def on_activate(self) -> None:
+        version, blocks = self._known()
+        self._state.listed = version_number(version)
+        for block in blocks:
+            self._state.versions[block.family, block.base] = version_number(block.version)
+            self._apply(block.family, content_of(block))
+
+    def _listed(self) -> tuple[str, list[Block]]:
         listing = self._store.list("SpiderIPBlock")
-        self._state.listed = version_number(listing.version)
+        blocks = []
         for obj in listing.items:
             try:
-                block = Block.from_object(obj)
+                blocks.append(Block.from_object(obj))
             except InvalidObject as error:
                 log.error(
                     "a damaged block is left out of the index; its addresses are not given out",
                     exc_info=error,
                 )
-                continue
-            self._state.versions[block.family, block.base] = version_number(block.version)
-            self._apply(block.family, content_of(block))
+        return listing.version, blocks
 
     def on_passivate(self) -> bool:
         return False
@@ -129,7 +138,7 @@ class LedgerActor(Actor):
 
     @message
     def of_pod(self, pod: str) -> tuple[Held, ...]:
-        """What is recorded for the pod `namespace/name`, whatever its incarnation."""
+        """What is recorded for the pod or virtual machine `namespace/name`, whatever its incarnation."""
         return self._held(self._state.pods.get(pod, ()))
 
     @message
@@ -138,16 +147,23 @@ class LedgerActor(Actor):
         return self._held(self._state.containers.get(container, ()))
 
     @message
-    def of_sandbox(self, container: str, pod: str) -> tuple[Held, ...]:
-        """What is recorded for a container id or for the pod `namespace/name`."""
+    def of_sandbox(self, container: str, *names: str) -> tuple[Held, ...]:
+        """What is recorded for a container id or for pods or virtual machines `namespace/name`."""
         state = self._state
-        return self._held(state.pods.get(pod, set()) | state.containers.get(container, set()))
+        places = set(state.containers.get(container, ()))
+        return self._held(places.union(*(state.pods.get(name, ()) for name in names)))
 
     @message
     def of_node(self, node: str) -> tuple[Held, ...]:
         """What is recorded for pods of a node."""
         records = self._state.records
-        return self._held([place for place, record in records.items() if record.node == node])
+        return self._held(
+            [
+                place
+                for place, record in records.items()
+                if record.node == node or any(one.node == node for one in record.sharers)
+            ]
+        )
 
     @message
     def of_pool(self, pool: str) -> tuple[Held, ...]:
@@ -220,18 +236,21 @@ class LedgerActor(Actor):
                 continue
             if before is not None:
                 del state.records[place]
-                _unlink(state.pods, before.pod, place)
-                _unlink(state.containers, before.container, place)
+                for pod in {before.holder, *before.pods}:
+                    _unlink(state.pods, pod, place)
+                for container in before.containers:
+                    _unlink(state.containers, container, place)
                 _unlink(state.pools, before.pool, place)
             state.released.pop(place, None)
             state.asides.pop(place, None)
             values = state.blocks.setdefault((family, base_of(change.value)), set())
             if change.record is not None:
                 state.records[place] = change.record
-                state.pods.setdefault(change.record.pod, set()).add(place)
+                for pod in {change.record.holder, *change.record.pods}:
+                    state.pods.setdefault(pod, set()).add(place)
+                for container in change.record.containers:
+                    state.containers.setdefault(container, set()).add(place)
                 state.pools.setdefault(change.record.pool, set()).add(place)
-                if change.record.container:
-                    state.containers.setdefault(change.record.container, set()).add(place)
                 values.add(change.value)
             elif change.released is not None:
                 state.released[place] = change.released

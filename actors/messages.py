@@ -12,7 +12,7 @@ from actors.decisions.detection import Wishes
 from actors.decisions.request import AddressRequest
 from actors.resources.aside import Aside
 from actors.resources.block import Claim, Doubt, Granted, Release, Released, SetAside, Taken, Vouch, Vouched
-from actors.resources.record import Fence, Record
+from actors.resources.record import Fence, Record, Sharer
 from actors.runtime import wire_value
 
 
@@ -23,6 +23,11 @@ class Held:
     family: int
     value: int
     record: Record
+
+    @property
+    def views(self) -> tuple[Held, ...]:
+        """The same for each sandbox that uses the address, with a record whose fence names that one."""
+        return tuple(Held(self.family, self.value, record) for record in self.record.views)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +119,7 @@ class AddResult:
 
 
 for _value in (
-    Record, Fence, Aside, Claim, Release, Doubt, Vouch, Granted, Taken, SetAside, Released, Vouched, Held, Change,
-    Occupancy, Allocate, Sandbox, Wishes, AddressRequest, AddRequest, Assigned, RouteTo, AddResult,
+    Record, Sharer, Fence, Aside, Claim, Release, Doubt, Vouch, Granted, Taken, SetAside, Released, Vouched, Held,
+    Change, Occupancy, Allocate, Sandbox, Wishes, AddressRequest, AddRequest, Assigned, RouteTo, AddResult,
 ):  # fmt: skip
     wire_value(_value)

@@ -3,8 +3,8 @@
 What must always hold: it releases through the Block with the record's own fence, so an address that changed hands
 meanwhile stays with its new holder; what it cannot decide it leaves. Its occasions: CNI GC, where the runtime lists the
 attachments of a network that are still valid (CNI spec 1.1.0, "GC"); the agent's start, when it compares its records
-with the sandboxes that are there; and, on a host without Kubernetes, StatefulSets that are deleted or scaled down,
-whose pods' kept addresses nobody will come back for.
+with the sandboxes that are there; and, on a host without Kubernetes, StatefulSets that are deleted or scaled down and
+virtual machines that are deleted, for whose kept addresses nobody will come back.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from actors.decisions.inherit import owning_statefulset
+from actors.decisions.inherit import is_fixed
 from actors.decisions.sandboxes import Sandboxes, is_left_behind
+from actors.decisions.settings import Settings
 from actors.endpoint import is_kept
 from actors.messages import Held
 from actors.observer import AllocationObserver
@@ -33,6 +34,7 @@ class NodeGCActor(Actor):
         *,
         seat: Seat,
         catalog: Catalog,
+        settings: Settings,
         node: str,
         observer: AllocationObserver,
         has_pods: bool,
@@ -41,6 +43,7 @@ class NodeGCActor(Actor):
         super().__init__(context)
         self._seat = seat
         self._catalog = catalog
+        self._settings = settings
         self._node = node
         self._observer = observer
         self._has_pods = has_pods
@@ -51,14 +54,14 @@ class NodeGCActor(Actor):
         """CNI GC: release what this node's containers hold in `network`, except the (container, interface) pairs in
         `valid`; as after a DEL, a StatefulSet's pod keeps its address. Returns how many it released or keeps."""
         alive = set(valid)
-        mine = self._recorded("of_node", self._node)
+        mine = self._mine()
         stale = [held for held in mine if is_stale(held.record, self._node, network, alive)]
         return self._reclaim(stale, "NotValid", f"the runtime does not list it in network {network} (CNI GC)")
 
     @message
     def reconcile(self, sandboxes: Sandboxes) -> int:
         """Release what is recorded for sandboxes of this node that are gone. Returns how many it released or keeps."""
-        mine = self._recorded("of_node", self._node)
+        mine = self._mine()
         of_pod: dict[str, list[Record]] = {}
         for one in mine:
             of_pod.setdefault(one.record.pod, []).append(one.record)
@@ -70,15 +73,24 @@ class NodeGCActor(Actor):
         return self._reclaim(stale, "SandboxGone", "its sandbox does not exist on the node any more")
 
     @message
-    def sweep_statefulsets(self) -> int:
-        """Release what is kept for pods that no StatefulSet wants any more."""
-        stale = []
-        for held in self._recorded("everything"):
-            record = held.record
-            kept = record.waits and owning_statefulset(record) is not None
-            if kept and not is_kept(record, self._catalog):
-                stale.append(held)
-        return self._reclaim(stale, "OwnerGone", "its StatefulSet does not want the pod any more")
+    def sweep_kept(self) -> int:
+        """Release what is kept for pods that no StatefulSet wants any more, and for virtual machines that are gone."""
+        stale = [
+            held
+            for held in self._recorded("everything")
+            if held.record.waits and is_fixed(held.record) and not self._is_kept(held.record)
+        ]
+        return self._reclaim(
+            stale, "OwnerGone", "its StatefulSet or virtual machine does not want it any more"
+        )
+
+    def _is_kept(self, record: Record) -> bool:
+        return is_kept(record, self._catalog, self._settings)
+
+    def _mine(self) -> tuple[Held, ...]:
+        """What sandboxes of this node use, as each of them has it."""
+        found = self._recorded("of_node", self._node)
+        return tuple(view for held in found for view in held.views if view.record.node == self._node)
 
     def _recorded(self, question: str, *arguments: str) -> tuple[Held, ...]:
         def task(at: Place) -> tuple[Held, ...]:
@@ -92,7 +104,7 @@ class NodeGCActor(Actor):
     def _reclaim(self, stale: Sequence[Held], reason: str, text: str) -> int:
         wanted = []
         for held in stale:
-            keep = bool(held.record.container) and is_kept(held.record, self._catalog)
+            keep = bool(held.record.container) and self._is_kept(held.record)
             wanted.append(Reclaim(held, reason, text, keep, uid=held.record.uid))
         found = reclaim(self, self._seat, wanted, self._clock(), self._observer, events=self._has_pods)
         return len(found.done)

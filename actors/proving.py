@@ -124,7 +124,8 @@ class Proving:
         gateway = ""
         if detection.gateways and pool.gateway is not None:
             gateway = format_address(family, pool.gateway)
-        wished = detection.conflicts or grant.suspect
+        # A virtual machine that moves answers from where it comes from; only what was taken by force is probed then.
+        wished = grant.suspect or (detection.conflicts and not grant.record.sharers)
         if not wished and not gateway:
             return None
         address = format_address(family, grant.value)

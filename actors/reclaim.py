@@ -87,7 +87,7 @@ def reclaim(
             "address kept for the pod's next sandbox" if one.keep else "address reclaimed", extra=_facts(one)
         )
     if done:
-        pods = tuple(sorted({one.held.record.pod for one in done}))
+        pods = tuple(sorted({one.held.record.holder for one in done}))
         pools = tuple(sorted({one.held.record.pool for one in done}))
         actor.get_actor("views/local").changed.options(timeout=None).remote(pods, pools)
     if events:
@@ -111,9 +111,11 @@ def _tell(actor: Actor, done: Sequence[Reclaim]) -> None:
     groups: dict[tuple[str, str, str, str, str], list[str]] = {}
     for one in done:
         record = one.held.record
-        groups.setdefault((record.pod, one.uid, record.pool, one.reason, one.text), []).append(one.address)
+        fate = f"kept for the next pod {record.pod}" if one.keep else f"taken back from pod {record.pod}"
+        text = f"{fate}: {one.text}"
+        groups.setdefault((record.pod, one.uid, record.pool, one.reason, text), []).append(one.address)
     for (pod, uid, pool, reason, text), addresses in groups.items():
-        told = f"{', '.join(addresses)} of pool {pool} taken back from pod {pod}: {text}"
+        told = f"{', '.join(addresses)} of pool {pool} {text}"
         ref = actor.get_actor("events/local").reclaimed.remote(pod, uid, pool, reason, told)
         ref.subscribe(_log_untold)
 

@@ -19,7 +19,9 @@ from actors.errors import Conflict, InvalidObject, NotFound
 from actors.resources.addresses import format_address, parse_address_of
 from actors.resources.block import Claim, block_name
 from actors.resources.ippool import IPPool
+from actors.resources.pod import KIND as POD
 from actors.resources.record import Record
+from actors.resources.virtualmachine import GROUP, INSTANCE
 from actors.runtime import ActorHandle, get
 from actors.store.contract import Object, Store
 
@@ -111,6 +113,11 @@ def _record(pool: IPPool, value: int, pod: str, uid: str, endpoint: Object, sinc
         ),
         "",
     )
-    keeps = status.get("ownerControllerType") == "StatefulSet"
-    owner = f"StatefulSet/{status.get('ownerControllerName', '')}" if keeps else ""
-    return Record(pool.name, pod, uid, "", interface, str(current.get("node", "")), owner, since)
+    kind, name = str(status.get("ownerControllerType") or POD), str(status.get("ownerControllerName") or "")
+    if kind == INSTANCE:
+        kind, machine = f"{INSTANCE}.{GROUP}", name
+    else:
+        machine = ""
+    owner = f"{kind}/{name}" if kind != POD and name else ""
+    node = str(current.get("node", ""))
+    return Record(pool.name, pod, uid, "", interface, node, owner, since, machine=machine)

@@ -119,7 +119,7 @@ class ViewsActor(Actor):
             for name, obj in pools.items():
                 self._take_over(name, obj)
         held = self._recorded("everything") if self._node is None else self._recorded("of_node", self._node)
-        pods = {one.record.pod for one in held}
+        pods = {one.record.holder for one in held}
         if self._pools:
             pods.update(pod_of(obj) for obj in self._store.list("SpiderEndpoint").items)
         self.changed(tuple(pods), tuple(pools))
@@ -165,7 +165,7 @@ class ViewsActor(Actor):
         pods, state.pods = state.pods, set()
         for pod in sorted(pods):
             try:
-                held = self._recorded("of_pod", pod)
+                held = tuple(one for one in self._recorded("of_pod", pod) if one.record.holder == pod)
                 pools = {one.record.pool for one in held} | self._write_endpoint(pod, held)
                 self.changed((), tuple(pools))
             except InvalidObject as error:
@@ -257,6 +257,7 @@ class ViewsActor(Actor):
                 if pool.gateway is not None:
                     entry[f"ipv{family}Gateway"] = format_address(family, pool.gateway)
         kind, _, owner = first.owner.partition("/")
+        kind, _, _ = kind.partition(".")  # a third party's is recorded with its API group
         return {
             "current": {
                 "uid": first.uid,
@@ -322,7 +323,7 @@ class ViewsActor(Actor):
     def _pool_status(self, pool: IPPool, held: Sequence[Held]) -> dict[str, Any]:
         usable = pool.available.minus(self._catalog.reserved(pool.family))
         listed = {
-            format_address(one.family, one.value): {"pod": one.record.pod, "podUid": one.record.uid}
+            format_address(one.family, one.value): {"pod": one.record.holder, "podUid": one.record.uid}
             for one in held[:LISTED]
         }
         allocated = json.dumps(listed, separators=(",", ":")) if len(held) <= LISTED else "{}"

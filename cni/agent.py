@@ -29,6 +29,7 @@ from actors.views import ViewsActor
 from cni.allocators import register_allocators
 from cni.attachments import CACHE, read_sandboxes
 from cni.block_follower import BlockFollower
+from cni.dataplane import replies
 from cni.dataplane.coordinator import Coordinator, Wishes
 from cni.dataplane.ifacer import Ifacer
 from cni.dataplane.prober import Prober
@@ -91,9 +92,10 @@ class Agent(Process):
                 lambda: bool(self._leader and self._leader.leader),
             )
         else:
-            register_allocators(system, store, catalog, observer, shared=cluster)
-            seat = OnlyHere(system, alone=not cluster)
             self._blocks = BlockFollower(store, system) if cluster else None
+            known = self._blocks.known if self._blocks is not None else None
+            register_allocators(system, store, catalog, observer, shared=cluster, known=known)
+            seat = OnlyHere(system, alone=not cluster)
             self.metrics.watch_pools(self.usage)
         self.prober = Prober(timeout=options.timeout / 2)
         system.register(
@@ -131,11 +133,25 @@ class Agent(Process):
         system.register(
             "node-gc",
             lambda context: NodeGCActor(
-                context, seat=seat, catalog=catalog, node=node, observer=observer, has_pods=cluster
+                context,
+                seat=seat,
+                catalog=catalog,
+                settings=options.settings,
+                node=node,
+                observer=observer,
+                has_pods=cluster,
             ),
             mailbox=64,
         )
         self.workers = Workers(timeout=options.timeout / 2)
+        self.coordinator = Coordinator(
+            self.workers,
+            self._wishes,
+            catalog.coordinator,
+            cluster=cluster,
+            prober=self.prober,
+            detection=options.settings.detection,
+        )
         self.front_end = FrontEnd(
             system,
             options.cni_socket,
@@ -145,14 +161,7 @@ class Agent(Process):
             timeout=options.timeout,
             chained={
                 "ifacer": Ifacer(self.workers),
-                "coordinator": Coordinator(
-                    self.workers,
-                    self._wishes,
-                    catalog.coordinator,
-                    cluster=cluster,
-                    prober=self.prober,
-                    detection=options.settings.detection,
-                ),
+                "coordinator": self.coordinator,
             },
         )
         self.metrics.watch_mailboxes(self.mailboxes)
@@ -169,7 +178,11 @@ class Agent(Process):
             self.look_after_objects()
             self._sweep()
             self.catalog.informer("StatefulSet").subscribe(lambda _: self._sweep())
+            self.catalog.follow_machines(lambda _: self._sweep())
         self._reconcile()
+        self.coordinator.renumbering.start()
+        if not replies.supported():
+            log.warning("this kernel has no nftables: replies of pods leave by the routing tables alone")
         if self.options.settings.detection.conflicts or self.options.settings.detection.gateways:
             self.prober.start()
         self.front_end.start()
@@ -191,6 +204,7 @@ class Agent(Process):
         if self.serving:
             self.serving = False
             self.front_end.stop(self.options.drain)
+            self.coordinator.renumbering.stop()
             self.workers.stop()
             self.prober.stop()
         if self._blocks is not None:
@@ -219,7 +233,7 @@ class Agent(Process):
             )
 
     def _sweep(self) -> None:
-        self.local("node-gc").sweep_statefulsets.remote().subscribe(log_failure)
+        self.local("node-gc").sweep_kept.remote().subscribe(log_failure)
 
     def _refused(self, request: CniRequest, error: OrbweaverError) -> None:
         if self.options.cluster:

@@ -35,6 +35,7 @@ class GCFollower:
         self._under_way = False
         for kind in FOLLOWED:
             catalog.informer(kind).subscribe(self._changed)
+        catalog.follow_machines(self._changed)
 
     @property
     def running(self) -> bool:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +16,6 @@ from typing import Any, Self
 from cni import shim
 from tests.blocks import recorded
 from tests.faults.cni_client import NoAnswer, ask, encode
-from tests.tools.apiserver import free_ports
 
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 40.0
@@ -60,6 +58,10 @@ class ServingProcess:
     def start(self) -> Self:
         """Start it and wait until it serves. Raises AssertionError with its log when it does not."""
         self.launch()
+        return self.wait_serving()
+
+    def wait_serving(self) -> Self:
+        """Wait until it serves; one that does not in time is killed. Raises AssertionError with its log."""
         deadline = time.monotonic() + START_TIMEOUT
         while not self.serves():
             if self.running and time.monotonic() < deadline:
@@ -183,31 +185,11 @@ class AgentProcess(ServingProcess):
 
     def apply(self, *objects: Mapping[str, Any]) -> None:
         """Apply objects."""
-        for obj in objects:
-            self.orbweaver("apply", "-f", "-", feed=json.dumps(obj))
+        self.orbweaver("apply", "-f", "-", feed="\n---\n".join(map(json.dumps, objects)))
 
     def records(self) -> dict[str, dict[str, str]]:
         """Every recorded address and its record, as the blocks have them."""
         return recorded(json.loads(self.orbweaver("get", "spideripblocks", "-o", "json"))["items"])
-
-
-class ControllerProcess(ServingProcess):
-    """`orbweaver controller` on a cluster."""
-
-    command = "controller"
-
-    def __init__(self, directory: Path, *options: str, kubeconfig: Path, faults: Sequence[str] = ()) -> None:
-        (self.port,) = free_ports(1)
-        own = ("--kubeconfig", str(kubeconfig), "--metrics-port", str(self.port))
-        super().__init__(directory, *own, *options, faults=faults)
-
-    def serves(self) -> bool:
-        """It is ready."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
 
 
 def pool(name: str, subnet: str, ips: str, gateway: str | None = None, **spec: Any) -> dict[str, Any]:

@@ -16,13 +16,17 @@ from actors.audit.finding import Finding, Rule
 from actors.audit.holders import leaked, unwanted
 from actors.audit.pools import overlaps, places, states
 from actors.audit.snapshot import Snapshot
+from actors.decisions.inherit import owning_statefulset, still_wanted
+from actors.decisions.settings import Settings
 from actors.errors import InvalidObject
 from actors.messages import Held
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
 from actors.resources.pod import Pod
+from actors.resources.record import Record
 from actors.resources.reservedip import ReservedIP
 from actors.resources.statefulset import StatefulSet
+from actors.resources.virtualmachine import VirtualMachine, lives
 from actors.store.contract import Object
 
 T = TypeVar("T")
@@ -36,8 +40,8 @@ class Audit:
     held: tuple[Held, ...]
 
 
-def audit(snapshot: Snapshot) -> Audit:
-    """Prove every rule on one snapshot."""
+def audit(snapshot: Snapshot, settings: Settings | None = None) -> Audit:
+    """Prove every rule on one snapshot. `settings`: those of the agents, else the defaults."""
     held, findings = recorded(snapshot.blocks)
     found = list(findings)
     pools, damaged = _parsed(snapshot.pools, IPPool.from_object)
@@ -53,8 +57,19 @@ def audit(snapshot: Snapshot) -> Audit:
         found += states(held, snapshot.pools, pools, reserved)
         found += endpoints(held, snapshot.endpoints)
     sets, unreadable = _parsed(snapshot.statefulsets, StatefulSet.from_object)
-    if not unreadable:
-        found += unwanted(held, sets)
+    machines, damaged_machines = _parsed(snapshot.machines, VirtualMachine.from_machine)
+    instances, damaged_instances = _parsed(snapshot.instances, VirtualMachine.from_instance)
+    if not (unreadable or damaged_machines or damaged_instances):
+        chosen = settings or Settings()
+
+        def wanted(record: Record) -> bool:
+            if record.machine:
+                running = lives(machines.get(record.holder), instances.get(record.holder))
+                return chosen.enable_kubevirt and running
+            namespace = record.pod.partition("/")[0]
+            return still_wanted(record, sets.get(f"{namespace}/{owning_statefulset(record)}"), chosen)
+
+        found += unwanted(held, wanted)
     if snapshot.pods is not None:
         pods, unknown = _parsed(snapshot.pods, Pod.from_object)
         found += leaked((one for one in held if one.record.pod not in unknown), pods)

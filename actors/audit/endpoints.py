@@ -20,7 +20,7 @@ def endpoints(held: Iterable[Held], objects: Iterable[Object]) -> Iterator[Findi
     """Compare both ways."""
     by_pod: dict[str, list[Held]] = defaultdict(list)
     for one in held:
-        by_pod[one.record.pod].append(one)
+        by_pod[one.record.holder].append(one)
     for obj in objects:
         pod = pod_of(obj)
         version = str(obj["metadata"].get("resourceVersion", ""))

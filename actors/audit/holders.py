@@ -1,23 +1,24 @@
-"""Whether who holds an address is still there: pods for what is in use, StatefulSets for what is kept."""
+"""Whether who holds an address is still there: pods for what is in use; StatefulSets and machines for what is kept."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from actors.audit.finding import Finding, ReleaseRecord, Rule
-from actors.decisions.inherit import owning_statefulset, still_wanted
+from actors.decisions.inherit import is_fixed, owning_statefulset
 from actors.messages import Held
 from actors.resources.addresses import format_address
 from actors.resources.pod import Pod
 from actors.resources.record import Record
-from actors.resources.statefulset import StatefulSet
 
 
 def why_gone(record: Record, pod: Pod | None) -> str | None:
     """Why the pod that a record names holds the address no more; None while it may. `pod` is the one that has its name
     now. A pod that is being deleted holds its address until its DEL."""
-    if record.waits and record.owner:
+    if record.waits and is_fixed(record):
         return None
+    if record.machine and not record.container:
+        return None  # taken over from another IPAM, which names the machine and not its pod
     if pod is None:
         return f"pod {record.pod} does not exist"
     if record.uid and pod.uid and record.uid != pod.uid:
@@ -27,12 +28,14 @@ def why_gone(record: Record, pod: Pod | None) -> str | None:
     return None
 
 
-def why_unwanted(record: Record, statefulset: StatefulSet | None) -> str | None:
-    """Why nobody will come back for an address that is kept; None when it is not kept for a StatefulSet, or may be."""
-    name = owning_statefulset(record)
-    if not record.waits or name is None or still_wanted(record, statefulset):
+def why_unwanted(record: Record, wanted: bool) -> str | None:
+    """Why nobody will come back for an address that is kept; None when it is not kept. `wanted`: its StatefulSet or
+    virtual machine is there and may want it."""
+    if not record.waits or not is_fixed(record) or wanted:
         return None
-    return f"kept for pod {record.pod}, which no StatefulSet {name} wants"
+    if record.machine:
+        return f"kept for virtual machine {record.holder}, which does not exist"
+    return f"kept for pod {record.pod}, which no StatefulSet {owning_statefulset(record)} wants"
 
 
 def leaked(held: Iterable[Held], pods: Mapping[str, Pod]) -> Iterator[Finding]:
@@ -43,11 +46,10 @@ def leaked(held: Iterable[Held], pods: Mapping[str, Pod]) -> Iterator[Finding]:
             yield _dirty(Rule.LEAKED, one, why)
 
 
-def unwanted(held: Iterable[Held], statefulsets: Mapping[str, StatefulSet]) -> Iterator[Finding]:
-    """What is kept for pods that no StatefulSet (by `namespace/name`) starts again."""
+def unwanted(held: Iterable[Held], wanted: Callable[[Record], bool]) -> Iterator[Finding]:
+    """What is kept for pods and machines that nobody starts again."""
     for one in held:
-        namespace = one.record.pod.partition("/")[0]
-        why = why_unwanted(one.record, statefulsets.get(f"{namespace}/{owning_statefulset(one.record)}"))
+        why = why_unwanted(one.record, wanted(one.record))
         if why is not None:
             yield _dirty(Rule.KEPT, one, why)
 

@@ -67,7 +67,7 @@ def _state(
     if not status and not held:
         return  # nobody gave out of it, and nobody wrote anything
     expected = {
-        format_address(one.family, one.value): {"pod": one.record.pod, "podUid": one.record.uid}
+        format_address(one.family, one.value): {"pod": one.record.holder, "podUid": one.record.uid}
         for one in held
     }
     told = _told(allocated)

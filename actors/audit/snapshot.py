@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from actors.errors import NoSuchResource
+from actors.resources.virtualmachine import INSTANCE, MACHINE
 from actors.store.contract import Object, Store
 
 
@@ -20,6 +22,8 @@ class Snapshot:
     pools: tuple[Object, ...] = ()
     reserved: tuple[Object, ...] = ()
     statefulsets: tuple[Object, ...] = ()
+    machines: tuple[Object, ...] = ()
+    instances: tuple[Object, ...] = ()
     pods: tuple[Object, ...] | None = None
 
     @classmethod
@@ -31,5 +35,15 @@ class Snapshot:
             pools=store.list("SpiderIPPool").items,
             reserved=store.list("SpiderReservedIP").items,
             statefulsets=store.list("StatefulSet").items,
+            machines=_served(store, MACHINE),
+            instances=_served(store, INSTANCE),
             pods=store.list("Pod").items if pods else None,
         )
+
+
+def _served(store: Store, kind: str) -> tuple[Object, ...]:
+    """All objects of a kind that need not be installed."""
+    try:
+        return store.list(kind).items
+    except NoSuchResource:
+        return ()

@@ -37,6 +37,9 @@ class Applicant:
         return self.node.name if self.node else self.pod.node
 
 
+DISABLED = "disabled"
+"""The rule of a pool's refusal that still leaves a pod the address that it has."""
+
 Filter = Callable[[IPPool, Applicant], Refusal | None]
 
 
@@ -49,7 +52,7 @@ def by_terminating(pool: IPPool, _applicant: Applicant) -> Refusal | None:
 def by_disabled(pool: IPPool, _applicant: Applicant) -> Refusal | None:
     if not pool.disabled:
         return None
-    return Refusal(pool.name, "disabled", "spec.disable is true; set it to false")
+    return Refusal(pool.name, DISABLED, "spec.disable is true; set it to false")
 
 
 def by_family(pool: IPPool, applicant: Applicant) -> Refusal | None:

@@ -12,7 +12,7 @@ What must always hold:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from actors.decisions import filters
@@ -44,7 +44,7 @@ from actors.resources.pod import Pod
 @dataclass(frozen=True, slots=True)
 class Slot:
     """One address to reserve: from the first of `candidates` that has one. `exact`: only this address will
-    do."""
+    do. `disabled`: pools that would be candidates if they were not disabled."""
 
     interface: str
     family: int
@@ -53,6 +53,7 @@ class Slot:
     refusals: tuple[Refusal, ...] = ()
     exact: int | None = None
     clean_gateway: bool = False
+    disabled: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -90,15 +91,16 @@ class Plan:
         """Every decision in words: for `explain`, the details of a CNI error and the debug log."""
         return (*self.notes, *(line for slot in self.slots for line in slot.reasons()))
 
-    def require(self) -> Plan:
-        """The plan itself, if each of its slots has a candidate. Raises `NoAddress` with all reasons."""
+    def require(self, served: Container[str] = ()) -> Plan:
+        """The plan itself, if each of its slots has a candidate. Raises `NoAddress` with all reasons. `served`: labels
+        of slots that need none, because their address is recorded."""
         if not self.slots:
             raise NoAddress(
                 f"pod {self.pod}: no rule names a pool for it; annotate the pod or its namespace, set pools"
                 " in the CNI configuration, or set spec.default: true on a pool",
                 details=self.reasons(),
             )
-        hopeless = [slot.label for slot in self.slots if not slot.candidates]
+        hopeless = [slot.label for slot in self.slots if not slot.candidates and slot.label not in served]
         if hopeless:
             raise NoAddress(
                 f"pod {self.pod}: no pool may give it an address for {', '.join(hopeless)}; the details say"
@@ -159,12 +161,15 @@ def plan(
 
 def _slot(source: str, candidates: Candidates, pools: Mapping[str, IPPool], applicant: Applicant) -> Slot:
     fitting: list[IPPool] = []
+    disabled: list[IPPool] = []
     refused = list(candidates.refusals)
     for name in candidates.pools:
         found = filters.refusals(pools[name], applicant)
         refused.extend(found)
         if not found:
             fitting.append(pools[name])
+        elif [refusal.rule for refusal in found] == [filters.DISABLED]:
+            disabled.append(pools[name])
     return Slot(
         interface=candidates.interface,
         family=candidates.family,
@@ -173,6 +178,7 @@ def _slot(source: str, candidates: Candidates, pools: Mapping[str, IPPool], appl
         refusals=tuple(refused),
         exact=applicant.exact,
         clean_gateway=candidates.clean_gateway,
+        disabled=tuple(pool.name for pool in by_affinity(disabled)),
     )
 
 

@@ -41,12 +41,15 @@ class Settings:
     the pools with `spec.default: true`. `agent_namespace`: where a network attachment named without namespace
     is looked for when it is the default network or in a pool's `multusName`. `multus_cluster_network`: the
     network attachment ("namespace/name") that the first interface gets when the pod does not choose one. `detection`:
-    what is looked for on the wire before an address is given out.
+    what is looked for on the wire before an address is given out. `keep_scaled_down`: a StatefulSet that is scaled
+    down keeps the addresses of the pods that it may start again.
     """
 
     enable_ipv4: bool = True
     enable_ipv6: bool = True
     enable_statefulset: bool = True
+    enable_kubevirt: bool = True
+    keep_scaled_down: bool = False
     default_ipv4_pools: tuple[str, ...] = ()
     default_ipv6_pools: tuple[str, ...] = ()
     agent_namespace: str = "kube-system"

@@ -12,10 +12,14 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
+from actors.decisions.inherit import is_fixed
 from actors.decisions.settings import GCSettings
 from actors.resources.node import Node
 from actors.resources.pod import Pod
 from actors.resources.record import Record
+
+RESOLUTION = 1.0
+"""The API server cuts times to whole seconds, so a grace period may end this much later than it says."""
 
 _POD = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?/[a-z0-9]([-a-z0-9.]*[a-z0-9])?", re.ASCII)
 
@@ -81,8 +85,8 @@ def judge(held: Recorded, facts: Facts, now: float, settings: GCSettings) -> Ver
         return KEEP
     if _POD.fullmatch(record.pod) is None:
         return Verdict(Action.RELEASE, "DirtyRecord", f"no pod can be named {record.pod!r}")
-    if record.waits:
-        return _waiting(held, facts)
+    if record.waits or (record.machine and not record.container):
+        return _waiting(held, facts)  # another IPAM told the machine, but not in which pod it runs
     if pod is None:
         return _gone(held, facts, now, settings)
     if record.uid and pod.uid and record.uid != pod.uid:
@@ -110,7 +114,7 @@ def judge(held: Recorded, facts: Facts, now: float, settings: GCSettings) -> Ver
 def _waiting(held: Recorded, facts: Facts) -> Verdict:
     """What is kept for a pod's next incarnation; a record taken over without a UID looks the same."""
     record, pod = held.record, facts.pod
-    if pod is not None and not pod.finished and (not record.owner or _reports(pod, held)):
+    if pod is not None and not pod.finished and (not is_fixed(record) or _reports(pod, held)):
         return KEEP
     if facts.wanted and facts.pool:
         return KEEP
@@ -125,7 +129,11 @@ def _waiting(held: Recorded, facts: Facts) -> Verdict:
 
 def _release_unwanted(held: Recorded, facts: Facts) -> Verdict:
     record = held.record
-    if record.owner:
+    if record.machine:
+        return Verdict(
+            Action.RELEASE, "OwnerGone", f"virtual machine {record.holder} does not exist any more"
+        )
+    if is_fixed(record):
         return Verdict(Action.RELEASE, "OwnerGone", f"{record.owner} does not want pod {record.pod} any more")
     return Verdict(
         Action.RELEASE, _why_gone(facts), f"it is kept for pod {record.pod}, which nobody starts again"
@@ -193,7 +201,8 @@ def _dead(pod: Pod, node: Node | None, now: float, settings: GCSettings) -> Verd
     state = "Ready" if ready else "not Ready"
     text = f"pod {pod.key} is Terminating past its grace period, on a node that is {state}"
     reason = "TerminatingOnReadyNode" if ready else "TerminatingOnNotReadyNode"
-    return _once(Verdict(Action.RELEASE, reason, text, forced=True), pod.deleted_at + delay, now)
+    verdict = Verdict(Action.RELEASE, reason, text, forced=True)
+    return _once(verdict, pod.deleted_at + RESOLUTION + delay, now)
 
 
 def _superseded(held: Recorded, pod: Pod, siblings: tuple[Recorded, ...]) -> bool:

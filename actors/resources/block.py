@@ -184,12 +184,13 @@ class Block:
         suspect = claim.value in self.suspect
         if found is not None and found.same_claim(claim.record):
             if claim.instead_of is not None:
-                found = self.records[claim.value] = claim.record
+                found = self.records[claim.value] = found.confirmed(claim.record)
             return Granted(claim.value, found, fresh=False, suspect=suspect)
-        if found is not None and (
-            claim.instead_of is None or not _replaceable(found, claim.record, claim.instead_of)
-        ):
-            return Taken(claim.value, found)
+        record = claim.record
+        if found is not None:
+            if claim.instead_of is None or not _replaceable(found, record, claim.instead_of):
+                return Taken(claim.value, found)
+            record = record.instead_of(found)
         aside = self.asides.get(claim.value)
         if (
             found is None
@@ -199,17 +200,20 @@ class Block:
             and claim.instead_of is None
         ):
             return SetAside(claim.value, aside)
-        self.records[claim.value] = claim.record
+        self.records[claim.value] = record
         self.asides.pop(claim.value, None)
         self.released.pop(claim.value, None)
-        return Granted(claim.value, claim.record, suspect=suspect)
+        return Granted(claim.value, record, suspect=suspect)
 
     def release(self, release: Release) -> Released:
-        """Apply a release; one that its fence does not admit changes nothing."""
+        """Apply a release; one that its fence does not admit changes nothing. An address that others share stays."""
         found = self.records.get(release.value)
-        if found is None or not release.fence.admits(found):
+        if found is None or not found.admitted(release.fence):
             return Released(release.value, False, found)
-        if release.keep:
+        left = found.without(release.fence)
+        if left is not None:
+            self.records[release.value] = left
+        elif release.keep:
             self.records[release.value] = found.kept()
         else:
             del self.records[release.value]
@@ -231,7 +235,7 @@ class Block:
     def vouch(self, vouch: Vouch) -> Vouched:
         """Apply a vouch; one that its fence does not admit changes nothing."""
         found = self.records.get(vouch.value)
-        if found is None or not vouch.fence.admits(found):
+        if found is None or not found.admitted(vouch.fence):
             return Vouched(vouch.value, False)
         self.suspect.discard(vouch.value)
         return Vouched(vouch.value, True)
@@ -300,6 +304,7 @@ class Block:
 def _replaceable(found: Record, by: Record, instead_of: Fence) -> bool:
     """Whether a pod may put its record in the place of `found`: it is the one that it means, or that is kept for the
     pod's next incarnation by now."""
-    if found.pod != by.pod:
+    if found.holder != by.holder:
         return False
-    return instead_of.admits(found) or (found.waits and instead_of.pod == found.pod)
+    kept = found.waits and (bool(found.machine) or instead_of.pod == found.pod)
+    return found.admitted(instead_of) or kept

@@ -1,7 +1,8 @@
 """How a block's records and releases are written: the whole block is written with each change of it, so it is small.
 
-`records`:  `#SHAPE,SHAPE,… OFFSET:INDEX:POD:UID:CONTAINER:SINCE:CLAIM …`, one entry for each address in use. A shape is what
-many records of a block have in common: namespace, pool, interface, node and so on, joined by colons; INDEX says which.
+`records`:  `#SHAPE,SHAPE,… OFFSET:INDEX:POD:UID:CONTAINER:SINCE:CLAIM …`, one entry for each address in use. A shape is
+what many records of a block have in common: namespace, pool, interface, node and so on, joined by colons; INDEX says
+which. Sharers follow the CLAIM, with the fields of `Sharer` each.
 `released`: `#SECONDS OFFSET:MILLISECONDS …`, relative to SECONDS since the epoch. OFFSET is the address's distance from
 the block's first. A UID, a container id of 64 hex digits and a moment are packed into 22, 43 and 8 characters behind a
 tilde; other text is percent-encoded. There are no quotation marks, because each would be two bytes inside JSON.
@@ -24,12 +25,12 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from actors.errors import InvalidObject
-from actors.resources.record import Record
+from actors.resources.record import Record, Sharer
 
 NOTHING = "{}"
 MARK = "#"
 
-_OWN = ("pod", "uid", "container", "since", "claim")
+_OWN = ("pod", "uid", "container", "since", "claim", "sharers")
 _COMMON = tuple(field.name for field in fields(Record) if field.name not in _OWN)
 _PLAIN = re.compile(r"[A-Za-z0-9._/-]*")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -79,7 +80,7 @@ def read_records(family: int, base: int, size: int, text: str) -> list[tuple[int
 def _read_entry(table: str, entry: str) -> tuple[str, Record]:
     """The offset and the record of one entry. A block is read again with each change of it, and of its entries one or
     two are new then."""
-    offset, index, pod, uid, container, since, claim, *_ = (entry + ":").split(":")
+    offset, index, pod, uid, container, since, claim, *sharers = (entry + ":").split(":")
     shapes = _shapes(table)
     prefix, common = shapes[_number(index, len(shapes))]
     record = Record(
@@ -88,9 +89,15 @@ def _read_entry(table: str, entry: str) -> tuple[str, Record]:
         container=_unpack(container, 32) if container[:1] == "~" else _unescape(container),
         since=_unpack_moment(since) if since[:1] == "~" else _unescape(since),
         claim=_unescape(claim),
+        sharers=_sharers([_unescape(text) for text in sharers]),
         **common,
     )
     return offset, record
+
+
+def _sharers(texts: list[str]) -> tuple[Sharer, ...]:
+    size = len(fields(Sharer))
+    return tuple(Sharer(*texts[at : at + size]) for at in range(0, len(texts) - size + 1, size))
 
 
 @lru_cache(64)
@@ -148,8 +155,11 @@ def _own_text(record: Record, at: int) -> str:
     uid, container, since = record.uid, record.container, record.since
     uid = _pack(uid.replace("-", "")) if _UUID.fullmatch(uid) else _escape(uid)
     container = _pack(container) if _CONTAINER.fullmatch(container) else _escape(container)
-    claim = f":{_escape(record.claim)}" if record.claim else ""
-    return f"{_escape(record.pod[at:])}:{uid}:{container}:{_pack_moment(since)}{claim}"
+    own = f"{_escape(record.pod[at:])}:{uid}:{container}:{_pack_moment(since)}"
+    if not (record.claim or record.sharers):
+        return own
+    more = [getattr(one, field.name) for one in record.sharers for field in fields(Sharer)]
+    return ":".join([own, _escape(record.claim), *(_escape(text) for text in more)])
 
 
 def _pack(digits: str) -> str:

@@ -23,6 +23,12 @@ class Owner:
     name: str
     uid: str
 
+    @property
+    def group(self) -> str:
+        """The API group, empty for the core one."""
+        group, slash, _ = self.api_version.partition("/")
+        return group if slash else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Metadata:

@@ -14,13 +14,16 @@ from typing import Any
 
 from actors.resources.fields import Fields
 from actors.resources.metadata import Owner, open_object
+from actors.resources.virtualmachine import GROUP, INSTANCE
 
 KIND = "Pod"
+_TEMPLATE_HASH = "pod-template-hash"
+_NATIVE = frozenset({"", "apps", "batch"})
 
 NETWORK_STATUS = "k8s.v1.cni.cncf.io/network-status"
 """Annotation in which Multus tells each interface's addresses (Network Plumbing Working Group's specification)."""
 
-_UNREACHABLE = "node.kubernetes.io/unreachable"
+_NODE_LOST = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +122,33 @@ class Pod:
             owner.name if owner and owner.kind == "StatefulSet" and owner.api_version == "apps/v1" else None
         )
 
+    @property
+    def machine(self) -> str | None:
+        """The name of the KubeVirt virtual machine that runs in the pod; None if none does."""
+        owner = self.owner
+        return owner.name if owner and owner.kind == INSTANCE and owner.group == GROUP else None
+
+    @property
+    def controller(self) -> str:
+        """`Kind/name` of what the pod was made for, `Kind.group/name` if that is not Kubernetes' own; empty for a pod
+        that nobody controls. A Deployment's name is that of its ReplicaSet without the hash that the pod has as label."""
+        owner = self.owner
+        if owner is None:
+            return ""
+        ending = f"-{self.labels.get(_TEMPLATE_HASH, '')}"
+        if (
+            owner.kind == "ReplicaSet"
+            and owner.group == "apps"
+            and len(ending) > 1
+            and owner.name.endswith(ending)
+        ):
+            return f"Deployment/{owner.name.removesuffix(ending)}"
+        kind = owner.kind if owner.group in _NATIVE else f"{owner.kind}.{owner.group}"
+        return f"{kind}/{owner.name}"
+
 
 def _for_ever(toleration: Fields) -> bool:
     """Whether a toleration lets the pod stay on a node that is lost, without an end (k8s.io/api/core/v1, Toleration)."""
-    if toleration.text("effect", "NoExecute") != "NoExecute" or toleration.has("tolerationSeconds"):
+    if toleration.text("effect") not in ("", "NoExecute") or toleration.has("tolerationSeconds"):
         return False
-    return toleration.text("key") in ("", _UNREACHABLE)
+    return toleration.text("key") in ("", *_NODE_LOST)

@@ -1,7 +1,9 @@
 """A record: who holds one address, as it is written in a SpiderIPBlock.
 
 What must always hold: a record names the claim it stands for well enough that nobody else's late request
-can free it. `Fence` is that name: the container id, else the pod's UID, and the claim that wrote the record.
+can free it. `Fence` is that name: the container id, else the pod's UID, and the claim that wrote the record. While a
+virtual machine moves, the pod that it leaves and the pod that it goes to both use its address: the newest is the
+record, the others are its sharers.
 """
 
 from __future__ import annotations
@@ -11,16 +13,31 @@ from typing import Any
 
 from actors.errors import InvalidObject
 
+SHARERS = 4
+"""Sandboxes that a record names beside the newest. A move has one; more are left only by moves without a DEL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sharer:
+    """Another sandbox of the same virtual machine that uses the address; the fields are those of `Record`."""
+
+    container: str
+    pod: str
+    uid: str
+    node: str
+    claim: str = ""
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """One address's holder.
 
-    `pod` is `namespace/name`; `owner` is `Kind/name` of the controller whose pods keep their addresses, else
-    empty; `since` is RFC 3339, UTC. `container` is empty while the address is kept for a pod that is not
-    running. `network` is the CNI network of the ADD. `request` is the interface whose ADD reserved this one together
-    with its own, empty when it was reserved by its own ADD. `claim` tells apart the claims of several processes for one
-    ADD; it is empty where only one process writes.
+    `pod` is `namespace/name`; `owner` is `Kind/name` of the pod's controller, for one that is not Kubernetes' own
+    `Kind.group/name`, and empty when it has none; `since` is RFC 3339, UTC. `container` is empty while the address is
+    kept for a pod that is not running. `network` is the CNI network of the ADD. `request` is the interface whose ADD
+    reserved this one together with its own, empty when it was reserved by its own ADD. `claim` tells apart the claims of
+    several processes for one ADD; it is empty where only one process writes. `machine` is the KubeVirt virtual machine
+    that the address belongs to, whichever pod it runs in; `sharers` are its other pods, newest first.
     """
 
     pool: str
@@ -34,17 +51,28 @@ class Record:
     network: str = ""
     request: str = ""
     claim: str = ""
+    machine: str = ""
+    sharers: tuple[Sharer, ...] = ()
 
-    def to_json(self) -> dict[str, str]:
+    def to_json(self) -> dict[str, Any]:
         """The form inside the block; empty fields are left out."""
-        return {name: value for name in _FIELDS if (value := getattr(self, name))}
+        found: dict[str, Any] = {name: value for name in _TEXTS if (value := getattr(self, name))}
+        if self.sharers:
+            found["sharers"] = [{name: getattr(one, name) for name in _SHARER} for one in self.sharers]
+        return found
 
     @classmethod
     def from_json(cls, data: Any) -> Record:
         """Inverse of `to_json`. Unknown fields are ignored: a newer version may have written them."""
         if not isinstance(data, dict):
             raise InvalidObject(f"a block record must be a JSON object, not {type(data).__name__}")
-        return cls(**{name: str(data.get(name, "")) for name in _FIELDS})
+        sharers = data.get("sharers") or ()
+        if not isinstance(sharers, list | tuple) or not all(isinstance(one, dict) for one in sharers):
+            raise InvalidObject("the sharers of a block record must be a list of JSON objects")
+        return cls(
+            **{name: str(data.get(name, "")) for name in _TEXTS},
+            sharers=tuple(Sharer(**{name: str(one.get(name, "")) for name in _SHARER}) for one in sharers),
+        )
 
     def kept(self) -> Record:
         """The same address, kept for the pod's next incarnation."""
@@ -56,17 +84,81 @@ class Record:
         either, but the UID of a pod that runs.)"""
         return not self.container and not self.uid
 
+    @property
+    def holder(self) -> str:
+        """Whose address it is, as `namespace/name`: the virtual machine's, else the pod's."""
+        return f"{self.pod.partition('/')[0]}/{self.machine}" if self.machine else self.pod
+
+    @property
+    def pods(self) -> tuple[str, ...]:
+        """Every pod that uses the address."""
+        return (self.pod, *(one.pod for one in self.sharers))
+
+    @property
+    def containers(self) -> tuple[str, ...]:
+        """Every sandbox that uses the address."""
+        own = (self.container,) if self.container else ()
+        return (*own, *(one.container for one in self.sharers))
+
     def same_claim(self, other: Record) -> bool:
-        """Whether both stand for one ADD: container and interface (CNI spec, "ADD": that pair is the key)."""
+        """Whether `other` is a claim that this record stands for already: container and interface (CNI spec, "ADD":
+        that pair is the key)."""
         return (
-            self.container == other.container
+            other.container in self.containers
             and self.interface == other.interface
-            and self.pod == other.pod
-            and bool(self.container)
+            and self.holder == other.holder
         )
 
+    def admitted(self, fence: Fence) -> bool:
+        """Whether the fence names one of the sandboxes that use the address."""
+        return fence.admits(self) or any(fence.admits(one) for one in self.sharers)
 
-_FIELDS = tuple(field.name for field in fields(Record))
+    @property
+    def sandbox(self) -> Sharer:
+        """The newest sandbox that uses the address."""
+        return Sharer(*(getattr(self, name) for name in _SHARER))
+
+    def used_by(self, one: Sharer, *others: Sharer) -> Record:
+        """The same address in these sandboxes, the newest first."""
+        own = {name: getattr(one, name) for name in _SHARER}
+        return replace(self, **own, sharers=others[:SHARERS])
+
+    def instead_of(self, before: Record) -> Record:
+        """The record in the place of `before`, which its fence admitted. A virtual machine that comes to another pod
+        runs on in the earlier one until that is gone."""
+        if not (self.machine and before.container):
+            return self
+        earlier = (before.sandbox, *before.sharers)
+        return self.used_by(self.sandbox, *(one for one in earlier if one.container != self.container))
+
+    def confirmed(self, again: Record) -> Record:
+        """The record after `again`, which stands for the same ADD under a claim of its own."""
+        sandboxes = (self.sandbox, *self.sharers)
+        return self.used_by(
+            *(
+                replace(one, claim=again.claim) if one.container == again.container else one
+                for one in sandboxes
+            )
+        )
+
+    @property
+    def views(self) -> tuple[Record, ...]:
+        """The record as each sandbox that uses the address has it, the newest first; its fence names that sandbox."""
+        return (self, *(self.used_by(one) for one in self.sharers))
+
+    def seen_by(self, container: str) -> Record:
+        """The record with the sandbox of that container as its own, where it is one of the sharers."""
+        return next((self.used_by(one) for one in self.sharers if one.container == container), self)
+
+    def without(self, fence: Fence) -> Record | None:
+        """What is left when the sandbox that the fence names is gone; None when no other uses the address."""
+        if not self.sharers:
+            return None
+        return self.used_by(*(one for one in (self.sandbox, *self.sharers) if not fence.admits(one)))
+
+
+_TEXTS = tuple(field.name for field in fields(Record) if field.name != "sharers")
+_SHARER = tuple(field.name for field in fields(Sharer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +171,7 @@ class Fence:
     claim: str = ""
 
     @classmethod
-    def of(cls, record: Record) -> Fence:
+    def of(cls, record: Record | Sharer) -> Fence:
         """The fence that only this record passes."""
         return cls(record.container, record.pod, record.uid, record.claim)
 
@@ -87,7 +179,7 @@ class Fence:
         """The same without the claim: it admits what any process recorded for this sandbox."""
         return replace(self, claim="")
 
-    def admits(self, record: Record) -> bool:
+    def admits(self, record: Record | Sharer) -> bool:
         """Whether `record` is the one that was meant."""
         if self.claim and self.claim != record.claim:
             return False

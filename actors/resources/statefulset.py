@@ -46,9 +46,10 @@ class StatefulSet:
             terminating=meta.deleted_at is not None,
         )
 
-    def keeps(self, pod_name: str) -> bool:
-        """Whether the pod of that name has one of the ordinals that the set wants."""
+    def keeps(self, pod_name: str, *, scaled_down: bool = False) -> bool:
+        """Whether the pod of that name has one of the ordinals that the set wants, or, with `scaled_down`, one that it
+        may want again."""
         match = _ORDINAL.fullmatch(pod_name)
         if match is None or match["name"] != self.name:
             return False
-        return self.start <= int(match["ordinal"]) < self.start + self.replicas
+        return scaled_down or self.start <= int(match["ordinal"]) < self.start + self.replicas

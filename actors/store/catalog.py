@@ -1,4 +1,5 @@
-"""The Catalog: pools, reserved addresses, pods, namespaces, nodes and StatefulSets, parsed, as decisions read them.
+"""The Catalog: pools, reserved addresses, pods, namespaces, nodes, StatefulSets and virtual machines, parsed, as
+decisions read them.
 
 It reads the informers' caches and goes to the store itself where a cache cannot prove that it is right: for an
 object that it does not hold, for a pod whose UID the request does not name or names otherwise, and before a pod
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from actors.errors import InvalidObject, NotFound, PodRefused
+from actors.errors import InvalidObject, NoSuchResource, NotFound, PodRefused
 from actors.resources import coordinator
 from actors.resources.coordinator import SpiderCoordinator
 from actors.resources.intervals import IntervalSet
@@ -23,8 +24,9 @@ from actors.resources.node import Node
 from actors.resources.pod import Pod
 from actors.resources.reservedip import ReservedIP
 from actors.resources.statefulset import StatefulSet
+from actors.resources.virtualmachine import VirtualMachine, lives
 from actors.store.contract import Object, Store
-from actors.store.informer import Informer
+from actors.store.informer import Informer, Key
 
 log = logging.getLogger("orbweaver.catalog")
 
@@ -53,12 +55,24 @@ class Catalog:
         self._has_pods = has_pods
         watched = {**_WATCHED, "Pod": Pod.from_object} if has_pods else _WATCHED
         self._informers = {kind: Informer(store, kind, transform=parse) for kind, parse in watched.items()}
+        self._machines: dict[str, Informer] = {}
+        self._started = False
         self._table: tuple[tuple[Any, ...], PoolTable] = ((), PoolTable({}, {}))
         self._reserved: tuple[tuple[Any, ...], dict[int, IntervalSet]] = ((), {})
 
+    def follow_machines(self, handler: Callable[[Key], None]) -> None:
+        """Watch KubeVirt's objects as well, once the API server has them, and tell of every change."""
+        for kind, parse in _MACHINES.items():
+            informer = Informer(self._store, kind, transform=parse, optional=True)
+            informer.subscribe(handler)
+            self._machines[kind] = informer
+            if self._started:
+                informer.start()
+
     def start(self) -> None:
-        """Start the informers; `wait_synced` says when they have listed."""
-        for informer in self._informers.values():
+        """Start the informers; `wait_synced` says when they have listed, apart from what need not be there."""
+        self._started = True
+        for informer in (*self._informers.values(), *self._machines.values()):
             informer.start()
 
     def wait_synced(self, timeout: float) -> bool:
@@ -67,12 +81,12 @@ class Catalog:
 
     def stop(self) -> None:
         """Stop the informers."""
-        for informer in self._informers.values():
+        for informer in (*self._informers.values(), *self._machines.values()):
             informer.stop()
 
     def informer(self, kind: str) -> Informer:
         """The informer of a watched kind, to subscribe to."""
-        return self._informers[kind]
+        return self._machines[kind] if kind in _MACHINES else self._informers[kind]
 
     def pools(self) -> PoolTable:
         """The pools as the cache has them."""
@@ -147,12 +161,21 @@ class Catalog:
         found: StatefulSet | None = self._cached("StatefulSet", name, namespace)
         return found
 
+    def machine_lives(self, namespace: str, name: str) -> bool:
+        """Whether the virtual machine runs or will run again. Without KubeVirt there is none."""
+        try:
+            machine, instance = (self._cached(kind, name, namespace) for kind in _MACHINES)
+        except NoSuchResource:
+            return False
+        return lives(machine, instance)
+
     def _cached(self, kind: str, name: str, namespace: str = "") -> Any:
-        found = self._informers[kind].get(name, namespace)
+        informer = (self._informers | self._machines).get(kind)
+        found = informer.get(name, namespace) if informer is not None else None
         if found is not None:
             return found
         try:
-            return _WATCHED[kind](self._store.get(kind, name, namespace))
+            return (_WATCHED | _MACHINES)[kind](self._store.get(kind, name, namespace))
         except (NotFound, InvalidObject):
             return None
 
@@ -183,6 +206,11 @@ _WATCHED: dict[str, Callable[[Object], Any]] = {
     "Namespace": Namespace.from_object,
     "Node": Node.from_object,
     "StatefulSet": StatefulSet.from_object,
+}
+# Machine first, instance second.
+_MACHINES: dict[str, Callable[[Object], Any]] = {
+    "VirtualMachine": VirtualMachine.from_machine,
+    "VirtualMachineInstance": VirtualMachine.from_instance,
 }
 _NOTHING = IntervalSet()
 

@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
-from actors.errors import NotFound
+from actors.errors import NoSuchResource, NotFound
 from actors.resources.namespace import Namespace
 from actors.resources.node import Node
 from actors.resources.pod import Pod
 from actors.resources.statefulset import StatefulSet
+from actors.resources.virtualmachine import INSTANCE, MACHINE, VirtualMachine, lives
 from actors.store.catalog import Catalog
 from actors.store.contract import Object, Store
 from actors.store.informer import Informer
@@ -41,6 +42,8 @@ class Source(Protocol):
     def node(self, name: str) -> Node | None: ...
 
     def statefulset(self, namespace: str, name: str) -> StatefulSet | None: ...
+
+    def machine_lives(self, namespace: str, name: str) -> bool: ...
 
     def namespace(self, name: str) -> bool: ...
 
@@ -86,6 +89,12 @@ class Census:
         found: StatefulSet | None = self._catalog.informer("StatefulSet").get(name, namespace)
         return found
 
+    def machine_lives(self, namespace: str, name: str) -> bool:
+        machine, instance = (
+            self._catalog.informer(kind).get(name, namespace) for kind in (MACHINE, INSTANCE)
+        )
+        return lives(machine, instance)
+
     def namespace(self, name: str) -> bool:
         return _stays(self._catalog.informer("Namespace").get(name))
 
@@ -112,6 +121,11 @@ class Reading:
     def statefulset(self, namespace: str, name: str) -> StatefulSet | None:
         return self._once("StatefulSet", namespace, name, StatefulSet.from_object)
 
+    def machine_lives(self, namespace: str, name: str) -> bool:
+        machine = self._once(MACHINE, namespace, name, VirtualMachine.from_machine)
+        instance = self._once(INSTANCE, namespace, name, VirtualMachine.from_instance)
+        return lives(machine, instance)
+
     def namespace(self, name: str) -> bool:
         return _stays(self._once("Namespace", "", name, Namespace.from_object))
 
@@ -128,6 +142,10 @@ class Reading:
             found = parse(self._store.get(kind, name, namespace))
         except NotFound:
             found = None
+        except NoSuchResource:
+            if kind not in (MACHINE, INSTANCE):
+                raise
+            found = None  # no KubeVirt, no machine
         with self._lock:
             return self._read.setdefault(key, found)
 

@@ -21,10 +21,13 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from actors.errors import OrbweaverError, StoreUnavailable, WatchExpired
+from actors.errors import NoSuchResource, OrbweaverError, StoreUnavailable, WatchExpired
 from actors.store.contract import Event, Object, Store, Watch
 
 log = logging.getLogger("orbweaver.informer")
+
+NOT_SERVED_WAIT = 30.0
+"""Seconds until an optional kind that the store does not have is looked for again."""
 
 FIRST_WAIT = 0.1
 LONGEST_WAIT = 5.0
@@ -48,7 +51,8 @@ class Informer:
     """Caches the objects of `kind`, in one `namespace` or all.
 
     `transform` makes of each object what `get` and `items` return; None leaves the object out. One that it
-    raises `OrbweaverError` for is logged and left out. `jitter` gives the random part of the waits. `list_timeout`: seconds.
+    raises `OrbweaverError` for is logged and left out. `jitter` gives the random part of the waits. `optional`: that
+    the store does not have the kind is no error; it may come. `list_timeout`: seconds.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Informer:
         *,
         namespace: str | None = None,
         transform: Callable[[Object], Any] | None = None,
+        optional: bool = False,
         jitter: random.Random | None = None,
         list_timeout: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
@@ -66,6 +71,7 @@ class Informer:
         self._store = store
         self._namespace = namespace or None
         self._transform = transform
+        self._optional = optional
         self._jitter = jitter or random.Random()
         self._list_timeout = list_timeout
         self._clock = clock
@@ -148,6 +154,13 @@ class Informer:
             except WatchExpired as exc:
                 self._version = ""
                 self._failed(exc)
+            except NoSuchResource as exc:
+                if not self._optional:
+                    self._failed(exc)
+                    continue
+                log.debug("the store does not have %s", self.kind)
+                self._forget()
+                self._stopping.wait(NOT_SERVED_WAIT)
             except StoreUnavailable as exc:
                 self._failed(exc)
             except OrbweaverError as exc:
@@ -187,6 +200,14 @@ class Informer:
         for key in before:
             if key not in cache:
                 self._tell(key)
+
+    def _forget(self) -> None:
+        """The kind is gone, and with it whatever there was of it."""
+        before = self._cache
+        with self._lock:
+            self._cache, self._snapshot, self._version = {}, None, ""
+        for key in before:
+            self._tell(key)
 
     def _follow(self) -> None:
         """Watch from the version reached until the watch ends."""

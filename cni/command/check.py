@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.audit import Finding, Snapshot, audit, confirm
+from actors.decisions.settings import Settings
 from actors.errors import OrbweaverError
 from actors.store.contract import Store
 from cni.command.data_file import add_data_option, open_store
 from cni.command.get import print_value
+from cni.command.settings_options import add_settings_options, read_settings
 from cni.command.table import render
 
 CLEAN, FOUND, UNREADABLE = 0, 1, 2
@@ -46,6 +48,7 @@ def add_parser(commands: Any) -> None:
         help="between two looks, of which both must show a finding (%(default)g)",
     )
     parser.add_argument("-o", "--output", choices=("json", "yaml"), help="instead of the table")
+    add_settings_options(parser)
     add_data_option(parser)
     parser.set_defaults(run=run)
 
@@ -63,11 +66,12 @@ class Report:
 
 def run(chosen: argparse.Namespace) -> int:
     """Look, repair if told to, print."""
+    settings = read_settings(chosen)
     try:
         with open_store(chosen) as store:
-            report = look(store, chosen.wait)
+            report = look(store, chosen.wait, settings)
             if chosen.repair and any(finding.repair for finding in report.findings):
-                report = _repaired(store, report, chosen.wait)
+                report = _repaired(store, report, chosen.wait, settings)
     except OrbweaverError as error:
         print(f"orbweaver: this could not be checked: {error}", file=sys.stderr)
         return UNREADABLE
@@ -78,16 +82,16 @@ def run(chosen: argparse.Namespace) -> int:
     return FOUND if report.findings else CLEAN
 
 
-def look(store: Store, wait: float) -> Report:
+def look(store: Store, wait: float, settings: Settings) -> Report:
     """Two looks, `wait` seconds apart, if the first one finds something. Raises `StoreUnavailable`."""
     cluster = _has_pods(store)
     snapshot = Snapshot.read(store, pods=cluster)
-    seen = audit(snapshot)
+    seen = audit(snapshot, settings)
     found, in_flux = seen.findings, 0
     if found:
         time.sleep(wait)
         snapshot = Snapshot.read(store, pods=cluster)
-        seen = audit(snapshot)
+        seen = audit(snapshot, settings)
         found, in_flux = confirm(found, seen.findings)
     counts = {
         "pools": len(snapshot.pools),
@@ -107,14 +111,14 @@ def _has_pods(store: Store) -> bool:
     return not isinstance(store, SQLiteStore)
 
 
-def _repaired(store: Store, before: Report, wait: float) -> Report:
+def _repaired(store: Store, before: Report, wait: float, settings: Settings) -> Report:
     """What is left after the repairs. The actors are imported only here: a check alone needs none."""
     from cni.command.repairs import SETTLE, repairs
 
-    with repairs(store, cluster=before.pods) as at_work:
+    with repairs(store, settings, cluster=before.pods) as at_work:
         done = list(at_work.do(before.findings))
         time.sleep(SETTLE)
-    after = look(store, wait)
+    after = look(store, wait, settings)
     after.repairs = done
     return after
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from actors.decisions.inherit import may_inherit
+from actors.decisions.inherit import Inheritance, inherit, machine_of
 from actors.decisions.plan import Plan, Slot, plan
 from actors.decisions.refusal import Refusal
 from actors.decisions.request import AddressRequest
@@ -92,6 +92,7 @@ class Outlook:
     slot: Slot
     offers: tuple[Offer, ...]
     again: Held | None
+    again_from: str
     notes: tuple[str, ...]
 
     @property
@@ -189,31 +190,33 @@ class Sight:
 
     def outlook(self, slot: Slot, pod: Pod) -> Outlook:
         """What the slot's candidates have to give."""
-        again, notes = self._held(slot, pod)
+        inheritance, notes = self._held(slot, pod)
+        again = None if inheritance.taken is None else Held(slot.family, *inheritance.taken)
+        again_from = inheritance.pools[0] if again is not None else ""
         offers = tuple(self._offer(self.table.pools[name], slot) for name in slot.candidates)
-        return Outlook(slot, offers, again, tuple(notes))
+        return Outlook(slot, offers, again, again_from, tuple(notes))
 
-    def _held(self, slot: Slot, pod: Pod) -> tuple[Held | None, list[str]]:
-        """The record that a new sandbox of the pod would take up, and what becomes of others of its name."""
-        again: Held | None = None
+    def _held(self, slot: Slot, pod: Pod) -> tuple[Inheritance, list[str]]:
+        """What a new sandbox of the pod would take up, and what becomes of others of its name."""
+        names = {pod.key, machine_of(pod)} if pod.machine is not None else {pod.key}
+        recorded = [
+            (held.value, held.record)
+            for held in self._recorded.of_pods(names)
+            if (held.record.interface, held.family) == (slot.interface, slot.family)
+        ]
+        inheritance = inherit(slot, recorded, pod, "", self.table.pools, self._settings)
         notes: list[str] = []
-        for held in self._recorded.of_pod(pod.key):
-            record = held.record
-            if record.interface != slot.interface or held.family != slot.family:
-                continue
-            text = f"{format_address(held.family, held.value)} of pool {record.pool}"
+        for value, record in recorded:
+            text = f"{format_address(slot.family, value)} of pool {record.pool}"
             whose = f"container {record.container}" if record.container else "its next sandbox"
-            fits = record.pool in slot.candidates and slot.exact in (None, held.value)
-            inherits = may_inherit(record, pod, self._settings)
-            if again is None and fits and inherits:
-                again = held
+            if (value, record) == inheritance.taken:
                 becomes = "and would be given again"
-            elif inherits:
+            elif (value, record) in inheritance.given_back:
                 becomes = "and would be given back first"
             else:
                 becomes = "and stays with it until its DEL"
             notes.append(f"{text} is recorded for {whose} since {record.since} {becomes}")
-        return again, notes
+        return inheritance, notes
 
     def _offer(self, pool: IPPool, slot: Slot) -> Offer:
         reserved = self._reserved.get(pool.family, IntervalSet())
@@ -321,7 +324,7 @@ def _require(made: Plan, outlooks: tuple[Outlook, ...], table: PoolTable) -> Non
     more = [line for outlook in outlooks for line in outlook.reasons()]
     more += [f"pool {name} cannot be used: {why}" for name, why in table.damaged.items()]
     try:
-        made.require()
+        made.require([outlook.slot.label for outlook in outlooks if outlook.again is not None])
     except NoAddress as error:
         raise NoAddress(error.message, details=tuple(dict.fromkeys((*error.details, *more)))) from error
     if not all(outlook.served for outlook in outlooks):
@@ -343,7 +346,7 @@ def _print(pod: Pod, made: Plan, outlooks: tuple[Outlook, ...]) -> None:
 def _expected(outlook: Outlook) -> str:
     if outlook.again is not None:
         held = outlook.again
-        return f"{format_address(held.family, held.value)} of pool {held.record.pool}, as before"
+        return f"{format_address(held.family, held.value)} of pool {outlook.again_from}, as before"
     offer = outlook.chosen
     assert offer is not None
     exact = outlook.slot.exact
@@ -370,7 +373,7 @@ def _as_object(
 def _slot_object(outlook: Outlook) -> Mapping[str, Any]:
     slot, again, offer = outlook.slot, outlook.again, outlook.chosen
     address = again.value if again is not None else slot.exact
-    pool = again.record.pool if again is not None else offer.pool if offer is not None else None
+    pool = outlook.again_from if again is not None else offer.pool if offer is not None else None
     refusals = (*slot.refusals, *(one.why_not for one in outlook.offers if one.why_not is not None))
     return {
         "interface": slot.interface,

@@ -126,7 +126,9 @@ def _state(found: Whereabouts) -> str:
         if found.released is not None:
             return f"free since {_moment(found.released)} ({duration(time.time() - found.released)} ago)"
         return "free, and no earlier use is remembered"
-    if not record.container and record.owner:
+    if record.waits and record.machine:
+        return f"kept for virtual machine {record.holder}"
+    if record.waits:
         return f"kept for the next pod {record.pod} of {record.owner}"
     return f"in use by pod {record.pod}"
 
@@ -143,6 +145,8 @@ def _lines(found: Whereabouts) -> list[tuple[str, str]]:
             ("interface", record.interface),
             ("node", record.node),
             ("owner", record.owner),
+            ("machine", record.machine),
+            ("shared with", ", ".join(f"{one.pod} on {one.node}" for one in record.sharers)),
             ("network", record.network),
             ("since", record.since),
         )

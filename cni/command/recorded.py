@@ -6,7 +6,7 @@ recorded has to know that something is missing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 from actors.errors import InvalidObject
@@ -46,4 +46,12 @@ class Recorded:
 
     def of_pod(self, pod: str) -> tuple[Held, ...]:
         """What is recorded for `namespace/name`."""
-        return tuple(held for held in self.held() if held.record.pod == pod)
+        return self.of_pods({pod})
+
+    def of_pods(self, names: Container[str]) -> tuple[Held, ...]:
+        """What is recorded for pods or virtual machines of these names, `namespace/name`."""
+        return tuple(
+            held
+            for held in self.held()
+            if held.record.holder in names or any(pod in names for pod in held.record.pods)
+        )

@@ -186,4 +186,6 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     "Namespace": (Column("STATUS", _phase), _AGE),
     "Node": (_AGE,),
     "StatefulSet": (Column("READY", _ready), _AGE),
+    "VirtualMachine": (_AGE,),
+    "VirtualMachineInstance": (_AGE, Column("PHASE", field("status", "phase"))),
 }

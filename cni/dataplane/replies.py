@@ -31,6 +31,9 @@ _ERROR = 2
 _SUBSYSTEM = 10 << 8
 _BEGIN, _END = 0x10, 0x11
 _REQUEST, _ACK, _EXCL, _CREATE, _APPEND = 1, 4, 0x200, 0x400, 0x800
+_NOTHING = ((_NEWTABLE, _CREATE), (_DELTABLE, 0))
+"""A transaction that leaves nothing."""
+_UNSUPPORTED = (errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT)
 _NESTED = 0x8000
 _MANGLE = -150
 _REGISTER = 8
@@ -40,9 +43,19 @@ _NEW = 1 << 3  # NF_CT_STATE_BIT(IP_CT_NEW)
 _IFNAMSIZ = 16
 
 
+def supported() -> bool:
+    """Whether this kernel has nftables for IP; each distribution's has, some small ones do not."""
+    try:
+        _transaction([(kind, flags, _attr(1, b"orbweaver-probe\0")) for kind, flags in _NOTHING])
+    except OSError as error:
+        return error.errno not in _UNSUPPORTED
+    return True
+
+
 def mark_replies(marks: Mapping[str, int]) -> bool:
     """Make the table, in the namespace in which this thread is; False when it was there. `marks`: of what comes in
-    through each interface. Raises `OSError`."""
+    through each interface. On a kernel without nftables nothing is made, and replies leave by the routing tables. Raises
+    `OSError`."""
     steps = [
         (_NEWTABLE, _CREATE | _EXCL, _attr(1, _TABLE)),
         (_NEWCHAIN, _CREATE, _chain(b"prerouting\0", b"filter\0", 0)),
@@ -71,13 +84,15 @@ def mark_replies(marks: Mapping[str, int]) -> bool:
         steps += [(_NEWRULE, _CREATE | _APPEND, incoming), (_NEWRULE, _CREATE | _APPEND, reply)]
     try:
         _transaction(steps)
-    except FileExistsError:
-        return False
+    except OSError as error:
+        if error.errno == errno.EEXIST or error.errno in _UNSUPPORTED:
+            return False
+        raise
     return True
 
 
 def marks_replies() -> bool:
-    """Whether the table exists. Raises `OSError`."""
+    """Whether the table exists, or could not. Raises `OSError`."""
     with _channel() as channel:
         body = struct.pack(">BBH", _INET, 0, 0) + _attr(1, _TABLE)
         channel.send(_message(_SUBSYSTEM | _GETTABLE, _ACK, 1, body))
@@ -85,8 +100,8 @@ def marks_replies() -> bool:
     if struct.unpack_from("=H", answer, 4)[0] != _ERROR:
         return True
     number = -int(struct.unpack_from("=i", answer, 16)[0])
-    if number in (0, errno.ENOENT):
-        return number == 0
+    if number in (0, errno.ENOENT, *_UNSUPPORTED):
+        return number == 0 or not supported()
     raise OSError(number, f"nftables: {os.strerror(number)}")
 
 
@@ -94,8 +109,9 @@ def delete_marks() -> None:
     """Remove the table if it is there."""
     try:
         _transaction([(_DELTABLE, 0, _attr(1, _TABLE))])
-    except FileNotFoundError:
-        return
+    except OSError as error:
+        if error.errno != errno.ENOENT and error.errno not in _UNSUPPORTED:
+            raise
 
 
 def _transaction(steps: list[tuple[int, int, bytes]]) -> None:

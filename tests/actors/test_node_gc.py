@@ -144,7 +144,7 @@ def test_a_running_pod_of_a_deleted_statefulset_keeps_its_address(tmp_path: Path
         one.add(sandbox("c1", pod="db-0"))
         one.inner.delete("StatefulSet", "db", "default")
 
-        swept: int = get(one.system.get_actor("node-gc/local").sweep_statefulsets.remote(), 10)
+        swept: int = get(one.system.get_actor("node-gc/local").sweep_kept.remote(), 10)
 
         assert swept == 0
         one.prove()

@@ -21,6 +21,7 @@ from tests.cluster.images import write_images
 from tests.cluster.node import MOUNT_POINTS, Node
 from tests.cluster.processes import ClusterFailed, Processes, run
 from tests.cluster.programs import CGROUPS, CONTROLLERS, UNIFIED, Programs
+from tests.tools.control_plane import apiserver_arguments, authority, etcd_arguments, write_kubeconfig
 
 API = "10.99.0.1"
 PORT = 6443
@@ -42,15 +43,14 @@ class Cluster:
         self._made: list[Path] = []
         self._kernel = {name: Path("/proc/sys", name).read_text() for name in _TUNED}
         self.images = self.directory / "images.tar"
-        self.authority = self.directory / "certs" / "apiserver.crt"
+        self.authority = authority(self.directory)
 
     def start(self) -> None:
         """Start everything; the nodes become Ready when they are given a CNI configuration. Raises ClusterFailed."""
         write_images(self.images)
         self._mount_points()
         self._network()
-        self._tokens()
-        self._control_plane()
+        self._control_plane(self._users())
         for node in self.nodes.values():
             node.start()
         self.wait("all nodes are there", lambda: len(self.items("nodes")) == len(self.nodes))
@@ -106,17 +106,7 @@ class Cluster:
         """The kubeconfig of a user; `token` makes it."""
         path = self.directory / f"{user}.kubeconfig"
         if token is not None:
-            cluster = {"server": URL, "certificate-authority": str(self.authority)}
-            config = {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "clusters": [{"name": "tests", "cluster": cluster}],
-                "users": [{"name": "user", "user": {"token": token}}],
-                "contexts": [{"name": "tests", "context": {"cluster": "tests", "user": "user"}}],
-                "current-context": "tests",
-            }
-            path.write_text(json.dumps(config))
-            path.chmod(0o600)
+            write_kubeconfig(path, {"server": URL, "certificate-authority": str(self.authority)}, token)
         return path
 
     def nodes_ready(self) -> bool:
@@ -158,51 +148,27 @@ class Cluster:
         ):
             run("ip", "-n", self.netns, *command.split())
 
-    def _tokens(self) -> None:
+    def _users(self) -> list[str]:
+        """Make their kubeconfigs; returns the lines of the token file."""
         users = {
             "admin": (ADMIN, "admin", "system:masters"),
             "manager": ("manager", "system:kube-controller-manager", ""),
             "scheduler": ("scheduler", "system:kube-scheduler", ""),
             "proxy": ("proxy", "system:kube-proxy", ""),
         } | {name: (f"node-{name}", f"system:node:{name}", "system:nodes") for name in self.nodes}
-        lines = [f'{token},{user},{user},"{groups}"' for token, user, groups in users.values()]
-        (self.directory / "tokens.csv").write_text("\n".join(lines) + "\n")
         for name, (token, _, _) in users.items():
             self.kubeconfig(name, token)
+        return [f'{token},{user},{user},"{groups}"' for token, user, groups in users.values()]
 
-    def _control_plane(self) -> None:
+    def _control_plane(self, tokens: Sequence[str]) -> None:
         client, peer = "http://127.0.0.1:2379", "http://127.0.0.1:2380"
-        self._start(
-            "etcd",
-            f"--data-dir={self.directory / 'etcd'}",
-            "--unsafe-no-fsync",
-            "--log-level=warn",
-            f"--listen-client-urls={client}",
-            f"--advertise-client-urls={client}",
-            f"--listen-peer-urls={peer}",
-            f"--initial-advertise-peer-urls={peer}",
-            f"--initial-cluster=default={peer}",
-        )
-        certificates = self.directory / "certs"
-        key = (
-            certificates / "apiserver.key"
-        )  # made by the server; it signs service account tokens with it too
+        self._start("etcd", *etcd_arguments(self.directory, client, peer))
         self._start(
             "kube-apiserver",
-            f"--etcd-servers={client}",
-            f"--bind-address={API}",
-            f"--secure-port={PORT}",
-            f"--advertise-address={API}",
-            f"--cert-dir={certificates}",
-            f"--token-auth-file={self.directory / 'tokens.csv'}",
+            *apiserver_arguments(self.directory, client, API, PORT, tokens),
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction",
-            "--service-cluster-ip-range=10.96.0.0/16",
-            "--service-account-issuer=https://kubernetes.default.svc",
-            f"--service-account-signing-key-file={key}",
-            f"--service-account-key-file={key}",
             "--kubelet-preferred-address-types=InternalIP",
-            "--allow-privileged=true",
         )
         self._processes.wait("kube-apiserver", self._api_ready)
         self._start(
@@ -210,9 +176,9 @@ class Cluster:
             f"--kubeconfig={self.kubeconfig('manager')}",
             f"--authentication-kubeconfig={self.kubeconfig('manager')}",
             f"--authorization-kubeconfig={self.kubeconfig('manager')}",
-            f"--cert-dir={certificates}",
+            f"--cert-dir={self.authority.parent}",
             "--leader-elect=false",
-            f"--service-account-private-key-file={key}",
+            f"--service-account-private-key-file={self.authority.parent / 'apiserver.key'}",
             f"--root-ca-file={self.authority}",
             "--use-service-account-credentials=true",
         )

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,12 @@ from typing import Any
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 
+import pytest
+
+from actors.errors import OrbweaverError
+from actors.resources.addresses import parse_address
+from actors.resources.block import Block, block_name
+from actors.store.sqlite import SQLiteStore
 from cni.dataplane import frames
 from cni.netlink import inside
 from cni.sandbox import Network, SandboxPod, lay_cable, run
@@ -158,12 +165,12 @@ def conflict(agent: AgentProcess, plugins: Path) -> None:
 
 
 def bridge(agent: AgentProcess, plugins: Path) -> None:
-    """The same behind the bridge plugin, whose bridge sends a port's own frames to all other ports."""
+    """The same behind the bridge plugin, where the agent's settings switch it on."""
     segment()
     run("ip", "link", "add", "br0", "type", "bridge")
     run("sh", "-c", "ip link set br0 up; ip link set uplink0 master br0")
     owns("10.6.9.10/16", "fd00:6::10/64")
-    made = network(agent, plugins, {"type": "bridge", "bridge": "br0"}, **ON)
+    made = network(agent, plugins, {"type": "bridge", "bridge": "br0"}, detectOptions=PATIENT)
     pods = [SandboxPod(f"pod{number}", made) for number in range(2)]
     assert [bare(pod) for pod in pods if pod.start()] == [
         ["10.6.9.11", "fd00:6::11"],
@@ -173,20 +180,342 @@ def bridge(agent: AgentProcess, plugins: Path) -> None:
         pod.stop()
 
 
+def _statefulset(name: str) -> list[dict[str, Any]]:
+    """A StatefulSet of one pod, and that pod."""
+    meta = {"name": name, "namespace": "default"}
+    owner = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": name, "uid": "u", "controller": True}
+    return [
+        {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": meta, "spec": {"replicas": 1}},
+        {"apiVersion": "v1", "kind": "Pod", "spec": {},
+         "metadata": {"name": f"{name}-0", "namespace": "default", "ownerReferences": [owner]}},
+    ]  # fmt: skip
+
+
+def kept(agent: AgentProcess, plugins: Path) -> None:
+    """A pod that keeps its address, and one that asks for an address by name, fail with the other host's MAC; the first
+    one's address stays recorded for it, and it starts with it when the other host has given it up."""
+    segment()
+    agent.apply(*_statefulset("db"))
+    made = network(agent, plugins, **ON, default_ipv6_ippool=[], default_ipv4_ippool=["blue-v4"])
+    first = SandboxPod("db-0", made)
+    assert first.start() == ("10.6.9.10/16",)
+    first.stop()
+    mac = owns("10.6.9.10/16", "10.6.9.20/16")
+    again = SandboxPod("db-0", made)
+    with pytest.raises(OrbweaverError, match=rf"default/db-0.*10\.6\.9\.10.*{mac}.*stays kept") as refused:
+        again.start()
+    assert refused.value.cni_code == 102
+    made.call("DEL", again.environment())  # what a runtime does after a failed ADD
+    assert agent.records()["10.6.9.10"]["pod"] == "default/db-0"
+    assert "kept for the next pod default/db-0" in agent.orbweaver("ip", "show", "10.6.9.10")
+    named = SandboxPod("named", Network({**made.conf, "args": {"cni": {"ips": ["10.6.9.20"]}}}, made.plugins))
+    with pytest.raises(OrbweaverError, match=rf"default/named.*10\.6\.9\.20.*{mac}.*no other"):
+        named.start()
+    assert sorted(agent.records()) == ["10.6.9.10"]
+    in_other("ip -4 addr flush dev fabric0")
+    for pod, address in ((again, "10.6.9.10"), (named, "10.6.9.20")):
+        pod.vanish()
+        assert pod.start() == (f"{address}/16",)
+        pod.stop()
+
+
+def none_left(agent: AgentProcess, plugins: Path) -> None:
+    """Nobody is refused while an address is free; then the refusal says which are set aside and why. An address that
+    another host wants at the same moment counts as taken."""
+    segment()
+    mac = owns("10.7.0.10/16", "10.7.0.11/16")
+    agent.apply(pool("few", "10.7.0.0/16", "10.7.0.10-10.7.0.12", default=False))
+    made = network(agent, plugins, **ON, default_ipv4_ippool=["few"])
+    pod = SandboxPod("a", made)
+    assert pod.start() == ("10.7.0.12/16",)
+    with pytest.raises(OrbweaverError) as refused:
+        SandboxPod("b", made).start()
+    text = str(refused.value)
+    assert "1 are in use and 2 are set aside" in text, text
+    for address in ("10.7.0.10", "10.7.0.11"):
+        assert f"{address} is set aside for " in text, text
+    assert mac in text and "default/a" in text, text
+    pod.stop()
+    late = SandboxPod("late", made)
+    done = threading.Event()
+    channel = _card("other", "fabric0")
+    rival = bytes.fromhex("02aaaaaaaaaa")
+
+    def want() -> None:
+        while not done.wait(0.01):
+            channel.send(frames.probe(rival, frames.packed("10.7.0.12")))
+
+    thread = threading.Thread(target=want)
+    thread.start()
+    with pytest.raises(OrbweaverError, match=r"10\.7\.0\.12 is set aside.*02:aa:aa:aa:aa:aa"):
+        late.start()
+    done.set()
+    thread.join()
+    channel.close()
+
+
+def _card(namespace: str, interface: str) -> socket.socket:
+    descriptor = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
+    with inside(descriptor):
+        channel = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        channel.bind((interface, 0))
+    os.close(descriptor)
+    return channel
+
+
+def gateway(agent: AgentProcess, plugins: Path) -> None:
+    """A silent gateway is an error that says where to look, of both families; one that answers costs no time-out; the
+    gateway is asked only after the address was found free."""
+    segment()
+    made = network(agent, plugins, detectGateway=True, detectOptions=PATIENT)
+    pod = SandboxPod("a", made)
+    with pytest.raises(
+        OrbweaverError, match=r"default/a: gateway 10\.6\.0\.1 of pool blue-v4 .* eth0"
+    ) as refused:
+        pod.start()
+    assert refused.value.cni_code == 11
+    assert not agent.records()
+    pod.vanish()
+    owns("10.6.0.1/16")
+    with pytest.raises(OrbweaverError, match=r"gateway fd00:6::1 of pool blue-v6"):
+        pod.start()
+    pod.vanish()
+    owns("fd00:6::1/64")
+    made = network(agent, plugins, detectGateway=True, **ON)
+    pod = SandboxPod("a", made)
+    with watching() as seen:
+        pod.start()
+    for address, one in zip(bare(pod), ("10.6.0.1", "fd00:6::1"), strict=True):
+        asked = [frame for frame in of(seen, address) if not frame.said.probing]
+        assert frames.packed(one) in asked[0].frame, "asked with its own address as sender"
+        assert max(frame.at for frame in probes(seen, address)) < asked[0].at
+    pod.stop()
+
+
+def off(agent: AgentProcess, plugins: Path) -> None:
+    """Without detection nothing is sent before the address is configured, and no process for it runs; yet what was
+    taken from somebody by force is probed."""
+    segment()
+    mac = owns("10.6.9.10/16")
+    made = network(agent, plugins, default_ipv6_ippool=[], default_ipv4_ippool=["blue-v4"])
+    pod = _by_hand("a", "02:00:00:00:00:0a")
+    with watching() as seen:
+        assert _ipam(made, pod) == ["10.6.9.10"], "the conflict is not looked for"
+        time.sleep(0.2)
+    own = bytes.fromhex("02000000000a")
+    assert not [one for one in seen if one.frame[6:12] == own], seen
+    assert "probe_worker" not in run("ps", "-e", "-o", "args")
+    _ipam(made, pod, "DEL")
+    agent.stop()
+    _suspect(agent, "10.6.9.10")
+    agent.start()
+    with watching() as seen:
+        assert _ipam(made, pod) == ["10.6.9.11"]
+    assert probes(seen, "10.6.9.10") and not of(seen, "10.6.9.11")
+    assert mac in agent.orbweaver("ip", "show", "10.6.9.10")
+    in_other("ip addr del 10.6.9.10/16 dev fabric0")
+
+
+def _suspect(agent: AgentProcess, address: str) -> None:
+    """Mark a free address as one that was taken back by force, so long ago that it goes first."""
+    family, value = parse_address(address)
+    store = SQLiteStore(agent.data)
+    block = Block.from_object(store.get("SpiderIPBlock", block_name(family, value)))
+    assert value in block.released
+    block.released[value] = 1.0
+    block.suspect.add(value)
+    store.update(block.to_object())
+    store.close()
+
+
+def _by_hand(name: str, mac: str) -> SandboxPod:
+    """A pod as it is when a main plugin calls IPAM: its interface is there, and down."""
+    pod = SandboxPod(name, Network({"type": "none"}, ()))
+    run("ip", "netns", "add", name)
+    run("ip", "link", "add", "tmp0", "link", "uplink0", "type", "macvlan", "mode", "bridge")
+    run("ip", "link", "set", "tmp0", "address", mac, "netns", name, "name", "eth0")
+    return pod
+
+
+def _ipam(made: Network, pod: SandboxPod, command: str = "ADD") -> list[str]:
+    """Call the IPAM plugin alone."""
+    alone = Network({**made.conf, "type": "spiderpool"}, made.plugins)
+    result = alone.call(command, pod.environment()) or {}
+    return [one["address"].partition("/")[0] for one in result.get("ips", ())]
+
+
+def as_it_was(agent: AgentProcess, plugins: Path) -> None:
+    """The interface is down again after the probe, one that was up stays up; a repeated ADD answers the same although
+    the pod itself answers for its address by then; an interface that is not there yet is not probed."""
+    segment()
+    made = network(agent, plugins, **ON)
+    pod = _by_hand("a", "02:00:00:00:00:0a")
+
+    def state() -> tuple[object, ...]:
+        (found,) = json.loads(run("nsenter", f"--net={pod.netns}", "ip", "-j", "addr", "show", "eth0"))
+        return tuple(str(found[key]) for key in ("flags", "operstate", "address", "addr_info"))
+
+    before = state()
+    with watching() as seen:
+        found = _ipam(made, pod)
+    assert all(probes(seen, address) for address in found)
+    assert before == state()
+    script = "ip link set eth0 up; " + "; ".join(
+        f"ip addr add {address}/{64 if ':' in address else 16} dev eth0" for address in found
+    )
+    run("nsenter", f"--net={pod.netns}", "sh", "-c", script)
+    assert _ipam(made, pod) == found
+    assert "UP" in str(state())
+    bare_pod = SandboxPod("bare", Network({"type": "none"}, ()))
+    run("ip", "netns", "add", "bare")
+    assert len(_ipam(made, bare_pod)) == 2
+
+
+def hung(agent: AgentProcess, plugins: Path) -> None:
+    """Namespaces that hang end at the deadline with an error, one that is gone at once, and other pods do not wait for
+    either; nothing stays recorded for them."""
+    segment()
+    made = network(agent, plugins, **ON)
+    pod = SandboxPod("fine", made)
+    pod.start()
+    for number in range(20):
+        os.mkfifo(f"/run/netns/hung{number}")
+    started = time.monotonic()
+    refused: list[str] = []
+
+    def hang(number: int) -> None:
+        one = SandboxPod(f"hung{number}", made)
+        with pytest.raises(OrbweaverError) as error:
+            _ipam(made, one)
+        refused.append(f"{error.value} {error.value.cni_code}")
+
+    threads = [threading.Thread(target=hang, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    others = [SandboxPod(f"other{number}", made) for number in range(3)]
+    for other in others:
+        other.start()
+    assert all(thread.is_alive() for thread in threads), "they hang while the others start"
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 20
+    assert all(
+        "default/hung" in text and "/run/netns/hung" in text and text.endswith(" 11") for text in refused
+    )
+    print(f"20 hung namespaces answered after {time.monotonic() - started:.1f} s")
+    gone = SandboxPod("gone", made)
+    with pytest.raises(OrbweaverError, match=r"default/gone.*the pod is gone") as missing:
+        _ipam(made, gone)
+    assert missing.value.cni_code == 3
+    after = SandboxPod("after", made)  # by a new process
+    after.start()
+    expected = sorted(address for one in (pod, *others, after) for address in bare(one))
+    assert sorted(agent.records()) == expected
+
+
+def many(agent: AgentProcess, plugins: Path) -> None:
+    """Many pods at once wait for the network together, and nobody takes another pod's probe for a conflict."""
+    segment()
+    wide = {**PATIENT, "timeout": "1s"}
+    quick = network(agent, plugins, default_ipv6_ippool=[], default_ipv4_ippool=["blue-v4"])
+    slow = network(
+        agent, plugins, detectIPConflict=True, detectOptions=wide, default_ipv6_ippool=[],
+        default_ipv4_ippool=["blue-v4"],
+    )  # fmt: skip
+    _by_hand("warm", "02:00:00:00:01:00")
+    _ipam(slow, SandboxPod("warm", slow))
+    pods = [_by_hand(f"p{number}", f"02:00:00:00:00:{number:02x}") for number in range(24)]
+
+    def timed(made: Network, command: str, some: Sequence[SandboxPod]) -> tuple[float, list[list[str]]]:
+        started = time.monotonic()
+        with ThreadPoolExecutor(len(some)) as executor:
+            found = list(executor.map(lambda pod: _ipam(made, pod, command), some))
+        return time.monotonic() - started, found
+
+    one, _ = timed(slow, "ADD", pods[:1])
+    timed(slow, "DEL", pods[:1])
+    plain, _ = timed(quick, "ADD", pods)
+    timed(quick, "DEL", pods)
+    all_, found = timed(slow, "ADD", pods)
+    assert len({address for addresses in found for address in addresses}) == len(pods)
+    assert "set aside" not in str([agent.orbweaver("ip", "show", address) for (address,) in found[:3]])
+    print(f"one pod {one:.2f} s, {len(pods)} pods without detection {plain:.2f} s and with it {all_:.2f} s")
+    # One at a time they would take 24 times as long as one.
+    assert all_ < 4 * one + 2 * plain, (one, plain, all_)
+
+
+def second_nic(agent: AgentProcess, plugins: Path) -> None:
+    """The first ADD reserves the addresses of a second interface, which is not there yet: they are probed in its own
+    ADD, and what another host has is exchanged then."""
+    segment()
+    agent.apply(
+        pool("red-v4", "10.7.0.0/16", "10.7.9.10-10.7.9.99", default=False),
+        {
+            "apiVersion": "v1", "kind": "Pod", "spec": {},
+            "metadata": {
+                "name": "a", "namespace": "default",
+                "annotations": {
+                    "ipam.spidernet.io/ippools": json.dumps(
+                        [{"interface": "eth0", "ipv4": ["blue-v4"]}, {"interface": "net1", "ipv4": ["red-v4"]}]
+                    )
+                },
+            },
+        },
+    )  # fmt: skip
+    owns("10.7.9.10/16")
+    made = network(agent, plugins, **ON)
+    pod = SandboxPod("a", made)
+    assert pod.start() == ("10.6.9.10/16",)
+    assert sorted(agent.records()) == ["10.6.9.10", "10.7.9.10"]
+    second = SandboxPod("a", made, interface="net1", container=pod.container)
+    result = made.call("ADD", second.environment())
+    assert [one["address"] for one in result["ips"]] == ["10.7.9.11/16"]
+    assert sorted(agent.records()) == ["10.6.9.10", "10.7.9.11"]
+    pod.stop()
+
+
+def chained(agent: AgentProcess, plugins: Path) -> None:
+    """The coordinator's own detection, behind another IPAM plugin: a conflict and a silent gateway are errors, and a
+    pod whose address is its own alone starts."""
+    segment()
+    run("ip", "addr", "add", "10.6.168.123/16", "dev", "uplink0")
+    mac = owns("10.6.9.10/16")
+    made = network(agent, plugins, default_ipv6_ippool=[], default_ipv4_ippool=["blue-v4"])
+    pod = SandboxPod("a", made)
+    pod.start()
+    base = {"cniVersion": "1.0.0", "name": "blue", **agent.ipam, "type": "coordinator"}
+
+    def chain(**wished: Any) -> Any:
+        last = Network({**base, "serviceCIDR": ["10.96.0.0/12"], **wished}, made.plugins)
+        return last.call("ADD", pod.environment(), {"prevResult": pod.result})
+
+    with pytest.raises(OrbweaverError, match=rf"default/a: 10\.6\.9\.10 is in use.*{mac}"):
+        chain(**ON)
+    in_other("ip addr del 10.6.9.10/16 dev fabric0")
+    with pytest.raises(OrbweaverError, match=r"gateway 10\.6\.0\.1 did not answer"):
+        chain(**ON, detectGateway=True)
+    owns("10.6.0.1/16")
+    assert chain(**ON, detectGateway=True)["ips"] == pod.result["ips"]
+    with pytest.raises(OrbweaverError, match=r"detectOptions\.retries is 0"):
+        chain(detectOptions={"retries": 0})
+    pod.stop()
+
+
 STORIES: dict[str, Callable[[AgentProcess, Path], None]] = {
-    story.__name__: story for story in (conflict, bridge)
-}
+    story.__name__: story
+    for story in (
+        conflict, bridge, kept, none_left, gateway, off, as_it_was, hung, many, second_nic, chained
+    )
+}  # fmt: skip
+OPTIONS: dict[str, Sequence[str]] = {"hung": ("--timeout", "12"), "bridge": ("--detect-ip-conflict",)}
 
 
 def main() -> None:
     name, directory, plugins = sys.argv[1:]
-    agent = AgentProcess(Path(directory), "--timeout", "20", *OPTIONS.get(name, ()))
+    agent = AgentProcess(Path(directory), *OPTIONS.get(name, ()))
     agent.apply(V4, V6)
     with agent:
         STORIES[name](agent, Path(plugins))
-
-
-OPTIONS: dict[str, Sequence[str]] = {}
 
 
 if __name__ == "__main__":

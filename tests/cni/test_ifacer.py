@@ -86,8 +86,7 @@ def test_on_a_card_of_its_own(tmp_path: Path):
     probe = subprocess.run([*prefix, "true"], capture_output=True, text=True, check=False)
     if probe.returncode != 0:
         pytest.skip(f"network namespaces cannot be made here: {probe.stderr.strip()}")
-    done = subprocess.run(
-        [*prefix, sys.executable, str(_STORIES), str(tmp_path)], capture_output=True, text=True, check=False
-    )
+    command = [*prefix, sys.executable, str(_STORIES), "own_cards", str(tmp_path), "/nonexistent"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"

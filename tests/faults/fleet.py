@@ -5,26 +5,31 @@ What must always hold: whatever a test does to them, everything has ended when t
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from actors.store.contract import Object
-from tests.agent_process import AgentProcess, ControllerProcess
+from tests.agent_process import AgentProcess
 from tests.faults.checker import Journal, eventually, prove_all
 from tests.faults.cluster import Cluster, ClusterStore
+from tests.faults.leaders import ControllerProcess
 from tests.faults.processes import Load, PodName, prove_nothing_lost
 from tests.faults.proxy import FaultProxy
 from tests.faults.rig import pod
-from tests.tools.apiserver import ApiServer
+from tests.faults.wire import Wire
+from tests.tools.apiserver import ADMIN_TOKEN, ApiServer
+from tests.tools.control_plane import write_kubeconfig
 
 CLIENTS = 3
 """Clients of each agent."""
 
 PODS = 4
 """Pods of each client."""
+
+NODES = ("node1", "node2")
+"""They are Ready, so that garbage collection waits for their own DELs."""
 
 
 class Clock:
@@ -64,12 +69,25 @@ class Fleet:
         return self._stack.enter_context(made)
 
     def controller(
-        self, name: str = "controller", *, through: FaultProxy | None = None, clock: Clock | None = None
+        self,
+        name: str = "controller",
+        *,
+        through: FaultProxy | None = None,
+        clock: Clock | None = None,
+        address: str = "127.0.0.1",
     ) -> ControllerProcess:
-        """A running controller."""
+        """A running controller; `address`: where agents are told that they reach it."""
         faults = clock.option if clock is not None else ()
-        made = ControllerProcess(self._directory / name, kubeconfig=self._config(through), faults=faults)
+        made = ControllerProcess(
+            self._directory / name, self._config(through), address=address, faults=faults
+        )
         return self._stack.enter_context(made)
+
+    def wire(self, host: str, port: int) -> Wire:
+        """A wire to a controller, which can be cut."""
+        made = Wire(host, port)
+        self._stack.callback(made.close)
+        return made
 
     def proxy(self) -> FaultProxy:
         """A proxy in front of the API server."""
@@ -103,11 +121,14 @@ class Fleet:
     def _config(self, through: FaultProxy | None) -> Path:
         if through is None:
             return self.server.kubeconfig
-        config = json.loads(self.server.kubeconfig.read_text())
-        config["clusters"][0]["cluster"] = {"server": f"http://127.0.0.1:{through.port}"}
         path = self._directory / f"{through.port}.kubeconfig"
-        path.write_text(json.dumps(config))
-        return path
+        return write_kubeconfig(path, {"server": f"http://127.0.0.1:{through.port}"}, ADMIN_TOKEN)
+
+
+def ready_node(name: str) -> Object:
+    """A Node that is Ready."""
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": "2025-01-31T12:00:00Z"}
+    return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "status": {"conditions": [ready]}}
 
 
 def on_node(obj: Object, node: str) -> Object:
@@ -117,10 +138,13 @@ def on_node(obj: Object, node: str) -> Object:
 
 @contextmanager
 def fleet(directory: Path, server: ApiServer, *objects: Object) -> Iterator[Fleet]:
-    """An API server with these objects and nothing of earlier tests; what is started ends with the fleet."""
+    """An API server with these objects, `NODES`, and nothing of earlier tests; what is started ends with the fleet."""
     with ExitStack() as stack:
         store = Cluster(server).open(directory / "store")
         stack.callback(store.close)
         for obj in objects:
             store.create(obj)
+        for node in NODES:
+            made = store.create(ready_node(node))
+            store.update_status({**made, "status": ready_node(node)["status"]})
         yield Fleet(directory, server, store, stack)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -31,14 +30,16 @@ def in_process(**more: Any) -> ControllerOptions:
 
 
 class ControllerProcess(ServingProcess):
-    """`orbweaver controller` on the cluster of `kubeconfig`; agents reach it at `address` (default: as it listens, on a free
-    port of loopback)."""
+    """`orbweaver controller` on the cluster of `kubeconfig`; it listens on a free port of loopback. `address`: where agents
+    are told that they reach it."""
 
     command = "controller"
 
-    def __init__(self, directory: Path, kubeconfig: Path, *options: str, **more: Any) -> None:
+    def __init__(
+        self, directory: Path, kubeconfig: Path, *options: str, address: str = "127.0.0.1", **more: Any
+    ) -> None:
         where = ("--kubeconfig", str(kubeconfig), "--namespace", NAMESPACE, "--metrics-port", "0")
-        place = ("--leader-address", "127.0.0.1", "--listen", "127.0.0.1", "--leader-port", "0")
+        place = ("--leader-address", address, "--listen", "127.0.0.1", "--leader-port", "0")
         super().__init__(directory, *where, *place, *(options or QUICK), **more)
 
     def serves(self) -> bool:
@@ -51,7 +52,7 @@ class ControllerProcess(ServingProcess):
                 f"http://127.0.0.1:{told[-1]['metrics_port']}/readyz", timeout=5
             ) as answer:
                 return bool(answer.status == 200)
-        except urllib.error.HTTPError:
+        except OSError:  # not ready, or gone with an earlier life of it
             return False
 
     def events(self, event: str) -> list[dict[str, Any]]:
@@ -66,7 +67,7 @@ class ControllerProcess(ServingProcess):
     @property
     def port(self) -> int:
         """Where it serves agents."""
-        return int(str(self.events("standing by")[-1]["address"]).rpartition(":")[2])
+        return int(str(self.events("standing by")[-1]["port"]))
 
 
 def logged(log: Path, *events: str) -> list[dict[str, Any]]:

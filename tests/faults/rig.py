@@ -32,20 +32,25 @@ def pool(name: str, subnet: str, *ips: str, **spec: Any) -> dict[str, Any]:
 
 
 def pod(
-    name: str, *, uid: str = "", statefulset: str = "", namespace: str = "default", **annotations: str
+    name: str,
+    *,
+    uid: str = "",
+    statefulset: str = "",
+    owner: str = "",
+    namespace: str = "default",
+    **annotations: str,
 ) -> dict[str, Any]:
-    """A Pod; `annotations` by their short names (`ippools` for `ipam.spidernet.io/ippools`)."""
+    """A Pod; `annotations` by their short names (`ippools` for `ipam.spidernet.io/ippools`). `owner`: API version,
+    kind and name of its controller, with spaces between."""
     metadata: dict[str, Any] = {"name": name, "namespace": namespace}
     metadata["annotations"] = {f"ipam.spidernet.io/{key}": value for key, value in annotations.items()}
     if statefulset:
-        owner = {
-            "apiVersion": "apps/v1",
-            "kind": "StatefulSet",
-            "name": statefulset,
-            "uid": "u",
-            "controller": True,
-        }
-        metadata["ownerReferences"] = [owner]
+        owner = f"apps/v1 StatefulSet {statefulset}"
+    if owner:
+        version, kind, named = owner.split()
+        metadata["ownerReferences"] = [
+            {"apiVersion": version, "kind": kind, "name": named, "uid": "u", "controller": True}
+        ]
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {}}
 
 
@@ -56,6 +61,32 @@ def statefulset(name: str, replicas: int, namespace: str = "default") -> dict[st
         "kind": "StatefulSet",
         "metadata": metadata,
         "spec": {"replicas": replicas},
+    }
+
+
+def launcher(machine: str, ending: str, **annotations: str) -> dict[str, Any]:
+    """A pod in which KubeVirt runs a virtual machine: each has a name of its own."""
+    owner = f"kubevirt.io/v1 VirtualMachineInstance {machine}"
+    return pod(f"virt-launcher-{machine}-{ending}", owner=owner, **annotations)
+
+
+def machine(name: str) -> dict[str, Any]:
+    """A KubeVirt VirtualMachine."""
+    metadata = {"name": name, "namespace": "default"}
+    return {"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "metadata": metadata, "spec": {}}
+
+
+def instance(name: str, *, of_machine: bool = True) -> dict[str, Any]:
+    """A KubeVirt VirtualMachineInstance, which a VirtualMachine of its name starts again unless told otherwise."""
+    metadata: dict[str, Any] = {"name": name, "namespace": "default"}
+    if of_machine:
+        owner = {"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "name": name, "uid": "u"}
+        metadata["ownerReferences"] = [owner | {"controller": True}]
+    return {
+        "apiVersion": "kubevirt.io/v1",
+        "kind": "VirtualMachineInstance",
+        "metadata": metadata,
+        "spec": {},
     }
 
 

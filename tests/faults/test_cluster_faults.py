@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.agent_process import AgentProcess, ServingProcess
 from tests.faults.checker import Journal, Place, eventually, records
 from tests.faults.cni_client import NoAnswer, add, connect, delete, encode, read_answer
-from tests.faults.fleet import Clock, Fleet, fleet
+from tests.faults.fleet import NODES, Clock, Fleet, fleet
+from tests.faults.leaders import leader_of, linked, logged, wait_linked
 from tests.faults.processes import PodName
 from tests.faults.proxy import Fault, How, Plan, Request
 from tests.faults.rig import pool, statefulset
@@ -29,31 +31,100 @@ SEED = fresh_seed()
 
 
 @pytest.mark.parametrize("seed", [SEED])
-def test_agents_are_killed_at_random_moments(api_server: ApiServer, tmp_path: Path, seed: int):
-    """kill -9 of one agent or both, while both allocate out of one pool."""
+def test_agents_and_controllers_are_killed_at_random_moments(
+    api_server: ApiServer, tmp_path: Path, seed: int
+):
+    """kill -9 of agents, of the leader, and of everything at once, while two agents allocate out of one pool."""
     chance = random.Random(seed)
     with fleet(tmp_path, api_server, *POOLS) as one:
-        one.controller()
-        agents = {node: one.agent(node) for node in ("node1", "node2")}
+        controllers = [one.controller(f"controller{number}") for number in range(2)]
+        agents = [one.agent(node) for node in NODES]
+        victims = ["leader", "agent", "leader and agent", "all"]
+        chance.shuffle(victims)
         with (
-            one.load(agents["node1"], seed, "node1") as first,
-            one.load(agents["node2"], seed + 1, "node2") as second,
+            one.load(agents[0], seed, NODES[0]) as first,
+            one.load(agents[1], seed + 1, NODES[1]) as second,
         ):
-            loads = {"node1": first, "node2": second}
-            for _ in range(4):
-                for load in loads.values():
+            for victim in victims:
+                leader = leader_of(one.store, controllers)
+                for agent in agents:
+                    wait_linked(agent, leader)
+                for load in (first, second):
                     load.wait_succeeded(chance.randrange(1, 30))
-                chosen = chance.choice([("node1",), ("node2",), ("node1", "node2")])
-                for node in chosen:
-                    agents[node].kill()
+                chosen: list[ServingProcess] = []
+                if victim in ("leader", "leader and agent"):
+                    chosen.append(leader)
+                if victim in ("agent", "leader and agent"):
+                    chosen.append(chance.choice(agents))
+                if victim == "all":
+                    chosen += [*controllers, *agents]
+                for process in chosen:
+                    process.kill()
                 one.prove_nothing_lost()
-                for node in chosen:
-                    agents[node].start()
-            for load in loads.values():
-                load.wait_succeeded(10)
-        for load in loads.values():
+                for process in chosen:
+                    process.launch()
+                for process in chosen:
+                    process.wait_serving()
+                for load in (first, second):
+                    load.wait_succeeded(5)
+        for load in (first, second):
             load.settle()
         one.prove()
+
+
+@pytest.mark.parametrize("seed", [SEED])
+def test_two_leaders_at_once(api_server: ApiServer, tmp_path: Path, seed: int):
+    """The leader is paused, another wins, and the first wakes up with writes half done; twice."""
+    chance = random.Random(seed)
+    with fleet(tmp_path, api_server, *POOLS) as one:
+        controllers = [one.controller(f"controller{number}") for number in range(2)]
+        agent = one.agent("node1")
+        with one.load(agent, seed, "node1") as load:
+            for _ in range(2):
+                paused = leader_of(one.store, controllers)
+                wait_linked(agent, paused)
+                load.wait_succeeded(chance.randrange(1, 30))
+                paused.pause()
+                try:
+                    other = leader_of(one.store, [each for each in controllers if each is not paused])
+                    wait_linked(agent, other)
+                    load.wait_succeeded(chance.randrange(1, 30))
+                finally:
+                    paused.resume()
+                load.wait_succeeded(10)
+                one.prove_nothing_lost()
+        load.settle()
+        one.prove()
+
+
+@pytest.mark.parametrize("seed", [SEED])
+def test_the_network_between_an_agent_and_its_leader_is_cut(api_server: ApiServer, tmp_path: Path, seed: int):
+    """In silence, twice: the leader goes on leading, while the agent allocates by itself; what was on its way arrives
+    late."""
+    chance = random.Random(seed)
+    host = f"127.0.{chance.randrange(1, 200)}.2"  # not where the leader listens, but on loopback too
+    with fleet(tmp_path, api_server, *POOLS) as one:
+        leader = one.controller(address=host)
+        wire = one.wire(host, leader.port)
+        agent = one.agent("node1")
+        with one.load(agent, seed, "node1") as load:
+            for _ in range(2):
+                wait_linked(agent, leader)
+                load.wait_succeeded(chance.randrange(1, 30))
+                wire.cut()
+                eventually(lambda: _alone(agent), 60)
+                load.wait_succeeded(chance.randrange(5, 30))
+                wire.mend()
+                load.wait_succeeded(5)
+                one.prove_nothing_lost()
+            wait_linked(agent, leader)
+            load.wait_succeeded(5)
+        load.settle()
+        one.prove()
+
+
+def _alone(agent: AgentProcess) -> None:
+    assert not linked(agent)
 
 
 @pytest.mark.parametrize("seed", [SEED])
@@ -253,3 +324,36 @@ def _until_recorded(one: Fleet, count: int) -> None:
         assert len(records(one.store)) >= count
 
     eventually(enough, 60)
+
+
+def test_a_repeated_add_that_fails_with_its_leader_leaves_the_first_ones_address(
+    api_server: ApiServer, tmp_path: Path
+):
+    """No block can be written, by the leader or the agent. What is looked for afterwards and released is what the lost
+    leader recorded late, and not what an earlier ADD was answered with."""
+    with fleet(tmp_path, api_server, *POOLS) as one:
+        proxy = one.proxy()
+        leader = one.controller(through=proxy)
+        agent = one.agent("node1", through=proxy)
+        wait_linked(agent, leader)
+        made, place = one.pod("web", "node1"), ("c1", "eth0")
+        first = add(agent.socket, one.journal, place, pod=made.name, uid=made.uid)
+        proxy.plan = no_blocks
+        again = add(agent.socket, one.journal, place, pod=made.name, uid=made.uid)
+        proxy.plan = lambda _: None
+
+        assert first is not None
+        assert first.status == 0
+        assert again is not None
+        assert again.json["code"] == 11
+
+        eventually(lambda: _looked(agent), 60)
+        one.prove()
+
+
+def no_blocks(request: Request) -> Fault | None:
+    return Fault(How.CUT_BEFORE) if request.method == "PUT" and "spideripblocks" in request.path else None
+
+
+def _looked(agent: AgentProcess) -> None:
+    assert logged(agent.log, "looked for what a lost leader recorded")

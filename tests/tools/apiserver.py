@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.store.kubernetes_access import Access, access_to
+from tests.tools.control_plane import apiserver_arguments, authority, etcd_arguments, write_kubeconfig
 
 ADMIN_TOKEN = "the-tests-own-administrator"
 START_TIMEOUT = 60.0
@@ -54,7 +55,7 @@ class ApiServer:
     @property
     def ca_file(self) -> Path:
         """What the server's certificate is checked against; the server makes both when it first starts."""
-        return self.directory / "certs" / "apiserver.crt"
+        return authority(self.directory)
 
     @property
     def pid(self) -> int:
@@ -184,62 +185,26 @@ class ApiServer:
         self._wait_answer(manifest, 422)
 
     def write_kubeconfig(self, path: Path, token: str, *, port: int | None = None) -> Path:
-        """A kubeconfig for `token`, as JSON, which is YAML too."""
-        cluster = {
-            "server": f"https://127.0.0.1:{port or self.port}",
-            "certificate-authority": str(self.ca_file),
-        }
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "tests", "cluster": cluster}],
-            "users": [{"name": "user", "user": {"token": token}}],
-            "contexts": [{"name": "tests", "context": {"cluster": "tests", "user": "user"}}],
-            "current-context": "tests",
-        }
-        path.write_text(json.dumps(config))
-        path.chmod(0o600)
-        return path
+        """A kubeconfig for `token`."""
+        server = f"https://127.0.0.1:{port or self.port}"
+        return write_kubeconfig(path, {"server": server, "certificate-authority": str(self.ca_file)}, token)
 
     # -- processes ------------------------------------------------------------------------------------------
 
     def _start_etcd(self) -> subprocess.Popen[bytes]:
         client, peer = (f"http://127.0.0.1:{port}" for port in (self._etcd_port, self._peer_port))
-        return self._run(
-            "etcd",
-            f"--data-dir={self.directory / 'etcd'}",
-            "--unsafe-no-fsync",
-            "--log-level=warn",
-            f"--listen-client-urls={client}",
-            f"--advertise-client-urls={client}",
-            f"--listen-peer-urls={peer}",
-            f"--initial-advertise-peer-urls={peer}",
-            f"--initial-cluster=default={peer}",
-        )
+        return self._run("etcd", *etcd_arguments(self.directory, client, peer))
 
     def _start_server(self) -> subprocess.Popen[bytes]:
-        certificates = self.directory / "certs"
-        tokens = self.directory / "tokens.csv"
-        tokens.write_text(f'{ADMIN_TOKEN},admin,admin,"system:masters"\n')
-        # It makes a key pair when it finds none; with the same key it signs service account tokens.
-        key = certificates / "apiserver.key"
+        etcd = f"http://127.0.0.1:{self._etcd_port}"
+        tokens = (f'{ADMIN_TOKEN},admin,admin,"system:masters"',)
         return self._run(
             "kube-apiserver",
-            f"--etcd-servers=http://127.0.0.1:{self._etcd_port}",
-            "--bind-address=127.0.0.1",
-            f"--secure-port={self.port}",
-            "--advertise-address=127.0.0.1",
+            *apiserver_arguments(self.directory, etcd, "127.0.0.1", self.port, tokens),
             "--endpoint-reconciler-type=none",
-            f"--cert-dir={certificates}",
-            f"--token-auth-file={tokens}",
             "--authorization-mode=RBAC",
-            "--service-cluster-ip-range=10.96.0.0/16",
-            "--service-account-issuer=https://kubernetes.default.svc",
-            f"--service-account-signing-key-file={key}",
-            f"--service-account-key-file={key}",
             # It would refuse pods until a controller, which is not here, has made the account `default`.
             "--disable-admission-plugins=ServiceAccount",
-            "--allow-privileged=true",
             "--v=1",
         )
 

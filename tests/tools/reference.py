@@ -28,7 +28,7 @@ __all__ = [
     "go_needed",
 ]
 
-PLUGINS = ("bridge", "host-device", "host-local", "loopback", "macvlan")
+PLUGINS = ("bridge", "host-device", "host-local", "ipvlan", "loopback", "macvlan")
 # Where distributions put them: Debian and Ubuntu, Fedora, and what container runtimes expect.
 SYSTEM = (Path("/usr/lib/cni"), Path("/usr/libexec/cni"), Path("/opt/cni/bin"))
 

@@ -32,7 +32,7 @@ DOWN = Node("n1", not_ready_since=NOW - 10)
 LONG_DOWN = Node("n1", not_ready_since=NOW - 61)
 OUT = Node("n1", not_ready_since=NOW - 1, out_of_service=True)
 DELETED = replace(ALIVE, deleted_at=NOW - 1)
-LONG_DELETED = replace(ALIVE, deleted_at=NOW - 26)
+LONG_DELETED = replace(ALIVE, deleted_at=NOW - 27)
 
 
 def finished(phase: str, reason: str = "") -> Pod:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from actors.resources.node import Node
 from actors.resources.pod import Pod
 from actors.resources.selectors import LabelSelector
 from actors.resources.statefulset import StatefulSet
+from actors.store.census import trimmed_pod
 
 
 def pod(spec: dict[str, Any] | None = None, status: dict[str, Any] | None = None, **meta: Any) -> Pod:
@@ -215,3 +217,62 @@ def test_selectors_print_as_kubectl_takes_them() -> None:
     )
 
     assert str(chosen) == "a=1, b=2, c not in (x, y), !d"
+
+
+@pytest.mark.parametrize(
+    "toleration, bound",
+    [
+        ({"operator": "Exists"}, True),
+        ({"operator": "Exists", "effect": "NoExecute"}, True),
+        ({"operator": "Exists", "effect": "NoSchedule"}, False),
+        ({"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"}, True),
+        ({"key": "node.kubernetes.io/not-ready", "operator": "Exists"}, True),
+        ({"key": "node.kubernetes.io/unreachable", "operator": "Exists", "tolerationSeconds": 300}, False),
+        ({"key": "node.kubernetes.io/disk-pressure", "operator": "Exists"}, False),
+    ],
+)
+def test_a_pod_that_tolerates_the_loss_of_its_node_stays_bound_to_it(
+    toleration: dict[str, Any], bound: bool
+) -> None:
+    assert pod({"tolerations": [toleration]}).stays_bound is bound
+    assert (
+        Pod.from_object(
+            trimmed_pod({"metadata": {"name": "p"}, "spec": {"tolerations": [toleration]}})
+        ).stays_bound
+        is bound
+    )
+
+
+def test_a_pod_reports_what_its_status_and_multus_tell() -> None:
+    told = json.dumps(
+        [{"name": "cbr0", "ips": ["10.6.0.1"]}, {"name": "x", "interface": "net1", "ips": ["10.7.0.1"]}, {}]
+    )
+    annotations = {"k8s.v1.cni.cncf.io/network-status": told}
+    status = {"podIPs": [{"ip": "10.6.0.1"}, {"ip": "fd00::1"}]}
+
+    assert pod(status=status, annotations=annotations).reported == {"10.6.0.1", "fd00::1", "10.7.0.1"}
+    for broken in ("{", "7", "[7]", '[{"ips": 7}]', ""):
+        found = pod(status=status, annotations={"k8s.v1.cni.cncf.io/network-status": broken})
+        assert found.reported == {"10.6.0.1", "fd00::1"}
+
+
+@pytest.mark.parametrize(
+    "conditions, ready, since",
+    [
+        ([{"type": "Ready", "status": "True", "lastTransitionTime": "2025-01-31T12:00:00Z"}], True, None),
+        ([{"type": "Ready", "status": "False", "lastTransitionTime": "1970-01-01T00:01:00Z"}], False, 60.0),
+        ([{"type": "Ready", "status": "Unknown", "lastTransitionTime": "1970-01-01T00:01:00Z"}], False, 60.0),
+        ([{"type": "Ready", "status": "Unknown"}], False, None),
+        ([{"type": "DiskPressure", "status": "True"}], False, None),
+        ([], False, None),
+    ],
+)
+def test_a_node_is_ready_when_the_cluster_says_so(
+    conditions: list[dict[str, Any]], ready: bool, since: float | None
+) -> None:
+    body = {"kind": "Node", "metadata": {"name": "n1"}, "status": {"conditions": conditions}}
+    found = Node.from_object(body)
+
+    assert (found.ready, found.not_ready_since, found.out_of_service) == (ready, since, False)
+    taint = {"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}
+    assert Node.from_object({**body, "spec": {"taints": [taint]}}).out_of_service

@@ -55,7 +55,7 @@ class CommandLine:
     def store(self) -> SQLiteStore:
         return SQLiteStore(self.data)
 
-    def record(self, address: str, pool: str, pod: str = "default/web-a", **fields: str) -> None:
+    def record(self, address: str, pool: str, pod: str = "default/web-a", **fields: Any) -> None:
         """Write a record into its block; without a container it is one that is kept."""
         family, value = parse_address(address)
         told = {"uid": "", "container": "c1", "interface": "eth0", "node": "n1", "owner": ""} | fields

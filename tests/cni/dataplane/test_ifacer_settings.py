@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from actors.errors import CNI_INVALID_CONFIG, InvalidRequest
 from cni.dataplane.ifacer_settings import BondSettings, IfacerSettings, read_ifacer_settings
@@ -37,6 +40,17 @@ def test_a_vlan_on_a_bond():
 
     assert settings.bond == BondSettings("bond0", 1, (("primary", "eth1"), ("miimon", 100)))
     assert (settings.base, settings.master) == ("bond0", "bond0.7")
+
+
+@pytest.mark.parametrize("path", ["82-underlay-vlan.conflist", "multus/vlan-of-a-bond.yaml"])
+def test_the_examples_are_right(path: str):
+    """The main plugin's master is the interface that ifacer makes."""
+    text = (Path(__file__).parents[3] / "deploy" / "examples" / path).read_text()
+    conf = json.loads(text if path.endswith("conflist") else yaml.safe_load(text)["spec"]["config"])
+    first, main, last = conf["plugins"]
+
+    assert (first["type"], last["type"]) == ("ifacer", "coordinator")
+    assert read_ifacer_settings({"name": conf["name"], **first}).master == main["master"]
 
 
 def test_spiderpool_s_defaults():

@@ -1,0 +1,40 @@
+"""Pods on ipvlan, and on a VLAN of a bond that `ifacer` makes, with the real reference plugins, the IPAM plugin and the
+coordinator, over IPv4 and IPv6."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_CNI = Path(__file__).resolve().parent.parent / "cni"
+_SANDBOX = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+
+
+def tell(story: str, script: Path, directory: Path, plugins: Path, main: str = "") -> None:
+    """Run a story in a namespace of its own; what it says comes true."""
+    done = subprocess.run(
+        [*_SANDBOX, sys.executable, str(script), story, str(directory), str(plugins)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **({"ORBWEAVER_MAIN_PLUGIN": main} if main else {})},
+    )
+    log = directory / "agent.log"
+    assert done.returncode == 0, (
+        f"{done.stdout}{done.stderr}\n{log.read_text()[-3000:] if log.exists() else ''}"
+    )
+
+
+@pytest.mark.parametrize("story", ["reach", "seeds"])
+def test_ipvlan(story: str, cni_bin: Path, tmp_path: Path):
+    """The stories of macvlan pods are true of ipvlan pods."""
+    tell(story, _CNI / "dataplane_stories.py", tmp_path, cni_bin, "ipvlan")
+
+
+@pytest.mark.parametrize("main", ["macvlan", "ipvlan"])
+def test_a_vlan_of_a_bond(main: str, cni_bin: Path, tmp_path: Path):
+    tell("vlan_of_a_bond", _CNI / "ifacer_stories.py", tmp_path, cni_bin, main)
