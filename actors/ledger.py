@@ -171,9 +171,10 @@ class LedgerActor(Actor):
         )
 
     @message
-    def of_pool(self, pool: str) -> tuple[Held, ...]:
-        """What is recorded out of a pool."""
-        return self._held(self._state.pools.get(pool, ()))
+    def usage(self, pool: str, most: int) -> tuple[int, tuple[Held, ...]]:
+        """How many addresses are recorded out of a pool, and, if they are not more than `most`, which."""
+        places = self._state.pools.get(pool, ())
+        return len(places), self._held(places) if len(places) <= most else ()
 
     @message
     def counts(self) -> dict[str, int]:
