@@ -142,6 +142,11 @@ class LedgerActor(Actor):
         return self._held(self._state.pods.get(pod, ()))
 
     @message
+    def of_pods(self, pods: tuple[str, ...]) -> tuple[Held, ...]:
+        """What is recorded for any of these pods."""
+        return tuple(held for pod in pods for held in self._held(self._state.pods.get(pod, ())))
+
+    @message
     def of_container(self, container: str) -> tuple[Held, ...]:
         """What is recorded for a container id."""
         return self._held(self._state.containers.get(container, ()))
@@ -166,9 +171,10 @@ class LedgerActor(Actor):
         )
 
     @message
-    def of_pool(self, pool: str) -> tuple[Held, ...]:
-        """What is recorded out of a pool."""
-        return self._held(self._state.pools.get(pool, ()))
+    def usage(self, pool: str, most: int) -> tuple[int, tuple[Held, ...]]:
+        """How many addresses are recorded out of a pool, and, if they are not more than `most`, which."""
+        places = self._state.pools.get(pool, ())
+        return len(places), self._held(places) if len(places) <= most else ()
 
     @message
     def counts(self) -> dict[str, int]:
