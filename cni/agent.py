@@ -92,9 +92,10 @@ class Agent(Process):
                 lambda: bool(self._leader and self._leader.leader),
             )
         else:
-            register_allocators(system, store, catalog, observer, shared=cluster)
-            seat = OnlyHere(system, alone=not cluster)
             self._blocks = BlockFollower(store, system) if cluster else None
+            known = self._blocks.known if self._blocks is not None else None
+            register_allocators(system, store, catalog, observer, shared=cluster, known=known)
+            seat = OnlyHere(system, alone=not cluster)
             self.metrics.watch_pools(self.usage)
         self.prober = Prober(timeout=options.timeout / 2)
         system.register(
