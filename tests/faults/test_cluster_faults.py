@@ -51,13 +51,9 @@ def test_agents_and_controllers_are_killed_at_random_moments(
                     wait_linked(agent, leader)
                 for load in (first, second):
                     load.wait_succeeded(chance.randrange(1, 30))
-                chosen: list[ServingProcess] = []
-                if victim != "all":
-                    chosen.append(leader)
+                chosen: list[ServingProcess] = [*controllers, *agents] if victim == "all" else [leader]
                 if victim == "leader and agent":
                     chosen.append(chance.choice(agents))
-                if victim == "all":
-                    chosen += [*controllers, *agents]
                 for process in chosen:
                     process.kill()
                 one.prove_nothing_lost()
