@@ -142,6 +142,11 @@ class LedgerActor(Actor):
         return self._held(self._state.pods.get(pod, ()))
 
     @message
+    def of_pods(self, pods: tuple[str, ...]) -> tuple[Held, ...]:
+        """What is recorded for any of these pods."""
+        return tuple(held for pod in pods for held in self._held(self._state.pods.get(pod, ())))
+
+    @message
     def of_container(self, container: str) -> tuple[Held, ...]:
         """What is recorded for a container id."""
         return self._held(self._state.containers.get(container, ()))

@@ -46,6 +46,7 @@ POD = "ipam.spidernet.io/pod"
 """Annotation of a SpiderEndpoint whose pod's name is no valid object name: the pod, as `namespace/name`."""
 
 LEDGER_TIMEOUT = 10.0
+_AT_ONCE = 32
 _NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
 
@@ -136,7 +137,7 @@ class ViewsActor(Actor):
             pods.update(pod_of(obj) for obj in self._store.list("SpiderEndpoint").items)
         self.changed(tuple(pods), tuple(pools))
 
-    def _recorded(self, question: str, *arguments: str) -> tuple[Held, ...]:
+    def _recorded(self, question: str, *arguments: Any) -> tuple[Held, ...]:
         """What the Ledger answers, wherever it lives."""
 
         def task(at: Place) -> tuple[Held, ...]:
@@ -175,9 +176,28 @@ class ViewsActor(Actor):
         state = self._state
         state.pods_set = False
         pods, state.pods = state.pods, set()
-        for pod in sorted(pods):
+        waiting = sorted(pods)
+        for first in range(0, len(waiting), _AT_ONCE):
+            self._write_some(waiting[first : first + _AT_ONCE])
+        if state.pods and not state.pods_set:
+            state.pods_set = True
+            self.after(RETRY, self._write_endpoints)
+        self._pools_soon(POOL_INTERVAL)
+
+    def _write_some(self, pods: Sequence[str]) -> None:
+        """One question for all of them: the Ledger may be the leader's. What changes meanwhile is told once more."""
+        recorded: dict[str, dict[tuple[int, int], Held]] = {pod: {} for pod in pods}
+        try:
+            for one in self._recorded("of_pods", tuple(pods)):
+                if one.record.holder in recorded:
+                    recorded[one.record.holder][one.family, one.value] = one
+        except OrbweaverError as error:
+            log.warning("SpiderEndpoints were not written, will try again", extra={"error": str(error)})
+            self._state.pods.update(pods)
+            return
+        for pod, places in recorded.items():
+            held = tuple(places.values())
             try:
-                held = tuple(one for one in self._recorded("of_pod", pod) if one.record.holder == pod)
                 pools = {one.record.pool for one in held} | self._write_endpoint(pod, held)
                 self.changed((), tuple(pools))
             except InvalidObject as error:
@@ -187,11 +207,7 @@ class ViewsActor(Actor):
                     "a SpiderEndpoint was not written, will try again",
                     extra={"pod": pod, "error": str(error)},
                 )
-                state.pods.add(pod)
-        if state.pods and not state.pods_set:
-            state.pods_set = True
-            self.after(RETRY, self._write_endpoints)
-        self._pools_soon(POOL_INTERVAL)
+                self._state.pods.add(pod)
 
     def _write_endpoint(self, pod: str, held: Sequence[Held]) -> set[str]:
         """Write one view with as few requests as can be; returns the pools that the view named before."""

@@ -70,7 +70,10 @@ def main() -> int:
             print(f"! SKIPPED: the Kubernetes store: {missing}", file=sys.stderr)
         result["shim"] = _starts(directory)
         runs: Runs = {}
+        unit = scenarios(chosen.pods, chosen.seconds)["B"]
         for number in range(chosen.rounds):
+            if not {"B"} & asked.keys() or (peers is not None and HOST_LOCAL not in peers):
+                _round(runs, {"B": unit}, [HOST_LOCAL], directory, None)  # h is always of the same run
             _round(runs, asked, peers, directory, cluster)
             print(f"round {number + 1} of {chosen.rounds} done", file=sys.stderr)
         result["scenarios"] = {
