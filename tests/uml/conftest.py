@@ -68,7 +68,7 @@ class Files:
         environment = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
         guest = uml.Guest(
             self._kernel,
-            [sys.executable, "-m", "pytest", *arguments, *self._items[path]],
+            [sys.executable, "-P", "-m", "pytest", *arguments, *self._items[path]],
             self._config.rootpath,
             environment,
         )
