@@ -157,7 +157,7 @@ class EndpointActor(Actor):
         """CNI ADD. Raises `PodRefused`, `NoAddress`, `AddressTaken`, or an error that a retry may cure."""
         asked = Asked(self._pod(request.sandbox), request, time.perf_counter())
         place = (request.sandbox.container, request.sandbox.interface)
-        made, grants = self._seat.work(lambda at: self._add(at, asked), lambda: self._doubt(place))
+        made, grants = self._seat.work(lambda at: self._add(at, asked), lambda: self._doubt(asked))
         try:
             notes = self._prove(asked, made, grants)
             result = self._result(request, made.plan, in_order(grants, made.plan.slots), notes)
@@ -202,9 +202,8 @@ class EndpointActor(Actor):
             return ()
 
         def others(slots: Sequence[Slot], used: frozenset[Where]) -> list[Grant]:
-            place = (asked.request.sandbox.container, asked.request.sandbox.interface)
             only = replace(made, plan=replace(made.plan, slots=tuple(slots)))
-            return self._seat.work(lambda at: self._others(at, only, asked, used), lambda: self._doubt(place))
+            return self._seat.work(lambda at: self._others(at, only, asked, used), lambda: self._doubt(asked))
 
         return self._proving.prove(asked.request, detection, grants, others)
 
@@ -296,12 +295,16 @@ class EndpointActor(Actor):
         found: tuple[Held, ...] = held
         return found
 
-    def _doubt(self, place: tuple[str, str]) -> None:
-        """The leader was lost while it served an ADD of `place`: what it records late is to be found."""
+    def _doubt(self, asked: Asked) -> None:
+        """The leader was lost while it served an ADD: what it records late is to be found. What the container held before
+        was the answer to an earlier ADD, which counts whether or not this one succeeds."""
+        if asked.before is None:
+            return  # it had only been asked what is recorded
+        place = (asked.request.sandbox.container, asked.request.sandbox.interface)
         doubt = self._state.doubts.setdefault(place, Doubt())
         for look in doubt.looks:
             look.cancel()
-        doubt.answered = frozenset()
+        doubt.answered = asked.before
         doubt.looks = [
             self.after(seconds, self._look_again, place, seconds == DOUBTS[-1]) for seconds in DOUBTS
         ]
@@ -329,8 +332,12 @@ class EndpointActor(Actor):
             )
             doubt.looks.append(self.after(DOUBTS[0], self._look_again, place, last))
             return
+        log.log(
+            logging.WARNING if late else logging.INFO,
+            "looked for what a lost leader recorded",
+            extra={"container": container, "released": len(late)},
+        )
         if late:
-            log.warning("released what a lost leader had recorded late", extra={"addresses": len(late)})
             self._touch([one.record for one in late])
         if last:
             del self._state.doubts[place]

@@ -76,6 +76,12 @@ class EventsActor(Actor):
         self._tell(_News(involved, reason, text, "Normal"))
 
     @message
+    def overlapping(self, pool: str, uid: str, text: str) -> None:
+        """Tell that a pool has addresses in common with others."""
+        involved = {"apiVersion": SPIDERPOOL, "kind": "SpiderIPPool", "name": pool, "uid": uid}
+        self._tell(_News(involved, "PoolsOverlap", text, "Warning"))
+
+    @message
     def elected(self, namespace: str, lease: str, identity: str) -> None:
         """Tell who leads by a Lease now, as Kubernetes' own controllers do."""
         involved = {

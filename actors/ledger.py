@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from actors.errors import InvalidObject
@@ -28,6 +28,8 @@ REMEMBERED = 8192
 """How many changes are kept for pools that catch up; one that is further behind reads everything anew."""
 
 Place = tuple[int, int]
+Known = Callable[[], tuple[str, Sequence[Block]]]
+"""All blocks, and a version that they have all reached. Raises `StoreUnavailable`."""
 
 
 @dataclass(slots=True)
@@ -50,25 +52,32 @@ class State:
 class LedgerActor(Actor):
     """One per process, named `ledger/local`."""
 
-    def __init__(self, context: ActorContext, *, store: Store) -> None:
+    def __init__(self, context: ActorContext, *, store: Store, known: Known | None = None) -> None:
+        """`known`: gives the blocks where something follows them already, so that they are not listed twice."""
         super().__init__(context)
         self._store = store
+        self._known = known or self._listed
         self._state = State()
 
     def on_activate(self) -> None:
+        version, blocks = self._known()
+        self._state.listed = version_number(version)
+        for block in blocks:
+            self._state.versions[block.family, block.base] = version_number(block.version)
+            self._apply(block.family, content_of(block))
+
+    def _listed(self) -> tuple[str, list[Block]]:
         listing = self._store.list("SpiderIPBlock")
-        self._state.listed = version_number(listing.version)
+        blocks = []
         for obj in listing.items:
             try:
-                block = Block.from_object(obj)
+                blocks.append(Block.from_object(obj))
             except InvalidObject as error:
                 log.error(
                     "a damaged block is left out of the index; its addresses are not given out",
                     exc_info=error,
                 )
-                continue
-            self._state.versions[block.family, block.base] = version_number(block.version)
-            self._apply(block.family, content_of(block))
+        return listing.version, blocks
 
     def on_passivate(self) -> bool:
         return False
@@ -133,6 +142,11 @@ class LedgerActor(Actor):
         return self._held(self._state.pods.get(pod, ()))
 
     @message
+    def of_pods(self, pods: tuple[str, ...]) -> tuple[Held, ...]:
+        """What is recorded for any of these pods."""
+        return tuple(held for pod in pods for held in self._held(self._state.pods.get(pod, ())))
+
+    @message
     def of_container(self, container: str) -> tuple[Held, ...]:
         """What is recorded for a container id."""
         return self._held(self._state.containers.get(container, ()))
@@ -157,9 +171,10 @@ class LedgerActor(Actor):
         )
 
     @message
-    def of_pool(self, pool: str) -> tuple[Held, ...]:
-        """What is recorded out of a pool."""
-        return self._held(self._state.pools.get(pool, ()))
+    def usage(self, pool: str, most: int) -> tuple[int, tuple[Held, ...]]:
+        """How many addresses are recorded out of a pool, and, if they are not more than `most`, which."""
+        places = self._state.pools.get(pool, ())
+        return len(places), self._held(places) if len(places) <= most else ()
 
     @message
     def counts(self) -> dict[str, int]:

@@ -92,9 +92,10 @@ class Agent(Process):
                 lambda: bool(self._leader and self._leader.leader),
             )
         else:
-            register_allocators(system, store, catalog, observer, shared=cluster)
-            seat = OnlyHere(system, alone=not cluster)
             self._blocks = BlockFollower(store, system) if cluster else None
+            known = self._blocks.known if self._blocks is not None else None
+            register_allocators(system, store, catalog, observer, shared=cluster, known=known)
+            seat = OnlyHere(system, alone=not cluster)
             self.metrics.watch_pools(self.usage)
         self.prober = Prober(timeout=options.timeout / 2)
         system.register(
@@ -143,6 +144,14 @@ class Agent(Process):
             mailbox=64,
         )
         self.workers = Workers(timeout=options.timeout / 2)
+        self.coordinator = Coordinator(
+            self.workers,
+            self._wishes,
+            catalog.coordinator,
+            cluster=cluster,
+            prober=self.prober,
+            detection=options.settings.detection,
+        )
         self.front_end = FrontEnd(
             system,
             options.cni_socket,
@@ -152,14 +161,7 @@ class Agent(Process):
             timeout=options.timeout,
             chained={
                 "ifacer": Ifacer(self.workers),
-                "coordinator": Coordinator(
-                    self.workers,
-                    self._wishes,
-                    catalog.coordinator,
-                    cluster=cluster,
-                    prober=self.prober,
-                    detection=options.settings.detection,
-                ),
+                "coordinator": self.coordinator,
             },
         )
         self.metrics.watch_mailboxes(self.mailboxes)
@@ -178,6 +180,7 @@ class Agent(Process):
             self.catalog.informer("StatefulSet").subscribe(lambda _: self._sweep())
             self.catalog.follow_machines(lambda _: self._sweep())
         self._reconcile()
+        self.coordinator.renumbering.start()
         if not replies.supported():
             log.warning("this kernel has no nftables: replies of pods leave by the routing tables alone")
         if self.options.settings.detection.conflicts or self.options.settings.detection.gateways:
@@ -201,6 +204,7 @@ class Agent(Process):
         if self.serving:
             self.serving = False
             self.front_end.stop(self.options.drain)
+            self.coordinator.renumbering.stop()
             self.workers.stop()
             self.prober.stop()
         if self._blocks is not None:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 
 from actors.block import BlockActor
-from actors.ledger import LedgerActor
+from actors.ledger import Known, LedgerActor
 from actors.observer import AllocationObserver
 from actors.pool import PoolActor
 from actors.runtime import ActorSystem
@@ -25,11 +25,17 @@ def register_allocators(
     *,
     shared: bool,
     mailbox: int = 4096,
+    known: Known | None = None,
     wrote: Callable[[int, int, str], object] = lambda family, base, version: None,
 ) -> None:
-    """`shared`: other processes write the same blocks. `mailbox`: calls that may wait for one pool or block. `wrote`: see
-    `BlockActor`."""
-    system.register("ledger", lambda context: LedgerActor(context, store=store), mailbox=65536, idle=None)
+    """`shared`: other processes write the same blocks. `mailbox`: calls that may wait for one pool or block. `known`,
+    `wrote`: see `LedgerActor` and `BlockActor`."""
+    system.register(
+        "ledger",
+        lambda context: LedgerActor(context, store=store, known=known),
+        mailbox=65536,
+        idle=None,
+    )
     system.register(
         "block",
         lambda context: BlockActor(context, store=store, observer=observer, shared=shared, wrote=wrote),

@@ -34,6 +34,13 @@ class BlockFollower:
                 f"the blocks were not listed within {timeout:g} s: {self._informer.last_error}"
             )
 
+    def known(self) -> tuple[str, list[Block]]:
+        """All blocks, and a version that they have reached. Raises `StoreUnavailable` before the first list."""
+        version = self._informer.version
+        if not version:
+            raise StoreUnavailable("the blocks are not listed yet", maybe_written=False)
+        return version, [block for block in self._informer.items() if isinstance(block, Block)]
+
     def stop(self) -> None:
         """Stop watching."""
         self._informer.stop()

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 from actors.coordinator import CoordinatorActor
 from actors.decisions.settings import Settings
-from actors.errors import NotFound, OrbweaverError, PeerLost
+from actors.errors import NotFound, OrbweaverError, PeerLost, StoreUnavailable
 from actors.events import EventsActor
 from actors.gc import GCActor
 from actors.ledger import content_of
@@ -46,24 +46,31 @@ MAILBOX = 65536
 """Calls that may wait for one pool: the pods of all nodes may start at once."""
 
 
-def own_address() -> str:
-    """The address at which other nodes reach this one, as far as it can tell."""
+def own_address(host: str, port: int) -> str:
+    """The address of this host on the way to another one, such as the API server's, as the routes have it."""
     try:
-        return socket.gethostbyname(socket.gethostname())
-    except OSError:
-        return "127.0.0.1"
+        family, *_, where = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(where)  # nothing is sent
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise StoreUnavailable(
+            f"no address of this host leads to {host}: {error}; name one with --leader-address",
+            maybe_written=False,
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
 class ControllerOptions:
-    """`metrics_port`: 0 takes a free port, None serves no HTTP. `address`: where agents reach this process; `listen`: on
-    which it listens, empty for all. `identity`: its name in the Lease, unique to each start."""
+    """`metrics_port`: 0 takes a free port, None serves no HTTP. `address`: where agents reach this process, with a port if
+    it is another than this process listens on; `listen`: on which address it listens, empty for all. `identity`: its name in
+    the Lease, unique to each start."""
 
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = METRICS_PORT
     drain: float = 10.0
     leadership: Leadership = field(default_factory=Leadership)
-    address: str = field(default_factory=own_address)
+    address: str = "127.0.0.1"
     listen: str = ""
     identity: str = field(default_factory=lambda: f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}")
     lives: Lives = field(default_factory=Lives)
@@ -83,7 +90,10 @@ class Controller(Process):
         )
         self.options = options
         system, catalog, observer = self.system, self.catalog, self.observer
-        register_allocators(system, store, catalog, observer, shared=True, mailbox=MAILBOX)
+        self._blocks = BlockFollower(store, system)
+        register_allocators(
+            system, store, catalog, observer, shared=True, mailbox=MAILBOX, known=self._blocks.known
+        )
         seat = OnlyHere(system, alone=False)
         system.register(
             "views",
@@ -109,7 +119,6 @@ class Controller(Process):
             idle=None,
         )
         system.register("coordinator", lambda context: CoordinatorActor(context, store=store), idle=None)
-        self._blocks = BlockFollower(store, system)
         self._keeper = SecretsKeeper(store, options.leadership.namespace, options.lives)
         self.gc = GCFollower(system, catalog, census)
         self._candidate: Candidate | None = None
@@ -132,7 +141,7 @@ class Controller(Process):
         counts: dict[str, int] = get(self.local("ledger").counts.options(timeout=START_TIMEOUT).remote())
         loaded = time.monotonic()
         self._keeper.start()
-        address = self._listen()
+        port, address = self._listen()
         self.look_after_objects()
         self.catalog.informer("SpiderCoordinator").subscribe(lambda _: self._sync_coordinator())
         leadership = self.options.leadership
@@ -153,6 +162,7 @@ class Controller(Process):
             extra={
                 "identity": self.options.identity,
                 "address": address,
+                "port": port,
                 "pools": len(self.catalog.pools().pools),
                 "addresses": sum(counts.values()),
                 "load_seconds": round(loaded - began, 3),
@@ -176,14 +186,17 @@ class Controller(Process):
         self._blocks.stop()
         self.stop_actors(self.options.drain)
 
-    def _listen(self) -> str:
-        """Serve the agents, who are refused while this is not the leader; returns the address to be dialled."""
+    def _listen(self) -> tuple[int, str]:
+        """Serve the agents, who are refused while this is not the leader; returns the port, and the address to be
+        dialled."""
         transport = TcpTransport(self.options.listen, self.options.leadership.port, self._keeper.context)
         listener = self.system.serve(
             transport, SERVED, LinkLimits(ping_every=20.0, ping_timeout=60.0), refuse=self._refusal
         )
         host = self.options.address
-        return f"[{host}]:{listener.port}" if ":" in host else f"{host}:{listener.port}"
+        if host.count(":") == 1:
+            return listener.port, host  # with a port of its own: what is dialled leads here some other way
+        return listener.port, f"[{host}]:{listener.port}" if ":" in host else f"{host}:{listener.port}"
 
     def _refusal(self) -> OrbweaverError | None:
         if self.leads():

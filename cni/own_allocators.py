@@ -43,9 +43,11 @@ class OwnAllocators:
         wrote: Callable[[int, int, str], None],
     ) -> None:
         self.system = ActorSystem(f"{agent.name}-own", supervision=TABLE, on_fatal=agent.on_fatal)
-        register_allocators(self.system, store, catalog, observer, shared=True, wrote=wrote)
-        self.system.route("views", _InSystem(agent))
         self._blocks = BlockFollower(store, self.system)
+        register_allocators(
+            self.system, store, catalog, observer, shared=True, known=self._blocks.known, wrote=wrote
+        )
+        self.system.route("views", _InSystem(agent))
         try:
             self._blocks.start(START_TIMEOUT)
         except BaseException:

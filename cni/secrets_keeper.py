@@ -146,11 +146,10 @@ class SecretsKeeper:
         )
 
     def _due(self, known: Credentials, authority: Pair, now: datetime) -> bool:
-        if is_due(known.certificate, now):
-            return True
+        if is_issued_by(known.certificate, authority.certificate):
+            return is_due(known.certificate, now)
         # Signed by the authority before: replaced once every controller can be expected to trust the new one.
-        followed = not is_issued_by(known.certificate, authority.certificate)
-        return followed and age(authority.certificate, now) >= self._lives.grace
+        return age(authority.certificate, now) >= self._lives.grace or is_over(known.certificate, now)
 
     def _read(self, name: str) -> Object | None:
         try:

@@ -101,8 +101,8 @@ class Candidate:
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
         self._object: Object | None = None
         """The Lease as it was last written or read."""
-        self._seen: tuple[dict[str, Any], float] | None = None
-        """What another holder wrote, and since when it stands."""
+        self._seen: tuple[str, float] | None = None
+        """The version that another holder wrote, and since when it stands."""
         self._renewed: float | None = None
         """Begin of the last renewal that succeeded; None: not the holder."""
 
@@ -157,7 +157,7 @@ class Candidate:
         except NotFound:
             lease = None
         self._object = lease
-        if lease is not None and not self._is_free(lease.get("spec") or {}):
+        if lease is not None and not self._is_free(lease):
             return
         began = self._clock()
         try:
@@ -175,13 +175,14 @@ class Candidate:
             self._write("", self._timing.renew)
             self._lost(str(error))
 
-    def _is_free(self, spec: dict[str, Any]) -> bool:
+    def _is_free(self, lease: Object) -> bool:
+        spec, version = lease.get("spec") or {}, lease["metadata"]["resourceVersion"]
         holder = spec.get("holderIdentity")
         if not holder or holder == self.identity:
             return True
         now = self._clock()
-        if self._seen is None or self._seen[0] != spec:
-            self._seen = (spec, now)
+        if self._seen is None or self._seen[0] != version:
+            self._seen = (version, now)
         lasts = float(spec.get("leaseDurationSeconds") or self._timing.lease)
         return now - self._seen[1] >= lasts
 

@@ -33,9 +33,9 @@ def add_parser(commands: Any) -> None:
     add_leader_options(parser, controller=True)
     parser.add_argument(
         "--leader-address",
-        metavar="HOST",
-        default=os.environ.get("NODE_ADDRESS") or own_address(),
-        help="where agents reach this process (%(default)s; or set NODE_ADDRESS)",
+        metavar="HOST[:PORT]",
+        default=os.environ.get("NODE_ADDRESS"),
+        help="where agents reach this process (this host's address on the way to the API server; or set NODE_ADDRESS)",
     )
     parser.add_argument(
         "--listen",
@@ -56,7 +56,7 @@ def run(chosen: argparse.Namespace) -> int:
         metrics_host=chosen.metrics_host,
         metrics_port=metrics_port(chosen),
         leadership=read_leadership(chosen, configuration.leadership),
-        address=chosen.leader_address,
+        address=chosen.leader_address or own_address(store.access.host, store.access.port),
         listen=chosen.listen,
         settings=configuration.settings,
     )

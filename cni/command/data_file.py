@@ -19,6 +19,7 @@ from actors.errors import OrbweaverError, StoreUnavailable
 from actors.store.contract import Store
 
 if TYPE_CHECKING:
+    from actors.store.kubernetes import KubernetesStore
     from actors.store.kubernetes_access import Access
 
 VARIABLE = "ORBWEAVER_DATA"
@@ -89,7 +90,7 @@ def agent_store(chosen: argparse.Namespace, node: str) -> Store:
     return cluster_store(chosen, node_selectors(node))
 
 
-def cluster_store(chosen: argparse.Namespace, selectors: Mapping[str, str] | None = None) -> Store:
+def cluster_store(chosen: argparse.Namespace, selectors: Mapping[str, str] | None = None) -> KubernetesStore:
     """The store of a process that works in a cluster only. Without `selectors` it lists pods of the whole cluster, and of
     each what garbage collection asks for. Raises `StoreUnavailable` when there is no cluster."""
     access = cluster_access(chosen)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.decisions.inherit import Inheritance, inherit, machine_of
+from actors.decisions.overlaps import overlapping
 from actors.decisions.plan import Plan, Slot, plan
 from actors.decisions.refusal import Refusal
 from actors.decisions.request import AddressRequest
@@ -159,6 +160,7 @@ class Sight:
         self.table: PoolTable = self._catalog.fresh_pools()
         self._recorded = Recorded.read(store)
         self._reserved = _reserved(store)
+        self._overlaps = overlapping(self.table.pools.values())
 
     def pod(self, chosen: argparse.Namespace) -> Pod:
         """The pod that is meant: an object in a file, an applied one, or a name alone."""
@@ -193,6 +195,9 @@ class Sight:
         inheritance, notes = self._held(slot, pod)
         again = None if inheritance.taken is None else Held(slot.family, *inheritance.taken)
         again_from = inheritance.pools[0] if again is not None else ""
+        for name in slot.candidates:
+            if others := self._overlaps.get(name):
+                notes.append(f"pool {name} has addresses in common with {', '.join(others)}")
         offers = tuple(self._offer(self.table.pools[name], slot) for name in slot.candidates)
         return Outlook(slot, offers, again, again_from, tuple(notes))
 

@@ -10,6 +10,7 @@ import os
 from dataclasses import replace
 from typing import Any
 
+from actors.decisions.detection import Detection
 from actors.decisions.settings import Settings
 from actors.errors import InvalidObject
 from actors.store.lease import Timing
@@ -39,6 +40,12 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--no-kubevirt", action="store_true", help="do not keep virtual machines' addresses (KubeVirt)"
     )
+    group.add_argument(
+        "--detect-ip-conflict",
+        action="store_true",
+        help="probe addresses on the wire before pods get them",
+    )
+    group.add_argument("--detect-gateway", action="store_true", help="and whether their gateways answer")
     for family in (4, 6):
         group.add_argument(
             f"--default-ipv{family}-ippool",
@@ -113,6 +120,7 @@ def read_configuration(chosen: argparse.Namespace) -> Configuration:
         keep_scaled_down=chosen.keep_scaled_down,
         default_ipv4_pools=tuple(chosen.default_ipv4_ippool),
         default_ipv6_pools=tuple(chosen.default_ipv6_ippool),
+        detection=Detection(conflicts=chosen.detect_ip_conflict, gateways=chosen.detect_gateway),
     )
     if chosen.config is None:
         return Configuration(given)

@@ -163,6 +163,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
             field("spec", "podAffinity", "matchLabels", "ipam.spidernet.io/app-namespace"),
             wide=True,
         ),
+        Column("OVERLAPS", field("status", "overlapCount"), wide=True),
     ),
     "SpiderEndpoint": (
         Column("INTERFACE", _interface("interface")),

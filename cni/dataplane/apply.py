@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from cni.dataplane.job import Job, addresses_of
 from cni.dataplane.namespace import pod_namespace
 from cni.dataplane.plan import FIRST_MARK, MARK, VETH, host_veth_name, make_plan, policy_tables
 from cni.dataplane.settings import CoordinatorSettings
-from cni.dataplane.state import Desired, HostState, Nic, Plan, PodState
+from cni.dataplane.state import Desired, HostState, Nic, Plan, PodState, Rule
 from cni.netlink import Message, Netlink
 
 _NOT_THE_HOSTS = re.compile(
@@ -170,7 +170,7 @@ def _delete(job: Job, settings: CoordinatorSettings) -> int:
             except OrbweaverError as error:
                 if error.cni_code != CNI_UNKNOWN_CONTAINER:
                     raise
-        changed += _clean_host(host, addresses, settings, except_for=0)
+        changed += _clean_host(host, addresses, settings, host.rules(), except_for=0)
         if job.interface == settings.first_nic:
             changed += host.send([netlink.delete_link(host_veth_name(job.container))])
         return changed
@@ -300,9 +300,9 @@ def _apply_to_host(plan: Plan, host: Netlink, settings: CoordinatorSettings) -> 
         raise OSError(errno.ENODEV, f"{os.strerror(errno.ENODEV)}: {device} vanished")
     changed = netlink.write_sysctls(plan.host.sysctls)
     addresses = {one.address for one in plan.host.neighbours}
-    changed += _clean_host(host, addresses, settings, except_for=link.index)
-    names = {link.index: link.name}
     rules = set(host.rules())
+    changed += _clean_host(host, addresses, settings, rules, except_for=link.index)
+    names = {link.index: link.name}
     changes = [netlink.add_rule(rule) for rule in plan.host.rules if rule not in rules]
     changes += [
         netlink.add_route(route, link.index, replace=True)
@@ -317,9 +317,16 @@ def _apply_to_host(plan: Plan, host: Netlink, settings: CoordinatorSettings) -> 
     return changed + host.send(changes)
 
 
-def _clean_host(host: Netlink, addresses: set[str], settings: CoordinatorSettings, *, except_for: int) -> int:
-    """Remove the routes to these addresses in the host's table, their neighbours there, and rules to them alone, but
-    not those on the interface `except_for`."""
+def _clean_host(
+    host: Netlink,
+    addresses: set[str],
+    settings: CoordinatorSettings,
+    rules: Iterable[Rule],
+    *,
+    except_for: int,
+) -> int:
+    """Remove the routes to these addresses in the host's table, their neighbours there, and those of its rules that are to
+    them alone, but not what is on the interface `except_for`."""
     changes: list[Message] = []
     for address in sorted(addresses):
         names: dict[int, str] = {}
@@ -327,7 +334,7 @@ def _clean_host(host: Netlink, addresses: set[str], settings: CoordinatorSetting
         for index, name in names.items():
             if stale is not None and stale.dev == name and index != except_for:
                 changes += [netlink.delete_route(stale, index), netlink.delete_neighbour(address, index)]
-    for rule in host.rules():
+    for rule in rules:
         target, _, length = rule.dst.partition("/")
         if target in addresses and length in ("32", "128") and rule.table == settings.host_table:
             changes.append(netlink.delete_rule(rule))

@@ -7,6 +7,7 @@ its configuration lacks, because a runtime repeats it until it succeeds.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,9 +18,12 @@ from actors.proving import Prober
 from actors.resources.coordinator import NOT_READY, SYNCED, SpiderCoordinator
 from actors.runtime import ObjectRef
 from cni.dataplane.job import Job, addresses_of
+from cni.dataplane.renumbering import Renumbering
 from cni.dataplane.settings import read_settings
 from cni.dataplane.workers import Workers, settle
 from cni.protocol import CniRequest
+
+log = logging.getLogger("orbweaver.dataplane")
 
 NAME = "coordinator"
 
@@ -52,6 +56,7 @@ class Coordinator:
         self._wishes = wishes
         self._defaults = defaults
         self._cluster = cluster
+        self.renumbering = Renumbering()
         self._prober = prober
         # Whether to detect is this plugin's own configuration to say; how patiently, the settings'.
         self._detection = replace(detection, conflicts=False, gateways=False)
@@ -91,16 +96,34 @@ class Coordinator:
         job = Job(request.command, conf, *place, valid=valid)
 
         def go_on() -> None:
-            self._workers.submit(job, lambda job: self._complete(request, job)).subscribe(
-                lambda done: settle(answer, done, output)
+            if request.command == "ADD":
+                self.renumbering.attach(job.container, job.interface, lambda: self._again(request, job))
+            self._submit(request, job).subscribe(
+                lambda done: self._answer(request, job, answer, done, output)
             )
 
+        if request.command == "DEL":
+            self.renumbering.detach(job.container, job.interface)
         detection = self._detection.under(settings.detection)
         if request.command == "ADD" and (detection.conflicts or detection.gateways):
             self._detect(request, detection, previous, answer, go_on)
         else:
             go_on()
         return answer
+
+    def _submit(self, request: CniRequest, job: Job) -> ObjectRef[int]:
+        return self._workers.submit(job, lambda job: self._complete(request, job))
+
+    def _answer(
+        self, request: CniRequest, job: Job, answer: ObjectRef[bytes], done: ObjectRef[int], output: bytes
+    ) -> None:
+        if request.command == "ADD" and done.error() is not None:
+            self.renumbering.detach(job.container, job.interface)
+        settle(answer, done, output)
+
+    def _again(self, request: CniRequest, job: Job) -> None:
+        """Plan an interface of a pod that got an address since its ADD."""
+        self._submit(request, job).subscribe(lambda done: _log_failure(job, done))
 
     def _detect(
         self,
@@ -151,6 +174,15 @@ class Coordinator:
             return job
         wishes = self._wishes(request)
         return replace(job, default_nic=wishes.default_nic, interfaces=wishes.interfaces)
+
+
+def _log_failure(job: Job, done: ObjectRef[int]) -> None:
+    error = done.error()
+    if error is not None:
+        log.warning(
+            "a pod has no rules for its new address; its next address, or a new pod, has",
+            extra={"pod": job.pod, "interface": job.interface, "error": str(error)},
+        )
 
 
 def _wrong(

@@ -108,7 +108,7 @@ def make_plan(
     ]
     defaults = _missing_defaults(settings, pod, tables, interface, gateways)
     routes += defaults
-    kept = _kept_defaults(pod, moved, {one.family for one in defaults if one.table == MAIN}, tables)
+    kept = _kept_routes(pod, moved, {one.family for one in defaults if one.table == MAIN}, tables)
     rules = [rule for name, table in tables.items() for rule in _rules_of(pod.nic(name), table)]
     if veth is not None:
         for family in sorted(family for family in families if nearest[family]):
@@ -147,7 +147,12 @@ def make_plan(
         routes=tuple(dict.fromkeys(routes)),
         rules=tuple(dict.fromkeys(rules)),
         neighbours=tuple(Neighbour(one, through, host_mac) for one in hosts),
-        sysctls=_pod_sysctls(settings, families, (*(nic.name for nic in nics), through)),
+        sysctls=(
+            *_pod_sysctls(settings, families, (*(nic.name for nic in nics), through)),
+            *_router_sysctls(
+                nics, tables, {route.dev for route in kept if route.default and route.family == 6}
+            ),
+        ),
         gone=tuple(route for route in moved if route not in kept),
     )
     on_host = Desired(
@@ -303,11 +308,11 @@ def _missing_defaults(
     ]
 
 
-def _kept_defaults(
+def _kept_routes(
     pod: PodState, moved: tuple[Route, ...], coming: set[int], tables: dict[str, int]
 ) -> set[Route]:
-    """Default routes that stay in the main table beside their copy: one of each family that the holder has none of, or
-    the pod could begin no connection in it."""
+    """Routes that stay in the main table beside their copy: a default route of each family that the holder has none of,
+    or the pod could begin no connection in it, and those that the kernel would bring back."""
     covered = coming | {
         route.family
         for route in pod.routes
@@ -317,7 +322,11 @@ def _kept_defaults(
     for route in moved:
         if route.default and route.family not in covered:
             kept.setdefault(route.family, route)
-    return set(kept.values())
+    # The kernel makes it anew with each advertisement; the rule to the same subnet stands before the main table.
+    renewed = {
+        (nic.name, str(ipaddress.ip_interface(one).network)) for nic in pod.nics for one in nic.dynamic
+    }
+    return {*kept.values(), *(route for route in moved if (route.dev, route.dst) in renewed)}
 
 
 def _rules_of(nic: Nic | None, table: int) -> Iterable[Rule]:
@@ -340,6 +349,18 @@ def _pod_sysctls(
     if 6 in families:
         found += [(f"net/ipv6/conf/{name}/disable_ipv6", "0") for name in dict.fromkeys(("all", *names))]
     return tuple(found)
+
+
+def _router_sysctls(
+    nics: list[Nic], tables: dict[str, int], keeping: set[str]
+) -> tuple[tuple[str, str], ...]:
+    """No more default routes from router advertisements into the main table, where they would compete with those of the
+    interface that holds them; what was learnt is in the policy table."""
+    return tuple(
+        (f"net/ipv6/conf/{nic.name}/accept_ra_defrtr", "0")
+        for nic in nics
+        if nic.dynamic and nic.name in tables and nic.name not in keeping
+    )
 
 
 def _on_link(address: str, dev: str, table: int, src: str = "") -> Route:

@@ -91,7 +91,8 @@ def _choose(inquiry: Inquiry, nics: dict[str, Nic]) -> tuple[list[Finding], dict
 
 @contextmanager
 def _up(pod: Netlink, nics: Sequence[Nic], inquiry: Inquiry) -> Iterator[None]:
-    """The interfaces are up and have their carrier; those that were down are down again afterwards."""
+    """The interfaces are up and have their carrier; those that were down are down again afterwards: the kernel announces
+    an address (arp_notify, which main plugins set) when its interface comes up, and not when it is up already."""
     lifted = [nic for nic in nics if not nic.up]
     try:
         pod.send([netlink.set_link(nic.index, up=True) for nic in lifted])

@@ -85,7 +85,8 @@ class Neighbour:
 class Nic:
     """An interface that exists. `addresses`: CIDR form, without link-local IPv6 ones. `peer`: the index of the other
     end of a veth pair, or of the parent; 0 for none; `namespace`: the kernel's number for the one in which that is, -1 for
-    this one. `alias`: a note that the kernel keeps (`ip link set alias`)."""
+    this one. `alias`: a note that the kernel keeps (`ip link set alias`). `dynamic`: those of the addresses that router
+    advertisements gave (RFC 4862), which the kernel renews with their subnet's route."""
 
     name: str
     index: int
@@ -97,6 +98,7 @@ class Nic:
     queue: int = 1000
     namespace: int = -1
     alias: str = ""
+    dynamic: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

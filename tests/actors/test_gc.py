@@ -6,7 +6,6 @@ them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,11 +16,11 @@ import pytest
 
 from actors.decisions.settings import GCSettings, Settings
 from actors.errors import Conflict, NotFound, StoreUnavailable
-from actors.resources.addresses import parse_address
+from actors.resources.addresses import format_address, parse_address
 from actors.resources.block import Block, Claim, Granted, block_name
 from actors.resources.record import Fence, Record
 from actors.runtime import get
-from actors.store.contract import Object, Store
+from actors.store.contract import Listing, Object, Store
 from actors.store.kubernetes import KubernetesStore
 from cni.controller import Controller
 from tests.faults.checker import eventually, records
@@ -217,6 +216,9 @@ def test_each_way_in_which_a_holder_goes(world: World):
         eventually(lambda: holds(world, healthy, waiting, daemon), 60)
         eventually(lambda: told(world, **expected), 30)
 
+    ended = ("PodFinished", "PodEvicted")
+    assert suspects(world) == {address for address, (reason, _) in expected.items() if reason not in ended}
+
 
 def replace_pod(world: World, obj: Object) -> None:
     world.delete(obj)
@@ -380,6 +382,19 @@ def test_what_cannot_be_read_is_kept_until_it_can(world: World, monkeypatch: pyt
         eventually(lambda: holds(world), 30)
 
 
+def test_a_cache_that_lacks_pods_takes_nothing_from_them(world: World):
+    """It only says where to look; what the API server has decides."""
+    world.node("n1")
+    held = [world.hold(world.pod(f"web-{number}")) for number in range(3)]
+    store = Interposed(world.plain)
+    store.hidden = "Pod"
+    with controller(store) as running:
+        eventually(lambda: truth({f"Pod/web-{number}" for number in range(3)} <= set(store.read)), 30)
+        get(world_scan(running), 30)
+        holds(world, *held)
+    assert suspects(world) == set()
+
+
 def test_a_scan_puts_the_views_right(world: World):
     """A SpiderEndpoint for which nothing is recorded goes."""
     current = {"uid": "u", "node": "n1", "ips": [{"interface": "eth0", "ipv4": "10.6.0.1/16", "vlan": 0}]}
@@ -416,6 +431,7 @@ class Interposed:
         self._inner = inner
         self.read: list[str] = []
         self.refused = ""
+        self.hidden = ""
         self.before_update: Callable[[Object], object] = lambda obj: None
 
     def __getattr__(self, name: str) -> Any:
@@ -426,6 +442,10 @@ class Interposed:
         if f"{kind}/{name}" == self.refused:
             raise StoreUnavailable("the test lets nobody read it", maybe_written=False)
         return self._inner.get(kind, name, namespace, timeout=timeout)
+
+    def list(self, kind: str, namespace: str | None = None, *, timeout: float = 30.0) -> Listing:
+        found = self._inner.list(kind, namespace, timeout=timeout)
+        return Listing((), found.version) if kind == self.hidden else found
 
     def update(self, obj: Object, *, timeout: float = 10.0) -> Object:
         self.before_update(obj)
@@ -440,9 +460,13 @@ def truth(value: bool) -> None:
     assert value
 
 
+def suspects(world: World) -> set[str]:
+    blocks = [Block.from_object(obj) for obj in world.store.list("SpiderIPBlock").items]
+    return {format_address(block.family, value) for block in blocks for value in block.suspect}
+
+
 def suspected(world: World, address: str) -> None:
-    block = world.store.get("SpiderIPBlock", block_name(*parse_address(address)))
-    assert json.loads(block["spec"].get("suspect", "[]")) == [address]
+    assert suspects(world) == {address}
 
 
 def kept(world: World, address: str) -> None:

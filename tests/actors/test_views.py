@@ -11,7 +11,7 @@ from actors.store import lifecycle
 from actors.views import endpoint_name
 from tests.faults.checker import eventually, prove_views
 from tests.faults.faulty_store import Fault, How, Write
-from tests.faults.rig import pod, pool, rig, sandbox
+from tests.faults.rig import Rig, pod, pool, rig, sandbox
 
 BLUE = pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.9", gateway="10.6.0.254", vlan=7)
 SIX = pool("six", "fd00::/64", "fd00::1-fd00::9")
@@ -111,3 +111,39 @@ def test_the_total_follows_the_reserved_addresses(tmp_path: Path):
             }
         )
         eventually(lambda: total(7))
+
+
+def overlaps(one: Rig) -> dict[str, tuple[list[str], int]]:
+    """Of each pool what its status says."""
+    found = {}
+    for obj in one.inner.list("SpiderIPPool").items:
+        status = obj.get("status") or {}
+        if "overlaps" in status or "overlapCount" in status:
+            found[obj["metadata"]["name"]] = (status["overlaps"], status["overlapCount"])
+    return found
+
+
+def test_pools_that_overlap_say_so_until_they_do_not(tmp_path: Path):
+    """Edited, deleted or made anew: both sides are told."""
+    ranges = {
+        "a": "10.6.0.1-10.6.0.9",
+        "b": "10.6.0.5-10.6.0.20",
+        "c": "10.6.0.15-10.6.0.30",
+        "d": "10.6.1.1",
+    }
+    with rig(tmp_path, *(pool(name, "10.6.0.0/16", text) for name, text in ranges.items())) as one:
+        chain = {"a": (["b"], 1), "b": (["a", "c"], 2), "c": (["b"], 1)}
+        eventually(lambda: _equal(overlaps(one), chain))
+
+        one.edit_pool("b", ips=["10.6.0.10-10.6.0.20"])
+        eventually(lambda: _equal(overlaps(one), {"b": (["c"], 1), "c": (["b"], 1)}))
+
+        one.inner.delete("SpiderIPPool", "b")
+        eventually(lambda: _equal(overlaps(one), {}))
+
+        one.apply(pool("e", "10.6.1.0/24", "10.6.1.0-10.6.1.9"))
+        eventually(lambda: _equal(overlaps(one), {"d": (["e"], 1), "e": (["d"], 1)}))
+
+
+def _equal(found: object, expected: object) -> None:
+    assert found == expected

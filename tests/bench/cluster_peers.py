@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import time
 import urllib.error
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,19 +19,22 @@ from typing import Any
 import yaml
 
 from actors.errors import NotFound
-from actors.resources.block import BLOCK_SIZE, Block, base_of
+from actors.resources.block import Block, base_of
 from actors.resources.record import Record
 from actors.store.kubernetes import KubernetesStore
-from tests.agent_process import PROGRAM, AgentProcess, pool
+from cni.leadership import NAMESPACE
+from tests.agent_process import AgentProcess, pool
 from tests.bench.load import Pod
 from tests.bench.peers import BASE, FIRST
 from tests.blocks import recorded
+from tests.faults.leaders import ControllerProcess, controllers, leader_of, wait_linked
 from tests.tools import kubernetes
 from tests.tools.apiserver import ApiServer
 
 _DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 _SETTLE = 60.0
 _WORKERS = 8
+_LEASE = ("--lease-duration", "15", "--renew-deadline", "10", "--retry-period", "2")
 _REQUEST = re.compile(r"^apiserver_request_total\{(?P<labels>[^}]*)\} (?P<count>\S+)$", re.MULTILINE)
 _ETCD_BYTES = re.compile(r"^etcd_debugging_mvcc_total_put_size_in_bytes (\S+)$", re.MULTILINE)
 
@@ -65,8 +67,13 @@ class ClusterPeers:
         self.make_pods(before, "bench-before")
         self._fill(before, used)
         with ExitStack() as stack:
-            others = [stack.enter_context(self.controller(directory))] if controller else []
+            others: list[ControllerProcess] = []
+            if controller:
+                others = stack.enter_context(controllers(directory, self.server.kubeconfig, *_LEASE, count=1))
+                leader = leader_of(self.store, others)
             agents = [stack.enter_context(self.agent(directory, number)) for number in range(count)]
+            for agent in agents if controller else ():
+                wait_linked(agent, leader)
             peer = OnKubernetes(self, agents, others)
             yield peer
             peer.settle()
@@ -77,31 +84,6 @@ class ClusterPeers:
         )
         for obj in self.store.list("SpiderEndpoint").items:
             self.store.delete("SpiderEndpoint", obj["metadata"]["name"], "bench")
-
-    @contextmanager
-    def controller(self, directory: Path) -> Iterator[subprocess.Popen[bytes]]:
-        """A controller process, ready."""
-        directory.mkdir(parents=True, exist_ok=True)
-        command = (
-            *PROGRAM,
-            "controller",
-            "--kubeconfig",
-            str(self.server.kubeconfig),
-            "--metrics-port",
-            "-1",
-        )
-        path = directory / "controller.log"
-        with path.open("wb") as log:
-            process = subprocess.Popen(command, stderr=log)
-        try:
-            deadline = time.monotonic() + 30
-            while '"working"' not in path.read_text() and '"leading"' not in path.read_text():
-                assert process.poll() is None and time.monotonic() < deadline, path.read_text()
-                time.sleep(0.02)
-            yield process
-        finally:
-            process.terminate()
-            process.wait(30)
 
     def make_pods(self, pods: Sequence[Pod], node: str | None = None) -> None:
         """A pod object for each, on its agent's node or on `node`."""
@@ -159,7 +141,6 @@ class ClusterPeers:
                 "bench", f"bench/{pod.name}", pod.uid, pod.container, f"net{number % 40}", "bench-before", "",
                 "2026-01-01T00:00:00Z", "bench",
             )  # fmt: skip
-        assert not used or used % BLOCK_SIZE == 0 or len(blocks) == used // BLOCK_SIZE + 1
         _at_once(lambda block: self.store.create(block.to_object()), list(blocks.values()))
 
 
@@ -170,7 +151,7 @@ class OnKubernetes:
         self,
         peers: ClusterPeers,
         agents: Sequence[AgentProcess],
-        controllers: Sequence[subprocess.Popen[bytes]],
+        controllers: Sequence[ControllerProcess],
     ) -> None:
         self.program = agents[0].plugins / "spiderpool"
         self.confs: Sequence[dict[str, Any]] = [{**BASE, "ipam": agent.ipam} for agent in agents]
@@ -247,10 +228,8 @@ def cluster_peers() -> Iterator[ClusterPeers]:
                 if path.name != "kustomization.yaml":
                     server.apply(*yaml.safe_load_all(path.read_text()))
         peers = ClusterPeers(server)
-        try:
-            peers.store.get("Namespace", "bench")
-        except NotFound:
-            peers.store.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "bench"}})
+        for namespace in ("bench", NAMESPACE):
+            peers.store.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
         for node in ("bench-before", *(node_name(number) for number in range(8))):
             peers.store.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}})
         yield peers

@@ -3,6 +3,7 @@
 Everything that is compared runs in this one run, in turns, because machines differ from hour to hour and only
 ratios hold: h is host-local's throughput in scenario B of the same run. The scenarios are in `scenarios.py`. Shim: the
 start of the CNI program alone, over that of /bin/true. Footprint: memory, and the time until an agent serves.
+The coordinator: pods of one node at once, beside the reference plugin `macvlan` (`dataplane_bench.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 # The package that is measured is the installed one; of the checkout only tests/ is wanted.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
+from tests.bench import dataplane_bench
 from tests.bench.cluster_peers import ClusterPeers, cluster_peers
 from tests.bench.footprint import footprint
 from tests.bench.load import execute, spread
@@ -49,6 +51,9 @@ def main() -> int:
     parser.add_argument("--only", default="", help="scenarios by letter, such as A,C; all by default")
     parser.add_argument("--peers", default="", help=f"some of: {HOST_LOCAL}, {EMBEDDED}, {AGENTS}, {LEADER}")
     parser.add_argument("--skip-runtime", action="store_true", help="leave the actor runtime's figures out")
+    parser.add_argument(
+        "--skip-coordinator", action="store_true", help="leave the coordinator beside macvlan out"
+    )
     parser.add_argument("--skip-footprint", action="store_true", help="leave memory and start-up out")
     chosen = parser.parse_args()
     asked = scenarios(chosen.pods, chosen.seconds)
@@ -65,7 +70,10 @@ def main() -> int:
             print(f"! SKIPPED: the Kubernetes store: {missing}", file=sys.stderr)
         result["shim"] = _starts(directory)
         runs: Runs = {}
+        unit = scenarios(chosen.pods, chosen.seconds)["B"]
         for number in range(chosen.rounds):
+            if not {"B"} & asked.keys() or (peers is not None and HOST_LOCAL not in peers):
+                _round(runs, {"B": unit}, [HOST_LOCAL], directory, None)  # h is always of the same run
             _round(runs, asked, peers, directory, cluster)
             print(f"round {number + 1} of {chosen.rounds} done", file=sys.stderr)
         result["scenarios"] = {
@@ -77,6 +85,13 @@ def main() -> int:
         }
         if cluster is not None and not chosen.skip_footprint:
             result["footprint"] = footprint(cluster, directory / "footprint", chosen.rounds)
+        if not chosen.skip_coordinator:
+            try:
+                result["coordinator"] = dataplane_bench.measure(
+                    directory / "coordinator", cni_bin(), chosen.rounds
+                )
+            except dataplane_bench.SandboxMissing as missing:
+                print(f"! SKIPPED: the coordinator: {missing}", file=sys.stderr)
     if not chosen.skip_runtime:
         result["runtime"] = measure()
     result["runs"] = runs
@@ -170,6 +185,8 @@ def _print(result: dict[str, Any]) -> None:
             for peer in peers:
                 ours, theirs = (peers[one]["ADD"] for one in (peer, HOST_LOCAL))
                 print(f"  ADD p50 of {peer} / host-local: {ours['p50'] / theirs['p50']:.2f}")
+    if "coordinator" in result:
+        dataplane_bench.print_table(result["coordinator"])
     for key in ("footprint", "runtime"):
         if key in result:
             print(f"\n{key}\n{json.dumps(result[key], indent=1)}")

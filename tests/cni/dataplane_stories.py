@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -152,7 +153,7 @@ def cable() -> None:
 
 @contextmanager
 def capture(netns: str, interface: str) -> Iterator[list[tuple[str, str, str]]]:
-    """ICMP packets seen on an interface meanwhile: (direction, source, destination)."""
+    """Packets (ICMP, TCP, IPv6 echo) seen on an interface meanwhile: (direction, source, destination)."""
     seen: list[tuple[str, str, str]] = []
     descriptor = os.open(netns, os.O_RDONLY)
     with inside(descriptor):
@@ -172,7 +173,11 @@ def capture(netns: str, interface: str) -> Iterator[list[tuple[str, str, str]]]:
                 continue
             if origin[1] == 0x0800 and data[9] in (1, 6):
                 source, target = socket.inet_ntoa(data[12:16]), socket.inet_ntoa(data[16:20])
-                seen.append(("out" if origin[2] == 4 else "in", source, target))
+            elif origin[1] == 0x86DD and data[6] == 58 and data[40] in (128, 129):  # echo, not discovery
+                source, target = (socket.inet_ntop(socket.AF_INET6, data[at : at + 16]) for at in (8, 24))
+            else:
+                continue
+            seen.append(("out" if origin[2] == 4 else "in", source, target))
 
     thread = threading.Thread(target=read)
     thread.start()
@@ -532,6 +537,70 @@ def _join_nodes() -> None:
             run("ip", "addr", "add", f"{addresses[1]}/64", "dev", "uplink0", "nodad")
 
 
+def advertised(agent: AgentProcess, plugins: Path) -> None:
+    """The second NIC gets an IPv6 address from a router after its ADD: it has rules, the router's default route is in its
+    table and does not come back to the main one, a client beyond the router is answered by that NIC, and the host
+    reaches the address."""
+    _cables()
+    agent.apply(RED)
+    first, second, _ = _chains(agent, plugins, {})
+    dual = {**agent.ipam, "default_ipv4_ippool": ["blue-v4"], "default_ipv6_ippool": ["blue-v6"]}
+    first.main = {**first.main, "ipam": dual}
+    pod = make("slaac")
+    other = make("slaac", "net1", pod.container)
+    first.add(pod)
+    second.add(other)
+    prepare = (
+        "ip addr add fd00:7::1/64 dev fabric1 nodad; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding;"
+        "ip addr add 2001:db8::1/64 dev far0 nodad; nsenter --net=/run/netns/far sh -c"
+        " 'ip addr add 2001:db8::2/64 dev far1 nodad; ip -6 route add default via 2001:db8::1'"
+    )
+    run("nsenter", "--net=/run/netns/outside", "sh", "-ec", prepare)
+
+    def address() -> str:
+        found = in_pod(pod, "ip", "-6", "-br", "addr", "show", "net1", "scope", "global").split()
+        return found[2].partition("/")[0] if len(found) > 2 else ""
+
+    def ruled() -> None:
+        advertise("outside", "fabric1", "fd00:7::")
+        assert f"from {address() or '?'} lookup 100" in in_pod(pod, "ip", "-6", "rule")
+
+    eventually(ruled)
+    for _ in range(3):
+        advertise("outside", "fabric1", "fd00:7::")
+    mine = address()
+    defaults = in_pod(pod, "ip", "-6", "route", "show", "default", "table", "all").splitlines()
+    assert [line for line in defaults if "dev net1" in line and "table 100" not in line] == [], defaults
+    assert "dev net1" in in_pod(pod, "ip", "-6", "route", "get", "2001:db8::2", "from", mine)
+    assert "dev eth0" in in_pod(pod, "ip", "-6", "route", "get", "2001:db8::2")
+    with capture(pod.netns, "net1") as net1, capture(pod.netns, "eth0") as eth0:
+        run("nsenter", "--net=/run/netns/far", "ping", "-n", "-c", "1", "-W", "5", mine)
+    assert ("out", mine, "2001:db8::2") in net1, net1
+    assert not [packet for packet in eth0 if mine in packet], eth0
+    run("ping", "-n", "-c", "1", "-W", "5", mine)
+    there = snapshot(pod)
+    for chain, nic in ((first, pod), (second, other)):
+        chain.again(nic)
+        chain.networks()[1].call("CHECK", nic.environment(), {"prevResult": nic.result})
+    assert [line for line in snapshot(pod).splitlines() if "expires" not in line] == [
+        line for line in there.splitlines() if "expires" not in line
+    ]
+    second.networks()[1].call("DEL", other.environment(), {"prevResult": other.result})
+    assert mine not in in_pod(pod, "ip", "-6", "rule")
+    assert mine not in run("ip", "-6", "route", "show", "table", "500")
+
+
+def advertise(netns: str, interface: str, prefix: str) -> None:
+    """Send one router advertisement (RFC 4861 section 4.2) with a prefix for autonomous addresses."""
+    with within(netns), socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as channel:
+        index = socket.if_nametoindex(interface)
+        channel.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+        channel.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+        head = struct.pack(">BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0)
+        option = struct.pack(">BBBBIII", 3, 4, 64, 0xC0, 86400, 14400, 0)
+        channel.sendto(head + option + socket.inet_pton(socket.AF_INET6, prefix), ("ff02::1", 0, 0, index))
+
+
 def service(agent: AgentProcess, plugins: Path) -> None:
     """A service address that the host translates to a pod answers from a pod, in both families; a connection that the
     host forwards unchanged through the veth is answered through the veth."""
@@ -816,6 +885,7 @@ STORIES: dict[str, Callable[[AgentProcess, Path], None]] = {
         default_on_second,
         default_on_third,
         two_nodes,
+        advertised,
         service,
         bridge,
         options,

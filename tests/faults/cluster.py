@@ -12,14 +12,14 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from actors.errors import Conflict, NotFound
+from actors.errors import Conflict, NoSuchResource, NotFound
 from actors.store.contract import Object
 from actors.store.kubernetes import KubernetesStore
 from tests.tools.apiserver import ApiServer
 
 _EMPTIED = (
     *("SpiderEndpoint", "SpiderIPBlock", "SpiderIPPool", "SpiderReservedIP"),
-    *("Pod", "StatefulSet", "Node"),
+    *("Pod", "StatefulSet", "Node", "VirtualMachine", "VirtualMachineInstance"),
 )
 
 
@@ -58,7 +58,11 @@ class Cluster:
 
 def _empty(store: KubernetesStore, server: ApiServer) -> None:
     for kind in _EMPTIED:
-        for obj in store.list(kind).items:
+        try:
+            found = store.list(kind).items
+        except NoSuchResource:
+            continue
+        for obj in found:
             metadata = obj["metadata"]
             if metadata.get("finalizers"):
                 store.update({**obj, "metadata": {**metadata, "finalizers": []}})
@@ -78,6 +82,9 @@ def _completed(obj: Object) -> Object:
         owners = [{"uid": "u"} | owner for owner in obj["metadata"].get("ownerReferences", ())]
         metadata = obj["metadata"] | ({"ownerReferences": owners} if owners else {})
         return {**obj, "metadata": metadata, "spec": spec}
+    if obj.get("kind") == "VirtualMachineInstance":
+        owners = [{"uid": "u"} | owner for owner in obj["metadata"].get("ownerReferences", ())]
+        return {**obj, "metadata": obj["metadata"] | ({"ownerReferences": owners} if owners else {})}
     if obj.get("kind") == "StatefulSet":
         labels = {"app": obj["metadata"]["name"]}
         template = {"metadata": {"labels": labels}, "spec": containers}

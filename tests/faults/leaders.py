@@ -67,7 +67,7 @@ class ControllerProcess(ServingProcess):
     @property
     def port(self) -> int:
         """Where it serves agents."""
-        return int(str(self.events("standing by")[-1]["address"]).rpartition(":")[2])
+        return int(str(self.events("standing by")[-1]["port"]))
 
 
 def logged(log: Path, *events: str) -> list[dict[str, Any]]:

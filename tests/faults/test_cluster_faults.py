@@ -18,7 +18,7 @@ from tests.agent_process import AgentProcess, ServingProcess
 from tests.faults.checker import Journal, Place, eventually, records
 from tests.faults.cni_client import NoAnswer, add, connect, delete, encode, read_answer
 from tests.faults.fleet import NODES, Clock, Fleet, fleet
-from tests.faults.leaders import leader_of, linked, wait_linked
+from tests.faults.leaders import leader_of, linked, logged, wait_linked
 from tests.faults.processes import PodName
 from tests.faults.proxy import Fault, How, Plan, Request
 from tests.faults.rig import pool, statefulset
@@ -324,3 +324,36 @@ def _until_recorded(one: Fleet, count: int) -> None:
         assert len(records(one.store)) >= count
 
     eventually(enough, 60)
+
+
+def test_a_repeated_add_that_fails_with_its_leader_leaves_the_first_ones_address(
+    api_server: ApiServer, tmp_path: Path
+):
+    """No block can be written, by the leader or the agent. What is looked for afterwards and released is what the lost
+    leader recorded late, and not what an earlier ADD was answered with."""
+    with fleet(tmp_path, api_server, *POOLS) as one:
+        proxy = one.proxy()
+        leader = one.controller(through=proxy)
+        agent = one.agent("node1", through=proxy)
+        wait_linked(agent, leader)
+        made, place = one.pod("web", "node1"), ("c1", "eth0")
+        first = add(agent.socket, one.journal, place, pod=made.name, uid=made.uid)
+        proxy.plan = no_blocks
+        again = add(agent.socket, one.journal, place, pod=made.name, uid=made.uid)
+        proxy.plan = lambda _: None
+
+        assert first is not None
+        assert first.status == 0
+        assert again is not None
+        assert again.json["code"] == 11
+
+        eventually(lambda: _looked(agent), 60)
+        one.prove()
+
+
+def no_blocks(request: Request) -> Fault | None:
+    return Fault(How.CUT_BEFORE) if request.method == "PUT" and "spideripblocks" in request.path else None
+
+
+def _looked(agent: AgentProcess) -> None:
+    assert logged(agent.log, "looked for what a lost leader recorded")

@@ -12,9 +12,10 @@ import pytest
 
 from tests.agent_process import AgentProcess
 from tests.deploy.test_agent import Pods
+from tests.faults.cable import Cable
 from tests.faults.checker import eventually, records
 from tests.faults.cluster import Cluster, ClusterStore
-from tests.faults.leaders import controllers, leader_of, linked, logged, wait_linked
+from tests.faults.leaders import QUICK, controllers, leader_of, linked, logged, wait_linked
 from tests.faults.rig import pod, pool
 from tests.tools.apiserver import ADMIN_TOKEN, ApiServer
 
@@ -160,3 +161,87 @@ def test_a_leader_that_ends_hands_over(stack: ExitStack, store: ClusterStore, co
     assert transitions >= 1
     told = [one["message"] for one in store.list("Event").items if one["reason"] == "LeaderElection"]
     assert f"{second.identity} became leader" in told
+
+
+class Wired(Node):
+    """A node whose way to the leader is a cable."""
+
+    def __init__(self, stack: ExitStack, directory: Path, config: Path, store: ClusterStore) -> None:
+        self.cable = stack.enter_context(Cable())
+        options = (*QUICK, "--leader-address", f"127.0.0.1:{self.cable.port}")
+        (self.leader,) = stack.enter_context(controllers(directory, config, *options, count=1))
+        leader_of(store, [self.leader])
+        self.cable.target = self.leader.port
+        super().__init__(stack, directory, config, store)
+        wait_linked(self.agent, self.leader)
+
+
+def test_the_network_to_the_leader_is_cut_and_mended(
+    stack: ExitStack, store: ClusterStore, config: Path, tmp_path: Path
+):
+    """What was written on one side of the cut is known on the other afterwards: DEL finds it."""
+    node = Wired(stack, tmp_path, config, store)
+    node.add("before")
+    node.cable.cut()
+    node.add("during")
+    node.delete("before")
+    assert linked(node.agent) == ""
+    node.cable.mend()
+    wait_linked(node.agent, node.leader)
+    node.delete("during")
+    node.add("after")
+    prove(store, node)
+    assert linked(node.agent) == node.leader.identity
+
+
+def test_the_leader_s_answer_is_lost(stack: ExitStack, store: ClusterStore, config: Path, tmp_path: Path):
+    """The leader has recorded it; the agent finds it, and answers with it."""
+    node = Wired(stack, tmp_path, config, store)
+    node.add("before")
+    store.create(pod("web"))
+    node.cable.back.close(after=1)  # it learns what is recorded for the pod, but not what it is given
+    with ThreadPoolExecutor(1) as worker:
+        answer = worker.submit(node.add_again, "web")
+        eventually(lambda: _recorded(store, "default/web"))
+        given = [address for address, one in records(store).items() if one["pod"] == "default/web"]
+        assert [answer.result()] == given
+    assert linked(node.agent) == ""
+    prove(store, node)
+    node.cable.cut()
+    node.cable.back.open()
+    node.cable.mend()
+    wait_linked(node.agent, node.leader)
+    prove(store, node)
+    node.delete("web")
+    prove(store, node)
+
+
+def _recorded(store: ClusterStore, name: str) -> None:
+    assert name in {one["pod"] for one in records(store).values()}
+
+
+@pytest.mark.parametrize("then", ["stays", "goes"])
+def test_a_request_that_reaches_the_leader_late_leaks_nothing(
+    stack: ExitStack, store: ClusterStore, config: Path, tmp_path: Path, then: str
+):
+    """It waits in the network while the agent allocates by itself. For a pod that runs, the leader comes upon its own
+    record; what it records for one that has gone by then is found and released."""
+    node = Wired(stack, tmp_path, config, store)
+    node.add("before")
+    store.create(pod("web"))
+    node.cable.there.close(after=1)  # the leader is asked what is recorded, and not yet for an address
+    node.add_again("web")
+    if then == "goes":
+        node.delete("web")
+    node.cable.there.open()
+    if then == "goes":
+        told = "released what a lost leader had recorded late"
+        eventually(lambda: _true(logged(node.agent.log, told)), 30)
+    prove(store, node)
+    wait_linked(node.agent, node.leader)
+    node.add("late")
+    prove(store, node)
+
+
+def _true(value: object) -> None:
+    assert value

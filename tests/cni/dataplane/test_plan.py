@@ -166,6 +166,30 @@ def test_a_family_that_only_a_further_interface_has_keeps_its_default_route() ->
         }
 
 
+def test_what_a_router_advertised_moves_and_its_default_route_does_not_come_back() -> None:
+    """The subnet's route stays in the main table too, where the kernel renews it with each advertisement."""
+    dual = Nic("eth0", 2, ETH0.mac, (*ETH0.addresses, "fd00:6::9/64"))
+    state = applied(_pod(dual, VETH0), _plan(_pod(dual, VETH0), "eth0"))
+    slaac = "fd00:7::9/64"
+    net1 = Nic("net1", 4, NET1.mac, (*NET1.addresses, slaac), dynamic=(slaac,))
+    learnt = (
+        Route("fd00:7::/64", "net1", proto=2, metric=256),
+        Route("::/0", "net1", gw="fe80::1", proto=9, metric=1024),
+    )
+    state = PodState((*state.nics, net1), (*state.routes, *_routes_of(NET1), *learnt), state.rules)
+
+    for _ in range(2):
+        plan = _plan(state, "net1")
+        before, state = state, applied(state, plan)
+
+        assert ("net/ipv6/conf/net1/accept_ra_defrtr", "0") in plan.pod.sysctls
+    assert before == state
+    assert {(route.dst, route.table) for route in state.routes if route.dev == "net1" and route.family == 6} == {
+        ("fd00:7::/64", MAIN), ("fd00:7::/64", 100), ("::/0", 100)
+    }  # fmt: skip
+    assert Rule(6, 32764, 100, src="fd00:7::9/128") in state.rules
+
+
 def test_routes_are_left_alone_when_asked() -> None:
     plan = _plan(_pod(ETH0, VETH0, NET1), "net1", tunePodRoutes=False)
 
