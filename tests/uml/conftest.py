@@ -24,8 +24,10 @@ from tests.tools.gomodule import ProgramMissing
 HERE = Path(__file__).parent
 REPORTS = "reports"
 """The file that is shared."""
-TIMEOUT = 240.0
-"""Seconds without a report after which a guest is given up."""
+TIMEOUT = 280.0
+"""Seconds for one test after which its guest is given up: less than pytest's own for a test outside."""
+TIMEOUT_INSIDE = 200
+"""Seconds for one test inside; what hangs there is told with its stack."""
 _PASSED_ON = ("CNI_BIN", "HOME", "HYPOTHESIS_PROFILE", "LANG", "ORBWEAVER_", "PYTHON", "VIRTUAL_ENV", "XDG_")
 
 
@@ -50,22 +52,23 @@ class Files:
             for line in lines[seen:]:
                 data = json.loads(line)
                 if data["nodeid"] == item.nodeid:
+                    if isinstance(data["longrepr"], list):  # of a skip; JSON has no tuples
+                        data["longrepr"] = tuple(data["longrepr"])
                     report = pytest.TestReport._from_json(data)
                     yield report
                     if report.when == "teardown":
                         return
-            if len(lines) > seen:
-                seen, waiting_since = len(lines), time.monotonic()
+            seen = len(lines)
             assert not ended, f"the guest did not report on this test; {guest.said()}"
             assert time.monotonic() - waiting_since < TIMEOUT, f"the guest hangs; {guest.said()}"
             time.sleep(0.05)
 
     def _boot(self, path: Path) -> uml.Guest:
-        arguments = ["-p", "no:cacheprovider", "-p", "no:xdist", "-q", *self._items[path]]
+        arguments = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"--timeout={TIMEOUT_INSIDE}"]
         environment = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
         guest = uml.Guest(
             self._kernel,
-            [sys.executable, "-m", "pytest", *arguments],
+            [sys.executable, "-P", "-m", "pytest", *arguments, *self._items[path]],
             self._config.rootpath,
             environment,
         )
