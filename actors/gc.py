@@ -18,9 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.decisions.inherit import is_fixed, owning_statefulset, still_wanted
+from actors.decisions.inherit import owning_statefulset
 from actors.decisions.settings import Settings
-from actors.decisions.verdict import Action, Facts, Recorded, Verdict, judge
+from actors.decisions.verdict import Action, Recorded, Verdict, judge
 from actors.errors import OrbweaverError
 from actors.messages import Held
 from actors.observer import AllocationObserver
@@ -34,7 +34,7 @@ from actors.resources.virtualmachine import INSTANCE, MACHINE
 from actors.runtime import Actor, ActorContext, message
 from actors.runtime.actor import Cancellable
 from actors.seat import Place, Seat, ask
-from actors.store.census import Census, Reading, Source
+from actors.store.census import Census, Reading, Source, facts_of, wanted
 from actors.store.contract import Store
 
 log = logging.getLogger("orbweaver.gc")
@@ -280,7 +280,7 @@ class GCActor(Actor):
             reading.namespace(pod.partition("/")[0])
             for one in held:
                 reading.node(found.node if found is not None else one.record.node)
-                self._wanted(one.record, reading)
+                wanted(one.record, reading, self._settings)
                 reading.pool(one.record.pool)
         except OrbweaverError as error:
             log.warning("a pod's state could not be read", extra={"pod": pod, "error": str(error)})
@@ -290,7 +290,6 @@ class GCActor(Actor):
     def _judge(self, pod: str, held: Sequence[Held], source: Source) -> list[Judged]:
         now = self._clock()
         found = source.pod(pod)
-        namespace = source.namespace(pod.partition("/")[0])
         recorded = [Recorded(format_address(one.family, one.value), one.record) for one in held]
         before = self._state.noticed.pop(pod, {})
         noticed: dict[Sight, float] = {}
@@ -298,15 +297,8 @@ class GCActor(Actor):
         for one, this in zip(held, recorded, strict=True):
             record = one.record
             sight = (one.family, one.value, Fence.of(record))
-            facts = Facts(
-                pod=found,
-                node=source.node(found.node if found is not None else record.node),
-                namespace=namespace,
-                pool=source.pool(record.pool),
-                wanted=self._wanted(record, source),
-                siblings=tuple(recorded),
-                noticed=min(before.get(sight, now), now),  # the clock may have been set back
-            )
+            first = min(before.get(sight, now), now)  # the clock may have been set back
+            facts = facts_of(record, recorded, source, self._settings, first)
             verdict = judge(this, facts, now, self._settings.gc)
             if verdict.action is not Action.KEEP:
                 noticed[sight] = facts.noticed
@@ -316,16 +308,6 @@ class GCActor(Actor):
         if noticed:
             self._state.noticed[pod] = noticed
         return judged
-
-    def _wanted(self, record: Record, source: Source) -> bool | None:
-        """Whether the record's owner will start its pod again; None when nobody keeps addresses for it."""
-        if not is_fixed(record):
-            return None
-        namespace = record.pod.partition("/")[0]
-        if record.machine:
-            return self._settings.enable_kubevirt and source.machine_lives(namespace, record.machine)
-        name = owning_statefulset(record)
-        return name is not None and still_wanted(record, source.statefulset(namespace, name), self._settings)
 
     def _act(self, judged: Sequence[Judged]) -> list[Reclaim]:
         """What is to be taken back; what only is to be marked is marked."""

@@ -2,8 +2,8 @@
 
 What must always hold: a view is never read to decide anything here, so one that is missing or stale loses and
 leaks nothing; it is written shortly after the change, a pool's at most once a second; what differs when the
-process starts is put right. A view that cannot be written is tried again and never delays an allocation. Writing
-pools' status, which may list thousands of addresses, takes at most a tenth of the time.
+process starts is put right. A view that cannot be written is tried again and never delays an allocation. A
+pool's status that lists many addresses is written less often: a second for each thousand.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ RETRY = 1.0
 LISTED = 5000
 """Addresses up to which `status.allocatedIPs` lists each one; Spiderpool's own limit, set by the object's size."""
 
+LISTED_A_SECOND = 1000
+"""Addresses that one pool's status is rewritten with in a second: all that it lists are 80 bytes each, every time."""
+
 OVERLAPS, OVERLAP_COUNT = "overlaps", "overlapCount"
 
 POD = "ipam.spidernet.io/pod"
@@ -59,7 +62,8 @@ def endpoint_name(pod: str) -> str:
 @dataclass(slots=True)
 class State:
     """`pods` and `pools` are to be written; `written` are the SpiderEndpoints as this process left them; `overlaps`
-    are those of the pools in `table`. `rest_until`: monotonic seconds before which no pool is written again."""
+    are those of the pools in `table`. `later`: of pools that list many addresses the monotonic seconds before which
+    they are not written again."""
 
     written: dict[str, Object] = field(default_factory=dict)
     pods: set[str] = field(default_factory=set)
@@ -69,7 +73,7 @@ class State:
     pools_set: bool = False
     table: PoolTable | None = None
     overlaps: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    rest_until: float = 0.0
+    later: dict[str, float] = field(default_factory=dict)
 
 
 class ViewsActor(Actor):
@@ -166,7 +170,7 @@ class ViewsActor(Actor):
         state = self._state
         if state.pools and not state.pools_set:
             state.pools_set = True
-            self.after(max(seconds, state.rest_until - time.monotonic()), self._write_pools)
+            self.after(seconds, self._write_pools)
 
     def _write_endpoints(self) -> None:
         state = self._state
@@ -298,9 +302,10 @@ class ViewsActor(Actor):
         if not self._may_write():
             state.pools = set()
             return
-        started = time.monotonic()
         self._compare_pools()
-        pools, state.pools = state.pools, set()
+        now = time.monotonic()
+        state.later = {name: until for name, until in state.later.items() if until > now}
+        pools, state.pools = state.pools - state.later.keys(), state.pools & state.later.keys()
         for name in sorted(pools):
             try:
                 self._write_pool(name)
@@ -314,8 +319,6 @@ class ViewsActor(Actor):
                     extra={"pool": name, "error": str(error)},
                 )
                 state.pools.add(name)
-        ended = time.monotonic()
-        state.rest_until = ended + 9 * (ended - started)
         self._pools_soon(RETRY)
 
     def _compare_pools(self) -> None:
@@ -356,6 +359,8 @@ class ViewsActor(Actor):
         status = {**kept, **self._pool_status(IPPool.from_object(obj), count, held)}
         if status != before:
             self._store.update_status({**obj, "status": status})
+            if len(held) > LISTED_A_SECOND:
+                self._state.later[name] = time.monotonic() + len(held) / LISTED_A_SECOND
 
     def _completed(self, obj: Object) -> Object:
         """A pool that was made past `apply`, with kubectl, gets what `apply` would have added: defaults, finalizer."""

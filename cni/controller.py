@@ -179,12 +179,23 @@ class Controller(Process):
         """Finish what has begun, for a bounded time, give the Lease up, then end."""
         self.serving = False
         self._caught_up = False  # agents are refused from now on, and go to the next leader
+        self._finish_calls()
         if self._candidate is not None:
             self._candidate.stop()
         self.gc.stop()
         self._keeper.stop()
         self._blocks.stop()
         self.stop_actors(self.options.drain)
+
+    def _finish_calls(self) -> None:
+        """Answer what agents were accepted with: the next leader reads the blocks once, and is to find all of it."""
+        until = time.monotonic() + self.options.drain
+        while time.monotonic() < until and any(
+            row.mailbox or row.deferred or row.state == "busy"
+            for row in self.system.describe()
+            if row.name.partition("/")[0] in ("pool", "block")
+        ):
+            time.sleep(0.01)
 
     def _listen(self) -> tuple[int, str]:
         """Serve the agents, who are refused while this is not the leader; returns the port, and the address to be

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import pytest
 import yaml
+from hypothesis import settings
 
 import actors
 from tests.cluster import programs
@@ -15,6 +16,10 @@ from tests.tools.apiserver import ApiServer
 from tests.tools.gomodule import ProgramMissing
 
 T = TypeVar("T")
+
+# Three test processes on two cores: an example that takes a second is no failure.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 # Refused by the policy that is applied last, and by nothing else.
 _NEVER_ADMITTED = {

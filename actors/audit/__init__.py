@@ -10,7 +10,7 @@ from __future__ import annotations
 from actors.audit.audit import Audit, audit, confirm
 from actors.audit.blocks import recorded
 from actors.audit.finding import Finding, ReleaseRecord, Repair, Rule, WriteEndpoint, WriteStatus
-from actors.audit.holders import why_gone, why_unwanted
+from actors.audit.holders import verdict_on
 from actors.audit.snapshot import Snapshot
 
 __all__ = [
@@ -25,6 +25,5 @@ __all__ = [
     "audit",
     "confirm",
     "recorded",
-    "why_gone",
-    "why_unwanted",
+    "verdict_on",
 ]

@@ -13,20 +13,20 @@ from typing import Any, TypeVar
 from actors.audit.blocks import attachments, recorded
 from actors.audit.endpoints import endpoints
 from actors.audit.finding import Finding, Rule
-from actors.audit.holders import leaked, unwanted
+from actors.audit.holders import Seen, abandoned
 from actors.audit.pools import overlaps, places, states
 from actors.audit.snapshot import Snapshot
-from actors.decisions.inherit import owning_statefulset, still_wanted
 from actors.decisions.settings import Settings
 from actors.errors import InvalidObject
 from actors.messages import Held
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
+from actors.resources.namespace import Namespace
+from actors.resources.node import Node
 from actors.resources.pod import Pod
-from actors.resources.record import Record
 from actors.resources.reservedip import ReservedIP
 from actors.resources.statefulset import StatefulSet
-from actors.resources.virtualmachine import VirtualMachine, lives
+from actors.resources.virtualmachine import VirtualMachine
 from actors.store.contract import Object
 
 T = TypeVar("T")
@@ -40,8 +40,9 @@ class Audit:
     held: tuple[Held, ...]
 
 
-def audit(snapshot: Snapshot, settings: Settings | None = None) -> Audit:
-    """Prove every rule on one snapshot. `settings`: those of the agents, else the defaults."""
+def audit(snapshot: Snapshot, settings: Settings | None = None, now: float = 0.0) -> Audit:
+    """Prove every rule on one snapshot. `settings`: those of the agents, else the defaults. `now` is in seconds since the
+    epoch; without it no delay (of a lost node, of a pod that is Terminating) is over."""
     held, findings = recorded(snapshot.blocks)
     found = list(findings)
     pools, damaged = _parsed(snapshot.pools, IPPool.from_object)
@@ -56,25 +57,25 @@ def audit(snapshot: Snapshot, settings: Settings | None = None) -> Audit:
         # A view tells perhaps what a damaged block does not; nobody may take it for wrong, least of all a repair.
         found += states(held, snapshot.pools, pools, reserved)
         found += endpoints(held, snapshot.endpoints)
-    sets, unreadable = _parsed(snapshot.statefulsets, StatefulSet.from_object)
-    machines, damaged_machines = _parsed(snapshot.machines, VirtualMachine.from_machine)
-    instances, damaged_instances = _parsed(snapshot.instances, VirtualMachine.from_instance)
-    if not (unreadable or damaged_machines or damaged_instances):
-        chosen = settings or Settings()
-
-        def wanted(record: Record) -> bool:
-            if record.machine:
-                running = lives(machines.get(record.holder), instances.get(record.holder))
-                return chosen.enable_kubevirt and running
-            namespace = record.pod.partition("/")[0]
-            return still_wanted(record, sets.get(f"{namespace}/{owning_statefulset(record)}"), chosen)
-
-        found += unwanted(held, wanted)
-    if snapshot.pods is not None:
-        pods, unknown = _parsed(snapshot.pods, Pod.from_object)
-        found += leaked((one for one in held if one.record.pod not in unknown), pods)
+    found += _holders(snapshot, held, settings or Settings(), now)
     order = list(Rule)
     return Audit(tuple(sorted(found, key=lambda one: (order.index(one.rule), one.subject))), held)
+
+
+def _holders(snapshot: Snapshot, held: tuple[Held, ...], settings: Settings, now: float) -> Iterable[Finding]:
+    """Of a pod that cannot be read nothing is said, and nothing at all when it is another object."""
+    pods, unknown = _parsed(snapshot.pods or (), Pod.from_object)
+    nodes, damaged = _parsed(snapshot.nodes, Node.from_object)
+    sets, damaged_sets = _parsed(snapshot.statefulsets, StatefulSet.from_object)
+    machines, damaged_machines = _parsed(snapshot.machines, VirtualMachine.from_machine)
+    instances, damaged_instances = _parsed(snapshot.instances, VirtualMachine.from_instance)
+    namespaces, damaged_namespaces = _parsed(snapshot.namespaces, Namespace.from_object)
+    if damaged or damaged_sets or damaged_machines or damaged_instances or damaged_namespaces:
+        return ()
+    pools = frozenset(obj["metadata"]["name"] for obj in snapshot.pools)
+    source = Seen(pods, nodes, sets, machines, instances, namespaces, pools)
+    known = (one for one in held if not unknown.keys() & set(one.record.pods))
+    return abandoned(known, source, settings, now, pods=snapshot.pods is not None)
 
 
 def confirm(first: Iterable[Finding], second: Iterable[Finding]) -> tuple[tuple[Finding, ...], int]:

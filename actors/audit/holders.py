@@ -1,66 +1,99 @@
-"""Whether who holds an address is still there: pods for what is in use; StatefulSets and machines for what is kept."""
+"""Whether who holds an address is still there: garbage collection's own verdict, without its delays for a node's own DEL.
+
+What is in use is told from pods and nodes, what is kept from StatefulSets and virtual machines.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from actors.audit.finding import Finding, ReleaseRecord, Rule
-from actors.decisions.inherit import is_fixed, owning_statefulset
+from actors.decisions.inherit import is_fixed
+from actors.decisions.settings import Settings
+from actors.decisions.verdict import Action, Recorded, Verdict, judge
 from actors.messages import Held
 from actors.resources.addresses import format_address
+from actors.resources.namespace import Namespace
+from actors.resources.node import Node
 from actors.resources.pod import Pod
-from actors.resources.record import Record
+from actors.resources.statefulset import StatefulSet
+from actors.resources.virtualmachine import VirtualMachine, lives
+from actors.store.census import Source, facts_of
+
+_LONG_AGO = float("-inf")
 
 
-def why_gone(record: Record, pod: Pod | None) -> str | None:
-    """Why the pod that a record names holds the address no more; None while it may. `pod` is the one that has its name
-    now. A pod that is being deleted holds its address until its DEL."""
-    if record.waits and is_fixed(record):
-        return None
-    if record.machine and not record.container:
-        return None  # taken over from another IPAM, which names the machine and not its pod
-    if pod is None:
-        return f"pod {record.pod} does not exist"
-    if record.uid and pod.uid and record.uid != pod.uid:
-        return f"pod {record.pod} with UID {record.uid} does not exist; the pod of that name now has UID {pod.uid}"
-    if pod.deleted_at is None and pod.ended is not None:
-        return f"pod {record.pod} has ended: {pod.ended}"
-    return None
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A snapshot's objects as a source of verdicts, by `name` or `namespace/name`."""
+
+    pods: Mapping[str, Pod]
+    nodes: Mapping[str, Node]
+    statefulsets: Mapping[str, StatefulSet]
+    machines: Mapping[str, VirtualMachine]
+    instances: Mapping[str, VirtualMachine]
+    namespaces: Mapping[str, Namespace]
+    pools: Iterable[str]
+
+    def pod(self, pod: str) -> Pod | None:
+        return self.pods.get(pod)
+
+    def node(self, name: str) -> Node | None:
+        return self.nodes.get(name)
+
+    def statefulset(self, namespace: str, name: str) -> StatefulSet | None:
+        return self.statefulsets.get(f"{namespace}/{name}")
+
+    def machine_lives(self, namespace: str, name: str) -> bool:
+        key = f"{namespace}/{name}"
+        return lives(self.machines.get(key), self.instances.get(key))
+
+    def namespace(self, name: str) -> bool:
+        found = self.namespaces.get(name)
+        return found is not None and not found.terminating
+
+    def pool(self, name: str) -> bool:
+        return name in self.pools
 
 
-def why_unwanted(record: Record, wanted: bool) -> str | None:
-    """Why nobody will come back for an address that is kept; None when it is not kept. `wanted`: its StatefulSet or
-    virtual machine is there and may want it."""
-    if not record.waits or not is_fixed(record) or wanted:
-        return None
-    if record.machine:
-        return f"kept for virtual machine {record.holder}, which does not exist"
-    return f"kept for pod {record.pod}, which no StatefulSet {owning_statefulset(record)} wants"
+def verdict_on(
+    held: Held, siblings: Sequence[Held], source: Source, settings: Settings, now: float
+) -> Verdict | None:
+    """Why an address should be given back, or kept for the pod's next incarnation; None while its holder may have it.
+    `siblings`: what else is recorded for the pod; `now` in seconds since the epoch."""
+    recorded = [Recorded(format_address(one.family, one.value), one.record) for one in siblings]
+    facts = facts_of(held.record, recorded, source, settings, _LONG_AGO)
+    this = Recorded(format_address(held.family, held.value), held.record)
+    verdict = judge(this, facts, now, replace(settings.gc, enabled=True))
+    return verdict if verdict.action in (Action.RELEASE, Action.KEEP_FOR_NEXT) else None
 
 
-def leaked(held: Iterable[Held], pods: Mapping[str, Pod]) -> Iterator[Finding]:
-    """Records whose pod (by `namespace/name`) is gone."""
+def abandoned(
+    held: Iterable[Held], source: Source, settings: Settings, now: float, *, pods: bool
+) -> Iterator[Finding]:
+    """Records whose holder is gone. Without `pods` only what is kept for somebody can be judged."""
+    of_pod: dict[str, list[Held]] = defaultdict(list)
     for one in held:
-        why = why_gone(one.record, pods.get(one.record.pod))
-        if why is not None:
-            yield _dirty(Rule.LEAKED, one, why)
+        for view in one.views:
+            of_pod[view.record.pod].append(view)
+    for several in of_pod.values():
+        for one in several:
+            if not pods and not (one.record.waits and is_fixed(one.record)):
+                continue
+            verdict = verdict_on(one, several, source, settings, now)
+            if verdict is not None:
+                yield _finding(one, verdict)
 
 
-def unwanted(held: Iterable[Held], wanted: Callable[[Record], bool]) -> Iterator[Finding]:
-    """What is kept for pods and machines that nobody starts again."""
-    for one in held:
-        why = why_unwanted(one.record, wanted(one.record))
-        if why is not None:
-            yield _dirty(Rule.KEPT, one, why)
-
-
-def _dirty(rule: Rule, held: Held, why: str) -> Finding:
+def _finding(held: Held, verdict: Verdict) -> Finding:
     record = held.record
     since = f", since {record.since}" if record.since else ""
     return Finding(
-        rule,
+        Rule.KEPT if record.waits else Rule.LEAKED,
         format_address(held.family, held.value),
-        f"{why} (pool {record.pool}, node {record.node or 'unknown'}{since})",
+        f"{verdict.text} (pool {record.pool}, node {record.node or 'unknown'}{since})",
         f"{record.container} {record.pod} {record.uid}",
         ReleaseRecord(held),
     )

@@ -24,6 +24,8 @@ class Snapshot:
     statefulsets: tuple[Object, ...] = ()
     machines: tuple[Object, ...] = ()
     instances: tuple[Object, ...] = ()
+    nodes: tuple[Object, ...] = ()
+    namespaces: tuple[Object, ...] = ()
     pods: tuple[Object, ...] | None = None
 
     @classmethod
@@ -37,6 +39,8 @@ class Snapshot:
             statefulsets=store.list("StatefulSet").items,
             machines=_served(store, MACHINE),
             instances=_served(store, INSTANCE),
+            nodes=store.list("Node").items,
+            namespaces=store.list("Namespace").items,
             pods=store.list("Pod").items if pods else None,
         )
 

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
+from actors.decisions.inherit import is_fixed, owning_statefulset, still_wanted
+from actors.decisions.settings import Settings
+from actors.decisions.verdict import Facts, Recorded
 from actors.errors import NoSuchResource, NotFound
 from actors.resources.namespace import Namespace
 from actors.resources.node import Node
 from actors.resources.pod import Pod
+from actors.resources.record import Record
 from actors.resources.statefulset import StatefulSet
 from actors.resources.virtualmachine import INSTANCE, MACHINE, VirtualMachine, lives
 from actors.store.catalog import Catalog
@@ -48,6 +52,33 @@ class Source(Protocol):
     def namespace(self, name: str) -> bool: ...
 
     def pool(self, name: str) -> bool: ...
+
+
+def wanted(record: Record, source: Source, settings: Settings) -> bool | None:
+    """Whether the record's owner will start its pod again; None when nobody keeps addresses for it."""
+    if not is_fixed(record):
+        return None
+    namespace = record.pod.partition("/")[0]
+    if record.machine:
+        return settings.enable_kubevirt and source.machine_lives(namespace, record.machine)
+    name = owning_statefulset(record)
+    return name is not None and still_wanted(record, source.statefulset(namespace, name), settings)
+
+
+def facts_of(
+    record: Record, siblings: Sequence[Recorded], source: Source, settings: Settings, noticed: float
+) -> Facts:
+    """What a source knows of a record's holder; `siblings` and `noticed` as in `Facts`."""
+    pod = source.pod(record.pod)
+    return Facts(
+        pod=pod,
+        node=source.node(pod.node if pod is not None else record.node),
+        namespace=source.namespace(record.pod.partition("/")[0]),
+        pool=source.pool(record.pool),
+        wanted=wanted(record, source, settings),
+        siblings=tuple(siblings),
+        noticed=noticed,
+    )
 
 
 class Census:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.audit import Finding, Snapshot, audit, confirm
+from actors.audit import Finding, Rule, Snapshot, audit, confirm
 from actors.decisions.settings import Settings
 from actors.errors import OrbweaverError
 from actors.store.contract import Store
@@ -43,9 +43,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--wait",
         type=float,
-        default=WAIT,
         metavar="SECONDS",
-        help="between two looks, of which both must show a finding (%(default)g)",
+        help=f"between two looks, of which both must show a finding ({WAIT:g}, and for leaks as long as a DEL may take)",
     )
     parser.add_argument("-o", "--output", choices=("json", "yaml"), help="instead of the table")
     add_settings_options(parser)
@@ -82,16 +81,16 @@ def run(chosen: argparse.Namespace) -> int:
     return FOUND if report.findings else CLEAN
 
 
-def look(store: Store, wait: float, settings: Settings) -> Report:
+def look(store: Store, wait: float | None, settings: Settings) -> Report:
     """Two looks, `wait` seconds apart, if the first one finds something. Raises `StoreUnavailable`."""
     cluster = _has_pods(store)
     snapshot = Snapshot.read(store, pods=cluster)
-    seen = audit(snapshot, settings)
+    seen = audit(snapshot, settings, time.time())
     found, in_flux = seen.findings, 0
     if found:
-        time.sleep(wait)
+        time.sleep(_wait(found, settings) if wait is None else wait)
         snapshot = Snapshot.read(store, pods=cluster)
-        seen = audit(snapshot, settings)
+        seen = audit(snapshot, settings, time.time())
         found, in_flux = confirm(found, seen.findings)
     counts = {
         "pools": len(snapshot.pools),
@@ -104,6 +103,11 @@ def look(store: Store, wait: float, settings: Settings) -> Report:
     return Report(found, in_flux, counts, cluster)
 
 
+def _wait(found: Sequence[Finding], settings: Settings) -> float:
+    """Seconds until a second look tells what was only on its way: a view that lags behind, a DEL that a node still sends."""
+    return WAIT + (settings.gc.own_del if any(one.rule is Rule.LEAKED for one in found) else 0.0)
+
+
 def _has_pods(store: Store) -> bool:
     """A cluster's API server has every pod; the embedded store has those that somebody applied."""
     from actors.store.sqlite import SQLiteStore
@@ -111,11 +115,11 @@ def _has_pods(store: Store) -> bool:
     return not isinstance(store, SQLiteStore)
 
 
-def _repaired(store: Store, before: Report, wait: float, settings: Settings) -> Report:
+def _repaired(store: Store, before: Report, wait: float | None, settings: Settings) -> Report:
     """What is left after the repairs. The actors are imported only here: a check alone needs none."""
     from cni.command.repairs import SETTLE, repairs
 
-    with repairs(store, settings, cluster=before.pods) as at_work:
+    with repairs(store, settings) as at_work:
         done = list(at_work.do(before.findings))
         time.sleep(SETTLE)
     after = look(store, wait, settings)

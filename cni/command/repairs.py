@@ -1,39 +1,34 @@
 """Puts right what an audit found, with the actors that write the same things in earnest.
 
-What must always hold: a record is released only by its own fence, and only after the pod that it names was read
-again and is still gone; what a StatefulSet still wants is kept for it. Views are written by the Views actor, so that
-they are what the agent would have written. Doing it twice changes nothing.
+What must always hold: a record is released only by its own fence, and only after its pod, node and owner were read again
+and judged anew; what a StatefulSet or virtual machine still wants is kept for it. Views are written by the Views actor,
+so that they are what the agent would have written. Doing it twice changes nothing.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
-from actors.audit import Finding, ReleaseRecord, WriteEndpoint, WriteStatus, why_gone, why_unwanted
+from actors.audit import Finding, ReleaseRecord, WriteEndpoint, WriteStatus, verdict_on
 from actors.block import BlockActor
-from actors.decisions.inherit import owning_statefulset, still_wanted
 from actors.decisions.settings import Settings
-from actors.errors import NoSuchResource, NotFound, OrbweaverError, StoreUnavailable
+from actors.decisions.verdict import Action
+from actors.errors import OrbweaverError, StoreUnavailable
 from actors.ledger import LedgerActor
 from actors.messages import Held
 from actors.observer import Silent
 from actors.resources.addresses import format_address
 from actors.resources.block import Release, Released, block_name
-from actors.resources.pod import Pod
-from actors.resources.record import Fence, Record
-from actors.resources.statefulset import StatefulSet
-from actors.resources.virtualmachine import INSTANCE, MACHINE, VirtualMachine, lives
+from actors.resources.record import Fence
 from actors.runtime import ActorSystem, get
 from actors.seat import OnlyHere
 from actors.store.catalog import Catalog
-from actors.store.contract import Object, Store
+from actors.store.census import Reading
+from actors.store.contract import Store
 from actors.supervision import TABLE
 from actors.views import POOL_INTERVAL, RETRY, ViewsActor
-
-T = TypeVar("T")
 
 TIMEOUT = 20.0
 SETTLE = POOL_INTERVAL + 2 * RETRY
@@ -41,13 +36,12 @@ SETTLE = POOL_INTERVAL + 2 * RETRY
 
 
 class Repairs:
-    """The actors of one repair; `repairs` starts and ends them. `cluster`: pods have objects."""
+    """The actors of one repair; `repairs` starts and ends them."""
 
-    def __init__(self, store: Store, system: ActorSystem, settings: Settings, *, cluster: bool) -> None:
+    def __init__(self, store: Store, system: ActorSystem, settings: Settings) -> None:
         self._store = store
         self._system = system
         self._settings = settings
-        self._cluster = cluster
 
     def do(self, findings: Iterable[Finding]) -> Iterator[str]:
         """Repair what can be; tells of each thing that it did, or why it did not. Views follow within `SETTLE`."""
@@ -73,17 +67,12 @@ class Repairs:
 
     def _release(self, held: Held) -> str:
         text, record = format_address(held.family, held.value), held.record
-        namespace, _, name = record.pod.partition("/")
-        wanted = self._wanted(record)
-        why = why_unwanted(record, wanted)
-        if why is None and self._cluster:
-            why = why_gone(record, self._find("Pod", name, namespace, Pod.from_object))
-        if why is None:
-            return f"left {text} alone: pod {record.pod} is there again"
-        keep = bool(record.container) and wanted
-        # Nobody knows whether the pod's containers ended; whoever gets the address next probes it first.
-        forced = bool(record.container) and not keep
-        release = Release(held.value, Fence.of(record), time.time(), keep, forced)
+        now = time.time()
+        verdict = verdict_on(held, self._siblings(record.pod), Reading(self._store), self._settings, now)
+        if verdict is None:
+            return f"left {text} alone: pod {record.pod} may have it"
+        keep = verdict.action is Action.KEEP_FOR_NEXT
+        release = Release(held.value, Fence.of(record), now, keep, verdict.forced)
         block = self._system.get_actor("block/" + block_name(held.family, held.value))
         try:
             released: Released = get(block.release.options(timeout=TIMEOUT).remote(release))
@@ -91,36 +80,16 @@ class Repairs:
             return f"could not release {text}: {error}"
         if not released.done:
             return f"left {text} alone: what was recorded there is gone"
-        return f"{'kept' if keep else 'released'} {text}{f' for {_whose(record)}' if keep else ''}: {why}"
+        return f"{'kept' if keep else 'released'} {text}{' for the next pod' if keep else ''}: {verdict.text}"
 
-    def _wanted(self, record: Record) -> bool:
-        """Whether its StatefulSet or virtual machine is there and may come back for the address."""
-        namespace = record.pod.partition("/")[0]
-        if record.machine:
-            name = record.machine
-            machine = self._find(MACHINE, name, namespace, VirtualMachine.from_machine)
-            instance = self._find(INSTANCE, name, namespace, VirtualMachine.from_instance)
-            return self._settings.enable_kubevirt and lives(machine, instance)
-        owner = owning_statefulset(record)
-        if owner is None:
-            return False
-        found = self._find("StatefulSet", owner, namespace, StatefulSet.from_object)
-        return still_wanted(record, found, self._settings)
-
-    def _find(self, kind: str, name: str, namespace: str, parse: Callable[[Object], T]) -> T | None:
-        """As it is now. Raises `InvalidObject` when it cannot be read: then nothing is known of it."""
-        try:
-            return parse(self._store.get(kind, name, namespace))
-        except (NotFound, NoSuchResource):
-            return None
-
-
-def _whose(record: Record) -> str:
-    return f"virtual machine {record.holder}" if record.machine else "its StatefulSet"
+    def _siblings(self, pod: str) -> list[Held]:
+        ledger = self._system.get_actor("ledger/local")
+        found: tuple[Held, ...] = get(ledger.of_pod.options(timeout=TIMEOUT).remote(pod))
+        return [view for one in found for view in one.views if view.record.pod == pod]
 
 
 @contextmanager
-def repairs(store: Store, settings: Settings, *, cluster: bool) -> Iterator[Repairs]:
+def repairs(store: Store, settings: Settings) -> Iterator[Repairs]:
     """Raises `StoreUnavailable` when the store does not list its objects in time."""
     catalog = Catalog(store, has_pods=False)
     system = ActorSystem("repair", supervision=TABLE)
@@ -138,7 +107,7 @@ def repairs(store: Store, settings: Settings, *, cluster: bool) -> Iterator[Repa
         catalog.start()
         if not catalog.wait_synced(TIMEOUT):
             raise StoreUnavailable(f"the store did not list its objects within {TIMEOUT:g} s")
-        yield Repairs(store, system, settings, cluster=cluster)
+        yield Repairs(store, system, settings)
     finally:
         system.shutdown(SETTLE)
         catalog.stop()

@@ -17,6 +17,7 @@ from actors.errors import InvalidObject
 from actors.resources.block import Block
 from actors.store.contract import Object
 from actors.store.kinds import Kind
+from actors.store.lease import ADDRESS
 
 NONE = "<none>"
 _GAP = "   "
@@ -90,7 +91,7 @@ def rows(
     kind: Kind, objects: Iterable[Object], *, wide: bool = False, namespaced: bool = False
 ) -> list[list[str]]:
     """The table's lines as cells, the titles first. `namespaced` adds the namespace in front."""
-    columns = [Column("NAME", field("metadata", "name")), *COLUMNS[kind.name]]
+    columns = [Column("NAME", field("metadata", "name")), *COLUMNS.get(kind.name, (_AGE,))]
     if namespaced:
         columns.insert(0, Column("NAMESPACE", field("metadata", "namespace")))
     columns = [column for column in columns if wide or not column.wide]
@@ -148,6 +149,13 @@ def _interface(key: str) -> Callable[[Object], Any]:
 
 
 _AGE = Column("AGE", age)
+
+
+def _address(obj: Object) -> str:
+    """Where the leader serves agents."""
+    return str((obj["metadata"].get("annotations") or {}).get(ADDRESS, ""))
+
+
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "SpiderIPPool": (
         Column("VERSION", field("spec", "ipVersion")),
@@ -186,6 +194,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     ),
     "Namespace": (Column("STATUS", _phase), _AGE),
     "Node": (_AGE,),
+    "Lease": (Column("HOLDER", field("spec", "holderIdentity")), Column("ADDRESS", _address), _AGE),
     "StatefulSet": (Column("READY", _ready), _AGE),
     "VirtualMachine": (_AGE,),
     "VirtualMachineInstance": (_AGE, Column("PHASE", field("status", "phase"))),

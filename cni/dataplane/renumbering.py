@@ -72,14 +72,14 @@ class Renumbering:
     def _listen(self, news: NewAddresses) -> None:
         try:
             while self._wake[0] not in select.select((news.fileno(), self._wake[0]), (), ())[0]:
-                try:
-                    for namespace, address in news.read():
+                for namespace, address in _read(news):
+                    try:
                         self._changed(namespace, address)
-                except OSError as error:
-                    if error.errno != errno.ENOBUFS:
-                        raise
-                    log.warning("news of addresses were lost, every pod is planned again")
-                    self._changed(None, "")
+                    except OSError as error:
+                        log.warning(
+                            "a pod's new address was not looked at, the next one is",
+                            extra={"error": str(error)},
+                        )
         finally:
             news.close()
 
@@ -103,3 +103,14 @@ class Renumbering:
             )
             for plan in plans:
                 plan()
+
+
+def _read(news: NewAddresses) -> list[tuple[int | None, str]]:
+    """What came; (None, "") stands for news that were lost, and means every pod."""
+    try:
+        return [*news.read()]
+    except OSError as error:
+        if error.errno != errno.ENOBUFS:
+            raise
+        log.warning("news of addresses were lost, every pod is planned again")
+        return [(None, "")]

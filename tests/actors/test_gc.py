@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,9 @@ from cni.controller import Controller
 from tests.faults.checker import eventually, records
 from tests.faults.cluster import Cluster, ClusterStore
 from tests.faults.leaders import in_process
-from tests.faults.rig import API, pod, pool, rig, sandbox, statefulset
+from tests.faults.rig import API, machine, pod, pool, rig, sandbox, statefulset
 from tests.tools.apiserver import ApiServer
+from tests.tools.kubevirt import install, remove
 
 FAST = GCSettings(not_ready_delay=2.0, own_del=0.5, dead_on_ready_delay=0.2, dead_on_not_ready_delay=0.1)
 LONG_AGO = "2025-01-31T12:00:00Z"
@@ -472,3 +474,45 @@ def suspected(world: World, address: str) -> None:
 def kept(world: World, address: str) -> None:
     record = records(world.store)[address]
     assert (record.get("container"), record.get("uid"), record["pod"]) == (None, None, "default/db-0")
+
+
+def test_of_two_pods_that_share_a_machine_s_address_each_goes_by_itself(world: World, api_server: ApiServer):
+    """While a virtual machine moves: who is lost without DEL is taken out, and the other keeps the address. With the
+    machine gone it goes with the last of them."""
+    install(api_server)
+    try:
+        world.node("n1")
+        world.store.create(machine("vm"))
+        source, target, third = (world.pod(f"virt-launcher-vm-{ending}") for ending in "abc")
+        address = world.claim(of_machine(source), "10.6.0.40").address
+        world.claim(of_machine(target), address, Fence.of(of_machine(source)))
+
+        def held_by(*containers: str) -> None:
+            record = records(world.store)[address]
+            found = [record, *record.get("sharers", ())]
+            assert [one.get("container", "") for one in found] == list(containers)
+
+        with controller(world.plain):
+            held_by("b", "a")
+            world.delete(source)
+            eventually(lambda: held_by("b"), 30)
+
+            world.claim(of_machine(third), address, Fence.of(of_machine(target)))
+            world.delete(third)
+            eventually(lambda: held_by("b"), 30)
+
+            world.delete(target)
+            eventually(lambda: held_by(""), 30)
+            world.store.delete("VirtualMachine", "vm", "default")
+            eventually(lambda: holds(world), 30)
+    finally:
+        remove(api_server)
+
+
+def of_machine(obj: Object) -> Record:
+    """What the agent records for a pod of the machine `vm`."""
+    metadata = obj["metadata"]
+    key, container = f"default/{metadata['name']}", metadata["name"][-1]
+    owner = "VirtualMachineInstance.kubevirt.io/vm"
+    made = Record("blue", key, metadata["uid"], container, "eth0", "n1", owner, LONG_AGO, "net")
+    return replace(made, machine="vm")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
 
 import pytest
 
@@ -15,49 +14,18 @@ from tests.actors import test_endpoint, test_fixed, test_pool
 from tests.faults import rig, test_store_faults
 from tests.faults.cluster import Cluster
 from tests.tools.apiserver import ApiServer
+from tests.tools.kubevirt import install, remove
 
 LEFT_OUT: frozenset[str] = frozenset()
-
-CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-
-
-def crd(kind: str) -> dict[str, Any]:
-    """As much of one of KubeVirt's CRDs as the tests need."""
-    plural = f"{kind.lower()}s"
-    names = {"kind": kind, "listKind": f"{kind}List", "plural": plural, "singular": kind.lower()}
-    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{plural}.kubevirt.io"},
-        "spec": {
-            "group": "kubevirt.io",
-            "scope": "Namespaced",
-            "names": names,
-            "versions": [
-                {
-                    "name": "v1",
-                    "served": True,
-                    "storage": True,
-                    "schema": schema,
-                    "subresources": {"status": {}},
-                }
-            ],
-        },
-    }
-
-
-KUBEVIRT = [crd("VirtualMachine"), crd("VirtualMachineInstance")]
 
 
 @pytest.fixture(scope="module")
 def cluster(api_server: ApiServer) -> Iterator[Cluster]:
     """Without the policy that keeps addresses in use in their pool: some tests take them away to see what follows."""
     with api_server.without_policy("orbweaver-pools-in-use"):
-        api_server.apply(*KUBEVIRT)
+        install(api_server)
         yield Cluster(api_server)
-        for one in KUBEVIRT:
-            api_server.call("DELETE", f"{CRDS}/{one['metadata']['name']}")
+        remove(api_server)
 
 
 @pytest.fixture(autouse=True)

@@ -21,6 +21,8 @@ from cni.sandbox import Network, lay_cable, run
 from tests.agent_process import AgentProcess
 from tests.cni.dataplane_stories import HOST, HOST6, MAIN, V4, V6, Chain, capture, make
 
+PATIENT = ("--timeout", "120")
+"""For an agent on a machine on which a worker process takes ten seconds to start, as in User-Mode Linux."""
 POD = {
     "CNI_CONTAINERID": "c1",
     "CNI_NETNS": "/run/netns/none",
@@ -140,7 +142,7 @@ STORIES: dict[str, Callable[[AgentProcess, Path], None]] = {
 
 def main() -> None:
     name, directory, plugins = sys.argv[1:]
-    agent = AgentProcess(Path(directory))
+    agent = AgentProcess(Path(directory), *PATIENT)
     agent.apply(V4, V6)
     with agent:
         STORIES[name](agent, Path(plugins))

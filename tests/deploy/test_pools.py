@@ -7,9 +7,11 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from actors.store.kubernetes import KubernetesStore
 from tests.agent_process import AgentProcess
 from tests.deploy.test_agent import Pods, agent, controller
 from tests.faults.checker import eventually, records
@@ -161,3 +163,71 @@ def test_an_agent_that_is_killed_loses_nothing(config: Path, store: ClusterStore
         assert records(store) == {}
     finally:
         running.stop()
+
+
+def test_a_hundred_pools_alike_made_at_once_never_give_one_address_twice(
+    api_server: ApiServer, config: Path, store: ClusterStore, tmp_path: Path
+) -> None:
+    """By 20 clients, while two agents give out addresses: each pool says which ones it overlaps, and no more once those
+    are gone; 30 addresses in all of them together serve 30 pods, and not one more."""
+    names = [f"alike-{number:02}" for number in range(100)]
+    clients = [KubernetesStore(api_server.access()) for _ in range(20)]
+
+    def make(client: int) -> None:
+        for name in names[client::20]:
+            clients[client].create(pool(name, "10.6.0.0/16", "10.6.0.50-10.6.0.79"))
+        clients[client].close()
+
+    with (
+        controller(store),
+        agent(config, tmp_path / "one") as one,
+        agent(config, tmp_path / "two") as two,
+        ThreadPoolExecutor(20) as executor,
+    ):
+        list(executor.map(make, range(20)))
+        runtimes = [Pods(one, store), Pods(two, store)]
+
+        def add(number: int) -> str:
+            return runtimes[number % 2].add(f"pod-{number}")
+
+        with ThreadPoolExecutor(8) as runtime:
+            found = list(runtime.map(add, range(30)))
+        assert sorted(found) == sorted(f"10.6.0.{last}" for last in range(50, 80))
+        assert set(records(store)) == set(found)
+        runtimes[0].make("late")
+        status, answer = runtimes[0].call("ADD", "late", "c-late")
+        assert (status != 0, answer["code"]) == (True, 101)
+
+        def all_tell() -> None:
+            for name, obj in statuses(store).items():
+                others = [other for other in names if other != name]
+                assert (obj.get("overlaps"), obj.get("overlapCount")) == (others, 99), name
+
+        eventually(all_tell, 60)
+        reasons = {(event["reason"], event["type"]) for event in store.list("Event").items}
+        assert ("PoolsOverlap", "Warning") in reasons
+
+        # Those that are still in use would stay until their last address is back: edited, they overlap no more.
+        for number, name in enumerate(names):
+            move_apart(store, name, number)
+
+        def none_tells() -> None:
+            assert not any("overlaps" in status for status in statuses(store).values())
+
+        eventually(none_tells, 60)
+
+
+def statuses(store: ClusterStore) -> dict[str, dict[str, Any]]:
+    found = {obj["metadata"]["name"]: obj.get("status") or {} for obj in store.list("SpiderIPPool").items}
+    return {name: status for name, status in found.items() if name.startswith("alike-")}
+
+
+def move_apart(store: ClusterStore, name: str, number: int) -> None:
+    """The pool keeps what is in use of it, and otherwise has one address that no other pool has."""
+
+    def edit() -> None:
+        found = store.get("SpiderIPPool", name)
+        used = [address for address, record in records(store).items() if record["pool"] == name]
+        store.update({**found, "spec": {**found["spec"], "ips": [*used, f"10.6.9.{number}"]}})
+
+    eventually(edit)

@@ -111,7 +111,7 @@ class Guest:
             [
                 str(kernel.program),
                 f"mem={MEMORY}M",
-                f"umid={self._home.name}",
+                f"umid={self.name}",
                 f"uml_dir={self._home}/",
                 "rootfstype=hostfs",
                 "rootflags=/",
@@ -128,6 +128,11 @@ class Guest:
             env=self._room(),
             start_new_session=True,
         )
+
+    @property
+    def name(self) -> str:
+        """Unlike any other's; its processes have it in their command line."""
+        return self._home.name
 
     def status(self) -> int | None:
         """The command's exit status; None while it runs. Raises AssertionError when the kernel ended without one."""

@@ -15,12 +15,12 @@ from cni import netlink
 from cni.netlink import Netlink
 from cni.sandbox import Network, run
 from tests.agent_process import AgentProcess
-from tests.cni.ifacer_stories import POD, network
+from tests.cni.ifacer_stories import PATIENT, POD, network
 
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
-    with AgentProcess(tmp_path_factory.mktemp("ifacer")) as agent:
+    with AgentProcess(tmp_path_factory.mktemp("ifacer"), *PATIENT) as agent:
         yield agent
 
 

@@ -256,3 +256,27 @@ def test_what_is_still_wanted_is_never_given_to_others(
         for node in (None, READY, LONG_DOWN, OUT):
             seen = Facts(pod, node, wanted=True, noticed=noticed)
             assert judge(held, seen, NOW, settings).action is not RELEASE
+
+
+MACHINE = replace(
+    RECORD, pod="default/virt-launcher-vm-a", machine="vm", owner="VirtualMachineInstance.kubevirt.io/vm"
+)
+
+
+@pytest.mark.parametrize(
+    "record, wanted, action",
+    [
+        (MACHINE.kept(), True, KEEP),
+        (MACHINE.kept(), False, RELEASE),
+        # taken over from Spiderpool, which records the machine in the place of its pod
+        (replace(MACHINE, pod="default/vm", container=""), True, KEEP),
+        (replace(MACHINE, pod="default/vm", container=""), False, RELEASE),
+        # its pod went without a DEL
+        (MACHINE, True, KEEP_FOR_NEXT),
+        (MACHINE, False, RELEASE),
+    ],
+)
+def test_a_virtual_machine_s_address_goes_with_the_machine(record: Record, wanted: bool, action: Action):
+    assert (
+        judge(Recorded("10.6.0.1", record), facts(None, READY, wanted=wanted), NOW, SETTINGS).action is action
+    )

@@ -102,9 +102,9 @@ def test_repair_releases_what_no_statefulset_wants_and_leaves_the_rest(served):
     told = served("check", *QUICK)
     done = served("check", "--repair", *QUICK)
 
-    assert "kept       10.6.0.15       kept for pod default/old-0, which no StatefulSet old wants" in told.out
+    assert "kept       10.6.0.15       StatefulSet/old does not want pod default/old-0 any more" in told.out
     assert done.status == CLEAN, done.out
-    assert "released 10.6.0.15: kept for pod default/old-0" in done.out
+    assert "released 10.6.0.15: StatefulSet/old does not want" in done.out
     assert "free since" in served("ip", "show", "10.6.0.15").out
     assert "kept for the next pod" in served("ip", "show", "10.6.0.16").out
     assert "in use by pod default/web" in served("ip", "show", "10.6.0.10").out

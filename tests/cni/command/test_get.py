@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from actors.store.kinds import KINDS
+from actors.store.lease import ADDRESS
 from cni.command.manifest import dump
-from cni.command.table import duration
+from cni.command.table import duration, rows
 
 
 def test_pools_have_spiderpools_columns(orbweaver, make_pool):
@@ -127,3 +129,18 @@ def test_pods_and_statefulsets(orbweaver):
 )  # fmt: skip
 def test_durations_read_like_kubectls(seconds, text):
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=str)
+def test_every_kind_has_a_table(kind):
+    assert rows(kind, [])[0][0] == "NAME"
+
+
+def test_the_lease_tells_who_leads():
+    lease = {
+        "metadata": {"name": "orbweaver-controller", "annotations": {ADDRESS: "10.0.0.7:5722"}},
+        "spec": {"holderIdentity": "node-7_1a2b3c4d"},
+    }
+    titles, line = rows(KINDS["Lease"], [lease])
+    assert dict(zip(titles, line, strict=True))["HOLDER"] == "node-7_1a2b3c4d"
+    assert "10.0.0.7:5722" in line

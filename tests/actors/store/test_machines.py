@@ -1,0 +1,51 @@
+"""KubeVirt need not be installed: without its CRDs no machine exists, and when they come the machines are seen."""
+
+from __future__ import annotations
+
+import pytest
+
+from actors.store import informer
+from actors.store.catalog import Catalog
+from actors.store.informer import Key
+from actors.store.kubernetes import KubernetesStore
+from tests.faults.checker import eventually
+from tests.faults.rig import instance, machine
+from tests.tools.apiserver import ApiServer
+from tests.tools.kubevirt import install, remove
+
+
+def test_machines_come_and_go_with_their_kind(api_server: ApiServer, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(informer, "NOT_SERVED_WAIT", 0.1)
+    remove(api_server)
+    store = KubernetesStore(api_server.access())
+    alone = Catalog(store, has_pods=False)  # never started: it asks the API server each time
+    watching = Catalog(store, has_pods=False)
+    told: list[Key] = []
+    watching.follow_machines(told.append)
+    try:
+        assert not alone.machine_lives("default", "vm")
+        watching.start()
+        assert watching.wait_synced(30)
+
+        install(api_server)
+        assert not alone.machine_lives("default", "vm")
+        store.create(machine("vm"))
+        eventually(lambda: _assert(Key("VirtualMachine", "default", "vm") in told), 30)
+        assert all(one.machine_lives("default", "vm") for one in (alone, watching))
+
+        store.delete("VirtualMachine", "vm", "default")
+        eventually(lambda: _assert(not watching.machine_lives("default", "vm")), 30)
+        store.create(instance("vm", of_machine=False))
+        eventually(lambda: _assert(Key("VirtualMachineInstance", "default", "vm") in told), 30)
+
+        remove(api_server)
+        eventually(lambda: _assert(not watching.machine_lives("default", "vm")), 30)
+        assert not alone.machine_lives("default", "vm")
+    finally:
+        watching.stop()
+        remove(api_server)
+        store.close()
+
+
+def _assert(value: object) -> None:
+    assert value

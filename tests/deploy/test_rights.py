@@ -1,0 +1,107 @@
+"""Controller and agent with the rights of `deploy/rbac`, on a real API server: they suffice, and the keys are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from actors.errors import OrbweaverError
+from actors.store.kubernetes import KubernetesStore
+from cni.leadership import AUTHORITY, CLIENT, NAMESPACE
+from tests.agent_process import AgentProcess
+from tests.deploy.test_agent import Pods
+from tests.faults.checker import eventually, records
+from tests.faults.cluster import Cluster, ClusterStore
+from tests.faults.leaders import controllers, leader_of, linked, wait_linked
+from tests.faults.rig import pool
+from tests.tools.apiserver import ApiServer
+
+RBAC = Path(__file__).resolve().parents[2] / "deploy" / "rbac"
+_GROUPS = {
+    "ServiceAccount": "/api/v1/namespaces/{namespace}/serviceaccounts",
+    "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+    "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+    "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles",
+    "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings",
+}
+
+
+@pytest.fixture
+def store(api_server: ApiServer, tmp_path: Path) -> Iterator[ClusterStore]:
+    opened = Cluster(api_server).open(tmp_path / "store")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def tokens(api_server: ApiServer) -> dict[str, str]:
+    """The token of each service account, once its rights are in force."""
+    made = {}
+    for name in ("agent", "controller"):
+        for obj in yaml.safe_load_all((RBAC / f"{name}.yaml").read_text()):
+            path = _GROUPS[obj["kind"]].format(namespace=obj["metadata"].get("namespace"))
+            code, answer = api_server.ask("POST", path, obj)
+            assert code in (201, 409), answer
+        path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/orbweaver-{name}/token"
+        asked = api_server.call("POST", path, {"spec": {"expirationSeconds": 3600}})
+        made[name] = str(asked["status"]["token"])
+        eventually(lambda name=name: _may_read_lease(api_server, made[name]))  # type: ignore[misc]
+    return made
+
+
+def _may_read_lease(server: ApiServer, token: str) -> None:
+    lease: dict[str, Any] = {
+        "group": "coordination.k8s.io",
+        "resource": "leases",
+        "namespace": NAMESPACE,
+        "name": "orbweaver-controller",
+        "verb": "get",
+    }
+    path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+    assert server.call("POST", path, {"spec": {"resourceAttributes": lease}}, token)["status"]["allowed"]
+
+
+def test_the_rights_suffice_and_agents_read_no_key_of_the_authority(
+    api_server: ApiServer, store: ClusterStore, tokens: dict[str, str], tmp_path: Path
+):
+    config = {
+        name: api_server.write_kubeconfig(tmp_path / f"{name}.config", token)
+        for name, token in tokens.items()
+    }
+    store.create(pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.9"))
+    with controllers(tmp_path, config["controller"]) as both:
+        leader = leader_of(store, both)
+        with AgentProcess(tmp_path / "agent", "--timeout", "10", kubeconfig=config["agent"]) as agent:
+            pods = Pods(agent, store)
+            wait_linked(agent, leader)
+            pods.add("web")
+            leader.stop()
+            pods.add("by-itself")
+            wait_linked(agent, leader_of(store, [one for one in both if one is not leader]))
+            pods.add("again")
+            assert pods.call("DEL", "web", "c-web")[0] == 0
+            eventually(lambda: _count(store, 2))
+            assert linked(agent)
+        assert len(records(store)) == 2
+        for process in (*both, agent):
+            assert "may not" not in process.log.read_text()
+
+    as_agent = KubernetesStore(api_server.access(tokens["agent"]))
+    assert as_agent.get("Secret", CLIENT, NAMESPACE)["data"]["tls.key"]
+    for forbidden in (
+        lambda: as_agent.get("Secret", AUTHORITY, NAMESPACE),
+        lambda: as_agent.list("Secret", NAMESPACE),
+        lambda: as_agent.update(store.get("Lease", "orbweaver-controller", NAMESPACE)),
+        lambda: as_agent.update(store.get("Secret", CLIENT, NAMESPACE)),
+    ):
+        with pytest.raises(OrbweaverError, match="may not"):
+            forbidden()
+    as_agent.close()
+
+
+def _count(store: KubernetesStore, count: int) -> None:
+    assert (store.get("SpiderIPPool", "blue").get("status") or {}).get("allocatedIPCount") == count
