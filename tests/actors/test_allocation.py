@@ -98,9 +98,9 @@ class Allocation(RuleBasedStateMachine):
         self.containers += 1
         container = f"c{self.containers}"
         mine = self.kept.get(name)
-        # Its own again, if the pool that it came from still gives it out; else it goes back, and is one of many.
-        free = self.free() | ({mine or ""} & self.usable())
-        again = mine is not None and mine in self.usable(records(self.one.inner)[mine]["pool"])
+        # Its own again, if any pool has it, also a disabled one; else it goes back.
+        free = self.free()
+        again = mine in {text(last) for ranges in self.ranges.values() for last in ranges}
         try:
             (address,) = self.one.add(sandbox(container, pod=name))
         except NoAddress:

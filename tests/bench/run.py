@@ -16,7 +16,7 @@ import sys
 import tempfile
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 # The package that is measured is the installed one; of the checkout only tests/ is wanted.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
@@ -111,7 +111,10 @@ def _round(
         for peer, ready in _ready(scenario, directory, cluster).items():
             if peers is None or peer in peers:
                 with ready as one:
-                    runs.setdefault(name, {}).setdefault(peer, []).append(play(one, scenario))
+                    figures = play(one, scenario)
+                    runs.setdefault(name, {}).setdefault(peer, []).append(figures)
+                for phase, row in figures.items():
+                    _row(f"{name} {phase} {peer}", row, None, sys.stderr)
 
 
 def _ready(
@@ -192,16 +195,16 @@ def _print(result: dict[str, Any]) -> None:
             print(f"\n{key}\n{json.dumps(result[key], indent=1)}")
 
 
-def _row(title: str, row: dict[str, Any], unit: float | None) -> None:
+def _row(title: str, row: dict[str, Any], unit: float | None, to: TextIO = sys.stdout) -> None:
     parts = [f"  {title:37}{row['p50']:9.2f}{row['p99']:9.2f}{row['per_second']:8.0f}"]
     parts.append(f"{row['per_second'] / unit:7.2f}" if unit else f"{'':7}")
     if "cpu_ms" in row:
         parts.append(f"{row['cpu_ms']:8.2f}{row['failed']:5}/{row['refused_while_free']:<2}{row['left']:6}")
         parts.append(f"{row.get('api_requests', 0):7.2f}{row.get('etcd_bytes', 0):8.0f}")
         parts.append("   " + ", ".join(f"{name} {ms:.1f}" for name, ms in row["cpu_ms_by"].items()))
-    print("".join(parts))
+    print("".join(parts), file=to, flush=True)
     for text in row["errors"]:
-        print(f"      failed: {text[:300]}")
+        print(f"      failed: {text[:300]}", file=to)
 
 
 if __name__ == "__main__":
