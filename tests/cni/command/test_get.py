@@ -23,7 +23,7 @@ def test_pools_have_spiderpools_columns(orbweaver, make_pool):
         "red    4         10.6.0.0/16   <none>               <none>           false\n"
     )
     wide = orbweaver("get", "SpiderIPPool", "red", "-o", "wide", "--no-headers").out.split()
-    assert wide[-4:] == ["false", '["n1"]', "<none>", "<none>"]
+    assert wide[-5:] == ["false", '["n1"]', "<none>", "<none>", "<none>"]
 
 
 def test_endpoints_show_their_addresses(orbweaver, make_pool):
