@@ -45,6 +45,10 @@ OVERLAPS, OVERLAP_COUNT = "overlaps", "overlapCount"
 POD = "ipam.spidernet.io/pod"
 """Annotation of a SpiderEndpoint whose pod's name is no valid object name: the pod, as `namespace/name`."""
 
+LOOK_AGAIN = 5.0
+"""Seconds after which a process that repairs others' SpiderEndpoints looks at those it wrote again: by then it has heard of
+what was recorded meanwhile."""
+
 LEDGER_TIMEOUT = 10.0
 _AT_ONCE = 32
 _NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -61,9 +65,9 @@ def endpoint_name(pod: str) -> str:
 
 @dataclass(slots=True)
 class State:
-    """`pods` and `pools` are to be written; `written` are the SpiderEndpoints as this process left them; `overlaps`
-    are those of the pools in `table`. `later`: of pools that list many addresses the monotonic seconds before which
-    they are not written again."""
+    """`pods` and `pools` are to be written; `written` are the SpiderEndpoints as this process left them, `rewritten` the
+    pods whose view had to be written since the last round; `overlaps` are those of the pools in `table`. `later`: of
+    pools that list many addresses the monotonic seconds before which they are not written again."""
 
     written: dict[str, Object] = field(default_factory=dict)
     pods: set[str] = field(default_factory=set)
@@ -71,6 +75,7 @@ class State:
     sequence: int = -1
     pods_set: bool = False
     pools_set: bool = False
+    rewritten: set[str] = field(default_factory=set)
     table: PoolTable | None = None
     overlaps: dict[str, tuple[str, ...]] = field(default_factory=dict)
     later: dict[str, float] = field(default_factory=dict)
@@ -192,6 +197,14 @@ class ViewsActor(Actor):
             state.pods_set = True
             self.after(RETRY, self._write_endpoints)
         self._pools_soon(POOL_INTERVAL)
+        rewritten, state.rewritten = tuple(state.rewritten), set()
+        if self._follow and rewritten:
+            # The pods' agents write these views too. What was read before an agent's DEL or ADD, and written after the agent
+            # wrote, stays wrong unless it is looked at once more; this ends when nothing had to be written.
+            self.after(LOOK_AGAIN, self._look_at, rewritten)
+
+    def _look_at(self, pods: tuple[str, ...]) -> None:
+        self.changed(pods)
 
     def _write_some(self, pods: Sequence[str]) -> None:
         """One question for all of them: the Ledger may be the leader's. What changes meanwhile is told once more."""
@@ -238,6 +251,7 @@ class ViewsActor(Actor):
             if before is None:
                 before = self._find(pod)
             if before is not None:
+                self._state.rewritten.add(pod)
                 self._remove(before)
             return None
         status = self._endpoint_status(pod, held)
@@ -252,9 +266,11 @@ class ViewsActor(Actor):
                 "metadata": metadata,
                 "status": status,
             }
+            self._state.rewritten.add(pod)
             return self._store.create(body)
         if before.get("status") == status:
             return before
+        self._state.rewritten.add(pod)
         return self._store.update({**before, "status": status})
 
     def _find(self, pod: str) -> Object | None:

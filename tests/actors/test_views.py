@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
 
+from actors.block import BlockActor
+from actors.ledger import LedgerActor
+from actors.observer import Silent
+from actors.resources.addresses import parse_address
+from actors.resources.block import Claim, Release, block_name
+from actors.resources.record import Fence, Record
+from actors.runtime import ActorSystem, get
+from actors.seat import OnlyHere
 from actors.store import lifecycle
-from actors.views import endpoint_name
+from actors.store.catalog import Catalog
+from actors.store.sqlite import SQLiteStore
+from actors.views import ViewsActor, endpoint_name
 from tests.faults.checker import eventually, prove_views
-from tests.faults.faulty_store import Fault, How, Write
+from tests.faults.faulty_store import Fault, FaultyStore, How, Write
 from tests.faults.rig import Rig, pod, pool, rig, sandbox
 
 BLUE = pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.9", gateway="10.6.0.254", vlan=7)
@@ -147,3 +158,49 @@ def test_pools_that_overlap_say_so_until_they_do_not(tmp_path: Path):
 
 def _equal(found: object, expected: object) -> None:
     assert found == expected
+
+
+def test_a_view_that_an_agent_wrote_meanwhile_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The leader repairs: it has read what is recorded, the pod's agent serves a DEL and removes the view, and then the
+    leader writes it. Nobody tells the leader of that DEL's pod."""
+    monkeypatch.setattr("actors.views.LOOK_AGAIN", 0.1)
+    released = threading.Event()
+
+    def plan(write: Write) -> Fault | None:
+        if (write.verb, write.kind) == ("create", "SpiderEndpoint") and not released.is_set():
+            released.set()
+            get(block.release.remote(Release(value, Fence("c1"), 1.0)), 10)
+        return None
+
+    inner = SQLiteStore(tmp_path / "orbweaver.db")
+    store = FaultyStore(inner, plan)
+    catalog = Catalog(store, has_pods=False)
+    system = ActorSystem("leader")
+    system.register("ledger", lambda context: LedgerActor(context, store=store), idle=None)
+    system.register("block", lambda context: BlockActor(context, store=store, observer=Silent()))
+    seat = OnlyHere(system, alone=False)
+    system.register(
+        "views", lambda context: ViewsActor(context, seat=seat, store=store, catalog=catalog, follow=True)
+    )
+    try:
+        inner.create(BLUE)
+        catalog.start()
+        assert catalog.wait_synced(10)
+        family, value = parse_address("10.6.0.1")
+        block = system.get_actor("block/" + block_name(family, value))
+        record = Record("blue", "default/web", "u1", "c1", "eth0", "node1", "", "2025-01-31T12:00:00Z")
+        get(block.claim.remote(Claim(value, record)), 10)
+
+        system.get_actor("views/local").repair.remote()
+
+        def gone() -> None:
+            assert released.is_set()
+            assert not inner.list("SpiderEndpoint").items
+
+        eventually(gone)
+    finally:
+        system.shutdown()
+        catalog.stop()
+        inner.close()

@@ -88,7 +88,7 @@ class Outcome:
 _NOTHING = IntervalSet()
 
 
-class _Store:
+class SimulatedStore:
     """Blocks, by compare-and-swap, at the price of the API server."""
 
     def __init__(self, kernel: Kernel, servers: Servers, costs: Costs) -> None:
@@ -157,7 +157,7 @@ class _Run:
         self._chance = random.Random(1)
         self._kernel = kernel = Kernel()
         self._servers = Servers(kernel, cluster.cpus)
-        self._store = _Store(kernel, self._servers, costs)
+        self._store = SimulatedStore(kernel, self._servers, costs)
         self._pools = {pool.name: pool for pool in pool_objects(cluster)}
         source = SimpleNamespace(
             pool=self._pools.__getitem__,
