@@ -159,6 +159,18 @@ class LedgerActor(Actor):
         return self._held(places.union(*(state.pods.get(name, ()) for name in names)))
 
     @message
+    def waiting(self) -> tuple[Held, ...]:
+        """What is kept for pods and virtual machines that do not run."""
+        return self._held([place for place, record in self._state.records.items() if record.waits])
+
+    @message
+    def holders(self, node: str) -> tuple[str, ...]:
+        """The pods and virtual machines `namespace/name` that something is recorded for; of one node, unless that is
+        empty."""
+        records = self._state.records.values()
+        return tuple({record.holder for record in records if node in ("", record.node)})
+
+    @message
     def of_node(self, node: str) -> tuple[Held, ...]:
         """What is recorded for pods of a node."""
         records = self._state.records

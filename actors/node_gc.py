@@ -77,8 +77,8 @@ class NodeGCActor(Actor):
         """Release what is kept for pods that no StatefulSet wants any more, and for virtual machines that are gone."""
         stale = [
             held
-            for held in self._recorded("everything")
-            if held.record.waits and is_fixed(held.record) and not self._is_kept(held.record)
+            for held in self._recorded("waiting")
+            if is_fixed(held.record) and not self._is_kept(held.record)
         ]
         return self._reclaim(
             stale, "OwnerGone", "its StatefulSet or virtual machine does not want it any more"

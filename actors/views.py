@@ -136,11 +136,20 @@ class ViewsActor(Actor):
             # First: the SpiderEndpoints of another IPAM's pods are views of nothing until its records are taken over.
             for name, obj in pools.items():
                 self._take_over(name, obj)
-        held = self._recorded("everything") if self._node is None else self._recorded("of_node", self._node)
-        pods = {one.record.holder for one in held}
+        pods = set(self._holders())
         if self._pools:
             pods.update(pod_of(obj) for obj in self._store.list("SpiderEndpoint").items)
         self.changed(tuple(pods), tuple(pools))
+
+    def _holders(self) -> tuple[str, ...]:
+        """Whose SpiderEndpoints this process looks after."""
+
+        def task(at: Place) -> tuple[str, ...]:
+            method = at.get_actor("ledger/local").holders.options(timeout=LEDGER_TIMEOUT)
+            (names,) = ask(at, method.remote(self._node or ""))
+            return tuple(names)
+
+        return self._seat.work(task)
 
     def _recorded(self, question: str, *arguments: Any) -> tuple[Held, ...]:
         """What the Ledger answers, wherever it lives."""

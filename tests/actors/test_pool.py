@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.decisions.settings import Settings
 from actors.errors import AddressTaken, NoAddress, OrbweaverError
 from actors.resources.addresses import parse_address
 from actors.resources.aside import Aside
@@ -21,6 +22,7 @@ from actors.runtime import get
 from tests.faults.checker import eventually
 from tests.faults.faulty_store import Fault, How, Write
 from tests.faults.rig import Rig, pod, pool, rig, sandbox
+from tests.faults.segment import Segment, on
 
 
 @pytest.fixture
@@ -368,7 +370,8 @@ def _set_aside(one: Rig, address: str, seconds: float) -> None:
 
 def test_an_address_set_aside_goes_to_nobody_until_its_time_and_a_refusal_names_it(tmp_path: Path):
     blue = pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.3")
-    with rig(tmp_path, blue, pod("c4")) as one, rig(tmp_path, node="node2", has_pods=True) as other:
+    quiet = on(tmp_path, Segment(), blue, pod("c4"), settings=Settings())
+    with quiet as one, rig(tmp_path, node="node2", has_pods=True) as other:
         one.add(sandbox("c1"))
         _set_aside(one, "10.6.0.1", 3600)
 
@@ -393,7 +396,7 @@ def test_an_address_set_aside_goes_to_nobody_until_its_time_and_a_refusal_names_
 
 
 def test_an_address_set_aside_comes_back_when_its_time_is_over(tmp_path: Path):
-    with rig(tmp_path, pool("blue", "10.6.0.0/16", "10.6.0.1")) as one:
+    with on(tmp_path, Segment(), pool("blue", "10.6.0.0/16", "10.6.0.1"), settings=Settings()) as one:
         one.add(sandbox("c1"))
         _set_aside(one, "10.6.0.1", 0.5)
         with pytest.raises(NoAddress):

@@ -3,59 +3,21 @@ are in tests/cni/test_detection.py."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from actors.decisions.detection import Detection, Finding, Inquiry
+from actors.decisions.detection import Detection
 from actors.decisions.settings import Settings
 from actors.errors import AddressTaken, DeadlineExceeded, NetworkNotReady, NoAddress, OrbweaverError
 from actors.proving import TRIES
 from actors.resources.addresses import parse_address
 from actors.resources.block import Block, Release, block_name
 from actors.resources.record import Fence
-from actors.runtime import ObjectRef, get
+from actors.runtime import get
 from tests.faults.checker import eventually, records
-from tests.faults.rig import Rig, pod, pool, rig, sandbox, statefulset
-
-MAC = "02:00:00:00:00:99"
-ON = Settings(detection=Detection(conflicts=True))
-
-
-class Segment:
-    """Who has which address; `asked` is what was probed. `error` fails every inquiry."""
-
-    def __init__(self, *used: str) -> None:
-        self.used = set(used)
-        self.dead: set[str] = set()
-        self.asked: list[str] = []
-        self.error: OrbweaverError | None = None
-
-    def probe(self, inquiry: Inquiry, within: float | None = None) -> ObjectRef[tuple[Finding, ...]]:
-        ref: ObjectRef[tuple[Finding, ...]] = ObjectRef()
-        if self.error is not None:
-            ref.fail(self.error)
-            return ref
-        self.asked += [one.address for one in inquiry.probes]
-        found = []
-        for one in inquiry.probes:
-            holder = MAC if one.conflict and one.address in self.used else ""
-            found.append(Finding(holder, silent=not holder and one.gateway in self.dead))
-        ref.complete(tuple(found))
-        return ref
-
-
-@contextmanager
-def on(directory: Path, segment: Segment, *objects: dict[str, Any], **options: Any) -> Iterator[Rig]:
-    with rig(directory, *objects, settings=options.pop("settings", ON), **options) as one:
-        real, one.agent.prober = one.agent.prober, segment  # type: ignore[assignment]
-        try:
-            yield one
-        finally:
-            one.agent.prober = real
+from tests.faults.rig import Rig, pod, pool, sandbox, statefulset
+from tests.faults.segment import MAC, Segment, on
 
 
 def suspects(one: Rig) -> set[int]:
