@@ -114,7 +114,7 @@ class Fleet:
         """At any moment."""
         prove_nothing_lost(self.store, self.journal)
 
-    def prove(self, within: float = 30.0) -> None:
+    def prove(self, within: float = 90.0) -> None:
         """Everything, once all is settled."""
         eventually(lambda: prove_all(self.store, self.journal), within)
 

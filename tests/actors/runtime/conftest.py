@@ -21,7 +21,7 @@ from cni.certificates import issue, make_authority, utc_now
 from tests.actors.runtime import cast
 
 ROOT = Path(__file__).resolve().parents[3]
-QUICK = {"ping_every": 0.2, "ping_timeout": 0.6, "backoff": 0.01, "backoff_most": 0.05, "connect": 2.0}
+QUICK = {"ping_every": 0.5, "ping_timeout": 2.0, "backoff": 0.01, "backoff_most": 0.05, "connect": 2.0}
 
 
 def eventually(condition: Callable[[], Any], within: float = 10.0) -> Any:
