@@ -35,16 +35,16 @@ class Valve:
 
 
 class Cable:
-    """Passes bytes from its own port to `target`, a port on loopback (`there`), and `back`."""
+    """Passes bytes from its own address to `target`, a port on loopback (`there`), and `back`."""
 
-    def __init__(self, target: int = 0) -> None:
+    def __init__(self, target: int = 0, at: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self.target = target
         self.there = Valve()
         self.back = Valve()
         self._cut = False
         self._ends: set[socket.socket] = set()
         self._lock = threading.Lock()
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(at)
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -62,6 +62,16 @@ class Cable:
         with self._lock:
             self._cut = False
 
+    def clog(self) -> None:
+        """Nothing passes any more, and nobody is told: bytes wait, as for a peer whose machine is gone."""
+        self.there.close()
+        self.back.close()
+
+    def unclog(self) -> None:
+        """What waited passes on."""
+        self.there.open()
+        self.back.open()
+
     def __enter__(self) -> Self:
         return self
 
@@ -72,8 +82,7 @@ class Cable:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.cut()
-        self.there.open()
-        self.back.open()
+        self.unclog()
 
     def _accept(self) -> None:
         while True:

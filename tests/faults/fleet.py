@@ -12,13 +12,13 @@ from pathlib import Path
 
 from actors.store.contract import Object
 from tests.agent_process import AgentProcess
+from tests.faults.cable import Cable
 from tests.faults.checker import Journal, eventually, prove_all
 from tests.faults.cluster import Cluster, ClusterStore
 from tests.faults.leaders import ControllerProcess
 from tests.faults.processes import Load, PodName, prove_nothing_lost
 from tests.faults.proxy import FaultProxy
 from tests.faults.rig import pod
-from tests.faults.wire import Wire
 from tests.tools.apiserver import ADMIN_TOKEN, ApiServer
 from tests.tools.control_plane import write_kubeconfig
 
@@ -83,11 +83,9 @@ class Fleet:
         )
         return self._stack.enter_context(made)
 
-    def wire(self, host: str, port: int) -> Wire:
-        """A wire to a controller, which can be cut."""
-        made = Wire(host, port)
-        self._stack.callback(made.close)
-        return made
+    def cable(self, host: str, port: int) -> Cable:
+        """A cable to a controller that listens on this port of 127.0.0.1."""
+        return self._stack.enter_context(Cable(port, (host, port)))
 
     def proxy(self) -> FaultProxy:
         """A proxy in front of the API server."""

@@ -101,16 +101,16 @@ def test_the_network_between_an_agent_and_its_leader_is_cut(api_server: ApiServe
     host = f"127.0.{chance.randrange(1, 200)}.2"  # not where the leader listens, but on loopback too
     with fleet(tmp_path, api_server, *POOLS) as one:
         leader = one.controller(address=host)
-        wire = one.wire(host, leader.port)
+        cable = one.cable(host, leader.port)
         agent = one.agent("node1")
         with one.load(agent, seed, "node1") as load:
             for _ in range(2):
                 wait_linked(agent, leader)
                 load.wait_succeeded(chance.randrange(1, 30))
-                wire.cut()
+                cable.clog()
                 eventually(lambda: _alone(agent), 60)
                 load.wait_succeeded(chance.randrange(5, 30))
-                wire.mend()
+                cable.unclog()
                 load.wait_succeeded(5)
                 one.prove_nothing_lost()
             wait_linked(agent, leader)

@@ -1,5 +1,4 @@
-"""Peers on bare TCP: one that counts the connections to a server behind it, one that answers drop by drop, and a wire that
-can be cut."""
+"""Peers on bare TCP: one that counts the connections to a server behind it, and one that answers drop by drop."""
 
 from __future__ import annotations
 
@@ -80,73 +79,6 @@ class Dripping:
                 client.sendall(bytes([byte]))
                 if self._ended.wait(self._pause):
                     return
-
-
-class Wire:
-    """Passes bytes between `host` and `port` and the same port on 127.0.0.1, both on loopback, until it is `cut`."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._port = port
-        self._whole = threading.Event()
-        self._whole.set()
-        self._open: set[socket.socket] = set()
-        self._lock = threading.Lock()
-        self._listener = socket.create_server((host, port))
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def cut(self) -> None:
-        """Nothing passes any more, and nobody is told: bytes wait, as for a peer whose machine is gone."""
-        self._whole.clear()
-
-    def mend(self) -> None:
-        """What waited passes on."""
-        self._whole.set()
-
-    def close(self) -> None:
-        self._whole.set()
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        with self._lock:
-            left = tuple(self._open)
-        for one in left:
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with client:
-            self._whole.wait()
-            try:
-                server = socket.create_connection(("127.0.0.1", self._port))
-            except OSError:
-                return  # the process behind it is gone
-            with server:
-                with self._lock:
-                    self._open |= {client, server}
-                back = threading.Thread(target=self._pass, args=(server, client), daemon=True)
-                back.start()
-                self._pass(client, server)
-                back.join()
-                with self._lock:
-                    self._open -= {client, server}
-
-    def _pass(self, source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while piece := source.recv(1 << 16):
-                self._whole.wait()
-                target.sendall(piece)
-        self._whole.wait()
-        for one in (source, target):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
 
 
 def _join(client: socket.socket, server: socket.socket) -> None:
