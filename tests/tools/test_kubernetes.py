@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import closing
 
 import pytest
 
@@ -38,12 +39,11 @@ def test_the_server_is_of_a_version_that_the_project_supports(bare_api_server: A
 
 def test_it_enforces_rbac(bare_api_server: ApiServer):
     rule = {"apiGroups": [""], "resources": ["nodes"], "verbs": ["list"]}
-    store = KubernetesStore(bare_api_server.access(bare_api_server.service_account("only-nodes", rule)))
-
-    assert store.list("Node").items == ()
-    with pytest.raises(StoreUnavailable, match="may not list namespaces"):
-        store.list("Namespace")
-    store.close()
+    token = bare_api_server.service_account("only-nodes", rule)
+    with closing(KubernetesStore(bare_api_server.access(token))) as store:
+        store.list("Node")
+        with pytest.raises(StoreUnavailable, match="may not list namespaces"):
+            store.list("Namespace")
 
 
 def test_nothing_is_left_of_a_server_that_was_stopped(bare_api_server: ApiServer):
