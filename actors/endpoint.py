@@ -130,7 +130,7 @@ class EndpointActor(Actor):
     def _add(self, at: Place, asked: Asked) -> tuple[Decision, list[Grant]]:
         request = asked.request
         asked.claim = "" if at.alone else secrets.token_hex(3)
-        held = self._held(at, request.sandbox, asked.pod)
+        held = self._current(at, asked)
         if asked.before is None:
             asked.before = frozenset(
                 (one.family, one.value) for one in held if request.sandbox.container in one.record.containers
@@ -141,7 +141,7 @@ class EndpointActor(Actor):
             grants = self._reserving.reserve(at, made, asked)
         except NoAddress:
             # All that the cache had is exhausted; somebody may have applied another pool a moment ago.
-            held = self._held(at, request.sandbox, asked.pod)
+            held = self._current(at, asked)
             fresh = self._decide_with(self._catalog.fresh_pools(), asked, held)
             if fresh.plan.slots == made.plan.slots:
                 raise
@@ -166,7 +166,7 @@ class EndpointActor(Actor):
         """Other addresses for the slots of a plan."""
 
         def held() -> list[Held]:
-            found = self._held(at, asked.request.sandbox, asked.pod)
+            found = self._current(at, asked)
             return [one for one in found if (one.family, one.value) not in used]
 
         try:
@@ -216,7 +216,7 @@ class EndpointActor(Actor):
         """CNI CHECK: the addresses of the previous result are the ones recorded. Raises `CheckFailed`."""
         recorded = {
             format_address(held.family, held.value)
-            for held in self._seat.work(lambda at: self._held(at, sandbox))
+            for held in self._without_late(self._seat.work(lambda at: self._held(at, sandbox)), sandbox)
             if sandbox.container in held.record.containers and held.record.interface == sandbox.interface
         }
         expected = {text.partition("/")[0] for text in previous}
@@ -249,6 +249,23 @@ class EndpointActor(Actor):
         (held,) = ask(at, ledger.of_sandbox.remote(sandbox.container, sandbox.key, *machine))
         found: tuple[Held, ...] = held
         return found
+
+    def _current(self, at: Place, asked: Asked) -> list[Held]:
+        """What is recorded for an ADD's sandbox, pod or machine, and counts."""
+        sandbox = asked.request.sandbox
+        return self._without_late(self._held(at, sandbox, asked.pod), sandbox)
+
+    def _without_late(self, held: Sequence[Held], sandbox: Sandbox) -> list[Held]:
+        """Leave out what a lost leader recorded late beside the address that was answered: a repeated ADD is answered
+        the same, also before the other one is found and released."""
+        answered: set[Where] = set()
+        for (container, _), doubt in self._state.doubts.items():
+            if container == sandbox.container:
+                answered |= doubt.answered
+        mine = [one for one in held if sandbox.container in one.record.containers]
+        told = {_nic(one, sandbox) for one in mine if (one.family, one.value) in answered}
+        late = [one for one in mine if (one.family, one.value) not in answered and _nic(one, sandbox) in told]
+        return [one for one in held if one not in late]
 
     def _doubt(self, asked: Asked) -> None:
         """The leader was lost while it served an ADD: what it records late is to be found. What the container held before
@@ -418,6 +435,11 @@ def is_kept(record: Record, catalog: Catalog, settings: Settings) -> bool:
     if name is None:
         return False
     return still_wanted(record, catalog.statefulset(namespace, name), settings)
+
+
+def _nic(held: Held, sandbox: Sandbox) -> tuple[str, int]:
+    """Which interface of the sandbox an address is for, and its family."""
+    return held.record.seen_by(sandbox.container).interface, held.family
 
 
 def _of_slot(slot: Slot, held: Sequence[Held]) -> list[tuple[int, Record]]:

@@ -248,5 +248,32 @@ def test_a_request_that_reaches_the_leader_late_leaks_nothing(
     prove(store, node)
 
 
+def test_a_repeated_add_is_answered_the_same_while_the_leader_s_late_record_stands(
+    stack: ExitStack, store: ClusterStore, config: Path, tmp_path: Path
+):
+    """What the leader would give first is another pod's by then, so its late record is not where the answered one is,
+    and comes first by address. The pool has one free address at most, so that it is known which one a pod gets."""
+    blue = store.get("SpiderIPPool", "blue")
+    store.update({**blue, "spec": {**blue["spec"], "ips": ["10.6.0.1-10.6.0.8"]}})
+    node = Wired(stack, tmp_path, config, store)
+    for number in range(1, 8):
+        assert node.add(f"p{number}") == f"10.6.0.{number}"
+    node.add_quietly("before")
+    node.delete("before")
+    store.create(pod("web"))
+    node.cable.there.close(after=1)
+    assert node.add_again("web") == "10.6.0.8"
+    node.delete("web")
+    assert node.add("thief") == "10.6.0.8"
+    node.delete("p7")
+    assert node.add_again("web") == "10.6.0.7"
+    node.delete("p1")
+    node.cable.there.open()
+
+    eventually(lambda: _true("10.6.0.1" in records(store)), 30)
+    assert node.add_again("web") == "10.6.0.7"
+    prove(store, node)
+
+
 def _true(value: object) -> None:
     assert value
