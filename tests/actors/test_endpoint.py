@@ -305,7 +305,7 @@ def test_check_compares_with_what_is_recorded(one: Rig):
 def test_a_pool_deleted_between_decision_and_result_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    with rig(tmp_path, V4, V6) as one:
+    with rig(tmp_path, V4, V6, timeout=60.0) as one:
         one.add(sandbox("c1"))
         catalog = one.agent.catalog
         known = catalog.pool

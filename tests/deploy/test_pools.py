@@ -195,8 +195,13 @@ def test_a_hundred_pools_alike_made_at_once_never_give_one_address_twice(
         assert sorted(found) == sorted(f"10.6.0.{last}" for last in range(50, 80))
         assert set(records(store)) == set(found)
         runtimes[0].make("late")
-        status, answer = runtimes[0].call("ADD", "late", "c-late")
-        assert (status != 0, answer["code"]) == (True, 101)
+
+        def refused() -> None:
+            """The kubelet asks again when it is told to (code 11), as it may be on a busy machine."""
+            status, answer = runtimes[0].call("ADD", "late", "c-late")
+            assert (status != 0, answer["code"]) == (True, 101)
+
+        eventually(refused, 60)
 
         def all_tell() -> None:
             for name, obj in statuses(store).items():

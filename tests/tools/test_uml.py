@@ -25,7 +25,7 @@ for kind in ("ipvlan", "macvlan", "vlan"):
     tail = ["id", "5"] if kind == "vlan" else []
     subprocess.run(["ip", "link", "add", f"on-{kind}", "type", "dummy"], check=True)
     subprocess.run(["ip", "link", "add", "link", f"on-{kind}", "name", kind, "type", kind, *tail], check=True)
-subprocess.run(["ip", "link", "add", "bond0", "type", "bond"], check=True)
+subprocess.run(["ip", "link", "add", "bond7", "type", "bond"], check=True)
 sys.exit(7)
 """
 
