@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +27,7 @@ PROGRAM = (sys.executable, "-P", "-m", "cni.command.main")
 WITH_FAULTS = Path(__file__).parent / "faults" / "process_with_faults.py"
 
 
-class ServingProcess:
+class ServingProcess(ABC):
     """A process of ours that serves until a signal, with its log in `directory`. As a context manager it is started on
     entry and terminated on exit.
 
@@ -76,9 +77,9 @@ class ServingProcess:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
+    @abstractmethod
     def serves(self) -> bool:
         """Whether it does its work now."""
-        raise NotImplementedError
 
     def said(self) -> str:
         """The end of its log."""

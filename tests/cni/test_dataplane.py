@@ -31,14 +31,19 @@ def sandbox() -> tuple[str, ...]:
 @pytest.mark.parametrize("story", list(STORIES))
 def test_story(story: str, sandbox: tuple[str, ...], cni_bin: Path, tmp_path: Path) -> None:
     """What the story says comes true."""
+    tell(_STORIES, story, sandbox, cni_bin, tmp_path)
+
+
+def tell(stories: Path, story: str, sandbox: tuple[str, ...], cni_bin: Path, directory: Path) -> None:
+    """Run one story of a program of stories in the sandbox; it must end well."""
     done = subprocess.run(
-        [*sandbox, sys.executable, str(_STORIES), story, str(tmp_path), str(cni_bin)],
+        [*sandbox, sys.executable, str(stories), story, str(directory), str(cni_bin)],
         capture_output=True,
         text=True,
         check=False,
         timeout=110,
     )
-    log = tmp_path / "agent.log"
+    log = directory / "agent.log"
     assert done.returncode == 0, (
         f"{done.stdout}{done.stderr}\n{log.read_text()[-3000:] if log.exists() else ''}"
     )

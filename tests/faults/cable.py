@@ -1,4 +1,5 @@
-"""A cable between two peers on TCP that a test cuts, or clogs in one direction: bytes wait in it and arrive later."""
+"""A cable between two peers on TCP that counts its connections, and that a test cuts, or clogs in one direction: bytes wait
+in it and arrive later."""
 
 from __future__ import annotations
 
@@ -35,9 +36,11 @@ class Valve:
 
 
 class Cable:
-    """Passes bytes from its own address to `target`, a port on loopback (`there`), and `back`."""
+    """Passes bytes from its own address to `target`, a port on loopback (`there`), and `back`. `accepted` counts the
+    connections."""
 
     def __init__(self, target: int = 0, at: tuple[str, int] = ("127.0.0.1", 0)) -> None:
+        self.accepted = 0
         self.target = target
         self.there = Valve()
         self.back = Valve()
@@ -90,6 +93,7 @@ class Cable:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            self.accepted += 1
             threading.Thread(target=self._pass, args=(client,), daemon=True).start()
 
     def _pass(self, client: socket.socket) -> None:

@@ -3,6 +3,7 @@ and after each test the API server alone proves that no address was given twice 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -268,6 +269,14 @@ def test_a_repeated_add_is_answered_the_same_while_the_leader_s_late_record_stan
     node.delete("p7")
     assert node.add_again("web") == "10.6.0.7"
     node.delete("p1")
+
+    def known_to_the_leader() -> None:
+        """It writes the status from what it knows; else it would come upon the pod's own record at 10.6.0.7."""
+        told = json.loads(store.get("SpiderIPPool", "blue")["status"]["allocatedIPs"])
+        assert "10.6.0.1" not in told
+        assert told["10.6.0.7"]["pod"] == "default/web"
+
+    eventually(known_to_the_leader, 30)
     node.cable.there.open()
 
     eventually(lambda: _true("10.6.0.1" in records(store)), 30)

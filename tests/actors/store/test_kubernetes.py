@@ -27,8 +27,9 @@ from tests.actors.store.contract_suite import (
     pool,
     with_meta,
 )
+from tests.faults.cable import Cable
+from tests.faults.dripping import Dripping
 from tests.faults.proxy import Fault, FaultProxy, How, once, wait_until
-from tests.faults.wire import CountingListener, Dripping
 from tests.tools.apiserver import ADMIN_TOKEN, ApiServer
 
 __all__ = ["follow"]
@@ -74,7 +75,7 @@ class TestContractThroughProxy(StoreContract):
 
 
 def test_a_connection_is_used_again(api_server: ApiServer) -> None:
-    with CountingListener(api_server.port) as listener:
+    with Cable(api_server.port) as listener:
         store = KubernetesStore(api_server.access(port=listener.port))
         for _ in range(20):
             store.list("SpiderIPPool")
