@@ -139,7 +139,7 @@ class Link(asyncio.Protocol):
 
     def ending(self) -> bool:
         """Whether the connection is closed or about to be."""
-        return self._reason is not None
+        return self._closed or self._reason is not None
 
     def close(self, error: OrbweaverError | None = None) -> None:
         """Say goodbye and close, behind what is queued; a peer that does not read is cut off."""

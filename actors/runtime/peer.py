@@ -92,6 +92,11 @@ class Peer:
                 if self._link.send(frame):
                     return None
                 del self._in_flight[number]
+                if self._link.ending():  # `link_lost` is about to be called
+                    return PeerLost(
+                        f"{call.name}.{call.method} was not sent: the connection to"
+                        f" {self._transport.describe()} is ending; nothing was done"
+                    )
                 return Overloaded(f"{self._transport.describe()} does not read what it is sent")
             if self._waiting_bytes + len(frame) > self._limits.output:
                 return Overloaded(

@@ -112,6 +112,22 @@ def test_a_stopped_peer_is_lost_within_the_bound_of_the_pings(served: Served, cl
     eventually(lambda: _answers(worker))
 
 
+def test_a_call_while_the_connection_ends_is_lost_and_not_overloaded(client: ActorSystem) -> None:
+    """Only what is lost is asked elsewhere. The connection has ended here, and its peer is told so next."""
+    worker = client.get_actor("worker/a")
+    get(worker.echo.remote(), timeout=10)
+
+    async def end_and_call() -> Any:
+        (peer,) = client._peers
+        peer._link.abort(PeerLost("ended by the test"))
+        return worker.echo.remote()
+
+    ref = client._io.run(end_and_call(), timeout=10)
+    with pytest.raises(PeerLost, match="is ending; nothing was done"):
+        get(ref, timeout=10)
+    eventually(lambda: _answers(worker))
+
+
 def _answers(worker: Any) -> bool:
     with contextlib.suppress(PeerLost):
         return bool(get(worker.echo.remote("yes"), timeout=10) == "yes")
