@@ -119,6 +119,7 @@ def test_a_call_while_the_connection_ends_is_lost_and_not_overloaded(client: Act
 
     async def end_and_call() -> Any:
         (peer,) = client._peers
+        assert peer._link is not None
         peer._link.abort(PeerLost("ended by the test"))
         return worker.echo.remote()
 
