@@ -25,22 +25,26 @@ def register_allocators(
     *,
     shared: bool,
     mailbox: int = 4096,
+    begin_within: float = 1.0,
     known: Known | None = None,
     wrote: Callable[[int, int, str], object] = lambda family, base, version: None,
 ) -> None:
-    """`shared`: other processes write the same blocks. `mailbox`: calls that may wait for one pool or block. `known`,
-    `wrote`: see `LedgerActor` and `BlockActor`."""
+    """`shared`: other processes write the same blocks. `mailbox`: calls that may wait for one pool or block. `begin_within`:
+    see `ActorSystem.register`. `known`, `wrote`: see `LedgerActor` and `BlockActor`."""
     system.register(
         "ledger",
         lambda context: LedgerActor(context, store=store, known=known),
         mailbox=65536,
         idle=None,
+        begin_within=begin_within,
+        urgent=frozenset({"reached"}),  # agents leave who gives no sign of life
     )
     system.register(
         "block",
         lambda context: BlockActor(context, store=store, observer=observer, shared=shared, wrote=wrote),
         mailbox=mailbox,
         idle=60.0,
+        begin_within=begin_within,
     )
     system.register(
         "pool",
@@ -49,4 +53,5 @@ def register_allocators(
         ),
         mailbox=mailbox,
         idle=300.0,
+        begin_within=begin_within,
     )

@@ -44,6 +44,9 @@ log = logging.getLogger("orbweaver.controller")
 METRICS_PORT = 5721
 MAILBOX = 65536
 """Calls that may wait for one pool: the pods of all nodes may start at once."""
+BEGIN_WITHIN = 0.5
+"""Of the time that a caller has, the part in which each actor begins with its call or refuses it: the rest is for the block's
+write. So whatever is asked of this process, callers are answered while they still wait, and none takes it for lost."""
 
 
 def own_address(host: str, port: int) -> str:
@@ -92,7 +95,14 @@ class Controller(Process):
         system, catalog, observer = self.system, self.catalog, self.observer
         self._blocks = BlockFollower(store, system)
         register_allocators(
-            system, store, catalog, observer, shared=True, mailbox=MAILBOX, known=self._blocks.known
+            system,
+            store,
+            catalog,
+            observer,
+            shared=True,
+            mailbox=MAILBOX,
+            begin_within=BEGIN_WITHIN,
+            known=self._blocks.known,
         )
         seat = OnlyHere(system, alone=False)
         system.register(

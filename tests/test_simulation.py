@@ -21,15 +21,17 @@ def test_all_pods_get_an_address_from_one_leader():
 def test_who_finds_the_mailbox_full_comes_back():
     outcome = leader(replace(SMALL, bound=20))
 
-    assert outcome.refused["full mailbox"] > 0
+    assert outcome.refused["overloaded"] > 0
     assert outcome.attempts == SMALL.pods + sum(outcome.refused.values())
 
 
-def test_who_is_not_answered_in_time_comes_back():
-    """A message whose deadline passed is dropped unhandled, so the time goes to those that still wait."""
-    outcome = leader(replace(SMALL, patience=0.1))
+def test_a_leader_that_is_asked_too_much_answers_everybody_in_time():
+    """It refuses what has waited for half of its callers' patience, in all pools, so nobody takes it for lost."""
+    asked = replace(SMALL, patience=0.6)
+    outcome = leader(asked)
 
-    assert outcome.refused["no answer in time"] > 0
+    assert set(outcome.refused) == {"overloaded"}
+    assert "no answer in time" in leader(replace(asked, begin_within=1.0)).refused
 
 
 def test_shards_share_the_work():

@@ -23,6 +23,7 @@ import enum
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,11 @@ if TYPE_CHECKING:
     from actors.runtime.system import ActorSystem, LocalKind
 
 log = logging.getLogger("orbweaver.runtime")
+
+
+BEHIND = 0.1
+"""Seconds for which an actor, after it has refused a call that waited for too long, takes no other: the refusals are not to
+queue as well. They are few, so what waits never runs out meanwhile."""
 
 
 class Call:
@@ -82,6 +88,7 @@ class _Ask(enum.Enum):
     ACTIVATE = "activate"
     PASSIVATE = "passivate"
     STOP = "stop"
+    URGENT = "urgent"
 
 
 class Offer(enum.Enum):
@@ -89,6 +96,7 @@ class Offer(enum.Enum):
 
     TAKEN = "taken"
     FULL = "full"
+    BEHIND = "behind"
     CLOSED = "closed"
 
 
@@ -129,6 +137,8 @@ class Cell:
         self._observer = system.observer
         self._waiting = waiting or []
         self._lock = threading.Lock()
+        self._urgent: deque[Call] = deque()
+        self._behind_until = 0.0
         self._mailbox: Mailbox | None = None
         self._instance: Actor | None = None
         self._messages: dict[str, Callable[..., Any]] = {}
@@ -147,11 +157,18 @@ class Cell:
         with self._lock:
             if self.closed:
                 return Offer.CLOSED
-            if self.depth >= self.kind.mailbox:
+            urgent = call.method in self.kind.urgent
+            if not urgent and call.deadline is not None and call.sent < self._behind_until:
+                return Offer.BEHIND
+            if not urgent and self.depth >= self.kind.mailbox:
                 return Offer.FULL
             mailbox = self._mailbox or self._start()
             self.depth += 1
-            mailbox.put(call)
+            if urgent:
+                self._urgent.append(call)
+                mailbox.put(_Ask.URGENT)
+            else:
+                mailbox.put(call)
             return Offer.TAKEN
 
     def ask(self, what: _Ask) -> bool:
@@ -251,7 +268,8 @@ class Cell:
         self._timers.clear()
         if self._idle_check is not None:
             self._idle_check.cancel()
-        waiting = self._waiting
+        waiting = [*self._urgent, *self._waiting]
+        self._urgent.clear()
         if self._mailbox is not None:
             waiting = [*waiting, *(item for item in self._mailbox.drain() if type(item) is Call)]
         self._waiting = []
@@ -287,7 +305,14 @@ class Cell:
 
     def handle(self, item: Any) -> None:
         """Handle one message. Never raises."""
+        while self._urgent:
+            with self._lock:
+                urgent = self._urgent.popleft() if self._urgent else None  # closing takes them all
+            if urgent is not None:
+                self._handle_call(urgent)
         if self.closed:
+            if type(item) is Call:
+                item.ref.fail(PeerLost(f"actor {self.name} ended before it began {item.method}()"))
             return
         if type(item) is Call:
             self._handle_call(item)
@@ -310,6 +335,11 @@ class Cell:
                 )
             )
             self._observer.dropped(call.kind, call.method)
+            return
+        if call.deadline is not None and now > self._begin_by(call, call.deadline):
+            self._behind_until = now + BEHIND
+            self._observer.overloaded(call.kind, call.method)
+            ref.fail(self.behind())
             return
         self.state = "busy"
         if call.trace is None and call.deadline is None:
@@ -343,6 +373,17 @@ class Cell:
                 self._defer(call, result)
             else:
                 ref.complete(result)
+
+    def behind(self) -> Overloaded:
+        """What is answered to calls that would not be begun in time."""
+        return Overloaded(
+            f"more is asked of {self.name} than it answers in time; nothing was done, try again later"
+        )
+
+    def _begin_by(self, call: Call, deadline: float) -> float:
+        if call.method in self.kind.urgent:
+            return deadline
+        return call.sent + self.kind.begin_within * (deadline - call.sent)
 
     def _settle(self, now: float) -> None:
         self.handled += 1

@@ -65,6 +65,8 @@ class LocalKind:
     factory: Callable[[ActorContext], Actor]
     mailbox: int
     idle: float | None
+    begin_within: float
+    urgent: frozenset[str]
     system: ActorSystem
 
     def submit(self, call: Call) -> None:
@@ -87,6 +89,10 @@ class LocalKind:
                 call.ref.fail(failure)
                 return
             if offer is Offer.TAKEN:
+                return
+            if offer is Offer.BEHIND:
+                self.system.observer.overloaded(call.kind, call.method)
+                call.ref.fail(cell.behind())
                 return
             if offer is Offer.FULL:
                 self.system.observer.overloaded(call.kind, call.method)
@@ -131,15 +137,19 @@ class ActorSystem:
         factory: Callable[[ActorContext], Actor],
         mailbox: int = 1024,
         idle: float | None = 30.0,
+        *,
+        begin_within: float = 1.0,
+        urgent: frozenset[str] = frozenset(),
     ) -> None:
         """Let actors of `kind` live here: `kind/key` is made by `factory` on the first call to it.
 
         `mailbox` calls may wait for one actor; after `idle` seconds without work it is passivated, None for
-        never.
+        never. A call that has a deadline is begun within `begin_within`, a part of the time that it has when it comes,
+        or is `Overloaded`. Messages named in `urgent` are handled before all others that wait, and never refused.
         """
         if not kind or "/" in kind:
             raise ValueError(f"{kind!r} cannot be a kind of actor: it is the part of a name before the slash")
-        self.route(kind, LocalKind(kind, factory, mailbox, idle, self))
+        self.route(kind, LocalKind(kind, factory, mailbox, idle, begin_within, urgent, self))
 
     def route(self, kind: str, route: Route) -> None:
         """Send calls to `kind` there. Raises ValueError when the kind has a place already."""

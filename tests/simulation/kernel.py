@@ -16,6 +16,10 @@ from typing import Any, cast
 
 from actors.errors import DeadlineExceeded, OrbweaverError, Overloaded
 from actors.runtime import Actor, ActorContext, ObjectRef
+from actors.runtime.cell import BEHIND
+
+SWITCH = 0.005
+"""Seconds for which a thread goes on with its messages before another one's turn comes, as in CPython."""
 
 
 class Kernel:
@@ -74,6 +78,8 @@ class Cell:
         self.mailbox: deque[Callable[[], object]] = deque()
         self.waiting = 0
         self.busy = False
+        self.behind_until = 0.0
+        self.turn = -SWITCH
         self.actor: Any = None
 
     def put(self, work: Callable[[], object]) -> None:
@@ -92,8 +98,9 @@ class Cell:
 
 class Process:
     """One process: actors by name, made on first use by `make(context, kind)`, and one CPU. `cost`: seconds of it for a
-    message. `bound`: messages that wait in one mailbox. Actors of the kinds in `at_once` answer within the message of
-    whoever asks them, as a part of its cost."""
+    message, and `refusal` for one that is refused or dropped. `bound`: messages that wait in one mailbox; one that has a
+    deadline is begun within the part `begin_within` of its time, or refused. Actors of the kinds in `at_once` answer within
+    the message of whoever asks them, as a part of its cost."""
 
     def __init__(
         self,
@@ -101,15 +108,23 @@ class Process:
         make: Callable[[ActorContext], Actor],
         *,
         cost: float,
+        refusal: float = 0.0,
         bound: int,
+        begin_within: float = 1.0,
         at_once: frozenset[str],
     ) -> None:
         self.kernel = kernel
         self.cells: dict[str, Cell] = {}
         self.handled = 0
-        self.expired = 0
         self._make = make
         self._cost = cost
+        self._refusal = refusal
+        self._begin_within = begin_within
+        self._begun = self._paid = 0.0
+        self._owed = 0.0
+        """For what was refused before it came into a mailbox."""
+        self.deadline: float | None = None
+        """Of the message that is handled: calls made meanwhile inherit it."""
         self._bound = bound
         self._at_once = at_once
         self._queue: deque[Cell] = deque()
@@ -124,11 +139,16 @@ class Process:
         cell = self.cells.get(name) or self._open(name)
         if name.partition("/")[0] in self._at_once:
             self._answer(ref, cell, method, args)
+        elif deadline is not None and self.kernel.now < cell.behind_until:
+            self._owed += self._refusal
+            ref.fail(Overloaded("behind"))
         elif cell.waiting >= cell.bound:
+            self._owed += self._refusal
             ref.fail(Overloaded(f"the mailbox of {name} is full"))
         else:
             cell.waiting += 1
-            cell.put(lambda: self._handle(cell, ref, method, args, deadline))
+            sent = self.kernel.now
+            cell.put(lambda: self._handle(cell, ref, method, args, sent, deadline))
         return ref
 
     def ready(self, cell: Cell) -> None:
@@ -154,11 +174,14 @@ class Process:
         kernel, cell = self.kernel, self._queue.popleft()
         work = cell.mailbox.popleft()
         cell.busy = True
+        if kernel.now >= cell.turn + SWITCH:
+            cell.turn = kernel.now
         self.handled += 1
-        paid = kernel.effects = kernel.now + self._cost
+        self._begun, self._owed = kernel.now + self._owed, 0.0
+        self._paid = kernel.effects = self._begun + self._cost
         work()
         # The CPU is free when the cost is paid; the actor, when the store has answered too.
-        kernel.at(paid, self._idle)
+        kernel.at(self._paid, self._idle)
         kernel.at(kernel.effects, lambda: self._free(cell))
 
     def _idle(self) -> None:
@@ -168,20 +191,36 @@ class Process:
     def _free(self, cell: Cell) -> None:
         cell.busy = False
         if cell.mailbox:
-            self._queue.append(cell)
+            if self.kernel.now < cell.turn + SWITCH:
+                self._queue.appendleft(cell)
+            else:
+                self._queue.append(cell)
             self._go_on()
 
     def _handle(
-        self, cell: Cell, ref: ObjectRef[Any], method: str, args: tuple[Any, ...], deadline: float | None
+        self,
+        cell: Cell,
+        ref: ObjectRef[Any],
+        method: str,
+        args: tuple[Any, ...],
+        sent: float,
+        deadline: float | None,
     ) -> None:
         cell.waiting -= 1
-        if deadline is not None and deadline <= self.kernel.now:
-            # Dropped unhandled, which costs next to nothing.
-            self.kernel.effects = self.kernel.now
-            self.expired += 1
-            ref.fail(DeadlineExceeded("not begun before its deadline"))
+        now = self.kernel.now
+        error: OrbweaverError | None = None
+        if deadline is not None and deadline <= now:
+            error = DeadlineExceeded("not begun before its deadline")
+        elif deadline is not None and now - sent > self._begin_within * (deadline - sent):
+            error = Overloaded("waited for too long")
+            cell.behind_until = now + BEHIND
+        if error is not None:
+            self._paid = self.kernel.effects = self._begun + self._refusal
+            ref.fail(error)
         else:
+            self.deadline = deadline
             self._answer(ref, cell, method, args)
+            self.deadline = None
 
     @staticmethod
     def _answer(ref: ObjectRef[Any], cell: Cell, method: str, args: tuple[Any, ...]) -> None:
@@ -214,4 +253,4 @@ class _Method:
 
     def remote(self, *args: Any) -> ObjectRef[Any]:
         process, name, method = self._to
-        return process.call(name, method, args, None)
+        return process.call(name, method, args, process.deadline)

@@ -39,15 +39,19 @@ from actors.resources.ippool import IPPool
 from actors.resources.record import Fence, Record
 from actors.runtime import Actor, ActorContext, ObjectRef
 from actors.store.contract import Listing, Object, Store
+from cni.controller import BEGIN_WITHIN, MAILBOX
+from cni.leadership import Leadership
 from tests.simulation.kernel import Kernel, Process, Servers
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Seconds of CPU, as `tests/bench` measures them: of the leader for an ADD; of the API server for a block's write,
-    for a SpiderEndpoint's, and for a block in a list. `latency`: of a request without its queue (network, etcd)."""
+    """Seconds of CPU, as `tests/bench` measures them: of the leader for an ADD, and, at a guess, for one that it refuses;
+    of the API server for a block's write, for a SpiderEndpoint's, and for a block in a list. `latency`: of a request
+    without its queue (network, etcd)."""
 
     leader_add: float = 0.0013
+    leader_refusal: float = 0.0001
     block_write: float = 0.0025
     endpoint_write: float = 0.0025
     block_listed: float = 0.00005
@@ -59,23 +63,25 @@ class Costs:
 @dataclass(frozen=True, slots=True)
 class Cluster:
     """`within`: seconds over which the nodes come back. `shards`: processes that the pools are spread over. `bound`:
-    messages that wait for one pool. `patience`: seconds an agent waits for the leader. `cpus`: of the API server."""
+    messages that wait for one pool; `begin_within`: part of its time in which each is begun or refused. `patience`: seconds
+    an agent waits for the leader. `cpus`: of the API server."""
 
     nodes: int = 5000
     pods: int = 100_000
     pools: int = 100
     within: float = 10.0
     shards: int = 1
-    bound: int = 4096
-    patience: float = 6.0
+    bound: int = MAILBOX
+    begin_within: float = BEGIN_WITHIN
+    patience: float = Leadership().patience
     cpus: int = 8
     costs: Costs = Costs()
 
 
 @dataclass(slots=True)
 class Outcome:
-    """`seconds_to`: until half, 99 % and all of the pods have an address. `refused`: ADDs answered with code 11, full
-    mailbox or no answer in time. `api`: requests, bytes, and how busy its CPUs were until the end."""
+    """`seconds_to`: until half, 99 % and all of the pods have an address. `refused`: ADDs answered with code 11, because
+    of overload or because no answer came in time. `api`: requests, bytes, and how busy its CPUs were until the end."""
 
     seconds_to: dict[str, float] = field(default_factory=dict)
     attempts: int = 0
@@ -181,7 +187,9 @@ class _Run:
                 kernel,
                 make,
                 cost=costs.leader_add / costs.messages,
+                refusal=costs.leader_refusal,
                 bound=cluster.bound,
+                begin_within=cluster.begin_within,
                 at_once=frozenset({"ledger"}),
             )
             for _ in range(cluster.shards)
@@ -237,7 +245,7 @@ class _Run:
             self._times.append(self._kernel.now)
             self._servers.serve(self._cluster.costs.endpoint_write, 780)
             return
-        kind = "full mailbox" if isinstance(error, Overloaded) else "no answer in time"
+        kind = "overloaded" if isinstance(error, Overloaded) else "no answer in time"
         assert isinstance(error, Overloaded | DeadlineExceeded), error
         self._out.refused[kind] = self._out.refused.get(kind, 0) + 1
         pause = 10 * self._chance.uniform(1.0, 1.5)
@@ -353,11 +361,13 @@ def _resident() -> float:
 
 
 def cases(cluster: Cluster) -> Iterator[tuple[str, Outcome]]:
-    """No leader; one that is asked no faster than it answers; and as many shards as it takes for the given time."""
+    """No leader; one that is asked no faster than it answers; one that is asked faster; and as many shards as it takes
+    for the given time."""
     yield "no leader", without_a_leader(cluster)
     capacity = cluster.pods * cluster.costs.leader_add
     slow = replace(cluster, within=max(cluster.within, 1.2 * capacity))
     yield f"one leader, nodes back within {slow.within:.0f} s", leader(slow)
+    yield f"one leader, nodes back within {cluster.within:.0f} s", leader(cluster)
     shards = max(2, round(1.2 * capacity / cluster.within))
     yield f"{shards} shards", leader(replace(cluster, shards=shards))
 

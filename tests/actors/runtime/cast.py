@@ -179,10 +179,11 @@ def register(system: ActorSystem) -> None:
     system.register("worker", Worker, mailbox=100_000, idle=30.0)
     system.register("small", Worker, mailbox=SMALL, idle=30.0)
     system.register("brief", Worker, mailbox=100_000, idle=0.002)
+    system.register("hasty", Worker, mailbox=SMALL, begin_within=0.001, urgent=frozenset({"echo"}))
     system.register("hidden", Worker)
 
 
-KINDS = ("worker", "small", "brief")
+KINDS = ("worker", "small", "brief", "hasty")
 
 
 def transport_of(text: str, *, server: bool = False) -> Transport:

@@ -145,6 +145,40 @@ def test_a_full_mailbox_answers_overloaded_at_once(place: Place, tmp_path: Path)
     assert sum(ref.error() is None for ref in refs) in (SMALL - 1, SMALL)
 
 
+def test_what_waited_too_much_of_its_caller_s_time_is_refused_unhandled(place: Place, tmp_path: Path) -> None:
+    """`begin_within` is a thousandth here: 30 ms of 30 s, and hours of what has a year."""
+    hasty = place.actor("hasty/a")
+    gate = hasty.gate.options(timeout=1e7).remote(str(tmp_path / "go"))
+    waiting = hasty.add.options(timeout=30).remote("brief")
+    patient = hasty.add.options(timeout=1e7).remote("patient")
+    get(place.actor("worker/other").later.remote(0.1, None), timeout=10)
+    (tmp_path / "go").touch()
+
+    with pytest.raises(Overloaded, match="nothing was done"):
+        get(waiting, timeout=20)
+    get([gate, patient], timeout=20)
+    assert get(hasty.all_seen.remote(), timeout=20) == ["patient"]
+
+
+def test_an_urgent_message_passes_all_that_wait_also_in_a_full_mailbox(place: Place, tmp_path: Path) -> None:
+    hasty = place.actor("hasty/b")
+    gate = hasty.gate.remote(str(tmp_path / "go"))
+    waiting = [hasty.later.remote(0.0, number) for number in range(SMALL + 2)]
+    overloaded, _ = wait(waiting, num_returns=1, timeout=10)
+    assert isinstance(overloaded[0].error(), Overloaded)
+    urgent = hasty.echo.options(timeout=20).remote("alive")
+    before: list[bool] = []
+    urgent.subscribe(lambda _: before.extend(ref.done() for ref in waiting))
+    get(place.actor("worker/other").echo.remote(), timeout=10)  # so it has arrived
+    assert not gate.done()
+    (tmp_path / "go").touch()
+
+    assert get(urgent, timeout=20) == "alive"
+    get(gate, timeout=20)
+    wait(waiting, num_returns=len(waiting), timeout=20)
+    assert before.count(False) >= SMALL - 1
+
+
 def test_the_caller_hears_at_the_deadline_and_the_message_is_dropped_unhandled(
     place: Place, tmp_path: Path
 ) -> None:
