@@ -93,7 +93,7 @@ class Actor:
         return self.context.system.get_actor(name)
 
     def then(self, ref: ObjectRef[Any], function: Callable[..., object], *extra: Any) -> None:
-        """When `ref` is done, run `function(ref, *extra)` in this actor's thread.
+        """When `ref` is done, run `function(ref, *extra)` in this actor's thread, before the calls that wait.
 
         It is never dropped, not counted in the mailbox and has no deadline; it ends only with the instance.
         """

@@ -88,7 +88,7 @@ class _Ask(enum.Enum):
     ACTIVATE = "activate"
     PASSIVATE = "passivate"
     STOP = "stop"
-    URGENT = "urgent"
+    LOOK = "look"
 
 
 class Offer(enum.Enum):
@@ -137,7 +137,9 @@ class Cell:
         self._observer = system.observer
         self._waiting = waiting or []
         self._lock = threading.Lock()
-        self._urgent: deque[Call] = deque()
+        self._first: deque[Call | _Internal] = deque()
+        """What is handled before the mailbox: urgent calls, and continuations, so that what has begun is finished before
+        anything else begins."""
         self._behind_until = 0.0
         self._mailbox: Mailbox | None = None
         self._instance: Actor | None = None
@@ -165,8 +167,7 @@ class Cell:
             mailbox = self._mailbox or self._start()
             self.depth += 1
             if urgent:
-                self._urgent.append(call)
-                mailbox.put(_Ask.URGENT)
+                self._put_first(mailbox, call)
             else:
                 mailbox.put(call)
             return Offer.TAKEN
@@ -200,7 +201,7 @@ class Cell:
         internal = _Internal(function, (ref, *extra), scope.get().trace)
         with self._lock:
             self._pins += 1
-        ref.subscribe(lambda _done: self._put_pinned(internal))
+        ref.subscribe(lambda _done: self._put_pinned(internal, first=True))
 
     def post(self, function: Callable[..., object], args: tuple[Any, ...]) -> None:
         internal = _Internal(function, args, scope.get().trace)
@@ -227,12 +228,20 @@ class Cell:
             self._pins += 1
         self._put_pinned(internal)
 
-    def _put_pinned(self, internal: _Internal) -> None:
+    def _put_pinned(self, internal: _Internal, *, first: bool = False) -> None:
         with self._lock:
             # A closed cell's continuations have no instance to run in; what they would have answered is
             # failed.
             if not self.closed and self._mailbox is not None:
-                self._mailbox.put(internal)
+                if first:
+                    self._put_first(self._mailbox, internal)
+                else:
+                    self._mailbox.put(internal)
+
+    def _put_first(self, mailbox: Mailbox, item: Call | _Internal) -> None:
+        # Under the lock.
+        self._first.append(item)
+        mailbox.put(_Ask.LOOK)
 
     def abandon(self, error: OrbweaverError) -> None:
         """Close from outside, whatever the actor is doing; everyone waiting gets `error`."""
@@ -268,8 +277,8 @@ class Cell:
         self._timers.clear()
         if self._idle_check is not None:
             self._idle_check.cancel()
-        waiting = [*self._urgent, *self._waiting]
-        self._urgent.clear()
+        waiting = [*(item for item in self._first if isinstance(item, Call)), *self._waiting]
+        self._first.clear()
         if self._mailbox is not None:
             waiting = [*waiting, *(item for item in self._mailbox.drain() if type(item) is Call)]
         self._waiting = []
@@ -305,11 +314,13 @@ class Cell:
 
     def handle(self, item: Any) -> None:
         """Handle one message. Never raises."""
-        while self._urgent:
+        while self._first:
             with self._lock:
-                urgent = self._urgent.popleft() if self._urgent else None  # closing takes them all
-            if urgent is not None:
-                self._handle_call(urgent)
+                first = self._first.popleft() if self._first else None  # closing takes them all
+            if isinstance(first, Call):
+                self._handle_call(first)
+            elif first is not None:
+                self._handle_internal(first)
         if self.closed:
             if type(item) is Call:
                 item.ref.fail(PeerLost(f"actor {self.name} ended before it began {item.method}()"))

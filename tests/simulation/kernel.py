@@ -76,6 +76,8 @@ class Cell:
         self.name = name
         self.bound = bound
         self.mailbox: deque[Callable[[], object]] = deque()
+        self.first: deque[Callable[[], object]] = deque()
+        """Continuations, which are handled before the mailbox."""
         self.waiting = 0
         self.busy = False
         self.behind_until = 0.0
@@ -87,7 +89,11 @@ class Cell:
         self.process.ready(self)
 
     def then(self, ref: ObjectRef[Any], function: Callable[..., object], extra: tuple[Any, ...]) -> None:
-        ref.subscribe(lambda _: self.process.kernel.soon(lambda: self.put(lambda: function(ref, *extra))))
+        def go_on() -> None:
+            self.first.append(lambda: function(ref, *extra))
+            self.process.ready(self)
+
+        ref.subscribe(lambda _: self.process.kernel.soon(go_on))
 
     def post(self, function: Callable[..., object], args: tuple[Any, ...]) -> None:
         self.put(lambda: function(*args))
@@ -153,7 +159,7 @@ class Process:
 
     def ready(self, cell: Cell) -> None:
         """Something waits in a mailbox."""
-        if not cell.busy and len(cell.mailbox) == 1:
+        if not cell.busy and len(cell.mailbox) + len(cell.first) == 1:
             self._queue.append(cell)
         self._go_on()
 
@@ -172,7 +178,7 @@ class Process:
 
     def _step(self) -> None:
         kernel, cell = self.kernel, self._queue.popleft()
-        work = cell.mailbox.popleft()
+        work = (cell.first or cell.mailbox).popleft()
         cell.busy = True
         if kernel.now >= cell.turn + SWITCH:
             cell.turn = kernel.now
@@ -190,7 +196,7 @@ class Process:
 
     def _free(self, cell: Cell) -> None:
         cell.busy = False
-        if cell.mailbox:
+        if cell.mailbox or cell.first:
             if self.kernel.now < cell.turn + SWITCH:
                 self._queue.appendleft(cell)
             else:

@@ -213,6 +213,31 @@ def test_internal_messages_are_not_counted_in_the_mailbox(local: ActorSystem) ->
     eventually(lambda: ran == list(range(100)))
 
 
+def test_what_has_begun_is_finished_before_anything_else_begins(local: ActorSystem) -> None:
+    """Else an answer that is there would wait behind all that came since it was asked for."""
+    watched(local)
+    ran: list[str] = []
+    below: ObjectRef[str] = ObjectRef()
+    busy, go = threading.Event(), threading.Event()
+
+    def begin(actor: Watched) -> None:
+        actor.then(below, lambda ref: ran.append(ref.result()))
+
+    def hold(actor: Watched) -> None:
+        busy.set()
+        assert go.wait(20)
+
+    actor = local.get_actor("watched/a")
+    refs = [actor.call.remote(begin), actor.call.remote(hold)]
+    refs += [actor.call.remote(lambda _, n=number: ran.append(str(n))) for number in range(3)]
+    assert busy.wait(20)
+    below.complete("finished")
+    go.set()
+
+    get(refs, timeout=20)
+    assert ran == ["finished", "0", "1", "2"]
+
+
 def test_a_cancelled_timer_does_not_fire(local: ActorSystem) -> None:
     watched(local)
     ran: list[str] = []
