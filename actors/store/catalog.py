@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from actors.errors import InvalidObject, NoSuchResource, NotFound, PodRefused
+from actors.errors import InvalidObject, NoSuchResource, NotFound, PodRefused, StoreUnavailable
 from actors.resources import coordinator
 from actors.resources.coordinator import SpiderCoordinator
 from actors.resources.intervals import IntervalSet
@@ -145,6 +145,12 @@ class Catalog:
                     "the API server does not know"
                 ) from error
             return Pod.bare(namespace, name, uid)
+        except StoreUnavailable as error:
+            raise StoreUnavailable(
+                f"pod {namespace}/{name} is not known here yet, and cannot be read: {error}; try again when the API server "
+                "answers this node",
+                maybe_written=False,
+            ) from error
 
     def namespace(self, name: str) -> Namespace | None:
         """The namespace, or None where there is no such object."""

@@ -82,7 +82,7 @@ class Pods:
     def __init__(self, agent: AgentProcess, store: KubernetesStore) -> None:
         self.agent, self.store = agent, store
 
-    def call(self, command: str, name: str, container: str) -> tuple[int, dict[str, Any]]:
+    def call(self, command: str, name: str, container: str, uid: str = "") -> tuple[int, dict[str, Any]]:
         netconf = {"cniVersion": "1.0.0", "name": "net", "type": "macvlan", "ipam": self.agent.ipam}
         environment = {
             "CNI_COMMAND": command,
@@ -90,7 +90,8 @@ class Pods:
             "CNI_NETNS": "/run/netns/none",
             "CNI_IFNAME": "eth0",
             "CNI_PATH": str(self.agent.plugins),
-            "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={name}",
+            "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={name}"
+            + f";K8S_POD_UID={uid}" * bool(uid),
         }
         done = subprocess.run(
             [self.agent.plugins / "spiderpool"],
