@@ -125,11 +125,7 @@ def test_an_agent_serves_pods_with_the_rights_that_it_needs(
         assert found == {"10.6.0.1", "10.6.0.2", "10.6.0.3"}
         assert set(records(store)) == found
         eventually(lambda: _count(store, "blue", 3))
-        assert {one["metadata"]["name"] for one in store.list("SpiderEndpoint").items} == {
-            "web-0",
-            "web-1",
-            "web-2",
-        }
+        eventually(lambda: _endpoints(store, "web-0", "web-1", "web-2"))
 
         assert pods.call("DEL", "web-1", "c-web-1")[0] == 0
         eventually(lambda: _count(store, "blue", 2))
@@ -138,6 +134,10 @@ def test_an_agent_serves_pods_with_the_rights_that_it_needs(
         assert "does not exist" in answer["msg"]
 
     assert "may not" not in running.log.read_text()
+
+
+def _endpoints(store: KubernetesStore, *names: str) -> None:
+    assert {one["metadata"]["name"] for one in store.list("SpiderEndpoint").items} == set(names)
 
 
 def _count(store: KubernetesStore, name: str, count: int) -> None:
