@@ -1,9 +1,10 @@
 """The Views actor: SpiderEndpoint objects and pool status, computed from what is recorded.
 
 What must always hold: a view is never read to decide anything here, so one that is missing or stale loses and
-leaks nothing; it is written shortly after the change, a pool's at most once a second; what differs when the
-process starts is put right. A view that cannot be written is tried again and never delays an allocation. A
-pool's status that lists many addresses is written less often: a second for each thousand.
+leaks nothing; what differs when the process starts is put right. A view that cannot be written is tried again and
+never delays an allocation: SpiderEndpoints wait until nothing has changed for `QUIET` seconds, at most `LATEST`, so that
+pods that start together do not wait for one another's views; what came and went meanwhile is never written. A pool's
+status is written at most once a second; one that lists many addresses less often, a second for each thousand.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ from actors.store.kinds import SPIDERPOOL
 from actors.takeover import DIGEST, digest_of, take_over
 
 log = logging.getLogger("orbweaver.views")
+
+QUIET, LATEST = 0.3, 5.0
+"""Seconds without a change after which SpiderEndpoints are written, and after which they are under any load."""
 
 POOL_INTERVAL = 1.0
 RETRY = 1.0
@@ -65,7 +69,8 @@ def endpoint_name(pod: str) -> str:
 
 @dataclass(slots=True)
 class State:
-    """`pods` and `pools` are to be written; `written` are the SpiderEndpoints as this process left them, `rewritten` the
+    """`pods` and `pools` are to be written; `changed` and `waiting` are the monotonic seconds of the last change of `pods`
+    and of the first that is not written; `written` are the SpiderEndpoints as this process left them, `rewritten` the
     pods whose view had to be written since the last round; `overlaps` are those of the pools in `table`. `later`: of
     pools that list many addresses the monotonic seconds before which they are not written again."""
 
@@ -73,6 +78,9 @@ class State:
     pods: set[str] = field(default_factory=set)
     pools: set[str] = field(default_factory=set)
     sequence: int = -1
+    changed: float = 0.0
+    waiting: float = 0.0
+    ending: bool = False
     pods_set: bool = False
     pools_set: bool = False
     rewritten: set[str] = field(default_factory=set)
@@ -123,10 +131,27 @@ class ViewsActor(Actor):
         state.pods.update(pods)
         if self._pools:
             state.pools.update(pools)
-        if state.pods and not state.pods_set:
-            state.pods_set = True
-            self.post(self._write_endpoints)
+        if pods:
+            state.changed = time.monotonic()
+            if not state.pods_set:
+                state.pods_set, state.waiting = True, state.changed
+                self.after(QUIET, self._when_quiet)
         self._pools_soon(POOL_INTERVAL)
+
+    def _when_quiet(self) -> None:
+        state, now = self._state, time.monotonic()
+        left = min(state.changed + QUIET, state.waiting + LATEST) - now
+        if left > 0:
+            self.after(left, self._when_quiet)
+        else:
+            self._write_endpoints()
+
+    def on_passivate(self) -> bool:
+        state = self._state
+        if state.pods and not state.ending:
+            state.ending = True
+            self.post(self._write_endpoints)  # the process ends, and timers are not waited for
+        return False
 
     @message
     def repair(self) -> None:
