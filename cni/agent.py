@@ -112,7 +112,7 @@ class Agent(Process):
                 tell=self._tell,
             ),
             mailbox=64,
-            idle=1.0,
+            idle=0.2,
         )
         system.register(
             "views",
