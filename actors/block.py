@@ -3,8 +3,9 @@
 What must always hold:
 
 * A claim or release is answered only after the write that carries it is durable.
-* Everything that arrives while one write is under way goes out together in the next one. There is no timer:
-  the first request posts a flush behind whatever waits in the mailbox at that moment.
+* Everything that arrives while one write is under way goes out together in the next one. A request that comes alone is
+  written at once; behind a write that several shared, the next one gathers for as long as that one took, and behind one
+  that only released, which no pod waits for, a little longer.
 * Whether a write whose answer was lost took place is found out by reading before anything else is decided;
   applying the same requests to what was read is then enough, because claims and releases are idempotent.
 * Where other processes write the block too (`shared`), nothing is answered from memory alone: what needs no write
@@ -50,6 +51,9 @@ QUIET = 900.0
 address it stays until somebody vouches for that."""
 
 STORE_TIMEOUT = 5.0
+_GATHER_MOST = 0.02
+"""Seconds, at most, for which requests gather behind a write that several shared. A write costs the API server more than
+all that it carries."""
 _RETRY_FIRST, _RETRY_MOST = 0.02, 1.0
 _CONFLICTS = 50
 _YIELD, _YIELD_MOST = 0.001, 0.05
@@ -73,11 +77,13 @@ class Staged:
 
 @dataclass(slots=True)
 class State:
-    """`stale`: what the store holds may differ from `block`, read it before the next write."""
+    """`stale`: what the store holds may differ from `block`, read it before the next write. `gather_until`: monotonic
+    seconds before which the next write does not begin."""
 
     block: Block
     staged: list[Staged] = field(default_factory=list)
     flush_posted: bool = False
+    gather_until: float = 0.0
     stale: bool = True
     backoff: float = _RETRY_FIRST
 
@@ -152,7 +158,11 @@ class BlockActor(Actor):
     def _post_flush(self) -> None:
         if not self._state.flush_posted:
             self._state.flush_posted = True
-            self.post(self._flush)
+            wait = self._state.gather_until - time.monotonic()
+            if wait > 0:
+                self.after(wait, self._flush)
+            else:
+                self.post(self._flush)
 
     def _flush(self) -> None:
         state = self._state
@@ -187,7 +197,7 @@ class BlockActor(Actor):
                 continue
             if not changes:
                 break
-            started = time.perf_counter()
+            started = time.monotonic()
             try:
                 self._write(block, batch)
             except (Conflict, NotFound):
@@ -199,7 +209,11 @@ class BlockActor(Actor):
                 if error.maybe_written:
                     _mark_doubtful(batch, state.block, block)
                 raise
-            self._observer.committed(len(batch), time.perf_counter() - started)
+            took = time.monotonic() - started
+            self._observer.committed(len(batch), took)
+            if len(batch) > 1:
+                leisure = all(isinstance(staged.operation, Release) for staged in batch)
+                state.gather_until = started + took + (_GATHER_MOST if leisure else min(took, _GATHER_MOST))
             state.block = block
             self._wrote(block.family, block.base, block.version)
             self._publish(changes)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,8 +46,8 @@ log = logging.getLogger("orbweaver.agent")
 
 SOCKET = Path("/var/run/spidernet/spiderpool.sock")
 METRICS_PORT = 5711
-FIRST_LOOK = 2.0
-"""Seconds in which a leader should be found at the start; later it is found as well."""
+FIRST_LOOK = 1.0
+"""Seconds from its start in which an agent should find a leader that is there; later it is found as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ class Agent(Process):
                 tell=self._tell,
             ),
             mailbox=64,
-            idle=1.0,
+            idle=0.2,
         )
         system.register(
             "views",
@@ -168,11 +169,14 @@ class Agent(Process):
 
     def start(self) -> None:
         """Load what is recorded, then serve. Raises `StoreUnavailable` when that cannot be done in time."""
+        look_until = time.monotonic() + FIRST_LOOK
+        if self._leader is not None:
+            self._leader.start()  # beside the lists: neither needs the other
         self.start_caches()
         if self._blocks is not None:
             self._blocks.start(START_TIMEOUT)
         if self._leader is not None:
-            self._leader.start(FIRST_LOOK)
+            self._leader.wait_looked(look_until - time.monotonic())
         get(self.local("views").repair.options(timeout=START_TIMEOUT).remote())
         if not self.options.cluster:
             self.look_after_objects()
@@ -181,8 +185,6 @@ class Agent(Process):
             self.catalog.follow_machines(lambda _: self._sweep())
         self._reconcile()
         self.coordinator.renumbering.start()
-        if not replies.supported():
-            log.warning("this kernel has no nftables: replies of pods leave by the routing tables alone")
         if self.options.settings.detection.conflicts or self.options.settings.detection.gateways:
             self.prober.start()
         self.front_end.start()
@@ -198,6 +200,9 @@ class Agent(Process):
                 "pid": os.getpid(),
             },
         )
+        # Only now: it waits for the kernel, and no request waits for it.
+        if not replies.supported():
+            log.warning("this kernel has no nftables: replies of pods leave by the routing tables alone")
 
     def stop(self) -> None:
         """Answer what was accepted, for a bounded time, then end."""

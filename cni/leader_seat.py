@@ -148,9 +148,12 @@ class LeaderSeat:
         self._opening = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="leader-seat", daemon=True)
 
-    def start(self, timeout: float) -> None:
-        """Look for a leader; returns when the first attempt has ended, after `timeout` seconds at the latest."""
+    def start(self) -> None:
+        """Begin to look for a leader."""
         self._thread.start()
+
+    def wait_looked(self, timeout: float) -> None:
+        """Wait until the first attempt to find a leader has ended, for `timeout` seconds at most."""
         with self._state:
             self._state.wait_for(lambda: self._tried, timeout)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 import socket
 import struct
@@ -22,8 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from cni.dataplane.state import Link, Neighbour, Nic, Route, Rule
 
@@ -63,6 +62,16 @@ _SYSCTLS = next(path for path in (Path("/host/proc/sys"), Path("/proc/sys")) if 
 """In a container that is not privileged /proc/sys can only be read; the DaemonSet has the host's beside it."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+@functools.cache
+def link_class() -> Any:
+    """pyroute2's class of messages about interfaces. The processes that change interfaces ask for it at their start; the
+    agent, which only reads addresses and indices, never does."""
+    # Here, because pyroute2 cannot be imported in part: it is 160 modules, a tenth of a second of CPU and 10 MB.
+    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+    return ifinfmsg
 
 
 def enter(descriptor: int) -> None:
@@ -146,14 +155,14 @@ class Netlink:
 
     def running(self, index: int) -> bool:
         """Whether an interface is up and has its carrier."""
-        message = ifinfmsg()
+        message = link_class()()
         message["index"] = index
         flags: int = struct.unpack_from("=I", self._ask(_GETLINK, message)[0], 24)[0]
         return bool(flags & _RUNNING)
 
     def links(self, kind: str = "") -> list[Link]:
         """Every interface, or every one of a kind, by index."""
-        body = ifinfmsg()
+        body = link_class()()
         attributes: list[tuple[str, Any]] = [("IFLA_EXT_MASK", _SKIP_STATISTICS)]
         if kind:
             attributes.append(("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", kind)]}))
@@ -164,7 +173,7 @@ class Netlink:
 
     def link(self, name: str) -> Link | None:
         """One interface."""
-        body = ifinfmsg()
+        body = link_class()()
         body["attrs"] = [("IFLA_IFNAME", name), ("IFLA_EXT_MASK", _SKIP_STATISTICS)]
         try:
             frames = self._ask(_GETLINK, body)
@@ -393,7 +402,7 @@ class NewAddresses:
 def add_veth(name: str, mac: str, mtu: int, *, peer: str, peer_mac: str, peer_namespace: int) -> Message:
     """A veth pair; the peer is born in the namespace of an open file, where moving it would take 20 ms. The end here is
     up, the peer is not: the kernel opens it before it is paired, and fails (ENOTCONN)."""
-    body = ifinfmsg()
+    body = link_class()()
     body["flags"] = body["change"] = _UP
     other = {
         "attrs": [
@@ -413,7 +422,7 @@ def add_link(
 ) -> Message:
     """A virtual interface, which is down. `info`: the attributes of its kind, by the kernel's names. `parent`: the index of
     the interface that it stands on."""
-    body = ifinfmsg()
+    body = link_class()()
     attributes: list[tuple[str, Any]] = [("IFLA_IFNAME", name)]
     attributes += [("IFLA_LINK", parent)] if parent else []
     attributes += [("IFLA_MTU", mtu)] if mtu else []
@@ -428,7 +437,7 @@ def _kind(kind: str, info: Sequence[tuple[str, Any]]) -> dict[str, list[tuple[st
 
 def set_master(index: int, master: int) -> Message:
     """Make an interface a member of a bond or bridge; 0 takes it out."""
-    body = ifinfmsg()
+    body = link_class()()
     body["index"] = index
     body["attrs"] = [("IFLA_MASTER", master)]
     return Message(_NEWLINK, 0, body)
@@ -436,7 +445,7 @@ def set_master(index: int, master: int) -> Message:
 
 def set_down(index: int) -> Message:
     """Take an interface down."""
-    body = ifinfmsg()
+    body = link_class()()
     body["index"], body["change"] = index, _UP
     return Message(_NEWLINK, 0, body)
 
@@ -445,7 +454,7 @@ def set_link(
     index: int = 0, *, name: str = "", up: bool = False, mac: str = "", queue: int = 0, alias: str = ""
 ) -> Message:
     """Change an interface, found by its index or its name."""
-    body = ifinfmsg()
+    body = link_class()()
     body["index"] = index
     if up:
         body["flags"] = body["change"] = _UP
@@ -458,14 +467,14 @@ def set_link(
 
 def put_down(index: int) -> Message:
     """Take an interface down."""
-    body = ifinfmsg()
+    body = link_class()()
     body["index"], body["flags"], body["change"] = index, 0, _UP
     return Message(_NEWLINK, 0, body, gone_ok=True)
 
 
 def delete_link(name: str) -> Message:
     """Remove an interface, and with a veth its other end."""
-    body = ifinfmsg()
+    body = link_class()()
     body["attrs"] = [("IFLA_IFNAME", name)]
     return Message(_DELLINK, 0, body, gone_ok=True)
 
@@ -599,7 +608,7 @@ def _link(frame: bytes) -> Link:
     kind = _attributes(found.get(_LINKINFO, b""), 0).get(_INFO_KIND, b"").rstrip(b"\0").decode()
     info: dict[str, Any] = {}
     if kind in ("bond", "vlan"):  # a full decoding reads seventy attributes
-        data = _decoded(ifinfmsg, frame).get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
+        data = _decoded(link_class(), frame).get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
         info = dict(data["attrs"]) if data is not None else {}
     return Link(
         found[_IFNAME].rstrip(b"\0").decode(),

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import pykka
 
+from actors.runtime.threads import Threads
+
 if TYPE_CHECKING:
     from pykka._actor import ActorInbox
 
@@ -113,10 +115,11 @@ class Actor:
         return self.context.cell.after(seconds, function, args)
 
 
+_THREADS = Threads("actor")
+
+
 class Host(pykka.ThreadingActor):
     """The thread and the mailbox of one activation of one actor."""
-
-    use_daemon_thread = True  # A handler that hangs must not keep a process from ending after its drain time.
 
     def __init__(self, cell: Cell) -> None:
         super().__init__()
@@ -128,6 +131,9 @@ class Host(pykka.ThreadingActor):
         # `Cell`, where a full mailbox is an answer and not a wait.
         inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         return inbox
+
+    def _start_actor_loop(self) -> None:
+        _THREADS.run(self._actor_loop)
 
     def on_start(self) -> None:
         threading.current_thread().name = self._cell.name
@@ -165,3 +171,7 @@ class Mailbox:
         """Let the thread end after the message it is handling."""
         if self._ref.is_alive():
             self._ref.stop(block=False)
+
+    def wait_stopped(self, timeout: float) -> None:
+        """Wait until the thread has ended its last message."""
+        self._ref.actor_stopped.wait(timeout)

@@ -251,6 +251,11 @@ class Cell:
         if self._mailbox is not None:
             self._mailbox.stop()
 
+    def wait_stopped(self, timeout: float) -> None:
+        """Wait until nothing of it runs any more."""
+        if self._mailbox is not None:
+            self._mailbox.wait_stopped(timeout)
+
     def _start(self) -> Mailbox:
         # Under the lock. It costs the first sender the start of a thread, not the activation.
         self._mailbox = mailbox = Mailbox(self)

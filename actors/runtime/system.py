@@ -267,8 +267,8 @@ class ActorSystem:
             self._io.close()
         self.timers.close()
         for cell in cells:
-            if cell.thread is not None and cell.thread is not threading.current_thread():
-                cell.thread.join(max(0.0, now + _JOIN - time.monotonic()))
+            if cell.thread is not threading.current_thread():
+                cell.wait_stopped(max(0.0, now + _JOIN - time.monotonic()))
         return left
 
     def _drain_once(self, until: float) -> bool:

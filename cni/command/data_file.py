@@ -100,11 +100,14 @@ def cluster_store(chosen: argparse.Namespace, selectors: Mapping[str, str] | Non
             " run `orbweaver agent --standalone` on a host without Kubernetes",
             maybe_written=False,
         )
-    from actors.store.census import trimmed_pod
     from actors.store.kubernetes import KubernetesStore
 
-    trim = {"Pod": trimmed_pod} if selectors is None else None
-    return KubernetesStore(access, selectors=selectors, trim=trim)
+    if selectors is not None:
+        return KubernetesStore(access, selectors=selectors)
+    # An agent has no use for what garbage collection knows of pods.
+    from actors.store.census import trimmed_pod
+
+    return KubernetesStore(access, trim={"Pod": trimmed_pod})
 
 
 def node_selectors(node: str) -> Mapping[str, str]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from actors.decisions.detection import Detection, Inquiry, Probe
 from actors.errors import OrbweaverError
+from cni import netlink
 from cni.dataplane.channel import read_frame, write_frame
 from cni.dataplane.probe import ask
 
@@ -35,6 +36,7 @@ def decode(message: dict[str, Any]) -> tuple[int, Inquiry]:
 
 def serve(channel: socket.socket) -> None:
     """Answer inquiries until the parent is gone."""
+    netlink.link_class()  # before the first inquiry, whose time is counted
     lock = threading.Lock()
     while request := read_frame(channel):
         number, inquiry = decode(json.loads(request))

@@ -14,6 +14,7 @@ import sys
 from typing import Any
 
 from actors.errors import OrbweaverError
+from cni import netlink
 from cni.dataplane import apply, ifacer_apply
 from cni.dataplane.channel import READY, read_frame, write_frame
 from cni.dataplane.job import Job
@@ -23,6 +24,7 @@ _PERFORM = {"coordinator": apply.perform, "ifacer": ifacer_apply.perform}
 
 def serve(channel: socket.socket) -> None:
     """Do jobs until the parent is gone."""
+    netlink.link_class()
     channel.sendall(READY)
     while request := read_frame(channel):
         answer: dict[str, Any]

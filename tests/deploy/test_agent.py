@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,9 @@ def rule(group: str, resources: list[str], *verbs: str) -> dict[str, Any]:
 
 
 READ = ("get", "list", "watch")
+NEEDLESS = {"cryptography", "kubernetes", "pyroute2", "sqlite3", "unittest"}
+"""Packages that cost an agent memory, and time until it serves, and that others of our processes use."""
+
 RIGHTS = [
     rule(GROUP, ["spiderippools"], *READ, "update"),
     rule(GROUP, ["spiderippools/status"], "update"),
@@ -138,6 +142,20 @@ def test_an_agent_serves_pods_with_the_rights_that_it_needs(
 
 def _endpoints(store: KubernetesStore, *names: str) -> None:
     assert {one["metadata"]["name"] for one in store.list("SpiderEndpoint").items} == set(names)
+
+
+def test_an_agent_loads_no_package_that_it_has_no_use_for(
+    api_server: ApiServer, store: ClusterStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.create(pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.9"))
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")  # names every module in the log
+
+    with agent(api_server.kubeconfig, tmp_path / "agent") as running:
+        Pods(running, store).add("web-0")
+        imported = re.findall(r"^import time:.*\| +(\w+)", running.log.read_text(), re.MULTILINE)
+
+    assert {"cni", "prometheus_client"} <= set(imported)
+    assert not NEEDLESS & set(imported)
 
 
 def _count(store: KubernetesStore, name: str, count: int) -> None:

@@ -65,7 +65,7 @@ def seat(store: Store, left: list[str]) -> Iterator[LeaderSeat]:
 
     made = LeaderSeat("agent-a", store, Leadership(budget=2.0, patience=PATIENCE), refuse)
     try:
-        made.start(10)
+        made.start()
         eventually(lambda: _true(made.leader), 30)
         yield made
     finally:
