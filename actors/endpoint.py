@@ -42,7 +42,7 @@ from actors.grant import Grant
 from actors.messages import AddRequest, AddResult, Assigned, Held, RouteTo, Sandbox
 from actors.observer import AllocationObserver
 from actors.proving import Prober, Proving, in_order, needed
-from actors.reserving import Asked, Decision, Reserving, Where
+from actors.reserving import Asked, Decision, Known, Reserving, Where
 from actors.resources.addresses import format_address
 from actors.resources.block import Release, Released, block_name
 from actors.resources.pod import Pod
@@ -65,10 +65,17 @@ live, the second longer than its lease; who was paused longer leaves it to the G
 @dataclass(slots=True)
 class Doubt:
     """What was `answered` for a (container, interface) since its leader was lost, and when it is looked for what came
-    late."""
+    late. While nobody knows what was answered before (None), only what has one of the `guessed` claims came late."""
 
-    answered: frozenset[Where] = frozenset()
+    answered: frozenset[Where] | None = frozenset()
+    guessed: frozenset[str] = frozenset()
     looks: list[Cancellable] = field(default_factory=list)
+
+    def is_late(self, held: Held) -> bool:
+        """Whether what is recorded for the container counts for nothing."""
+        if self.answered is None:
+            return held.record.claim in self.guessed
+        return (held.family, held.value) not in self.answered
 
 
 @dataclass(slots=True)
@@ -128,13 +135,20 @@ class EndpointActor(Actor):
         return result
 
     def _add(self, at: Place, asked: Asked) -> tuple[Decision, list[Grant]]:
-        request = asked.request
         asked.claim = "" if at.alone else secrets.token_hex(3)
-        held = self._current(at, asked)
-        if asked.before is None:
-            asked.before = frozenset(
-                (one.family, one.value) for one in held if request.sandbox.container in one.record.containers
-            )
+        found: tuple[Held, ...] | None = None
+        if self._seems_new(at, asked):
+            try:
+                return self._guess(at, asked)
+            except Known as known:
+                found = known.held
+            except OrbweaverError as error:
+                if error.retryable or at.failed:
+                    raise
+                log.debug("could not serve it as a new pod", extra={"reason": str(error)})
+            asked.claim = secrets.token_hex(3)  # what was claimed may be released late
+        held = self._current(at, asked, found)
+        self._note_before(asked, held)
         made = self._decide(asked, held)
         self._observer.stage("allocation", "decided", time.perf_counter() - asked.started)
         try:
@@ -149,6 +163,37 @@ class EndpointActor(Actor):
             grants = self._reserving.reserve(at, made, asked)
         self._observer.stage("allocation", "committed", time.perf_counter() - asked.started)
         return made, grants
+
+    def _seems_new(self, at: Place, asked: Asked) -> bool:
+        """Whether it is worth a guess that nothing is recorded for the pod: one question to the leader less."""
+        sandbox, pod, settings = asked.request.sandbox, asked.pod, self._settings
+        kept = (pod.statefulset is not None and settings.enable_statefulset) or pod.machine is not None
+        doubted = (sandbox.container, sandbox.interface) in self._state.doubts
+        return not (at.alone or kept or doubted or asked.guessed or asked.before is not None)
+
+    def _guess(self, at: Place, asked: Asked) -> tuple[Decision, list[Grant]]:
+        """Ask for addresses as for a pod that has none; the Pools look whether that is so. Raises `Known` if not."""
+        made = self._decide_with(self._catalog.pools(), asked, ())
+        self._observer.stage("allocation", "decided", time.perf_counter() - asked.started)
+        asked.guessed = frozenset({asked.claim})
+        sandbox = asked.request.sandbox
+        grants = self._reserving.reserve(at, made, asked, unless=(sandbox.container, sandbox.key))
+        self._observer.stage("allocation", "committed", time.perf_counter() - asked.started)
+        return made, grants
+
+    def _note_before(self, asked: Asked, held: Sequence[Held]) -> None:
+        """Note what the container held before this ADD, at the first look."""
+        if asked.before is not None:
+            return
+        sandbox = asked.request.sandbox
+        asked.before = frozenset(
+            (one.family, one.value)
+            for one in held
+            if sandbox.container in one.record.containers and one.record.claim not in asked.guessed
+        )
+        doubt = self._state.doubts.get((sandbox.container, sandbox.interface))
+        if doubt is not None and doubt.answered is None:
+            doubt.answered = asked.before
 
     def _prove(self, asked: Asked, made: Decision, grants: list[Grant]) -> tuple[str, ...]:
         """Probe what was granted, as far as that is wished; exchanges in `grants` what other hosts use."""
@@ -250,10 +295,11 @@ class EndpointActor(Actor):
         found: tuple[Held, ...] = held
         return found
 
-    def _current(self, at: Place, asked: Asked) -> list[Held]:
-        """What is recorded for an ADD's sandbox, pod or machine, and counts."""
+    def _current(self, at: Place, asked: Asked, found: tuple[Held, ...] | None = None) -> list[Held]:
+        """What is recorded for an ADD's sandbox, pod or machine, and counts; `found`: what is recorded, where that is
+        known."""
         sandbox = asked.request.sandbox
-        return self._without_late(self._held(at, sandbox, asked.pod), sandbox)
+        return self._without_late(self._held(at, sandbox, asked.pod) if found is None else found, sandbox)
 
     def _without_late(self, held: Sequence[Held], sandbox: Sandbox) -> list[Held]:
         """Leave out what a lost leader recorded late beside the address that was answered: a repeated ADD is answered
@@ -261,7 +307,7 @@ class EndpointActor(Actor):
         answered: set[Where] = set()
         for (container, _), doubt in self._state.doubts.items():
             if container == sandbox.container:
-                answered |= doubt.answered
+                answered |= doubt.answered or frozenset()
         mine = [one for one in held if sandbox.container in one.record.containers]
         told = {_nic(one, sandbox) for one in mine if (one.family, one.value) in answered}
         late = [one for one in mine if (one.family, one.value) not in answered and _nic(one, sandbox) in told]
@@ -270,13 +316,14 @@ class EndpointActor(Actor):
     def _doubt(self, asked: Asked) -> None:
         """The leader was lost while it served an ADD: what it records late is to be found. What the container held before
         was the answer to an earlier ADD, which counts whether or not this one succeeds."""
-        if asked.before is None:
+        if asked.before is None and not asked.guessed:
             return  # it had only been asked what is recorded
         place = (asked.request.sandbox.container, asked.request.sandbox.interface)
         doubt = self._state.doubts.setdefault(place, Doubt())
         for look in doubt.looks:
             look.cancel()
         doubt.answered = asked.before
+        doubt.guessed |= asked.guessed
         doubt.looks = [
             self.after(seconds, self._look_again, place, seconds == DOUBTS[-1]) for seconds in DOUBTS
         ]
@@ -290,8 +337,7 @@ class EndpointActor(Actor):
             late = [
                 replace(one, record=one.record.seen_by(container))
                 for one in held
-                if interface in (one.record.interface, one.record.request)
-                and (one.family, one.value) not in doubt.answered
+                if interface in (one.record.interface, one.record.request) and doubt.is_late(one)
             ]
             self._release(at, [(one, self._keeps(one.record)) for one in late])
             return late

@@ -54,11 +54,21 @@ class Occupancy:
 
 @dataclass(frozen=True, slots=True)
 class Allocate:
-    """Ask a pool for one address. `exact` asks for that one; `instead_of` names the record it may replace."""
+    """Ask a pool for one address. `exact` asks for that one; `instead_of` names the record it may replace. `unless`: a
+    container id, then pods or virtual machines `namespace/name`; nothing is done if something is recorded for one of them
+    under another claim."""
 
     record: Record
     exact: int | None = None
     instead_of: Fence | None = None
+    unless: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """Nothing was done, because of this: it is recorded for one of those that `Allocate.unless` names."""
+
+    held: tuple[Held, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +130,6 @@ class AddResult:
 
 for _value in (
     Record, Sharer, Fence, Aside, Claim, Release, Doubt, Vouch, Granted, Taken, SetAside, Released, Vouched, Held,
-    Change, Occupancy, Allocate, Sandbox, Wishes, AddressRequest, AddRequest, Assigned, RouteTo, AddResult,
+    Change, Occupancy, Allocate, Recorded, Sandbox, Wishes, AddressRequest, AddRequest, Assigned, RouteTo, AddResult,
 ):  # fmt: skip
     wire_value(_value)

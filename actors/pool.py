@@ -28,7 +28,7 @@ from typing import Protocol
 
 from actors.block import QUIET
 from actors.errors import AddressTaken, InvalidObject, NoAddress, NotFound, OrbweaverError
-from actors.messages import Allocate, Occupancy
+from actors.messages import Allocate, Held, Occupancy, Recorded
 from actors.resources.addresses import format_address
 from actors.resources.aside import Aside
 from actors.resources.block import BLOCK_SIZE, Claim, Granted, SetAside, Taken, base_of, block_name
@@ -62,7 +62,7 @@ class Job:
     """One request on its way. `deadline` is monotonic seconds."""
 
     request: Allocate
-    reply: ObjectRef[Granted]
+    reply: ObjectRef[Granted | Recorded]
     deadline: float | None
 
 
@@ -119,16 +119,36 @@ class PoolActor(Actor):
         return not self._state.pending and not self._state.waiting
 
     @message
-    def allocate(self, request: Allocate) -> ObjectRef[Granted]:
-        """Reserve one address. Completes with `Granted`, or fails with `NoAddress` when every address is in use and
-        with `AddressTaken` when the one that was asked for is."""
-        self._follow_edits()
+    def allocate(self, request: Allocate) -> ObjectRef[Granted | Recorded]:
+        """Reserve one address. Completes with `Granted`, with `Recorded` where `request.unless` says so, or fails with
+        `NoAddress` when every address is in use and with `AddressTaken` when the one that was asked for is."""
         job = Job(request, ObjectRef(), current_deadline())
-        if request.exact is not None:
-            self._claim_exact(job, request.exact)
+        if request.unless:
+            recorded = self.get_actor("ledger/local").of_sandbox.options(timeout=LEDGER_TIMEOUT)
+            self.then(recorded.remote(*request.unless), self._looked, job)
+        else:
+            self._begin(job)
+        return job.reply
+
+    def _looked(self, ref: ObjectRef[tuple[Held, ...]], job: Job) -> None:
+        try:
+            held = ref.result()
+        except OrbweaverError as error:
+            job.reply.fail(error)
+            return
+        # What has this request's claim is for another of its interfaces, or its other family.
+        others = tuple(one for one in held if one.record.claim != job.request.record.claim)
+        if others:
+            job.reply.complete(Recorded(others))
+        else:
+            self._begin(job)
+
+    def _begin(self, job: Job) -> None:
+        self._follow_edits()
+        if job.request.exact is not None:
+            self._claim_exact(job, job.request.exact)
         else:
             self._advance(job)
-        return job.reply
 
     def _follow_edits(self) -> None:
         """Take over an edit of the pool or of the reserved addresses, if the cache has one."""

@@ -15,9 +15,9 @@ from typing import Any
 from actors.decisions.inherit import Inheritance
 from actors.decisions.plan import Plan, Slot
 from actors.decisions.settings import Settings
-from actors.errors import DeadlineExceeded, NoAddress, OrbweaverError
+from actors.errors import Conflict, DeadlineExceeded, NoAddress, OrbweaverError
 from actors.grant import Grant
-from actors.messages import AddRequest, Allocate, Held
+from actors.messages import AddRequest, Allocate, Held, Recorded
 from actors.resources.block import Claim, Granted, SetAside, Taken, block_name
 from actors.resources.pod import Pod
 from actors.resources.record import Fence, Record
@@ -43,13 +43,23 @@ class Decision:
 @dataclass(slots=True)
 class Asked:
     """One ADD, which may run at two places. `before`: what its container held when it was first looked at, so that what
-    a lost leader recorded is known as this request's own. `claim` names what it records."""
+    a lost leader recorded is known as this request's own. `claim` names what it records. `guessed`: the claims that it made
+    before anybody had looked."""
 
     pod: Pod
     request: AddRequest
     started: float
     before: frozenset[Where] | None = None
     claim: str = ""
+    guessed: frozenset[str] = frozenset()
+
+
+class Known(Exception):
+    """Nothing was granted, because these are recorded for the pod already."""
+
+    def __init__(self, held: tuple[Held, ...]) -> None:
+        super().__init__()
+        self.held = held
 
 
 @dataclass(slots=True)
@@ -78,8 +88,9 @@ class Reserving:
     give_back: Callable[[Place, Held], None]
     undo: Callable[[Sequence[Grant], OrbweaverError], None]
 
-    def reserve(self, at: Place, made: Decision, asked: Asked) -> list[Grant]:
-        """An address for every slot of the plan. Raises `NoAddress`, or an error that a retry may cure."""
+    def reserve(self, at: Place, made: Decision, asked: Asked, unless: tuple[str, ...] = ()) -> list[Grant]:
+        """An address for every slot of the plan. Raises `NoAddress`, an error that a retry may cure, or `Known` (`unless`
+        is that of `Allocate`)."""
         pod = asked.pod
         attempts = [
             self._attempt(at, slot, made.inheritances.get(slot.label, Inheritance()))
@@ -87,19 +98,29 @@ class Reserving:
         ]
         deadline = current_deadline()
         error: OrbweaverError | None = None
-        while error is None:
+        recorded: Recorded | None = None
+        while error is None and recorded is None:
             going = [
                 (attempt, ref)
                 for attempt in attempts
-                if attempt.grant is None and (ref := self._next(at, attempt, asked)) is not None
+                if attempt.grant is None and (ref := self._next(at, attempt, asked, unless)) is not None
             ]
             if not going:
                 break
             at.settle([ref for _, ref in going])
             for attempt, ref in going:
-                error = _take(attempt, ref, asked) or error
+                answer = _take(attempt, ref, asked)
+                if isinstance(answer, Recorded):
+                    recorded = answer
+                else:
+                    error = answer or error
             if error is None:
                 error = self._give_up_refused(at, attempts)
+        if error is None and recorded is not None:
+            granted = [attempt.grant for attempt in attempts if attempt.grant is not None]
+            if granted:
+                self.undo(granted, Conflict(f"something is recorded for pod {pod.key} already"))
+            raise Known(recorded.held)
         if error is None and deadline is not None and time.monotonic() > deadline:
             error = DeadlineExceeded(f"the addresses of pod {pod.key} were not recorded in time; try again")
         if error is None and any(attempt.grant is None for attempt in attempts):
@@ -142,7 +163,9 @@ class Reserving:
                 return error
         return None
 
-    def _next(self, at: Place, attempt: Attempt, asked: Asked) -> ObjectRef[Any] | None:
+    def _next(
+        self, at: Place, attempt: Attempt, asked: Asked, unless: tuple[str, ...]
+    ) -> ObjectRef[Any] | None:
         slot, held = attempt.slot, attempt.held
         if held is not None and attempt.confirming:
             block = at.get_actor("block/" + block_name(held.family, held.value))
@@ -158,7 +181,8 @@ class Reserving:
             return actor.allocate.remote(Allocate(record, held.value, Fence.of(held.record)))
         if not attempt.pools:
             return None
-        return at.get_actor("pool/" + attempt.pools.pop(0)).allocate.remote(Allocate(record, slot.exact))
+        pool = at.get_actor("pool/" + attempt.pools.pop(0))
+        return pool.allocate.remote(Allocate(record, slot.exact, unless=unless))
 
     def _record(self, slot: Slot, asked: Asked) -> Record:
         pod, request = asked.pod, asked.request
@@ -179,8 +203,8 @@ class Reserving:
         )
 
 
-def _take(attempt: Attempt, ref: ObjectRef[Any], asked: Asked) -> OrbweaverError | None:
-    """Note the answer of one pool; returns the error that ends the whole request."""
+def _take(attempt: Attempt, ref: ObjectRef[Any], asked: Asked) -> OrbweaverError | Recorded | None:
+    """Note the answer of one pool; returns what ends the whole search."""
     where = f"{attempt.slot.interface} IPv{attempt.slot.family}"
     try:
         outcome = ref.result()
@@ -197,6 +221,8 @@ def _take(attempt: Attempt, ref: ObjectRef[Any], asked: Asked) -> OrbweaverError
     elif isinstance(outcome, Taken):
         attempt.refusals.append(f"{where}: the address recorded for it went to pod {outcome.record.pod}")
         attempt.pools, attempt.held, attempt.confirming = list(attempt.slot.candidates), None, False
+    elif isinstance(outcome, Recorded):
+        return outcome
     elif isinstance(outcome, Granted):
         inherited = attempt.inheriting
         # What a lost leader recorded for this request is no earlier request's.

@@ -200,16 +200,25 @@ def test_the_network_to_the_leader_is_cut_and_mended(
     assert linked(node.agent) == node.leader.identity
 
 
-def test_the_leader_s_answer_is_lost(stack: ExitStack, store: ClusterStore, config: Path, tmp_path: Path):
+questions = pytest.mark.parametrize(
+    ("owner", "first"), [("", 0), ("web", 1)], ids=["a new pod", "a StatefulSet's pod"]
+)
+"""For a pod that looks new the leader is asked at once for an address; for a StatefulSet's, first what is recorded."""
+
+
+@questions
+def test_the_leader_s_answer_is_lost(
+    stack: ExitStack, store: ClusterStore, config: Path, tmp_path: Path, owner: str, first: int
+):
     """The leader has recorded it; the agent finds it, and answers with it."""
     node = Wired(stack, tmp_path, config, store)
     node.add_quietly("before")
-    store.create(pod("web"))
-    node.cable.back.close(after=1)  # it learns what is recorded for the pod, but not what it is given
+    store.create(pod("web-0", statefulset=owner))
+    node.cable.back.close(after=first)  # it may learn what is recorded for the pod, but not what it is given
     with ThreadPoolExecutor(1) as worker:
-        answer = worker.submit(node.add_again, "web")
-        eventually(lambda: _recorded(store, "default/web"))
-        given = [address for address, one in records(store).items() if one["pod"] == "default/web"]
+        answer = worker.submit(node.add_again, "web-0")
+        eventually(lambda: _recorded(store, "default/web-0"))
+        given = [address for address, one in records(store).items() if one["pod"] == "default/web-0"]
         assert [answer.result()] == given
     assert linked(node.agent) == ""
     prove(store, node)
@@ -218,7 +227,7 @@ def test_the_leader_s_answer_is_lost(stack: ExitStack, store: ClusterStore, conf
     node.cable.mend()
     wait_linked(node.agent, node.leader)
     prove(store, node)
-    node.delete("web")
+    node.delete("web-0")
     prove(store, node)
 
 
@@ -226,19 +235,22 @@ def _recorded(store: ClusterStore, name: str) -> None:
     assert name in {one["pod"] for one in records(store).values()}
 
 
+@questions
 @pytest.mark.parametrize("then", ["stays", "goes"])
 def test_a_request_that_reaches_the_leader_late_leaks_nothing(
-    stack: ExitStack, store: ClusterStore, config: Path, tmp_path: Path, then: str
+    stack: ExitStack, store: ClusterStore, config: Path, tmp_path: Path, then: str, owner: str, first: int
 ):
     """It waits in the network while the agent allocates by itself. For a pod that runs, the leader comes upon its own
     record; what it records for one that has gone by then is found and released."""
     node = Wired(stack, tmp_path, config, store)
     node.add_quietly("before")
-    store.create(pod("web"))
-    node.cable.there.close(after=1)  # the leader is asked what is recorded, and not yet for an address
-    node.add_again("web")
+    store.create(pod("web-0", statefulset=owner))
+    node.cable.there.close(
+        after=first
+    )  # the leader may be asked what is recorded, and not yet for an address
+    node.add_again("web-0")
     if then == "goes":
-        node.delete("web")
+        node.delete("web-0")
     node.cable.there.open()
     if then == "goes":
         told = "looked for what a lost leader recorded"
@@ -261,26 +273,26 @@ def test_a_repeated_add_is_answered_the_same_while_the_leader_s_late_record_stan
         assert node.add(f"p{number}") == f"10.6.0.{number}"
     node.add_quietly("before")
     node.delete("before")
-    store.create(pod("web"))
+    store.create(pod("web-0", statefulset="web"))
     node.cable.there.close(after=1)
-    assert node.add_again("web") == "10.6.0.8"
-    node.delete("web")
+    assert node.add_again("web-0") == "10.6.0.8"
+    node.delete("web-0")
     assert node.add("thief") == "10.6.0.8"
     node.delete("p7")
-    assert node.add_again("web") == "10.6.0.7"
+    assert node.add_again("web-0") == "10.6.0.7"
     node.delete("p1")
 
     def known_to_the_leader() -> None:
         """It writes the status from what it knows; else it would come upon the pod's own record at 10.6.0.7."""
         told = json.loads(store.get("SpiderIPPool", "blue")["status"]["allocatedIPs"])
         assert "10.6.0.1" not in told
-        assert told["10.6.0.7"]["pod"] == "default/web"
+        assert told["10.6.0.7"]["pod"] == "default/web-0"
 
     eventually(known_to_the_leader, 30)
     node.cable.there.open()
 
     eventually(lambda: _true("10.6.0.1" in records(store)), 30)
-    assert node.add_again("web") == "10.6.0.7"
+    assert node.add_again("web-0") == "10.6.0.7"
     prove(store, node)
 
 
