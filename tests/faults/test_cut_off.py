@@ -153,5 +153,29 @@ def test_the_agent_is_cut_off_from_both(site: Site) -> None:
     site.prove()
 
 
+def test_the_leader_s_answers_are_lost_while_the_api_server_is_away(site: Site) -> None:
+    """Nobody could look what was recorded before. What the leader records for the failed ADDs is found and released, and
+    what an earlier ADD was answered with is not."""
+    site.add("web-0")
+    site.to_server.cut()
+    site.to_leader.back.close()
+    with ThreadPoolExecutor(2) as workers:
+        answers = list(workers.map(lambda name: site.ask("ADD", name), ("web-0", "web-1")))
+    assert [answer["code"] for _, answer in answers] == [CNI_TRY_AGAIN_LATER] * 2
+    assert {one["pod"] for one in records(site.store).values()} == {"default/web-0", "default/web-1"}
+
+    site.to_server.mend()
+    site.to_leader.cut()
+    site.to_leader.back.open()
+    site.to_leader.mend()
+    told = "looked for what a lost leader recorded"
+    eventually(
+        lambda: _true({one["container"] for one in logged(site.agent.log, told)} == {"c-web-0", "c-web-1"}),
+        60,
+    )
+    site.prove()
+    assert site.add("web-0") == site.held["web-0"]
+
+
 def _true(value: object) -> None:
     assert value
