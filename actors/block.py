@@ -51,9 +51,9 @@ QUIET = 900.0
 address it stays until somebody vouches for that."""
 
 STORE_TIMEOUT = 5.0
-_GATHER_MOST = 0.02
-"""Seconds, at most, for which requests gather behind a write that several shared. A write costs the API server more than
-all that it carries."""
+_GATHER_MOST, _GATHER_RELEASES = 0.02, 0.04
+"""Seconds, at most, for which requests gather behind a write that several shared, and behind one that only released. A
+write costs the API server more than all that it carries."""
 _RETRY_FIRST, _RETRY_MOST = 0.02, 1.0
 _CONFLICTS = 50
 _YIELD, _YIELD_MOST = 0.001, 0.05
@@ -212,8 +212,9 @@ class BlockActor(Actor):
             took = time.monotonic() - started
             self._observer.committed(len(batch), took)
             if len(batch) > 1:
-                leisure = all(isinstance(staged.operation, Release) for staged in batch)
-                state.gather_until = started + took + (_GATHER_MOST if leisure else min(took, _GATHER_MOST))
+                only_released = all(isinstance(staged.operation, Release) for staged in batch)
+                gather = _GATHER_RELEASES if only_released else min(took, _GATHER_MOST)
+                state.gather_until = started + took + gather
             state.block = block
             self._wrote(block.family, block.base, block.version)
             self._publish(changes)
