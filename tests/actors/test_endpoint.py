@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from actors.errors import CheckFailed, NoAddress, OrbweaverError, PodRefused
+from actors.errors import CheckFailed, NoAddress, NotFound, OrbweaverError, PodRefused
 from actors.resources.ippool import IPPool
 from actors.runtime import get
 from tests.faults.checker import eventually, prove_records, records
@@ -319,10 +320,11 @@ def test_a_pool_deleted_between_decision_and_result_leaves_nothing(
             return catalog.fresh_pool(name)
 
         def remove(name: str) -> None:
-            """With its finalizer, which the views put on: somebody forces it."""
-            found = one.inner.get("SpiderIPPool", name)
-            one.inner.update({**found, "metadata": {**found["metadata"], "finalizers": []}})
-            one.inner.delete("SpiderIPPool", name)
+            """With its finalizer, which the views may put on at any moment: somebody forces it."""
+            with suppress(NotFound):
+                found = one.inner.get("SpiderIPPool", name)
+                one.inner.update({**found, "metadata": {**found["metadata"], "finalizers": []}})
+                one.inner.delete("SpiderIPPool", name)
             assert name not in {obj["metadata"]["name"] for obj in one.inner.list("SpiderIPPool").items}
 
         monkeypatch.setattr(catalog, "pool", vanishing)
