@@ -23,8 +23,9 @@ from cni.command.settings_options import add_settings_options, read_settings
 from cni.command.table import render
 
 CLEAN, FOUND, UNREADABLE = 0, 1, 2
-WAIT = 3.0
-"""Seconds between two looks: a pool's status may be one second behind, and its write takes time."""
+WAIT = 8.0
+"""Seconds between two looks: SpiderEndpoints may be five seconds behind (`LATEST` in `actors/views.py`), a pool's status
+one, and their writes take time."""
 
 
 def add_parser(commands: Any) -> None:

@@ -28,10 +28,10 @@ from actors.store.catalog import Catalog
 from actors.store.census import Reading
 from actors.store.contract import Store
 from actors.supervision import TABLE
-from actors.views import POOL_INTERVAL, RETRY, ViewsActor
+from actors.views import POOL_INTERVAL, QUIET, RETRY, ViewsActor
 
 TIMEOUT = 20.0
-SETTLE = POOL_INTERVAL + 2 * RETRY
+SETTLE = QUIET + POOL_INTERVAL + 2 * RETRY
 """Seconds after which the views that were asked for are written, unless the store is away."""
 
 
