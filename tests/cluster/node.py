@@ -173,7 +173,8 @@ class Node:
 
     def _inside(self) -> list[str]:
         assert self._holder is not None
-        return ["nsenter", "--target", str(self._holder), "--mount", "--net"]
+        # With the root as well: entering a mount namespace leaves a chroot.
+        return ["nsenter", "--target", str(self._holder), "--mount", "--net", "--root", "--wd"]
 
     def _network(self) -> None:
         cluster, port = self._cluster.netns, f"v-{self.name}"
