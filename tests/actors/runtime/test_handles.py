@@ -86,6 +86,7 @@ def test_a_crash_loses_its_caller_and_everyone_waiting_and_the_next_call_finds_i
     gate = worker.gate.remote(str(tmp_path / "go"))
     crashing = worker.crash.remote("the bug")
     waiting = worker.add.remote(2)
+    get(place.actor("worker/other").echo.remote(), timeout=10)  # so they have all arrived before the crash
     (tmp_path / "go").touch()
 
     assert get(gate, timeout=10) == "open"
