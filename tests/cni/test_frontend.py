@@ -92,7 +92,7 @@ def test_a_del_of_something_unknown_succeeds(one: Rig):
     assert ask(one.socket, encode("DEL", "never-seen", pod="web", netns="")).status == 0
 
 
-@pytest.mark.parametrize("container", ["A", "a.b-c_d", "0", "x" * 300, "UPPER_case.0-", "a..b"])
+@pytest.mark.parametrize("container", ["A", "a.b-c_d", "0", "x" * 253, "UPPER_case.0-", "a..b"])
 def test_odd_container_ids_that_the_specification_allows(one: Rig, container: str):
     answer = add(one.socket, one.journal, (container, "eth0"))
 
@@ -109,6 +109,15 @@ def test_odd_container_ids_that_it_does_not(one: Rig, container: str):
 
         assert (answer.status, answer.json["code"]) == (1, 4)
         assert "CNI_CONTAINERID" in answer.json["msg"]
+
+
+def test_names_that_could_not_be_recorded_and_told_are_refused_and_change_nothing(one: Rig):
+    for container, namespace, pod in (("x" * 254, "", ""), ("c1", "Web", "web"), ("c1", "web", "..")):
+        answer = ask(one.socket, encode("ADD", container, namespace=namespace, pod=pod))
+
+        assert (answer.status, answer.json["code"]) == (1, 4)
+        assert ask(one.socket, encode("DEL", container, namespace=namespace, pod=pod)).status == 0
+    assert records(one.inner) == {}
 
 
 @pytest.mark.parametrize(
