@@ -132,4 +132,4 @@ class EventsActor(Actor):
                 found = self._store.get("Event", name, namespace)
                 self._store.update({**found, "count": int(found.get("count", 1)) + 1, "lastTimestamp": now})
             except (Conflict, NotFound):
-                log.debug("an Event was counted by somebody else", extra={"event": name})
+                log.debug("an Event was counted by somebody else", extra={"counted": name})
