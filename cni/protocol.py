@@ -9,7 +9,6 @@ both are kept here and in the Endpoint.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,13 +25,13 @@ from actors.errors import (
 from actors.messages import AddRequest, AddResult, Sandbox
 from actors.resources.addresses import format_address, parse_address
 from cni.interface_name import NAME_LENGTH, is_interface_name
+from cni.request_names import check_container, check_names
 
 VERSIONS = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
 COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
 NEWEST = VERSIONS[-1]
 DEFAULT_NAMESPACE = "default"
 
-_CONTAINER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 _SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
 
 
@@ -94,6 +93,8 @@ def parse(environment: Mapping[str, str], stdin: bytes) -> CniRequest:
         return CniRequest(command, version, network, empty, False, valid=_attachments(conf, network))
     arguments = parse_arguments(environment.get("CNI_ARGS", ""))
     sandbox = _sandbox(environment, command, arguments)
+    if command == "ADD":
+        check_names(sandbox.container, network, arguments)
     named = "K8S_POD_NAME" in arguments
     if command == "DEL":
         return CniRequest(command, version, network, sandbox, named)
@@ -208,11 +209,7 @@ def _version(conf: dict[str, Any], command: str) -> str:
 
 def _sandbox(environment: Mapping[str, str], command: str, arguments: dict[str, str]) -> Sandbox:
     container = environment.get("CNI_CONTAINERID", "")
-    if not _CONTAINER_ID.fullmatch(container):
-        raise _environment(
-            f"CNI_CONTAINERID is {container!r}; it must start with a letter or digit, and letters, digits, '_', '.' and "
-            "'-' may follow"
-        )
+    check_container(container)
     interface = environment.get("CNI_IFNAME", "")
     if not is_interface_name(interface):
         raise _environment(

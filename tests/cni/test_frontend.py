@@ -92,7 +92,7 @@ def test_a_del_of_something_unknown_succeeds(one: Rig):
     assert ask(one.socket, encode("DEL", "never-seen", pod="web", netns="")).status == 0
 
 
-@pytest.mark.parametrize("container", ["A", "a.b-c_d", "0", "x" * 300, "UPPER_case.0-", "a..b"])
+@pytest.mark.parametrize("container", ["A", "a.b-c_d", "0", "x" * 253, "UPPER_case.0-", "a..b"])
 def test_odd_container_ids_that_the_specification_allows(one: Rig, container: str):
     answer = add(one.socket, one.journal, (container, "eth0"))
 
@@ -109,6 +109,15 @@ def test_odd_container_ids_that_it_does_not(one: Rig, container: str):
 
         assert (answer.status, answer.json["code"]) == (1, 4)
         assert "CNI_CONTAINERID" in answer.json["msg"]
+
+
+def test_names_that_could_not_be_recorded_and_told_are_refused_and_change_nothing(one: Rig):
+    for container, namespace, pod in (("x" * 254, "", ""), ("c1", "Web", "web"), ("c1", "web", "..")):
+        answer = ask(one.socket, encode("ADD", container, namespace=namespace, pod=pod))
+
+        assert (answer.status, answer.json["code"]) == (1, 4)
+        assert ask(one.socket, encode("DEL", container, namespace=namespace, pod=pod)).status == 0
+    assert records(one.inner) == {}
 
 
 @pytest.mark.parametrize(
@@ -211,6 +220,29 @@ def test_a_client_beyond_the_limit_is_told_to_come_back(tmp_path: Path, monkeypa
             client.close()
         eventually(lambda: _clients(one, 0))
         assert ask(one.socket, encode("STATUS")).status == 0
+
+
+def test_hundreds_may_wait_to_be_accepted(one: Rig):
+    """While the loop is busy, no program waits in its connect()."""
+    somaxconn = int(Path("/proc/sys/net/core/somaxconn").read_text())
+    busy, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        busy.set()
+        go_on.wait(20)
+
+    one.agent.front_end.soon(hold)
+    assert busy.wait(10)
+    waiting = [socket.socket(socket.AF_UNIX) for _ in range(min(frontend.BACKLOG, somaxconn))]
+    try:
+        for client in waiting:
+            client.setblocking(False)
+            client.connect(str(one.socket))  # BlockingIOError where the queue is full
+    finally:
+        go_on.set()
+        for client in waiting:
+            client.close()
+    eventually(lambda: _clients(one, 0))
 
 
 def test_an_add_whose_client_hung_up_is_undone(tmp_path: Path):

@@ -93,6 +93,17 @@ def test_addresses_asked_for_in_cni_args(text: str):
         ("ADD", {"CNI_ARGS": "=x"}, conf(), 4, "CNI_ARGS"),
         ("ADD", {"CNI_ARGS": "K8S_POD_NAME=a/b"}, conf(), 4, "K8S_POD_NAME"),
         ("ADD", {"CNI_ARGS": "K8S_POD_NAMESPACE= a"}, conf(), 4, "K8S_POD_NAMESPACE"),
+        ("ADD", {"CNI_CONTAINERID": "x" * 254}, conf(), 4, "CNI_CONTAINERID"),
+        ("ADD", {"CNI_ARGS": "K8S_POD_NAMESPACE=Web;K8S_POD_NAME=a"}, conf(), 4, "K8S_POD_NAMESPACE"),
+        ("ADD", {"CNI_ARGS": "K8S_POD_NAMESPACE=..;K8S_POD_NAME=a"}, conf(), 4, "K8S_POD_NAMESPACE"),
+        ("ADD", {"CNI_ARGS": "K8S_POD_NAMESPACE=a.b;K8S_POD_NAME=a"}, conf(), 4, "RFC 1123 label"),
+        ("ADD", {"CNI_ARGS": f"K8S_POD_NAMESPACE={'a' * 64}"}, conf(), 4, "63"),
+        ("ADD", {"CNI_ARGS": "K8S_POD_NAMESPACE=a;K8S_POD_NAME=.."}, conf(), 4, "K8S_POD_NAME "),
+        ("ADD", {"CNI_ARGS": "K8S_POD_NAMESPACE=a;K8S_POD_NAME=Web"}, conf(), 4, "RFC 1123 subdomain"),
+        ("ADD", {"CNI_ARGS": f"K8S_POD_NAMESPACE=a;K8S_POD_NAME={'a' * 254}"}, conf(), 4, "253"),
+        ("ADD", {"CNI_ARGS": "K8S_POD_NAME=.."}, conf(), 4, "K8S_POD_NAME "),
+        ("ADD", {"CNI_ARGS": f"K8S_POD_NAME={'A' * 254}"}, conf(), 4, "253"),
+        ("ADD", {"CNI_ARGS": f"K8S_POD_UID={'1' * 254}"}, conf(), 4, "K8S_POD_UID"),
         ("DEL", {"CNI_CONTAINERID": ""}, conf(), 4, "CNI_CONTAINERID"),
         ("DEL", {"CNI_IFNAME": ""}, conf(), 4, "CNI_IFNAME"),
         ("CHECK", {"CNI_CONTAINERID": ""}, conf(prevResult={}), 4, "CNI_CONTAINERID"),
@@ -121,6 +132,9 @@ def test_addresses_asked_for_in_cni_args(text: str):
         ("ADD", {}, conf(name=...), 7, '"name"'),
         ("ADD", {}, conf(name=""), 7, '"name"'),
         ("ADD", {}, conf(name=5), 7, '"name"'),
+        ("ADD", {}, conf(name="a/b"), 7, '"name"'),
+        ("ADD", {}, conf(name="-a"), 7, '"name"'),
+        ("ADD", {}, conf(name="x" * 100_000), 7, "253"),
         ("ADD", {}, conf(ipam=[]), 7, '"ipam"'),
         ("ADD", {}, conf(ipam={"default_ipv4_ippool": "blue"}), 7, "default_ipv4_ippool"),
         ("ADD", {}, conf(ipam={"default_ipv4_ippool": [""]}), 7, "default_ipv4_ippool"),
@@ -173,6 +187,31 @@ def test_a_del_is_not_stopped_by_a_configuration_that_it_does_not_need(stdin: by
     request = ask("DEL", stdin, CNI_NETNS=None, CNI_ARGS=None)
 
     assert (request.sandbox.container, request.sandbox.interface) == ("c1", "eth0")
+
+
+@pytest.mark.parametrize(
+    "container, arguments",
+    [
+        ("x" * 253, "K8S_POD_NAMESPACE=a-1;K8S_POD_NAME=web.0-a;K8S_POD_UID=u"),
+        ("c1", f"K8S_POD_NAMESPACE={'a' * 63};K8S_POD_NAME={'a' * 253}"),
+        # podman gives the container's name, and no namespace.
+        ("c1", "IgnoreUnknown=1;K8S_POD_NAME=Jolly_einstein"),
+        ("Some_Container.1", "K8S_POD_NAMESPACE=;K8S_POD_NAME="),
+        ("Some_Container.1", None),
+    ],
+)
+def test_names_that_an_add_may_have(container: str, arguments: str | None):
+    assert ask(CNI_CONTAINERID=container, CNI_ARGS=arguments).sandbox.container == container
+
+
+@pytest.mark.parametrize("command", ["DEL", "CHECK"])
+def test_names_that_an_add_may_not_have_are_still_found_and_released(command: str):
+    more = {"prevResult": {"ips": []}, "name": "a name"}
+    arguments = f"K8S_POD_NAMESPACE=Web;K8S_POD_NAME=..;K8S_POD_UID={'1' * 300}"
+
+    request = ask(command, conf(**more), CNI_CONTAINERID="x" * 300, CNI_ARGS=arguments)
+
+    assert (request.sandbox.container, request.sandbox.key) == ("x" * 300, "Web/..")
 
 
 @pytest.mark.parametrize("version", VERSIONS)
