@@ -23,7 +23,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from actors.decisions.inherit import is_fixed
-from actors.errors import Conflict, DeadlineExceeded, NotFound, OrbweaverError, StoreUnavailable
+from actors.errors import (
+    Conflict,
+    DamagedObject,
+    DeadlineExceeded,
+    InvalidObject,
+    NotFound,
+    OrbweaverError,
+    StoreUnavailable,
+)
 from actors.ledger import content_of
 from actors.messages import Change
 from actors.observer import AllocationObserver
@@ -168,14 +176,30 @@ class BlockActor(Actor):
         state = self._state
         state.flush_posted = False
         batch, state.staged = self._drop_expired(state.staged), []
-        if not batch:
-            return
+        if batch:
+            self._try(batch)
+
+    def _try(self, batch: list[Staged]) -> None:
+        state = self._state
         try:
             self._commit(batch)
             state.backoff = _RETRY_FIRST
         except StoreUnavailable as error:
             state.stale = True
             self._again_later(batch, error)
+        except DamagedObject as error:
+            self.get_actor("ledger/local").unreadable.remote(state.block.family, state.block.base)
+            state.stale = True
+            for staged in batch:
+                self._fail(staged, error)
+        except InvalidObject as error:
+            # The store refuses this write, as when the object grew too large. That need not be for what all of them ask.
+            state.stale = True
+            if len(batch) == 1:
+                self._fail(batch[0], error)
+            else:
+                for staged in batch:
+                    self._try([staged])
         except OrbweaverError as error:
             state.stale = True
             for staged in batch:

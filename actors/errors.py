@@ -69,6 +69,10 @@ class InvalidObject(OrbweaverError):
     cni_code = CNI_INVALID_CONFIG
 
 
+class DamagedObject(InvalidObject):
+    """What the store holds cannot be read: nothing is decided on it, and nothing of it is overwritten."""
+
+
 class PodRefused(OrbweaverError):
     """The pod itself is the reason: it does not exist, has ended, or its annotations are broken."""
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from actors.errors import InvalidObject
+from actors.errors import DamagedObject, InvalidObject
 from actors.messages import Change, Held, Occupancy
 from actors.resources.aside import Aside
 from actors.resources.block import BLOCK_SIZE, Block, base_of, parse_block_name
@@ -43,6 +43,7 @@ class State:
     containers: dict[str, set[Place]] = field(default_factory=dict)
     pools: dict[str, set[Place]] = field(default_factory=dict)
     touched: dict[str, int] = field(default_factory=dict)
+    damaged: set[Place] = field(default_factory=set)
     listed: int = -1
     # Never below what an earlier instance counted to: a pool that learned from that one must read everything anew.
     sequence: int = field(default_factory=time.monotonic_ns)
@@ -73,6 +74,8 @@ class LedgerActor(Actor):
             try:
                 blocks.append(Block.from_object(obj))
             except InvalidObject as error:
+                if isinstance(error, DamagedObject):
+                    self._state.damaged.add(parse_block_name(obj["metadata"]["name"]))
                 log.error(
                     "a damaged block is left out of the index; its addresses are not given out",
                     exc_info=error,
@@ -92,6 +95,7 @@ class LedgerActor(Actor):
     def found(self, family: int, base: int, version: str, changes: tuple[Change, ...]) -> None:
         """Take note of a whole block as a Block has read it (`version` empty: there is none): what is not among
         `changes` is neither recorded nor remembered as released, whatever was believed before."""
+        self._state.damaged.discard((family, base))
         if not version or self._advance((family, base), version):
             self._replace(family, base, changes)
 
@@ -100,8 +104,19 @@ class LedgerActor(Actor):
         """As `found`, but out of a watch, which may be behind: only news counts."""
         known = self._state.versions.get((family, base), -1)
         if version_number(version) > known:
+            self._state.damaged.discard((family, base))
             self._state.versions[family, base] = version_number(version)
             self._replace(family, base, changes)
+
+    @message
+    def unreadable(self, family: int, base: int) -> None:
+        """Take note that a block is damaged. What was known of it stays."""
+        self._state.damaged.add((family, base))
+
+    @message
+    def damaged(self) -> tuple[tuple[int, int], ...]:
+        """The blocks, as (family, base), that could not be read when they were read last."""
+        return tuple(sorted(self._state.damaged))
 
     @message
     def reached(self, versions: tuple[tuple[int, int, str], ...]) -> bool:

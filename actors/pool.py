@@ -27,6 +27,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from actors.block import QUIET
+from actors.decisions.exhausted import exhausted
 from actors.errors import AddressTaken, InvalidObject, NoAddress, NotFound, OrbweaverError
 from actors.messages import Allocate, Held, Occupancy, Recorded
 from actors.resources.addresses import format_address
@@ -41,8 +42,11 @@ from actors.takeover import take_over
 log = logging.getLogger("orbweaver.pool")
 
 LEDGER_TIMEOUT = 10.0
+LOOK_AGAIN = 5.0
+"""Seconds after which a block that could not be used is tried again, before somebody is refused for it."""
+
 _SHOWN = 16
-"""How many addresses a refusal names that are set aside."""
+"""How many addresses that are set aside, and blocks that are left out, a refusal names."""
 _LEFT = 8
 """Where others allocate too: how many of those released longest ago one is chosen from."""
 
@@ -71,7 +75,8 @@ class State:
     """`free`: never seen in use. `cooling`: a heap of (released, address); an entry counts only while
     `released_at` says the same. `aside`: why some of those are set aside; they cool until that is over. `pending`: with
     each address, when somebody else released it meanwhile, if the Ledger said so. `sequence`: how far the Ledger's
-    changes are known."""
+    changes are known. `left_out`: blocks that cannot be read or written, by their first address, and why;
+    `look_again`: monotonic seconds before which they are not tried again."""
 
     pool: IPPool
     reserved: IntervalSet
@@ -82,6 +87,8 @@ class State:
     aside: dict[int, Aside] = field(default_factory=dict)
     pending: dict[int, float | None] = field(default_factory=dict)
     sequence: int = -1
+    left_out: dict[int, InvalidObject] = field(default_factory=dict)
+    look_again: float = 0.0
     waiting: list[Job] = field(default_factory=list)
     catching_up: bool = False
 
@@ -314,6 +321,8 @@ class PoolActor(Actor):
         timeout = None if job.deadline is None else job.deadline - time.monotonic()
         claim = Claim(value, record, job.request.instead_of, named=job.request.exact is not None)
         ref = block.claim.options(timeout=timeout).remote(claim)
+        # A granted address is answered from the Block's thread: the pod need not wait until this one has its turn.
+        ref.subscribe(lambda done: _pass_on(done, job))
         self.then(ref, self._claimed, job, value)
 
     def _claimed(self, ref: ObjectRef[Granted | Taken | SetAside], job: Job, value: int) -> None:
@@ -322,7 +331,7 @@ class PoolActor(Actor):
         try:
             outcome = ref.result()
         except InvalidObject as error:
-            self._shun_block(value, error)
+            self._leave_out(value, error)
             self._retry(job, value, str(error))
         except OrbweaverError as error:
             # Whether it was recorded is the Block's to find out: offering it again is safe, because the Block judges.
@@ -330,12 +339,10 @@ class PoolActor(Actor):
                 self._cool(value, self._clock())
             job.reply.fail(error)
         else:
-            if isinstance(outcome, Granted):
-                job.reply.complete(outcome)
-            elif isinstance(outcome, SetAside):
+            if isinstance(outcome, SetAside):
                 self._set_aside(value, outcome.aside)
                 self._advance(job)
-            else:
+            elif isinstance(outcome, Taken):
                 if released is not None:
                     self._cool(value, released)
                 self._beaten(job, value, outcome)
@@ -356,14 +363,21 @@ class PoolActor(Actor):
         else:
             self._advance(job)
 
-    def _shun_block(self, value: int, error: InvalidObject) -> None:
-        """Leave a damaged block's addresses alone until the pool is loaded anew."""
+    def _leave_out(self, value: int, error: InvalidObject) -> None:
+        """Leave the addresses of a block alone that is damaged, or that the store does not let grow, until the pool is
+        loaded anew: at the latest when nothing else is left."""
         state = self._state
-        log.error(
-            "the addresses of a damaged block are left out",
-            extra={"pool": state.pool.name, "error": str(error)},
-        )
         base = base_of(value)
+        log.error(
+            "the addresses of a block that cannot be used are left out",
+            extra={
+                "pool": state.pool.name,
+                "block": block_name(state.pool.family, base),
+                "error": str(error),
+            },
+        )
+        state.left_out[base] = error
+        state.look_again = time.monotonic() + LOOK_AGAIN
         state.free.discard_range(base, base + BLOCK_SIZE - 1)
         for other in range(base, base + BLOCK_SIZE):
             state.released_at.pop(other, None)
@@ -384,7 +398,9 @@ class PoolActor(Actor):
             self._learn(ref.result())
             if self._nothing_left():
                 fresh = self._source.fresh_pool(self.context.key)
-                if fresh.available != self._state.pool.available:
+                state = self._state
+                mended = state.left_out and time.monotonic() >= state.look_again  # perhaps
+                if mended or fresh.available != state.pool.available:
                     self._adopt(fresh)
         except OrbweaverError as error:
             for job in asked:
@@ -407,17 +423,28 @@ class PoolActor(Actor):
         state, now = self._state, self._clock()
         pool, total = state.pool, state.usable.size
         aside = sorted(value for value in state.released_at if self._is_aside(value, now))
-        use = f"all {total} are in use"
-        if aside:
-            use = f"{total - len(aside)} are in use and {len(aside)} are set aside because of other hosts"
+        left_out = sorted(state.left_out)
+        lost = IntervalSet((base, base + BLOCK_SIZE - 1) for base in left_out).intersect(state.usable)
+        why = exhausted(
+            total,
+            aside=len(aside),
+            lost=lost.size,
+            blocks=[block_name(pool.family, base) for base in left_out],
+        )
+        shown = [
+            f"{format_address(pool.family, value)} is set aside for {state.aside[value].until - now:.0f} s: "
+            f"{state.aside[value].why}"
+            for value in aside[:_SHOWN]
+        ]
+        shown += [str(state.left_out[base]) for base in left_out[:_SHOWN]]
         job.reply.fail(
             NoAddress(
-                f"pool {pool.name} has no free address for pod {job.request.record.pod}: {use}; add addresses to spec.ips "
-                "or name a second pool",
-                details=tuple(
-                    f"pool {pool.name}: {format_address(pool.family, value)} is set aside for "
-                    f"{state.aside[value].until - now:.0f} s: {state.aside[value].why}"
-                    for value in aside[:_SHOWN]
-                ),
+                f"pool {pool.name} has no free address for pod {job.request.record.pod}: {why}",
+                details=tuple(f"pool {pool.name}: {line}" for line in shown),
             )
         )
+
+
+def _pass_on(ref: ObjectRef[Granted | Taken | SetAside], job: Job) -> None:
+    if ref.error() is None and isinstance(granted := ref.result(), Granted):
+        job.reply.complete(granted)

@@ -52,12 +52,13 @@ class BlockFollower:
 
     def _changed(self, key: Key) -> None:
         found: Block | str | None = self._informer.get(key.name)
-        if isinstance(found, str):
-            return
         try:
             family, base = parse_block_name(key.name)
         except InvalidObject as error:
             log.error("an object that is no block is passed over", extra={"error": str(error)})
+            return
+        if isinstance(found, str):
+            self._ledger.unreadable.remote(family, base).subscribe(_log_failure)
             return
         version = found.version if found is not None else self._informer.version
         changes = content_of(found) if found is not None else ()

@@ -21,11 +21,15 @@ from typing import Any
 
 from actors.errors import OrbweaverError, StoreUnavailable
 from actors.observer import AllocationObserver
-from actors.runtime import ActorSystem, ObjectRef, Trace, request_scope
+from actors.runtime import ActorSystem, ObjectRef, Trace, new_event_loop, request_scope
 from cni.client import ChainedPlugin, Client, log_request
 from cni.protocol import CniRequest
 
 log = logging.getLogger("orbweaver.cni")
+
+BACKLOG = 512
+"""Connections that wait to be accepted; the kernel's own limit is net.core.somaxconn. A program that comes when it is
+full waits in its connect(), and its pod with it."""
 
 UNDO_PAUSE, UNDO_PAUSE_MOST = 0.5, 10.0
 """Seconds between attempts to release what nobody took."""
@@ -55,7 +59,7 @@ class FrontEnd:
         self.timeout = timeout
         self.clients = 0
         self._path = path
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_event_loop()
         self._thread = threading.Thread(target=self._run, name="cni-front-end", daemon=True)
         self._server: asyncio.Server | None = None
         self._connections: set[Client] = set()
@@ -158,7 +162,10 @@ class FrontEnd:
         self._loop.run_forever()
 
     async def _serve(self, listener: socket.socket) -> None:
-        self._server = await self._loop.create_unix_server(lambda: Client(self, self._loop), sock=listener)
+        # asyncio listens anew, with its own backlog of 100, unless told.
+        self._server = await self._loop.create_unix_server(
+            lambda: Client(self, self._loop), sock=listener, backlog=BACKLOG
+        )
 
     async def _close(self, drain: float) -> None:
         if self._server is not None:
@@ -218,11 +225,11 @@ def _listen(path: Path) -> socket.socket:
             listener.bind(str(path))
         finally:
             os.umask(before)
-        listener.listen(512)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise StoreUnavailable(
-            f"cannot listen on {path}: {error.strerror}; choose another --socket"
+            f"cannot listen on {path}: {error.strerror or error}; choose another --socket"
         ) from error
     except StoreUnavailable:
         listener.close()

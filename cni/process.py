@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 from actors.errors import AskedToEnd, OrbweaverError, StoreUnavailable
 from actors.observer import Guarded
+from actors.resources.block import BLOCK_SIZE
+from actors.resources.intervals import IntervalSet
 from actors.runtime import ActorSystem, ObjectRef, get, wait
 from actors.store.catalog import Catalog
 from actors.store.contract import Store
@@ -107,13 +109,20 @@ class Process:
     def usage(self) -> Iterable[PoolUsage]:
         """Every pool's addresses, for metrics; of processes that have a Ledger."""
         try:
-            counts = get(self.local("ledger").counts.options(timeout=SCRAPE_TIMEOUT).remote())
+            ledger = self.local("ledger")
+            counts = get(ledger.counts.options(timeout=SCRAPE_TIMEOUT).remote())
+            damaged = get(ledger.damaged.options(timeout=SCRAPE_TIMEOUT).remote())
         except OrbweaverError as error:
             log.warning("pools are left out of this scrape", extra={"error": str(error)})
             return
+        unreadable = {
+            family: IntervalSet((base, base + BLOCK_SIZE - 1) for of, base in damaged if of == family)
+            for family in (4, 6)
+        }
         for pool in self.catalog.pools().pools.values():
-            total = pool.available.minus(self.catalog.reserved(pool.family)).size
-            yield PoolUsage(pool.name, total, counts.get(pool.name, 0))
+            usable = pool.available.minus(self.catalog.reserved(pool.family))
+            lost = usable.intersect(unreadable[pool.family]).size
+            yield PoolUsage(pool.name, usable.size, counts.get(pool.name, 0), lost)
 
     def mailboxes(self) -> dict[str, int]:
         """How many messages wait, by kind of actor, for metrics."""

@@ -21,11 +21,13 @@ _INTERNAL = ("OrbweaverError", "PeerLost", "ProtocolError")
 
 @dataclass(frozen=True, slots=True)
 class PoolUsage:
-    """One pool at the moment of a scrape: addresses it may give out, and those recorded."""
+    """One pool at the moment of a scrape: addresses it may give out, those recorded, and those in blocks that cannot be
+    read."""
 
     pool: str
     total: int
     used: int
+    lost: int = 0
 
 
 class Metrics:
@@ -219,13 +221,15 @@ def _pools(usage: list[PoolUsage]) -> list[GaugeMetricFamily]:
         "spiderpool_debug_ippool_total_ip_counts", "Addresses that a pool may give out", labels=["ippool"]
     )
     free = GaugeMetricFamily(
-        "spiderpool_debug_ippool_available_ip_counts", "Addresses of a pool not in use", labels=["ippool"]
+        "spiderpool_debug_ippool_available_ip_counts",
+        "Addresses of a pool that are neither in use nor in a damaged block",
+        labels=["ippool"],
     )
     used = GaugeMetricFamily(
         "orbweaver_ippool_used_ip_counts", "Addresses recorded out of a pool", labels=["ippool"]
     )
     for one in usage:
         total.add_metric([one.pool], one.total)
-        free.add_metric([one.pool], max(0, one.total - one.used))
+        free.add_metric([one.pool], max(0, one.total - one.used - one.lost))
         used.add_metric([one.pool], one.used)
     return [count, total, free, used]

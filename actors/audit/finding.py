@@ -16,7 +16,7 @@ class Rule(Enum):
 
     BLOCK = (
         "block",
-        "restore the block from a backup, or delete the bad entry once `ip show` tells who uses the address",
+        "restore the block from a backup, or correct the entry; `ip show ADDRESS` names the pods that are shown with it",
     )
     TWICE = "twice", "find out on the nodes which of them uses the address, and delete the other pod"
     ATTACHMENT = (

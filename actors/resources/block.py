@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from actors.errors import InvalidObject
+from actors.errors import DamagedObject, InvalidObject
 from actors.resources.addresses import format_address
 from actors.resources.aside import Aside
 from actors.resources.block_text import (
@@ -267,7 +267,8 @@ class Block:
 
     @classmethod
     def from_object(cls, obj: dict[str, Any]) -> Block:
-        """Inverse of `to_object`. Raises `InvalidObject` naming what is wrong; nothing is guessed."""
+        """Inverse of `to_object`. Raises `DamagedObject` naming what is wrong, and `InvalidObject` where no block has such
+        a name; nothing is guessed."""
         metadata = obj.get("metadata") or {}
         name = str(metadata.get("name", ""))
         family, base = parse_block_name(name)
@@ -285,9 +286,9 @@ class Block:
             if len(dict(records)) < len(records):
                 raise ValueError("an address is recorded twice")
         except (ValueError, TypeError, AttributeError, InvalidObject) as error:
-            raise InvalidObject(
-                f"SpiderIPBlock {name} is damaged: {error}; restore it from a backup, or delete the bad entry from "
-                "spec.records once `ip show` tells who used the address"
+            raise DamagedObject(
+                f"SpiderIPBlock {name} is damaged: {error}; restore it from a backup, or correct it: `orbweaver check` names "
+                "each bad entry, `orbweaver ip show ADDRESS` the pods that SpiderEndpoints show with an address of it"
             ) from error
         return cls(
             family,

@@ -11,6 +11,7 @@ from typing import Any
 from actors.store.kubernetes import KubernetesStore
 from cni import shim
 from cni.agent import METRICS_PORT, SOCKET, Agent, AgentOptions
+from cni.command import option_values
 from cni.command.data_file import add_data_option, agent_store
 from cni.command.serving import add_process_options, metrics_port, serve
 from cni.command.settings_options import (
@@ -33,7 +34,7 @@ def add_parser(commands: Any) -> None:
     add_data_option(parser)
     parser.add_argument(
         "--socket",
-        type=Path,
+        type=option_values.socket_path,
         help=f"Unix socket for the CNI plugin (what the configuration says, else {SOCKET})",
     )
     parser.add_argument(
@@ -43,7 +44,10 @@ def add_parser(commands: Any) -> None:
     )
     add_process_options(parser, METRICS_PORT)
     parser.add_argument(
-        "--timeout", type=float, default=20.0, help="seconds to answer a CNI request in (%(default)s)"
+        "--timeout",
+        type=option_values.seconds,
+        default=20.0,
+        help="seconds to answer a CNI request in (%(default)s)",
     )
     parser.add_argument(
         "--install-plugin",

@@ -17,6 +17,7 @@ from actors.audit import Finding, Rule, Snapshot, audit, confirm
 from actors.decisions.settings import Settings
 from actors.errors import OrbweaverError
 from actors.store.contract import Store
+from cni.command import option_values
 from cni.command.data_file import add_data_option, open_store
 from cni.command.get import print_value
 from cni.command.settings_options import add_settings_options, read_settings
@@ -43,7 +44,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--wait",
-        type=float,
+        type=option_values.pause,
         metavar="SECONDS",
         help=f"between two looks, of which both must show a finding ({WAIT:g}, and for leaks as long as a DEL may take)",
     )

@@ -25,10 +25,12 @@ from actors.errors import OrbweaverError, StoreUnavailable
 from actors.resources.block import Block
 from actors.resources.record import Record
 from cni import shim
+from cni.command import option_values
 from cni.sandbox import Network, SandboxPod, enter, find_plugins, lay_cable
 
 UPLINK = "uplink0"
 START_TIMEOUT = 20.0
+MOST_ADDS = 128
 
 POOLS = """\
 apiVersion: spiderpool.spidernet.io/v2beta1
@@ -74,7 +76,10 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("demo", help="see the main job done, in a sandbox", description=__doc__)
     parser.add_argument("--cni-bin", type=Path, metavar="DIRECTORY", help="where the CNI plugin macvlan is")
     parser.add_argument(
-        "--adds", type=int, default=100, help="ADDs to time in each row of the table, up to 128 (%(default)s)"
+        "--adds",
+        type=option_values.count(MOST_ADDS),
+        default=100,
+        help=f"ADDs to time in each row of the table, up to {MOST_ADDS} (%(default)s)",
     )
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
@@ -88,7 +93,7 @@ def run(chosen: argparse.Namespace) -> int:
         return enter([*program, "--cni-bin", str(plugins), "--adds", str(chosen.adds)], os.environ)
     with tempfile.TemporaryDirectory(prefix="orbweaver-demo-") as directory:
         lay_cable(UPLINK)
-        return _Demo(Path(directory), plugins).play(max(1, chosen.adds))
+        return _Demo(Path(directory), plugins).play(chosen.adds)
 
 
 class _Demo:
@@ -204,14 +209,12 @@ class _Demo:
             time.sleep(0.1)
 
     def _latencies(self, adds: int) -> None:
-        _title(
-            f"Latency of the IPAM plugin alone, {min(adds, 128)} requests a row (dual stack: two addresses an ADD)"
-        )
+        _title(f"Latency of the IPAM plugin alone, {adds} requests a row (dual stack: two addresses an ADD)")
         network = Network({**self.network.conf, "type": "spiderpool"}, self.network.plugins)
         print(f"{'':26}{'p50':>10}{'p99':>10}{'per second':>13}")
         for width in (1, 16):
             # As many pods at once as the pools have room for beside those of the story.
-            self._time(network, width, min(adds, 128))
+            self._time(network, width, adds)
 
     def _time(self, network: Network, width: int, count: int) -> None:
         containers = [uuid.uuid4().hex for _ in range(count)]

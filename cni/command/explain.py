@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from actors.decisions.exhausted import exhausted
 from actors.decisions.inherit import Inheritance, inherit, machine_of
 from actors.decisions.overlaps import overlapping
 from actors.decisions.plan import Plan, Slot, plan
@@ -23,7 +24,7 @@ from actors.decisions.settings import Settings
 from actors.errors import InvalidObject, NoAddress, OrbweaverError, StoreUnavailable
 from actors.messages import Held
 from actors.resources.addresses import format_address
-from actors.resources.block import BLOCK_SIZE, parse_block_name
+from actors.resources.block import BLOCK_SIZE, block_name, parse_block_name
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
 from actors.resources.pod import Pod
@@ -226,7 +227,7 @@ class Sight:
     def _offer(self, pool: IPPool, slot: Slot) -> Offer:
         reserved = self._reserved.get(pool.family, IntervalSet())
         usable = pool.available.minus(reserved)
-        readable = usable.minus(self._unreadable(pool.family))
+        readable = usable.minus(_span(*self._unreadable(pool.family)))
         taken: dict[int, str] = {}
         for block in self._recorded.blocks:
             if block.family == pool.family:
@@ -242,24 +243,19 @@ class Sight:
             elif slot.exact not in readable:
                 refusal = Refusal(pool.name, "address", f"{text} is not one that it can give")
         elif free == 0:
-            refusal = Refusal(pool.name, "exhausted", self._exhausted(usable, readable))
+            refusal = Refusal(pool.name, "exhausted", self._exhausted(pool.family, usable, readable))
         return Offer(pool.name, free, usable.size, refusal)
 
-    def _exhausted(self, usable: IntervalSet, readable: IntervalSet) -> str:
+    def _exhausted(self, family: int, usable: IntervalSet, readable: IntervalSet) -> str:
         if not usable:
             return "it has no address to give; add some to spec.ips"
-        lost = usable.size - readable.size
-        damaged = (
-            f" or in damaged blocks ({', '.join(sorted(self._recorded.damaged))}: {lost} of them)"
-            if lost
-            else ""
-        )
-        return (
-            f"all {usable.size} addresses are in use{damaged}; add addresses to spec.ips or name a second"
-            " pool"
-        )
+        bases = [base for base in self._unreadable(family) if usable.intersect(_span(base))]
+        blocks = {name: self._recorded.damaged[name] for name in (block_name(family, base) for base in bases)}
+        why = exhausted(usable.size, lost=usable.size - readable.size, blocks=list(blocks))
+        return "; ".join((why, *blocks.values()))
 
-    def _unreadable(self, family: int) -> IntervalSet:
+    def _unreadable(self, family: int) -> list[int]:
+        """The first addresses of the damaged blocks."""
         found = []
         for name in self._recorded.damaged:
             try:
@@ -267,8 +263,12 @@ class Sight:
             except InvalidObject:
                 continue  # an object that is no block of ours covers no address
             if of_family == family:
-                found.append((base, base + BLOCK_SIZE - 1))
-        return IntervalSet(found)
+                found.append(base)
+        return sorted(found)
+
+
+def _span(*bases: int) -> IntervalSet:
+    return IntervalSet((base, base + BLOCK_SIZE - 1) for base in bases)
 
 
 def _reserved(store: Store) -> dict[int, IntervalSet]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from actors.errors import InvalidObject, NotFound
+from actors.errors import DamagedObject, InvalidObject, NotFound
 from actors.resources.addresses import format_address, parse_address
 from actors.resources.aside import Aside
 from actors.resources.block import Block, block_name
@@ -19,6 +19,7 @@ from actors.resources.ippool import IPPool
 from actors.resources.record import Record
 from actors.resources.reservedip import ReservedIP
 from actors.store.contract import Store
+from actors.views import pod_of
 from cni.command.data_file import add_data_option, open_store
 from cni.command.get import print_value
 from cni.command.table import duration
@@ -41,7 +42,8 @@ def add_parser(commands: Any) -> None:
 class Whereabouts:
     """All that is known of one address. `released`: when it was given back last, in seconds since the epoch,
     as long as its block remembers it. `aside`: why and until when it is not given out although it is free.
-    `damaged`: why objects that may speak of it could not be read."""
+    `damaged`: why objects that may speak of it could not be read; `unknown`: its own block is among them, and `shown_by`
+    are the SpiderEndpoints that have it."""
 
     family: int
     value: int
@@ -52,6 +54,8 @@ class Whereabouts:
     excluded_by: tuple[str, ...]
     reserved_by: tuple[str, ...]
     damaged: tuple[str, ...]
+    unknown: bool = False
+    shown_by: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -63,7 +67,7 @@ class Whereabouts:
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Print it."""
+    """Print it; 1 when its block cannot be read."""
     family, value = parse_address(chosen.address)
     with open_store(chosen) as store:
         found = look_up(store, family, value)
@@ -74,19 +78,25 @@ def run(chosen: argparse.Namespace) -> int:
         width = max(len(title) for title, _ in lines)
         for title, text in lines:
             print(f"{title.ljust(width)}   {text}")
-    return 0
+    return 1 if found.unknown else 0
 
 
 def look_up(store: Store, family: int, value: int) -> Whereabouts:
-    """Raises `InvalidObject` when the address's own block is damaged, `StoreUnavailable`."""
+    """Raises `StoreUnavailable`."""
+    damaged: list[str] = []
+    shown_by: tuple[str, ...] = ()
+    unknown = False
     try:
         block = Block.from_object(store.get("SpiderIPBlock", block_name(family, value)))
     except NotFound:
         block = Block(family, value)
+    except DamagedObject as error:
+        block, unknown = Block(family, value), True
+        damaged.append(str(error))
+        shown_by = _shown_by(store, family, value)
     pools: list[str] = []
     excluded: list[str] = []
     reserved: list[str] = []
-    damaged: list[str] = []
     for obj in store.list("SpiderIPPool").items:
         try:
             pool = IPPool.from_object(obj)
@@ -115,11 +125,26 @@ def look_up(store: Store, family: int, value: int) -> Whereabouts:
         tuple(excluded),
         tuple(reserved),
         tuple(damaged),
+        unknown,
+        shown_by,
     )
+
+
+def _shown_by(store: Store, family: int, value: int) -> tuple[str, ...]:
+    """The pods whose SpiderEndpoints, which are views, have the address."""
+    wanted = format_address(family, value)
+    found = []
+    for obj in store.list("SpiderEndpoint").items:
+        entries = obj.get("status", {}).get("current", {}).get("ips", ())
+        if any(str(entry.get(f"ipv{family}", "")).partition("/")[0] == wanted for entry in entries):
+            found.append(pod_of(obj))
+    return tuple(found)
 
 
 def _state(found: Whereabouts) -> str:
     record = found.record
+    if found.unknown:
+        return "not known, because its block cannot be read; it is given to nobody until then"
     if record is None:
         if found.aside is not None and found.aside.holds(time.time()):
             return f"set aside until {_moment(found.aside.until)}: {found.aside.why}"
@@ -151,6 +176,8 @@ def _lines(found: Whereabouts) -> list[tuple[str, str]]:
             ("since", record.since),
         )
         lines += [(title, text) for title, text in told if text]
+    if found.unknown:
+        lines.append(("shown by", ", ".join(found.shown_by) or "no SpiderEndpoint"))
     lines.append(("in pools", ", ".join(found.pools) or "none"))
     if found.excluded_by:
         lines.append(("excluded by", ", ".join(found.excluded_by)))
@@ -166,7 +193,13 @@ def _as_object(found: Whereabouts) -> dict[str, Any]:
     return {
         "address": found.text,
         "ipVersion": found.family,
-        "state": "free" if record is None else "used" if record.container or not record.owner else "kept",
+        "state": "unknown"
+        if found.unknown
+        else "free"
+        if record is None
+        else "used"
+        if record.container or not record.owner
+        else "kept",
         "record": None if record is None else record.to_json(),
         "aside": None if found.aside is None else found.aside.to_json(),
         "released": None if found.released is None else _moment(found.released),
@@ -175,6 +208,7 @@ def _as_object(found: Whereabouts) -> dict[str, Any]:
         "reservedBy": list(found.reserved_by),
         "block": found.block,
         "damaged": list(found.damaged),
+        **({"shownBy": list(found.shown_by)} if found.unknown else {}),
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from actors.errors import AskedToEnd
 from actors.store.contract import Store
+from cni.command import option_values
 from metrics.logs import LEVELS
 
 log = logging.getLogger("orbweaver.process")
@@ -41,7 +42,10 @@ def add_process_options(parser: argparse.ArgumentParser, port: int) -> None:
         "--metrics-host", default="127.0.0.1", help="address for /metrics and health (%(default)s)"
     )
     parser.add_argument(
-        "--metrics-port", type=int, default=port, help="its port; 0: a free one, -1: none (%(default)s)"
+        "--metrics-port",
+        type=option_values.port_or_none,
+        default=port,
+        help="its port; 0: a free one, -1: none (%(default)s)",
     )
     parser.add_argument("--log-level", choices=LEVELS, default="info", help="(%(default)s)")
 

@@ -14,6 +14,7 @@ from actors.decisions.detection import Detection
 from actors.decisions.settings import Settings
 from actors.errors import InvalidObject
 from actors.store.lease import Timing
+from cni.command import option_values
 from cni.command.config_file import NAMESPACE, Configuration, read_config
 from cni.leadership import NAMESPACE as DEFAULT
 from cni.leadership import Leadership
@@ -68,20 +69,25 @@ def add_leader_options(parser: argparse.ArgumentParser, *, controller: bool) -> 
     if not controller:
         group.add_argument(
             "--leader-budget",
-            type=float,
+            type=option_values.seconds,
             metavar="SECONDS",
             help=f"a leader that shows no sign of life for so long is left ({usual.budget:g})",
         )
         return
     group.add_argument(
-        "--leader-port", type=int, metavar="PORT", help=f"served to agents; 0: a free one ({usual.port})"
+        "--leader-port",
+        type=option_values.port,
+        metavar="PORT",
+        help=f"served to agents; 0: a free one ({usual.port})",
     )
     for name, value, about in (
         ("lease-duration", usual.timing.lease, "after so long without a renewal others take the Lease"),
         ("renew-deadline", usual.timing.renew, "a leader that cannot renew for so long stops leading"),
         ("retry-period", usual.timing.retry, "between attempts to take or renew it"),
     ):
-        group.add_argument(f"--{name}", type=float, metavar="SECONDS", help=f"{about} ({value:g})")
+        group.add_argument(
+            f"--{name}", type=option_values.seconds, metavar="SECONDS", help=f"{about} ({value:g})"
+        )
 
 
 def read_leadership(chosen: argparse.Namespace, configured: Leadership) -> Leadership:

@@ -222,6 +222,29 @@ def test_a_client_beyond_the_limit_is_told_to_come_back(tmp_path: Path, monkeypa
         assert ask(one.socket, encode("STATUS")).status == 0
 
 
+def test_hundreds_may_wait_to_be_accepted(one: Rig):
+    """While the loop is busy, no program waits in its connect()."""
+    somaxconn = int(Path("/proc/sys/net/core/somaxconn").read_text())
+    busy, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        busy.set()
+        go_on.wait(20)
+
+    one.agent.front_end.soon(hold)
+    assert busy.wait(10)
+    waiting = [socket.socket(socket.AF_UNIX) for _ in range(min(frontend.BACKLOG, somaxconn))]
+    try:
+        for client in waiting:
+            client.setblocking(False)
+            client.connect(str(one.socket))  # BlockingIOError where the queue is full
+    finally:
+        go_on.set()
+        for client in waiting:
+            client.close()
+    eventually(lambda: _clients(one, 0))
+
+
 def test_an_add_whose_client_hung_up_is_undone(tmp_path: Path):
     gate = Gate()
     with rig(tmp_path, *POOLS, plan=gate) as one:

@@ -59,7 +59,7 @@ def test_a_refused_pod_gets_every_reason_and_status_1(orbweaver, make_pool):
 
     assert (done.status, done.out) == (1, "")
     for told in (
-        "pool full refused: exhausted: all 1 addresses are in use",
+        "pool full refused: exhausted: all 1 are in use",
         "pool off refused: ",
         "pool elsewhere refused: node name: spec.nodeName [n7] does not have node n1",
         "pool typo refused: exists",
@@ -93,7 +93,8 @@ def test_the_addresses_of_a_damaged_block_are_not_free(orbweaver, make_pool):
     done = orbweaver("explain", "web-d")
 
     assert done.status == 1
-    assert "damaged blocks (v4-0a060000: 10 of them)" in done.err
+    assert "0 are in use and 10 are in blocks that cannot be used (v4-0a060000); mend the blocks" in done.err
+    assert "SpiderIPBlock v4-0a060000 is damaged" in done.err
 
 
 def test_a_statefulsets_pod_sees_its_own_address_again(orbweaver):

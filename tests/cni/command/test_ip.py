@@ -1,5 +1,6 @@
 """ip show: who has an address, or since when it is free, and where it belongs."""
 
+import re
 import time
 
 import pytest
@@ -57,3 +58,25 @@ def test_a_bad_address_is_refused(orbweaver, make_pool, text):
 
     assert (done.status, done.out) == (1, "")
     assert repr(text) in done.err
+
+
+def test_an_address_of_a_damaged_block_is_unknown_and_tells_who_is_shown_with_it(orbweaver, make_pool):
+    orbweaver.apply(make_pool("blue"))
+    orbweaver.record("10.6.0.10", "blue")
+    store = orbweaver.store()
+    block = store.get("SpiderIPBlock", "v4-0a060000")
+    store.update({**block, "spec": {**block["spec"], "records": "{"}})
+    status = {"current": {"ips": [{"interface": "eth0", "ipv4": "10.6.0.10/16", "ipv4Pool": "blue"}]}}
+    api = "spiderpool.spidernet.io/v2beta1"
+    metadata = {"name": "web-a", "namespace": "default"}
+    store.create({"apiVersion": api, "kind": "SpiderEndpoint", "metadata": metadata, "status": status})
+    store.close()
+
+    shown = orbweaver("ip", "show", "10.6.0.10")
+    other = orbweaver("ip", "show", "10.6.0.11", "-o", "json")
+
+    assert shown.status == other.status == 1
+    assert "not known, because its block cannot be read" in shown.out
+    assert re.search("shown by +default/web-a", shown.out)
+    assert "SpiderIPBlock v4-0a060000 is damaged" in shown.out
+    assert (other.json["state"], other.json["shownBy"], other.json["pools"]) == ("unknown", [], ["blue"])

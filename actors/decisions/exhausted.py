@@ -1,0 +1,29 @@
+"""Why a pool has nothing to give, in the words that a refused pod, its Event and `orbweaver explain` all use.
+
+What must always hold: an address that cannot be given although nobody has it is never counted as in use, because the
+remedy is another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+_SHOWN = 8
+"""How many blocks are named."""
+
+
+def exhausted(total: int, *, aside: int = 0, lost: int = 0, blocks: Sequence[str] = ()) -> str:
+    """What became of a pool's `total` addresses, and what to do. `aside` are set aside because of other hosts, and
+    `lost` lie in the `blocks` that cannot be read or written."""
+    if not aside and not lost:
+        return f"all {total} are in use; add addresses to spec.ips or name a second pool"
+    parts = [f"{total - aside - lost} are in use"]
+    if aside:
+        parts.append(f"{aside} are set aside because of other hosts")
+    remedy = ""
+    if lost:
+        more = ", ..." if len(blocks) > _SHOWN else ""
+        parts.append(f"{lost} are in blocks that cannot be used ({', '.join(blocks[:_SHOWN])}{more})")
+        remedy = "mend the blocks, "
+    told = " and ".join([", ".join(parts[:-1]), parts[-1]])
+    return f"{told}; {remedy}add addresses to spec.ips or name a second pool"
