@@ -321,6 +321,8 @@ class PoolActor(Actor):
         timeout = None if job.deadline is None else job.deadline - time.monotonic()
         claim = Claim(value, record, job.request.instead_of, named=job.request.exact is not None)
         ref = block.claim.options(timeout=timeout).remote(claim)
+        # A granted address is answered from the Block's thread: the pod need not wait until this one has its turn.
+        ref.subscribe(lambda done: _pass_on(done, job))
         self.then(ref, self._claimed, job, value)
 
     def _claimed(self, ref: ObjectRef[Granted | Taken | SetAside], job: Job, value: int) -> None:
@@ -337,12 +339,10 @@ class PoolActor(Actor):
                 self._cool(value, self._clock())
             job.reply.fail(error)
         else:
-            if isinstance(outcome, Granted):
-                job.reply.complete(outcome)
-            elif isinstance(outcome, SetAside):
+            if isinstance(outcome, SetAside):
                 self._set_aside(value, outcome.aside)
                 self._advance(job)
-            else:
+            elif isinstance(outcome, Taken):
                 if released is not None:
                     self._cool(value, released)
                 self._beaten(job, value, outcome)
@@ -443,3 +443,8 @@ class PoolActor(Actor):
                 details=tuple(f"pool {pool.name}: {line}" for line in shown),
             )
         )
+
+
+def _pass_on(ref: ObjectRef[Granted | Taken | SetAside], job: Job) -> None:
+    if ref.error() is None and isinstance(granted := ref.result(), Granted):
+        job.reply.complete(granted)

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import struct
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from actors.errors import (
     CNI_NOT_AVAILABLE,
@@ -73,8 +74,7 @@ class Client(asyncio.Protocol):
         self._plugin = IPAM
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
         self._front.arrived(self)
         if self._front.clients > CLIENTS:
             self._refuse(Overloaded(f"the agent already serves {CLIENTS} CNI requests; try again"))
@@ -260,15 +260,15 @@ class Client(asyncio.Protocol):
     def _answer(
         self, status: int, output: bytes, value: Any = None, error: OrbweaverError | None = None
     ) -> bool:
-        """Answer and close; returns whether the kernel took the answer for somebody who still reads. A client that hung
-        up looks like one that closed its writing half until something is written to it (EPIPE)."""
+        """Answer and close; returns whether the kernel took the answer for somebody who still reads."""
         self._answered = True
         delivered = False
         if self._timer is not None:
             self._timer.cancel()
         if self._transport is not None:
-            self._transport.write(ANSWER_MAGIC + struct.pack(">II", status, len(output)) + output)
-            delivered = not self._transport.is_closing() and self._transport.get_write_buffer_size() == 0
+            delivered = _write(
+                self._transport, ANSWER_MAGIC + struct.pack(">II", status, len(output)) + output
+            )
             self._transport.close()
         self._report(value, error)
         return delivered
@@ -308,6 +308,21 @@ class Client(asyncio.Protocol):
 def log_request(level: int, text: str, trace: Trace, **details: Any) -> None:
     extra = {"request": trace.request, "pod": trace.pod, "container": trace.container, **details}
     log.log(level, text, extra=extra)
+
+
+def _write(transport: asyncio.Transport, data: bytes) -> bool:
+    """Write the only thing that is ever written to a client; returns whether the kernel took all of it for somebody who
+    still reads. Not by the transport alone, which may write later: a client that hung up looks like one that closed its
+    writing half until something is written to it (EPIPE)."""
+    try:
+        taken = os.write(transport.get_extra_info("socket").fileno(), data)
+    except BlockingIOError:
+        taken = 0
+    except OSError:
+        return False
+    if taken < len(data):
+        transport.write(data[taken:])
+    return taken == len(data)
 
 
 def _environment(head: bytes) -> dict[str, str]:

@@ -21,7 +21,7 @@ from typing import Any
 
 from actors.errors import OrbweaverError, StoreUnavailable
 from actors.observer import AllocationObserver
-from actors.runtime import ActorSystem, ObjectRef, Trace, request_scope
+from actors.runtime import ActorSystem, ObjectRef, Trace, new_event_loop, request_scope
 from cni.client import ChainedPlugin, Client, log_request
 from cni.protocol import CniRequest
 
@@ -59,7 +59,7 @@ class FrontEnd:
         self.timeout = timeout
         self.clients = 0
         self._path = path
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_event_loop()
         self._thread = threading.Thread(target=self._run, name="cni-front-end", daemon=True)
         self._server: asyncio.Server | None = None
         self._connections: set[Client] = set()

@@ -5,6 +5,7 @@ What must always hold: the caller of a handle cannot tell where the actor lives.
 
 from actors.runtime.actor import Actor, ActorContext, Cancellable, message
 from actors.runtime.cell import Call
+from actors.runtime.event_loop import new_event_loop
 from actors.runtime.handle import ActorHandle, RemoteMethod
 from actors.runtime.link import LinkLimits
 from actors.runtime.observer import RuntimeObserver
@@ -37,6 +38,7 @@ __all__ = [
     "current_trace",
     "get",
     "message",
+    "new_event_loop",
     "request_scope",
     "settle",
     "wait",

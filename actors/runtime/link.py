@@ -20,6 +20,7 @@ from typing import Any, TypeVar, cast
 
 from actors.errors import OrbweaverError, PeerLost, ProtocolError
 from actors.runtime import wire
+from actors.runtime.event_loop import new_event_loop
 
 log = logging.getLogger("orbweaver.runtime")
 T = TypeVar("T")
@@ -64,7 +65,7 @@ class IoThread:
         """The running loop."""
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
+                self._loop = new_event_loop()
                 self._thread = threading.Thread(target=self._loop.run_forever, name=self._name, daemon=True)
                 self._thread.start()
             return self._loop

@@ -15,14 +15,13 @@ flight costs nothing that can be measured at the agent's concurrency.
 
 from __future__ import annotations
 
-import io
 import select
 import socket
 import threading
 import time
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
-from typing import Any, cast
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from actors.errors import StoreUnavailable
 from actors.store.kubernetes_access import Access
@@ -33,6 +32,9 @@ IDLE = 45.0
 """Seconds after which an unused connection is not used again; the API server closes one after 90."""
 
 _CHUNK = 1 << 14
+_PIECE = 1 << 16
+_FINAL = 200
+"""Answers below it are not the last word (RFC 9110, section 15.2)."""
 _RETRY_AFTER = 1.0
 
 
@@ -59,13 +61,12 @@ class Connection:
     def __init__(self, access: Access, deadline: float) -> None:
         """Connect. Raises NotSent."""
         self._access = access
-        self._response: HTTPResponse | None = None
+        self._answer = _Incoming()
         self.since = 0.0
         try:
             self._socket = self._connect(deadline)
         except OSError as error:
             raise NotSent(f"no connection: {error}") from error
-        self._reader = _Reader(self._socket, deadline)
 
     def _connect(self, deadline: float) -> socket.socket:
         access = self._access
@@ -105,7 +106,7 @@ class Connection:
         ]
         if authorization:
             lines.append(f"Authorization: {authorization}")
-        if body or method not in {"GET", "HEAD"}:
+        if body or method != "GET":
             lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
         # In one piece: two would be two TLS records and two system calls.
         rest = memoryview("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
@@ -116,40 +117,48 @@ class Connection:
         except OSError as error:
             raise NotSent(f"the request could not be sent: {error}") from error
 
-    def head(self, method: str, deadline: float) -> HTTPResponse:
-        """Read the status line and the headers of the answer. Raises NoAnswer."""
-        self._reader = _Reader(self._socket, deadline)
-        # HTTPResponse asks its socket for a file and for nothing else.
-        response = HTTPResponse(cast("socket.socket", self._reader), method=method)
-        try:
-            response.begin()
-        except (OSError, HTTPException, ValueError) as error:
-            raise NoAnswer(_why(error)) from error
-        self._response = response
-        return response
+    def head(self, deadline: float) -> int:
+        """Read the status and the headers of the answer; returns the status. Raises NoAnswer."""
+        answer = self._answer
+        answer.expect()
+        while not answer.begun:
+            self._receive(deadline)
+        return answer.status
 
-    def answer(self, method: str, deadline: float) -> Answer:
+    def answer(self, deadline: float) -> Answer:
         """Read a whole answer. Raises NoAnswer."""
-        response = self.head(method, deadline)
-        try:
-            body = response.read()
-        except (OSError, HTTPException, ValueError) as error:
-            raise NoAnswer(_why(error)) from error
-        return Answer(response.status, body, _retry_after(response))
+        self.head(deadline)
+        answer = self._answer
+        while not answer.ended:
+            self._receive(deadline)
+        return Answer(answer.status, answer.take(), answer.retry_after)
 
     def more(self, deadline: float) -> bytes:
         """The next piece of a stream, empty at its end. Raises NoAnswer."""
-        assert self._response is not None
-        self._reader.deadline = deadline
+        answer = self._answer
+        while not (answer.pieces or answer.ended):
+            self._receive(deadline)
+        return answer.take()
+
+    def _receive(self, deadline: float) -> None:
         try:
-            return self._response.read1(1 << 20)
-        except (OSError, HTTPException, ValueError) as error:
-            raise NoAnswer(_why(error)) from error
+            self._socket.settimeout(_left(deadline))
+            data = self._socket.recv(_PIECE)
+            if data:
+                self._answer.feed(data)
+            else:
+                self._answer.closed()
+        except TimeoutError as error:
+            raise NoAnswer("no answer in time") from error
+        except OSError as error:
+            raise NoAnswer(f"the connection broke before the answer: {error}") from error
+        except (HttpParserError, HttpParserUpgrade) as error:
+            raise NoAnswer(f"what came is not an HTTP answer: {error}") from error
 
     @property
     def reusable(self) -> bool:
         """Whether the last answer was read to its end and the server keeps the connection."""
-        return self._response is not None and self._response.isclosed() and not self._response.will_close
+        return self._answer.ended and self._answer.keeps
 
     @property
     def stale(self) -> bool:
@@ -172,23 +181,58 @@ class Connection:
         self._socket.close()
 
 
-class _Reader(io.RawIOBase):
-    """What is received, until the deadline; HTTPResponse takes it for a socket."""
+class _Incoming:
+    """The answer that is being read, as far as it has come. The parser calls the methods named `on_...`."""
 
-    def __init__(self, source: socket.socket, deadline: float) -> None:
-        super().__init__()
-        self._source = source
-        self.deadline = deadline
+    def __init__(self) -> None:
+        self._parser = HttpResponseParser(self)
+        self.expect()
 
-    def readable(self) -> bool:
-        return True
+    def expect(self) -> None:
+        """Forget the last answer: another request was sent."""
+        self.status = 0
+        self.retry_after: float | None = None
+        self.pieces: list[bytes] = []
+        self.begun = False
+        self.ended = False
+        self.keeps = False
+        self._framed = False
+        """Whether the headers say where the body ends; else that is the end of the connection."""
 
-    def readinto(self, buffer: Any) -> int:
-        self._source.settimeout(_left(self.deadline))
-        return self._source.recv_into(buffer)
+    def feed(self, data: bytes) -> None:
+        self._parser.feed_data(data)
 
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self, 1 << 16)
+    def closed(self) -> None:
+        """The server sends no more. Raises OSError when it had not said all."""
+        if not self.begun or self._framed:
+            raise OSError("it was closed")
+        self.ended = True
+
+    def take(self) -> bytes:
+        taken, self.pieces = self.pieces, []
+        return taken[0] if len(taken) == 1 else b"".join(taken)
+
+    def on_message_begin(self) -> None:
+        self.keeps = False  # and where an answer has ended, nobody asked for another
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"retry-after":
+            self.retry_after = float(value) if value.isdigit() else None
+        elif name in {b"content-length", b"transfer-encoding"}:
+            self._framed = True
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status >= _FINAL and not self.begun:
+            self.begun, self.status, self.keeps = True, status, self._parser.should_keep_alive()
+
+    def on_body(self, piece: bytes) -> None:
+        if not self.ended:
+            self.pieces.append(piece)
+
+    def on_message_complete(self) -> None:
+        self.ended = self.begun
 
 
 class Client:
@@ -267,7 +311,7 @@ class Client:
             if connection is None:
                 connection = Connection(self.access, deadline)
                 connection.send(method, path, body, authorization, deadline, accept)
-            answer = connection.answer(method, deadline)
+            answer = connection.answer(deadline)
             if connection.reusable:
                 connection.since = time.monotonic()
                 self._idle.append(connection)
@@ -309,14 +353,3 @@ def _left(deadline: float) -> float:
     if left <= 0:
         raise TimeoutError("the time is over")
     return left
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    return f"the connection broke before the answer: {str(error) or type(error).__name__}"
-
-
-def _retry_after(response: HTTPResponse) -> float | None:
-    text = response.getheader("Retry-After") or ""
-    return float(text) if text.isascii() and text.isdigit() else None

@@ -13,7 +13,6 @@ import random
 import threading
 import time
 from collections.abc import Iterator
-from http.client import HTTPResponse
 from typing import Any
 
 from actors.errors import StoreUnavailable
@@ -93,9 +92,9 @@ class KubernetesWatch:
                     return
                 self._connection = connection
             deadline = time.monotonic() + _START
-            response: HTTPResponse = connection.head("GET", deadline)
-            if response.status != 200:
-                raise refusal(response.status, self._rest(connection, deadline), self._asked)
+            status = connection.head(deadline)
+            if status != 200:
+                raise refusal(status, self._rest(connection, deadline), self._asked)
             tail = b""
             while piece := connection.more(time.monotonic() + self._silence):
                 *lines, tail = (tail + piece).split(b"\n") if b"\n" in piece else (tail + piece,)

@@ -321,7 +321,7 @@ def test_pods_of_controllers_that_nobody_here_knows_are_allocated_like_any(tmp_p
             "CloneSet.apps.kruise.io/c",
         }
         eventually(lambda: _assert(endpoint(one, "c-x")["ownerControllerType"] == "CloneSet"))
-        assert endpoint(one, "db-0")["ownerControllerName"] == "db"
+        eventually(lambda: _assert(endpoint(one, "db-0")["ownerControllerName"] == "db"))
 
         one.delete(sandbox("c1", pod="db-0"))
         one.prove()

@@ -460,7 +460,7 @@ def two_nodes(agent: AgentProcess, plugins: Path) -> None:
     a pod on the other node."""
     _join_nodes()
     inside_node2 = ("nsenter", "--net=/run/netns/node2")
-    there = AgentProcess(agent.directory / "node2", "--timeout", "6", wrapper=inside_node2)
+    there = AgentProcess(agent.directory / "node2", "--timeout", "120", wrapper=inside_node2)
     there.apply(
         pool("blue-v4", "10.6.0.0/16", "10.6.169.1-10.6.169.9", "10.6.0.1"),
         pool("blue-v6", "fd00:6::/64", "fd00:6::2:1-fd00:6::2:9", "fd00:6::1"),

@@ -110,7 +110,7 @@ def told(findings: Iterable[Finding]) -> str:
     return "\n".join(f"{one.rule.label} {one.subject}: {one.what}" for one in findings)
 
 
-def eventually(prove: Callable[[], None], within: float = 10.0) -> None:
+def eventually(prove: Callable[[], None], within: float = 60.0) -> None:
     """Wait until `prove` passes; after `within` seconds its failure is the test's. Lists that change under it count
     as not yet."""
     until = time.monotonic() + within

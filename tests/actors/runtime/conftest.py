@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[3]
 QUICK = {"ping_every": 0.5, "ping_timeout": 2.0, "backoff": 0.01, "backoff_most": 0.05, "connect": 2.0}
 
 
-def eventually(condition: Callable[[], Any], within: float = 10.0) -> Any:
+def eventually(condition: Callable[[], Any], within: float = 60.0) -> Any:
     """Poll until `condition` holds; fails when it does not in time."""
     until = time.monotonic() + within
     while True:
