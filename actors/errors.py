@@ -97,8 +97,9 @@ class NoAddress(OrbweaverError):
     cni_code = CNI_NO_ADDRESS
 
 
-class AddressTaken(OrbweaverError):
-    """The address asked for is recorded for somebody else, or is not one that the pool may give."""
+class AddressTaken(NoAddress):
+    """The one address that is asked for cannot be given: it is recorded for somebody else, another host uses it, or no
+    pool may give it."""
 
     cni_code = CNI_ADDRESS_TAKEN
 
