@@ -73,6 +73,18 @@ class DamagedObject(InvalidObject):
     """What the store holds cannot be read: nothing is decided on it, and nothing of it is overwritten."""
 
 
+class TooLarge(InvalidObject):
+    """The store does not take an object because of its size."""
+
+
+class WriteRefused(OrbweaverError):
+    """The store does not take what is to be recorded, whatever its address: a CRD of another version, an admission policy,
+    a quota. Once that is mended the same request succeeds."""
+
+    cni_code = CNI_TRY_AGAIN_LATER
+    retryable = True
+
+
 class PodRefused(OrbweaverError):
     """The pod itself is the reason: it does not exist, has ended, or its annotations are broken."""
 
