@@ -2,7 +2,7 @@
 
 What must always hold: nothing outside is touched. `enter` runs a command in new network, mount and process
 namespaces (and, for a plain user, a user namespace), so that everything made inside goes when it ends, also when
-it is killed.
+it, or whoever called `enter`, is killed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ _PACKAGES = {
     "ip": "iproute2",
     "ping": "iputils-ping",
     "unshare": "util-linux",
+    "setpriv": "util-linux",
     "nsenter": "util-linux",
     "mount": "mount",
 }
@@ -67,7 +68,9 @@ def enter(command: Sequence[str], environment: Mapping[str, str]) -> int:
             "namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, "
             "kernel.apparmor_restrict_unprivileged_userns)"
         )
-    return subprocess.run([*unshare, *command], env=dict(environment), check=False).returncode
+    # unshare goes when this process does, however it ends, and with it (--kill-child) all that runs inside.
+    bound = ["setpriv", "--pdeathsig", "KILL", *unshare]
+    return subprocess.run([*bound, *command], env=dict(environment), check=False).returncode
 
 
 def run(*command: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -81,19 +82,21 @@ def add_parser(commands: Any) -> None:
         default=100,
         help=f"ADDs to time in each row of the table, up to {MOST_ADDS} (%(default)s)",
     )
-    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
 
 
 def run(chosen: argparse.Namespace) -> int:
     """Show it; 0 when every step did what it says."""
     plugins = find_plugins("macvlan", chosen.cni_bin)
-    if not chosen.inside:
-        program = [sys.executable, "-P", "-m", "cni.command.main", "demo", "--inside"]
-        return enter([*program, "--cni-bin", str(plugins), "--adds", str(chosen.adds)], os.environ)
-    with tempfile.TemporaryDirectory(prefix="orbweaver-demo-") as directory:
+    if chosen.inside is not None:
         lay_cable(UPLINK)
-        return _Demo(Path(directory), plugins).play(chosen.adds)
+        return _Demo(chosen.inside, plugins).play(chosen.adds)
+    # Asked to end, it removes its files; what runs in the sandbox goes in any case.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with tempfile.TemporaryDirectory(prefix="orbweaver-demo-", ignore_cleanup_errors=True) as directory:
+        program = [sys.executable, "-P", "-m", "cni.command.main", "demo", "--inside", directory]
+        return enter([*program, "--cni-bin", str(plugins), "--adds", str(chosen.adds)], os.environ)
 
 
 class _Demo:
