@@ -139,7 +139,10 @@ class Batch:
                 step = self.prepare(step.document)
                 continue
             version = step.current["metadata"]["resourceVersion"]
-            return "unchanged" if stored["metadata"]["resourceVersion"] == version else "configured"
+            done = "unchanged" if stored["metadata"]["resourceVersion"] == version else "configured"
+            if stored["metadata"].get("deletionTimestamp"):
+                return f"{done}, but it is being deleted; apply it again when it is gone"
+            return done
         raise Conflict(
             f"{step.name} was changed by others {ATTEMPTS} times in a row; what is listed was applied, run"
             " this again"

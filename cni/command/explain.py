@@ -131,6 +131,10 @@ def run(chosen: argparse.Namespace) -> int:
     """Print what would happen; 1 when the pod would be refused."""
     if (chosen.pod is None) == (chosen.filename is None):
         raise InvalidObject("name a pod, as `orbweaver explain default/web-0`, or give a Pod object with -f")
+    if chosen.pod is not None and not all(chosen.pod.split("/", 1)):
+        raise InvalidObject(
+            f"{chosen.pod!r} names no pod; write it as default/web-0, or as web-0 with -n default"
+        )
     if chosen.routes:
         if chosen.pod is None:
             raise InvalidObject("--routes is about a pod that has addresses: name it, as default/web-0")

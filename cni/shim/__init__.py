@@ -54,6 +54,11 @@ def install(
     try:
         target.mkdir(parents=True, exist_ok=True)
         return [_replace(target / name, content) for name in names]
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OrbweaverError(
+            f"The CNI plugins cannot be installed in {target}: it is, or lies in, a file; name a directory",
+            cni_code=CNI_NOT_AVAILABLE,
+        ) from error
     except OSError as error:
         raise OrbweaverError(
             f"The CNI plugins cannot be installed in {target}: {error.strerror}; run as root, or name a"

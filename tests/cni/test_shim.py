@@ -561,8 +561,9 @@ def test_install_replaces_a_program_in_one_step(tmp_path):
 
 def test_install_into_what_is_no_directory_says_so(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OrbweaverError, match=r"cannot be installed in .*file/bin"):
-        shim.install(tmp_path / "file" / "bin")
+    for target in (tmp_path / "file", tmp_path / "file" / "bin"):
+        with pytest.raises(OrbweaverError, match=rf"cannot be installed in {target}: .*name a directory"):
+            shim.install(target)
 
 
 def test_there_is_no_program_for_an_unknown_machine():

@@ -232,3 +232,14 @@ def test_a_missing_file_is_told_and_nothing_is_applied(orbweaver, make_pool):
     assert done.status == 1
     assert "nowhere.yaml: cannot be read: No such file or directory" in done.err
     assert orbweaver("get", "sp").out == ""
+
+
+def test_a_pool_that_is_being_deleted_is_said_to_be(orbweaver, make_pool):
+    orbweaver.apply(make_pool("blue"))
+    orbweaver.record("10.6.0.10", "blue")
+    orbweaver("delete", "sp", "blue")
+
+    done = orbweaver.apply(make_pool("blue"))
+
+    assert done.status == 0
+    assert "unchanged, but it is being deleted; apply it again when it is gone" in done.out

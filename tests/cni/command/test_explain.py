@@ -273,3 +273,11 @@ def _cni(path, command):
         answer = b"".join(iter(lambda: client.recv(65536), b""))
     assert answer[:4] == b"OWR1"
     return struct.unpack(">I", answer[4:8])[0], json.loads(answer[12:] or b"{}")
+
+
+@pytest.mark.parametrize("name", ["", "/", "web/", "/web"])
+def test_a_name_of_no_pod_is_refused(orbweaver, name):
+    done = orbweaver("explain", name)
+
+    assert (done.status, done.out) == (1, "")
+    assert f"{name!r} names no pod" in done.err
