@@ -155,6 +155,10 @@ class NoSuchResource(StoreUnavailable):
     """The API server has no such kind of object: its CRD is not installed, or the server is too old."""
 
 
+class AskedToEnd(OrbweaverError):
+    """The process is to end before it has started; nothing is wrong."""
+
+
 class NotFound(OrbweaverError):
     """The store has no such object."""
 

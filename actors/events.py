@@ -59,7 +59,7 @@ class EventsActor(Actor):
     def refused(self, namespace: str, pod: str, uid: str, reason: str, text: str) -> None:
         """Tell that the pod got no address; `reason` is one word, `text` names every pool considered."""
         involved = {"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": pod}
-        self._tell(_News(involved | ({"uid": uid} if uid else {}), reason, text, "Warning"))
+        self._tell(_News(involved | self._uid("Pod", pod, namespace, uid), reason, text, "Warning"))
 
     @message
     def reclaimed(self, pod: str, uid: str, pool: str, reason: str, text: str) -> None:
@@ -68,11 +68,7 @@ class EventsActor(Actor):
         involved = {"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": name, "uid": uid}
         if not uid:
             involved = {"apiVersion": SPIDERPOOL, "kind": "SpiderIPPool", "name": pool}
-            try:
-                # kubectl describe finds Events by UID.
-                involved["uid"] = self._store.get("SpiderIPPool", pool)["metadata"]["uid"]
-            except OrbweaverError as error:
-                log.debug("an Event names its pool without UID", extra={"pool": pool, "error": str(error)})
+            involved |= self._uid("SpiderIPPool", pool)
         self._tell(_News(involved, reason, text, "Normal"))
 
     @message
@@ -91,6 +87,16 @@ class EventsActor(Actor):
             "name": lease,
         }
         self._tell(_News(involved, "LeaderElection", f"{identity} became leader", "Normal"))
+
+    def _uid(self, kind: str, name: str, namespace: str = "", known: str = "") -> dict[str, str]:
+        """The UID by which kubectl describe finds an object's Events: what is `known`, else what the store has."""
+        if known:
+            return {"uid": known}
+        try:
+            return {"uid": self._store.get(kind, name, namespace)["metadata"]["uid"]}
+        except OrbweaverError as error:
+            log.debug("an Event names its object without UID", extra={"object": name, "error": str(error)})
+            return {}
 
     def _tell(self, news: _News) -> None:
         told = news.text if len(news.text) <= LONGEST else news.text[: LONGEST - len(_CUT)] + _CUT
@@ -132,4 +138,4 @@ class EventsActor(Actor):
                 found = self._store.get("Event", name, namespace)
                 self._store.update({**found, "count": int(found.get("count", 1)) + 1, "lastTimestamp": now})
             except (Conflict, NotFound):
-                log.debug("an Event was counted by somebody else", extra={"event": name})
+                log.debug("an Event was counted by somebody else", extra={"counted": name})

@@ -19,11 +19,10 @@ from pathlib import Path
 from actors.decisions.annotations import FIRST_INTERFACE, read_default_route_nic, read_networks
 from actors.decisions.settings import Settings
 from actors.endpoint import EndpointActor
-from actors.errors import OrbweaverError
+from actors.errors import AskedToEnd, OrbweaverError
 from actors.events import EventsActor
 from actors.messages import Sandbox
 from actors.node_gc import NodeGCActor
-from actors.runtime import get
 from actors.seat import OnlyHere, Seat
 from actors.store.contract import Store
 from actors.views import ViewsActor
@@ -174,10 +173,10 @@ class Agent(Process):
             self._leader.start()  # beside the lists: neither needs the other
         self.start_caches()
         if self._blocks is not None:
-            self._blocks.start(START_TIMEOUT)
+            self.wait_listed(self._blocks.begin())
         if self._leader is not None:
             self._leader.wait_looked(look_until - time.monotonic())
-        get(self.local("views").repair.options(timeout=START_TIMEOUT).remote())
+        self.wait_answer(self.local("views").repair.options(timeout=START_TIMEOUT).remote())
         if not self.options.cluster:
             self.look_after_objects()
             self._sweep()
@@ -228,7 +227,10 @@ class Agent(Process):
             return
         sandboxes = read_sandboxes(self.options.attachments)
         try:
-            done = get(self.local("node-gc").reconcile.options(timeout=START_TIMEOUT).remote(sandboxes))
+            reconciled = self.local("node-gc").reconcile.options(timeout=START_TIMEOUT).remote(sandboxes)
+            done = self.wait_answer(reconciled)
+        except AskedToEnd:
+            raise
         except OrbweaverError as error:
             log.warning("records were not compared with the node's sandboxes", extra={"error": str(error)})
         else:

@@ -27,12 +27,17 @@ class BlockFollower:
 
     def start(self, timeout: float) -> None:
         """List and watch. Raises `StoreUnavailable` when the list takes longer than `timeout` seconds."""
-        self._informer.subscribe(self._changed)
-        self._informer.start()
+        self.begin()
         if not self._informer.wait_synced(timeout):
             raise StoreUnavailable(
                 f"the blocks were not listed within {timeout:g} s: {self._informer.last_error}"
             )
+
+    def begin(self) -> Informer:
+        """List and watch, and do not wait for the list; returns what can be waited for."""
+        self._informer.subscribe(self._changed)
+        self._informer.start()
+        return self._informer
 
     def known(self) -> tuple[str, list[Block]]:
         """All blocks, and a version that they have reached. Raises `StoreUnavailable` before the first list."""

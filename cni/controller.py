@@ -147,8 +147,9 @@ class Controller(Process):
         """Load what is recorded, then stand by. Raises `StoreUnavailable` when that cannot be done in time."""
         began = time.monotonic()
         self.start_caches()
-        self._blocks.start(START_TIMEOUT)
-        counts: dict[str, int] = get(self.local("ledger").counts.options(timeout=START_TIMEOUT).remote())
+        self.wait_listed(self._blocks.begin())
+        ref = self.local("ledger").counts.options(timeout=START_TIMEOUT).remote()
+        counts: dict[str, int] = self.wait_answer(ref)
         loaded = time.monotonic()
         self._keeper.start()
         port, address = self._listen()

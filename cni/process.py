@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
-from actors.errors import OrbweaverError, StoreUnavailable
+from actors.errors import AskedToEnd, OrbweaverError, StoreUnavailable
 from actors.observer import Guarded
 from actors.resources.block import BLOCK_SIZE
 from actors.resources.intervals import IntervalSet
-from actors.runtime import ActorSystem, ObjectRef, get
+from actors.runtime import ActorSystem, ObjectRef, get, wait
 from actors.store.catalog import Catalog
 from actors.store.contract import Store
-from actors.store.informer import Key
+from actors.store.informer import Informer, Key
 from actors.supervision import TABLE
 from metrics.http import HealthServer
 from metrics.prometheus import Metrics, PoolUsage
@@ -23,6 +25,10 @@ log = logging.getLogger("orbweaver.process")
 
 START_TIMEOUT = 30.0
 SCRAPE_TIMEOUT = 5.0
+_LOOK = 0.1
+"""How often a start looks whether it is still wanted, in seconds."""
+
+T = TypeVar("T")
 
 
 class Process:
@@ -41,6 +47,7 @@ class Process:
         self.catalog = Catalog(store, has_pods=has_pods)
         self.system = ActorSystem(name, self.metrics, supervision=TABLE, on_fatal=self._give_up)
         self.serving = False
+        self._ending = threading.Event()
         self._on_fatal: list[Callable[[], object]] = []
         self._http: HealthServer | None = None
         if metrics_port is not None:
@@ -73,10 +80,31 @@ class Process:
         if self._http is not None:
             self._http.start()
         self.catalog.start()
-        if not self.catalog.wait_synced(START_TIMEOUT):
-            raise StoreUnavailable(
-                f"the store did not list its objects within {START_TIMEOUT:g} s; is it there?"
-            )
+        self.wait_listed(*self.catalog.required())
+
+    def end(self) -> None:
+        """Give up a start that is under way: it raises `AskedToEnd` soon. From any thread."""
+        self._ending.set()
+
+    def wait_listed(self, *informers: Informer) -> None:
+        """Wait for their first lists. Raises `StoreUnavailable`, with why for each kind that is not there in time, and
+        `AskedToEnd`."""
+        until = time.monotonic() + START_TIMEOUT
+        for informer in informers:
+            while not informer.wait_synced(_LOOK):
+                self._go_on()
+                if time.monotonic() > until:
+                    raise _not_listed(informers)
+
+    def wait_answer(self, ref: ObjectRef[T]) -> T:
+        """What an actor answers that the start needs. Raises its error, and `AskedToEnd`."""
+        while not wait([ref], timeout=_LOOK)[0]:
+            self._go_on()
+        return get(ref)
+
+    def _go_on(self) -> None:
+        if self._ending.is_set():
+            raise AskedToEnd(f"{self.system.name} was asked to end before it had started")
 
     def usage(self) -> Iterable[PoolUsage]:
         """Every pool's addresses, for metrics; of processes that have a Ledger."""
@@ -136,3 +164,16 @@ def log_failure(ref: ObjectRef[Any]) -> None:
     error = ref.error()
     if error is not None:
         log.warning("work in the background failed, the next change repeats it", extra={"error": str(error)})
+
+
+def _not_listed(informers: Sequence[Informer]) -> StoreUnavailable:
+    missing = [informer for informer in informers if not informer.wait_synced(0)]
+    names = ", ".join(informer.kind for informer in missing)
+    return StoreUnavailable(
+        f"the store did not list {names} within {START_TIMEOUT:g} s",
+        details=tuple(
+            f"{informer.kind}: {informer.last_error or 'the list has begun and is not answered; is the store there?'}"
+            for informer in missing
+        ),
+        maybe_written=False,
+    )

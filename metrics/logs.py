@@ -16,6 +16,8 @@ from typing import TextIO
 from actors.runtime import current_trace
 
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_OWN = ("time", "level", "logger", "event")
+"""What no field of an event's own may replace; one of that name is shown with an underscore behind it."""
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -32,7 +34,9 @@ class JsonLines(logging.Formatter):
         trace = current_trace()
         if trace is not None:
             line |= {"request": trace.request, "pod": trace.pod, "container": trace.container}
-        line |= {name: value for name, value in vars(record).items() if name not in _PLAIN}
+        for name, value in vars(record).items():
+            if name not in _PLAIN:
+                line[f"{name}_" if name in _OWN else name] = value
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)

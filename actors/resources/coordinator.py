@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from actors.resources.addresses import parse_address, parse_cidr
+from actors.errors import InvalidObject
+from actors.resources.addresses import WIDTH, Subnet, parse_address, parse_cidr
 from actors.resources.fields import Fields
 from actors.resources.metadata import open_object
 
@@ -66,11 +67,14 @@ class SpiderCoordinator:
 
 def _cidrs(fields: Fields, key: str) -> list[str]:
     """Subnets; an address alone means itself."""
-    found = []
-    for index, text in enumerate(fields.texts(key)):
-        if "/" in text:
-            found.append(str(fields.read(key, parse_cidr, text, index=index)))
-        else:
-            family, _ = fields.read(key, parse_address, text, index=index)
-            found.append(f"{text}/{32 if family == 4 else 128}")
-    return found
+    return [str(fields.read(key, _cidr, text, index=index)) for index, text in enumerate(fields.texts(key))]
+
+
+def _cidr(text: str) -> Subnet:
+    if "/" in text:
+        return parse_cidr(text)
+    try:
+        family, value = parse_address(text)
+    except InvalidObject:
+        return parse_cidr(text)  # which says how a subnet is written
+    return Subnet(family, value, WIDTH[family])

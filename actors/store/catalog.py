@@ -10,6 +10,7 @@ What must always hold: it never writes, and what it returns is frozen.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -77,12 +78,23 @@ class Catalog:
 
     def wait_synced(self, timeout: float) -> bool:
         """Whether every informer has listed within `timeout` seconds."""
-        return all(informer.wait_synced(timeout) for informer in self._informers.values())
+        until = time.monotonic() + timeout
+        return all(
+            informer.wait_synced(max(0.0, until - time.monotonic())) for informer in self._informers.values()
+        )
+
+    def required(self) -> tuple[Informer, ...]:
+        """The informers of what a store must have."""
+        return tuple(self._informers.values())
 
     def stop(self) -> None:
-        """Stop the informers."""
-        for informer in (*self._informers.values(), *self._machines.values()):
-            informer.stop()
+        """Stop the informers, all at once: each may be waiting for a store that does not answer."""
+        informers = (*self._informers.values(), *self._machines.values())
+        for informer in informers:
+            informer.stop(0)
+        until = time.monotonic() + _STOP_TIMEOUT
+        for informer in informers:
+            informer.stop(max(0.0, until - time.monotonic()))
 
     def informer(self, kind: str) -> Informer:
         """The informer of a watched kind, to subscribe to."""
@@ -219,6 +231,7 @@ _MACHINES: dict[str, Callable[[Object], Any]] = {
     "VirtualMachineInstance": VirtualMachine.from_instance,
 }
 _NOTHING = IntervalSet()
+_STOP_TIMEOUT = 5.0
 
 
 def _tabulate(items: tuple[IPPool | DamagedPool, ...]) -> PoolTable:

@@ -168,7 +168,7 @@ class Informer:
                 self._failed(exc)
             except Exception as exc:
                 # A bug. Without this thread every cache would go stale in silence, which is worse.
-                log.exception("informer failed", extra={"event": "informer-failed", "kind": self.kind})
+                log.exception("informer failed", extra={"what": "informer-failed", "kind": self.kind})
                 self._version = ""
                 self._failed(OrbweaverError(f"the informer of {self.kind} met an unexpected error: {exc!r}"))
 
@@ -188,7 +188,7 @@ class Informer:
         log.debug(
             "listed",
             extra={
-                "event": "informer-listed",
+                "what": "informer-listed",
                 "kind": self.kind,
                 "objects": len(cache),
                 "version": listing.version,
@@ -269,7 +269,7 @@ class Informer:
                     self.kind,
                     key.name,
                     extra={
-                        "event": "handler-failed",
+                        "what": "handler-failed",
                         "kind": self.kind,
                         "namespace": key.namespace,
                         "object": key.name,
@@ -289,7 +289,7 @@ class Informer:
                 key.name,
                 exc,
                 extra={
-                    "event": "object-refused",
+                    "what": "object-refused",
                     "kind": self.kind,
                     "namespace": key.namespace,
                     "object": key.name,
@@ -319,7 +319,7 @@ class Informer:
             self.kind,
             error,
             extra={
-                "event": "informer-retry",
+                "what": "informer-retry",
                 "kind": self.kind,
                 "error": type(error).__name__,
                 "wait": round(wait, 3),

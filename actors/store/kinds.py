@@ -29,6 +29,8 @@ KINDS: dict[str, Kind] = {
         Kind("SpiderEndpoint", SPIDERPOOL, "spiderendpoints", "se", namespaced=True, status=False),
         Kind("SpiderReservedIP", SPIDERPOOL, "spiderreservedips", "sr", namespaced=False, status=False),
         Kind("SpiderCoordinator", SPIDERPOOL, "spidercoordinators", "scc", namespaced=False, status=True),
+        Kind("SpiderSubnet", SPIDERPOOL, "spidersubnets", "ss", namespaced=False, status=True),
+        Kind("SpiderMultusConfig", SPIDERPOOL, "spidermultusconfigs", "smc", namespaced=True, status=False),
         Kind("Pod", "v1", "pods", "po", namespaced=True, status=True),
         Kind("Namespace", "v1", "namespaces", "ns", namespaced=False, status=True),
         Kind("Node", "v1", "nodes", "no", namespaced=False, status=True),

@@ -110,7 +110,9 @@ def _by_code(code: int, message: str, asked: Asked) -> OrbweaverError:
 
 def _unknown_resource(asked: Asked) -> NoSuchResource:
     kind = asked.kind
-    remedy = "apply deploy/crds" if kind.api_version == SPIDERPOOL else "is it that old?"
+    remedy = (
+        "make it with `kubectl apply -f deploy/crds`" if kind.api_version == SPIDERPOOL else "is it that old?"
+    )
     return NoSuchResource(
         f"{asked.verb} {asked}: the API server has no resource {kind.plural} of {kind.api_version}; {remedy}",
         maybe_written=False,
@@ -132,6 +134,6 @@ def _forbidden(message: str, asked: Asked) -> OrbweaverError:
     where = f" in namespace {asked.namespace}" if asked.namespace else ""
     return StoreUnavailable(
         f"user {found[1]} may not {asked.verb} {asked.resource}{where}: add the rule {json.dumps(rule)} to "
-        f"{scope} that is bound to it",
+        f"{scope} that is bound to it; `kubectl apply -k deploy/` gives our own service accounts all that they need",
         maybe_written=False,
     )

@@ -165,7 +165,7 @@ class Watches:
                     seen = version
             except sqlite3.Error as exc:
                 # The watches find out for themselves when they read; here it is enough to come again.
-                log.warning("poll failed: %s", exc, extra={"event": "poll-failed", "file": str(self._path)})
+                log.warning("poll failed: %s", exc, extra={"what": "poll-failed", "file": str(self._path)})
                 if connection is not None:
                     connection.close()
                 connection = seen = None

@@ -153,7 +153,7 @@ class Writer:
             try:
                 self._transact(batch)
             except Exception as exc:
-                log.exception("writer failed", extra={"event": "writer-failed", "file": str(self._path)})
+                log.exception("writer failed", extra={"what": "writer-failed", "file": str(self._path)})
                 self._drop_connection()
                 self._fail(
                     batch, StoreUnavailable(f"the writer of {self._path} failed: {exc!r}", maybe_written=True)
@@ -249,7 +249,7 @@ class Writer:
                 self._queue.clear()
         failure = sqlite_file.unavailable(self._path, error, maybe_written=unknown)
         failure.__cause__ = error
-        log.error("write failed: %s", failure, extra={"event": "write-failed", "writes": len(batch)})
+        log.error("write failed: %s", failure, extra={"what": "write-failed", "writes": len(batch)})
         self._fail(batch, failure)
 
     def _fail(self, batch: Iterable[_Write], failure: StoreUnavailable) -> None:
@@ -278,7 +278,7 @@ class Writer:
         try:
             connection.execute(statement, values).fetchall()
         except sqlite3.Error as exc:
-            log.warning("upkeep failed: %s", exc, extra={"event": "upkeep-failed", "file": str(self._path)})
+            log.warning("upkeep failed: %s", exc, extra={"what": "upkeep-failed", "file": str(self._path)})
 
     def _drop_connection(self) -> None:
         """Closing rolls back what is open. The next write connects again."""
@@ -287,7 +287,7 @@ class Writer:
             try:
                 connection.close()
             except sqlite3.Error as exc:
-                log.warning("close failed: %s", exc, extra={"event": "close-failed", "file": str(self._path)})
+                log.warning("close failed: %s", exc, extra={"what": "close-failed", "file": str(self._path)})
 
 
 def _read(connection: sqlite3.Connection, rows: set[Row]) -> tuple[int, int, dict[Row, Object | None]]:

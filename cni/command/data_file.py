@@ -1,9 +1,9 @@
 """The options that choose the store, the same in every command, and the store that they choose.
 
-A cluster's API server or the embedded store's file; the first that applies: `--data` (or ORBWEAVER_DATA),
-`--kubeconfig` or `--context`, the service account of the pod that this runs in, the file at its usual place
-if there is one, the user's kubeconfig. What must always hold: a command that only asks leaves no empty store
-behind a mistyped name.
+A cluster's API server or the embedded store's file; the first that applies: `--data` (or `--standalone`);
+`--kubeconfig` or `--context`; ORBWEAVER_DATA; $KUBECONFIG; the service account of the pod that this runs in;
+~/.kube/config if there is one; the file at its usual place. What must always hold: who names a cluster is never
+answered from a file; a command that only asks leaves no empty store behind a mistyped name.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actors.errors import OrbweaverError, StoreUnavailable
+from actors.errors import InvalidRequest, OrbweaverError, StoreUnavailable
 from actors.store.contract import Store
 
 if TYPE_CHECKING:
@@ -32,12 +32,13 @@ def add_data_option(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--data",
         type=Path,
-        default=os.environ.get(VARIABLE) and Path(os.environ[VARIABLE]),
         metavar="FILE",
-        help=f"the embedded store's file ({DATABASE}; or set {VARIABLE})",
+        help=f"the embedded store's file (or set {VARIABLE}; {DATABASE} where there is no kubeconfig)",
     )
     group.add_argument(
-        "--kubeconfig", metavar="FILE", help="for a cluster (as kubectl: $KUBECONFIG, then ~/.kube/config)"
+        "--kubeconfig",
+        metavar="FILE",
+        help="for a cluster ($KUBECONFIG, the pod's service account, ~/.kube/config)",
     )
     group.add_argument("--context", metavar="NAME", help="the kubeconfig's context (its current one)")
 
@@ -45,7 +46,8 @@ def add_data_option(parser: argparse.ArgumentParser) -> None:
 @contextmanager
 def open_store(chosen: argparse.Namespace, *, create: bool = False) -> Iterator[Store]:
     """The store that the options choose; without `create` a file must exist. Raises `StoreUnavailable`."""
-    access = None if chosen.data else cluster_access(chosen)
+    named = _file(chosen)
+    access = None if named else cluster_access(chosen)
     store: Store
     # Only the chosen store is imported: that is a third of what a short command takes.
     if access is not None:
@@ -55,7 +57,7 @@ def open_store(chosen: argparse.Namespace, *, create: bool = False) -> Iterator[
     else:
         from actors.store.sqlite import SQLiteStore
 
-        path = chosen.data or DATABASE
+        path = named or DATABASE
         if not create:
             _must_exist(path)
         store = SQLiteStore(path)
@@ -72,21 +74,27 @@ def cluster_access(chosen: argparse.Namespace) -> Access | None:
     from actors.store import kubeconfig
     from actors.store.kubernetes_access import in_cluster
 
-    if chosen.kubeconfig or chosen.context:
+    if chosen.kubeconfig or chosen.context or os.environ.get(kubeconfig.VARIABLE):
         return kubeconfig.from_kubeconfig(chosen.kubeconfig, chosen.context, read=_mapping)
     pod = in_cluster()
-    if pod is not None or DATABASE.exists() or not kubeconfig.present():
+    if pod is not None or not kubeconfig.present():
         return pod
     return kubeconfig.from_kubeconfig(read=_mapping)
 
 
 def agent_store(chosen: argparse.Namespace, node: str) -> Store:
     """The store of an agent: the file if it is to be standalone, else a cluster. Of pods, it lists those of its
-    node only. Raises `StoreUnavailable` when there is neither."""
-    if chosen.standalone or chosen.data:
+    node only. Raises `StoreUnavailable` when there is neither, `InvalidRequest` when both are asked for."""
+    if chosen.standalone and (chosen.kubeconfig or chosen.context):
+        raise InvalidRequest(
+            "--standalone is for a host without Kubernetes, and --kubeconfig and --context name a cluster:"
+            " leave one of them out"
+        )
+    named = _file(chosen)
+    if chosen.standalone or named:
         from actors.store.sqlite import SQLiteStore
 
-        return SQLiteStore(chosen.data or DATABASE)
+        return SQLiteStore(named or DATABASE)
     return cluster_store(chosen, node_selectors(node))
 
 
@@ -113,6 +121,20 @@ def cluster_store(chosen: argparse.Namespace, selectors: Mapping[str, str] | Non
 def node_selectors(node: str) -> Mapping[str, str]:
     """What restricts lists and watches to one node."""
     return {"Pod": f"spec.nodeName={node}"}
+
+
+def _file(chosen: argparse.Namespace) -> Path | None:
+    """The embedded store's file if it was named. Raises `InvalidRequest` when a cluster was named as well."""
+    cluster = chosen.kubeconfig or chosen.context
+    named: Path | None = chosen.data
+    if named and cluster:
+        raise InvalidRequest(
+            "--data names an embedded store, and --kubeconfig and --context a cluster: leave one of them out"
+        )
+    if named or cluster:
+        return named
+    variable = os.environ.get(VARIABLE)
+    return Path(variable) if variable else None
 
 
 def _mapping(path: Path) -> Mapping[str, Any]:

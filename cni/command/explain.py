@@ -1,8 +1,9 @@
 """`orbweaver explain POD`: which pool would this pod get an address from now, and why not from the others.
 
-What must always hold: it decides by the same function as an ADD, on what the store has at this moment, and
-writes nothing; a free count is arithmetic on the ranges and the blocks, never an enumeration. It knows only
-what is stored: what an agent is giving out in this very moment may differ.
+What must always hold: it decides by the same function as an ADD, on what the store has at this moment and, on
+a cluster, with the settings of its ConfigMap, and writes nothing; a free count is arithmetic on the ranges and
+the blocks, never an enumeration. It knows only what is stored: what an agent is giving out in this very moment
+may differ.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from cni.command.data_file import add_data_option, open_store
 from cni.command.get import print_value
 from cni.command.manifest import read_mapping
 from cni.command.recorded import Recorded
-from cni.command.settings_options import add_settings_options, read_settings
+from cni.command.settings_options import add_settings_options, settings_on
 
 PLUGIN = "spiderpool"
 
@@ -122,9 +123,8 @@ def run(chosen: argparse.Namespace) -> int:
             raise InvalidObject("--routes is about a pod that has addresses: name it, as default/web-0")
         namespace, slash, name = chosen.pod.rpartition("/")
         return explain_routes.run(chosen, namespace if slash else chosen.namespace, name)
-    settings = read_settings(chosen)
     with open_store(chosen) as store:
-        sight = Sight(store, settings)
+        sight = Sight(store, settings_on(store, chosen))
         pod = sight.pod(chosen)
         if chosen.node or not pod.node:
             pod = replace(pod, node=chosen.node or socket.gethostname())

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from actors.errors import OrbweaverError
+from cni.command import log_lines
 
 COMMANDS = {
     "demo": "see the main job done, in a sandbox",
@@ -45,6 +46,7 @@ def parser(wanted: str) -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     given = sys.argv[1:] if arguments is None else list(arguments)
+    log_lines.set_up()
     chosen = parser(given[0] if given else "").parse_args(given)
     try:
         status: int = chosen.run(chosen)

@@ -66,6 +66,17 @@ def read_mapping(name: str, what: str) -> tuple[str, dict[str, Any]]:
     return found[0].source, found[0].object
 
 
+def read_text(text: str, source: str, what: str) -> dict[str, Any]:
+    """The one mapping in a text, empty when it says nothing. Raises `InvalidObject`."""
+    refusals: list[str] = []
+    found = list(_parse(source, text.encode(), refusals))
+    if refusals:
+        raise InvalidObject(f"{what} cannot be used", details=tuple(refusals))
+    if len(found) > 1:
+        raise InvalidObject(f"{source} has {len(found)} documents; write one {what} in it")
+    return found[0].object if found else {}
+
+
 def dump(value: Any) -> str:
     """A value as YAML, its keys in their own order."""
     text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)

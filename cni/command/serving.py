@@ -8,8 +8,10 @@ import gc
 import logging
 import os
 import signal
+import threading
 from typing import Any, Protocol
 
+from actors.errors import AskedToEnd
 from actors.store.contract import Store
 from cni.command import option_values
 from metrics.logs import LEVELS
@@ -26,6 +28,8 @@ class Serving(Protocol):
     fatal: str | None
 
     def start(self) -> None: ...
+
+    def end(self) -> None: ...
 
     def stop(self) -> None: ...
 
@@ -52,7 +56,8 @@ def metrics_port(chosen: argparse.Namespace) -> int | None:
 
 
 def serve(process: Serving, store: Store) -> int:
-    """Start, wait for SIGTERM or SIGINT, stop, close the store; 0, or 70 when an actor crashed too often.
+    """Start, wait for SIGTERM or SIGINT, stop, close the store; 0, or 70 when an actor crashed too often. A start that is
+    not done yet is given up.
 
     SIGUSR1 writes to standard error what every thread is doing.
     """
@@ -65,11 +70,21 @@ def serve(process: Serving, store: Store) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     process.on_fatal(lambda: os.write(end, b"!"))
+    over = threading.Event()
+
+    def await_end() -> None:
+        os.read(ended, 1)
+        process.end()
+        over.set()
+
+    threading.Thread(target=await_end, name="signals", daemon=True).start()
     try:
         try:
             process.start()
             gc.freeze()  # what start-up made lives as long as the process; the collector need not look at it again
-            os.read(ended, 1)
+            over.wait()
+        except AskedToEnd as error:
+            log.info("ending", extra={"why": str(error)})
         finally:
             process.stop()
     finally:

@@ -13,6 +13,7 @@ from typing import Any
 from actors.decisions.detection import Detection
 from actors.decisions.settings import Settings
 from actors.errors import InvalidObject
+from actors.store.contract import Store
 from actors.store.lease import Timing
 from cni.command import option_values
 from cni.command.config_file import NAMESPACE, Configuration, read_config
@@ -114,6 +115,20 @@ def read_leadership(chosen: argparse.Namespace, configured: Leadership) -> Leade
 def read_settings(chosen: argparse.Namespace) -> Settings:
     """The settings that were chosen. Raises `InvalidObject` for a combination that cannot be."""
     return read_configuration(chosen).settings
+
+
+def settings_on(store: Store, chosen: argparse.Namespace) -> Settings:
+    """The settings that were chosen, else those of the cluster that the store is. Raises `InvalidObject`."""
+    given = read_settings(chosen)
+    if chosen.config is not None or given != Settings():
+        return given
+    from actors.store.sqlite import SQLiteStore
+
+    if isinstance(store, SQLiteStore):
+        return given
+    from cni.command.cluster_settings import cluster_settings
+
+    return cluster_settings(store)
 
 
 def read_configuration(chosen: argparse.Namespace) -> Configuration:

@@ -181,6 +181,14 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("IPV6", _interface("ipv6")),
         Column("NODE", field("status", "current", "node")),
     ),
+    "SpiderSubnet": (
+        Column("VERSION", field("spec", "ipVersion")),
+        Column("SUBNET", field("spec", "subnet")),
+        Column("ALLOCATED-IP-COUNT", field("status", "allocatedIPCount")),
+        Column("TOTAL-IP-COUNT", field("status", "totalIPCount")),
+    ),
+    "SpiderMultusConfig": (_AGE,),
+    "SpiderCoordinator": (_AGE,),
     "SpiderReservedIP": (
         Column("VERSION", field("spec", "ipVersion")),
         Column("IPS", field("spec", "ips"), wide=True),

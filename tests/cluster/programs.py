@@ -46,10 +46,4 @@ def find() -> Programs:
                 f"a cluster's nodes need cgroup v1 so far, and {CGROUPS / controller} is no hierarchy of it"
             )
     directory = kubernetes.cluster()
-    kubectl = directory / "kubectl"
-    if not kubectl.exists():
-        found = shutil.which("kubectl")
-        if found is None:
-            raise ProgramMissing("there is no kubectl: `python -m tests.tools.kubernetes cluster` builds it")
-        kubectl = Path(found)
-    return Programs(directory, containerd.containerd_bin(), reference.cni_bin(), kubectl)
+    return Programs(directory, containerd.containerd_bin(), reference.cni_bin(), kubernetes.kubectl())

@@ -124,6 +124,28 @@ def test_a_large_status_does_not_keep_a_pool_from_being_grown(store: KubernetesS
     assert grown["metadata"]["generation"] == 2
 
 
+@pytest.mark.parametrize("cidr", ["x", "10.0.0.0/33", "", "10.0.0.0-10.0.0.9"])
+def test_a_coordinator_with_what_is_no_subnet_is_refused(api_server: ApiServer, cidr: str) -> None:
+    good = manifest("SpiderCoordinator", "any", {"hijackCIDR": ["169.254.0.0/16", "10.0.0.10", "fd00::/8"]})
+    bad = manifest("SpiderCoordinator", "any", {"hijackCIDR": ["169.254.0.0/16", cidr]})
+
+    assert tried(api_server, good) == ""
+    assert "spec.hijackCIDR[1]" in tried(api_server, bad)
+    assert "such as 169.254.0.0/16" in tried(api_server, bad)
+
+
+@pytest.mark.parametrize("kind", ["macvlan", "ipvlan"])
+def test_a_network_without_a_master_is_refused(api_server: ApiServer, kind: str) -> None:
+    def answer(master: list[str]) -> str:
+        spec = {"cniType": kind, kind: {"master": master}}
+        path = f"/apis/{SPIDERPOOL}/namespaces/default/spidermultusconfigs?dryRun=All&fieldValidation=Strict"
+        code, body = api_server.ask("POST", path, manifest("SpiderMultusConfig", "any", spec))
+        return "" if code == 201 else str(body["message"])
+
+    assert answer(["eth0"]) == ""
+    assert f"spec.{kind}.master" in answer([])
+
+
 EXAMPLES = sorted((Path(__file__).parents[2] / "deploy" / "examples").glob("*.yaml"))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -45,6 +46,17 @@ CLUSTER = GoModule(
     {**MODULE.packages, **{name: f"k8s.io/kubernetes/cmd/{name}" for name in NODES}},
     flags=_flags(),
 )
+
+
+def kubectl() -> Path:
+    """The real kubectl, beside the other programs or in $PATH. Raises ProgramMissing."""
+    beside = assets() / "kubectl"
+    if beside.exists():
+        return beside
+    found = shutil.which("kubectl")
+    if found is None:
+        raise ProgramMissing("there is no kubectl: `python -m tests.tools.kubernetes cluster` builds it")
+    return Path(found)
 
 
 def cluster() -> Path:

@@ -57,6 +57,7 @@ def test_a_network_outranks_the_object_where_it_says_something() -> None:
         ({"podCIDRType": "weave"}, "podCIDRType"),
         ({"mode": "sideways"}, "mode"),
         ({"hijackCIDR": ["10.0.0.0/33"]}, r"hijackCIDR\[0\]"),
+        ({"hijackCIDR": ["x"]}, r"hijackCIDR\[0\]: 'x' is not a subnet in CIDR form"),
         ({"txQueueLen": "many"}, "txQueueLen"),
         ({"tunePodRuotes": True}, "did you mean tunePodRoutes"),
     ],

@@ -250,7 +250,7 @@ def test_a_handlers_exception_is_logged_and_harmless(
         told.until("b")
     cache.stop()
 
-    failures = [record for record in caplog.records if getattr(record, "event", "") == "handler-failed"]
+    failures = [record for record in caplog.records if getattr(record, "what", "") == "handler-failed"]
     assert {getattr(record, "object", "") for record in failures} == {"a", "b"}
     assert all(record.exc_info for record in failures)
 

@@ -196,6 +196,21 @@ def test_apply_reads_standard_input(orbweaver, make_pool):
     assert "standard input: document 1, line 1: is not YAML" in bad.stderr
 
 
+def test_a_damaged_pool_is_named_with_the_reason(orbweaver, make_pool):
+    orbweaver.apply(make_pool("blue") + make_pool("red", "10.6.1.1"))
+    store = orbweaver.store()
+    red = store.get("SpiderIPPool", "red")
+    store.update({**red, "spec": {**red["spec"], "ips": ["no address"]}})
+    store.close()
+
+    done = _program(orbweaver, "explain", "web", "--ipv4-pool", "blue")
+
+    assert done.returncode == 0
+    (line,) = [line for line in done.stderr.splitlines() if "a pool cannot be used" in line]
+    assert line.startswith("orbweaver: a pool cannot be used (pool: red, error: ")
+    assert "no address" in line
+
+
 def _program(orbweaver, *arguments, feed=None):
     return subprocess.run(
         [sys.executable, "-P", "-m", "cni.command.main", *arguments],
