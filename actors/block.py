@@ -31,6 +31,8 @@ from actors.errors import (
     NotFound,
     OrbweaverError,
     StoreUnavailable,
+    TooLarge,
+    WriteRefused,
 )
 from actors.ledger import content_of
 from actors.messages import Change
@@ -130,7 +132,7 @@ class BlockActor(Actor):
                 self._store.delete("SpiderIPBlock", block.name, version=block.version, timeout=STORE_TIMEOUT)
             except (Conflict, NotFound):
                 log.debug("block changed while it was to be removed", extra={"block": block.name})
-            except StoreUnavailable as error:
+            except (StoreUnavailable, InvalidObject) as error:
                 log.warning(
                     "an empty block could not be removed", extra={"block": block.name, "error": str(error)}
                 )
@@ -195,11 +197,12 @@ class BlockActor(Actor):
         except InvalidObject as error:
             # The store refuses this write, as when the object grew too large. That need not be for what all of them ask.
             state.stale = True
-            if len(batch) == 1:
-                self._fail(batch[0], error)
-            else:
+            if len(batch) > 1:
                 for staged in batch:
                     self._try([staged])
+            elif undoing := self._fail(batch[0], error if isinstance(error, TooLarge) else _refused(error)):
+                state.staged += undoing
+                self._post_flush()
         except OrbweaverError as error:
             state.stale = True
             for staged in batch:
@@ -364,6 +367,14 @@ def _outcome(block: Block, staged: Staged, now: float) -> Outcome:
     if staged.maybe_written:
         return replace(released, done=True)  # as above
     return released
+
+
+def _refused(error: InvalidObject) -> WriteRefused:
+    return WriteRefused(
+        f"no address can be recorded: {error.message}; if the cluster's CRDs are of another version, apply those of this one "
+        "with `kubectl apply -f deploy/crds`, else change the policy, webhook or quota that refuses it",
+        details=error.details,
+    )
 
 
 def _mark_doubtful(batch: list[Staged], before: Block, after: Block) -> None:

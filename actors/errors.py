@@ -73,6 +73,18 @@ class DamagedObject(InvalidObject):
     """What the store holds cannot be read: nothing is decided on it, and nothing of it is overwritten."""
 
 
+class TooLarge(InvalidObject):
+    """The store does not take an object because of its size."""
+
+
+class WriteRefused(OrbweaverError):
+    """The store does not take what is to be recorded, whatever its address: a CRD of another version, an admission policy,
+    a quota. Once that is mended the same request succeeds."""
+
+    cni_code = CNI_TRY_AGAIN_LATER
+    retryable = True
+
+
 class PodRefused(OrbweaverError):
     """The pod itself is the reason: it does not exist, has ended, or its annotations are broken."""
 
@@ -85,8 +97,9 @@ class NoAddress(OrbweaverError):
     cni_code = CNI_NO_ADDRESS
 
 
-class AddressTaken(OrbweaverError):
-    """The address asked for is recorded for somebody else, or is not one that the pool may give."""
+class AddressTaken(NoAddress):
+    """The one address that is asked for cannot be given: it is recorded for somebody else, another host uses it, or no
+    pool may give it."""
 
     cni_code = CNI_ADDRESS_TAKEN
 

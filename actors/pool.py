@@ -295,24 +295,24 @@ class PoolActor(Actor):
         state = self._state
         if not state.usable.contains(value):
             rule = (
-                "reserved by a SpiderReservedIP"
+                "it is reserved by a SpiderReservedIP"
                 if state.reserved.contains(value)
-                else "not one of its addresses"
+                else "it is not one of its addresses"
             )
             self._refuse_exact(job, value, rule)
         elif value in state.pending:
-            self._refuse_exact(job, value, "being given to another pod at this moment")
+            self._refuse_exact(job, value, "it is being given to another pod at this moment")
         else:
             state.free.discard(value)
             state.released_at.pop(value, None)
             state.aside.pop(value, None)
             self._claim(job, value)
 
-    def _refuse_exact(self, job: Job, value: int, rule: str) -> None:
+    def _refuse_exact(self, job: Job, value: int, rule: str, refusal: type[NoAddress] = AddressTaken) -> None:
         text = format_address(self._state.pool.family, value)
         job.reply.fail(
-            AddressTaken(
-                f"pool {self._state.pool.name} cannot give {text} to pod {job.request.record.pod}: it is {rule}; ask for "
+            refusal(
+                f"pool {self._state.pool.name} cannot give {text} to pod {job.request.record.pod}: {rule}; ask for "
                 f"another address, or see `orbweaver ip show {text}`"
             )
         )
@@ -353,7 +353,7 @@ class PoolActor(Actor):
 
     def _beaten(self, job: Job, value: int, taken: Taken) -> None:
         if job.request.exact is not None:
-            rule = f"recorded for pod {taken.record.pod} out of pool {taken.record.pool}"
+            rule = f"it is recorded for pod {taken.record.pod} out of pool {taken.record.pool}"
             self._refuse_exact(job, value, rule)
         else:
             # The Block has read what else is taken, and the Ledger knows it by now.
@@ -363,7 +363,7 @@ class PoolActor(Actor):
 
     def _retry(self, job: Job, value: int, rule: str) -> None:
         if job.request.exact is not None:
-            self._refuse_exact(job, value, rule)
+            self._refuse_exact(job, value, rule, NoAddress)
         else:
             self._advance(job)
 

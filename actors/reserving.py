@@ -15,9 +15,10 @@ from typing import Any
 from actors.decisions.inherit import Inheritance
 from actors.decisions.plan import Plan, Slot
 from actors.decisions.settings import Settings
-from actors.errors import Conflict, DeadlineExceeded, NoAddress, OrbweaverError
+from actors.errors import AddressTaken, Conflict, DeadlineExceeded, NoAddress, OrbweaverError
 from actors.grant import Grant
 from actors.messages import AddRequest, Allocate, Held, Recorded
+from actors.resources.addresses import format_address
 from actors.resources.block import Claim, Granted, SetAside, Taken, block_name
 from actors.resources.pod import Pod
 from actors.resources.record import Fence, Record
@@ -66,7 +67,8 @@ class Known(Exception):
 class Attempt:
     """The search of one slot: the pools still to be asked, and what those before said. `held`: the address to ask
     for first, `again`: the pools to ask for it; `confirming`: it is recorded for this very ADD; `inheriting`: it is
-    the one asked for at this moment."""
+    the one asked for at this moment; `only_taken`: every pool that refused did so because of the one address that is
+    asked for."""
 
     slot: Slot
     pools: list[str]
@@ -75,6 +77,7 @@ class Attempt:
     confirming: bool = False
     inheriting: bool = False
     refusals: list[str] = field(default_factory=list)
+    only_taken: bool = True
     grant: Grant | None = None
 
 
@@ -124,11 +127,7 @@ class Reserving:
         if error is None and deadline is not None and time.monotonic() > deadline:
             error = DeadlineExceeded(f"the addresses of pod {pod.key} were not recorded in time; try again")
         if error is None and any(attempt.grant is None for attempt in attempts):
-            lines = [*made.plan.reasons(), *(line for attempt in attempts for line in attempt.refusals)]
-            error = NoAddress(
-                f"no pool can give pod {pod.key} an address for every interface it asks for",
-                details=tuple(lines),
-            )
+            error = _refusal(made.plan, attempts)
         grants = [attempt.grant for attempt in attempts if attempt.grant is not None]
         if error is not None:
             if not at.failed:  # else the next run finds and takes what was granted
@@ -203,6 +202,25 @@ class Reserving:
         )
 
 
+def _refusal(made: Plan, attempts: Sequence[Attempt]) -> NoAddress:
+    """What the pod is told when the search found nothing for one slot or more."""
+    details = (*made.reasons(), *(line for attempt in attempts for line in attempt.refusals))
+    unserved = [attempt for attempt in attempts if attempt.grant is None]
+    wanted = [
+        format_address(attempt.slot.family, attempt.slot.exact)
+        for attempt in unserved
+        if attempt.slot.exact is not None and attempt.only_taken
+    ]
+    if len(wanted) == len(unserved):
+        return AddressTaken(
+            f"no pool can give pod {made.pod} the address that it asks for, {' and '.join(wanted)}",
+            details=details,
+        )
+    return NoAddress(
+        f"no pool can give pod {made.pod} an address for every interface it asks for", details=details
+    )
+
+
 def _take(attempt: Attempt, ref: ObjectRef[Any], asked: Asked) -> OrbweaverError | Recorded | None:
     """Note the answer of one pool; returns what ends the whole search."""
     where = f"{attempt.slot.interface} IPv{attempt.slot.family}"
@@ -211,6 +229,7 @@ def _take(attempt: Attempt, ref: ObjectRef[Any], asked: Asked) -> OrbweaverError
     except OrbweaverError as error:
         if error.retryable:
             return error
+        attempt.only_taken &= isinstance(error, AddressTaken)
         attempt.refusals.append(f"{where}: {error}")
         if attempt.confirming:
             attempt.pools, attempt.held, attempt.confirming = list(attempt.slot.candidates), None, False

@@ -65,6 +65,7 @@ class Client(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._request: CniRequest | None = None
+        self._command = "invalid"
         self._version = protocol.NEWEST
         self._started = time.perf_counter()
         self._trace = Trace(uuid.uuid4().hex[:12])
@@ -117,6 +118,9 @@ class Client(asyncio.Protocol):
         self._version = protocol.version_of(stdin)
         try:
             environment = _environment(head)
+            named = protocol.named_in(environment)
+            self._command = named.command or self._command
+            self._trace = Trace(self._trace.request, named.pod, named.container)
             plugin = environment.get("plugin", "")
             chained = self._front.chained.get(plugin)
             if plugin != IPAM and chained is None:
@@ -272,7 +276,7 @@ class Client(asyncio.Protocol):
     def _report(self, value: Any, error: OrbweaverError | None) -> None:
         request = self._request
         took = time.perf_counter() - self._started
-        command = request.command if request is not None else "invalid"
+        command = self._command
         operation = (
             _OPERATIONS.get(command, command.lower())
             if self._plugin == IPAM

@@ -25,7 +25,7 @@ from actors.errors import (
 from actors.messages import AddRequest, AddResult, Sandbox
 from actors.resources.addresses import format_address, parse_address
 from cni.interface_name import NAME_LENGTH, is_interface_name
-from cni.request_names import check_container, check_names
+from cni.request_names import LONGEST, check_container, check_names
 
 VERSIONS = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
 COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
@@ -69,6 +69,30 @@ def version_of(stdin: bytes) -> str:
         return NEWEST
     version = conf.get("cniVersion") if isinstance(conf, dict) else None
     return version if version in VERSIONS else NEWEST
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Who asks for what, as far as the environment of a request says it that may be broken: for the log, and to count it.
+    `command` is one that there is, else empty."""
+
+    command: str
+    pod: str
+    container: str
+
+
+def named_in(environment: Mapping[str, str]) -> Named:
+    """What the environment names. Raises nothing."""
+    command = environment.get("CNI_COMMAND", "")
+    container = environment.get("CNI_CONTAINERID", "")[:LONGEST]
+    arguments = dict(part.partition("=")[::2] for part in environment.get("CNI_ARGS", "").split(";"))
+    namespace = arguments.get("K8S_POD_NAMESPACE", "") or DEFAULT_NAMESPACE
+    pod = arguments.get("K8S_POD_NAME", "") or container
+    return Named(
+        command if command in COMMANDS else "",
+        f"{namespace[:LONGEST]}/{pod[:LONGEST]}" if pod else "",
+        container,
+    )
 
 
 def parse(environment: Mapping[str, str], stdin: bytes) -> CniRequest:

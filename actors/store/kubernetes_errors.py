@@ -21,6 +21,7 @@ from actors.errors import (
     NotFound,
     OrbweaverError,
     StoreUnavailable,
+    TooLarge,
     WatchExpired,
 )
 from actors.store.kinds import SPIDERPOOL, Kind
@@ -92,7 +93,7 @@ def _by_code(code: int, message: str, asked: Asked) -> OrbweaverError:
         case 410:
             return WatchExpired(f"{asked.kind.plural}: {message}")
         case 413:
-            return InvalidObject(f"{asked} is too large for the API server: {message}")
+            return TooLarge(f"{asked} is too large for the API server: {message}")
         case 400 | 405 | 415 | 422:
             return InvalidObject(f"{asked} is refused: {message}")
         case 429:
@@ -101,7 +102,7 @@ def _by_code(code: int, message: str, asked: Asked) -> OrbweaverError:
                 maybe_written=False,
             )
     if "request is too large" in message:
-        return InvalidObject(f"{asked} is too large for etcd: {message}")
+        return TooLarge(f"{asked} is too large for etcd: {message}")
     return StoreUnavailable(
         f"{asked.verb} {asked}: the API server answered {code}: {message}",
         maybe_written=asked.writes and code >= 500,

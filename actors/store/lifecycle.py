@@ -21,7 +21,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from actors.errors import Conflict, InvalidObject, NotFound
+from actors.errors import Conflict, InvalidObject, NotFound, TooLarge
 from actors.store.contract import Object
 from actors.store.kinds import FOREIGN, KINDS, Kind
 
@@ -118,13 +118,13 @@ def address_of(obj: Object) -> Address:
 
 
 def encoded(obj: Object) -> str:
-    """The object as JSON, in ASCII. Raises `InvalidObject` when it cannot be JSON or is too large."""
+    """The object as JSON, in ASCII. Raises `InvalidObject` when it cannot be JSON, `TooLarge`."""
     try:
         text = encode(obj)
     except (TypeError, ValueError, RecursionError) as exc:
         raise InvalidObject(f"{_describe(obj)} is not valid JSON: {exc}") from exc
     if len(text) > MAX_OBJECT_BYTES:
-        raise InvalidObject(
+        raise TooLarge(
             f"{_describe(obj)} is {len(text)} bytes; an object may have {MAX_OBJECT_BYTES} bytes "
             "(1.5 MiB) at most"
         )

@@ -22,7 +22,7 @@ from actors.decisions.plan import Plan, Slot, plan
 from actors.decisions.refusal import Refusal
 from actors.decisions.request import AddressRequest
 from actors.decisions.settings import Settings
-from actors.errors import InvalidObject, NoAddress, OrbweaverError, StoreUnavailable
+from actors.errors import AddressTaken, InvalidObject, NoAddress, OrbweaverError, StoreUnavailable
 from actors.messages import Held
 from actors.resources.addresses import format_address
 from actors.resources.block import BLOCK_SIZE, block_name, parse_block_name
@@ -106,6 +106,12 @@ class Outlook:
     @property
     def served(self) -> bool:
         return self.again is not None or self.chosen is not None
+
+    @property
+    def taken(self) -> bool:
+        """Whether nothing but the one address that is asked for stands in the way."""
+        rules = [offer.why_not.rule for offer in self.offers if offer.why_not is not None]
+        return self.slot.exact is not None and all(rule in ("taken", "reserved") for rule in rules)
 
     def reasons(self) -> tuple[str, ...]:
         return (
@@ -332,11 +338,12 @@ def _require(made: Plan, outlooks: tuple[Outlook, ...], table: PoolTable) -> Non
         made.require([outlook.slot.label for outlook in outlooks if outlook.again is not None])
     except NoAddress as error:
         raise NoAddress(error.message, details=tuple(dict.fromkeys((*error.details, *more)))) from error
-    if not all(outlook.served for outlook in outlooks):
-        raise NoAddress(
-            f"no pool can give pod {made.pod} an address for every interface it asks for",
-            details=(*made.reasons(), *more),
-        )
+    unserved = [outlook for outlook in outlooks if not outlook.served]
+    if unserved:
+        taken = all(outlook.taken for outlook in unserved)
+        what = "the address that it asks for" if taken else "an address for every interface it asks for"
+        refusal = AddressTaken if taken else NoAddress
+        raise refusal(f"no pool can give pod {made.pod} {what}", details=(*made.reasons(), *more))
 
 
 def _print(pod: Pod, made: Plan, outlooks: tuple[Outlook, ...]) -> None:

@@ -220,11 +220,25 @@ def test_reserved_addresses_are_left_out(tmp_path: Path):
         one.prove()
 
 
+def test_an_address_that_is_taken_is_not_the_reason_where_something_else_is_missing_too(tmp_path: Path):
+    pools = pool("v4", "10.6.0.0/16", "10.6.0.1-10.6.0.9"), pool("v6", "fd00::/64", "fd00::1")
+    with rig(tmp_path, *pools) as one:
+        one.add(sandbox("c1"), exact=["10.6.0.7"])
+
+        with pytest.raises(NoAddress, match=r"all 1 are in use") as refused:
+            one.add(sandbox("c2"), exact=["10.6.0.7"])
+
+        assert (type(refused.value), refused.value.cni_code) == (NoAddress, 101)
+
+
 def test_an_exact_address_is_given_once(tmp_path: Path):
     with rig(tmp_path, pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.200")) as one:
         assert one.add(sandbox("c1"), exact=["10.6.0.77"]) == ["10.6.0.77"]
-        with pytest.raises((AddressTaken, NoAddress), match=r"10\.6\.0\.77"):
+        with pytest.raises(
+            AddressTaken, match=r"asks for, 10\.6\.0\.77; .* recorded for pod default/c1"
+        ) as refused:
             one.add(sandbox("c2"), exact=["10.6.0.77"])
+        assert refused.value.cni_code == 102
         with pytest.raises(OrbweaverError, match=r"10\.6\.0\.201"):
             one.add(sandbox("c2"), exact=["10.6.0.201"])
         one.delete(sandbox("c2"))

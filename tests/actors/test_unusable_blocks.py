@@ -64,8 +64,10 @@ def test_a_damaged_block_is_named_in_the_refusal_and_serves_again_once_it_is_men
 
 
 def test_a_pod_that_asks_for_an_address_of_a_damaged_block_is_told_so(tmp_path: Path):
-    with rig(tmp_path, ADDRESSES, damaged()) as one, pytest.raises(NoAddress, match=f"{NAME} is damaged"):
-        one.add(sandbox("c1"), exact=["10.6.0.7"])
+    with rig(tmp_path, ADDRESSES, damaged()) as one:
+        with pytest.raises(NoAddress, match=f"{NAME} is damaged") as refused:
+            one.add(sandbox("c1"), exact=["10.6.0.7"])
+        assert type(refused.value) is NoAddress, "nobody knows whether it is taken"
 
 
 def test_a_block_that_is_too_large_is_not_called_damaged_and_others_serve(tmp_path: Path):

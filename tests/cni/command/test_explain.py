@@ -79,6 +79,9 @@ def test_reserved_and_taken_addresses_are_not_free(orbweaver, make_pool):
     assert "(7 of 8 free)" in orbweaver("explain", "web-d").out
     assert "reserved by a SpiderReservedIP" in orbweaver("explain", "web-d", "--ip", "10.6.0.11").err
     assert "recorded for pod default/web-a" in orbweaver("explain", "web-d", "--ip", "10.6.0.10").err
+    for last in (10, 11):
+        as_json = orbweaver("explain", "web-d", "--ip", f"10.6.0.{last}", "-o", "json").json
+        assert as_json["error"]["code"] == 102
     assert "10.6.0.13 of pool blue" in orbweaver("explain", "web-d", "--ip", "10.6.0.13").out
 
 
