@@ -229,6 +229,8 @@ class BlockActor(Actor):
                 self._write(block, batch)
             except (Conflict, NotFound):
                 state.stale = True
+                claims = any(isinstance(staged.operation, Claim) for staged in batch)
+                self._observer.conflicted("allocation" if claims else "release")
                 # Who comes second over and over would starve; meanwhile more gathers for the next write.
                 time.sleep(random.uniform(0, min(_YIELD_MOST, _YIELD * 2**conflicts)))
                 continue

@@ -97,6 +97,10 @@ class NoAddress(OrbweaverError):
     cni_code = CNI_NO_ADDRESS
 
 
+class PoolsExhausted(NoAddress):
+    """Pools may serve the pod, and none of them has an address to give."""
+
+
 class AddressTaken(NoAddress):
     """The one address that is asked for cannot be given: it is recorded for somebody else, another host uses it, or no
     pool may give it."""

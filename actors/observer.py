@@ -13,13 +13,17 @@ log = logging.getLogger("orbweaver.observer")
 
 
 class AllocationObserver(Protocol):
-    """Durations are in seconds. `stage` is one of queued, decided, committed, total."""
+    """Durations are in seconds. `stage` is one of queued, decided, committed, total; a release has nothing to decide and is
+    answered when it is committed, so it has queued and total. `conflicted`: a block's write lost its compare-and-swap and
+    is made again; `operation` is allocation if it carried a claim, else release."""
 
     def stage(self, operation: str, stage: str, seconds: float) -> None: ...
 
     def finished(self, operation: str, result: str, reason: str) -> None: ...
 
     def committed(self, batch: int, seconds: float) -> None: ...
+
+    def conflicted(self, operation: str) -> None: ...
 
     def reclaimed(self, reason: str) -> None: ...
 
@@ -36,6 +40,9 @@ class Silent:
         return
 
     def committed(self, batch: int, seconds: float) -> None:
+        return
+
+    def conflicted(self, operation: str) -> None:
         return
 
     def reclaimed(self, reason: str) -> None:
@@ -72,6 +79,12 @@ class Guarded:
     def committed(self, batch: int, seconds: float) -> None:
         try:
             self._inner.committed(batch, seconds)
+        except Exception as error:
+            self._off(error)
+
+    def conflicted(self, operation: str) -> None:
+        try:
+            self._inner.conflicted(operation)
         except Exception as error:
             self._off(error)
 

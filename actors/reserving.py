@@ -15,7 +15,7 @@ from typing import Any
 from actors.decisions.inherit import Inheritance
 from actors.decisions.plan import Plan, Slot
 from actors.decisions.settings import Settings
-from actors.errors import AddressTaken, Conflict, DeadlineExceeded, NoAddress, OrbweaverError
+from actors.errors import AddressTaken, Conflict, DeadlineExceeded, NoAddress, OrbweaverError, PoolsExhausted
 from actors.grant import Grant
 from actors.messages import AddRequest, Allocate, Held, Recorded
 from actors.resources.addresses import format_address
@@ -216,7 +216,7 @@ def _refusal(made: Plan, attempts: Sequence[Attempt]) -> NoAddress:
             f"no pool can give pod {made.pod} the address that it asks for, {' and '.join(wanted)}",
             details=details,
         )
-    return NoAddress(
+    return PoolsExhausted(
         f"no pool can give pod {made.pod} an address for every interface it asks for", details=details
     )
 

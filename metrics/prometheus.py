@@ -37,7 +37,8 @@ class Metrics:
         self._registry = registry = CollectorRegistry()
         self._stage = Histogram(
             "orbweaver_stage_duration_seconds",
-            "Time from the arrival of a request to the end of a stage: queued, decided, committed, total",
+            "Time from the arrival of a request to the end of a stage: queued, decided, committed, total (release: queued, "
+            "total)",
             ["operation", "stage"],
             buckets=_SECONDS,
             registry=registry,
@@ -121,6 +122,9 @@ class Metrics:
         self._batch.observe(batch)
         self._commit.observe(seconds)
 
+    def conflicted(self, operation: str) -> None:
+        self._spiderpool[operation].conflicts.inc()
+
     def reclaimed(self, reason: str) -> None:
         self._reclaimed.labels(reason).inc()
         self._collected.inc()
@@ -174,11 +178,22 @@ class _SpiderpoolNames:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.conflicts = Counter(
+            f"{name}_update_ippool_conflict_counts",
+            "Writes of a block that lost their compare-and-swap and were made again",
+            registry=registry,
+        )
         self.no_pool: Counter | None = None
+        self.used_out: Counter | None = None
         if operation == "allocation":
             self.no_pool = Counter(
                 f"{name}_err_no_available_pool_counts",
-                "Failures because no pool could serve the pod",
+                "Failures because no pool may serve the pod, or the one address asked for",
+                registry=registry,
+            )
+            self.used_out = Counter(
+                f"{name}_err_ip_used_out_counts",
+                "Failures because the pools that may serve the pod have no address left",
                 registry=registry,
             )
 
@@ -191,6 +206,8 @@ class _SpiderpoolNames:
             self.internal.inc()
         if reason in ("NoAddress", "AddressTaken") and self.no_pool is not None:
             self.no_pool.inc()
+        if reason == "PoolsExhausted" and self.used_out is not None:
+            self.used_out.inc()
 
 
 class _Gauges(Collector):

@@ -22,7 +22,14 @@ from actors.decisions.plan import Plan, Slot, plan
 from actors.decisions.refusal import Refusal
 from actors.decisions.request import AddressRequest
 from actors.decisions.settings import Settings
-from actors.errors import AddressTaken, InvalidObject, NoAddress, OrbweaverError, StoreUnavailable
+from actors.errors import (
+    AddressTaken,
+    InvalidObject,
+    NoAddress,
+    OrbweaverError,
+    PoolsExhausted,
+    StoreUnavailable,
+)
 from actors.messages import Held
 from actors.resources.addresses import format_address
 from actors.resources.block import BLOCK_SIZE, block_name, parse_block_name
@@ -342,7 +349,7 @@ def _require(made: Plan, outlooks: tuple[Outlook, ...], table: PoolTable) -> Non
     if unserved:
         taken = all(outlook.taken for outlook in unserved)
         what = "the address that it asks for" if taken else "an address for every interface it asks for"
-        refusal = AddressTaken if taken else NoAddress
+        refusal = AddressTaken if taken else PoolsExhausted
         raise refusal(f"no pool can give pod {made.pod} {what}", details=(*made.reasons(), *more))
 
 

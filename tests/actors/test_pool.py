@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from actors.decisions.settings import Settings
-from actors.errors import AddressTaken, NoAddress, OrbweaverError
+from actors.errors import AddressTaken, NoAddress, OrbweaverError, PoolsExhausted
 from actors.resources.addresses import parse_address
 from actors.resources.aside import Aside
 from actors.resources.block import Release, block_name
@@ -228,7 +228,7 @@ def test_an_address_that_is_taken_is_not_the_reason_where_something_else_is_miss
         with pytest.raises(NoAddress, match=r"all 1 are in use") as refused:
             one.add(sandbox("c2"), exact=["10.6.0.7"])
 
-        assert (type(refused.value), refused.value.cni_code) == (NoAddress, 101)
+        assert (type(refused.value), refused.value.cni_code) == (PoolsExhausted, 101)
 
 
 def test_an_exact_address_is_given_once(tmp_path: Path):

@@ -75,7 +75,8 @@ def test_the_rights_suffice_and_agents_read_no_key_of_the_authority(
     store.create(pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.9"))
     with controllers(tmp_path, config["controller"]) as both:
         leader = leader_of(store, both)
-        with AgentProcess(tmp_path / "agent", "--timeout", "10", kubeconfig=config["agent"]) as agent:
+        options = ("--timeout", "10", "--log-level", "debug")
+        with AgentProcess(tmp_path / "agent", *options, kubeconfig=config["agent"]) as agent:
             pods = Pods(agent, store)
             wait_linked(agent, leader)
             pods.add("web")
@@ -91,7 +92,10 @@ def test_the_rights_suffice_and_agents_read_no_key_of_the_authority(
             assert "may not" not in process.log.read_text()
 
     as_agent = KubernetesStore(api_server.access(tokens["agent"]))
-    assert as_agent.get("Secret", CLIENT, NAMESPACE)["data"]["tls.key"]
+    key = as_agent.get("Secret", CLIENT, NAMESPACE)["data"]["tls.key"]
+    said = agent.log.read_text()
+    assert '"level": "debug"' in said
+    assert not any(secret in said for secret in (*tokens.values(), key, "PRIVATE KEY"))
     for forbidden in (
         lambda: as_agent.get("Secret", AUTHORITY, NAMESPACE),
         lambda: as_agent.list("Secret", NAMESPACE),
