@@ -61,7 +61,7 @@ QUIET = 900.0
 address it stays until somebody vouches for that."""
 
 STORE_TIMEOUT = 5.0
-_GATHER_MOST, _GATHER_RELEASES = 0.02, 0.04
+_GATHER_MOST, _GATHER_RELEASES = 0.02, 0.05
 """Seconds, at most, for which requests gather behind a write that several shared, and behind one that only released. A
 write costs the API server more than all that it carries."""
 _RETRY_FIRST, _RETRY_MOST = 0.02, 1.0

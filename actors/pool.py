@@ -132,7 +132,11 @@ class PoolActor(Actor):
         job = Job(request, ObjectRef(), current_deadline())
         if request.unless:
             recorded = self.get_actor("ledger/local").of_sandbox.options(timeout=LEDGER_TIMEOUT)
-            self.then(recorded.remote(*request.unless), self._looked, job)
+            ref = recorded.remote(*request.unless)
+            if ref.done():
+                self._looked(ref, job)
+            else:
+                self.then(ref, self._looked, job)
         else:
             self._begin(job)
         return job.reply

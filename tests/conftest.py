@@ -60,6 +60,9 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_configure() -> None:
+    # Tests name their own clusters and stores; what the user has comes before what a command finds by itself.
+    for name in ("KUBECONFIG", "ORBWEAVER_DATA"):
+        os.environ.pop(name, None)
     # A wheel that lacks a file passes every test that runs in the working tree.
     if os.environ.get("ORBWEAVER_TEST_INSTALLED") and _CODE.is_relative_to(_ROOT / "actors"):
         raise pytest.UsageError(f"the tests are to run on the installed wheel, but actors is {_CODE}")

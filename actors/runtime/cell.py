@@ -11,7 +11,8 @@ either in the mailbox of a cell that will answer it, or with a sender that knows
       crash         any other exception: everyone waiting gets PeerLost
       stop          the process ends: everyone waiting gets PeerLost
 
-What must always hold: `instance` is touched in the cell's own thread only; every call that was accepted is
+What must always hold: `instance` is touched by one thread at a time, which holds the turn: the cell's own, or for a
+prompt message that of its sender, if the cell has nothing else to do; every call that was accepted is
 answered exactly once, whatever ends the cell, deferred replies included; locks are taken in the order cell,
 system, and no foreign code runs under either.
 """
@@ -137,6 +138,8 @@ class Cell:
         self._observer = system.observer
         self._waiting = waiting or []
         self._lock = threading.Lock()
+        self._turn = threading.Lock()
+        """Held by whoever handles a message. Taken before any other lock, or tried without waiting."""
         self._first: deque[Call | _Internal] = deque()
         """What is handled before the mailbox: urgent calls, and continuations, so that what has begun is finished before
         anything else begins."""
@@ -165,12 +168,34 @@ class Cell:
             if not urgent and self.depth >= self.kind.mailbox:
                 return Offer.FULL
             mailbox = self._mailbox or self._start()
+            here = call.method in self.kind.prompt and self._is_free() and self._turn.acquire(blocking=False)
             self.depth += 1
-            if urgent:
+            if here:
+                pass
+            elif urgent:
                 self._put_first(mailbox, call)
             else:
                 mailbox.put(call)
-            return Offer.TAKEN
+        if here:
+            self._handle_here(call, mailbox)
+        return Offer.TAKEN
+
+    def _is_free(self) -> bool:
+        # Under the lock. Whoever sent something before is not overtaken.
+        return self._instance is not None and not (self.depth or self._pins or self._first)
+
+    def _handle_here(self, call: Call, mailbox: Mailbox) -> None:
+        """Handle a prompt message in the sender's thread, which has the turn."""
+        mine = scope.set(self._scope)
+        try:
+            self._handle_call(call)
+        finally:
+            scope.reset(mine)
+            self._turn.release()
+        if self.closed:
+            mailbox.stop()
+        if self._system.draining:
+            self._system.something_ended()
 
     def ask(self, what: _Ask) -> bool:
         """Put a request of the system into the mailbox. False when the cell is closed."""
@@ -289,10 +314,14 @@ class Cell:
         self._waiting = []
         return waiting
 
-    # In the actor's own thread.
+    # In the actor's own thread, or with its turn.
 
     def begin(self) -> None:
         """Make the instance and activate it."""
+        with self._turn:
+            self._begin()
+
+    def _begin(self) -> None:
         started = time.monotonic()
         self.thread = threading.current_thread()
         scope.set(self._scope)
@@ -319,6 +348,10 @@ class Cell:
 
     def handle(self, item: Any) -> None:
         """Handle one message. Never raises."""
+        with self._turn:
+            self._handle(item)
+
+    def _handle(self, item: Any) -> None:
         while self._first:
             with self._lock:
                 first = self._first.popleft() if self._first else None  # closing takes them all

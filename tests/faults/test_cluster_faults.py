@@ -151,12 +151,16 @@ def slow(chance: random.Random) -> Plan:
 
 
 def lossy(chance: random.Random) -> Plan:
-    """One write in four is carried out and its reply lost, or lost itself, or refused by a server that is too busy."""
+    """One write in four is carried out and its reply lost, or lost itself, or refused by a server that is too busy, or that
+    fails, or that says somebody else was faster."""
     hows = [
         Fault(How.CUT_AFTER),
         Fault(How.CUT_AFTER),
         Fault(How.CUT_BEFORE),
         Fault(How.ANSWER_AFTER, code=504, reason="Timeout"),
+        Fault(How.ANSWER_AFTER, code=500),
+        Fault(How.ANSWER, code=500),
+        Fault(How.ANSWER, code=409, reason="Conflict"),
         Fault(How.ANSWER, code=429, reason="TooManyRequests", retry_after=1),
         Fault(How.CLOSE_IDLE),
     ]

@@ -77,6 +77,10 @@ class Worker(Actor):
             raise StoreUnavailable("the store is away")
 
     @message
+    def thread(self) -> int:
+        return threading.get_ident()
+
+    @message
     def echo(self, value: Any = None) -> Any:
         return value
 
@@ -175,11 +179,16 @@ class Worker(Actor):
         return "called all the same"
 
 
-def register(system: ActorSystem) -> None:
-    system.register("worker", Worker, mailbox=100_000, idle=30.0)
-    system.register("small", Worker, mailbox=SMALL, idle=30.0)
-    system.register("brief", Worker, mailbox=100_000, idle=0.002)
-    system.register("hasty", Worker, mailbox=SMALL, begin_within=0.001, urgent=frozenset({"echo"}))
+PROMPT = frozenset(Worker.messages) - {"gate"}
+"""All that do not wait."""
+
+
+def register(system: ActorSystem, *, prompt: frozenset[str] = frozenset()) -> None:
+    urgent = frozenset({"echo"})
+    system.register("worker", Worker, mailbox=100_000, idle=30.0, prompt=prompt)
+    system.register("small", Worker, mailbox=SMALL, idle=30.0, prompt=prompt)
+    system.register("brief", Worker, mailbox=100_000, idle=0.002, prompt=prompt)
+    system.register("hasty", Worker, mailbox=SMALL, begin_within=0.001, urgent=urgent, prompt=prompt)
     system.register("hidden", Worker)
 
 

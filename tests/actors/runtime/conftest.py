@@ -111,11 +111,12 @@ def certificates(directory: Path) -> str:
     return f"tls:{directory}:127.0.0.1:0"
 
 
-@pytest.fixture(params=["in process", "unix", "tcp", "tls"])
+@pytest.fixture(params=["in process", "by the sender", "unix", "tcp", "tls"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    if request.param == "in process":
+    if request.param in {"in process", "by the sender"}:
         system = ActorSystem("local")
-        cast.register(system)
+        cast.activations.clear()
+        cast.register(system, prompt=cast.PROMPT if request.param == "by the sender" else frozenset())
         yield Place(system, None)
         system.shutdown()
         return
