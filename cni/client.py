@@ -25,6 +25,7 @@ from actors.errors import (
     OrbweaverError,
     Overloaded,
     StoreUnavailable,
+    WriteRefused,
 )
 from actors.messages import AddResult
 from actors.runtime import ObjectRef, Trace, request_scope
@@ -209,7 +210,8 @@ class Client(asyncio.Protocol):
                 error if isinstance(error, OrbweaverError) else OrbweaverError(f"internal error: {error!r}")
             )
             self._refuse(known)
-            if request.command == "ADD" and not known.retryable:
+            # A retry cures what the cluster refuses to record only once somebody has changed the cluster.
+            if request.command == "ADD" and (isinstance(known, WriteRefused) or not known.retryable):
                 self._front.on_refused(request, known)
         elif request.command == "ADD":
             delivered = self._answer(0, protocol.success(request, value), value)

@@ -37,7 +37,7 @@ UNDO_PAUSE, UNDO_PAUSE_MOST = 0.5, 10.0
 
 class FrontEnd:
     """Listens on `path` (mode 0600). `not_ready` says why ADD cannot be served, or None; `on_refused` hears of ADDs
-    that were answered with an error that no retry will cure; `timeout` is the time, in seconds, in which every request
+    that were answered with an error that no retry alone will cure; `timeout` is the time, in seconds, in which every request
     is answered; `chained` are the plugins besides the IPAM one, by name."""
 
     def __init__(

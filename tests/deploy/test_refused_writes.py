@@ -9,6 +9,7 @@ from typing import Any
 
 from actors.resources.admission import SPIDERPOOL
 from actors.resources.block import Block
+from actors.store.kubernetes import KubernetesStore
 from tests.agent_process import AgentProcess
 from tests.deploy.test_agent import Pods
 from tests.faults.checker import eventually, records
@@ -57,6 +58,11 @@ def _answers(server: ApiServer, code: int) -> None:
     assert server.ask("POST", f"/apis/{SPIDERPOOL}/spideripblocks?dryRun=All", OTHER)[0] == code
 
 
+def _told(store: KubernetesStore, pod: str, text: str) -> None:
+    events = store.list("Event", "default").items
+    assert any(event["involvedObject"]["name"] == pod and text in event["message"] for event in events)
+
+
 def test_a_policy_that_denies_is_told_and_poisons_no_pool(api_server: ApiServer, tmp_path: Path) -> None:
     store = Cluster(api_server).open(tmp_path / "store")
     store.create(pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.2", "10.6.0.70"))
@@ -71,6 +77,7 @@ def test_a_policy_that_denies_is_told_and_poisons_no_pool(api_server: ApiServer,
                 assert "SpiderIPBlock v4-0a0600" in answer["msg"]
                 assert "change freeze until 14:00" in answer["msg"]
                 assert "kubectl apply -f deploy/crds" in answer["msg"]
+        eventually(lambda: _told(store, "web-4", "change freeze until 14:00"))
         given = {
             str(pods.call("ADD", f"web-{number}", f"c-web-{number}")[1]["ips"][0]["address"])
             for number in range(3)
