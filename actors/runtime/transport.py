@@ -79,7 +79,7 @@ class UnixTransport:
                 sock = self._bind()
         except OSError as error:
             raise OrbweaverError(f"cannot listen on {self.path}: {error.strerror or error}") from error
-        server = await asyncio.get_running_loop().create_unix_server(factory, sock=sock)
+        server = await asyncio.get_running_loop().create_unix_server(factory, sock=sock, backlog=_BACKLOG)
         return _UnixListening(server, self.path)
 
     def _bind(self) -> socket.socket:
