@@ -169,10 +169,12 @@ POOLS = [
 IN_USE = {
     "allocatedIPs": '{"10.6.0.15":{"pod":"shop/web-0","podUid":"u"},"10.6.0.9":{"pod":"shop/web-1","podUid":"v"}}'
 }
+SPACED = {"allocatedIPs": IN_USE["allocatedIPs"].replace(":", ": ").replace(",", ", ")}
 HELD = v4(ips=["10.6.0.9-10.6.0.15"])
 POOLS += [
     Case("what is in use stays", v4(ips=["10.6.0.9", "10.6.0.15"]), old=HELD, status=IN_USE),
     Case("an address in use is left out", v4(ips=["10.6.0.9-10.6.0.14"]), "ips", HELD, status=IN_USE),
+    Case("it is written with spaces", v4(ips=["10.6.0.9"]), "ips", HELD, status=SPACED),
     Case("an address in use is excluded", {**HELD, "excludeIPs": ["10.6.0.9"]}, "ips", HELD, status=IN_USE),
     Case("all addresses are left out", {"subnet": "10.6.0.0/16"}, "ips", HELD, status=IN_USE),
 ]
