@@ -68,7 +68,7 @@ def test_nothing_of_a_demo_runs_on_when_it_is_ended(
         demo.wait(30)
 
     try:
-        eventually(lambda: _is(_processes(tmp_path), []), 15)
+        eventually(lambda: _is(_processes(tmp_path), []))
     finally:
         for pid in _processes(tmp_path):
             os.kill(pid, signal.SIGKILL)

@@ -359,7 +359,7 @@ def test_what_could_not_be_undone_at_once_is_undone_later(tmp_path: Path, monkey
         eventually(lambda: _failed_to_undo(one))
         one.store.away = False
 
-        eventually(lambda: _no_debts(one), 15)
+        eventually(lambda: _no_debts(one))
         one.prove()
 
 

@@ -246,7 +246,7 @@ def test_a_full_disk_loses_nothing_and_heals(tmp_path: Path):
                 delete(running.socket, journal, place)
             assert not journal.doubtful
 
-        eventually(healed, 15)
+        eventually(healed)
         assert _status(add(running.socket, journal, ("after", "eth0"))) == 0
 
         def proved() -> None:
