@@ -150,7 +150,7 @@ def controller(store: Store, settings: GCSettings = FAST, *, leads: bool = True)
         made.start()
         if not leads:
             made.gc.start()
-        eventually(lambda: truth(made.gc.running), 30)
+        eventually(lambda: truth(made.gc.running))
         yield made
         assert made.fatal is None, made.fatal
     finally:
@@ -216,7 +216,7 @@ def test_each_way_in_which_a_holder_goes(world: World):
         expected[orphan] = ("NodeGone", "Pod")
 
         eventually(lambda: holds(world, healthy, waiting, daemon), 60)
-        eventually(lambda: told(world, **expected), 30)
+        eventually(lambda: told(world, **expected))
 
     ended = ("PodFinished", "PodEvicted")
     assert suspects(world) == {address for address, (reason, _) in expected.items() if reason not in ended}
@@ -250,7 +250,7 @@ def test_a_healthy_pod_keeps_its_address_through_everything(world: World):
             eventually(lambda: holds(world, mine, held[1]), 30)  # noqa: B023
             world.node("n1")
             world.delete(neighbour)
-            eventually(lambda: holds(world, mine), 30)
+            eventually(lambda: holds(world, mine))
             get(running.local("gc").scan.remote(), 30)
         world.node("n2")
         world.delete(other)
@@ -266,10 +266,10 @@ def test_a_statefulset_pod_on_a_lost_node_keeps_its_address_and_the_next_one_kno
     mine = world.hold(old, owner="StatefulSet/db")
     with controller(world.plain) as running:
         world.node("n1", ready=False)
-        eventually(lambda: suspected(world, mine), 30)
+        eventually(lambda: suspected(world, mine))
         assert records(world.store)[mine]["container"] == "c-db-0"
         world.delete(old)
-        eventually(lambda: kept(world, mine), 30)
+        eventually(lambda: kept(world, mine))
         # The next pod's ADD goes by what it saw before the old record was set aside.
         world.node("n2")
         new = world.pod("db-0", "n2", statefulset="db")
@@ -284,7 +284,7 @@ def test_a_statefulset_pod_on_a_lost_node_keeps_its_address_and_the_next_one_kno
         get(world_scan(running), 30)
         assert records(world.store)[mine]["container"] == "c-new", "its pod still runs"
         world.delete(new)
-        eventually(lambda: holds(world), 30)
+        eventually(lambda: holds(world))
 
 
 def test_what_is_kept_goes_when_the_statefulset_shrinks(world: World):
@@ -298,8 +298,8 @@ def test_what_is_kept_goes_when_the_statefulset_shrinks(world: World):
         holds(world, *held)
         found = world.store.get("StatefulSet", "db", "default")
         world.store.update({**found, "spec": {**found["spec"], "replicas": 1}})
-        eventually(lambda: holds(world, held[0]), 30)
-        eventually(lambda: told(world, **{held[1]: ("OwnerGone", "SpiderIPPool")}), 30)
+        eventually(lambda: holds(world, held[0]))
+        eventually(lambda: told(world, **{held[1]: ("OwnerGone", "SpiderIPPool")}))
 
 
 def test_a_pod_that_comes_back_under_its_name_while_it_is_judged_loses_nothing(world: World):
@@ -320,7 +320,7 @@ def test_a_pod_that_comes_back_under_its_name_while_it_is_judged_loses_nothing(w
     with controller(store) as running:
         store.before_update = lambda obj: come_back() if obj["kind"] == "SpiderIPBlock" else None
         world.delete(old)
-        eventually(lambda: truth(bool(taken)), 30)
+        eventually(lambda: truth(bool(taken)))
         get(world_scan(running), 30)
         assert records(world.store)[mine]["container"] == "c-new"
         assert records(world.store)[mine]["uid"] == taken[0]
@@ -354,7 +354,7 @@ def test_pods_of_one_name_in_a_row_never_lose_what_they_were_just_given(
             else:
                 agent.journal.releasing((box.container, box.interface))
                 agent.journal.released((box.container, box.interface))
-        eventually(lambda: holds(world), 30)
+        eventually(lambda: holds(world))
 
 
 def test_a_cluster_without_leaks_costs_no_requests(world: World):
@@ -378,10 +378,10 @@ def test_what_cannot_be_read_is_kept_until_it_can(world: World, monkeypatch: pyt
     with controller(store):
         store.refused = "Pod/web"
         world.delete(web)
-        eventually(lambda: truth(store.read.count("Pod/web") > 2), 30)
+        eventually(lambda: truth(store.read.count("Pod/web") > 2))
         holds(world, mine)
         store.refused = ""
-        eventually(lambda: holds(world), 30)
+        eventually(lambda: holds(world))
 
 
 def test_a_cache_that_lacks_pods_takes_nothing_from_them(world: World):
@@ -391,7 +391,7 @@ def test_a_cache_that_lacks_pods_takes_nothing_from_them(world: World):
     store = Interposed(world.plain)
     store.hidden = "Pod"
     with controller(store) as running:
-        eventually(lambda: truth({f"Pod/web-{number}" for number in range(3)} <= set(store.read)), 30)
+        eventually(lambda: truth({f"Pod/web-{number}" for number in range(3)} <= set(store.read)))
         get(world_scan(running), 30)
         holds(world, *held)
     assert suspects(world) == set()
@@ -407,7 +407,7 @@ def test_a_scan_puts_the_views_right(world: World):
             {"apiVersion": API, "kind": "SpiderEndpoint", "metadata": metadata, "status": status}
         )
         get(world_scan(running), 30)
-        eventually(lambda: truth(not world.store.list("SpiderEndpoint").items), 30)
+        eventually(lambda: truth(not world.store.list("SpiderEndpoint").items))
 
 
 def test_it_can_be_stopped_and_started_again(world: World):
@@ -417,13 +417,13 @@ def test_it_can_be_stopped_and_started_again(world: World):
     held = [world.hold(one) for one in pods]
     with controller(world.plain) as running:
         world.delete(pods[0])
-        eventually(lambda: holds(world, held[1]), 30)
+        eventually(lambda: holds(world, held[1]))
         running.gc.stop()
         world.delete(pods[1])
         get(running.local("gc").scan.remote(), 30)
         holds(world, held[1])
         running.gc.start()
-        eventually(lambda: holds(world), 30)
+        eventually(lambda: holds(world))
 
 
 class Interposed:
@@ -495,16 +495,16 @@ def test_of_two_pods_that_share_a_machine_s_address_each_goes_by_itself(world: W
         with controller(world.plain):
             held_by("b", "a")
             world.delete(source)
-            eventually(lambda: held_by("b"), 30)
+            eventually(lambda: held_by("b"))
 
             world.claim(of_machine(third), address, Fence.of(of_machine(target)))
             world.delete(third)
-            eventually(lambda: held_by("b"), 30)
+            eventually(lambda: held_by("b"))
 
             world.delete(target)
-            eventually(lambda: held_by(""), 30)
+            eventually(lambda: held_by(""))
             world.store.delete("VirtualMachine", "vm", "default")
-            eventually(lambda: holds(world), 30)
+            eventually(lambda: holds(world))
     finally:
         remove(api_server)
 

@@ -93,7 +93,7 @@ def test_a_pool_made_with_kubectl_is_completed_and_goes_with_its_last_address(
 
         eventually(refused)
         assert pods.call("DEL", "web", "c-web")[0] == 0
-        eventually(lambda: _gone(store, "blue"), 20)
+        eventually(lambda: _gone(store, "blue"))
 
 
 def _gone(store: ClusterStore, name: str) -> None:

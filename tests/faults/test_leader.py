@@ -179,7 +179,7 @@ class Wired(Node):
     def add_quietly(self, name: str) -> None:
         """ADD, and wait for the view behind it: the agent asks the leader for that, too."""
         self.add(name)
-        eventually(lambda: _true(self._store.get("SpiderEndpoint", name, "default")), 30)
+        eventually(lambda: _true(self._store.get("SpiderEndpoint", name, "default")))
 
 
 def test_the_network_to_the_leader_is_cut_and_mended(
@@ -254,7 +254,7 @@ def test_a_request_that_reaches_the_leader_late_leaks_nothing(
     node.cable.there.open()
     if then == "goes":
         told = "looked for what a lost leader recorded"
-        eventually(lambda: _true(any(one["released"] for one in logged(node.agent.log, told))), 30)
+        eventually(lambda: _true(any(one["released"] for one in logged(node.agent.log, told))))
     prove(store, node)
     wait_linked(node.agent, node.leader)
     node.add("late")
@@ -291,7 +291,7 @@ def test_a_repeated_add_is_answered_the_same_while_the_leader_s_late_record_stan
     eventually(known_to_the_leader, 30)
     node.cable.there.open()
 
-    eventually(lambda: _true("10.6.0.1" in records(store)), 30)
+    eventually(lambda: _true("10.6.0.1" in records(store)))
     assert node.add_again("web-0") == "10.6.0.7"
     prove(store, node)
 

@@ -48,7 +48,7 @@ def leading(store: Store) -> Iterator[Controller]:
     made = Controller(store, in_process())
     try:
         made.start()
-        eventually(lambda: _true(made.leads()), 30)
+        eventually(lambda: _true(made.leads()))
         yield made
         assert made.fatal is None, made.fatal
     finally:
@@ -66,7 +66,7 @@ def seat(store: Store, left: list[str]) -> Iterator[LeaderSeat]:
     made = LeaderSeat("agent-a", store, Leadership(budget=2.0, patience=PATIENCE), refuse)
     try:
         made.start()
-        eventually(lambda: _true(made.leader), 30)
+        eventually(lambda: _true(made.leader))
         yield made
     finally:
         made.stop(1)
@@ -102,7 +102,7 @@ def test_who_would_wait_too_long_is_refused_in_time_and_nobody_leaves_the_leader
         at.work(lambda place: add(place, 0))
         slow.closed = True
         first = workers.submit(at.work, lambda place: add(place, 1))
-        eventually(lambda: _true(slow.begun), 30)
+        eventually(lambda: _true(slow.begun))
         rest = [workers.submit(at.work, lambda place, n=n: add(place, n)) for n in range(2, 2 + count)]
         eventually(lambda: _true(_waiting(leader) == count), PATIENCE / 2)
         answers = [_outcome(one) for one in (first, *rest)]
@@ -113,7 +113,7 @@ def test_who_would_wait_too_long_is_refused_in_time_and_nobody_leaves_the_leader
         assert at.leader
         slow.closed = False
         # Right after a refusal others are refused, too.
-        eventually(lambda: _true(at.work(lambda place: add(place, 1 + POOLS))), 30)
+        eventually(lambda: _true(at.work(lambda place: add(place, 1 + POOLS))))
         assert sorted(one["pod"] for one in records(store).values()) == [
             f"default/web-{number}" for number in (0, 1, 1 + POOLS)
         ]

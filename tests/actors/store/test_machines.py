@@ -30,16 +30,16 @@ def test_machines_come_and_go_with_their_kind(api_server: ApiServer, monkeypatch
         install(api_server)
         assert not alone.machine_lives("default", "vm")
         store.create(machine("vm"))
-        eventually(lambda: _assert(Key("VirtualMachine", "default", "vm") in told), 30)
+        eventually(lambda: _assert(Key("VirtualMachine", "default", "vm") in told))
         assert all(one.machine_lives("default", "vm") for one in (alone, watching))
 
         store.delete("VirtualMachine", "vm", "default")
-        eventually(lambda: _assert(not watching.machine_lives("default", "vm")), 30)
+        eventually(lambda: _assert(not watching.machine_lives("default", "vm")))
         store.create(instance("vm", of_machine=False))
-        eventually(lambda: _assert(Key("VirtualMachineInstance", "default", "vm") in told), 30)
+        eventually(lambda: _assert(Key("VirtualMachineInstance", "default", "vm") in told))
 
         remove(api_server)
-        eventually(lambda: _assert(not watching.machine_lives("default", "vm")), 30)
+        eventually(lambda: _assert(not watching.machine_lives("default", "vm")))
         assert not alone.machine_lives("default", "vm")
     finally:
         watching.stop()
