@@ -2,7 +2,7 @@
 
 What must always hold: what these rules let through can be recorded, and told as a SpiderEndpoint in its namespace. They
 are for ADD alone: DEL, CHECK and GC go on finding what was recorded before there were rules, and write nothing new.
-Sources: CNI specification 1.1.0, sections 1 and 2; RFC 1123 as Kubernetes reads it (apimachinery, util/validation).
+Source: CNI specification 1.1.0, sections 1 and 2.
 """
 
 from __future__ import annotations
@@ -11,15 +11,12 @@ import re
 from collections.abc import Mapping
 
 from actors.errors import CNI_INVALID_ENVIRONMENT, InvalidRequest
+from actors.resources.names import LABEL_LONGEST, SUBDOMAIN_LONGEST, is_label, is_subdomain
 
-LONGEST = 253
+LONGEST = SUBDOMAIN_LONGEST
 """Bytes of a name. Kubernetes' own limit for a pod; runtimes use 64 for a container. The record of an address holds all
 of them, and the 64 records of a block must fit into one object."""
 
-_LABEL_LONGEST = 63
-_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-_NAMESPACE = re.compile(_LABEL)
-_POD = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _CNI_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 _CNI_RULE = "it must start with a letter or digit, and letters, digits, '_', '.' and '-' may follow"
 
@@ -36,19 +33,19 @@ def check_names(container: str, network: str, arguments: Mapping[str, str]) -> N
         raise _environment(
             f"CNI_CONTAINERID is {_shown(container)}; it may have {LONGEST} characters at most"
         )
-    if not _CNI_NAME.fullmatch(network) or len(network) > LONGEST:
+    if not _is_cni_name(network):
         raise InvalidRequest(
             f'the network configuration has "name" {_shown(network)}; {_CNI_RULE}, {LONGEST} characters at most'
         )
     namespace, pod = arguments.get("K8S_POD_NAMESPACE", ""), arguments.get("K8S_POD_NAME", "")
-    if namespace and (len(namespace) > _LABEL_LONGEST or not _NAMESPACE.fullmatch(namespace)):
+    if namespace and not is_label(namespace):
         raise _environment(
             f"K8S_POD_NAMESPACE in CNI_ARGS is {_shown(namespace)}; a namespace has lower case letters, digits and '-', at "
-            f"most {_LABEL_LONGEST}, and begins and ends with a letter or digit (RFC 1123 label)"
+            f"most {LABEL_LONGEST}, and begins and ends with a letter or digit (RFC 1123 label)"
         )
     # Without a namespace it is no pod of Kubernetes: podman gives the container's name here, which may be Some_Name.
     kubernetes = bool(namespace)
-    if pod and (len(pod) > LONGEST or not (_POD if kubernetes else _CNI_NAME).fullmatch(pod)):
+    if pod and not (is_subdomain(pod) if kubernetes else _is_cni_name(pod)):
         rule = (
             "a pod's name has lower case letters, digits, '-' and '.', and each part between dots begins and ends with a "
             "letter or digit (RFC 1123 subdomain)"
@@ -59,6 +56,10 @@ def check_names(container: str, network: str, arguments: Mapping[str, str]) -> N
     uid = arguments.get("K8S_POD_UID", "")
     if len(uid.encode(errors="replace")) > LONGEST:
         raise _environment(f"K8S_POD_UID in CNI_ARGS is {_shown(uid)}; it may have {LONGEST} bytes at most")
+
+
+def _is_cni_name(name: str) -> bool:
+    return len(name) <= LONGEST and _CNI_NAME.fullmatch(name) is not None
 
 
 def _environment(message: str) -> InvalidRequest:

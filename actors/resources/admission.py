@@ -26,6 +26,7 @@ from actors.resources.addresses import format_address, format_range, parse_addre
 from actors.resources.fields import Fields, nearest, shown
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
+from actors.resources.names import is_subdomain
 from actors.resources.reservedip import ReservedIP
 
 SPIDERPOOL = "spiderpool.spidernet.io/v2beta1"
@@ -50,7 +51,6 @@ _READERS = {
     node.KIND: node.Node.from_object,
     statefulset.KIND: statefulset.StatefulSet.from_object,
 }
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", re.ASCII)
 
 
 def admit(
@@ -95,7 +95,7 @@ def _open(new: Mapping[str, Any]) -> Fields:
         raise top.refuse(
             "apiVersion", f"but {kind} is of {API_VERSIONS[kind]}", f"write {API_VERSIONS[kind]}"
         )
-    if not _NAME.fullmatch(name) or len(name) > 253:
+    if not is_subdomain(name):
         raise top.inner("metadata").refuse(
             "name",
             "but must be a DNS subdomain (RFC 1123)",

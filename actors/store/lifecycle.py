@@ -17,20 +17,17 @@ What must always hold:
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from actors.errors import Conflict, InvalidObject, NotFound, TooLarge
+from actors.resources.names import is_label, is_subdomain
 from actors.store.contract import Object
 from actors.store.kinds import FOREIGN, KINDS, Kind
 
 # etcd refuses a request beyond 1.5 MiB (--max-request-bytes), so a cluster could not take what is larger.
 MAX_OBJECT_BYTES = 1_572_864
 
-_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
-_NAMESPACE = re.compile(_LABEL)
 _SYSTEM = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds")
 
 encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
@@ -69,16 +66,15 @@ def kind_named(name: str) -> Kind:
 def address(kind: str, name: str, namespace: str = "") -> Address:
     """Check the three parts against each other (RFC 1123 names, scope). Raises `InvalidObject`."""
     found = kind_named(kind)
-    # A namespace's name is used as a DNS label (RFC 1123 section 2.1); other names may hold dots.
     label = kind == "Namespace"
-    if len(name) > (63 if label else 253) or not (_NAMESPACE if label else _NAME).fullmatch(name):
+    if not (is_label if label else is_subdomain)(name):
         raise InvalidObject(
             f"{kind} metadata.name {name[:300]!r} is not valid: lower case letters, digits, '-'"
             + (", at most 63 characters" if label else " and '.', at most 253 characters")
             + ", beginning and ending with a letter or digit (RFC 1123)"
         )
     if found.namespaced:
-        if len(namespace) > 63 or not _NAMESPACE.fullmatch(namespace):
+        if not is_label(namespace):
             raise InvalidObject(
                 f"{kind} {name} needs a namespace: metadata.namespace {namespace[:100]!r} is not "
                 "an RFC 1123 label"
