@@ -117,11 +117,9 @@ class Client(asyncio.Protocol):
     def _handle(self, body: bytes) -> None:
         head, _, stdin = body.partition(b"\0\0")
         self._version = protocol.version_of(stdin)
+        environment: dict[str, str] = {}
         try:
             environment = _environment(head)
-            named = protocol.named_in(environment)
-            self._command = named.command or self._command
-            self._trace = Trace(self._trace.request, named.pod, named.container)
             plugin = environment.get("plugin", "")
             chained = self._front.chained.get(plugin)
             if plugin != IPAM and chained is None:
@@ -132,9 +130,13 @@ class Client(asyncio.Protocol):
             self._plugin = plugin
             request = protocol.parse(environment, stdin)
         except InvalidRequest as error:
+            named = protocol.named_in(environment)
+            self._command = named.command or self._command
+            self._trace = Trace(self._trace.request, named.pod, named.container)
             self._refuse(error)
             return
         self._request = request
+        self._command = request.command
         sandbox = request.sandbox
         pod = sandbox.key if sandbox.container else ""
         self._trace = Trace(self._trace.request, pod, sandbox.container)
