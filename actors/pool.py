@@ -32,7 +32,7 @@ from actors.errors import AddressTaken, InvalidObject, NoAddress, NotFound, Orbw
 from actors.messages import Allocate, Held, Occupancy, Recorded
 from actors.resources.addresses import format_address
 from actors.resources.aside import Aside
-from actors.resources.block import BLOCK_SIZE, Claim, Granted, SetAside, Taken, base_of, block_name
+from actors.resources.block import BLOCK_SIZE, Claim, Granted, SetAside, Taken, base_of, block_name, span_of
 from actors.resources.intervals import FreeSet, IntervalSet
 from actors.resources.ippool import IPPool
 from actors.runtime import Actor, ActorContext, ObjectRef, current_deadline, get, message
@@ -428,7 +428,7 @@ class PoolActor(Actor):
         pool, total = state.pool, state.usable.size
         aside = sorted(value for value in state.released_at if self._is_aside(value, now))
         left_out = sorted(state.left_out)
-        lost = IntervalSet((base, base + BLOCK_SIZE - 1) for base in left_out).intersect(state.usable)
+        lost = span_of(left_out).intersect(state.usable)
         why = exhausted(
             total,
             aside=len(aside),

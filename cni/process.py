@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 
 from actors.errors import AskedToEnd, OrbweaverError, StoreUnavailable
 from actors.observer import Guarded
-from actors.resources.block import BLOCK_SIZE
-from actors.resources.intervals import IntervalSet
+from actors.resources.block import span_of
 from actors.runtime import ActorSystem, ObjectRef, get, wait
 from actors.store.catalog import Catalog
 from actors.store.contract import Store
@@ -115,10 +114,7 @@ class Process:
         except OrbweaverError as error:
             log.warning("pools are left out of this scrape", extra={"error": str(error)})
             return
-        unreadable = {
-            family: IntervalSet((base, base + BLOCK_SIZE - 1) for of, base in damaged if of == family)
-            for family in (4, 6)
-        }
+        unreadable = {family: span_of(base for of, base in damaged if of == family) for family in (4, 6)}
         for pool in self.catalog.pools().pools.values():
             usable = pool.available.minus(self.catalog.reserved(pool.family))
             lost = usable.intersect(unreadable[pool.family]).size

@@ -10,6 +10,7 @@ time who did not ask for it by name. These are pure functions on a `Block`; the 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,11 +26,17 @@ from actors.resources.block_text import (
     write_records,
     write_released,
 )
+from actors.resources.intervals import IntervalSet
 from actors.resources.record import Fence, Record
 
 BLOCK_SIZE = 64
 _API_VERSION = "spiderpool.spidernet.io/v2beta1"
 _BITS = {4: 32, 6: 128}
+
+
+def span_of(bases: Iterable[int]) -> IntervalSet:
+    """All addresses of blocks, each given by its first one."""
+    return IntervalSet((base, base + BLOCK_SIZE - 1) for base in bases)
 
 
 def base_of(value: int) -> int:

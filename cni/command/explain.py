@@ -32,7 +32,7 @@ from actors.errors import (
 )
 from actors.messages import Held
 from actors.resources.addresses import format_address
-from actors.resources.block import BLOCK_SIZE, block_name, parse_block_name
+from actors.resources.block import block_name, parse_block_name, span_of
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
 from actors.resources.pod import Pod
@@ -244,7 +244,7 @@ class Sight:
     def _offer(self, pool: IPPool, slot: Slot) -> Offer:
         reserved = self._reserved.get(pool.family, IntervalSet())
         usable = pool.available.minus(reserved)
-        readable = usable.minus(_span(*self._unreadable(pool.family)))
+        readable = usable.minus(span_of(self._unreadable(pool.family)))
         taken: dict[int, str] = {}
         for block in self._recorded.blocks:
             if block.family == pool.family:
@@ -266,7 +266,7 @@ class Sight:
     def _exhausted(self, family: int, usable: IntervalSet, readable: IntervalSet) -> str:
         if not usable:
             return "it has no address to give; add some to spec.ips"
-        bases = [base for base in self._unreadable(family) if usable.intersect(_span(base))]
+        bases = [base for base in self._unreadable(family) if usable.intersect(span_of([base]))]
         blocks = {name: self._recorded.damaged[name] for name in (block_name(family, base) for base in bases)}
         why = exhausted(usable.size, lost=usable.size - readable.size, blocks=list(blocks))
         return "; ".join((why, *blocks.values()))
@@ -282,10 +282,6 @@ class Sight:
             if of_family == family:
                 found.append(base)
         return sorted(found)
-
-
-def _span(*bases: int) -> IntervalSet:
-    return IntervalSet((base, base + BLOCK_SIZE - 1) for base in bases)
 
 
 def _reserved(store: Store) -> dict[int, IntervalSet]:
