@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 from actors.runtime import current_trace
+from metrics.log_fields import own_fields
 
-_PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _OWN = ("time", "level", "logger", "event")
 """What no field of an event's own may replace; one of that name is shown with an underscore behind it."""
 LEVELS = ("debug", "info", "warning", "error")
@@ -34,9 +34,8 @@ class JsonLines(logging.Formatter):
         trace = current_trace()
         if trace is not None:
             line |= {"request": trace.request, "pod": trace.pod, "container": trace.container}
-        for name, value in vars(record).items():
-            if name not in _PLAIN:
-                line[f"{name}_" if name in _OWN else name] = value
+        for name, value in own_fields(record).items():
+            line[f"{name}_" if name in _OWN else name] = value
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 
-_PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+from metrics.log_fields import own_fields
 
 
 class LogLines(logging.Formatter):
     """`orbweaver: a pool cannot be used (pool: blue, error: …)`: the message, then the event's own fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = ", ".join(f"{name}: {value}" for name, value in vars(record).items() if name not in _PLAIN)
+        fields = ", ".join(f"{name}: {value}" for name, value in own_fields(record).items())
         line = f"orbweaver: {record.getMessage()}" + (f" ({fields})" if fields else "")
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
