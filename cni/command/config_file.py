@@ -17,6 +17,7 @@ from actors.decisions.settings import GCSettings, Settings
 from actors.errors import InvalidObject
 from actors.store.lease import Timing
 from cni.command.manifest import read_mapping
+from cni.command.option_values import LONGEST, SECONDS, SHORTEST
 from cni.leadership import Leadership
 
 _LEASE, _RENEW, _RETRY = "leaderLeaseDuration", "leaderRenewDeadline", "leaderRetryPeriod"
@@ -146,8 +147,8 @@ def _network(value: Any) -> str:
 
 
 def _short_seconds(value: Any) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0.05 <= value <= 3600:
-        raise ValueError("a number of seconds, from 0.05 to 3600")
+    if not isinstance(value, int | float) or isinstance(value, bool) or not SHORTEST <= value <= LONGEST:
+        raise ValueError(SECONDS)
     return float(value)
 
 

@@ -14,6 +14,7 @@ T = TypeVar("T", int, float)
 
 SHORTEST, LONGEST = 0.05, 3600.0
 """Seconds that a wait may last."""
+SECONDS = f"a number of seconds, from {SHORTEST:g} to {LONGEST:g}"
 
 PATH_BYTES = 107
 """Of a Unix socket: sockaddr_un holds 108 with the closing NUL (unix(7))."""
@@ -21,12 +22,12 @@ PATH_BYTES = 107
 
 def seconds(text: str) -> float:
     """A time that a request or a peer has."""
-    return _number(text, float, SHORTEST, LONGEST, "a number of seconds, from 0.05 to 3600")
+    return _number(text, float, SHORTEST, LONGEST, SECONDS)
 
 
 def pause(text: str) -> float:
     """A time between two looks, which may be none."""
-    return _number(text, float, 0.0, LONGEST, "a number of seconds, from 0 to 3600")
+    return _number(text, float, 0.0, LONGEST, f"a number of seconds, from 0 to {LONGEST:g}")
 
 
 def count(most: int) -> Callable[[str], int]:
