@@ -170,14 +170,13 @@ class Cell:
             mailbox = self._mailbox or self._start()
             here = call.method in self.kind.prompt and self._is_free() and self._turn.acquire(blocking=False)
             self.depth += 1
-            if here:
-                pass
-            elif urgent:
-                self._put_first(mailbox, call)
-            else:
-                mailbox.put(call)
-        if here:
-            self._handle_here(call, mailbox)
+            if not here:
+                if urgent:
+                    self._put_first(mailbox, call)
+                else:
+                    mailbox.put(call)
+                return Offer.TAKEN
+        self._handle_here(call, mailbox)
         return Offer.TAKEN
 
     def _is_free(self) -> bool:

@@ -158,6 +158,16 @@ def _state(found: Whereabouts) -> str:
     return f"in use by pod {record.pod}"
 
 
+def _word(found: Whereabouts) -> str:
+    """The same in one word, for programs."""
+    record = found.record
+    if found.unknown:
+        return "unknown"
+    if record is None:
+        return "free"
+    return "used" if record.container or not record.owner else "kept"
+
+
 def _lines(found: Whereabouts) -> list[tuple[str, str]]:
     lines = [("address", found.text), ("state", _state(found))]
     record = found.record
@@ -193,13 +203,7 @@ def _as_object(found: Whereabouts) -> dict[str, Any]:
     return {
         "address": found.text,
         "ipVersion": found.family,
-        "state": "unknown"
-        if found.unknown
-        else "free"
-        if record is None
-        else "used"
-        if record.container or not record.owner
-        else "kept",
+        "state": _word(found),
         "record": None if record is None else record.to_json(),
         "aside": None if found.aside is None else found.aside.to_json(),
         "released": None if found.released is None else _moment(found.released),
