@@ -15,7 +15,7 @@ from actors.resources.block import Block, Claim, Release
 from actors.resources.record import Fence, Record
 from actors.runtime import get
 from actors.store.lifecycle import MAX_OBJECT_BYTES, encode
-from tests.faults.checker import eventually
+from tests.faults.checker import equal, eventually
 from tests.faults.faulty_store import Fault, Write
 from tests.faults.rig import pool, rig, sandbox
 
@@ -57,7 +57,7 @@ def test_a_damaged_block_is_named_in_the_refusal_and_serves_again_once_it_is_men
         found = one.inner.get("SpiderIPBlock", NAME)
         one.inner.update({**found, "spec": {**found["spec"], "records": "{}"}})
 
-        eventually(lambda: _is(one.add(sandbox("c1")), ["10.6.0.1"]))
+        eventually(lambda: equal(one.add(sandbox("c1")), ["10.6.0.1"]))
         (usage,) = one.agent.usage()
         assert (usage.total, usage.used, usage.lost) == (60, 1, 0)
         one.prove()
@@ -86,7 +86,7 @@ def test_a_block_that_is_too_large_is_not_called_damaged_and_others_serve(tmp_pa
 
         ((_, large),) = Block.from_object(one.inner.get("SpiderIPBlock", NAME)).records.items()
         assert one.delete(sandbox(large.container, pod="old")) == 1
-        eventually(lambda: _is(one.add(sandbox("c2")), ["10.6.0.60"]))
+        eventually(lambda: equal(one.add(sandbox("c2")), ["10.6.0.60"]))
 
 
 def test_what_the_store_refuses_for_one_request_is_not_refused_for_those_beside_it(tmp_path: Path):
@@ -115,7 +115,3 @@ def test_what_the_store_refuses_for_one_request_is_not_refused_for_those_beside_
         assert get(release, 20).done
         stored = Block.from_object(one.inner.get("SpiderIPBlock", NAME))
         assert stored.records.keys() == {BASE + 2, BASE + 4}
-
-
-def _is(found: object, expected: object) -> None:
-    assert found == expected

@@ -20,7 +20,7 @@ from actors.store import lifecycle
 from actors.store.catalog import Catalog
 from actors.store.sqlite import SQLiteStore
 from actors.views import ViewsActor, endpoint_name
-from tests.faults.checker import eventually, prove_views
+from tests.faults.checker import equal, eventually, prove_views
 from tests.faults.faulty_store import Fault, FaultyStore, How, Write
 from tests.faults.rig import Rig, pod, pool, rig, sandbox
 
@@ -144,20 +144,16 @@ def test_pools_that_overlap_say_so_until_they_do_not(tmp_path: Path):
     }
     with rig(tmp_path, *(pool(name, "10.6.0.0/16", text) for name, text in ranges.items())) as one:
         chain = {"a": (["b"], 1), "b": (["a", "c"], 2), "c": (["b"], 1)}
-        eventually(lambda: _equal(overlaps(one), chain))
+        eventually(lambda: equal(overlaps(one), chain))
 
         one.edit_pool("b", ips=["10.6.0.10-10.6.0.20"])
-        eventually(lambda: _equal(overlaps(one), {"b": (["c"], 1), "c": (["b"], 1)}))
+        eventually(lambda: equal(overlaps(one), {"b": (["c"], 1), "c": (["b"], 1)}))
 
         one.inner.delete("SpiderIPPool", "b")
-        eventually(lambda: _equal(overlaps(one), {}))
+        eventually(lambda: equal(overlaps(one), {}))
 
         one.apply(pool("e", "10.6.1.0/24", "10.6.1.0-10.6.1.9"))
-        eventually(lambda: _equal(overlaps(one), {"d": (["e"], 1), "e": (["d"], 1)}))
-
-
-def _equal(found: object, expected: object) -> None:
-    assert found == expected
+        eventually(lambda: equal(overlaps(one), {"d": (["e"], 1), "e": (["d"], 1)}))
 
 
 def test_a_view_that_an_agent_wrote_meanwhile_is_looked_at_again(

@@ -14,7 +14,7 @@ import pytest
 from cni.command.main import main
 from cni.sandbox import missing_tools
 from tests.agent_process import PROGRAM
-from tests.faults.checker import eventually
+from tests.faults.checker import equal, eventually
 
 _TIMEOUT = 300
 
@@ -68,12 +68,12 @@ def test_nothing_of_a_demo_runs_on_when_it_is_ended(
         demo.wait(30)
 
     try:
-        eventually(lambda: _is(_processes(tmp_path), []))
+        eventually(lambda: equal(_processes(tmp_path), []))
     finally:
         for pid in _processes(tmp_path):
             os.kill(pid, signal.SIGKILL)
     if number == signal.SIGTERM:
-        eventually(lambda: _is(list(tmp_path.iterdir()), []))
+        eventually(lambda: equal(list(tmp_path.iterdir()), []))
 
 
 def test_a_demo_without_plugins_says_where_it_looked(
@@ -100,7 +100,3 @@ def _processes(directory: Path, word: str = "") -> list[int]:
         if any(str(directory) in part for part in command) and (not word or word in command):
             found.append(int(entry.parent.name))
     return found
-
-
-def _is(found: object, expected: object) -> None:
-    assert found == expected

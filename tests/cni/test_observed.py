@@ -17,7 +17,7 @@ from cni.command.main import main
 from cni.protocol import VERSIONS
 from tests.agent_process import AgentProcess
 from tests.agent_process import pool as agent_pool
-from tests.faults.checker import eventually
+from tests.faults.checker import equal, eventually
 from tests.faults.cni_client import add, ask, encode
 from tests.faults.rig import Rig, pool, rig
 
@@ -44,7 +44,7 @@ def answered(caplog: pytest.LogCaptureFixture, number: int) -> list[dict[str, An
     def found() -> list[dict[str, Any]]:
         return [vars(record) for record in caplog.records if record.getMessage() == "answered"]
 
-    eventually(lambda: _is(len(found()), number))
+    eventually(lambda: equal(len(found()), number))
     return found()
 
 
@@ -97,7 +97,7 @@ def test_pools_without_an_address_and_lost_writes_have_spiderpools_counters(one:
     none = ask(one.socket, encode("ADD", "c4", conf={"ipam": {"default_ipv4_ippool": ["none-such"]}}))
 
     assert exhausted.json["code"] == none.json["code"] == 101
-    eventually(lambda: _is(metrics(one)["spiderpool_ipam_allocation_failure_counts_total"], 2))
+    eventually(lambda: equal(metrics(one)["spiderpool_ipam_allocation_failure_counts_total"], 2))
     assert metrics(one)["spiderpool_ipam_allocation_err_ip_used_out_counts_total"] == 1
     assert metrics(one)["spiderpool_ipam_allocation_err_no_available_pool_counts_total"] == 1
 
@@ -109,7 +109,7 @@ def test_a_running_agent_serves_its_metrics_and_writes_a_line_for_each_answer(tm
             request = encode(command, "c1", pod="web", namespace="prod")
             assert ask(agent.socket, request).status == 0
         assert ask(agent.socket, encode("ADD", "c2", namespace="Prod", pod="web")).json["code"] == 4
-        eventually(lambda: _is(len(lines(agent, "answered", "ADD")), 2))
+        eventually(lambda: equal(len(lines(agent, "answered", "ADD")), 2))
         (serving,) = lines(agent, "serving")
         url = f"http://127.0.0.1:{serving['metrics_port']}"
         with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:
@@ -169,7 +169,3 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]):
 
     package = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert capsys.readouterr().out == f"orbweaver {package['version']} (CNI {', '.join(VERSIONS)})\n"
-
-
-def _is(found: object, expected: object) -> None:
-    assert found == expected

@@ -19,7 +19,7 @@ from cni.controller import Controller
 from tests.actors.store.contract_suite import fresh
 from tests.agent_process import PROGRAM, AgentProcess
 from tests.faults.checker import eventually, records
-from tests.faults.cluster import Cluster, ClusterStore
+from tests.faults.cluster import ClusterStore
 from tests.faults.leaders import in_process
 from tests.faults.proxy import wait_until
 from tests.faults.rig import pod, pool
@@ -56,13 +56,6 @@ RIGHTS = [
     rule("coordination.k8s.io", ["leases"], "get"),
     rule("", ["secrets"], "get"),
 ]
-
-
-@pytest.fixture
-def store(api_server: ApiServer, tmp_path: Path) -> Iterator[ClusterStore]:
-    opened = Cluster(api_server).open(tmp_path / "store")
-    yield opened
-    opened.close()
 
 
 def agent(config: Path, directory: Path) -> AgentProcess:

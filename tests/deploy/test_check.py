@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,11 @@ from cni.command.main import main
 from tests.actors.store.contract_suite import fresh
 from tests.deploy.test_agent import Pods, agent, controller
 from tests.faults.checker import eventually, records
-from tests.faults.cluster import Cluster, ClusterStore
+from tests.faults.cluster import ClusterStore
 from tests.faults.rig import pool, statefulset
 from tests.tools.apiserver import ApiServer
 
 _ROLE = Path(__file__).resolve().parents[2] / "deploy" / "rbac" / "check.yaml"
-
-
-@pytest.fixture
-def store(api_server: ApiServer, tmp_path: Path) -> Iterator[ClusterStore]:
-    opened = Cluster(api_server).open(tmp_path / "store")
-    yield opened
-    opened.close()
 
 
 class Check:

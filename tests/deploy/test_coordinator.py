@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.deploy.test_agent import controller
 from tests.faults.checker import eventually
-from tests.faults.cluster import Cluster, ClusterStore
+from tests.faults.cluster import ClusterStore
 from tests.tools.apiserver import ApiServer
 
 CALICO = {
@@ -27,13 +23,6 @@ CALICO = {
         }],
     },
 }  # fmt: skip
-
-
-@pytest.fixture
-def store(api_server: ApiServer, tmp_path: Path) -> Iterator[ClusterStore]:
-    opened = Cluster(api_server).open(tmp_path / "store")
-    yield opened
-    opened.close()
 
 
 def status(store: ClusterStore) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from cni.command.main import main
 from tests.agent_process import AgentProcess
 from tests.deploy.test_agent import Pods
 from tests.faults.checker import eventually
-from tests.faults.cluster import Cluster, ClusterStore
+from tests.faults.cluster import ClusterStore
 from tests.faults.rig import pool
 from tests.tools import kubernetes
 from tests.tools.apiserver import ApiServer
@@ -62,13 +62,6 @@ def kubectl(api_server: ApiServer) -> Kubectl:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     return run
-
-
-@pytest.fixture
-def store(api_server: ApiServer, tmp_path: Path) -> Iterator[ClusterStore]:
-    opened = Cluster(api_server).open(tmp_path / "store")
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,9 @@ from actors.store.kubernetes import KubernetesStore
 from tests.agent_process import AgentProcess
 from tests.deploy.test_agent import Pods, agent, controller
 from tests.faults.checker import eventually, records
-from tests.faults.cluster import Cluster, ClusterStore
+from tests.faults.cluster import ClusterStore
 from tests.faults.rig import pod, pool
 from tests.tools.apiserver import ADMIN_TOKEN, ApiServer
-
-
-@pytest.fixture
-def store(api_server: ApiServer, tmp_path: Path) -> Iterator[ClusterStore]:
-    opened = Cluster(api_server).open(tmp_path / "store")
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from cni.leadership import AUTHORITY, CLIENT, NAMESPACE
 from tests.agent_process import AgentProcess
 from tests.deploy.test_agent import Pods
 from tests.faults.checker import eventually, records
-from tests.faults.cluster import Cluster, ClusterStore
+from tests.faults.cluster import ClusterStore
 from tests.faults.leaders import controllers, leader_of, linked, wait_linked
 from tests.faults.rig import pool
 from tests.tools.apiserver import ApiServer
@@ -28,13 +27,6 @@ _GROUPS = {
     "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles",
     "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings",
 }
-
-
-@pytest.fixture
-def store(api_server: ApiServer, tmp_path: Path) -> Iterator[ClusterStore]:
-    opened = Cluster(api_server).open(tmp_path / "store")
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -110,6 +110,11 @@ def told(findings: Iterable[Finding]) -> str:
     return "\n".join(f"{one.rule.label} {one.subject}: {one.what}" for one in findings)
 
 
+def equal(found: object, expected: object) -> None:
+    """For `eventually`, whose proof is an expression."""
+    assert found == expected
+
+
 def eventually(prove: Callable[[], None], within: float = 60.0) -> None:
     """Wait until `prove` passes; after `within` seconds its failure is the test's. Lists that change under it count
     as not yet."""

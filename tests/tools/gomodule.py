@@ -10,6 +10,7 @@ import hashlib
 import os
 import platform
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -39,6 +40,17 @@ def shared() -> Path:
     except OSError:
         return cache() / "tools"
     return home if os.access(home, os.W_OK) else cache() / "tools"
+
+
+def program(directory: Path, name: str, missing: str) -> Path:
+    """A program of the directory, else the one in $PATH. Raises ProgramMissing, which says what is `missing`."""
+    path = directory / name
+    if path.is_file():
+        return path
+    found = shutil.which(name)
+    if found is None:
+        raise ProgramMissing(missing)
+    return Path(found)
 
 
 class GoModule:

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 from pathlib import Path
 
-from tests.tools.gomodule import GoModule, ProgramMissing
+from tests.tools.gomodule import GoModule, ProgramMissing, program
 
 API_SERVER = ("etcd", "kube-apiserver")
 NODES = ("kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
@@ -50,13 +49,8 @@ CLUSTER = GoModule(
 
 def kubectl() -> Path:
     """The real kubectl, beside the other programs or in $PATH. Raises ProgramMissing."""
-    beside = assets() / "kubectl"
-    if beside.exists():
-        return beside
-    found = shutil.which("kubectl")
-    if found is None:
-        raise ProgramMissing("there is no kubectl: `python -m tests.tools.kubernetes cluster` builds it")
-    return Path(found)
+    missing = "there is no kubectl: `python -m tests.tools.kubernetes cluster` builds it"
+    return program(assets(), "kubectl", missing)
 
 
 def cluster() -> Path:

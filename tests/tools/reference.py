@@ -10,11 +10,10 @@ with them.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
-from tests.tools.gomodule import GoModule, ProgramMissing, cache
+from tests.tools.gomodule import GoModule, ProgramMissing, cache, program
 
 __all__ = [
     "PLUGINS",
@@ -66,13 +65,7 @@ def cnitool() -> Path:
 
     Raises ProgramMissing.
     """
-    path = built() / "cnitool"
-    if path.is_file():
-        return path
-    found = shutil.which("cnitool")
-    if found is None:
-        raise ProgramMissing("cnitool is not built: run ./try tests, which builds it")
-    return Path(found)
+    return program(built(), "cnitool", "cnitool is not built: run ./try tests, which builds it")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from actors.store.kubernetes import KubernetesStore
 from actors.store.kubernetes_http import Connection
 from actors.store.kubernetes_watch import KubernetesWatch
 from tests.actors.store.contract_suite import fresh, pool
-from tests.faults.checker import eventually
+from tests.faults.checker import equal, eventually
 from tests.faults.proxy import Fault, FaultProxy, How
 from tests.tools.apiserver import ApiServer
 
@@ -76,11 +76,11 @@ def test_a_version_that_the_api_server_has_forgotten_leads_to_a_list(
     informer.subscribe(lambda key: told.append(key.name))
     informer.start()
     try:
-        eventually(lambda: _is((made in informer.items(), deleted in informer.items()), (True, False)))
+        eventually(lambda: equal((made in informer.items(), deleted in informer.items()), (True, False)))
         assert {made, deleted} <= set(told)
         assert "too old resource version" in caplog.text
         store.delete("SpiderIPPool", made)  # and it goes on by watching
-        eventually(lambda: _is(made in informer.items(), False))
+        eventually(lambda: equal(made in informer.items(), False))
         assert len(store.since) >= 2
     finally:
         informer.stop()
@@ -154,7 +154,3 @@ def test_a_connection_does_not_gather_what_it_sends(api_server: ApiServer) -> No
         connection.close()
 
     assert found == 1
-
-
-def _is(found: object, expected: object) -> None:
-    assert found == expected

@@ -71,6 +71,13 @@ class CommandLine:
         block.released[value] = at
         self._save()
 
+    def damage(self, name: str) -> None:
+        """Make a block's records unreadable."""
+        store = self.store()
+        block = store.get("SpiderIPBlock", name)
+        store.update({**block, "spec": {**block["spec"], "records": "{"}})
+        store.close()
+
     def _change(self, family: int, value: int) -> Block:
         self._block = Block(family, base_of(value))
         store = self.store()

@@ -46,10 +46,7 @@ def test_a_pool_with_a_finalizer_of_others_waits_for_it(orbweaver, make_pool):
 def test_a_damaged_block_keeps_pools_from_going(orbweaver, make_pool):
     orbweaver.apply(make_pool("blue"))
     orbweaver.record("10.6.0.10", "blue")
-    store = orbweaver.store()
-    block = store.get("SpiderIPBlock", "v4-0a060000")
-    store.update({**block, "spec": {**block["spec"], "records": "{"}})
-    store.close()
+    orbweaver.damage("v4-0a060000")
 
     done = orbweaver("delete", "sp", "blue")
 
