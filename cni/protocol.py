@@ -24,7 +24,7 @@ from actors.errors import (
 )
 from actors.messages import AddRequest, AddResult, Sandbox
 from actors.resources.addresses import format_address, parse_address
-from cni.interface_name import NAME_LENGTH, is_interface_name
+from actors.resources.interface_name import NAME_LENGTH, is_interface_name
 from cni.request_names import LONGEST, check_container, check_names
 
 VERSIONS = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")

@@ -22,6 +22,8 @@ from typing import Any
 from actors.errors import InvalidObject, PodRefused
 from actors.resources.addresses import Address, parse_address, parse_address_of, parse_cidr
 from actors.resources.fields import Fields, shown
+from actors.resources.interface_name import RULE as INTERFACE_RULE
+from actors.resources.interface_name import is_interface_name
 from actors.resources.ippool import Route
 from actors.resources.namespace import Namespace
 from actors.resources.pod import Pod
@@ -53,9 +55,6 @@ _EXAMPLES = {
     DEFAULT_NETWORK: "kube-system/macvlan-conf",
 }
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", re.ASCII)
-_INTERFACE = re.compile(
-    r"[^\s/:]{1,15}"
-)  # IFNAMSIZ is 16 with the final NUL; the kernel refuses these characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,11 +251,8 @@ def _check_names(subject: str, names: tuple[str, ...]) -> None:
 
 
 def _check_interface(subject: str, interface: str) -> None:
-    if not _INTERFACE.fullmatch(interface) or interface in (".", ".."):
-        raise PodRefused(
-            f"{subject}: {interface!r} is not an interface name: 1 to 15 characters without spaces, slashes"
-            " and colons"
-        )
+    if not is_interface_name(interface):
+        raise PodRefused(f"{subject}: {shown(interface)} is not the name of an interface; {INTERFACE_RULE}")
 
 
 def _mappings(subject: str, text: str) -> tuple[Fields, ...]:

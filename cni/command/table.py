@@ -163,7 +163,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("ALLOCATED-IP-COUNT", field("status", "allocatedIPCount")),
         Column("TOTAL-IP-COUNT", field("status", "totalIPCount")),
         Column("DEFAULT", field("spec", "default")),
-        Column("DISABLE", field("spec", "disable"), wide=True),
+        Column("DISABLE", field("spec", "disable")),
         Column("NODENAME", field("spec", "nodeName"), wide=True),
         Column("MULTUSNAME", field("spec", "multusName"), wide=True),
         Column(

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.errors import InvalidRequest
+from actors.resources.interface_name import NAME_LENGTH, is_interface_name
 from cni.dataplane.bond_options import MODES, Value, read_options
-from cni.interface_name import NAME_LENGTH, is_interface_name
 
 DEFAULT_BOND = "sp_bond0"
 

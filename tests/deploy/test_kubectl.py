@@ -36,7 +36,7 @@ NAMESPACED = ("SpiderMultusConfig", "SpiderEndpoint")
 
 # As Spiderpool's own CRDs print them (charts/spiderpool/crds, additionalPrinterColumns).
 COLUMNS = {
-    "sp": "NAME VERSION SUBNET ALLOCATED-IP-COUNT TOTAL-IP-COUNT DEFAULT",
+    "sp": "NAME VERSION SUBNET ALLOCATED-IP-COUNT TOTAL-IP-COUNT DEFAULT DISABLE",
     "se -A": "NAMESPACE NAME INTERFACE IPV4POOL IPV4 IPV6POOL IPV6 NODE",
     "ss": "NAME VERSION SUBNET ALLOCATED-IP-COUNT TOTAL-IP-COUNT",
     "sr": "NAME VERSION",
@@ -45,7 +45,7 @@ COLUMNS = {
 }
 WIDE = {
     # OVERLAPS is ours, behind Spiderpool's.
-    "sp": f"{COLUMNS['sp']} DISABLE NODENAME MULTUSNAME APP-NAMESPACE OVERLAPS",
+    "sp": f"{COLUMNS['sp']} NODENAME MULTUSNAME APP-NAMESPACE OVERLAPS",
     "ss": COLUMNS["ss"],
 }
 

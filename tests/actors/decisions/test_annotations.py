@@ -77,7 +77,7 @@ def test_absent_is_absent(read: Any) -> None:
             '[{"ipv4":["a"],"cleangateway":"true"}]',
             "must be true or false, without quotes",
         ),
-        (known.POD_POOLS, '[{"interface":"e/0","ipv4":["a"]}]', "'e/0' is not an interface name"),
+        (known.POD_POOLS, '[{"interface":"e/0","ipv4":["a"]}]', '"e/0" is not the name of an interface'),
         (known.POD_POOLS, '[{"interface":"eth0","ipv4":["a"]},{"ipv4":["a"]}]', "some do not"),
         (
             known.POD_POOLS,
@@ -102,7 +102,7 @@ def test_absent_is_absent(read: Any) -> None:
             '[{"dst":"10.0.0.0","gw":"10.0.0.1"}]',
             "[0].dst: '10.0.0.0' is not a subnet",
         ),
-        (known.POD_DEFAULT_ROUTE_NIC, "a-very-long-interface", "is not an interface name"),
+        (known.POD_DEFAULT_ROUTE_NIC, "a-very-long-interface", "is not the name of an interface"),
         (known.NETWORKS, "a/b/c", "'a/b/c' is not of the form"),
         (known.NETWORKS, "a,,b", "'' is not of the form"),
         (known.NETWORKS, "a@", "'a@' is not of the form"),

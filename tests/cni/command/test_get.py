@@ -18,9 +18,9 @@ def test_pools_have_spiderpools_columns(orbweaver, make_pool):
     store.close()
 
     assert orbweaver("get", "sp").out == (
-        "NAME   VERSION   SUBNET        ALLOCATED-IP-COUNT   TOTAL-IP-COUNT   DEFAULT\n"
-        "blue   4         10.6.0.0/16   0                    10               true\n"
-        "red    4         10.6.0.0/16   <none>               <none>           false\n"
+        "NAME   VERSION   SUBNET        ALLOCATED-IP-COUNT   TOTAL-IP-COUNT   DEFAULT   DISABLE\n"
+        "blue   4         10.6.0.0/16   0                    10               true      false\n"
+        "red    4         10.6.0.0/16   <none>               <none>           false     false\n"
     )
     wide = orbweaver("get", "SpiderIPPool", "red", "-o", "wide", "--no-headers").out.split()
     assert wide[-5:] == ["false", '["n1"]', "<none>", "<none>", "<none>"]
