@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from actors.decisions import annotations
+from actors.decisions.annotations import POD_DEFAULT_ROUTE_NIC, read_default_route_nic
 from actors.errors import PodRefused
 from actors.resources.interface_name import is_interface_name
 from actors.resources.pod import Pod
@@ -34,9 +34,9 @@ def test_what_the_kernel_refuses_or_nobody_could_read_is_refused(name: str) -> N
 def test_an_annotation_accepts_what_an_add_accepts(name: str) -> None:
     if name.strip() != name or not name:
         pytest.skip("an annotation's blanks are trimmed, and empty means that there is none")
-    pod = Pod("default", "web", annotations={annotations.POD_DEFAULT_ROUTE_NIC: name})
+    pod = Pod("default", "web", annotations={POD_DEFAULT_ROUTE_NIC: name})
     if is_interface_name(name):
-        assert annotations.read_default_route_nic(pod) == name
+        assert read_default_route_nic(pod) == name
     else:
         with pytest.raises(PodRefused, match="is not the name of an interface"):
-            annotations.read_default_route_nic(pod)
+            read_default_route_nic(pod)
