@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from actors.allocation.messages import Held
 from actors.audit.blocks import attachments, recorded
 from actors.audit.endpoints import endpoints
 from actors.audit.finding import Finding, Rule
@@ -18,7 +19,6 @@ from actors.audit.pools import overlaps, places, states
 from actors.audit.snapshot import Snapshot
 from actors.decisions.settings import Settings
 from actors.errors import InvalidObject
-from actors.messages import Held
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
 from actors.resources.namespace import Namespace

@@ -10,13 +10,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
+from actors.allocation.messages import Held
 from actors.audit.finding import Finding, Rule
 from actors.errors import InvalidObject
-from actors.messages import Held
 from actors.resources.addresses import format_address, parse_address
-from actors.resources.block import BLOCK_SIZE, Block, base_of, parse_block_name
-from actors.resources.block_text import NOTHING, read_records, read_released, single_entries
-from actors.resources.record import Record
+from actors.resources.blocks.block import BLOCK_SIZE, Block, base_of, parse_block_name
+from actors.resources.blocks.encoding import NOTHING, read_records, read_released, single_entries
+from actors.resources.blocks.record import Record
 from actors.store.contract import Object
 
 T = TypeVar("T")

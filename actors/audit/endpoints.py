@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from actors.allocation.messages import Held
 from actors.audit.finding import Finding, Rule, WriteEndpoint
-from actors.messages import Held
 from actors.resources.addresses import format_address
 from actors.store.contract import Object
-from actors.views import pod_of
+from actors.views.views import pod_of
 
 Interfaces = Mapping[str, Mapping[str, str]]
 """Interface to what is told of it: addresses and pools, by the field's name."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from actors.messages import Held
+from actors.allocation.messages import Held
 
 
 class Rule(Enum):

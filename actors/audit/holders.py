@@ -9,18 +9,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from actors.allocation.messages import Held
 from actors.audit.finding import Finding, ReleaseRecord, Rule
 from actors.decisions.inherit import is_fixed
 from actors.decisions.settings import Settings
-from actors.decisions.verdict import Action, Recorded, Verdict, judge
-from actors.messages import Held
+from actors.reclaim.evidence import Source, facts_of
+from actors.reclaim.rules import Action, Recorded, Verdict, judge
 from actors.resources.addresses import format_address
 from actors.resources.namespace import Namespace
 from actors.resources.node import Node
 from actors.resources.pod import Pod
 from actors.resources.statefulset import StatefulSet
 from actors.resources.virtualmachine import VirtualMachine, lives
-from actors.store.census import Source, facts_of
 
 _LONG_AGO = float("-inf")
 

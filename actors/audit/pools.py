@@ -7,15 +7,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from actors.allocation.messages import Held
+from actors.allocation.takeover import DIGEST, digest_of
 from actors.audit.finding import Finding, Rule, WriteStatus
-from actors.messages import Held
 from actors.resources.addresses import format_address, format_range
 from actors.resources.admission import FINALIZER
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
 from actors.store.contract import Object
-from actors.takeover import DIGEST, digest_of
-from actors.views import LISTED
+from actors.views.views import LISTED
 
 _NOTHING = IntervalSet()
 _SHOWN = 3

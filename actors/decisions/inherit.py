@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from actors.decisions.plan import Slot
 from actors.decisions.settings import Settings
+from actors.resources.blocks.record import Record
 from actors.resources.ippool import IPPool
 from actors.resources.pod import Pod
-from actors.resources.record import Record
 from actors.resources.statefulset import StatefulSet
 
 _STATEFULSET = "StatefulSet/"

@@ -8,11 +8,9 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from actors.store.kubernetes import KubernetesStore
+from actors.store.kubernetes.store import KubernetesStore
 from cni import shim
-from cni.agent import METRICS_PORT, SOCKET, Agent, AgentOptions
 from cni.command import option_values
-from cni.command.data_file import add_data_option, agent_store
 from cni.command.serving import add_process_options, metrics_port, serve
 from cni.command.settings_options import (
     add_leader_options,
@@ -20,6 +18,8 @@ from cni.command.settings_options import (
     read_configuration,
     read_leadership,
 )
+from cni.command.store_choice import add_data_option, agent_store
+from cni.process.agent import METRICS_PORT, SOCKET, Agent, AgentOptions
 from metrics.logs import set_up
 
 

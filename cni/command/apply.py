@@ -21,9 +21,9 @@ from actors.resources.admission import admit
 from actors.store import lifecycle
 from actors.store.contract import Object, Store
 from actors.store.kinds import KINDS, SPIDERPOOL, Kind
-from cni.command.data_file import add_data_option, open_store
+from cni.command.block_inventory import Recorded
 from cni.command.manifest import Document, read_documents
-from cni.command.recorded import Recorded
+from cni.command.store_choice import add_data_option, open_store
 from cni.command.table import resource
 
 ATTEMPTS = 20

@@ -18,14 +18,14 @@ from actors.decisions.settings import Settings
 from actors.errors import OrbweaverError
 from actors.store.contract import Store
 from cni.command import option_values
-from cni.command.data_file import add_data_option, open_store
 from cni.command.get import print_value
 from cni.command.settings_options import add_settings_options, read_settings
+from cni.command.store_choice import add_data_option, open_store
 from cni.command.table import render
 
 CLEAN, FOUND, UNREADABLE = 0, 1, 2
 WAIT = 8.0
-"""Seconds between two looks: SpiderEndpoints may be five seconds behind (`LATEST` in `actors/views.py`), a pool's status
+"""Seconds between two looks: SpiderEndpoints may be five seconds behind (`LATEST` in `actors/views/views.py`), a pool's status
 one, and their writes take time."""
 
 
@@ -112,7 +112,7 @@ def _wait(found: Sequence[Finding], settings: Settings) -> float:
 
 def _has_pods(store: Store) -> bool:
     """A cluster's API server has every pod; the embedded store has those that somebody applied."""
-    from actors.store.sqlite import SQLiteStore
+    from actors.store.sqlite.store import SQLiteStore
 
     return not isinstance(store, SQLiteStore)
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import sys
 
+from actors.cluster.leadership import NAMESPACE
 from actors.decisions.settings import Settings
 from actors.errors import InvalidObject, NotFound, StoreUnavailable
 from actors.store.contract import Store
 from cni.command.config_file import parse_config
 from cni.command.manifest import read_text
-from cni.leadership import NAMESPACE
 
 NAME = "orbweaver-conf"
 KEY = "conf.yml"

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from actors.cluster.leadership import Leadership
+from actors.cluster.lease import Timing
 from actors.decisions.detection import OPTIONS, Detection, unsound
 from actors.decisions.settings import GCSettings, Settings
 from actors.errors import InvalidObject
-from actors.store.lease import Timing
 from cni.command.manifest import read_mapping
 from cni.command.option_values import LONGEST, SECONDS, SHORTEST
-from cni.leadership import Leadership
 
 _LEASE, _RENEW, _RETRY = "leaderLeaseDuration", "leaderRenewDeadline", "leaderRetryPeriod"
 SOCKET = Path("/var/run/spidernet/spiderpool.sock")

@@ -11,7 +11,6 @@ import argparse
 import os
 from typing import Any
 
-from cni.command.data_file import add_data_option, cluster_store
 from cni.command.serving import add_process_options, metrics_port, serve
 from cni.command.settings_options import (
     add_leader_options,
@@ -19,7 +18,8 @@ from cni.command.settings_options import (
     read_configuration,
     read_leadership,
 )
-from cni.controller import METRICS_PORT, Controller, ControllerOptions, own_address
+from cni.command.store_choice import add_data_option, cluster_store
+from cni.process.controller import METRICS_PORT, Controller, ControllerOptions, own_address
 from metrics.logs import set_up
 
 

@@ -11,16 +11,16 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from actors.allocation.messages import Held
 from actors.errors import Conflict, InvalidObject, NotFound, OrbweaverError
-from actors.messages import Held
 from actors.resources.addresses import format_address
 from actors.resources.admission import FINALIZER
 from actors.store import lifecycle
 from actors.store.contract import Object, Store
 from actors.store.kinds import Kind, find_kind
-from cni.command.data_file import add_data_option, open_store
+from cni.command.block_inventory import Recorded
 from cni.command.manifest import read_documents
-from cni.command.recorded import Recorded
+from cni.command.store_choice import add_data_option, open_store
 from cni.command.table import resource_type
 
 ATTEMPTS = 20

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from actors.errors import OrbweaverError, StoreUnavailable
-from actors.resources.block import Block
-from actors.resources.record import Record
+from actors.resources.blocks.block import Block
+from actors.resources.blocks.record import Record
 from cni import shim
 from cni.command import option_values
-from cni.sandbox import Network, SandboxPod, enter, find_plugins, lay_cable
+from cni.command.sandbox import Network, SandboxPod, enter, find_plugins, lay_cable
 
 UPLINK = "uplink0"
 START_TIMEOUT = 20.0

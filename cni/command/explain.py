@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from actors.allocation.messages import Held
 from actors.decisions.exhausted import exhausted
 from actors.decisions.inherit import Inheritance, inherit, machine_of
 from actors.decisions.overlaps import overlapping
@@ -30,22 +31,21 @@ from actors.errors import (
     PoolsExhausted,
     StoreUnavailable,
 )
-from actors.messages import Held
 from actors.resources.addresses import format_address
-from actors.resources.block import block_name, parse_block_name, span_of
+from actors.resources.blocks.block import block_name, parse_block_name, span_of
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
 from actors.resources.pod import Pod
 from actors.resources.reservedip import ReservedIP
-from actors.store.catalog import Catalog, PoolTable
+from actors.store.caches.catalog import Catalog, PoolTable
 from actors.store.contract import Store
-from cni import protocol
 from cni.command import explain_routes
-from cni.command.data_file import add_data_option, open_store
+from cni.command.block_inventory import Recorded
 from cni.command.get import print_value
 from cni.command.manifest import read_mapping
-from cni.command.recorded import Recorded
 from cni.command.settings_options import add_settings_options, settings_on
+from cni.command.store_choice import add_data_option, open_store
+from cni.server import protocol
 
 PLUGIN = "spiderpool"
 

@@ -18,22 +18,22 @@ from typing import Any
 from actors.decisions.annotations import FIRST_INTERFACE, read_default_route_nic, read_networks
 from actors.errors import InvalidObject, InvalidRequest, NotFound
 from actors.resources.addresses import format_address
+from actors.resources.blocks.record import Record
 from actors.resources.coordinator import KIND, NAME, SpiderCoordinator
 from actors.resources.pod import Pod
-from actors.resources.record import Record
-from actors.store.catalog import Catalog
+from actors.store.caches.catalog import Catalog
 from actors.store.contract import Store
-from cni.command.data_file import open_store
+from cni.command.block_inventory import Recorded
 from cni.command.get import print_value
 from cni.command.manifest import read_mapping
-from cni.command.recorded import Recorded
-from cni.dataplane.apply import Inspection, host_addresses, inspect
-from cni.dataplane.coordinator import NAME as PLUGIN
-from cni.dataplane.job import Job
-from cni.dataplane.plan import make_plan
-from cni.dataplane.settings import CoordinatorSettings
+from cni.command.store_choice import open_store
+from cni.dataplane.coordinator.apply import Inspection, host_addresses, inspect
+from cni.dataplane.coordinator.plan import make_plan
+from cni.dataplane.coordinator.plugin import NAME as PLUGIN
+from cni.dataplane.coordinator.settings import CoordinatorSettings
+from cni.dataplane.netlink.netlink import Netlink, inside
 from cni.dataplane.state import Desired, HostState, Nic, Plan, PodState, Route, applied
-from cni.netlink import Netlink, inside
+from cni.dataplane.workers.job import Job
 
 NAMESPACES = Path("/run/netns")
 

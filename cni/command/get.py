@@ -10,8 +10,8 @@ from typing import Any
 from actors.errors import InvalidObject, NotFound
 from actors.store.contract import Object, Store
 from actors.store.kinds import KINDS, Kind, find_kind
-from cni.command.data_file import add_data_option, open_store
 from cni.command.manifest import dump
+from cni.command.store_choice import add_data_option, open_store
 from cni.command.table import render, resource, rows
 
 DEFAULT_NAMESPACE = "default"

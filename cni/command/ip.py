@@ -13,15 +13,15 @@ from typing import Any
 
 from actors.errors import DamagedObject, InvalidObject, NotFound
 from actors.resources.addresses import format_address, parse_address
-from actors.resources.aside import Aside
-from actors.resources.block import Block, block_name
+from actors.resources.blocks.block import Block, block_name
+from actors.resources.blocks.quarantine import Aside
+from actors.resources.blocks.record import Record
 from actors.resources.ippool import IPPool
-from actors.resources.record import Record
 from actors.resources.reservedip import ReservedIP
 from actors.store.contract import Store
-from actors.views import pod_of
-from cni.command.data_file import add_data_option, open_store
+from actors.views.views import pod_of
 from cni.command.get import print_value
+from cni.command.store_choice import add_data_option, open_store
 from cni.command.table import duration
 
 

@@ -11,24 +11,24 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from actors.allocation.block import BlockActor
+from actors.allocation.ledger import LedgerActor
+from actors.allocation.messages import Held
+from actors.allocation.observer import Silent
+from actors.allocation.router import OnlyHere
+from actors.allocation.supervision import TABLE
 from actors.audit import Finding, ReleaseRecord, WriteEndpoint, WriteStatus, verdict_on
-from actors.block import BlockActor
 from actors.decisions.settings import Settings
-from actors.decisions.verdict import Action
 from actors.errors import OrbweaverError, StoreUnavailable
-from actors.ledger import LedgerActor
-from actors.messages import Held
-from actors.observer import Silent
+from actors.reclaim.evidence import Reading
+from actors.reclaim.rules import Action
 from actors.resources.addresses import format_address
-from actors.resources.block import Release, Released, block_name
-from actors.resources.record import Fence
+from actors.resources.blocks.block import Release, Released, block_name
+from actors.resources.blocks.record import Fence
 from actors.runtime import ActorSystem, get
-from actors.seat import OnlyHere
-from actors.store.catalog import Catalog
-from actors.store.census import Reading
+from actors.store.caches.catalog import Catalog
 from actors.store.contract import Store
-from actors.supervision import TABLE
-from actors.views import POOL_INTERVAL, QUIET, RETRY, ViewsActor
+from actors.views.views import POOL_INTERVAL, QUIET, RETRY, ViewsActor
 
 TIMEOUT = 20.0
 SETTLE = QUIET + POOL_INTERVAL + 2 * RETRY

@@ -10,15 +10,15 @@ import os
 from dataclasses import replace
 from typing import Any
 
+from actors.cluster.leadership import NAMESPACE as DEFAULT
+from actors.cluster.leadership import Leadership
+from actors.cluster.lease import Timing
 from actors.decisions.detection import Detection
 from actors.decisions.settings import Settings
 from actors.errors import InvalidObject
 from actors.store.contract import Store
-from actors.store.lease import Timing
 from cni.command import option_values
 from cni.command.config_file import NAMESPACE, Configuration, read_config
-from cni.leadership import NAMESPACE as DEFAULT
-from cni.leadership import Leadership
 
 
 def add_settings_options(parser: argparse.ArgumentParser) -> None:
@@ -122,7 +122,7 @@ def settings_on(store: Store, chosen: argparse.Namespace) -> Settings:
     given = read_settings(chosen)
     if chosen.config is not None or given != Settings():
         return given
-    from actors.store.sqlite import SQLiteStore
+    from actors.store.sqlite.store import SQLiteStore
 
     if isinstance(store, SQLiteStore):
         return given

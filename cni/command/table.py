@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from actors.cluster.lease import ADDRESS
 from actors.errors import InvalidObject
-from actors.resources.block import Block
+from actors.resources.blocks.block import Block
 from actors.store.contract import Object
 from actors.store.kinds import Kind
-from actors.store.lease import ADDRESS
 
 NONE = "<none>"
 _GAP = "   "

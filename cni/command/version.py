@@ -6,7 +6,7 @@ import argparse
 from importlib import metadata
 from typing import Any
 
-from cni.protocol import VERSIONS
+from cni.server.protocol import VERSIONS
 
 
 def add_parser(commands: Any) -> None:

@@ -18,16 +18,16 @@ from typing import Any
 
 import yaml
 
+from actors.cluster.leadership import NAMESPACE
 from actors.errors import NotFound
-from actors.resources.block import Block, base_of
-from actors.resources.record import Record
-from actors.store.kubernetes import KubernetesStore
-from cni.leadership import NAMESPACE
-from tests.agent_process import AgentProcess, pool
+from actors.resources.blocks.block import Block, base_of
+from actors.resources.blocks.record import Record
+from actors.store.kubernetes.store import KubernetesStore
 from tests.bench.load import Pod
 from tests.bench.peers import BASE, FIRST
-from tests.blocks import recorded
-from tests.faults.leaders import ControllerProcess, controllers, leader_of, wait_linked
+from tests.support.agent_process import AgentProcess, pool
+from tests.support.blocks import recorded
+from tests.support.leaders import ControllerProcess, controllers, leader_of, wait_linked
 from tests.tools import kubernetes
 from tests.tools.apiserver import ApiServer
 

@@ -24,10 +24,10 @@ from typing import Any
 # The package that is measured is the installed one; of the checkout only tests/ is wanted.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from cni.sandbox import lay_cable, run
-from tests.agent_process import AgentProcess
+from cni.command.sandbox import lay_cable, run
 from tests.bench.load import execute, spread
 from tests.bench.processes import cpu_seconds
+from tests.support.agent_process import AgentProcess
 
 PODS = 200
 _SANDBOX = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")

@@ -12,8 +12,8 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Protocol
 
-from tests.agent_process import AgentProcess, pool
 from tests.bench.load import Pod
+from tests.support.agent_process import AgentProcess, pool
 
 FIRST = IPv4Address("10.16.1.0")
 BASE = {"cniVersion": "0.3.1", "name": "bench", "type": "macvlan", "master": "eth0", "mode": "bridge"}

@@ -6,9 +6,9 @@ import signal
 
 import pytest
 
-from tests import blocks
 from tests.cluster.cluster import Cluster
 from tests.cluster.deployment import pods, records, workload
+from tests.support import blocks
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -26,11 +26,11 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 import pytest
 
 from actors.errors import OrbweaverError
-from cni.dataplane import replies
-from cni.netlink import inside
-from cni.sandbox import Network, SandboxPod, lay_cable, run
-from tests.agent_process import PROGRAM, AgentProcess, pool
-from tests.faults.checker import eventually
+from cni.command.sandbox import Network, SandboxPod, lay_cable, run
+from cni.dataplane.coordinator import reply_marks
+from cni.dataplane.netlink.netlink import inside
+from tests.support.agent_process import PROGRAM, AgentProcess, pool
+from tests.support.checker import eventually
 
 TIMEOUT = 16
 """Seconds that the agent takes for a request at most; half of it for the work in a namespace."""
@@ -311,7 +311,7 @@ def seeds(agent: AgentProcess, plugins: Path) -> None:
         run(*client, "ping", "-n", "-c", "2", "-i", "0.2", "-W", "5", "10.6.168.172")
     assert ("out", "10.6.168.172", "192.0.2.2") in eth0, eth0
     assert not [packet for packet in net1 if "192.0.2.2" in packet], net1
-    if replies.supported():
+    if reply_marks.supported():
         # A client in the second NIC's subnet that calls the first is answered by the first.
         router = ("nsenter", "--net=/run/netns/outside")
         with capture(pod.netns, "net1") as net1, capture(pod.netns, "eth0") as eth0:
@@ -821,7 +821,7 @@ def hung(agent: AgentProcess, plugins: Path) -> None:
     assert all(
         "default/hung" in text and "/run/netns/hung" in text and text.endswith(" 11") for text in refused
     ), refused
-    workers = run("pgrep", "-P", str(agent.pid), "-f", "cni.dataplane.worker").split()
+    workers = run("pgrep", "-P", str(agent.pid), "-f", "cni.dataplane.workers.worker").split()
     for pid in workers:
         os.kill(int(pid), 9)
     chain_outcomes = []

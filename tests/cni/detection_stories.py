@@ -28,12 +28,12 @@ import pytest
 
 from actors.errors import OrbweaverError
 from actors.resources.addresses import parse_address
-from actors.resources.block import Block, block_name
-from actors.store.sqlite import SQLiteStore
-from cni.dataplane import frames
-from cni.netlink import inside
-from cni.sandbox import Network, SandboxPod, lay_cable, run
-from tests.agent_process import AgentProcess, pool
+from actors.resources.blocks.block import Block, block_name
+from actors.store.sqlite.store import SQLiteStore
+from cni.command.sandbox import Network, SandboxPod, lay_cable, run
+from cni.dataplane.netlink.netlink import inside
+from cni.dataplane.probing import frames
+from tests.support.agent_process import AgentProcess, pool
 
 POOLS = (
     pool("blue-v4", "10.6.0.0/16", "10.6.9.10-10.6.9.99", "10.6.0.1"),
@@ -433,7 +433,7 @@ def hung(agent: AgentProcess, plugins: Path) -> None:
     assert missing.value.cni_code == 3
     after = SandboxPod("after", made)  # by a new process
     after.start()
-    for pid in run("pgrep", "-f", "cni.dataplane.probe_worker").split():
+    for pid in run("pgrep", "-f", "cni.dataplane.probing.probe_worker").split():
         os.kill(int(pid), 9)
     killed = _by_hand("killed", "02:00:00:00:00:0b")
     outcomes = [_outcome(lambda: _ipam(made, killed)) for _ in range(10)]

@@ -17,9 +17,9 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 import pytest
 
 from actors.errors import OrbweaverError
-from cni.sandbox import Network, lay_cable, run
-from tests.agent_process import AgentProcess
+from cni.command.sandbox import Network, lay_cable, run
 from tests.cni.dataplane_stories import HOST, HOST6, MAIN, V4, V6, Chain, capture, make
+from tests.support.agent_process import AgentProcess
 
 PATIENT = ("--timeout", "120")
 """For an agent on a machine on which a worker process takes ten seconds to start, as in User-Mode Linux."""

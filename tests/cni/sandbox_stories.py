@@ -20,8 +20,8 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 import pytest
 
 from actors.errors import OrbweaverError
-from cni.sandbox import Network, SandboxPod, lay_cable, run
-from tests.agent_process import AgentProcess, pool
+from cni.command.sandbox import Network, SandboxPod, lay_cable, run
+from tests.support.agent_process import AgentProcess, pool
 
 UPLINK = "uplink0"
 V4 = pool("blue-v4", "10.6.0.0/16", "10.6.1.10-10.6.1.40", "10.6.0.1")

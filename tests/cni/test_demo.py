@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from cni.command.main import main
-from cni.sandbox import missing_tools
-from tests.agent_process import PROGRAM
-from tests.faults.checker import equal, eventually
+from cni.command.sandbox import missing_tools
+from tests.support.agent_process import PROGRAM
+from tests.support.checker import equal, eventually
 
 _TIMEOUT = 300
 

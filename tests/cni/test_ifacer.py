@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from actors.errors import OrbweaverError
-from cni.sandbox import missing_tools
-from tests.agent_process import AgentProcess
+from cni.command.sandbox import missing_tools
 from tests.cni.ifacer_stories import POD, network
+from tests.support.agent_process import AgentProcess
 
 _STORIES = Path(__file__).with_name("ifacer_stories.py")
 _SANDBOX = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")

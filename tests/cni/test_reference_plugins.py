@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cni.sandbox import missing_tools
+from cni.command.sandbox import missing_tools
 from tests.cni.sandbox_stories import STORIES
 
 _STORIES = Path(__file__).with_name("sandbox_stories.py")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.cluster import Cluster, ClusterStore
+from tests.support.cluster import Cluster, ClusterStore
 from tests.tools.apiserver import ApiServer
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from actors.errors import InvalidObject
 from actors.resources.admission import SPIDERPOOL
 from actors.store.kinds import KINDS
-from actors.store.kubernetes import KubernetesStore
+from actors.store.kubernetes.store import KubernetesStore
 from tests.actors.resources.admission_cases import CASES, SPECS, Case, manifest, refusal, titles
 from tests.tools.apiserver import ApiServer
 

@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from actors.store.kubernetes import KubernetesStore
-from cni.controller import Controller
+from actors.store.kubernetes.store import KubernetesStore
+from cni.process.controller import Controller
 from tests.actors.store.contract_suite import fresh
-from tests.agent_process import PROGRAM, AgentProcess
-from tests.faults.checker import eventually, records
-from tests.faults.cluster import ClusterStore
-from tests.faults.leaders import in_process
-from tests.faults.proxy import wait_until
-from tests.faults.rig import pod, pool
+from tests.support.agent_process import PROGRAM, AgentProcess
+from tests.support.checker import eventually, records
+from tests.support.cluster import ClusterStore
+from tests.support.leaders import in_process
+from tests.support.proxy import wait_until
+from tests.support.rig import pod, pool
 from tests.tools.apiserver import ADMIN_TOKEN, ApiServer
 
 GROUP = "spiderpool.spidernet.io"

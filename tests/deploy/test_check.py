@@ -14,9 +14,9 @@ from cni.command.check import CLEAN, FOUND, UNREADABLE
 from cni.command.main import main
 from tests.actors.store.contract_suite import fresh
 from tests.deploy.test_agent import Pods, agent, controller
-from tests.faults.checker import eventually, records
-from tests.faults.cluster import ClusterStore
-from tests.faults.rig import pool, statefulset
+from tests.support.checker import eventually, records
+from tests.support.cluster import ClusterStore
+from tests.support.rig import pool, statefulset
 from tests.tools.apiserver import ApiServer
 
 _ROLE = Path(__file__).resolve().parents[2] / "deploy" / "rbac" / "check.yaml"

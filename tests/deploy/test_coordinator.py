@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tests.deploy.test_agent import controller
-from tests.faults.checker import eventually
-from tests.faults.cluster import ClusterStore
+from tests.support.checker import eventually
+from tests.support.cluster import ClusterStore
 from tests.tools.apiserver import ApiServer
 
 CALICO = {

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
+from actors.cluster.leadership import NAMESPACE
 from cni.command.cluster_settings import NAME
-from cni.leadership import NAMESPACE
 from tests.actors.store.contract_suite import fresh
-from tests.agent_process import PROGRAM
 from tests.deploy.test_agent import GROUP, READ, rule
-from tests.faults.cluster import Cluster
-from tests.faults.rig import pool
+from tests.support.agent_process import PROGRAM
+from tests.support.cluster import Cluster
+from tests.support.rig import pool
 from tests.tools.apiserver import ADMIN_TOKEN, ApiServer
 
 MAP = yaml.safe_load((Path(__file__).resolve().parents[2] / "deploy" / "configmap.yaml").read_text())

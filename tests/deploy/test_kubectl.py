@@ -11,11 +11,11 @@ import pytest
 
 from actors.resources.admission import SPIDERPOOL
 from cni.command.main import main
-from tests.agent_process import AgentProcess
 from tests.deploy.test_agent import Pods
-from tests.faults.checker import eventually
-from tests.faults.cluster import ClusterStore
-from tests.faults.rig import pool
+from tests.support.agent_process import AgentProcess
+from tests.support.checker import eventually
+from tests.support.cluster import ClusterStore
+from tests.support.rig import pool
 from tests.tools import kubernetes
 from tests.tools.apiserver import ApiServer
 from tests.tools.gomodule import ProgramMissing

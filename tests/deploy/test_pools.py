@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from actors.store.kubernetes import KubernetesStore
-from tests.agent_process import AgentProcess
+from actors.store.kubernetes.store import KubernetesStore
 from tests.deploy.test_agent import Pods, agent, controller
-from tests.faults.checker import eventually, records
-from tests.faults.cluster import ClusterStore
-from tests.faults.rig import pod, pool
+from tests.support.agent_process import AgentProcess
+from tests.support.checker import eventually, records
+from tests.support.cluster import ClusterStore
+from tests.support.rig import pod, pool
 from tests.tools.apiserver import ADMIN_TOKEN, ApiServer
 
 

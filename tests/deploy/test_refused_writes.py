@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from actors.resources.admission import SPIDERPOOL
-from actors.resources.block import Block
-from actors.store.kubernetes import KubernetesStore
-from tests.agent_process import AgentProcess
+from actors.resources.blocks.block import Block
+from actors.store.kubernetes.store import KubernetesStore
 from tests.deploy.test_agent import Pods
-from tests.faults.checker import eventually, records
-from tests.faults.cluster import Cluster
-from tests.faults.rig import pool
+from tests.support.agent_process import AgentProcess
+from tests.support.checker import eventually, records
+from tests.support.cluster import Cluster
+from tests.support.rig import pool
 from tests.tools.apiserver import ApiServer
 
 POLICIES = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import yaml
 
+from actors.cluster.leadership import AUTHORITY, CLIENT, NAMESPACE
 from actors.errors import OrbweaverError
-from actors.store.kubernetes import KubernetesStore
-from cni.leadership import AUTHORITY, CLIENT, NAMESPACE
-from tests.agent_process import AgentProcess
+from actors.store.kubernetes.store import KubernetesStore
 from tests.deploy.test_agent import Pods
-from tests.faults.checker import eventually, records
-from tests.faults.cluster import ClusterStore
-from tests.faults.leaders import controllers, leader_of, linked, wait_linked
-from tests.faults.rig import pool
+from tests.support.agent_process import AgentProcess
+from tests.support.checker import eventually, records
+from tests.support.cluster import ClusterStore
+from tests.support.leaders import controllers, leader_of, linked, wait_linked
+from tests.support.rig import pool
 from tests.tools.apiserver import ApiServer
 
 RBAC = Path(__file__).resolve().parents[2] / "deploy" / "rbac"

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-import cni.process
+import cni.process.base
 from actors.errors import NoSuchResource, StoreUnavailable
-from actors.store.kubernetes import KubernetesStore
-from cni.controller import Controller
+from actors.store.kubernetes.store import KubernetesStore
+from cni.process.controller import Controller
 from tests.actors.store.contract_suite import fresh
-from tests.agent_process import AgentProcess
 from tests.deploy.test_agent import READ, rule
-from tests.faults.checker import eventually
-from tests.faults.leaders import in_process
+from tests.support.agent_process import AgentProcess
+from tests.support.checker import eventually
+from tests.support.leaders import in_process
 from tests.tools.apiserver import ApiServer
 
 GROUP = "spiderpool.spidernet.io"
@@ -28,7 +28,7 @@ ALL_BUT_NODES = (
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cni.process, "START_TIMEOUT", 10.0)
+    monkeypatch.setattr(cni.process.base, "START_TIMEOUT", 10.0)
 
 
 @pytest.mark.usefixtures("impatient")

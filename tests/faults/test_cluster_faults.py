@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent_process import AgentProcess, ServingProcess
-from tests.faults.checker import Journal, Place, eventually, records
-from tests.faults.cni_client import NoAnswer, add, connect, delete, encode, read_answer
-from tests.faults.fleet import NODES, Clock, Fleet, fleet
-from tests.faults.leaders import leader_of, linked, logged, wait_linked
-from tests.faults.processes import PodName
-from tests.faults.proxy import Fault, How, Plan, Request
-from tests.faults.rig import pool, statefulset
-from tests.faults.seed import fresh_seed
+from tests.support.agent_process import AgentProcess, ServingProcess
+from tests.support.checker import Journal, Place, eventually, records
+from tests.support.cni_client import NoAnswer, add, connect, delete, encode, read_answer
+from tests.support.fleet import NODES, Clock, Fleet, fleet
+from tests.support.leaders import leader_of, linked, logged, wait_linked
+from tests.support.processes import PodName
+from tests.support.proxy import Fault, How, Plan, Request
+from tests.support.rig import pool, statefulset
+from tests.support.seed import fresh_seed
 from tests.tools.apiserver import ApiServer
 
 pytestmark = pytest.mark.slow

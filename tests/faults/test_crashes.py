@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent_process import AgentProcess
-from tests.faults.checker import Journal, eventually, prove_records, prove_views, records
-from tests.faults.cni_client import Answer, add, connect, delete, encode, read_answer
-from tests.faults.processes import Load, apply, prove, prove_nothing_lost, store_of
-from tests.faults.rig import pool
-from tests.faults.seed import fresh_seed
+from tests.support.agent_process import AgentProcess
+from tests.support.checker import Journal, eventually, prove_records, prove_views, records
+from tests.support.cni_client import Answer, add, connect, delete, encode, read_answer
+from tests.support.processes import Load, apply, prove, prove_nothing_lost, store_of
+from tests.support.rig import pool
+from tests.support.seed import fresh_seed
 
 POOLS = (
     pool("v4", "10.6.0.0/16", "10.6.0.40-10.6.0.90"),

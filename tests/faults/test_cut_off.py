@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from actors.errors import CNI_TRY_AGAIN_LATER
-from tests.agent_process import AgentProcess
 from tests.deploy.test_agent import Pods
-from tests.faults.cable import Cable
-from tests.faults.checker import eventually, prove_views, records
-from tests.faults.cluster import Cluster, ClusterStore
-from tests.faults.leaders import QUICK, controllers, leader_of, linked, logged, wait_linked
-from tests.faults.rig import pod, pool
+from tests.support.agent_process import AgentProcess
+from tests.support.cable import Cable
+from tests.support.checker import eventually, prove_views, records
+from tests.support.cluster import Cluster, ClusterStore
+from tests.support.leaders import QUICK, controllers, leader_of, linked, logged, wait_linked
+from tests.support.rig import pod, pool
 from tests.tools.apiserver import ADMIN_TOKEN, ApiServer
 
 NODE = "node1"

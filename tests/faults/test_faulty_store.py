@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from actors.errors import NotFound, StoreUnavailable
-from actors.store.sqlite import SQLiteStore
+from actors.store.sqlite.store import SQLiteStore
 from tests.actors.store.contract_suite import StoreContract, follow, pool
-from tests.faults.faulty_store import Fault, FaultyStore, How, scripted
+from tests.support.faulty_store import Fault, FaultyStore, How, scripted
 
 __all__ = ["follow"]
 
@@ -85,9 +85,9 @@ def test_a_script_that_means_nothing_is_refused(text: str) -> None:
 @pytest.mark.parametrize("fault, written", [("kill-before", False), ("kill-after", True)])
 def test_the_process_is_killed_around_the_write(inner: SQLiteStore, fault: str, written: bool) -> None:
     code = (
-        "import sys; from pathlib import Path; from actors.store.sqlite import SQLiteStore\n"
+        "import sys; from pathlib import Path; from actors.store.sqlite.store import SQLiteStore\n"
         "from tests.actors.store.contract_suite import pool\n"
-        "from tests.faults.faulty_store import FaultyStore, scripted\n"
+        "from tests.support.faulty_store import FaultyStore, scripted\n"
         "FaultyStore(SQLiteStore(Path(sys.argv[1])), scripted(sys.argv[2])).create(pool('marked'))\n"
         "print('alive')\n"
     )

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent_process import AgentProcess
 from tests.deploy.test_agent import Pods
-from tests.faults.cable import Cable
-from tests.faults.checker import eventually, records
-from tests.faults.cluster import Cluster, ClusterStore
-from tests.faults.leaders import QUICK, controllers, leader_of, linked, logged, wait_linked
-from tests.faults.rig import pod, pool
+from tests.support.agent_process import AgentProcess
+from tests.support.cable import Cable
+from tests.support.checker import eventually, records
+from tests.support.cluster import Cluster, ClusterStore
+from tests.support.leaders import QUICK, controllers, leader_of, linked, logged, wait_linked
+from tests.support.rig import pod, pool
 from tests.tools.apiserver import ADMIN_TOKEN, ApiServer
 
 

@@ -10,20 +10,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from actors.allocation.messages import Allocate
+from actors.allocation.router import Place, ask
+from actors.cluster.leader_failover import LeaderSeat
+from actors.cluster.leadership import Leadership
 from actors.errors import Overloaded
-from actors.messages import Allocate
-from actors.resources.block import Granted
-from actors.resources.record import Record
-from actors.seat import Place, ask
+from actors.resources.blocks.block import Granted
+from actors.resources.blocks.record import Record
 from actors.store.contract import Store
-from cni.controller import Controller
-from cni.leader_seat import LeaderSeat
-from cni.leadership import Leadership
-from tests.faults.checker import eventually, records
-from tests.faults.cluster import Cluster
-from tests.faults.faulty_store import FaultyStore, Write
-from tests.faults.leaders import in_process
-from tests.faults.rig import pool
+from cni.process.controller import Controller
+from tests.support.checker import eventually, records
+from tests.support.cluster import Cluster
+from tests.support.faulty_store import FaultyStore, Write
+from tests.support.leaders import in_process
+from tests.support.rig import pool
 from tests.tools.apiserver import ApiServer
 
 POOLS, EACH = 4, 10

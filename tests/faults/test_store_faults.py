@@ -14,9 +14,9 @@ import pytest
 from actors.errors import OrbweaverError, StoreUnavailable
 from actors.runtime import get
 from actors.store.contract import Object, Store
-from tests.faults.checker import eventually, records
-from tests.faults.faulty_store import Fault, FaultyStore, How, Write
-from tests.faults.rig import Rig, pod, pool, rig, sandbox, statefulset
+from tests.support.checker import eventually, records
+from tests.support.faulty_store import Fault, FaultyStore, How, Write
+from tests.support.rig import Rig, pod, pool, rig, sandbox, statefulset
 
 # Two small pools whose addresses lie in two blocks each, so that one ADD writes two blocks and churn more.
 POOLS = (pool("v4", "10.6.0.0/16", "10.6.0.62-10.6.0.65"), pool("v6", "fd00::/64", "fd00::3e-fd00::41"))

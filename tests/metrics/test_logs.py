@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from actors.errors import StoreUnavailable
-from actors.store.informer import Informer
-from actors.store.sqlite import SQLiteStore
+from actors.store.caches.informer import Informer
+from actors.store.sqlite.store import SQLiteStore
 from metrics.logs import JsonLines
 
 

@@ -27,20 +27,20 @@ from typing import Any, cast
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from actors.block import BlockActor
+from actors.allocation.block import BlockActor
+from actors.allocation.ledger import LedgerActor
+from actors.allocation.messages import Allocate
+from actors.allocation.observer import Silent
+from actors.allocation.pool import PoolActor
+from actors.cluster.leadership import Leadership
 from actors.errors import Conflict, DeadlineExceeded, NotFound, Overloaded
-from actors.ledger import LedgerActor
-from actors.messages import Allocate
-from actors.observer import Silent
-from actors.pool import PoolActor
-from actors.resources.block import BLOCK_SIZE, Block, Claim, Granted, Release, base_of, block_name
+from actors.resources.blocks.block import BLOCK_SIZE, Block, Claim, Granted, Release, base_of, block_name
+from actors.resources.blocks.record import Fence, Record
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
-from actors.resources.record import Fence, Record
 from actors.runtime import Actor, ActorContext, ObjectRef
 from actors.store.contract import Listing, Object, Store
-from cni.controller import BEGIN_WITHIN, MAILBOX
-from cni.leadership import Leadership
+from cni.process.controller import BEGIN_WITHIN, MAILBOX
 from tests.simulation.kernel import Kernel, Process, Servers
 
 

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from actors.store.kubernetes_access import Access, access_to
+from actors.store.kubernetes.access import Access, access_to
 from tests.tools.control_plane import apiserver_arguments, authority, etcd_arguments, write_kubeconfig
 
 ADMIN_TOKEN = "the-tests-own-administrator"

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from actors.errors import StoreUnavailable
-from actors.store.kubernetes import KubernetesStore
+from actors.store.kubernetes.store import KubernetesStore
 from tests.tools import kubernetes
 from tests.tools.apiserver import ApiServer
 from tests.tools.gomodule import ProgramMissing

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.checker import eventually
+from tests.support.checker import eventually
 from tests.tools import uml
 from tests.tools.gomodule import ProgramMissing
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from actors.errors import OrbweaverError
-from cni import netlink
-from cni.netlink import Netlink
-from cni.sandbox import Network, run
-from tests.agent_process import AgentProcess
+from cni.command.sandbox import Network, run
+from cni.dataplane.netlink import netlink
+from cni.dataplane.netlink.netlink import Netlink
 from tests.cni.ifacer_stories import PATIENT, POD, network
+from tests.support.agent_process import AgentProcess
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ import pytest
 from actors.audit import ReleaseRecord, Rule, Snapshot, WriteEndpoint, WriteStatus, audit, confirm
 from actors.resources.addresses import format_address
 from actors.resources.admission import FINALIZER
-from actors.resources.block import block_name
-from tests.blocks import recorded
-from tests.faults.checker import eventually, prove_views, told
-from tests.faults.rig import pod, pool, rig, sandbox, statefulset
+from actors.resources.blocks.block import block_name
+from tests.support.blocks import recorded
+from tests.support.checker import eventually, prove_views, told
+from tests.support.rig import pod, pool, rig, sandbox, statefulset
 
 POOLS = (pool("v4", "10.6.0.0/16", "10.6.0.10-10.6.0.19"), pool("v6", "fd00::/64", "fd00::10-fd00::19"))
 

@@ -6,10 +6,10 @@ from actors.decisions.inherit import Inheritance, inherit, may_inherit, owning_s
 from actors.decisions.plan import Slot
 from actors.decisions.settings import Settings
 from actors.resources.addresses import parse_address
+from actors.resources.blocks.record import Record
 from actors.resources.ippool import IPPool
 from actors.resources.metadata import Owner
 from actors.resources.pod import Pod
-from actors.resources.record import Record
 from actors.resources.statefulset import StatefulSet
 
 WEB_0 = Pod("shop", "web-0", "u2", owner=Owner("apps/v1", "StatefulSet", "web", "s"))

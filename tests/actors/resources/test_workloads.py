@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from actors.errors import InvalidObject
+from actors.reclaim.evidence import trimmed_pod
 from actors.resources.fields import Fields
 from actors.resources.metadata import Owner
 from actors.resources.namespace import Namespace
@@ -15,7 +16,6 @@ from actors.resources.node import Node
 from actors.resources.pod import Pod
 from actors.resources.selectors import LabelSelector
 from actors.resources.statefulset import StatefulSet
-from actors.store.census import trimmed_pod
 
 
 def pod(spec: dict[str, Any] | None = None, status: dict[str, Any] | None = None, **meta: Any) -> Pod:

@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from actors.credentials import SERVER_NAME, Credentials
+from actors.cluster.credentials import SERVER_NAME, Credentials
 from actors.errors import NoAddress, StoreUnavailable
 from actors.runtime import (
     Actor,

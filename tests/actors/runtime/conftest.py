@@ -15,9 +15,9 @@ from typing import Any, Self
 
 import pytest
 
-from actors.credentials import Credentials
+from actors.cluster.certificates import issue, make_authority, utc_now
+from actors.cluster.credentials import Credentials
 from actors.runtime import ActorHandle, ActorSystem, LinkLimits
-from cni.certificates import issue, make_authority, utc_now
 from tests.actors.runtime import cast
 
 ROOT = Path(__file__).resolve().parents[3]

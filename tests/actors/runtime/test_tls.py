@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from actors.credentials import SERVER_NAME, Credentials
+from actors.cluster.certificates import issue, make_authority, utc_now
+from actors.cluster.credentials import SERVER_NAME, Credentials
 from actors.errors import OrbweaverError, PeerLost, ProtocolError
 from actors.runtime import ActorSystem, TcpTransport, get, wire
-from cni.certificates import issue, make_authority, utc_now
 from tests.actors.runtime import cast
 from tests.actors.runtime.conftest import Served, certificates, connected
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from actors.errors import InvalidObject, WatchExpired
+from actors.store.caches.informer import Informer, Key
 from actors.store.contract import Listing, Object, Store, Watch
-from actors.store.informer import Informer, Key
-from actors.store.sqlite import SQLiteStore
+from actors.store.sqlite.store import SQLiteStore
 from tests.actors.store.contract_suite import endpoint, pool, with_meta
-from tests.faults.faulty_store import FaultyStore
+from tests.support.faulty_store import FaultyStore
 
 
 class Counting(FaultyStore):

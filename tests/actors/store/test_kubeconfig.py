@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from actors.errors import InvalidRequest, StoreUnavailable
-from actors.store import kubeconfig
-from actors.store.kubernetes import KubernetesStore
-from actors.store.kubernetes_access import in_cluster
-from actors.store.plain_kubeconfig import read_plain
+from actors.store.kubernetes import kubeconfig
+from actors.store.kubernetes.access import in_cluster
+from actors.store.kubernetes.plain_kubeconfig import read_plain
+from actors.store.kubernetes.store import KubernetesStore
 from tests.actors.store.contract_suite import fresh, pool
-from tests.agent_process import PROGRAM
+from tests.support.agent_process import PROGRAM
 from tests.tools.apiserver import ADMIN_TOKEN, ApiServer
 
 
@@ -135,7 +135,9 @@ def test_a_pods_service_account_is_found(api_server: ApiServer, tmp_path: Path, 
 
 
 def test_the_package_is_not_imported_until_a_kubeconfig_is_read() -> None:
-    code = "import sys, actors.store.kubernetes, actors.store.kubeconfig, cni.command.agent\n"
+    code = (
+        "import sys, actors.store.kubernetes.store, actors.store.kubernetes.kubeconfig, cni.command.agent\n"
+    )
     code += "sys.exit('kubernetes' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -161,7 +163,7 @@ def test_a_token_or_a_certificate_needs_no_package(api_server: ApiServer, config
         check=True,
     )
 
-    assert "actors.store.kubernetes" in said.stderr
+    assert "actors.store.kubernetes.store" in said.stderr
     assert " kubernetes.client" not in said.stderr
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from actors.errors import Conflict, InvalidObject, NotFound, StoreUnavailable
-from actors.store.informer import Informer
-from actors.store.kubernetes import KubernetesStore
-from actors.store.kubernetes_access import Access, TokenFile, access_to
+from actors.store.caches.informer import Informer
+from actors.store.kubernetes.access import Access, TokenFile, access_to
+from actors.store.kubernetes.store import KubernetesStore
 from actors.store.lifecycle import MAX_OBJECT_BYTES, encoded
 from tests.actors.store.contract_suite import (
     Follower,
@@ -27,9 +27,9 @@ from tests.actors.store.contract_suite import (
     pool,
     with_meta,
 )
-from tests.faults.cable import Cable
-from tests.faults.dripping import Dripping
-from tests.faults.proxy import Fault, FaultProxy, How, once, wait_until
+from tests.support.cable import Cable
+from tests.support.dripping import Dripping
+from tests.support.proxy import Fault, FaultProxy, How, once, wait_until
 from tests.tools.apiserver import ADMIN_TOKEN, ApiServer
 
 __all__ = ["follow"]

@@ -10,17 +10,17 @@ from collections.abc import Iterator
 import pytest
 
 from actors.errors import PodRefused
+from actors.reclaim.evidence import Census, trimmed_pod
 from actors.resources.pod import Pod
-from actors.store.catalog import Catalog
-from actors.store.census import Census, trimmed_pod
+from actors.store.caches.catalog import Catalog
+from actors.store.caches.informer import Informer
 from actors.store.contract import Object
-from actors.store.informer import Informer
-from actors.store.kubernetes import KubernetesStore
-from actors.store.kubernetes_http import Connection
-from actors.store.kubernetes_watch import KubernetesWatch
+from actors.store.kubernetes.http import Connection
+from actors.store.kubernetes.store import KubernetesStore
+from actors.store.kubernetes.watch import KubernetesWatch
 from tests.actors.store.contract_suite import fresh, pool
-from tests.faults.checker import equal, eventually
-from tests.faults.proxy import Fault, FaultProxy, How
+from tests.support.checker import equal, eventually
+from tests.support.proxy import Fault, FaultProxy, How
 from tests.tools.apiserver import ApiServer
 
 LARGE = "x" * 100_000

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from actors.store import informer
-from actors.store.catalog import Catalog
-from actors.store.informer import Key
-from actors.store.kubernetes import KubernetesStore
-from tests.faults.checker import eventually
-from tests.faults.rig import instance, machine
+from actors.store.caches import informer
+from actors.store.caches.catalog import Catalog
+from actors.store.caches.informer import Key
+from actors.store.kubernetes.store import KubernetesStore
+from tests.support.checker import eventually
+from tests.support.rig import instance, machine
 from tests.tools.apiserver import ApiServer
 from tests.tools.kubevirt import install, remove
 

@@ -21,8 +21,9 @@ from typing import Any
 import pytest
 
 from actors.errors import InvalidObject, NotFound, StoreUnavailable, WatchExpired
-from actors.store import sqlite_file, sqlite_writer
-from actors.store.sqlite import SQLiteStore
+from actors.store.sqlite import file as sqlite_file
+from actors.store.sqlite import writer as sqlite_writer
+from actors.store.sqlite.store import SQLiteStore
 from tests.actors.store.contract_suite import (
     Follower,
     StoreContract,
@@ -47,9 +48,7 @@ def store(tmp_path: Path) -> Iterator[SQLiteStore]:
 
 def child(code: str, *arguments: object, wrap: tuple[str, ...] = ()) -> subprocess.Popen[str]:
     """Another process with the store imported; it talks on its pipes."""
-    head = (
-        "import sys, json, time, os\nfrom pathlib import Path\nfrom actors.store.sqlite import SQLiteStore\n"
-    )
+    head = "import sys, json, time, os\nfrom pathlib import Path\nfrom actors.store.sqlite.store import SQLiteStore\n"
     head += "from tests.actors.store.contract_suite import pool, with_meta\n"
     return subprocess.Popen(
         [*wrap, sys.executable, "-P", "-c", head + textwrap.dedent(code), *map(str, arguments)],

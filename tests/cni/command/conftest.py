@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from actors.resources.addresses import parse_address
-from actors.resources.block import Block, base_of
-from actors.resources.record import Record
-from actors.store.sqlite import SQLiteStore
+from actors.resources.blocks.block import Block, base_of
+from actors.resources.blocks.record import Record
+from actors.store.sqlite.store import SQLiteStore
 from cni.command.main import main
 
 

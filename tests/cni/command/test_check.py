@@ -7,9 +7,9 @@ import threading
 import pytest
 
 from actors.store.contract import Object
-from actors.store.sqlite import SQLiteStore
+from actors.store.sqlite.store import SQLiteStore
 from cni.command.check import CLEAN, FOUND, UNREADABLE
-from tests.faults.rig import rig, sandbox, statefulset
+from tests.support.rig import rig, sandbox, statefulset
 
 QUICK = ("--wait", "0.1")
 

@@ -10,8 +10,8 @@ import yaml
 
 from actors.decisions.settings import GCSettings, Settings
 from actors.errors import InvalidObject
-from cni.agent import SOCKET as AGENT_SOCKET
 from cni.command.config_file import SOCKET, Configuration, parse_config, read_config
+from cni.process.agent import SOCKET as AGENT_SOCKET
 
 DEPLOYED = Path(__file__).resolve().parents[3] / "deploy" / "configmap.yaml"
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from actors.cluster.lease import ADDRESS
 from actors.store.kinds import KINDS
-from actors.store.lease import ADDRESS
 from cni.command.manifest import dump
 from cni.command.table import duration, rows
 

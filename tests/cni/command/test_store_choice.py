@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from actors.errors import InvalidRequest
-from actors.store.kubernetes import KubernetesStore
-from cni.command import data_file
-from cni.command.data_file import agent_store, cluster_access, open_store
+from actors.store.kubernetes.store import KubernetesStore
+from cni.command import store_choice
 from cni.command.main import main, parser
+from cni.command.store_choice import agent_store, cluster_access, open_store
 
 CONFIG = """
 apiVersion: v1
@@ -27,7 +27,7 @@ users: [{name: me, user: {token: secret}}]
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user's home, and a host whose embedded store is there."""
-    monkeypatch.setattr(data_file, "DATABASE", tmp_path / "orbweaver.db")
+    monkeypatch.setattr(store_choice, "DATABASE", tmp_path / "orbweaver.db")
     for name in ("KUBECONFIG", "ORBWEAVER_DATA", "KUBERNETES_SERVICE_HOST"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

@@ -1,0 +1,407 @@
+"""The Block actor: the only writer of one SpiderIPBlock in this process, with the group commit.
+
+What must always hold:
+
+* A claim or release is answered only after the write that carries it is durable.
+* Everything that arrives while one write is under way goes out together in the next one. A request that comes alone is
+  written at once; behind a write that several shared, the next one gathers for as long as that one took, and behind one
+  that only released, which no pod waits for, a little longer.
+* Whether a write whose answer was lost took place is found out by reading before anything else is decided;
+  applying the same requests to what was read is then enough, because claims and releases are idempotent.
+* Where other processes write the block too (`shared`), nothing is answered from memory alone: what needs no write
+  is decided on a fresh read, and a write that was decided on an old one fails, and is decided anew.
+* A claim that was answered with an error although it may have been written is released again, as soon as the
+  store answers, and until then the Ledger lists it, so that the DEL which follows finds it.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from actors.allocation.ledger import content_of
+from actors.allocation.messages import Change
+from actors.allocation.observer import AllocationObserver
+from actors.decisions.inherit import is_fixed
+from actors.errors import (
+    Conflict,
+    DamagedObject,
+    DeadlineExceeded,
+    InvalidObject,
+    NotFound,
+    OrbweaverError,
+    StoreUnavailable,
+    TooLarge,
+    WriteRefused,
+)
+from actors.resources.blocks.block import (
+    Block,
+    Claim,
+    Doubt,
+    Granted,
+    Release,
+    Released,
+    SetAside,
+    Taken,
+    Vouch,
+    Vouched,
+    parse_block_name,
+)
+from actors.resources.blocks.record import Fence, Record
+from actors.runtime import Actor, ActorContext, ObjectRef, current_deadline, message
+from actors.store.contract import Store
+
+log = logging.getLogger("orbweaver.block")
+
+QUIET = 900.0
+"""Seconds for which an empty block stays because it remembers when its addresses were released; with a suspect
+address it stays until somebody vouches for that."""
+
+STORE_TIMEOUT = 5.0
+_GATHER_MOST, _GATHER_RELEASES = 0.02, 0.05
+"""Seconds, at most, for which requests gather behind a write that several shared, and behind one that only released. A
+write costs the API server more than all that it carries."""
+_RETRY_FIRST, _RETRY_MOST = 0.02, 1.0
+_CONFLICTS = 50
+_YIELD, _YIELD_MOST = 0.001, 0.05
+"""Seconds, at most, that a writer waits by chance after a conflict: doubled with each in a row."""
+
+Operation = Claim | Release | Doubt | Vouch
+Outcome = Granted | Taken | SetAside | Released | Vouched
+
+
+@dataclass(slots=True)
+class Staged:
+    """One request that waits for the next write. `deadline` is monotonic; `reply` is None for our own undoing, and
+    `undoes` is then the record that may have been written."""
+
+    operation: Operation
+    reply: ObjectRef[Outcome] | None
+    deadline: float | None
+    maybe_written: bool = False
+    undoes: Record | None = None
+
+
+@dataclass(slots=True)
+class State:
+    """`stale`: what the store holds may differ from `block`, read it before the next write. `gather_until`: monotonic
+    seconds before which the next write does not begin."""
+
+    block: Block
+    staged: list[Staged] = field(default_factory=list)
+    flush_posted: bool = False
+    gather_until: float = 0.0
+    stale: bool = True
+    backoff: float = _RETRY_FIRST
+
+
+class BlockActor(Actor):
+    """One per 64 addresses in use, named `block/<name of the block>`."""
+
+    def __init__(
+        self,
+        context: ActorContext,
+        *,
+        store: Store,
+        observer: AllocationObserver,
+        shared: bool = False,
+        wrote: Callable[[int, int, str], object] = lambda family, base, version: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`shared`: other processes write the block too. `wrote` hears of each version that was written here, before
+        anybody is answered."""
+        super().__init__(context)
+        family, base = parse_block_name(context.key)
+        self._state = State(Block(family, base))
+        self._store = store
+        self._observer = observer
+        self._shared = shared
+        self._wrote = wrote
+        self._clock = clock
+
+    def on_passivate(self) -> bool:
+        state = self._state
+        if state.staged:
+            return False
+        block = state.block
+        if not state.stale and block.version and not block.records and self._quiet(block):
+            try:
+                self._store.delete("SpiderIPBlock", block.name, version=block.version, timeout=STORE_TIMEOUT)
+            except (Conflict, NotFound):
+                log.debug("block changed while it was to be removed", extra={"block": block.name})
+            except (StoreUnavailable, InvalidObject) as error:
+                log.warning(
+                    "an empty block could not be removed", extra={"block": block.name, "error": str(error)}
+                )
+        return True
+
+    @message
+    def claim(self, claim: Claim) -> ObjectRef[Outcome]:
+        """Record an address. Completes with `Granted`, `Taken` or `SetAside` once that is durable."""
+        return self._stage(claim)
+
+    @message
+    def release(self, release: Release) -> ObjectRef[Outcome]:
+        """Take a record away. Completes with `Released` once that is durable."""
+        return self._stage(release)
+
+    @message
+    def doubt(self, doubt: Doubt) -> ObjectRef[Outcome]:
+        """Mark an address whose holder is lost but keeps it. Completes with `Vouched` once that is durable."""
+        return self._stage(doubt)
+
+    @message
+    def vouch(self, vouch: Vouch) -> ObjectRef[Outcome]:
+        """Take the mark of an address away that was taken back by force. Completes with `Vouched` once that is
+        durable."""
+        return self._stage(vouch)
+
+    def _stage(self, operation: Operation) -> ObjectRef[Outcome]:
+        reply: ObjectRef[Outcome] = ObjectRef()
+        self._state.staged.append(Staged(operation, reply, current_deadline()))
+        self._post_flush()
+        return reply
+
+    def _post_flush(self) -> None:
+        if not self._state.flush_posted:
+            self._state.flush_posted = True
+            wait = self._state.gather_until - time.monotonic()
+            if wait > 0:
+                self.after(wait, self._flush)
+            else:
+                self.post(self._flush)
+
+    def _flush(self) -> None:
+        state = self._state
+        state.flush_posted = False
+        batch, state.staged = self._drop_expired(state.staged), []
+        if batch:
+            self._try(batch)
+
+    def _try(self, batch: list[Staged]) -> None:
+        state = self._state
+        try:
+            self._commit(batch)
+            state.backoff = _RETRY_FIRST
+        except StoreUnavailable as error:
+            state.stale = True
+            self._again_later(batch, error)
+        except DamagedObject as error:
+            self.get_actor("ledger/local").unreadable.remote(state.block.family, state.block.base)
+            state.stale = True
+            for staged in batch:
+                self._fail(staged, error)
+        except InvalidObject as error:
+            # The store refuses this write, as when the object grew too large. That need not be for what all of them ask.
+            state.stale = True
+            if len(batch) > 1:
+                for staged in batch:
+                    self._try([staged])
+            elif undoing := self._fail(batch[0], error if isinstance(error, TooLarge) else _refused(error)):
+                state.staged += undoing
+                self._post_flush()
+        except OrbweaverError as error:
+            state.stale = True
+            for staged in batch:
+                self._fail(staged, error)
+
+    def _commit(self, batch: list[Staged]) -> None:
+        state = self._state
+        certain = not self._shared
+        for conflicts in range(_CONFLICTS):
+            if state.stale:
+                self._read()
+                certain = True
+            block = state.block.copy()
+            now = self._clock()
+            outcomes = [_outcome(block, staged, now) for staged in batch]
+            changes = _difference(state.block, block)
+            if not certain and len(changes) < len(batch):
+                state.stale = True  # some would be answered without a write, which proves nothing
+                continue
+            if not changes:
+                break
+            started = time.monotonic()
+            try:
+                self._write(block, batch)
+            except (Conflict, NotFound):
+                state.stale = True
+                claims = any(isinstance(staged.operation, Claim) for staged in batch)
+                self._observer.conflicted("allocation" if claims else "release")
+                # Who comes second over and over would starve; meanwhile more gathers for the next write.
+                time.sleep(random.uniform(0, min(_YIELD_MOST, _YIELD * 2**conflicts)))
+                continue
+            except StoreUnavailable as error:
+                if error.maybe_written:
+                    _mark_doubtful(batch, state.block, block)
+                raise
+            took = time.monotonic() - started
+            self._observer.committed(len(batch), took)
+            if len(batch) > 1:
+                only_released = all(isinstance(staged.operation, Release) for staged in batch)
+                gather = _GATHER_RELEASES if only_released else min(took, _GATHER_MOST)
+                state.gather_until = started + took + gather
+            state.block = block
+            self._wrote(block.family, block.base, block.version)
+            self._publish(changes)
+            break
+        else:
+            raise StoreUnavailable(
+                f"block {state.block.name} was changed by others {_CONFLICTS} times in a row, try again",
+                maybe_written=False,
+            )
+        for staged, outcome in zip(batch, outcomes, strict=True):
+            if staged.reply is not None:
+                staged.reply.complete(outcome)
+            elif staged.undoes is not None:
+                record = staged.undoes
+                self.get_actor("views/local").changed.remote((record.holder,), (record.pool,))
+
+    def _read(self) -> None:
+        state = self._state
+        name = state.block.name
+        try:
+            found = Block.from_object(self._store.get("SpiderIPBlock", name, timeout=STORE_TIMEOUT))
+        except NotFound:
+            found = Block(state.block.family, state.block.base)
+        # All of it, because the Ledger may list a claim of ours that was not written after all.
+        ledger = self.get_actor("ledger/local")
+        ledger.found.remote(found.family, found.base, found.version, content_of(found))
+        state.block = found
+        state.stale = False
+
+    def _write(self, block: Block, batch: list[Staged]) -> None:
+        left = [staged.deadline - time.monotonic() for staged in batch if staged.deadline is not None]
+        timeout = min(STORE_TIMEOUT, max(left)) if len(left) == len(batch) else STORE_TIMEOUT
+        forget_before = self._clock() - QUIET
+        block.released = {
+            value: at
+            for value, at in block.released.items()
+            if at > forget_before or value in block.suspect  # so that it goes after those that are not
+        }
+        obj = block.to_object()
+        write = self._store.update if block.version else self._store.create
+        stored = write(obj, timeout=max(timeout, 0.05))
+        block.version = stored["metadata"]["resourceVersion"]
+        block.uid = stored["metadata"].get("uid", "")
+
+    def _publish(self, changes: tuple[Change, ...]) -> None:
+        if changes:
+            block = self._state.block
+            self.get_actor("ledger/local").recorded.remote(block.family, block.base, block.version, changes)
+
+    def _drop_expired(self, waiting: list[Staged]) -> list[Staged]:
+        now = time.monotonic()
+        kept: list[Staged] = []
+        undone: list[Staged] = []
+        for staged in waiting:
+            if staged.deadline is not None and staged.deadline <= now:
+                undone += self._fail(
+                    staged,
+                    DeadlineExceeded(
+                        f"block {self._state.block.name} was not written in time; the store is slow or away, try again"
+                    ),
+                )
+            else:
+                kept.append(staged)
+        return undone + kept
+
+    def _again_later(self, batch: list[Staged], error: StoreUnavailable) -> None:
+        """Keep what still has time, in order and ahead of newcomers; answer the rest."""
+        state = self._state
+        now = time.monotonic()
+        kept: list[Staged] = []
+        for staged in batch:
+            if staged.reply is not None and (
+                staged.deadline is None or staged.deadline <= now + state.backoff
+            ):
+                kept += self._fail(staged, error)
+            else:
+                kept.append(staged)
+        state.staged = kept + state.staged
+        if state.staged:
+            log.warning(
+                "the store cannot be written, will try again",
+                extra={"block": state.block.name, "waiting": len(state.staged), "error": str(error)},
+            )
+            state.flush_posted = True
+            self.after(state.backoff, self._flush)
+            state.backoff = min(state.backoff * 2, _RETRY_MOST)
+
+    def _fail(self, staged: Staged, error: OrbweaverError) -> list[Staged]:
+        """Answer with an error; returns the undoing that a claim needs which may have been written after all."""
+        undoing: list[Staged] = []
+        operation = staged.operation
+        if staged.maybe_written and isinstance(operation, Claim):
+            self._publish((Change(operation.value, operation.record),))
+            fence = Fence.of(operation.record)
+            # What was kept for this pod before stays kept; for any other nobody would ever come back.
+            keep = operation.instead_of is not None and is_fixed(operation.record)
+            release = Release(operation.value, fence, self._clock(), keep)
+            undoing = [Staged(release, None, None, undoes=operation.record)]
+        if staged.reply is not None:
+            staged.reply.fail(error)
+        return undoing
+
+    def _quiet(self, block: Block) -> bool:
+        horizon = self._clock() - QUIET
+        return not block.suspect and all(at <= horizon for at in block.released.values())
+
+
+def _outcome(block: Block, staged: Staged, now: float) -> Outcome:
+    operation = staged.operation
+    if isinstance(operation, Claim):
+        granted = block.claim(operation, now)
+        if isinstance(granted, Granted) and staged.maybe_written:
+            return replace(granted, fresh=True)  # what stands there is its own write, whose answer was lost
+        return granted
+    if isinstance(operation, Vouch):
+        return block.vouch(operation)
+    if isinstance(operation, Doubt):
+        return block.doubt(operation)
+    released = block.release(operation)
+    if staged.undoes is not None and released.found is None:
+        # A write that timed out can still take place. This changes the block's version, so that it fails then.
+        block.released[operation.value] = operation.at
+    if staged.maybe_written:
+        return replace(released, done=True)  # as above
+    return released
+
+
+def _refused(error: InvalidObject) -> WriteRefused:
+    return WriteRefused(
+        f"no address can be recorded: {error.message}; if the cluster's CRDs are of another version, apply those of this one "
+        "with `kubectl apply -f deploy/crds`, else change the policy, webhook or quota that refuses it",
+        details=error.details,
+    )
+
+
+def _mark_doubtful(batch: list[Staged], before: Block, after: Block) -> None:
+    """Mark what the lost write carried; a claim or release that changed nothing is not in doubt."""
+    for staged in batch:
+        operation = staged.operation
+        changed = before.records.get(operation.value) != after.records.get(operation.value)
+        if isinstance(operation, Claim):
+            found = before.records.get(operation.value)
+            stands = after.records.get(operation.value)
+            changed = changed and stands is not None and stands.same_claim(operation.record)
+            # A claim that only confirms is not undone: an earlier one was answered.
+            changed = changed and not (found is not None and found.same_claim(operation.record))
+        staged.maybe_written |= changed
+
+
+def _difference(before: Block, after: Block) -> tuple[Change, ...]:
+    values = {value for value, record in before.records.items() if after.records.get(value) != record}
+    values |= {value for value, record in after.records.items() if before.records.get(value) != record}
+    values |= {value for value, at in after.released.items() if before.released.get(value) != at}
+    values |= {
+        value for value in before.released if value not in after.released and value not in after.records
+    }
+    values |= before.suspect ^ after.suspect  # told as it is, because what is to be written must differ
+    return tuple(
+        Change(value, after.records.get(value), after.released.get(value), after.asides.get(value))
+        for value in sorted(values)
+    )

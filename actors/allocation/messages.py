@@ -1,0 +1,145 @@
+"""The values that actors send each other, apart from those of the block log.
+
+What must always hold: every value here is frozen, so that a sender cannot change what a receiver holds, and
+is registered with the wire, so that it means the same in another process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from actors.decisions.detection import Wishes
+from actors.decisions.request import AddressRequest
+from actors.resources.blocks.block import (
+    Claim,
+    Doubt,
+    Granted,
+    Release,
+    Released,
+    SetAside,
+    Taken,
+    Vouch,
+    Vouched,
+)
+from actors.resources.blocks.quarantine import Aside
+from actors.resources.blocks.record import Fence, Record, Sharer
+from actors.runtime import wire_value
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One address that is, or may be, recorded."""
+
+    family: int
+    value: int
+    record: Record
+
+    @property
+    def views(self) -> tuple[Held, ...]:
+        """The same for each sandbox that uses the address, with a record whose fence names that one."""
+        return tuple(Held(self.family, self.value, record) for record in self.record.views)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became of one address: `record` says who holds it now; without one, `released` says since when it is
+    free (seconds since the epoch), and without either it was never seen to be used. `aside`: why it is not given
+    out although it is free."""
+
+    value: int
+    record: Record | None
+    released: float | None = None
+    aside: Aside | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Occupancy:
+    """Answer to "what changed in these ranges since `sequence`". `whole`: `changes` is everything that is known
+    there, not a difference."""
+
+    sequence: int
+    whole: bool
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Allocate:
+    """Ask a pool for one address. `exact` asks for that one; `instead_of` names the record it may replace. `unless`: a
+    container id, then pods or virtual machines `namespace/name`; nothing is done if something is recorded for one of them
+    under another claim."""
+
+    record: Record
+    exact: int | None = None
+    instead_of: Fence | None = None
+    unless: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """Nothing was done, because of this: it is recorded for one of those that `Allocate.unless` names."""
+
+    held: tuple[Held, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """Which pod sandbox a CNI request is about. `container` and `interface` are the key of the attachment; the
+    names are empty without Kubernetes, and `uid` where the runtime does not tell it."""
+
+    container: str
+    interface: str
+    namespace: str
+    pod: str
+    uid: str
+    netns: str
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`, the key of the pod's Endpoint actor."""
+        return f"{self.namespace}/{self.pod}"
+
+
+@dataclass(frozen=True, slots=True)
+class AddRequest:
+    """CNI ADD, understood: for which sandbox, in which CNI network, and what that asks for."""
+
+    sandbox: Sandbox
+    network: str
+    asks: AddressRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """One address of the interface: CIDR form (`10.6.0.7/16`), gateway (empty for none), pool and VLAN."""
+
+    interface: str
+    family: int
+    address: str
+    gateway: str
+    pool: str
+    vlan: int
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTo:
+    """One route of the interface: destination CIDR and next hop."""
+
+    dst: str
+    gw: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddResult:
+    """What the pod's interface gets, and, for the log, why. `fresh`: this request recorded it, no earlier one."""
+
+    addresses: tuple[Assigned, ...]
+    routes: tuple[RouteTo, ...]
+    reasons: tuple[str, ...] = ()
+    fresh: bool = True
+
+
+for _value in (
+    Record, Sharer, Fence, Aside, Claim, Release, Doubt, Vouch, Granted, Taken, SetAside, Released, Vouched, Held,
+    Change, Occupancy, Allocate, Recorded, Sandbox, Wishes, AddressRequest, AddRequest, Assigned, RouteTo, AddResult,
+):  # fmt: skip
+    wire_value(_value)

@@ -1,0 +1,59 @@
+"""The actors that allocate, as every process that allocates registers them: the Ledger, the pools and the blocks."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from actors.allocation.block import BlockActor
+from actors.allocation.ledger import Known, LedgerActor
+from actors.allocation.observer import AllocationObserver
+from actors.allocation.pool import PoolActor
+from actors.runtime import ActorSystem
+from actors.store.caches.catalog import Catalog
+from actors.store.contract import Store
+
+SERVED = {"ledger": LedgerActor, "pool": PoolActor, "block": BlockActor}
+"""What the leader serves to agents."""
+
+
+def register_allocators(
+    system: ActorSystem,
+    store: Store,
+    catalog: Catalog,
+    observer: AllocationObserver,
+    *,
+    shared: bool,
+    mailbox: int = 4096,
+    begin_within: float = 1.0,
+    known: Known | None = None,
+    wrote: Callable[[int, int, str], object] = lambda family, base, version: None,
+) -> None:
+    """`shared`: other processes write the same blocks. `mailbox`: calls that may wait for one pool or block. `begin_within`:
+    see `ActorSystem.register`. `known`, `wrote`: see `LedgerActor` and `BlockActor`."""
+    system.register(
+        "ledger",
+        lambda context: LedgerActor(context, store=store, known=known),
+        mailbox=65536,
+        idle=None,
+        begin_within=begin_within,
+        urgent=frozenset({"reached"}),  # agents leave who gives no sign of life
+        prompt=frozenset({"of_sandbox", "recorded"}),
+    )
+    system.register(
+        "block",
+        lambda context: BlockActor(context, store=store, observer=observer, shared=shared, wrote=wrote),
+        mailbox=mailbox,
+        idle=60.0,
+        begin_within=begin_within,
+    )
+    system.register(
+        "pool",
+        lambda context: PoolActor(
+            context, source=catalog, store=store, chance=random.Random() if shared else None
+        ),
+        mailbox=mailbox,
+        idle=300.0,
+        begin_within=begin_within,
+        prompt=frozenset({"allocate"}),
+    )

@@ -1,0 +1,250 @@
+"""The search for the addresses of one ADD: every interface and family asks its pools, all at once, until all have one.
+
+What must always hold: all addresses of a request are granted or none is; what the pod had before is asked for first,
+and goes back when no pool gives it again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from actors.allocation.grant import Grant
+from actors.allocation.messages import AddRequest, Allocate, Held, Recorded
+from actors.allocation.router import Place
+from actors.decisions.inherit import Inheritance
+from actors.decisions.plan import Plan, Slot
+from actors.decisions.settings import Settings
+from actors.errors import AddressTaken, Conflict, DeadlineExceeded, NoAddress, OrbweaverError, PoolsExhausted
+from actors.resources.addresses import format_address
+from actors.resources.blocks.block import Claim, Granted, SetAside, Taken, block_name
+from actors.resources.blocks.record import Fence, Record
+from actors.resources.pod import Pod
+from actors.runtime import ObjectRef, current_deadline
+
+Where = tuple[int, int]
+"""Family and address."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The plan, and for each slot's label what becomes of the addresses that are recorded for the pod already."""
+
+    plan: Plan
+    inheritances: dict[str, Inheritance]
+
+    @property
+    def gives_back(self) -> bool:
+        return any(one.given_back for one in self.inheritances.values())
+
+
+@dataclass(slots=True)
+class Asked:
+    """One ADD, which may run at two places. `before`: what its container held when it was first looked at, so that what
+    a lost leader recorded is known as this request's own. `claim` names what it records. `guessed`: the claims that it made
+    before anybody had looked."""
+
+    pod: Pod
+    request: AddRequest
+    started: float
+    before: frozenset[Where] | None = None
+    claim: str = ""
+    guessed: frozenset[str] = frozenset()
+
+
+class Known(Exception):
+    """Nothing was granted, because these are recorded for the pod already."""
+
+    def __init__(self, held: tuple[Held, ...]) -> None:
+        super().__init__()
+        self.held = held
+
+
+@dataclass(slots=True)
+class Attempt:
+    """The search of one slot: the pools still to be asked, and what those before said. `held`: the address to ask
+    for first, `again`: the pools to ask for it; `confirming`: it is recorded for this very ADD; `inheriting`: it is
+    the one asked for at this moment; `only_taken`: every pool that refused did so because of the one address that is
+    asked for."""
+
+    slot: Slot
+    pools: list[str]
+    held: Held | None = None
+    again: list[str] = field(default_factory=list)
+    confirming: bool = False
+    inheriting: bool = False
+    refusals: list[str] = field(default_factory=list)
+    only_taken: bool = True
+    grant: Grant | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reserving:
+    """`give_back` releases what a pod had before, `undo` what a failed request was granted."""
+
+    node: str
+    settings: Settings
+    clock: Callable[[], float]
+    give_back: Callable[[Place, Held], None]
+    undo: Callable[[Sequence[Grant], OrbweaverError], None]
+
+    def reserve(self, at: Place, made: Decision, asked: Asked, unless: tuple[str, ...] = ()) -> list[Grant]:
+        """An address for every slot of the plan. Raises `NoAddress`, an error that a retry may cure, or `Known` (`unless`
+        is that of `Allocate`)."""
+        pod = asked.pod
+        attempts = [
+            self._attempt(at, slot, made.inheritances.get(slot.label, Inheritance()))
+            for slot in made.plan.slots
+        ]
+        deadline = current_deadline()
+        error: OrbweaverError | None = None
+        recorded: Recorded | None = None
+        while error is None and recorded is None:
+            going = [
+                (attempt, ref)
+                for attempt in attempts
+                if attempt.grant is None and (ref := self._next(at, attempt, asked, unless)) is not None
+            ]
+            if not going:
+                break
+            at.settle([ref for _, ref in going])
+            for attempt, ref in going:
+                answer = _take(attempt, ref, asked)
+                if isinstance(answer, Recorded):
+                    recorded = answer
+                else:
+                    error = answer or error
+            if error is None:
+                error = self._give_up_refused(at, attempts)
+        if error is None and recorded is not None:
+            granted = [attempt.grant for attempt in attempts if attempt.grant is not None]
+            if granted:
+                self.undo(granted, Conflict(f"something is recorded for pod {pod.key} already"))
+            raise Known(recorded.held)
+        if error is None and deadline is not None and time.monotonic() > deadline:
+            error = DeadlineExceeded(f"the addresses of pod {pod.key} were not recorded in time; try again")
+        if error is None and any(attempt.grant is None for attempt in attempts):
+            error = _refusal(made.plan, attempts)
+        grants = [attempt.grant for attempt in attempts if attempt.grant is not None]
+        if error is not None:
+            if not at.failed:  # else the next run finds and takes what was granted
+                self.undo(grants, error)
+            raise error
+        return grants
+
+    def _attempt(self, at: Place, slot: Slot, inheritance: Inheritance) -> Attempt:
+        """What is recorded for this interface already goes first, then what is kept for the pod, then the pools."""
+        for value, record in inheritance.given_back:
+            # The pod now asks for other pools: what it had goes back.
+            self.give_back(at, Held(slot.family, value, record))
+        if inheritance.taken is None:
+            return Attempt(slot, list(slot.candidates))
+        value, record = inheritance.taken
+        again = list(inheritance.pools)
+        # For the one address that the pod asks for nobody is asked twice.
+        pools = [pool for pool in slot.candidates if slot.exact is None or pool not in again]
+        held = Held(slot.family, value, record)
+        return Attempt(slot, pools, held, again, confirming=inheritance.confirms)
+
+    def _give_up_refused(self, at: Place, attempts: Sequence[Attempt]) -> OrbweaverError | None:
+        """Where no pool gives a pod its own address again (it is reserved now), it goes back."""
+        for attempt in attempts:
+            refused, attempt.inheriting = attempt.inheriting, False
+            if not refused or attempt.grant is not None or attempt.again or attempt.held is None:
+                continue
+            held, attempt.held = attempt.held, None
+            try:
+                self.give_back(at, held)
+            except OrbweaverError as error:
+                return error
+        return None
+
+    def _next(
+        self, at: Place, attempt: Attempt, asked: Asked, unless: tuple[str, ...]
+    ) -> ObjectRef[Any] | None:
+        slot, held = attempt.slot, attempt.held
+        if held is not None and attempt.confirming:
+            block = at.get_actor("block/" + block_name(held.family, held.value))
+            if at.alone:
+                return block.claim.remote(Claim(held.value, held.record))
+            # Another process may still undo the claim that stands there, not knowing that it counts.
+            confirmed = replace(held.record, claim=asked.claim)
+            return block.claim.remote(Claim(held.value, confirmed, Fence.of(held.record)))
+        record = self._record(slot, asked)
+        if held is not None and attempt.again:
+            attempt.inheriting = True
+            actor = at.get_actor("pool/" + attempt.again.pop(0))
+            return actor.allocate.remote(Allocate(record, held.value, Fence.of(held.record)))
+        if not attempt.pools:
+            return None
+        pool = at.get_actor("pool/" + attempt.pools.pop(0))
+        return pool.allocate.remote(Allocate(record, slot.exact, unless=unless))
+
+    def _record(self, slot: Slot, asked: Asked) -> Record:
+        pod, request = asked.pod, asked.request
+        sandbox = request.sandbox
+        return Record(
+            pool="",
+            pod=pod.key,
+            uid=pod.uid or sandbox.uid,
+            container=sandbox.container,
+            interface=slot.interface,
+            node=self.node,
+            owner=pod.controller,
+            since=datetime.fromtimestamp(self.clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            network=request.network,
+            request="" if slot.interface == sandbox.interface else sandbox.interface,
+            claim=asked.claim,
+            machine=(pod.machine or "") if self.settings.enable_kubevirt else "",
+        )
+
+
+def _refusal(made: Plan, attempts: Sequence[Attempt]) -> NoAddress:
+    """What the pod is told when the search found nothing for one slot or more."""
+    details = (*made.reasons(), *(line for attempt in attempts for line in attempt.refusals))
+    unserved = [attempt for attempt in attempts if attempt.grant is None]
+    wanted = [
+        format_address(attempt.slot.family, attempt.slot.exact)
+        for attempt in unserved
+        if attempt.slot.exact is not None and attempt.only_taken
+    ]
+    if len(wanted) == len(unserved):
+        return AddressTaken(
+            f"no pool can give pod {made.pod} the address that it asks for, {' and '.join(wanted)}",
+            details=details,
+        )
+    return PoolsExhausted(
+        f"no pool can give pod {made.pod} an address for every interface it asks for", details=details
+    )
+
+
+def _take(attempt: Attempt, ref: ObjectRef[Any], asked: Asked) -> OrbweaverError | Recorded | None:
+    """Note the answer of one pool; returns what ends the whole search."""
+    where = f"{attempt.slot.interface} IPv{attempt.slot.family}"
+    try:
+        outcome = ref.result()
+    except OrbweaverError as error:
+        if error.retryable:
+            return error
+        attempt.only_taken &= isinstance(error, AddressTaken)
+        attempt.refusals.append(f"{where}: {error}")
+        if attempt.confirming:
+            attempt.pools, attempt.held, attempt.confirming = list(attempt.slot.candidates), None, False
+        return None
+    if isinstance(outcome, SetAside):  # what was to be confirmed is not recorded any more
+        attempt.refusals.append(f"{where}: the address recorded for it is set aside: {outcome.aside.why}")
+        attempt.pools, attempt.held, attempt.confirming = list(attempt.slot.candidates), None, False
+    elif isinstance(outcome, Taken):
+        attempt.refusals.append(f"{where}: the address recorded for it went to pod {outcome.record.pod}")
+        attempt.pools, attempt.held, attempt.confirming = list(attempt.slot.candidates), None, False
+    elif isinstance(outcome, Recorded):
+        return outcome
+    elif isinstance(outcome, Granted):
+        inherited = attempt.inheriting
+        # What a lost leader recorded for this request is no earlier request's.
+        mine = outcome.fresh or (attempt.slot.family, outcome.value) not in (asked.before or ())
+        attempt.grant = Grant(attempt.slot, outcome.value, outcome.record, mine, inherited, outcome.suspect)
+    return None

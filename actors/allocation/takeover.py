@@ -1,0 +1,123 @@
+"""Taking over what another IPAM recorded in a pool's status, so that switching from a running Spiderpool loses nothing.
+
+What must always hold: `status.allocatedIPs` is taken as truth exactly when it was not written here. The status says
+so itself, by a digest of the content that was last written here or taken over here; a content with another digest
+comes from elsewhere. Each of its addresses without a record gets one, before the pool gives out its first address,
+and then the digest is set, so that an address released later is not brought back by the same content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from actors.errors import Conflict, InvalidObject, NotFound
+from actors.resources.addresses import format_address, parse_address_of
+from actors.resources.blocks.block import Claim, block_name
+from actors.resources.blocks.record import Record
+from actors.resources.ippool import IPPool
+from actors.resources.pod import KIND as POD
+from actors.resources.virtualmachine import GROUP, INSTANCE
+from actors.runtime import ActorHandle, get
+from actors.store.contract import Object, Store
+
+log = logging.getLogger("orbweaver.takeover")
+
+DIGEST = "allocatedIPsDigest"
+"""Field of a pool's status: the digest of the `allocatedIPs` that was last written or taken over here."""
+
+TIMEOUT = 30.0
+
+
+def digest_of(allocated: str) -> str:
+    """The value of the `DIGEST` field for a content of `allocatedIPs`."""
+    return hashlib.sha256(allocated.encode()).hexdigest()[:16]
+
+
+def foreign_allocations(pool: IPPool, status: dict[str, Any]) -> dict[int, tuple[str, str]]:
+    """Address to (pod, UID) out of a status that was not written here; empty when it was, or names nobody.
+
+    Raises `InvalidObject` when the content cannot be read: giving out addresses then could give one twice.
+    """
+    allocated = status.get("allocatedIPs") or ""
+    if not allocated or status.get(DIGEST) == digest_of(allocated):
+        return {}
+    try:
+        found = {
+            parse_address_of(text, pool.family): (str(entry["pod"]), str(entry.get("podUid", "")))
+            for text, entry in json.loads(allocated).items()
+        }
+    except (ValueError, TypeError, KeyError, AttributeError, InvalidObject) as error:
+        raise InvalidObject(
+            f"pool {pool.name}: status.allocatedIPs was written by another IPAM and cannot be read ({error}), so it is not "
+            "known which addresses are in use; repair the field, or clear it if no pod uses the pool"
+        ) from error
+    return found
+
+
+def take_over(
+    pool: IPPool, store: Store, get_actor: Callable[[str], ActorHandle], now: Callable[[], float]
+) -> tuple[str, ...]:
+    """Record what another IPAM allocated out of `pool`; returns the pods whose addresses were recorded.
+
+    Raises `InvalidObject` for a status that cannot be read, and what the store raises.
+    """
+    while True:
+        obj = store.get("SpiderIPPool", pool.name)
+        status = obj.get("status") or {}
+        foreign = foreign_allocations(pool, status)
+        if not foreign:
+            return ()
+        since = datetime.fromtimestamp(now(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        refs = []
+        for value, (pod, uid) in sorted(foreign.items()):
+            claim = Claim(value, _record(pool, value, pod, uid, _endpoint(store, pod), since), named=True)
+            refs.append(
+                get_actor("block/" + block_name(pool.family, value))
+                .claim.options(timeout=TIMEOUT)
+                .remote(claim)
+            )
+        get(refs)
+        try:
+            store.update_status({**obj, "status": {**status, DIGEST: digest_of(status["allocatedIPs"])}})
+        except Conflict:
+            continue
+        log.info(
+            "took over what another IPAM had allocated", extra={"pool": pool.name, "addresses": len(foreign)}
+        )
+        return tuple(sorted({pod for pod, _ in foreign.values()}))
+
+
+def _endpoint(store: Store, pod: str) -> Object:
+    namespace, _, name = pod.partition("/")
+    try:
+        return store.get("SpiderEndpoint", name, namespace)
+    except (NotFound, InvalidObject):
+        return {}
+
+
+def _record(pool: IPPool, value: int, pod: str, uid: str, endpoint: Object, since: str) -> Record:
+    """What the status does not say, the pod's SpiderEndpoint may: interface, node, and the owner that keeps it."""
+    status = endpoint.get("status", {})
+    current = status.get("current", {})
+    text = format_address(pool.family, value)
+    interface = next(
+        (
+            str(entry.get("interface", ""))
+            for entry in current.get("ips", ())
+            if str(entry.get(f"ipv{pool.family}", "")).partition("/")[0] == text
+        ),
+        "",
+    )
+    kind, name = str(status.get("ownerControllerType") or POD), str(status.get("ownerControllerName") or "")
+    if kind == INSTANCE:
+        kind, machine = f"{INSTANCE}.{GROUP}", name
+    else:
+        machine = ""
+    owner = f"{kind}/{name}" if kind != POD and name else ""
+    node = str(current.get("node", ""))
+    return Record(pool.name, pod, uid, "", interface, node, owner, since, machine=machine)

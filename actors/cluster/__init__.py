@@ -1,0 +1,1 @@
+"""Several processes that allocate: lease, leader, failover, certificates, and who follows whom."""

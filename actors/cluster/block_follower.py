@@ -1,0 +1,81 @@
+"""Follows the blocks that other processes write, and tells the Ledger of this one.
+
+What must always hold: the Ledger hears of every change that the watch delivers, in order; a block that cannot be
+read is left as it was known, because forgetting its records would look like releasing them.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from actors.allocation.ledger import content_of
+from actors.errors import InvalidObject, StoreUnavailable
+from actors.resources.blocks.block import Block, parse_block_name
+from actors.runtime import ActorSystem, ObjectRef
+from actors.store.caches.informer import Informer, Key
+from actors.store.contract import Object, Store
+
+log = logging.getLogger("orbweaver.blocks")
+
+
+class BlockFollower:
+    """An informer on SpiderIPBlocks that feeds `ledger/local` of a system."""
+
+    def __init__(self, store: Store, system: ActorSystem) -> None:
+        self._informer = Informer(store, "SpiderIPBlock", transform=_parse)
+        self._ledger = system.get_actor("ledger/local")
+
+    def start(self, timeout: float) -> None:
+        """List and watch. Raises `StoreUnavailable` when the list takes longer than `timeout` seconds."""
+        self.begin()
+        if not self._informer.wait_synced(timeout):
+            raise StoreUnavailable(
+                f"the blocks were not listed within {timeout:g} s: {self._informer.last_error}"
+            )
+
+    def begin(self) -> Informer:
+        """List and watch, and do not wait for the list; returns what can be waited for."""
+        self._informer.subscribe(self._changed)
+        self._informer.start()
+        return self._informer
+
+    def known(self) -> tuple[str, list[Block]]:
+        """All blocks, and a version that they have reached. Raises `StoreUnavailable` before the first list."""
+        version = self._informer.version
+        if not version:
+            raise StoreUnavailable("the blocks are not listed yet", maybe_written=False)
+        return version, [block for block in self._informer.items() if isinstance(block, Block)]
+
+    def stop(self) -> None:
+        """Stop watching."""
+        self._informer.stop()
+
+    def _changed(self, key: Key) -> None:
+        found: Block | str | None = self._informer.get(key.name)
+        try:
+            family, base = parse_block_name(key.name)
+        except InvalidObject as error:
+            log.error("an object that is no block is passed over", extra={"error": str(error)})
+            return
+        if isinstance(found, str):
+            self._ledger.unreadable.remote(family, base).subscribe(_log_failure)
+            return
+        version = found.version if found is not None else self._informer.version
+        changes = content_of(found) if found is not None else ()
+        self._ledger.seen.remote(family, base, version, changes).subscribe(_log_failure)
+
+
+def _parse(obj: Object) -> Block | str:
+    try:
+        return Block.from_object(obj)
+    except InvalidObject as error:
+        log.error("a damaged block is left as it was known", extra={"error": str(error)})
+        return str(error)
+
+
+def _log_failure(ref: ObjectRef[None]) -> None:
+    error = ref.error()
+    if error is not None:
+        log.error(
+            "the Ledger did not take a change; it is read anew when the Ledger restarts", exc_info=error
+        )

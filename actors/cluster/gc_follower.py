@@ -1,0 +1,97 @@
+"""Tells the GC actor which objects changed, while this process is the one that collects.
+
+What must always hold: one message is under way at a time, and what changes meanwhile is gathered for the next, so that
+no burst of events fills the actor's mailbox; a message that fails is not repeated, since a scan finds all of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from actors.reclaim.evidence import Census
+from actors.runtime import ActorSystem, ObjectRef
+from actors.store.caches.catalog import Catalog
+from actors.store.caches.informer import Key
+
+log = logging.getLogger("orbweaver.gc")
+
+FOLLOWED = ("Node", "Namespace", "StatefulSet")
+STOP_TIMEOUT = 10.0
+LOOK = 0.5
+"""Seconds between two looks at whether the pods are known."""
+
+
+class GCFollower:
+    """Starts and stops the garbage collection of a whole cluster in this process, as often as need be."""
+
+    def __init__(self, system: ActorSystem, catalog: Catalog, census: Census) -> None:
+        self._gc = system.get_actor("gc/local")
+        self._census = census
+        self._lock = threading.Lock()
+        self._wish = 0
+        self._running = False
+        self._gathered: dict[tuple[str, str, str], None] = {}
+        self._under_way = False
+        for kind in FOLLOWED:
+            catalog.informer(kind).subscribe(self._changed)
+        catalog.follow_machines(self._changed)
+
+    @property
+    def running(self) -> bool:
+        """Whether garbage is collected now."""
+        return self._running
+
+    def start(self) -> None:
+        """Follow the pods, and collect as soon as all of them are known; returns at once."""
+        with self._lock:
+            self._wish += 1
+            wish = self._wish
+        self._census.start(self._changed)
+        threading.Thread(target=self._begin, args=(wish,), name="gc-start", daemon=True).start()
+
+    def stop(self) -> None:
+        """Collect nothing any more, and forget the pods."""
+        with self._lock:
+            self._wish += 1
+            running, self._running = self._running, False
+            self._gathered.clear()
+            if running:
+                self._gc.stop.options(timeout=STOP_TIMEOUT).remote().subscribe(self._log_failure)
+        self._census.stop()
+
+    def _begin(self, wish: int) -> None:
+        while not self._census.wait_synced(LOOK):
+            if wish != self._wish:
+                return
+        with self._lock:
+            if wish == self._wish:
+                # What changed before is found by the scan that it begins with.
+                self._running = True
+                self._gc.start.options(timeout=None).remote().subscribe(self._log_failure)
+
+    def _changed(self, key: Key) -> None:
+        with self._lock:
+            if self._running:
+                self._gathered[key.kind, key.namespace, key.name] = None
+        self._send()
+
+    def _send(self) -> None:
+        with self._lock:
+            if self._under_way or not self._gathered or not self._running:
+                return
+            objects = tuple(self._gathered)
+            self._gathered.clear()
+            self._under_way = True
+        self._gc.changed.options(timeout=None).remote(objects).subscribe(self._sent)
+
+    def _sent(self, ref: ObjectRef[None]) -> None:
+        self._log_failure(ref)
+        with self._lock:
+            self._under_way = False
+        self._send()
+
+    def _log_failure(self, ref: ObjectRef[None]) -> None:
+        error = ref.error()
+        if error is not None:
+            log.warning("a change was not looked at, the next scan does it", extra={"error": str(error)})

@@ -1,0 +1,365 @@
+"""The seat of an agent in a cluster: the leader's actors while there is a leader, else actors of its own.
+
+How it works. A background thread reads the Lease, connects to its holder with the certificates of the Secret, and asks
+the Ledger there for a sign of life; from then on tasks go to the leader. A task that the leader fails runs again in a
+second actor system of this process with its own Ledger, pools and blocks, which lists and follows the blocks and is
+given up again once there is a leader. So an agent normally holds nothing of the cluster's blocks.
+
+    linked ── a call fails ──► away: tasks run here ── the thread finds a leader that answers ──► linked
+
+What must always hold: see `actors.allocation.router`. The place here is opened after the leader failed, so its list
+holds what the leader acknowledged; it is never used again once a leader was worked with. What was written here is `owed`
+to the leader: before a task goes there, its Ledger must have seen those versions of the blocks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from actors.allocation.registration import SERVED
+from actors.allocation.router import Here, Place, is_lost
+from actors.cluster.credentials import SERVER_NAME, Credentials
+from actors.cluster.leadership import CLIENT, LEASE, Leadership
+from actors.cluster.lease import Holder, read_holder
+from actors.errors import NotFound, OrbweaverError, PeerLost
+from actors.runtime import (
+    ActorHandle,
+    ActorSystem,
+    LinkLimits,
+    ObjectRef,
+    TcpTransport,
+    current_deadline,
+    wait,
+    within,
+)
+from actors.store.contract import Store
+
+log = logging.getLogger("orbweaver.leader")
+T = TypeVar("T")
+
+RETRY_FIRST, RETRY_MOST = 0.1, 10.0
+"""Seconds between attempts to find a leader. Thousands of agents read the Lease while there is none."""
+COOLDOWN_MOST = 60.0
+KEPT = 60.0
+"""Seconds for which a place here is kept after its last task: its blocks may have writes to undo."""
+_POLL = 0.01
+
+
+class Own(Protocol):
+    """A place in this process that can be ended."""
+
+    @property
+    def system(self) -> ActorSystem: ...
+
+    def stop(self) -> None: ...
+
+
+class Linked:
+    """One task's view of the leader. `lost`: what of it failed."""
+
+    alone = False
+
+    def __init__(self, system: ActorSystem, holder: Holder, budget: float) -> None:
+        self.system = system
+        self.holder = holder
+        self.lost: OrbweaverError | None = None
+        self._budget = budget
+
+    @property
+    def failed(self) -> bool:
+        return self.lost is not None
+
+    def get_actor(self, name: str) -> ActorHandle:
+        return self.system.get_actor(name)
+
+    def settle(self, refs: Sequence[ObjectRef[Any]]) -> None:
+        """Wait until the deadline, as long as the leader shows a sign of life within each budget."""
+        pending = list(refs)
+        while pending:
+            _, pending = wait(pending, len(pending), self._budget)
+            if pending:
+                self.alive()
+        for ref in refs:
+            error = ref.error()
+            if isinstance(error, OrbweaverError) and is_lost(error):
+                self.lost = error
+                raise error
+
+    def alive(self, versions: tuple[tuple[int, int, str], ...] = ()) -> bool:
+        """Whether the leader has seen these versions of blocks. Raises `PeerLost` when it does not answer in time."""
+        ref = self.get_actor("ledger/local").reached.options(timeout=self._budget).remote(versions)
+        wait([ref], 1, self._budget)
+        if ref.error() is not None or not ref.done():
+            self.lost = PeerLost(
+                f"the leader {self.holder.identity} at {self.holder.address} does not answer: "
+                f"{ref.error() or f'no sign of life within {self._budget:g} s'}"
+            )
+            raise self.lost
+        return bool(ref.result())
+
+
+@dataclass(slots=True)
+class _OwnPlace:
+    own: Own
+    here: Here
+    users: int = 0
+    used: float = field(default_factory=time.monotonic)
+
+
+class LeaderSeat:
+    """One per agent. `open_own(wrote)` makes the place in this process, whose blocks tell `wrote` each version."""
+
+    def __init__(
+        self,
+        name: str,
+        store: Store,
+        leadership: Leadership,
+        open_own: Callable[[Callable[[int, int, str], None]], Own],
+        *,
+        connect: Callable[[Holder], TcpTransport] | None = None,
+    ) -> None:
+        self._name = name
+        self._store = store
+        self._leadership = leadership
+        self._open_own = open_own
+        self._connect = connect or self._with_secret
+        self._numbers = itertools.count(1)
+        self._state = threading.Condition()
+        """Guards what follows."""
+        self._link: ActorSystem | None = None
+        self._holder: Holder | None = None
+        self._owed: dict[tuple[int, int], str] = {}
+        self._left_at = -float("inf")
+        self._not_before = 0.0
+        self._cooldown = 0.0
+        self._linked_at = 0.0
+        self._tried = False
+        self._own: _OwnPlace | None = None
+        self._retired: list[_OwnPlace] = []
+        self._stopping = False
+        self._opening = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="leader-seat", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look for a leader."""
+        self._thread.start()
+
+    def wait_looked(self, timeout: float) -> None:
+        """Wait until the first attempt to find a leader has ended, for `timeout` seconds at most."""
+        with self._state:
+            self._state.wait_for(lambda: self._tried, timeout)
+
+    def stop(self, drain: float) -> None:
+        """End the connection, and what was opened here."""
+        with self._state:
+            self._stopping = True
+            link, self._link = self._link, None
+            places = [*self._retired, *([self._own] if self._own else [])]
+            self._own, self._retired = None, []
+            self._state.notify_all()
+        if self._thread.is_alive():
+            self._thread.join()
+        if link is not None:
+            link.shutdown()
+        for place in places:
+            place.own.stop()
+
+    @property
+    def leader(self) -> str:
+        """Who is worked with, empty while this agent works by itself."""
+        with self._state:
+            return self._holder.identity if self._link is not None and self._holder is not None else ""
+
+    def work(self, task: Callable[[Place], T], on_lost: Callable[[], object] | None = None) -> T:
+        """See `actors.allocation.router.Seat`."""
+        for _ in range(2):
+            at = self._leader()
+            if at is None:
+                break
+            try:
+                with within(self._patience()):
+                    self._settle_owed(at)
+                    return task(at)
+            except OrbweaverError:
+                if at.lost is None:
+                    raise
+                self._left(at)
+                if on_lost is not None:
+                    on_lost()
+        with self._here() as here:
+            return task(here)
+
+    def _patience(self) -> float:
+        deadline = current_deadline()
+        left = float("inf") if deadline is None else deadline - time.monotonic()
+        return min(self._leadership.patience, left / 2)
+
+    def _leader(self) -> Linked | None:
+        """The leader; one that was just lost may be followed by another at once, and that is worth the budget."""
+        with self._state:
+            if self._link is None:
+                until = self._left_at + self._leadership.budget
+                self._state.wait_for(
+                    lambda: self._link is not None or self._stopping or self._not_before > time.monotonic(),
+                    max(0.0, until - time.monotonic()),
+                )
+            if self._link is None or self._holder is None:
+                return None
+            return Linked(self._link, self._holder, self._leadership.budget)
+
+    def _settle_owed(self, at: Linked) -> None:
+        """Let the leader see what was written here, before it is asked what is recorded."""
+        until = time.monotonic() + self._leadership.budget
+        while True:
+            with self._state:
+                owed = dict(self._owed)
+            if not owed:
+                return
+            if at.alive(tuple((family, base, version) for (family, base), version in owed.items())):
+                with self._state:
+                    for place, version in owed.items():
+                        if self._owed.get(place) == version:
+                            del self._owed[place]
+                return
+            if time.monotonic() > until:
+                at.lost = PeerLost(f"the leader {at.holder.identity} has not seen yet what was written here")
+                raise at.lost
+            time.sleep(_POLL)
+
+    def _wrote(self, family: int, base: int, version: str) -> None:
+        with self._state:
+            self._owed[family, base] = version
+
+    def _left(self, at: Linked) -> None:
+        """The leader failed a task: nobody goes there until the thread has found it, or another, to answer."""
+        with self._state:
+            if self._link is not at.system:
+                return  # somebody noticed before
+            self._link = None
+            self._left_at = now = time.monotonic()
+            if now - self._linked_at > COOLDOWN_MOST:
+                self._cooldown = 0.0
+            if not isinstance(at.lost, PeerLost) or self._cooldown:
+                # It is there, but does not do its work: coming back at once would make everybody wait for it again.
+                self._cooldown = min(COOLDOWN_MOST, self._cooldown * 2 or self._leadership.cooldown)
+                self._not_before = now + self._cooldown * (0.75 + random.random() / 2)
+            else:
+                self._cooldown = self._leadership.cooldown / 4
+                self._not_before = now
+            self._retire()
+            self._state.notify_all()
+        log.warning(
+            "the leader is lost, allocating in this process",
+            extra={"leader": at.holder.identity, "address": at.holder.address, "error": str(at.lost)},
+        )
+        # What is still asked of it fails, and no answer that comes late is mistaken for one to a new question.
+        threading.Thread(target=at.system.shutdown, name="leader-left", daemon=True).start()
+
+    @contextmanager
+    def _here(self) -> Iterator[Here]:
+        with self._opening:  # one opens it, the others wait
+            with self._state:
+                place = self._own
+                if place is not None:
+                    place.users += 1
+            if place is None:
+                own = self._open_own(self._wrote)
+                place = _OwnPlace(own, Here(own.system, alone=False), users=1)
+                with self._state:
+                    if self._link is None and not self._stopping:
+                        self._own = place
+                    else:
+                        self._retired.append(place)
+        try:
+            yield place.here
+        finally:
+            with self._state:
+                place.users -= 1
+                place.used = time.monotonic()
+
+    def _retire(self) -> None:
+        # With the lock. What runs there goes on to its end; nothing new is begun there.
+        if self._own is not None:
+            self._retired.append(self._own)
+            self._own = None
+
+    def _run(self) -> None:
+        pause = RETRY_FIRST
+        while True:
+            with self._state:
+                if self._stopping:
+                    return
+                now = time.monotonic()
+                idle = [one for one in self._retired if not one.users and now - one.used > KEPT]
+                self._retired = [one for one in self._retired if one not in idle]
+                linked = self._link is not None
+                early = self._not_before - now
+            for one in idle:
+                one.own.stop()
+            if linked or early > 0:
+                with self._state:
+                    if (self._link is not None) == linked:
+                        self._state.wait(5.0 if linked else min(early, 5.0))
+                pause = RETRY_FIRST
+                continue
+            found = self._try()
+            with self._state:
+                self._tried = True
+                self._state.notify_all()
+                if not found and not self._stopping:
+                    self._state.wait(pause * (0.5 + random.random()))
+                    pause = min(RETRY_MOST, pause * 2)
+
+    def _try(self) -> bool:
+        """Look for the leader once; whether it answers."""
+        try:
+            holder = read_holder(self._store, LEASE, self._leadership.namespace)
+            if holder is None or not holder.address:
+                return False
+            transport = self._connect(holder)
+        except NotFound:
+            log.debug("there are no certificates for the leader yet")
+            return False
+        except OrbweaverError as error:
+            log.warning("cannot look for the leader", extra={"error": str(error)})
+            return False
+        system = ActorSystem(f"{self._name}-{next(self._numbers)}")
+        # Idle links are pinged seldom: a leader has thousands. Before waiting long, `Linked.settle` asks for itself.
+        system.connect(
+            SERVED,
+            transport,
+            LinkLimits(connect=max(2.0, self._leadership.budget), ping_every=20.0, ping_timeout=60.0),
+        )
+        try:
+            Linked(system, holder, max(2.0, self._leadership.budget)).alive()
+        except OrbweaverError as error:
+            log.info("no leader answers", extra={"error": str(error)})
+            system.shutdown()
+            return False
+        with self._state:
+            stopping = self._stopping
+            if not stopping:
+                self._link, self._holder = system, holder
+                self._linked_at = time.monotonic()
+                self._retire()
+                self._state.notify_all()
+        if stopping:
+            system.shutdown()
+        else:
+            log.info("allocating at the leader", extra={"leader": holder.identity, "address": holder.address})
+        return not stopping
+
+    def _with_secret(self, holder: Holder) -> TcpTransport:
+        """The Secret is read for each connection, so certificates may be replaced at any time."""
+        secret = self._store.get("Secret", CLIENT, self._leadership.namespace, timeout=5.0)
+        host, _, port = holder.address.rpartition(":")
+        context = Credentials.from_secret(secret).client_context()
+        return TcpTransport(host.strip("[]"), int(port), context, server_name=SERVER_NAME)

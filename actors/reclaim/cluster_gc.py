@@ -1,0 +1,395 @@
+"""The GC actor: takes back the addresses of a cluster whose holder is gone without a DEL.
+
+It is level-based: whatever tells it of a change names an object and nothing more, and it looks at what is recorded and
+at what the cluster is like now. A scan of everything does the same at start and at intervals.
+
+What must always hold: caches only say where to look. Before an address is released its pod, node, owner and
+namespace are read from the store and judged anew (`actors/reclaim/rules.py`), and the release carries the
+record's fence. A healthy cluster's scan reads nothing from the store; what must be read is read by a few threads, a
+slice of pods at a time. What it remembers (since when a pod has been gone, what to look at later) only delays.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from actors.allocation.messages import Held
+from actors.allocation.observer import AllocationObserver
+from actors.allocation.router import Place, Seat, ask
+from actors.decisions.inherit import owning_statefulset
+from actors.decisions.settings import Settings
+from actors.errors import OrbweaverError
+from actors.reclaim.evidence import Census, Reading, Source, facts_of, wanted
+from actors.reclaim.release import RELEASE_TIMEOUT, Reclaim, reclaim
+from actors.reclaim.rules import Action, Recorded, Verdict, judge
+from actors.resources.addresses import format_address
+from actors.resources.blocks.block import Doubt, block_name
+from actors.resources.blocks.record import Fence, Record
+from actors.resources.node import Node
+from actors.resources.statefulset import StatefulSet
+from actors.resources.virtualmachine import INSTANCE, MACHINE
+from actors.runtime import Actor, ActorContext, message
+from actors.runtime.actor import Cancellable
+from actors.store.contract import Store
+
+log = logging.getLogger("orbweaver.gc")
+
+SLICE = 64
+"""Pods that are judged together; other messages come in between."""
+
+READERS = 4
+"""Requests to the API server at a time."""
+
+RETRY = 5.0
+LEDGER_TIMEOUT = 10.0
+
+Sight = tuple[int, int, Fence]
+"""One record: family, address, fence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What was found out about one record of a pod. `uid`: the pod's that has the name now, else empty."""
+
+    held: Held
+    verdict: Verdict
+    uid: str = ""
+
+
+@dataclass(slots=True)
+class State:
+    """`todo`: pods to look at, in order. `noticed`: for each pod, since when its records have looked abandoned. `due`:
+    pods to look at again, and when. `nodes`, `statefulsets`: as last acted on, because most of their changes
+    concern nobody here."""
+
+    running: bool = False
+    todo: dict[str, None] = field(default_factory=dict)
+    posted: bool = False
+    noticed: dict[str, dict[Sight, float]] = field(default_factory=dict)
+    due: dict[str, float] = field(default_factory=dict)
+    timer: Cancellable | None = None
+    timer_at: float = float("inf")
+    tick: Cancellable | None = None
+    nodes: dict[str, Node | None] = field(default_factory=dict)
+    statefulsets: dict[tuple[str, str], StatefulSet | None] = field(default_factory=dict)
+    readers: ThreadPoolExecutor | None = None
+
+
+class GCActor(Actor):
+    """One per cluster, named `gc/local` in the process that does this work."""
+
+    def __init__(
+        self,
+        context: ActorContext,
+        *,
+        seat: Seat,
+        store: Store,
+        census: Census,
+        settings: Settings,
+        observer: AllocationObserver,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(context)
+        self._seat = seat
+        self._store = store
+        self._census = census
+        self._settings = settings
+        self._observer = observer
+        self._clock = clock
+        self._state = State()
+
+    def on_activate(self) -> None:
+        self._begin()
+
+    def on_passivate(self) -> bool:
+        self._end()
+        return True
+
+    @message
+    def start(self) -> None:
+        """Scan everything now and at intervals, and act on what `changed` tells. Does nothing when it does so already."""
+        self._begin()
+
+    @message
+    def stop(self) -> None:
+        """Decide nothing any more until `start`; what is being released is."""
+        self._end()
+
+    @message
+    def scan(self) -> None:
+        """Look at everything that is recorded, and put the views right."""
+        if self._state.running:
+            self._look_at_all()
+
+    @message
+    def changed(self, objects: tuple[tuple[str, str, str], ...]) -> None:
+        """These objects (kind, namespace, name) changed, or went."""
+        if not self._state.running:
+            return
+        pods = {f"{namespace}/{name}" for kind, namespace, name in objects if kind == "Pod"}
+        nodes = {name for kind, _, name in objects if kind == "Node" and self._node_is_news(name)}
+        owners = {
+            (namespace, name)
+            for kind, namespace, name in objects
+            if kind == "StatefulSet" and self._statefulset_is_news(namespace, name)
+        }
+        owners |= {
+            (namespace, name)
+            for kind, namespace, name in objects
+            if kind in (MACHINE, INSTANCE) and not self._census.machine_lives(namespace, name)
+        }
+        gone = {name for kind, _, name in objects if kind == "Namespace" and not self._census.namespace(name)}
+        if nodes or owners or gone:
+            for held in self._everything():
+                if self._concerns(held.record, nodes, owners, gone):
+                    pods.add(held.record.pod)
+        self._look_at(sorted(pods))
+
+    # -- beginning and end ----------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        state = self._state
+        if state.running or not self._settings.gc.enabled:
+            return
+        state.running = True
+        state.readers = ThreadPoolExecutor(READERS, thread_name_prefix="gc-reader")
+        self.post(self._tick)
+
+    def _end(self) -> None:
+        state, self._state = self._state, State()
+        for timer in (state.timer, state.tick):
+            if timer is not None:
+                timer.cancel()
+        if state.readers is not None:
+            state.readers.shutdown(wait=False, cancel_futures=True)
+
+    def _tick(self) -> None:
+        if not self._state.running:
+            return
+        interval = self._settings.gc.interval
+        try:
+            self._look_at_all()
+        except OrbweaverError as error:
+            interval = min(interval, RETRY)
+            log.warning("everything recorded could not be looked at", extra={"error": str(error)})
+        if self._state.tick is not None:
+            self._state.tick.cancel()  # it was stopped and started again before the first tick
+        self._state.tick = self.after(interval, self._tick)
+
+    # -- where to look --------------------------------------------------------------------------------------
+
+    def _look_at_all(self) -> None:
+        of_pod: dict[str, list[Held]] = {}
+        for held in self._everything():
+            of_pod.setdefault(held.record.pod, []).append(held)
+        state = self._state
+        # What was given back by others meanwhile need not be remembered.
+        state.noticed = {pod: seen for pod, seen in state.noticed.items() if pod in of_pod}
+        state.due = {pod: at for pod, at in state.due.items() if pod in of_pod}
+        suspicious = [pod for pod, held in of_pod.items() if self._is_suspicious(pod, held)]
+        log.debug("scanned", extra={"pods": len(of_pod), "suspicious": len(suspicious)})
+        self._look_at(suspicious)
+        self.get_actor("views/local").repair.options(timeout=None).remote()
+
+    def _look_at(self, pods: Iterable[str]) -> None:
+        state = self._state
+        state.todo.update(dict.fromkeys(pods))
+        if state.todo and not state.posted:
+            state.posted = True
+            self.post(self._work)
+
+    def _is_suspicious(self, pod: str, held: Sequence[Held]) -> bool:
+        """Whether the caches let anything be done about a pod's records now; notes what is to be done later."""
+        verdicts = [one.verdict.action for one in self._judge(pod, held, self._census)]
+        return any(action not in (Action.KEEP, Action.WAIT) for action in verdicts) or _has_siblings(held)
+
+    def _node_is_news(self, name: str) -> bool:
+        now = self._census.node(name)
+        before = self._state.nodes.get(name)
+        self._state.nodes[name] = now
+        if now is None:
+            del self._state.nodes[name]
+            return True
+        # One that has become Ready stops what was waited for, and so needs no look.
+        return not now.ready and (before is None or _health(before) != _health(now))
+
+    def _statefulset_is_news(self, namespace: str, name: str) -> bool:
+        now = self._census.statefulset(namespace, name)
+        known = self._state.statefulsets
+        before = known.get((namespace, name))
+        known[namespace, name] = now
+        if now is None:
+            del known[namespace, name]
+            return True
+        return before is None or (before.replicas, before.start, before.terminating) != (
+            now.replicas,
+            now.start,
+            now.terminating,
+        )
+
+    def _concerns(
+        self, record: Record, nodes: set[str], owners: set[tuple[str, str]], namespaces: set[str]
+    ) -> bool:
+        if record.node in nodes:
+            return True
+        namespace = record.pod.partition("/")[0]
+        owner = record.machine or owning_statefulset(record) or ""
+        return namespace in namespaces or (namespace, owner) in owners
+
+    # -- judging --------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        """Judge a slice of what is to be looked at, first by the caches, then by the store."""
+        state = self._state
+        state.posted = False
+        if not state.running or state.readers is None:
+            return
+        pods = list(state.todo)[:SLICE]
+        for pod in pods:
+            del state.todo[pod]
+        try:
+            suspicious = [
+                (pod, held) for pod, held in self._held(pods) if self._is_suspicious(pod, held)
+            ]  # fmt: skip
+            reading = Reading(self._store)
+            answers = state.readers.map(lambda one: self._read(one[0], one[1], reading), suspicious)
+            wanted: list[Reclaim] = []
+            for (pod, held), witness in zip(suspicious, answers, strict=True):
+                if witness is not None:
+                    self._later(pod, witness.until)
+                    continue
+                wanted += self._act(self._judge(pod, held, reading))
+            found = reclaim(self, self._seat, wanted, self._clock(), self._observer, events=True)
+            for one in found.failed:
+                self._later(one.held.record.pod, self._clock() + RETRY)
+        except OrbweaverError as error:
+            log.warning("pods could not be looked at", extra={"pods": len(pods), "error": str(error)})
+            for pod in pods:
+                self._later(pod, self._clock() + RETRY)
+        self._look_at(())
+
+    def _read(self, pod: str, held: Sequence[Held], reading: Reading) -> Verdict | None:
+        """Read what the pod's verdicts ask for, in one of the readers' threads; a verdict to wait when that fails."""
+        try:
+            found = reading.pod(pod)
+            reading.namespace(pod.partition("/")[0])
+            for one in held:
+                reading.node(found.node if found is not None else one.record.node)
+                wanted(one.record, reading, self._settings)
+                reading.pool(one.record.pool)
+        except OrbweaverError as error:
+            log.warning("a pod's state could not be read", extra={"pod": pod, "error": str(error)})
+            return Verdict(Action.WAIT, until=self._clock() + RETRY)
+        return None
+
+    def _judge(self, pod: str, held: Sequence[Held], source: Source) -> list[Judged]:
+        now = self._clock()
+        found = source.pod(pod)
+        recorded = [Recorded(format_address(one.family, one.value), one.record) for one in held]
+        before = self._state.noticed.pop(pod, {})
+        noticed: dict[Sight, float] = {}
+        judged = []
+        for one, this in zip(held, recorded, strict=True):
+            record = one.record
+            sight = (one.family, one.value, Fence.of(record))
+            first = min(before.get(sight, now), now)  # the clock may have been set back
+            facts = facts_of(record, recorded, source, self._settings, first)
+            verdict = judge(this, facts, now, self._settings.gc)
+            if verdict.action is not Action.KEEP:
+                noticed[sight] = facts.noticed
+            if verdict.action is Action.WAIT:
+                self._later(pod, verdict.until)
+            judged.append(Judged(one, verdict, found.uid if found is not None else ""))
+        if noticed:
+            self._state.noticed[pod] = noticed
+        return judged
+
+    def _act(self, judged: Sequence[Judged]) -> list[Reclaim]:
+        """What is to be taken back; what only is to be marked is marked."""
+        wanted: list[Reclaim] = []
+        marked: list[Held] = []
+        for one in judged:
+            verdict, held = one.verdict, one.held
+            if verdict.action is Action.MARK:
+                marked.append(held)
+            elif verdict.action in (Action.RELEASE, Action.KEEP_FOR_NEXT):
+                keep = verdict.action is Action.KEEP_FOR_NEXT
+                wanted.append(Reclaim(held, verdict.reason, verdict.text, keep, verdict.forced, one.uid))
+        if marked:
+            self._seat.work(lambda at: _doubt(at, marked))
+        return wanted
+
+    # -- what is recorded, and when to look again -----------------------------------------------------------
+
+    def _everything(self) -> tuple[Held, ...]:
+        """Every sandbox's own view: of an address that two share, each is judged by itself."""
+
+        def task(at: Place) -> tuple[Held, ...]:
+            ledger = at.get_actor("ledger/local")
+            (found,) = ask(at, ledger.everything.options(timeout=LEDGER_TIMEOUT).remote())
+            return tuple(view for held in found for view in held.views)
+
+        return self._seat.work(task)
+
+    def _held(self, pods: Sequence[str]) -> list[tuple[str, tuple[Held, ...]]]:
+        """What is recorded for each of them, without those that nothing is recorded for."""
+
+        def task(at: Place) -> list[Any]:
+            of_pod = at.get_actor("ledger/local").of_pod.options(timeout=LEDGER_TIMEOUT)
+            return ask(at, *[of_pod.remote(pod) for pod in pods])
+
+        answers = self._seat.work(task)
+        found = []
+        for pod, answer in zip(pods, answers, strict=True):
+            held = tuple(view for one in answer for view in one.views if view.record.pod == pod)
+            if held:
+                found.append((pod, held))
+            else:
+                self._state.noticed.pop(pod, None)
+        return found
+
+    def _later(self, pod: str, at: float) -> None:
+        state = self._state
+        state.due[pod] = min(at, state.due.get(pod, at))
+        if at < state.timer_at:
+            if state.timer is not None:
+                state.timer.cancel()
+            state.timer_at = at
+            state.timer = self.after(max(0.0, at - self._clock()), self._ring)
+
+    def _ring(self) -> None:
+        state = self._state
+        state.timer, state.timer_at = None, float("inf")
+        now = self._clock()
+        pods = [pod for pod, at in state.due.items() if at <= now]
+        for pod in pods:
+            del state.due[pod]
+        self._look_at(pods)
+        if state.due:
+            soonest = min(state.due, key=lambda pod: state.due[pod])
+            self._later(soonest, state.due[soonest])
+
+
+def _has_siblings(held: Sequence[Held]) -> bool:
+    """Whether two addresses of one family are recorded for one interface; what the pod tells of that is not cached."""
+    places = [(one.record.interface, one.family) for one in held]
+    return len(set(places)) < len(places)
+
+
+def _health(node: Node) -> tuple[bool, float | None, bool]:
+    return node.ready, node.not_ready_since, node.out_of_service
+
+
+def _doubt(at: Place, held: Sequence[Held]) -> None:
+    refs = []
+    for one in held:
+        block = at.get_actor("block/" + block_name(one.family, one.value))
+        refs.append(
+            block.doubt.options(timeout=RELEASE_TIMEOUT).remote(Doubt(one.value, Fence.of(one.record)))
+        )
+    ask(at, *refs)

@@ -1,0 +1,210 @@
+"""Who could hold an address: the cluster's pods, nodes, namespaces, StatefulSets and pools, remembered or read anew.
+
+What must always hold: `Census` answers from caches and costs the API server nothing, so it may only say where to
+look; `Reading` answers with what the API server has now, each object read at most once in its short life, and decides.
+Of a cached pod only what a verdict needs is kept: there may be a hundred thousand.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
+
+from actors.decisions.inherit import is_fixed, owning_statefulset, still_wanted
+from actors.decisions.settings import Settings
+from actors.errors import NoSuchResource, NotFound
+from actors.reclaim.rules import Facts, Recorded
+from actors.resources.blocks.record import Record
+from actors.resources.namespace import Namespace
+from actors.resources.node import Node
+from actors.resources.pod import Pod
+from actors.resources.statefulset import StatefulSet
+from actors.resources.virtualmachine import INSTANCE, MACHINE, VirtualMachine, lives
+from actors.store.caches.catalog import Catalog
+from actors.store.caches.informer import Informer
+from actors.store.contract import Object, Store
+
+T = TypeVar("T")
+
+LIST_TIMEOUT = 300.0
+"""Seconds for listing the pods of a whole cluster, page by page."""
+
+_POD_METADATA = ("name", "namespace", "uid", "resourceVersion", "deletionTimestamp")
+_POD_SPEC = ("nodeName",)
+_POD_STATUS = ("phase", "reason", "podIPs")
+
+
+class Source(Protocol):
+    """What a verdict asks for; None and False mean that there is no such object, or, of a namespace, that it is being
+    deleted. `pod` is `namespace/name`."""
+
+    def pod(self, pod: str) -> Pod | None: ...
+
+    def node(self, name: str) -> Node | None: ...
+
+    def statefulset(self, namespace: str, name: str) -> StatefulSet | None: ...
+
+    def machine_lives(self, namespace: str, name: str) -> bool: ...
+
+    def namespace(self, name: str) -> bool: ...
+
+    def pool(self, name: str) -> bool: ...
+
+
+def wanted(record: Record, source: Source, settings: Settings) -> bool | None:
+    """Whether the record's owner will start its pod again; None when nobody keeps addresses for it."""
+    if not is_fixed(record):
+        return None
+    namespace = record.pod.partition("/")[0]
+    if record.machine:
+        return settings.enable_kubevirt and source.machine_lives(namespace, record.machine)
+    name = owning_statefulset(record)
+    return name is not None and still_wanted(record, source.statefulset(namespace, name), settings)
+
+
+def facts_of(
+    record: Record, siblings: Sequence[Recorded], source: Source, settings: Settings, noticed: float
+) -> Facts:
+    """What a source knows of a record's holder; `siblings` and `noticed` as in `Facts`."""
+    pod = source.pod(record.pod)
+    return Facts(
+        pod=pod,
+        node=source.node(pod.node if pod is not None else record.node),
+        namespace=source.namespace(record.pod.partition("/")[0]),
+        pool=source.pool(record.pool),
+        wanted=wanted(record, source, settings),
+        siblings=tuple(siblings),
+        noticed=noticed,
+    )
+
+
+class Census:
+    """The caches: those of the catalog, and one of all pods while it is started."""
+
+    def __init__(self, store: Store, catalog: Catalog) -> None:
+        self._store = store
+        self._catalog = catalog
+        self._pods: Informer | None = None
+
+    def start(self, changed: Callable[[Any], None]) -> None:
+        """List and watch the pods, and tell `changed` the key of each one that changes."""
+        pods = self._pods = Informer(self._store, "Pod", transform=_slim, list_timeout=LIST_TIMEOUT)
+        pods.subscribe(changed)
+        pods.start()
+
+    def wait_synced(self, timeout: float) -> bool:
+        """Whether all pods are known within `timeout` seconds. Until they are, every pod seems to be gone."""
+        pods = self._pods
+        return pods is not None and pods.wait_synced(timeout)
+
+    def stop(self) -> None:
+        """Forget the pods."""
+        pods, self._pods = self._pods, None
+        if pods is not None:
+            pods.stop()
+
+    def pod(self, pod: str) -> Pod | None:
+        namespace, _, name = pod.partition("/")
+        pods = self._pods
+        found: Pod | None = None if pods is None else pods.get(name, namespace)
+        return found
+
+    def node(self, name: str) -> Node | None:
+        found: Node | None = self._catalog.informer("Node").get(name)
+        return found
+
+    def statefulset(self, namespace: str, name: str) -> StatefulSet | None:
+        found: StatefulSet | None = self._catalog.informer("StatefulSet").get(name, namespace)
+        return found
+
+    def machine_lives(self, namespace: str, name: str) -> bool:
+        machine, instance = (
+            self._catalog.informer(kind).get(name, namespace) for kind in (MACHINE, INSTANCE)
+        )
+        return lives(machine, instance)
+
+    def namespace(self, name: str) -> bool:
+        return _stays(self._catalog.informer("Namespace").get(name))
+
+    def pool(self, name: str) -> bool:
+        return self._catalog.informer("SpiderIPPool").get(name) is not None
+
+
+class Reading:
+    """The API server's word. Make one for a few pods that are judged together, and drop it then. Safe to call from any
+    thread; raises `StoreUnavailable`, and `InvalidObject` for an object that cannot be understood."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._read: dict[tuple[str, str, str], Any] = {}
+        self._lock = threading.Lock()
+
+    def pod(self, pod: str) -> Pod | None:
+        namespace, _, name = pod.partition("/")
+        return self._once("Pod", namespace, name, Pod.from_object)
+
+    def node(self, name: str) -> Node | None:
+        return self._once("Node", "", name, Node.from_object) if name else None
+
+    def statefulset(self, namespace: str, name: str) -> StatefulSet | None:
+        return self._once("StatefulSet", namespace, name, StatefulSet.from_object)
+
+    def machine_lives(self, namespace: str, name: str) -> bool:
+        machine = self._once(MACHINE, namespace, name, VirtualMachine.from_machine)
+        instance = self._once(INSTANCE, namespace, name, VirtualMachine.from_instance)
+        return lives(machine, instance)
+
+    def namespace(self, name: str) -> bool:
+        return _stays(self._once("Namespace", "", name, Namespace.from_object))
+
+    def pool(self, name: str) -> bool:
+        return self._once("SpiderIPPool", "", name, bool) is not None
+
+    def _once(self, kind: str, namespace: str, name: str, parse: Callable[[Object], T]) -> T | None:
+        key = (kind, namespace, name)
+        with self._lock:
+            if key in self._read:
+                found: T | None = self._read[key]
+                return found
+        try:
+            found = parse(self._store.get(kind, name, namespace))
+        except NotFound:
+            found = None
+        except NoSuchResource:
+            if kind not in (MACHINE, INSTANCE):
+                raise
+            found = None  # no KubeVirt, no machine
+        with self._lock:
+            return self._read.setdefault(key, found)
+
+
+def _stays(namespace: Namespace | None) -> bool:
+    return namespace is not None and not namespace.terminating
+
+
+def trimmed_pod(obj: Object) -> Object:
+    """A Pod object with nothing in it but what a verdict needs; for lists of all pods of a cluster."""
+    parts = {"metadata": _POD_METADATA, "spec": _POD_SPEC, "status": _POD_STATUS}
+    kept: Object = {}
+    for part, fields in parts.items():
+        content = obj.get(part) or {}
+        kept[part] = {field: content[field] for field in fields if field in content}
+    tolerations = (obj.get("spec") or {}).get("tolerations") or ()
+    for_ever = [one for one in tolerations if "tolerationSeconds" not in one]
+    if for_ever:
+        kept["spec"]["tolerations"] = for_ever
+    return kept
+
+
+def _slim(obj: Object) -> Pod:
+    pod = Pod.from_object(trimmed_pod(obj))
+    # The same few texts a hundred thousand times.
+    return replace(
+        pod, namespace=sys.intern(pod.namespace), node=sys.intern(pod.node), labels=_NONE, annotations=_NONE
+    )
+
+
+_NONE: Mapping[str, str] = {}

@@ -1,0 +1,119 @@
+"""The node's own garbage collection: addresses of sandboxes that this node does not run any more.
+
+What must always hold: it releases through the Block with the record's own fence, so an address that changed hands
+meanwhile stays with its new holder; what it cannot decide it leaves. Its occasions: CNI GC, where the runtime lists the
+attachments of a network that are still valid (CNI spec 1.1.0, "GC"); the agent's start, when it compares its records
+with the sandboxes that are there; and, on a host without Kubernetes, StatefulSets that are deleted or scaled down and
+virtual machines that are deleted, for whose kept addresses nobody will come back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from actors.allocation.endpoint import is_kept
+from actors.allocation.messages import Held
+from actors.allocation.observer import AllocationObserver
+from actors.allocation.router import Place, Seat, ask
+from actors.decisions.inherit import is_fixed
+from actors.decisions.settings import Settings
+from actors.reclaim.release import RELEASE_TIMEOUT, Reclaim, reclaim
+from actors.reclaim.stale_sandboxes import Sandboxes, is_left_behind
+from actors.resources.blocks.record import Record
+from actors.runtime import Actor, ActorContext, message
+from actors.store.caches.catalog import Catalog
+
+
+class NodeGCActor(Actor):
+    """One per agent, named `node-gc/local`. `has_pods`: there is a cluster, with pod objects."""
+
+    def __init__(
+        self,
+        context: ActorContext,
+        *,
+        seat: Seat,
+        catalog: Catalog,
+        settings: Settings,
+        node: str,
+        observer: AllocationObserver,
+        has_pods: bool,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(context)
+        self._seat = seat
+        self._catalog = catalog
+        self._settings = settings
+        self._node = node
+        self._observer = observer
+        self._has_pods = has_pods
+        self._clock = clock
+
+    @message
+    def collect(self, network: str, valid: tuple[tuple[str, str], ...]) -> int:
+        """CNI GC: release what this node's containers hold in `network`, except the (container, interface) pairs in
+        `valid`; as after a DEL, a StatefulSet's pod keeps its address. Returns how many it released or keeps."""
+        alive = set(valid)
+        mine = self._mine()
+        stale = [held for held in mine if is_stale(held.record, self._node, network, alive)]
+        return self._reclaim(stale, "NotValid", f"the runtime does not list it in network {network} (CNI GC)")
+
+    @message
+    def reconcile(self, sandboxes: Sandboxes) -> int:
+        """Release what is recorded for sandboxes of this node that are gone. Returns how many it released or keeps."""
+        mine = self._mine()
+        of_pod: dict[str, list[Record]] = {}
+        for one in mine:
+            of_pod.setdefault(one.record.pod, []).append(one.record)
+        stale = [
+            one
+            for one in mine
+            if is_left_behind(one.record, of_pod[one.record.pod], sandboxes, has_pods=self._has_pods)
+        ]
+        return self._reclaim(stale, "SandboxGone", "its sandbox does not exist on the node any more")
+
+    @message
+    def sweep_kept(self) -> int:
+        """Release what is kept for pods that no StatefulSet wants any more, and for virtual machines that are gone."""
+        stale = [
+            held
+            for held in self._recorded("waiting")
+            if is_fixed(held.record) and not self._is_kept(held.record)
+        ]
+        return self._reclaim(
+            stale, "OwnerGone", "its StatefulSet or virtual machine does not want it any more"
+        )
+
+    def _is_kept(self, record: Record) -> bool:
+        return is_kept(record, self._catalog, self._settings)
+
+    def _mine(self) -> tuple[Held, ...]:
+        """What sandboxes of this node use, as each of them has it."""
+        found = self._recorded("of_node", self._node)
+        return tuple(view for held in found for view in held.views if view.record.node == self._node)
+
+    def _recorded(self, question: str, *arguments: str) -> tuple[Held, ...]:
+        def task(at: Place) -> tuple[Held, ...]:
+            method = getattr(at.get_actor("ledger/local"), question).options(timeout=RELEASE_TIMEOUT)
+            (held,) = ask(at, method.remote(*arguments))
+            found: tuple[Held, ...] = held
+            return found
+
+        return self._seat.work(task)
+
+    def _reclaim(self, stale: Sequence[Held], reason: str, text: str) -> int:
+        wanted = []
+        for held in stale:
+            keep = bool(held.record.container) and self._is_kept(held.record)
+            wanted.append(Reclaim(held, reason, text, keep, uid=held.record.uid))
+        found = reclaim(self, self._seat, wanted, self._clock(), self._observer, events=self._has_pods)
+        return len(found.done)
+
+
+def is_stale(record: Record, node: str, network: str, alive: set[tuple[str, str]]) -> bool:
+    """Whether CNI GC of `network` on `node` may release a record: its container ran there, and neither its interface
+    nor the one that reserved it is among the attachments still alive."""
+    if record.node != node or record.network != network or not record.container:
+        return False
+    interfaces = {record.interface, record.request} - {""}
+    return all((record.container, interface) not in alive for interface in interfaces)

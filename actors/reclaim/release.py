@@ -1,0 +1,140 @@
+"""Taking addresses back that were decided to be nobody's any more, and telling of it.
+
+What must always hold: a release carries the record's own fence, so an address that changed hands since the decision
+stays with its new holder, and only what was really released is told of: by log line, metric and, in a cluster, an
+Event. One that cannot be released is told too, and is its caller's to try again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from actors.allocation.messages import Held
+from actors.allocation.observer import AllocationObserver
+from actors.allocation.router import Place, Seat, is_lost
+from actors.errors import OrbweaverError
+from actors.resources.addresses import format_address
+from actors.resources.blocks.block import Release, Released, block_name
+from actors.resources.blocks.record import Fence
+from actors.runtime import Actor, ObjectRef
+
+log = logging.getLogger("orbweaver.gc")
+
+RELEASE_TIMEOUT = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaim:
+    """One address to take back: `reason` in one word, `text` in a sentence. `keep` leaves it for the pod's next
+    incarnation; `forced`: the holder may still run. `uid`: the pod's, where it still exists, else empty."""
+
+    held: Held
+    reason: str
+    text: str
+    keep: bool = False
+    forced: bool = False
+    uid: str = ""
+
+    @property
+    def address(self) -> str:
+        return format_address(self.held.family, self.held.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaimed:
+    """What became of it: what was released or kept, and what could not be because of an error."""
+
+    done: tuple[Reclaim, ...]
+    failed: tuple[Reclaim, ...]
+
+
+def reclaim(
+    actor: Actor,
+    seat: Seat,
+    wanted: Sequence[Reclaim],
+    now: float,
+    observer: AllocationObserver,
+    *,
+    events: bool,
+) -> Reclaimed:
+    """Release all of them at once, so that those of one block go with one write. `events`: tell pods' owners too."""
+
+    def task(at: Place) -> list[Released | OrbweaverError]:
+        refs = []
+        for one in wanted:
+            held = one.held
+            block = at.get_actor("block/" + block_name(held.family, held.value))
+            release = Release(held.value, Fence.of(held.record), now, one.keep, one.forced)
+            refs.append(block.release.options(timeout=RELEASE_TIMEOUT).remote(release))
+        at.settle(refs)
+        return [_outcome(ref, at) for ref in refs]
+
+    done: list[Reclaim] = []
+    failed: list[Reclaim] = []
+    for one, outcome in zip(wanted, seat.work(task) if wanted else (), strict=True):
+        if isinstance(outcome, OrbweaverError):
+            failed.append(one)
+            observer.reclaim_failed()
+            log.warning("an address could not be taken back", extra=_facts(one) | {"error": str(outcome)})
+        elif outcome.done:
+            done.append(one)
+    for one in done:
+        observer.reclaimed(one.reason)
+        log.info(
+            "address kept for the pod's next sandbox" if one.keep else "address reclaimed", extra=_facts(one)
+        )
+    if done:
+        pods = tuple(sorted({one.held.record.holder for one in done}))
+        pools = tuple(sorted({one.held.record.pool for one in done}))
+        actor.get_actor("views/local").changed.options(timeout=None).remote(pods, pools)
+    if events:
+        _tell(actor, done)
+    return Reclaimed(tuple(done), tuple(failed))
+
+
+def _outcome(ref: ObjectRef[Any], at: Place) -> Released | OrbweaverError:
+    """What became of one release. Raises the error that means that the place itself has failed."""
+    try:
+        released: Released = ref.result()
+    except OrbweaverError as error:
+        if at.failed and is_lost(error):
+            raise
+        return error
+    return released
+
+
+def _tell(actor: Actor, done: Sequence[Reclaim]) -> None:
+    """One Event for each pod, pool and reason: a pod has several addresses."""
+    groups: dict[tuple[str, str, str, str, str], list[str]] = {}
+    for one in done:
+        record = one.held.record
+        fate = f"kept for the next pod {record.pod}" if one.keep else f"taken back from pod {record.pod}"
+        text = f"{fate}: {one.text}"
+        groups.setdefault((record.pod, one.uid, record.pool, one.reason, text), []).append(one.address)
+    for (pod, uid, pool, reason, text), addresses in groups.items():
+        told = f"{', '.join(addresses)} of pool {pool} {text}"
+        ref = actor.get_actor("events/local").reclaimed.remote(pod, uid, pool, reason, told)
+        ref.subscribe(_log_untold)
+
+
+def _log_untold(ref: ObjectRef[None]) -> None:
+    error = ref.error()
+    if error is not None:  # many at once; each has its log line
+        log.debug("an Event was left out", extra={"error": str(error)})
+
+
+def _facts(one: Reclaim) -> dict[str, Any]:
+    record = one.held.record
+    return {
+        "address": one.address,
+        "pool": record.pool,
+        "pod": record.pod,
+        "container": record.container,
+        "node": record.node,
+        "reason": one.reason,
+        "why": one.text,
+        "forced": one.forced,
+    }

@@ -1,0 +1,245 @@
+"""What becomes of a recorded address: whether its holder is gone for good, and how sure that is.
+
+What must always hold: the address of a pod that lives, on a node that is not lost, is never released, and what is not
+known speaks for the holder. A StatefulSet's pod that is still wanted loses its address to nobody but its own next
+incarnation. These are pure functions; who asks reads the cluster's state anew before it acts on a release, and
+releases with the record's own fence.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+from actors.decisions.inherit import is_fixed
+from actors.decisions.settings import GCSettings
+from actors.resources.blocks.record import Record
+from actors.resources.node import Node
+from actors.resources.pod import Pod
+
+RESOLUTION = 1.0
+"""The API server cuts times to whole seconds, so a grace period may end this much later than it says."""
+
+_POD = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?/[a-z0-9]([-a-z0-9.]*[a-z0-9])?", re.ASCII)
+
+
+class Action(Enum):
+    """KEEP: leave it. WAIT: leave it, and judge again at `until`. MARK: leave it, but its next claimer probes it.
+    KEEP_FOR_NEXT: it stays with the pod's name. RELEASE: give it back to its pool."""
+
+    KEEP = "keep"
+    WAIT = "wait"
+    MARK = "mark"
+    KEEP_FOR_NEXT = "keep for next"
+    RELEASE = "release"
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One address, without prefix, and who it is recorded for."""
+
+    address: str
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`reason` is one word, for metrics and Events; `text` says it in a sentence. `forced`: the holder may still
+    run somewhere."""
+
+    action: Action
+    reason: str = ""
+    text: str = ""
+    forced: bool = False
+    until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of the holder at one moment.
+
+    `pod`: the pod that has the record's name now, if any. `node`: the node that it runs on, or, without a pod, the
+    record's; None when there is no such object. `namespace`: whether it exists and is to stay; `pool`: whether it
+    exists. `wanted`: whether somebody will start a pod of that name again who is to find its address (None: nobody keeps
+    addresses for it). `siblings`: what else is recorded for the pod's name. `noticed`: when whoever asks first saw the
+    pod gone or finished.
+    """
+
+    pod: Pod | None
+    node: Node | None
+    namespace: bool = True
+    pool: bool = True
+    wanted: bool | None = None
+    siblings: tuple[Recorded, ...] = ()
+    noticed: float = 0.0
+
+
+KEEP = Verdict(Action.KEEP)
+
+
+def judge(held: Recorded, facts: Facts, now: float, settings: GCSettings) -> Verdict:
+    """The verdict on one record; `now` is in seconds since the epoch."""
+    record, pod = held.record, facts.pod
+    if not settings.enabled:
+        return KEEP
+    if _POD.fullmatch(record.pod) is None:
+        return Verdict(Action.RELEASE, "DirtyRecord", f"no pod can be named {record.pod!r}")
+    if record.waits or (record.machine and not record.container):
+        return _waiting(held, facts)  # another IPAM told the machine, but not in which pod it runs
+    if pod is None:
+        return _gone(held, facts, now, settings)
+    if record.uid and pod.uid and record.uid != pod.uid:
+        return _replaced(held, pod, facts, now, settings)
+    if pod.finished:
+        return _finished(pod, facts, now, settings)
+    lost = _lost(pod, facts.node, now, settings)
+    if lost is not None and lost.action is Action.RELEASE and facts.wanted:
+        return Verdict(Action.MARK, lost.reason, lost.text, forced=True)
+    if lost is not None and lost.action is Action.RELEASE:
+        return lost
+    dead = None if facts.wanted else _dead(pod, facts.node, now, settings)
+    waits = [verdict for verdict in (lost, dead) if verdict is not None and verdict.action is Action.WAIT]
+    if dead is not None and dead.action is Action.RELEASE:
+        return dead
+    if pod.deleted_at is None and _superseded(held, pod, facts.siblings):
+        return Verdict(
+            Action.RELEASE,
+            "Superseded",
+            f"pod {pod.key} uses another address for interface {record.interface}",
+        )
+    return min(waits, key=lambda verdict: verdict.until, default=KEEP)
+
+
+def _waiting(held: Recorded, facts: Facts) -> Verdict:
+    """What is kept for a pod's next incarnation; a record taken over without a UID looks the same."""
+    record, pod = held.record, facts.pod
+    if pod is not None and not pod.finished and (not is_fixed(record) or _reports(pod, held)):
+        return KEEP
+    if facts.wanted and facts.pool:
+        return KEEP
+    if facts.wanted:
+        return Verdict(
+            Action.RELEASE,
+            "DirtyRecord",
+            f"it is kept for pod {record.pod} in pool {record.pool}, which is gone",
+        )
+    return _release_unwanted(held, facts)
+
+
+def _release_unwanted(held: Recorded, facts: Facts) -> Verdict:
+    record = held.record
+    if record.machine:
+        return Verdict(
+            Action.RELEASE, "OwnerGone", f"virtual machine {record.holder} does not exist any more"
+        )
+    if is_fixed(record):
+        return Verdict(Action.RELEASE, "OwnerGone", f"{record.owner} does not want pod {record.pod} any more")
+    return Verdict(
+        Action.RELEASE, _why_gone(facts), f"it is kept for pod {record.pod}, which nobody starts again"
+    )
+
+
+def _gone(held: Recorded, facts: Facts, now: float, settings: GCSettings) -> Verdict:
+    pod = held.record.pod
+    text = f"pod {pod} is gone and no DEL came for it"
+    if not facts.namespace:
+        text = f"namespace {pod.partition('/')[0]} of pod {pod} is deleted and no DEL came for it"
+    action = Action.KEEP_FOR_NEXT if facts.wanted else Action.RELEASE
+    return _once(
+        Verdict(action, _why_gone(facts), text, forced=True), _own_del(facts, facts.noticed, settings), now
+    )
+
+
+def _replaced(held: Recorded, pod: Pod, facts: Facts, now: float, settings: GCSettings) -> Verdict:
+    if facts.wanted or (not pod.finished and _reports(pod, held)):
+        return KEEP  # the new pod has it, or will take it over with its ADD
+    text = f"pod {pod.key} with UID {held.record.uid} is gone; the pod of that name has UID {pod.uid}"
+    verdict = Verdict(Action.RELEASE, "PodReplaced", text, forced=True)
+    return _once(verdict, _own_del(facts, facts.noticed, settings), now)
+
+
+def _finished(pod: Pod, facts: Facts, now: float, settings: GCSettings) -> Verdict:
+    if facts.wanted:
+        return KEEP
+    evicted = pod.phase == "Failed" and pod.reason == "Evicted"
+    text = f"pod {pod.key} was evicted" if evicted else f"pod {pod.key} has ended, its phase is {pod.phase}"
+    served = facts.node is not None and facts.node.ready
+    verdict = Verdict(Action.RELEASE, "PodEvicted" if evicted else "PodFinished", text, forced=not served)
+    return _once(verdict, _own_del(facts, facts.noticed, settings), now)
+
+
+def _lost(pod: Pod, node: Node | None, now: float, settings: GCSettings) -> Verdict | None:
+    """Whether the cluster has given the pod's node up."""
+    if not settings.lost_nodes or not pod.node:
+        return None
+    if node is None:
+        return Verdict(
+            Action.RELEASE, "NodeGone", f"node {pod.node} of pod {pod.key} was deleted", forced=True
+        )
+    if node.ready:
+        return None
+    if node.out_of_service:
+        # As kube-controller-manager's pod garbage collector: the taint counts on a node that is not Ready.
+        text = f"node {node.name} of pod {pod.key} is out of service"
+        return Verdict(Action.RELEASE, "NodeOutOfService", text, forced=True)
+    if node.not_ready_since is None or (pod.stays_bound and pod.deleted_at is None):
+        return None
+    text = f"node {node.name} of pod {pod.key} has not been Ready for {settings.not_ready_delay:g} s"
+    verdict = Verdict(Action.RELEASE, "NodeNotReady", text, forced=True)
+    return _once(verdict, node.not_ready_since + settings.not_ready_delay, now)
+
+
+def _dead(pod: Pod, node: Node | None, now: float, settings: GCSettings) -> Verdict | None:
+    """Whether the pod is Terminating and has outlived its grace period."""
+    if pod.deleted_at is None:
+        return None
+    ready = node is not None and node.ready
+    if not (settings.dead_on_ready if ready else settings.dead_on_not_ready):
+        return None
+    delay = settings.dead_on_ready_delay + settings.own_del if ready else settings.dead_on_not_ready_delay
+    state = "Ready" if ready else "not Ready"
+    text = f"pod {pod.key} is Terminating past its grace period, on a node that is {state}"
+    reason = "TerminatingOnReadyNode" if ready else "TerminatingOnNotReadyNode"
+    verdict = Verdict(Action.RELEASE, reason, text, forced=True)
+    return _once(verdict, pod.deleted_at + RESOLUTION + delay, now)
+
+
+def _superseded(held: Recorded, pod: Pod, siblings: tuple[Recorded, ...]) -> bool:
+    """Whether the pod is seen to use another record's address for the same interface and family, and not this one.
+
+    Only a sibling that is not older counts: what the pod shows may still be from before its present sandbox.
+    """
+    mine = held.record
+    reported = pod.reported
+    if held.address in reported:
+        return False
+    return any(
+        other.address != held.address
+        and (":" in other.address) == (":" in held.address)
+        and other.record.interface == mine.interface
+        and other.record.uid == mine.uid
+        and bool(other.record.container)
+        and (other.record.container == mine.container or other.record.since > mine.since)
+        and other.address in reported
+        for other in siblings
+    )
+
+
+def _once(verdict: Verdict, moment: float, now: float) -> Verdict:
+    if now >= moment:
+        return verdict
+    return Verdict(Action.WAIT, verdict.reason, verdict.text, until=moment)
+
+
+def _own_del(facts: Facts, since: float, settings: GCSettings) -> float:
+    """Until when the node's own runtime may still send its DEL; where there is none to send it, nothing is waited for."""
+    return since + settings.own_del if facts.node is not None and facts.node.ready else since
+
+
+def _why_gone(facts: Facts) -> str:
+    return "PodGone" if facts.namespace else "NamespaceGone"
+
+
+def _reports(pod: Pod, held: Recorded) -> bool:
+    return held.address in pod.reported

@@ -1,0 +1,318 @@
+"""The block log: 64 aligned addresses of the address space, who holds them, and when each was last released.
+
+What must always hold: an address is recorded in exactly one place, the block that arithmetic names for it; a
+claim succeeds only on an address without a record, or on one whose record the claimant names; a release takes
+away only the record that its fence admits. An address that was taken back by force is suspect until somebody
+vouches for it, and every claim of it says so, whoever had it meanwhile. One that is set aside goes to nobody before its
+time who did not ask for it by name. These are pure functions on a `Block`; the Block actor persists.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from actors.errors import DamagedObject, InvalidObject
+from actors.resources.addresses import format_address
+from actors.resources.blocks.encoding import (
+    NOTHING,
+    Known,
+    inside,
+    read_records,
+    read_released,
+    write_records,
+    write_released,
+)
+from actors.resources.blocks.quarantine import Aside
+from actors.resources.blocks.record import Fence, Record
+from actors.resources.intervals import IntervalSet
+
+BLOCK_SIZE = 64
+_API_VERSION = "spiderpool.spidernet.io/v2beta1"
+_BITS = {4: 32, 6: 128}
+
+
+def span_of(bases: Iterable[int]) -> IntervalSet:
+    """All addresses of blocks, each given by its first one."""
+    return IntervalSet((base, base + BLOCK_SIZE - 1) for base in bases)
+
+
+def base_of(value: int) -> int:
+    """The first address of the block that holds `value`."""
+    return value & ~(BLOCK_SIZE - 1)
+
+
+def block_name(family: int, value: int) -> str:
+    """The object name of the block that holds an address: `v4-0a06a840` is 10.6.168.64/26."""
+    return f"v{family}-{base_of(value):0{_BITS[family] // 4}x}"
+
+
+def parse_block_name(name: str) -> tuple[int, int]:
+    """`(family, base)` of a block's name. Raises `InvalidObject` when no block can have that name."""
+    head, _, digits = name.partition("-")
+    family = {"v4": 4, "v6": 6}.get(head)
+    try:
+        base = int(digits, 16) if family else -1
+    except ValueError:
+        base = -1
+    if family is None or base < 0 or block_name(family, base) != name:
+        raise InvalidObject(
+            f"SpiderIPBlock {name!r} is not the name of a block; expected one like v4-0a06a840"
+        )
+    return family, base
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Record `record` at address `value`; where a record stands, only if `instead_of` admits it. `named`: this very
+    address was asked for, so that it is granted although it is set aside.
+
+    One with `instead_of` for the same container and interface confirms what stands there under its own `claim`, so that
+    no other process can undo it any more.
+    """
+
+    value: int
+    record: Record
+    instead_of: Fence | None = None
+    named: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Take away the record at `value` if `fence` admits it; `keep` leaves it for the pod's next incarnation.
+
+    `at` is the moment of the release, in seconds since the epoch. `forced`: the holder may still run somewhere.
+    `aside`: some other host uses it, so that for a while nobody shall get it.
+    """
+
+    value: int
+    fence: Fence
+    at: float
+    keep: bool = False
+    forced: bool = False
+    aside: Aside | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """The holder that `fence` admits may still run when somebody else claims its address: that makes it suspect."""
+
+    value: int
+    fence: Fence
+
+
+@dataclass(frozen=True, slots=True)
+class Vouch:
+    """The address of the record that `fence` admits was probed and nobody else answers: it is no longer suspect."""
+
+    value: int
+    fence: Fence
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The claim stands. `record` is what is recorded, which for a repeated claim is the first one's; `fresh`: it is
+    this claim that recorded it; `suspect`: it was taken from its last holder by force, who may still use it, and
+    nobody has vouched for it since."""
+
+    value: int
+    record: Record
+    fresh: bool = True
+    suspect: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Somebody else's record stands there."""
+
+    value: int
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """Nobody's record stands there, but it is not given out yet."""
+
+    value: int
+    aside: Aside
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """`done` is false when there was nothing, or another's record, to release; then nothing changed."""
+
+    value: int
+    done: bool
+    found: Record | None
+
+
+@dataclass(frozen=True, slots=True)
+class Vouched:
+    """Answer to a doubt or a vouch: `done` is false when the address is another's by now; then nothing changed."""
+
+    value: int
+    done: bool
+
+
+@dataclass(slots=True)
+class Block:
+    """The content of one block. `version` is the store's, empty while the object does not exist. Copies share `known`,
+    which only saves work."""
+
+    family: int
+    base: int
+    records: dict[int, Record] = field(default_factory=dict)
+    released: dict[int, float] = field(default_factory=dict)
+    suspect: set[int] = field(default_factory=set)
+    asides: dict[int, Aside] = field(default_factory=dict)
+    version: str = ""
+    uid: str = ""
+    known: Known = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        return block_name(self.family, self.base)
+
+    def copy(self) -> Block:
+        """A copy whose change leaves this one alone."""
+        return replace(
+            self,
+            records=dict(self.records),
+            released=dict(self.released),
+            suspect=set(self.suspect),
+            asides=dict(self.asides),
+        )
+
+    def claim(self, claim: Claim, now: float = 0.0) -> Granted | Taken | SetAside:
+        """Apply a claim at a moment (seconds since the epoch); a repeated one is granted as it stands."""
+        found = self.records.get(claim.value)
+        suspect = claim.value in self.suspect
+        if found is not None and found.same_claim(claim.record):
+            if claim.instead_of is not None:
+                found = self.records[claim.value] = found.confirmed(claim.record)
+            return Granted(claim.value, found, fresh=False, suspect=suspect)
+        record = claim.record
+        if found is not None:
+            if claim.instead_of is None or not _replaceable(found, record, claim.instead_of):
+                return Taken(claim.value, found)
+            record = record.instead_of(found)
+        aside = self.asides.get(claim.value)
+        if (
+            found is None
+            and aside is not None
+            and aside.holds(now)
+            and not claim.named
+            and claim.instead_of is None
+        ):
+            return SetAside(claim.value, aside)
+        self.records[claim.value] = record
+        self.asides.pop(claim.value, None)
+        self.released.pop(claim.value, None)
+        return Granted(claim.value, record, suspect=suspect)
+
+    def release(self, release: Release) -> Released:
+        """Apply a release; one that its fence does not admit changes nothing. An address that others share stays."""
+        found = self.records.get(release.value)
+        if found is None or not found.admitted(release.fence):
+            return Released(release.value, False, found)
+        left = found.without(release.fence)
+        if left is not None:
+            self.records[release.value] = left
+        elif release.keep:
+            self.records[release.value] = found.kept()
+        else:
+            del self.records[release.value]
+            self.released[release.value] = release.at
+            if release.aside is not None:
+                self.asides[release.value] = release.aside
+        if release.forced or release.aside is not None:
+            self.suspect.add(release.value)
+        return Released(release.value, True, found)
+
+    def doubt(self, doubt: Doubt) -> Vouched:
+        """Apply a doubt; one that its fence does not admit changes nothing."""
+        found = self.records.get(doubt.value)
+        if found is None or not doubt.fence.admits(found):
+            return Vouched(doubt.value, False)
+        self.suspect.add(doubt.value)
+        return Vouched(doubt.value, True)
+
+    def vouch(self, vouch: Vouch) -> Vouched:
+        """Apply a vouch; one that its fence does not admit changes nothing."""
+        found = self.records.get(vouch.value)
+        if found is None or not found.admitted(vouch.fence):
+            return Vouched(vouch.value, False)
+        self.suspect.discard(vouch.value)
+        return Vouched(vouch.value, True)
+
+    def to_object(self) -> dict[str, Any]:
+        """The SpiderIPBlock. Records are one string: the API server tracks ownership of every leaf of a map."""
+        family = self.family
+        prefix = _BITS[family] - BLOCK_SIZE.bit_length() + 1
+        metadata: dict[str, Any] = {"name": self.name}
+        if self.version:
+            metadata["resourceVersion"] = self.version
+        if self.uid:
+            metadata["uid"] = self.uid
+        spec = {
+            "cidr": f"{format_address(family, self.base)}/{prefix}",
+            "ipVersion": family,
+            "records": write_records(self.base, self.records, self.known),
+            "released": write_released(self.base, self.released),
+        }
+        if self.suspect:
+            suspect = [format_address(family, value) for value in sorted(self.suspect)]
+            spec["suspect"] = json.dumps(suspect, separators=(",", ":"))
+        if self.asides:
+            asides = {
+                format_address(family, value): one.to_json() for value, one in sorted(self.asides.items())
+            }
+            spec["aside"] = json.dumps(asides, separators=(",", ":"))
+        return {"apiVersion": _API_VERSION, "kind": "SpiderIPBlock", "metadata": metadata, "spec": spec}
+
+    @classmethod
+    def from_object(cls, obj: dict[str, Any]) -> Block:
+        """Inverse of `to_object`. Raises `DamagedObject` naming what is wrong, and `InvalidObject` where no block has such
+        a name; nothing is guessed."""
+        metadata = obj.get("metadata") or {}
+        name = str(metadata.get("name", ""))
+        family, base = parse_block_name(name)
+        spec = obj.get("spec") or {}
+        try:
+            records = read_records(family, base, BLOCK_SIZE, spec.get("records") or NOTHING)
+            released = read_released(family, base, BLOCK_SIZE, spec.get("released") or NOTHING)
+            suspect = {
+                inside(family, base, BLOCK_SIZE, text) for text in json.loads(spec.get("suspect") or "[]")
+            }
+            asides = {
+                inside(family, base, BLOCK_SIZE, text): Aside.from_json(data)
+                for text, data in json.loads(spec.get("aside") or "{}").items()
+            }
+            if len(dict(records)) < len(records):
+                raise ValueError("an address is recorded twice")
+        except (ValueError, TypeError, AttributeError, InvalidObject) as error:
+            raise DamagedObject(
+                f"SpiderIPBlock {name} is damaged: {error}; restore it from a backup, or correct it: `orbweaver check` names "
+                "each bad entry, `orbweaver ip show ADDRESS` the pods that SpiderEndpoints show with an address of it"
+            ) from error
+        return cls(
+            family,
+            base,
+            dict(records),
+            dict(released),
+            suspect,
+            asides,
+            str(metadata.get("resourceVersion", "")),
+            str(metadata.get("uid", "")),
+        )
+
+
+def _replaceable(found: Record, by: Record, instead_of: Fence) -> bool:
+    """Whether a pod may put its record in the place of `found`: it is the one that it means, or that is kept for the
+    pod's next incarnation by now."""
+    if found.holder != by.holder:
+        return False
+    kept = found.waits and (bool(found.machine) or instead_of.pod == found.pod)
+    return found.admitted(instead_of) or kept

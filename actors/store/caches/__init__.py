@@ -1,0 +1,1 @@
+"""What a process remembers of the store: informers, and the catalog on them."""

@@ -1,0 +1,241 @@
+"""The Catalog: pools, reserved addresses, pods, namespaces, nodes, StatefulSets and virtual machines, parsed, as
+decisions read them.
+
+It reads the informers' caches and goes to the store itself where a cache cannot prove that it is right: for an
+object that it does not hold, for a pod whose UID the request does not name or names otherwise, and before a pod
+is refused (`fresh_pools`), so that nobody is refused for what a cache had not seen yet.
+What must always hold: it never writes, and what it returns is frozen.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from actors.errors import InvalidObject, NoSuchResource, NotFound, PodRefused, StoreUnavailable
+from actors.resources import coordinator
+from actors.resources.coordinator import SpiderCoordinator
+from actors.resources.intervals import IntervalSet
+from actors.resources.ippool import IPPool
+from actors.resources.namespace import Namespace
+from actors.resources.node import Node
+from actors.resources.pod import Pod
+from actors.resources.reservedip import ReservedIP
+from actors.resources.statefulset import StatefulSet
+from actors.resources.virtualmachine import VirtualMachine, lives
+from actors.store.caches.informer import Informer, Key
+from actors.store.contract import Object, Store
+
+log = logging.getLogger("orbweaver.catalog")
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedPool:
+    """A pool whose object cannot be parsed, and why."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolTable:
+    """All pools at one moment; `damaged` says, for each pool that could not be parsed, why."""
+
+    pools: Mapping[str, IPPool]
+    damaged: Mapping[str, str]
+
+
+class Catalog:
+    """One per process. `has_pods`: pod objects are complete (Kubernetes), so that a pod without one is refused."""
+
+    def __init__(self, store: Store, *, has_pods: bool) -> None:
+        self._store = store
+        self._has_pods = has_pods
+        watched = {**_WATCHED, "Pod": Pod.from_object} if has_pods else _WATCHED
+        self._informers = {kind: Informer(store, kind, transform=parse) for kind, parse in watched.items()}
+        self._machines: dict[str, Informer] = {}
+        self._started = False
+        self._table: tuple[tuple[Any, ...], PoolTable] = ((), PoolTable({}, {}))
+        self._reserved: tuple[tuple[Any, ...], dict[int, IntervalSet]] = ((), {})
+
+    def follow_machines(self, handler: Callable[[Key], None]) -> None:
+        """Watch KubeVirt's objects as well, once the API server has them, and tell of every change."""
+        for kind, parse in _MACHINES.items():
+            informer = Informer(self._store, kind, transform=parse, optional=True)
+            informer.subscribe(handler)
+            self._machines[kind] = informer
+            if self._started:
+                informer.start()
+
+    def start(self) -> None:
+        """Start the informers; `wait_synced` says when they have listed, apart from what need not be there."""
+        self._started = True
+        for informer in (*self._informers.values(), *self._machines.values()):
+            informer.start()
+
+    def wait_synced(self, timeout: float) -> bool:
+        """Whether every informer has listed within `timeout` seconds."""
+        until = time.monotonic() + timeout
+        return all(
+            informer.wait_synced(max(0.0, until - time.monotonic())) for informer in self._informers.values()
+        )
+
+    def required(self) -> tuple[Informer, ...]:
+        """The informers of what a store must have."""
+        return tuple(self._informers.values())
+
+    def stop(self) -> None:
+        """Stop the informers, all at once: each may be waiting for a store that does not answer."""
+        informers = (*self._informers.values(), *self._machines.values())
+        for informer in informers:
+            informer.stop(0)
+        until = time.monotonic() + _STOP_TIMEOUT
+        for informer in informers:
+            informer.stop(max(0.0, until - time.monotonic()))
+
+    def informer(self, kind: str) -> Informer:
+        """The informer of a watched kind, to subscribe to."""
+        return self._machines[kind] if kind in _MACHINES else self._informers[kind]
+
+    def pools(self) -> PoolTable:
+        """The pools as the cache has them."""
+        items = self._informers["SpiderIPPool"].items()
+        known, table = self._table
+        if known is not items:
+            table = _tabulate(items)
+            self._table = (items, table)
+        return table
+
+    def fresh_pools(self) -> PoolTable:
+        """The pools as the store has them now."""
+        return _tabulate(tuple(_parse_pool(obj) for obj in self._store.list("SpiderIPPool").items))
+
+    def pool(self, name: str) -> IPPool:
+        """One pool. Raises `NotFound` when the store does not know it either, `InvalidObject` when it is damaged."""
+        found = self.pools().pools.get(name)
+        return found if found is not None else self.fresh_pool(name)
+
+    def fresh_pool(self, name: str) -> IPPool:
+        """One pool as the store has it now."""
+        return IPPool.from_object(self._store.get("SpiderIPPool", name))
+
+    def reserved(self, family: int) -> IntervalSet:
+        """What no pool may give out, from all SpiderReservedIPs of the family."""
+        items = self._informers["SpiderReservedIP"].items()
+        known, table = self._reserved
+        if known is not items:
+            table = {}
+            for reserved in items:
+                table[reserved.family] = table.get(reserved.family, IntervalSet()).union(reserved.ips)
+            self._reserved = (items, table)
+        return table.get(family, _NOTHING)
+
+    def coordinator(self) -> SpiderCoordinator | None:
+        """The defaults of the coordinator plugin: the object `default`, else another one, else None."""
+        found: SpiderCoordinator | None = self._informers[coordinator.KIND].get(coordinator.NAME)
+        if found is not None:
+            return found
+        others: tuple[SpiderCoordinator, ...] = self._informers[coordinator.KIND].items()
+        return min(others, key=lambda one: one.name, default=None)
+
+    def pod(self, namespace: str, name: str, uid: str) -> Pod:
+        """The pod of a request. Without Kubernetes the request is the pod, and an applied Pod object adds its
+        annotations. Raises `PodRefused` when there must be an object and there is none."""
+        if self._has_pods and uid:
+            cached: Pod | None = self._informers["Pod"].get(name, namespace)
+            if cached is not None and cached.uid == uid:
+                return cached
+        try:
+            return Pod.from_object(self._store.get("Pod", name, namespace))
+        except (NotFound, InvalidObject) as error:
+            if self._has_pods:
+                raise PodRefused(
+                    f"pod {namespace}/{name} does not exist (any more); the runtime asks for an address for a pod that "
+                    "the API server does not know"
+                ) from error
+            return Pod.bare(namespace, name, uid)
+        except StoreUnavailable as error:
+            raise StoreUnavailable(
+                f"pod {namespace}/{name} is not known here yet, and cannot be read: {error}; try again when the API server "
+                "answers this node",
+                maybe_written=False,
+            ) from error
+
+    def namespace(self, name: str) -> Namespace | None:
+        """The namespace, or None where there is no such object."""
+        found: Namespace | None = self._cached("Namespace", name)
+        return found
+
+    def node(self, name: str) -> Node | None:
+        """The node, or None where there is no such object."""
+        found: Node | None = self._cached("Node", name)
+        return found
+
+    def statefulset(self, namespace: str, name: str) -> StatefulSet | None:
+        """The StatefulSet, or None when neither the cache nor the store has it."""
+        found: StatefulSet | None = self._cached("StatefulSet", name, namespace)
+        return found
+
+    def machine_lives(self, namespace: str, name: str) -> bool:
+        """Whether the virtual machine runs or will run again. Without KubeVirt there is none."""
+        try:
+            machine, instance = (self._cached(kind, name, namespace) for kind in _MACHINES)
+        except NoSuchResource:
+            return False
+        return lives(machine, instance)
+
+    def _cached(self, kind: str, name: str, namespace: str = "") -> Any:
+        informer = (self._informers | self._machines).get(kind)
+        found = informer.get(name, namespace) if informer is not None else None
+        if found is not None:
+            return found
+        try:
+            return (_WATCHED | _MACHINES)[kind](self._store.get(kind, name, namespace))
+        except (NotFound, InvalidObject):
+            return None
+
+
+def _parse_pool(obj: Object) -> IPPool | DamagedPool:
+    try:
+        return IPPool.from_object(obj)
+    except InvalidObject as error:
+        name = str(obj["metadata"]["name"])
+        log.error("a pool cannot be used", extra={"pool": name, "error": str(error)})
+        return DamagedPool(name, str(error))
+
+
+def _parse_coordinator(obj: Object) -> SpiderCoordinator:
+    try:
+        return SpiderCoordinator.from_object(obj)
+    except InvalidObject as error:
+        name = str(obj["metadata"]["name"])
+        log.error("a SpiderCoordinator cannot be used", extra={"coordinator": name, "error": str(error)})
+        # Not left out: pods would start without the routes that it asks for.
+        return SpiderCoordinator(name, "none", {}, coordinator.NOT_READY, str(error))
+
+
+_WATCHED: dict[str, Callable[[Object], Any]] = {
+    "SpiderIPPool": _parse_pool,
+    "SpiderReservedIP": ReservedIP.from_object,
+    "SpiderCoordinator": _parse_coordinator,
+    "Namespace": Namespace.from_object,
+    "Node": Node.from_object,
+    "StatefulSet": StatefulSet.from_object,
+}
+# Machine first, instance second.
+_MACHINES: dict[str, Callable[[Object], Any]] = {
+    "VirtualMachine": VirtualMachine.from_machine,
+    "VirtualMachineInstance": VirtualMachine.from_instance,
+}
+_NOTHING = IntervalSet()
+_STOP_TIMEOUT = 5.0
+
+
+def _tabulate(items: tuple[IPPool | DamagedPool, ...]) -> PoolTable:
+    return PoolTable(
+        {item.name: item for item in items if isinstance(item, IPPool)},
+        {item.name: item.why for item in items if isinstance(item, DamagedPool)},
+    )

@@ -1,0 +1,240 @@
+"""The store on a Kubernetes API server, under the contract of `actors.store.contract`.
+
+Raw JSON over persistent connections: a Kubernetes client library costs tens of megabytes and milliseconds
+that an ADD does not have. What must always hold is said where it is kept: connections, deadlines and whether
+a write may have taken place in `kubernetes_http`, the meaning of refusals in `kubernetes_errors`, watches in
+`kubernetes_watch`. The rules for objects (versions, generation, finalizers, validation) are the server's.
+
+`metadata.managedFields` is left out of what is returned, since nobody reads it and it doubles an object's
+size; the server keeps it when an update does not name it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from urllib.parse import quote, urlencode
+
+from actors.errors import InvalidObject, StoreUnavailable, WatchExpired
+from actors.store import lifecycle
+from actors.store.contract import Listing, Object
+from actors.store.kinds import Kind
+from actors.store.kubernetes.access import Access
+from actors.store.kubernetes.errors import Asked, refusal
+from actors.store.kubernetes.http import CONNECTIONS, JSON, Client
+from actors.store.kubernetes.watch import SILENCE, KubernetesWatch
+
+PAGE = 500
+"""Objects in one answer to a list, as kubectl asks for."""
+
+# Strict: a field that the installed CRD does not have is an error, not dropped in silence. An older CRD
+# would otherwise lose the digest that tells our own status from another IPAM's.
+_WRITE = "?fieldManager=orbweaver&fieldValidation=Strict"
+
+# What the server calls PartialObjectMetadata: lists without spec and status.
+_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+# The server sets them, keeps them when an update leaves them out, and refuses some that differ in them.
+_SYSTEM = (
+    "creationTimestamp",
+    "generation",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "managedFields",
+)
+
+# Nobody else writes these, so who wrote which field is not worth the bytes, which are more than a small object's own.
+# A list of one empty entry takes the record away, and without one the server keeps none for later updates
+# (k8s.io/apimachinery managedfields, "skip non-applied"). A create cannot be kept from making one.
+_OURS = frozenset({"SpiderIPBlock", "SpiderEndpoint"})
+
+
+class KubernetesStore:
+    """A `Store` on the API server that `access` leads to; nothing is sent before the first call.
+
+    `selectors`: for some kinds a field selector that `list` and `watch` (not `get`) are restricted by, such
+    as `{"Pod": "spec.nodeName=worker-1"}`, so that an agent does not hold the whole cluster's pods. `trim`: for
+    some kinds, what `list` keeps of each object, page by page, so that a list of a whole cluster's pods fits.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        *,
+        selectors: Mapping[str, str] | None = None,
+        trim: Mapping[str, Callable[[Object], Object]] | None = None,
+        connections: int = CONNECTIONS,
+        silence: float = SILENCE,
+        watch_lasting: float | None = None,
+        page: int = PAGE,
+    ) -> None:
+        self._client = Client(access, connections=connections)
+        self._selectors = dict(selectors or {})
+        self._trim = dict(trim or {})
+        self._silence = silence
+        self._watch_lasting = watch_lasting
+        self._page = page
+        self._closing = threading.Lock()
+        self._watches: weakref.WeakSet[KubernetesWatch] = weakref.WeakSet()
+
+    @property
+    def access(self) -> Access:
+        """How the API server is reached."""
+        return self._client.access
+
+    def get(self, kind: str, name: str, namespace: str = "", *, timeout: float = 10.0) -> Object:
+        where = lifecycle.address(kind, name, namespace)
+        asked = Asked("get", where.kind, where.namespace, where.name)
+        return self._object("GET", _path(where.kind, namespace, name), b"", asked, timeout)
+
+    def list(self, kind: str, namespace: str | None = None, *, timeout: float = 30.0) -> Listing:
+        """As of one moment, not older than the call. `namespace` None or "": all of them."""
+        found = lifecycle.kind_named(kind)
+        if namespace and not found.namespaced:
+            raise InvalidObject(f"{kind} is cluster scoped: list it without namespace {namespace!r}")
+        return self._listed(found, namespace or "", time.monotonic() + timeout)
+
+    def _listed(self, found: Kind, namespace: str, deadline: float, *, accept: str = JSON) -> Listing:
+        for _ in range(3):
+            try:
+                return self._pages(found, namespace, deadline, accept)
+            except WatchExpired as error:
+                # The server forgot the first page's version before the last page was read.
+                expired = error
+        raise StoreUnavailable(
+            f"{found.plural} could not be listed: the API server forgets a version before all of its pages "
+            f"are read ({expired.message})",
+            maybe_written=False,
+        ) from expired
+
+    def versions(self, kind: str, *, timeout: float = 30.0) -> dict[str, str]:
+        found = lifecycle.kind_named(kind)
+        listing = self._listed(found, "", time.monotonic() + timeout, accept=_METADATA)
+        return {item["metadata"]["name"]: item["metadata"]["resourceVersion"] for item in listing.items}
+
+    def watch(self, kind: str, since: str) -> KubernetesWatch:
+        found = lifecycle.kind_named(kind)
+        selection = self._selection(found)
+        path = _path(found, "") + (f"?{urlencode(selection)}" if selection else "")
+        watch = KubernetesWatch(
+            self._client,
+            Asked("watch", found),
+            path,
+            since,
+            silence=self._silence,
+            lasting=self._watch_lasting,
+        )
+        with self._closing:
+            self._watches.add(watch)
+        return watch
+
+    def create(self, obj: Object, *, timeout: float = 10.0) -> Object:
+        where = lifecycle.address_of(obj)
+        if obj["metadata"].get("resourceVersion"):
+            raise InvalidObject(
+                f"{where}: metadata.resourceVersion must not be set on an object to be created"
+            )
+        path = _path(where.kind, where.namespace) + _WRITE
+        asked = Asked("create", where.kind, where.namespace, where.name)
+        return self._object("POST", path, _body(obj), asked, timeout)
+
+    def update(self, obj: Object, *, timeout: float = 10.0) -> Object:
+        return self._put(obj, "", timeout)
+
+    def update_status(self, obj: Object, *, timeout: float = 10.0) -> Object:
+        where = lifecycle.address_of(obj)
+        if not where.kind.status:
+            raise InvalidObject(f"{where.kind.name} has no status subresource: write its status with update")
+        return self._put(obj, "status", timeout)
+
+    def delete(
+        self,
+        kind: str,
+        name: str,
+        namespace: str = "",
+        *,
+        uid: str | None = None,
+        version: str | None = None,
+        timeout: float = 10.0,
+    ) -> None:
+        where = lifecycle.address(kind, name, namespace)
+        fence = {"uid": uid, "resourceVersion": version}
+        options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        options["preconditions"] = {key: value for key, value in fence.items() if value is not None}
+        asked = Asked("delete", where.kind, where.namespace, where.name)
+        self._object("DELETE", _path(where.kind, namespace, name), _body(options), asked, timeout)
+
+    def close(self) -> None:
+        """End the watches and the idle connections. Later calls raise `StoreUnavailable`."""
+        with self._closing:
+            watches = tuple(self._watches)
+        self._client.close()
+        for watch in watches:
+            watch.close()
+
+    def _put(self, obj: Object, subresource: str, timeout: float) -> Object:
+        where = lifecycle.address_of(obj)
+        if not obj["metadata"].get("resourceVersion"):
+            # Some built-in kinds take an update without it, and then it is no compare-and-swap.
+            raise InvalidObject(f"{where}: an update needs metadata.resourceVersion; read the object first")
+        metadata = {key: value for key, value in obj["metadata"].items() if key not in _SYSTEM}
+        if where.kind.name in _OURS:
+            metadata["managedFields"] = [{}]
+        path = _path(where.kind, where.namespace, where.name, subresource) + _WRITE
+        asked = Asked("update", where.kind, where.namespace, where.name, subresource)
+        return self._object("PUT", path, _body({**obj, "metadata": metadata}), asked, timeout)
+
+    def _object(
+        self, method: str, path: str, body: bytes, asked: Asked, timeout: float, accept: str = JSON
+    ) -> Object:
+        answer = self._client.send(method, path, body, timeout, accept)
+        if not 200 <= answer.status < 300:
+            raise refusal(answer.status, answer.body, asked)
+        try:
+            obj: Object = json.loads(answer.body)
+            obj.get("metadata", {}).pop("managedFields", None)
+        except (ValueError, AttributeError) as error:
+            raise StoreUnavailable(
+                f"{asked.verb} {asked}: the answer of {self.access} is not a Kubernetes object; "
+                "is there something else at that address?",
+                maybe_written=asked.writes,
+            ) from error
+        return obj
+
+    def _pages(self, kind: Kind, namespace: str, deadline: float, accept: str) -> Listing:
+        asked = Asked("list", kind, namespace)
+        trim = self._trim.get(kind.name)
+        items: list[Object] = []
+        token = ""
+        while True:
+            query = (
+                self._selection(kind) | {"limit": str(self._page)} | ({"continue": token} if token else {})
+            )
+            path = f"{_path(kind, namespace)}?{urlencode(query)}"
+            page = self._object("GET", path, b"", asked, max(0.0, deadline - time.monotonic()), accept)
+            for item in page.get("items") or ():
+                # Built-in kinds are listed without these two.
+                item["apiVersion"], item["kind"] = kind.api_version, kind.name
+                item["metadata"].pop("managedFields", None)
+                items.append(trim(item) if trim is not None else item)
+            token = page["metadata"].get("continue") or ""
+            if not token:
+                return Listing(tuple(items), page["metadata"]["resourceVersion"])
+
+    def _selection(self, kind: Kind) -> dict[str, str]:
+        selector = self._selectors.get(kind.name)
+        return {"fieldSelector": selector} if selector else {}
+
+
+def _path(kind: Kind, namespace: str, name: str = "", subresource: str = "") -> str:
+    root = "/apis/" if "/" in kind.api_version else "/api/"
+    parts = ["namespaces", quote(namespace)] if namespace else []
+    parts += [part for part in (kind.plural, quote(name), subresource) if part]
+    return root + "/".join([kind.api_version, *parts])
+
+
+def _body(obj: Object) -> bytes:
+    return lifecycle.encoded(obj).encode("ascii")

@@ -1,0 +1,1 @@
+"""What is computed from the blocks and the cluster and written for people: endpoints, pool status, Events, CIDRs."""

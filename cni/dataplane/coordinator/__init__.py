@@ -1,0 +1,1 @@
+"""The plugin `coordinator`: routes, rules and neighbours of underlay pods."""

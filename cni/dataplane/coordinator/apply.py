@@ -1,0 +1,353 @@
+"""Make a pod's and its host's network as a plan says, check it, and take it back: the work of one CNI request.
+
+What must always hold: what is there already is not touched, so a second ADD changes nothing; what replaces something is
+added before the other is removed; DEL removes what it finds and is content with half of it, or nothing. All of it
+runs in a worker process, so that a namespace that hangs takes nobody else with it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from actors.errors import (
+    CNI_IO_FAILURE,
+    CNI_UNKNOWN_CONTAINER,
+    CheckFailed,
+    OrbweaverError,
+)
+from cni.dataplane.coordinator import announce, reply_marks, sweep
+from cni.dataplane.coordinator.plan import FIRST_MARK, MARK, VETH, host_veth_name, make_plan, policy_tables
+from cni.dataplane.coordinator.settings import CoordinatorSettings
+from cni.dataplane.netlink import netlink
+from cni.dataplane.netlink.namespaces import pod_namespace
+from cni.dataplane.netlink.netlink import Message, Netlink
+from cni.dataplane.state import Desired, HostState, Nic, Plan, PodState, Rule
+from cni.dataplane.workers.job import Job, addresses_of
+
+_NOT_THE_HOSTS = re.compile(
+    r"docker|cbr|dummy|virbr|lxcbr|veth|lo$|cali|flannel|kube-ipvs|cni|vx-submariner|cilium|nodelocaldns"
+)
+"""Interfaces whose addresses are not the host's own: bridges and stubs of other network plugins."""
+
+
+def perform(job: Job) -> int:
+    """Do it; returns how many things changed. Raises `OrbweaverError`."""
+    settings = job.settings()
+    if settings.mode == "disable" or (job.command in ("ADD", "CHECK") and not job.netns):
+        return 0
+    try:
+        if job.command == "GC":
+            with Netlink() as host:
+                return sweep.collect(host, settings, [container for container, _ in job.valid])
+        if job.command == "ADD":
+            return _add(job, settings)
+        if job.command == "CHECK":
+            return _check(job, settings)
+        return _delete(job, settings)
+    except OSError as error:
+        raise OrbweaverError(
+            f"coordinator {job.command} of {job.interface} for pod {job.pod}: the kernel refused: {error.strerror or error}",
+            cni_code=CNI_IO_FAILURE,
+        ) from error
+
+
+def _plan(job: Job, settings: CoordinatorSettings, state: PodState, host: Netlink) -> Plan:
+    """What ADD makes and CHECK looks for."""
+    return make_plan(
+        settings,
+        state,
+        _host_state(host, state, settings),
+        container=job.container,
+        interface=job.interface,
+        gateways=_gateways(job.conf),
+        expected=tuple(job.interfaces),
+    )
+
+
+def _add(job: Job, settings: CoordinatorSettings) -> int:
+    with pod_namespace(job.netns, job.pod) as (descriptor, pod), Netlink() as host:
+        state = observe(pod)
+        plan = _plan(job, settings, state, host)
+        if plan.mode == "disable":
+            return 0
+        changed = _make_veth(plan, state, host, pod, descriptor, job.container)
+        with netlink.inside(descriptor):
+            changed += netlink.write_sysctls(plan.pod.sysctls)
+            if plan.marks:
+                changed += reply_marks.mark_replies({VETH: MARK, settings.first_nic: FIRST_MARK})
+        current = state.nic(job.interface)
+        assert current is not None
+        changed += pod.send(_link_changes(plan, current))
+        if plan.mac and plan.mac != current.mac:
+            with netlink.inside(descriptor):
+                announce.announce(job.interface, plan.mac, current.addresses)
+        changed += pod.send(_pod_changes(plan.pod, pod, state))
+        changed += _apply_to_host(plan, host, settings)
+        return changed
+
+
+def _check(job: Job, settings: CoordinatorSettings) -> int:
+    found = inspect(job, settings)
+    if found.missing:
+        raise CheckFailed(
+            f"CHECK of {job.interface} for pod {job.pod}: {len(found.missing)} of its routes and rules are not as the "
+            "coordinator made them; delete the pod so that it is made anew, or see `orbweaver explain --routes`",
+            details=found.missing,
+        )
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A pod's plan and what of it is not so. `sysctls`: apart, because a pod may have changed them on purpose."""
+
+    plan: Plan
+    missing: tuple[str, ...] = ()
+    sysctls: tuple[str, ...] = ()
+
+
+def inspect(job: Job, settings: CoordinatorSettings) -> Inspection:
+    """Compare a pod with its plan; changes nothing. Raises `OrbweaverError` or `OSError`."""
+    with pod_namespace(job.netns, job.pod) as (descriptor, pod), Netlink() as host:
+        state = observe(pod)
+        plan = _plan(job, settings, state, host)
+        if plan.mode == "disable":
+            return Inspection(plan)
+        missing = _missing(plan, state, pod, host, settings)
+        with netlink.inside(descriptor):
+            if plan.marks and not reply_marks.marks_replies():
+                missing.append("the pod has no nftables table orbweaver, which marks replies")
+            sysctls = netlink.differing_sysctls(plan.pod.sysctls)
+        return Inspection(plan, tuple(missing), tuple(sysctls))
+
+
+def _missing(
+    plan: Plan, state: PodState, pod: Netlink, host: Netlink, settings: CoordinatorSettings
+) -> list[str]:
+    desired = plan.pod
+    missing = [f"pod: link {plan.veth.pod}"] if plan.veth and state.nic(plan.veth.pod) is None else []
+    if settings.default_nic and len(state.nics) > 2 and state.nic(settings.default_nic) is None:
+        missing.append(f"pod: link {settings.default_nic}, which is to have the default route")
+    names = {nic.index: nic.name for nic in state.nics}
+    neighbours = set(pod.neighbours(names))
+    missing += [f"pod: route {one}" for one in desired.routes if one not in state.routes]
+    missing += [f"pod: rule {one}" for one in desired.rules if one not in state.rules]
+    missing += [f"pod: neighbour {one}" for one in desired.neighbours if one not in neighbours]
+    missing += [f"pod: should not have route {one}" for one in desired.gone]
+    rules = set(host.rules())
+    missing += [f"host: rule {one}" for one in plan.host.rules if one not in rules]
+    device = plan.host.neighbours[0].dev if plan.host.neighbours else ""
+    link = host.nic(name=device) if device else None
+    if device and link is None:
+        return [*missing, f"host: link {device}"]
+    for route in plan.host.routes:
+        found = host.route_to(route.dst.partition("/")[0], {}, settings.host_table)
+        if found != route:
+            missing.append(f"host: route {route}")
+    for one in plan.host.neighbours:
+        assert link is not None
+        if host.neighbour(one.address, one.dev, link.index) != one:
+            missing.append(f"host: neighbour {one}")
+    return missing
+
+
+def _delete(job: Job, settings: CoordinatorSettings) -> int:
+    with Netlink() as host:
+        changed = 0
+        addresses = set(_previous_addresses(job.conf))
+        if job.netns and os.path.lexists(job.netns):
+            try:
+                with pod_namespace(job.netns, job.pod) as (descriptor, pod):
+                    state = observe(pod)
+                    nic = state.nic(job.interface)
+                    addresses |= {one.partition("/")[0] for one in (nic.addresses if nic else ())}
+                    changed += _clean_pod(job, settings, descriptor, pod, state)
+            except OrbweaverError as error:
+                if error.cni_code != CNI_UNKNOWN_CONTAINER:
+                    raise
+        changed += _clean_host(host, addresses, settings, host.rules(), except_for=0)
+        if job.interface == settings.first_nic:
+            changed += host.send([netlink.delete_link(host_veth_name(job.container))])
+        return changed
+
+
+def _clean_pod(
+    job: Job, settings: CoordinatorSettings, descriptor: int, pod: Netlink, state: PodState
+) -> int:
+    """Remove the interface's rules and tables; with the first interface, everything that was made."""
+    tables = policy_tables(state, settings.host_table)
+    nic = state.nic(job.interface)
+    mine = set(nic.addresses) if nic else set()
+    bare = {one.partition("/")[0] for one in mine}
+    first = job.interface == settings.first_nic
+    rules = [
+        rule
+        for rule in state.rules
+        if (rule.src.partition("/")[0] in bare or rule.dst in mine)
+        or (first and (rule.table in tables or rule.mark == FIRST_MARK))
+    ]
+    own = {rule.table for rule in rules if rule.table in tables}
+    indexes = {one.name: one.index for one in state.nics}
+    routes = [route for route in state.routes if route.table in own]
+    changed = pod.send(
+        [netlink.delete_rule(rule) for rule in rules]
+        + [netlink.delete_route(route, indexes[route.dev]) for route in routes]
+    )
+    if first:
+        with netlink.inside(descriptor):
+            reply_marks.delete_marks()
+    return changed
+
+
+def observe(pod: Netlink) -> PodState:
+    """What there is in the socket's namespace."""
+    nics = tuple(pod.nics())
+    names = {nic.index: nic.name for nic in nics}
+    return PodState(nics, tuple(pod.routes(names)), tuple(pod.rules()))
+
+
+def host_addresses(host: Netlink) -> tuple[str, ...]:
+    """The host's own addresses in CIDR form, in the order of its interfaces."""
+    names: dict[int, bool] = {}
+    found = []
+    for index, address in host.addresses():
+        if index not in names:
+            nic = host.nic(index=index)
+            names[index] = nic is not None and not _NOT_THE_HOSTS.match(nic.name)
+        if names[index]:
+            found.append((index, address))
+    return tuple(address for _, address in sorted(found, key=lambda one: one[0]))
+
+
+def _host_state(host: Netlink, pod: PodState, settings: CoordinatorSettings) -> HostState:
+    first = pod.nic(settings.first_nic)
+    peer = None
+    if first is not None and first.peer and pod.nic(VETH) is None:
+        peer = host.nic(index=first.peer)
+        if peer is not None and peer.peer != first.index:
+            peer = None  # a parent, as of macvlan, not the other end
+    return HostState(host_addresses(host), peer)
+
+
+def _make_veth(
+    plan: Plan, state: PodState, host: Netlink, pod: Netlink, descriptor: int, container: str
+) -> int:
+    veth = plan.veth
+    if veth is None or state.nic(veth.pod) is not None:
+        return 0
+    pair = netlink.add_veth(
+        veth.host, veth.host_mac, veth.mtu, peer=veth.pod, peer_mac=veth.pod_mac, peer_namespace=descriptor
+    )
+    create = [pair, netlink.set_link(name=veth.host, alias=veth.alias)]
+    try:
+        changed = host.send(create)
+    except OSError as error:
+        if error.errno != errno.EEXIST:
+            raise
+        # Half of an earlier attempt, or a pod whose id begins alike and that is gone.
+        changed = host.send([netlink.delete_link(veth.host)]) + host.send(create)
+    return changed + pod.send([netlink.set_link(name=veth.pod, up=True)])
+
+
+def _link_changes(plan: Plan, current: Nic) -> list[Message]:
+    mac = plan.mac if plan.mac != current.mac else ""
+    queue = plan.queue if plan.queue != current.queue else 0
+    if current.up and not mac and not queue:
+        return []
+    return [netlink.set_link(current.index, up=not current.up, mac=mac, queue=queue)]
+
+
+def _pod_changes(desired: Desired, pod: Netlink, state: PodState) -> list[Message]:
+    """What is missing first, then what is in its way."""
+    nics = {nic.name: nic for nic in state.nics}
+    if any(
+        dev not in nics
+        for dev in (*(one.dev for one in desired.routes), *(one.dev for one in desired.neighbours))
+    ):
+        nics = {nic.name: nic for nic in pod.nics()}
+    names = {nic.index: nic.name for nic in nics.values()}
+    there = set(pod.neighbours(names)) if VETH in {nic.name for nic in state.nics} else set()
+    changes = [
+        netlink.add_address(cidr, nics[dev].index)
+        for dev, cidr in desired.addresses
+        if cidr not in nics[dev].addresses
+    ]
+    changes += [
+        netlink.add_neighbour(one, nics[one.dev].index) for one in desired.neighbours if one not in there
+    ]
+    missing = [one for one in desired.routes if one not in state.routes]
+    # The kernel takes no second IPv4 route to one destination in one table.
+    places = {(one.dst, one.table) for one in desired.gone}
+    first = [one for one in missing if (one.dst, one.table) not in places]
+    changes += [netlink.add_route(one, nics[one.dev].index) for one in first]
+    changes += [netlink.add_rule(one) for one in desired.rules if one not in state.rules]
+    changes += [netlink.delete_route(one, nics[one.dev].index) for one in desired.gone]
+    changes += [netlink.add_route(one, nics[one.dev].index) for one in missing if one not in first]
+    return changes
+
+
+def _apply_to_host(plan: Plan, host: Netlink, settings: CoordinatorSettings) -> int:
+    if not plan.host.routes:
+        return 0
+    device = plan.host.routes[0].dev
+    link = host.nic(name=device)
+    if link is None:
+        raise OSError(errno.ENODEV, f"{os.strerror(errno.ENODEV)}: {device} vanished")
+    changed = netlink.write_sysctls(plan.host.sysctls)
+    addresses = {one.address for one in plan.host.neighbours}
+    rules = set(host.rules())
+    changed += _clean_host(host, addresses, settings, rules, except_for=link.index)
+    names = {link.index: link.name}
+    changes = [netlink.add_rule(rule) for rule in plan.host.rules if rule not in rules]
+    changes += [
+        netlink.add_route(route, link.index, replace=True)
+        for route in plan.host.routes
+        if host.route_to(route.dst.partition("/")[0], names, settings.host_table) != route
+    ]
+    changes += [
+        netlink.add_neighbour(one, link.index)
+        for one in plan.host.neighbours
+        if host.neighbour(one.address, one.dev, link.index) != one
+    ]
+    return changed + host.send(changes)
+
+
+def _clean_host(
+    host: Netlink,
+    addresses: set[str],
+    settings: CoordinatorSettings,
+    rules: Iterable[Rule],
+    *,
+    except_for: int,
+) -> int:
+    """Remove the routes to these addresses in the host's table, their neighbours there, and those of its rules that are to
+    them alone, but not what is on the interface `except_for`."""
+    changes: list[Message] = []
+    for address in sorted(addresses):
+        names: dict[int, str] = {}
+        stale = host.route_to(address, names, settings.host_table)
+        for index, name in names.items():
+            if stale is not None and stale.dev == name and index != except_for:
+                changes += [netlink.delete_route(stale, index), netlink.delete_neighbour(address, index)]
+    for rule in rules:
+        target, _, length = rule.dst.partition("/")
+        if target in addresses and length in ("32", "128") and rule.table == settings.host_table:
+            changes.append(netlink.delete_rule(rule))
+    return host.send(changes)
+
+
+def _gateways(conf: Mapping[str, Any]) -> tuple[str, ...]:
+    previous = conf.get("prevResult")
+    ips = previous.get("ips", ()) if isinstance(previous, Mapping) else ()
+    named = [ip.get("gateway") for ip in (ips if isinstance(ips, list) else ()) if isinstance(ip, Mapping)]
+    return tuple(dict.fromkeys(one for one in named if isinstance(one, str) and one))
+
+
+def _previous_addresses(conf: Mapping[str, Any]) -> list[str]:
+    previous = conf.get("prevResult")
+    return [address for address, _ in addresses_of(previous if isinstance(previous, Mapping) else {})]

@@ -1,0 +1,200 @@
+"""The chained plugin `coordinator` behind the agent's socket: requests in, jobs for the workers, results out.
+
+What must always hold: the result of ADD is the previous plugin's result, to the letter; a DEL is not refused for what
+its configuration lacks, because a runtime repeats it until it succeeds.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from actors.allocation.conflict_detection import Prober
+from actors.decisions.detection import Detection, Finding, Inquiry, Probe, conflict, silence, unsound
+from actors.errors import AddressTaken, InvalidRequest, NetworkNotReady, OrbweaverError, StoreUnavailable
+from actors.resources.coordinator import NOT_READY, SYNCED, SpiderCoordinator
+from actors.runtime import ObjectRef
+from cni.dataplane.coordinator.renumbering import Renumbering
+from cni.dataplane.coordinator.settings import read_settings
+from cni.dataplane.workers.job import Job, addresses_of
+from cni.dataplane.workers.pool import Workers, settle
+from cni.server.protocol import CniRequest
+
+log = logging.getLogger("orbweaver.dataplane")
+
+NAME = "coordinator"
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a pod's object says: the interface chosen for its default route, empty for none, and all interfaces that it
+    will have, empty where nothing tells."""
+
+    default_nic: str = ""
+    interfaces: tuple[str, ...] = ()
+
+
+class Coordinator:
+    """`wishes`: what the pod of a request says; it may wait for the store. `defaults`: the SpiderCoordinator, whose fields
+    a network's own configuration outranks. `cluster`: somebody learns the cluster's CIDRs, so pods wait until they are
+    known. `detection`: how patiently to probe, where the configuration wishes for it."""
+
+    def __init__(
+        self,
+        workers: Workers,
+        wishes: Callable[[CniRequest], Wishes],
+        defaults: Callable[[], SpiderCoordinator | None],
+        *,
+        cluster: bool,
+        prober: Prober,
+        detection: Detection,
+    ) -> None:
+        self._workers = workers
+        self._wishes = wishes
+        self._defaults = defaults
+        self._cluster = cluster
+        self.renumbering = Renumbering()
+        self._prober = prober
+        # Whether to detect is this plugin's own configuration to say; how patiently, the settings'.
+        self._detection = replace(detection, conflicts=False, gateways=False)
+
+    def handle(self, request: CniRequest, stdin: bytes) -> ObjectRef[bytes]:
+        """What to print. Raises `InvalidRequest` for a configuration that cannot be understood."""
+        answer: ObjectRef[bytes] = ObjectRef(label=f"{NAME} {request.command}")
+        conf: dict[str, Any] = json.loads(stdin)
+        defaults = self._defaults()
+        if defaults is not None:
+            if request.command == "ADD":
+                self._require_ready(request, conf, defaults)
+            conf = defaults.under(conf)
+        settings = read_settings(conf)
+        previous = conf.get("prevResult")
+        if not isinstance(previous, dict):
+            previous = {}
+        if request.command == "ADD" and not previous:
+            raise InvalidRequest(
+                f'ADD of network {request.network} has no "prevResult"; the coordinator must stand after the plugin that '
+                'makes the interface in the list "plugins"'
+            )
+        output = b""
+        if request.command == "ADD":
+            output = json.dumps({"cniVersion": request.version, **previous}).encode() + b"\n"
+        if settings.mode == "disable":
+            answer.complete(output)
+            return answer
+        sandbox = request.sandbox
+        valid = tuple((one.container, one.interface) for one in request.valid)
+        place = (
+            sandbox.container,
+            sandbox.interface,
+            sandbox.netns,
+            sandbox.key if sandbox.container else "",
+        )
+        job = Job(request.command, conf, *place, valid=valid)
+
+        def go_on() -> None:
+            if request.command == "ADD":
+                self.renumbering.attach(job.container, job.interface, lambda: self._again(request, job))
+            self._submit(request, job).subscribe(
+                lambda done: self._answer(request, job, answer, done, output)
+            )
+
+        if request.command == "DEL":
+            self.renumbering.detach(job.container, job.interface)
+        detection = self._detection.under(settings.detection)
+        if request.command == "ADD" and (detection.conflicts or detection.gateways):
+            self._detect(request, detection, previous, answer, go_on)
+        else:
+            go_on()
+        return answer
+
+    def _submit(self, request: CniRequest, job: Job) -> ObjectRef[int]:
+        return self._workers.submit(job, lambda job: self._complete(request, job))
+
+    def _answer(
+        self, request: CniRequest, job: Job, answer: ObjectRef[bytes], done: ObjectRef[int], output: bytes
+    ) -> None:
+        if request.command == "ADD" and done.error() is not None:
+            self.renumbering.detach(job.container, job.interface)
+        settle(answer, done, output)
+
+    def _again(self, request: CniRequest, job: Job) -> None:
+        """Plan an interface of a pod that got an address since its ADD."""
+        self._submit(request, job).subscribe(lambda done: _log_failure(job, done))
+
+    def _detect(
+        self,
+        request: CniRequest,
+        detection: Detection,
+        previous: dict[str, Any],
+        answer: ObjectRef[bytes],
+        go_on: Callable[[], object],
+    ) -> None:
+        """Probe the addresses that the main plugin configured, and go on when nobody else has them. (The plugin has
+        announced them by then: it is the IPAM plugin's probe that comes before.)"""
+        if unsound(detection):
+            raise InvalidRequest(f"network {request.network} ({NAME}), detectOptions: {unsound(detection)}")
+        sandbox = request.sandbox
+        probes = tuple(
+            Probe(sandbox.interface, address, detection.conflicts, gateway if detection.gateways else "")
+            for address, gateway in addresses_of(previous)
+        )
+
+        def found(done: ObjectRef[tuple[Finding, ...]]) -> None:
+            error = done.error()
+            if error is None:
+                error = _wrong(sandbox.key, probes, done.result(), detection)
+            if error is None:
+                go_on()
+            else:
+                answer.fail(error)
+
+        inquiry = Inquiry(sandbox.key, sandbox.netns, probes, detection, configured=True)
+        self._prober.probe(inquiry).subscribe(found)
+
+    def _require_ready(
+        self, request: CniRequest, conf: Mapping[str, Any], defaults: SpiderCoordinator
+    ) -> None:
+        """Without the Services' CIDRs the pod would have no way to them, and nobody would see why."""
+        known = defaults.phase == SYNCED or (not self._cluster and defaults.phase != NOT_READY)
+        if known or conf.get("serviceCIDR") or conf.get("mode") == "disable":
+            return
+        why = defaults.reason or "the controller has not looked for the cluster's CIDRs yet"
+        raise StoreUnavailable(
+            f"coordinator of network {request.network}, pod {request.sandbox.key}: SpiderCoordinator {defaults.name} is not "
+            f'{SYNCED}: {why}; see `kubectl get scc {defaults.name} -o yaml`, or give the network its own "serviceCIDR"',
+            maybe_written=False,
+        )
+
+    def _complete(self, request: CniRequest, job: Job) -> Job:
+        if request.command in ("DEL", "GC"):
+            return job
+        wishes = self._wishes(request)
+        return replace(job, default_nic=wishes.default_nic, interfaces=wishes.interfaces)
+
+
+def _log_failure(job: Job, done: ObjectRef[int]) -> None:
+    error = done.error()
+    if error is not None:
+        log.warning(
+            "a pod has no rules for its new address; its next address, or a new pod, has",
+            extra={"pod": job.pod, "interface": job.interface, "error": str(error)},
+        )
+
+
+def _wrong(
+    pod: str, probes: Sequence[Probe], findings: Sequence[Finding], detection: Detection
+) -> OrbweaverError | None:
+    for probe, finding in zip(probes, findings, strict=True):
+        if finding.holder:
+            return AddressTaken(
+                conflict(pod, probe, finding)
+                + "; take it from that host or out of the pool, and delete the pod so that it gets another one"
+            )
+    for probe, finding in zip(probes, findings, strict=True):
+        if finding.silent:
+            return NetworkNotReady(silence(pod, probe, detection))
+    return None

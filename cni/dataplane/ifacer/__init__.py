@@ -1,0 +1,1 @@
+"""The plugin `ifacer`: VLANs and bonds of the host."""

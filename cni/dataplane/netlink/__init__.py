@@ -1,0 +1,1 @@
+"""The kernel's network: links, routes, rules, neighbours, namespaces."""

@@ -1,0 +1,53 @@
+"""What the agent asks of a worker process.
+
+It imports nothing of what workers do, so that the agent need not load it: netlink alone is a third of the time that an
+agent takes to start.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from actors.errors import InvalidRequest
+from cni.dataplane.coordinator.settings import CoordinatorSettings, read_settings
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One CNI request for `plugin`, as it crosses to a worker. `default_nic`: from the pod's annotation.
+    `interfaces`: all that the pod will have, empty where nothing tells. `valid`: of GC, the (container, interface) pairs
+    that are alive."""
+
+    command: str
+    conf: Mapping[str, Any]
+    container: str
+    interface: str
+    netns: str
+    pod: str
+    default_nic: str = ""
+    interfaces: tuple[str, ...] = ()
+    valid: tuple[tuple[str, str], ...] = ()
+    plugin: str = "coordinator"
+
+    def settings(self) -> CoordinatorSettings:
+        settings = read_settings(self.conf)
+        if self.default_nic:
+            settings = replace(settings, default_nic=self.default_nic, pod_chose=True)
+        return settings
+
+
+def addresses_of(previous: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The addresses of a result and their gateways, empty for none. Raises `InvalidRequest`."""
+    ips = previous.get("ips", ())
+    found = []
+    for ip in ips if isinstance(ips, list) else ():
+        text, gateway = (ip.get("address"), ip.get("gateway")) if isinstance(ip, Mapping) else (None, None)
+        try:
+            address = str(ipaddress.ip_interface(str(text)).ip)
+            found.append((address, str(ipaddress.ip_address(str(gateway))) if gateway else ""))
+        except ValueError as error:
+            raise InvalidRequest(f'"prevResult.ips" has {ip!r}, which is not an address') from error
+    return found

@@ -1,0 +1,47 @@
+"""A worker process: takes one job after the other from its parent and does it.
+
+What must always hold: it ends when its parent does (the socket closes) or when it is killed, and nothing of it is
+needed afterwards: a job half done is done again or undone by the next one. It imports what a job needs before it says
+that it is ready.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import sys
+from typing import Any
+
+from actors.errors import OrbweaverError
+from cni.dataplane.coordinator import apply
+from cni.dataplane.ifacer import apply as ifacer_apply
+from cni.dataplane.netlink import netlink
+from cni.dataplane.workers.channel import READY, read_frame, write_frame
+from cni.dataplane.workers.job import Job
+
+_PERFORM = {"coordinator": apply.perform, "ifacer": ifacer_apply.perform}
+
+
+def serve(channel: socket.socket) -> None:
+    """Do jobs until the parent is gone."""
+    netlink.link_class()
+    channel.sendall(READY)
+    while request := read_frame(channel):
+        answer: dict[str, Any]
+        try:
+            job = Job(**json.loads(request))
+            answer = {"changed": _PERFORM[job.plugin](job)}
+        except OrbweaverError as error:
+            answer = {"error": error.to_wire()}
+        write_frame(channel, answer)
+
+
+def main() -> None:
+    """The descriptor of the socket is the only argument."""
+    with socket.socket(fileno=int(sys.argv[1])) as channel, contextlib.suppress(BrokenPipeError):
+        serve(channel)  # a parent that ended first needs no answer
+
+
+if __name__ == "__main__":
+    main()

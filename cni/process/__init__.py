@@ -1,0 +1,1 @@
+"""The processes: agent and controller, and what both have."""

@@ -1,0 +1,264 @@
+"""The agent: one process tree on a node that answers CNI requests out of a store.
+
+What must always hold: nothing is served before the caches have listed and, where this process allocates, the blocks are
+indexed; the parts stop in the order in which requests pass through them, so that what was accepted is answered. In a
+cluster the leader allocates while there is one (`leader_seat.py`), pods have objects, refused pods get an Event, and pool
+status is the controller's to write.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from actors.allocation.endpoint import EndpointActor
+from actors.allocation.messages import Sandbox
+from actors.allocation.registration import register_allocators
+from actors.allocation.router import OnlyHere, Seat
+from actors.cluster.block_follower import BlockFollower
+from actors.cluster.leader_failover import LeaderSeat
+from actors.cluster.leadership import Leadership
+from actors.cluster.local_allocators import OwnAllocators
+from actors.decisions.annotations import FIRST_INTERFACE, read_default_route_nic, read_networks
+from actors.decisions.settings import Settings
+from actors.errors import AskedToEnd, OrbweaverError
+from actors.reclaim.node_gc import NodeGCActor
+from actors.store.contract import Store
+from actors.views.events import EventsActor
+from actors.views.views import ViewsActor
+from cni.dataplane.coordinator import reply_marks
+from cni.dataplane.coordinator.plugin import Coordinator, Wishes
+from cni.dataplane.ifacer.plugin import Ifacer
+from cni.dataplane.probing.prober import Prober
+from cni.dataplane.workers.pool import Workers
+from cni.process.base import START_TIMEOUT, Process, log_failure
+from cni.server.frontend import FrontEnd
+from cni.server.libcni_cache import CACHE, read_sandboxes
+from cni.server.protocol import CniRequest
+
+log = logging.getLogger("orbweaver.agent")
+
+SOCKET = Path("/var/run/spidernet/spiderpool.sock")
+METRICS_PORT = 5711
+FIRST_LOOK = 1.0
+"""Seconds from its start in which an agent should find a leader that is there; later it is found as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentOptions:
+    """What an agent needs to know. `metrics_port`: 0 takes a free port, None serves no HTTP. `timeout`: seconds in
+    which every CNI request is answered. `leadership`: how a leader is found that allocates; without it the agent does so
+    by itself. `attachments`: where the runtime notes its CNI attachments."""
+
+    node: str = field(default_factory=socket.gethostname)
+    cni_socket: Path = SOCKET
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = METRICS_PORT
+    timeout: float = 20.0
+    drain: float = 10.0
+    cluster: bool = False
+    leadership: Leadership | None = None
+    settings: Settings = field(default_factory=Settings)
+    attachments: Path = CACHE
+
+
+class Agent(Process):
+    """The actors and the front end of one agent."""
+
+    def __init__(self, store: Store, options: AgentOptions) -> None:
+        cluster, node = options.cluster, options.node
+        super().__init__(
+            store,
+            f"agent-{node}",
+            metrics_host=options.metrics_host,
+            metrics_port=options.metrics_port,
+            has_pods=cluster,
+        )
+        self.options = options
+        system, catalog, observer = self.system, self.catalog, self.observer
+        self._leader: LeaderSeat | None = None
+        self._blocks: BlockFollower | None = None
+        seat: Seat
+        if options.leadership is not None:
+            seat = self._leader = LeaderSeat(system.name, store, options.leadership, self._open_own)
+            self.metrics.watch_flag(
+                "orbweaver_agent_linked",
+                "Whether the leader allocates for this agent (1), or the agent itself (0)",
+                lambda: bool(self._leader and self._leader.leader),
+            )
+        else:
+            self._blocks = BlockFollower(store, system) if cluster else None
+            known = self._blocks.known if self._blocks is not None else None
+            register_allocators(system, store, catalog, observer, shared=cluster, known=known)
+            seat = OnlyHere(system, alone=not cluster)
+            self.metrics.watch_pools(self.usage)
+        self.prober = Prober(timeout=options.timeout / 2)
+        system.register(
+            "endpoint",
+            lambda context: EndpointActor(
+                context,
+                seat=seat,
+                catalog=catalog,
+                settings=options.settings,
+                node=node,
+                observer=observer,
+                prober=self.prober,
+                tell=self._tell,
+            ),
+            mailbox=64,
+            idle=0.2,
+        )
+        system.register(
+            "views",
+            lambda context: ViewsActor(
+                context,
+                seat=seat,
+                store=store,
+                catalog=catalog,
+                node=node if cluster else None,
+                pools=not cluster,
+            ),
+            mailbox=65536,
+        )
+        system.register(
+            "events",
+            lambda context: EventsActor(context, store=store, component="orbweaver-agent", host=node),
+            mailbox=256,
+        )
+        system.register(
+            "node-gc",
+            lambda context: NodeGCActor(
+                context,
+                seat=seat,
+                catalog=catalog,
+                settings=options.settings,
+                node=node,
+                observer=observer,
+                has_pods=cluster,
+            ),
+            mailbox=64,
+        )
+        self.workers = Workers(timeout=options.timeout / 2)
+        self.coordinator = Coordinator(
+            self.workers,
+            self._wishes,
+            catalog.coordinator,
+            cluster=cluster,
+            prober=self.prober,
+            detection=options.settings.detection,
+        )
+        self.front_end = FrontEnd(
+            system,
+            options.cni_socket,
+            observer=observer,
+            not_ready=self.not_ready,
+            on_refused=self._refused,
+            timeout=options.timeout,
+            chained={
+                "ifacer": Ifacer(self.workers),
+                "coordinator": self.coordinator,
+            },
+        )
+        self.metrics.watch_mailboxes(self.mailboxes)
+
+    def start(self) -> None:
+        """Load what is recorded, then serve. Raises `StoreUnavailable` when that cannot be done in time."""
+        look_until = time.monotonic() + FIRST_LOOK
+        if self._leader is not None:
+            self._leader.start()  # beside the lists: neither needs the other
+        self.start_caches()
+        if self._blocks is not None:
+            self.wait_listed(self._blocks.begin())
+        if self._leader is not None:
+            self._leader.wait_looked(look_until - time.monotonic())
+        self.wait_answer(self.local("views").repair.options(timeout=START_TIMEOUT).remote())
+        if not self.options.cluster:
+            self.look_after_objects()
+            self._sweep()
+            self.catalog.informer("StatefulSet").subscribe(lambda _: self._sweep())
+            self.catalog.follow_machines(lambda _: self._sweep())
+        self._reconcile()
+        self.coordinator.renumbering.start()
+        if self.options.settings.detection.conflicts or self.options.settings.detection.gateways:
+            self.prober.start()
+        self.front_end.start()
+        self.serving = True
+        log.info(
+            "serving",
+            extra={
+                "socket": str(self.options.cni_socket),
+                "node": self.options.node,
+                "pools": len(self.catalog.pools().pools),
+                "leader": self._leader.leader if self._leader is not None else "",
+                "metrics_port": self.metrics_port,
+                "pid": os.getpid(),
+            },
+        )
+        # Only now: it waits for the kernel, and no request waits for it.
+        if not reply_marks.supported():
+            log.warning("this kernel has no nftables: replies of pods leave by the routing tables alone")
+
+    def stop(self) -> None:
+        """Answer what was accepted, for a bounded time, then end."""
+        if self.serving:
+            self.serving = False
+            self.front_end.stop(self.options.drain)
+            self.coordinator.renumbering.stop()
+            self.workers.stop()
+            self.prober.stop()
+        if self._blocks is not None:
+            self._blocks.stop()
+        self.stop_actors(self.options.drain)
+        if self._leader is not None:
+            self._leader.stop(self.options.drain)
+
+    def _open_own(self, wrote: Callable[[int, int, str], None]) -> OwnAllocators:
+        return OwnAllocators(self.system, self.store, self.catalog, self.observer, wrote)
+
+    def _reconcile(self) -> None:
+        """Release what sandboxes hold that went while no agent ran. Before requests are served, so that every record is
+        older than what is compared with it; what fails is left for the next start."""
+        if not self.options.settings.gc.enabled:
+            return
+        sandboxes = read_sandboxes(self.options.attachments)
+        try:
+            reconciled = self.local("node-gc").reconcile.options(timeout=START_TIMEOUT).remote(sandboxes)
+            done = self.wait_answer(reconciled)
+        except AskedToEnd:
+            raise
+        except OrbweaverError as error:
+            log.warning("records were not compared with the node's sandboxes", extra={"error": str(error)})
+        else:
+            log.info(
+                "records compared with the node's sandboxes",
+                extra={"alive": len(sandboxes.alive), "gone": len(sandboxes.gone), "released": done},
+            )
+
+    def _sweep(self) -> None:
+        self.local("node-gc").sweep_kept.remote().subscribe(log_failure)
+
+    def _refused(self, request: CniRequest, error: OrbweaverError) -> None:
+        if self.options.cluster:
+            sandbox = request.sandbox
+            arguments = (sandbox.namespace, sandbox.pod, sandbox.uid, type(error).__name__, str(error))
+            self.local("events").refused.remote(*arguments).subscribe(log_failure)
+
+    def _tell(self, sandbox: Sandbox, reason: str, text: str) -> None:
+        if self.options.cluster:
+            arguments = (sandbox.namespace, sandbox.pod, sandbox.uid, reason, text)
+            self.local("events").refused.options(timeout=None).remote(*arguments).subscribe(log_failure)
+
+    def _wishes(self, request: CniRequest) -> Wishes:
+        sandbox = request.sandbox
+        if not request.named:
+            return Wishes()
+        pod = self.catalog.pod(sandbox.namespace, sandbox.pod, sandbox.uid)
+        networks = tuple(one.interface for one in read_networks(pod))
+        # Without a list of networks only Kubernetes says that there is one interface alone.
+        known = (FIRST_INTERFACE, *networks) if networks or self.options.cluster else ()
+        return Wishes(read_default_route_nic(pod) or "", known)

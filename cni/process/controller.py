@@ -1,0 +1,267 @@
+"""The controller: several processes of which one leads, for the whole cluster.
+
+The leader hosts the pools and blocks that agents allocate from (see `leader_seat.py` for their side), writes every pool's
+status, completes pools that were made with kubectl (address family, finalizer), lets a deleted pool go with its last
+address, and takes back what nobody comes back for. The others stand by: they follow the blocks, so that their Ledger is
+warm, and try to win the Lease.
+
+What must always hold: who does not hold the Lease at this moment refuses its peers' calls and leaves the views alone; a
+new leader first reads which versions the blocks have, and reads those that its Ledger has not seen. Two leaders at once
+would cost retries, never an address twice: every write is a compare-and-swap.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+import uuid
+from dataclasses import dataclass, field
+
+from actors.allocation.ledger import content_of
+from actors.allocation.registration import SERVED, register_allocators
+from actors.allocation.router import OnlyHere
+from actors.cluster.block_follower import BlockFollower
+from actors.cluster.gc_follower import GCFollower
+from actors.cluster.leadership import LEASE, Leadership
+from actors.cluster.lease import Candidate
+from actors.cluster.secrets import Lives, SecretsKeeper
+from actors.decisions.settings import Settings
+from actors.errors import NotFound, OrbweaverError, PeerLost, StoreUnavailable
+from actors.reclaim.cluster_gc import GCActor
+from actors.reclaim.evidence import Census
+from actors.resources.blocks.block import Block
+from actors.runtime import LinkLimits, TcpTransport, get
+from actors.store.contract import Store
+from actors.views.coordinator import CoordinatorActor
+from actors.views.events import EventsActor
+from actors.views.views import ViewsActor
+from cni.process.base import START_TIMEOUT, Process, log_failure
+
+log = logging.getLogger("orbweaver.controller")
+
+METRICS_PORT = 5721
+MAILBOX = 65536
+"""Calls that may wait for one pool: the pods of all nodes may start at once."""
+BEGIN_WITHIN = 0.5
+"""Of the time that a caller has, the part in which each actor begins with its call or refuses it: the rest is for the block's
+write. So whatever is asked of this process, callers are answered while they still wait, and none takes it for lost."""
+
+
+def own_address(host: str, port: int) -> str:
+    """The address of this host on the way to another one, such as the API server's, as the routes have it."""
+    try:
+        family, *_, where = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(where)  # nothing is sent
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise StoreUnavailable(
+            f"no address of this host leads to {host}: {error}; name one with --leader-address",
+            maybe_written=False,
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerOptions:
+    """`metrics_port`: 0 takes a free port, None serves no HTTP. `address`: where agents reach this process, with a port if
+    it is another than this process listens on; `listen`: on which address it listens, empty for all. `identity`: its name in
+    the Lease, unique to each start."""
+
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = METRICS_PORT
+    drain: float = 10.0
+    leadership: Leadership = field(default_factory=Leadership)
+    address: str = "127.0.0.1"
+    listen: str = ""
+    identity: str = field(default_factory=lambda: f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}")
+    lives: Lives = field(default_factory=Lives)
+    settings: Settings = field(default_factory=Settings)
+
+
+class Controller(Process):
+    """The actors of one controller process."""
+
+    def __init__(self, store: Store, options: ControllerOptions) -> None:
+        super().__init__(
+            store,
+            "controller",
+            metrics_host=options.metrics_host,
+            metrics_port=options.metrics_port,
+            has_pods=False,
+        )
+        self.options = options
+        system, catalog, observer = self.system, self.catalog, self.observer
+        self._blocks = BlockFollower(store, system)
+        register_allocators(
+            system,
+            store,
+            catalog,
+            observer,
+            shared=True,
+            mailbox=MAILBOX,
+            begin_within=BEGIN_WITHIN,
+            known=self._blocks.known,
+        )
+        seat = OnlyHere(system, alone=False)
+        system.register(
+            "views",
+            lambda context: ViewsActor(
+                context, seat=seat, store=store, catalog=catalog, follow=True, may_write=self.leads
+            ),
+            mailbox=65536,
+        )
+        system.register(
+            "events",
+            lambda context: EventsActor(
+                context, store=store, component="orbweaver-controller", host=socket.gethostname()
+            ),
+            mailbox=4096,
+        )
+        census = Census(store, catalog)
+        system.register(
+            "gc",
+            lambda context: GCActor(
+                context, seat=seat, store=store, census=census, settings=options.settings, observer=observer
+            ),
+            mailbox=64,
+            idle=None,
+        )
+        system.register("coordinator", lambda context: CoordinatorActor(context, store=store), idle=None)
+        self._keeper = SecretsKeeper(store, options.leadership.namespace, options.lives)
+        self.gc = GCFollower(system, catalog, census)
+        self._candidate: Candidate | None = None
+        self._caught_up = False
+        self.metrics.watch_flag(
+            "orbweaver_leader", "Whether this controller leads (1) or stands by (0)", self.leads
+        )
+        self.metrics.watch_mailboxes(self.mailboxes)
+        self.metrics.watch_pools(self.usage)
+
+    def leads(self) -> bool:
+        """Whether this process is the leader at this moment."""
+        return self._caught_up and self._candidate is not None and self._candidate.holds()
+
+    def start(self) -> None:
+        """Load what is recorded, then stand by. Raises `StoreUnavailable` when that cannot be done in time."""
+        began = time.monotonic()
+        self.start_caches()
+        self.wait_listed(self._blocks.begin())
+        ref = self.local("ledger").counts.options(timeout=START_TIMEOUT).remote()
+        counts: dict[str, int] = self.wait_answer(ref)
+        loaded = time.monotonic()
+        self._keeper.start()
+        port, address = self._listen()
+        self.look_after_objects()
+        self.catalog.informer("SpiderCoordinator").subscribe(lambda _: self._sync_coordinator())
+        leadership = self.options.leadership
+        self._candidate = Candidate(
+            self.store,
+            LEASE,
+            leadership.namespace,
+            identity=self.options.identity,
+            address=address,
+            timing=leadership.timing,
+            on_won=self._won,
+            on_lost=self._lost,
+        )
+        self._candidate.start()
+        self.serving = True
+        log.info(
+            "standing by",
+            extra={
+                "identity": self.options.identity,
+                "address": address,
+                "port": port,
+                "pools": len(self.catalog.pools().pools),
+                "addresses": sum(counts.values()),
+                "load_seconds": round(loaded - began, 3),
+                "metrics_port": self.metrics_port,
+                "pid": os.getpid(),
+            },
+        )
+
+    def _sync_coordinator(self) -> None:
+        if self.leads():
+            self.local("coordinator").sync.remote().subscribe(log_failure)
+
+    def stop(self) -> None:
+        """Finish what has begun, for a bounded time, give the Lease up, then end."""
+        self.serving = False
+        self._caught_up = False  # agents are refused from now on, and go to the next leader
+        self._finish_calls()
+        if self._candidate is not None:
+            self._candidate.stop()
+        self.gc.stop()
+        self._keeper.stop()
+        self._blocks.stop()
+        self.stop_actors(self.options.drain)
+
+    def _finish_calls(self) -> None:
+        """Answer what agents were accepted with: the next leader reads the blocks once, and is to find all of it."""
+        until = time.monotonic() + self.options.drain
+        while time.monotonic() < until and any(
+            row.mailbox or row.deferred or row.state == "busy"
+            for row in self.system.describe()
+            if row.name.partition("/")[0] in ("pool", "block")
+        ):
+            time.sleep(0.01)
+
+    def _listen(self) -> tuple[int, str]:
+        """Serve the agents, who are refused while this is not the leader; returns the port, and the address to be
+        dialled."""
+        transport = TcpTransport(self.options.listen, self.options.leadership.port, self._keeper.context)
+        listener = self.system.serve(
+            transport, SERVED, LinkLimits(ping_every=20.0, ping_timeout=60.0), refuse=self._refusal
+        )
+        host = self.options.address
+        if host.count(":") == 1:
+            return listener.port, host  # with a port of its own: what is dialled leads here some other way
+        return listener.port, f"[{host}]:{listener.port}" if ":" in host else f"{host}:{listener.port}"
+
+    def _refusal(self) -> OrbweaverError | None:
+        if self.leads():
+            return None
+        return PeerLost(f"{self.options.identity} is not the leader; nothing was done")
+
+    def _won(self) -> None:
+        began = time.monotonic()
+        behind = self._catch_up()
+        self._caught_up = True
+        log.info(
+            "leading",
+            extra={
+                "identity": self.options.identity,
+                "blocks_read": behind,
+                "seconds": round(time.monotonic() - began, 3),
+            },
+        )
+        self.local("views").repair.options(timeout=None).remote().subscribe(log_failure)
+        self._sync_coordinator()
+        if self.options.settings.gc.enabled:
+            self.gc.start()
+        elected = self.local("events").elected.options(timeout=None)
+        elected.remote(self.options.leadership.namespace, LEASE, self.options.identity).subscribe(log_failure)
+
+    def _lost(self, why: str) -> None:
+        self._caught_up = False
+        self.gc.stop()
+        log.warning("not leading any more", extra={"identity": self.options.identity, "why": why})
+
+    def _catch_up(self) -> int:
+        """See what the leader before wrote last, which the watch may not have told yet; returns how many blocks that were."""
+        versions = self.store.versions("SpiderIPBlock", timeout=self.options.leadership.timing.renew)
+        ledger = self.local("ledger")
+        behind: tuple[str, ...] = get(ledger.behind.options(timeout=START_TIMEOUT).remote(versions))
+        for name in behind:
+            try:
+                block = Block.from_object(self.store.get("SpiderIPBlock", name))
+            except NotFound:
+                continue
+            get(
+                ledger.seen.options(timeout=START_TIMEOUT).remote(
+                    block.family, block.base, block.version, content_of(block)
+                )
+            )
+        return len(behind)

@@ -1,0 +1,350 @@
+"""The CNI protocol as pure functions: environment and configuration in, request out; answer in, JSON out.
+
+What must always hold: whatever bytes come in, the outcome is a request or an `InvalidRequest` with the code that
+the CNI specification (1.1.0, sections 2 and 5) assigns, and an answer has the form of the version asked for.
+The specification says "The runtime must" for environment and "plugins must accept" for repeated and late DEL;
+both are kept here and in the Endpoint.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from actors.allocation.messages import AddRequest, AddResult, Sandbox
+from actors.decisions.detection import Wishes, read_wishes
+from actors.decisions.request import AddressRequest
+from actors.errors import (
+    CNI_DECODE_FAILURE,
+    CNI_INCOMPATIBLE_VERSION,
+    CNI_INVALID_ENVIRONMENT,
+    InvalidRequest,
+    OrbweaverError,
+)
+from actors.resources.addresses import format_address, parse_address
+from actors.resources.interface_name import NAME_LENGTH, is_interface_name
+from cni.server.request_names import LONGEST, check_container, check_names
+
+VERSIONS = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
+COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
+NEWEST = VERSIONS[-1]
+DEFAULT_NAMESPACE = "default"
+
+_SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """One entry of `cni.dev/valid-attachments`."""
+
+    container: str
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class CniRequest:
+    """A request whose environment and configuration are in order. `named`: CNI_ARGS named the pod."""
+
+    command: str
+    version: str
+    network: str
+    sandbox: Sandbox
+    named: bool
+    asks: AddressRequest = field(default_factory=AddressRequest)
+    previous: tuple[str, ...] | None = None
+    valid: tuple[Attachment, ...] = field(default=())
+
+    def add_request(self) -> AddRequest:
+        """What the Endpoint needs of an ADD."""
+        return AddRequest(self.sandbox, self.network, self.asks)
+
+
+def version_of(stdin: bytes) -> str:
+    """The version in which to answer input that may be broken: its own when it says one that is known."""
+    try:
+        conf = json.loads(stdin)
+    except (ValueError, RecursionError):
+        return NEWEST
+    version = conf.get("cniVersion") if isinstance(conf, dict) else None
+    return version if version in VERSIONS else NEWEST
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Who asks for what, as far as the environment of a request says it that may be broken: for the log, and to count it.
+    `command` is one that there is, else empty."""
+
+    command: str
+    pod: str
+    container: str
+
+
+def named_in(environment: Mapping[str, str]) -> Named:
+    """What the environment names. Raises nothing."""
+    command = environment.get("CNI_COMMAND", "")
+    container = environment.get("CNI_CONTAINERID", "")[:LONGEST]
+    arguments = dict(part.partition("=")[::2] for part in environment.get("CNI_ARGS", "").split(";"))
+    namespace = arguments.get("K8S_POD_NAMESPACE", "") or DEFAULT_NAMESPACE
+    pod = arguments.get("K8S_POD_NAME", "") or container
+    return Named(
+        command if command in COMMANDS else "",
+        f"{namespace[:LONGEST]}/{pod[:LONGEST]}" if pod else "",
+        container,
+    )
+
+
+def parse(environment: Mapping[str, str], stdin: bytes) -> CniRequest:
+    """Understand one request. Raises `InvalidRequest`."""
+    command = environment.get("CNI_COMMAND", "")
+    if command not in COMMANDS:
+        raise _environment(f"CNI_COMMAND is {command!r}; it must be one of {', '.join(COMMANDS)}")
+    conf = _decode(stdin)
+    version = _version(conf, command)
+    if command == "VERSION":
+        return CniRequest(command, version, "", Sandbox("", "", "", "", "", ""), False)
+    network = conf.get("name")
+    if not isinstance(network, str) or not network:
+        raise InvalidRequest('the network configuration has no "name"; every CNI network must have one')
+    ipam = conf.get("ipam", {})
+    if not isinstance(ipam, dict) and command != "DEL":  # DEL needs nothing of it
+        raise InvalidRequest(f'"ipam" of network {network} must be an object, not {_type(ipam)}')
+    if command == "STATUS":
+        return CniRequest(command, version, network, Sandbox("", "", "", "", "", ""), False)
+    if command == "GC":
+        empty = Sandbox("", "", "", "", "", "")
+        return CniRequest(command, version, network, empty, False, valid=_attachments(conf, network))
+    arguments = parse_arguments(environment.get("CNI_ARGS", ""))
+    sandbox = _sandbox(environment, command, arguments)
+    if command == "ADD":
+        check_names(sandbox.container, network, arguments)
+    named = "K8S_POD_NAME" in arguments
+    if command == "DEL":
+        return CniRequest(command, version, network, sandbox, named)
+    return CniRequest(
+        command,
+        version,
+        network,
+        sandbox,
+        named,
+        AddressRequest(
+            sandbox.interface,
+            _pool_names(ipam, "default_ipv4_ippool", network),
+            _pool_names(ipam, "default_ipv6_ippool", network),
+            _flag(ipam, "clean_gateway", network),
+            _exact(conf, arguments, network),
+            _detection(ipam, network),
+        ),
+        _previous(conf, network) if command == "CHECK" else None,
+    )
+
+
+def parse_arguments(text: str) -> dict[str, str]:
+    """CNI_ARGS, `KEY=value;KEY=value`. Keys that mean nothing here are passed over, as runtimes ask for anyway."""
+    found: dict[str, str] = {}
+    for part in text.split(";"):
+        if not part:
+            continue
+        key, sign, value = part.partition("=")
+        if not sign or not key:
+            raise _environment(f"CNI_ARGS has {part!r}; it must be KEY=value pairs joined by semicolons")
+        found[key] = value
+    return found
+
+
+def success(request: CniRequest, result: AddResult) -> bytes:
+    """The abbreviated result of an IPAM plugin (specification section 5, "Delegated plugins (IPAM)")."""
+    ips: list[dict[str, Any]] = []
+    for assigned in result.addresses:
+        entry: dict[str, Any] = {"address": assigned.address}
+        if assigned.gateway:
+            entry["gateway"] = assigned.gateway
+        if request.version.startswith("0."):
+            entry["version"] = str(assigned.family)
+        ips.append(entry)
+    routes = [{"dst": route.dst, **({"gw": route.gw} if route.gw else {})} for route in result.routes]
+    return _encode({"cniVersion": request.version, "ips": ips, "routes": routes, "dns": {}})
+
+
+def versions(request: CniRequest) -> bytes:
+    """The answer to VERSION."""
+    return _encode({"cniVersion": request.version, "supportedVersions": list(VERSIONS)})
+
+
+def failure(version: str, error: OrbweaverError) -> bytes:
+    """The error result."""
+    return _encode(
+        {
+            "cniVersion": version,
+            "code": error.cni_code,
+            "msg": error.message,
+            "details": "\n".join(error.details),
+        }
+    )
+
+
+def _encode(answer: dict[str, Any]) -> bytes:
+    return json.dumps(answer, separators=(",", ":")).encode() + b"\n"
+
+
+def _environment(message: str) -> InvalidRequest:
+    return InvalidRequest(message, cni_code=CNI_INVALID_ENVIRONMENT)
+
+
+def _type(value: object) -> str:
+    return {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}.get(
+        type(value), type(value).__name__
+    )
+
+
+def _decode(stdin: bytes) -> dict[str, Any]:
+    try:
+        conf = json.loads(stdin)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(
+            f"the network configuration on standard input is not JSON: {error}", cni_code=CNI_DECODE_FAILURE
+        ) from error
+    if not isinstance(conf, dict):
+        raise InvalidRequest(
+            f"the network configuration on standard input must be a JSON object, not {_type(conf)}",
+            cni_code=CNI_DECODE_FAILURE,
+        )
+    return conf
+
+
+def _version(conf: dict[str, Any], command: str) -> str:
+    version = conf.get("cniVersion")
+    if command == "VERSION":
+        return version if isinstance(version, str) and version else NEWEST
+    if version not in VERSIONS:
+        said = f"cniVersion {version!r}" if version is not None else "no cniVersion"
+        raise InvalidRequest(
+            f"the network configuration has {said}; this plugin speaks {', '.join(VERSIONS)}",
+            cni_code=CNI_INCOMPATIBLE_VERSION,
+        )
+    since = _SINCE.get(command, VERSIONS[0])
+    if VERSIONS.index(version) < VERSIONS.index(since):
+        raise InvalidRequest(
+            f"CNI {version} has no {command}; it came with {since}", cni_code=CNI_INCOMPATIBLE_VERSION
+        )
+    return str(version)
+
+
+def _sandbox(environment: Mapping[str, str], command: str, arguments: dict[str, str]) -> Sandbox:
+    container = environment.get("CNI_CONTAINERID", "")
+    check_container(container)
+    interface = environment.get("CNI_IFNAME", "")
+    if not is_interface_name(interface):
+        raise _environment(
+            f"CNI_IFNAME is {interface!r}; it must be an interface name of 1 to {NAME_LENGTH} bytes without '/', "
+            "':' or white space"
+        )
+    netns = environment.get("CNI_NETNS", "")
+    if command == "ADD" and not netns:
+        raise _environment("CNI_NETNS is missing; ADD needs the path of the container's network namespace")
+    pod = arguments.get("K8S_POD_NAME", "") or container
+    namespace = arguments.get("K8S_POD_NAMESPACE", "") or DEFAULT_NAMESPACE
+    for key, value in (("K8S_POD_NAME", pod), ("K8S_POD_NAMESPACE", namespace)):
+        if "/" in value or value.strip() != value:
+            raise _environment(
+                f"{key} in CNI_ARGS is {value!r}; a name has no '/' and no white space around it"
+            )
+    return Sandbox(container, interface, namespace, pod, arguments.get("K8S_POD_UID", ""), netns)
+
+
+def _pool_names(ipam: dict[str, Any], key: str, network: str) -> tuple[str, ...]:
+    value = ipam.get(key)
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
+        raise InvalidRequest(f'"ipam.{key}" of network {network} must be a list of pool names, like ["blue"]')
+    return tuple(value)
+
+
+def _flag(ipam: dict[str, Any], key: str, network: str) -> bool:
+    value = ipam.get(key, False)
+    if not isinstance(value, bool):
+        raise InvalidRequest(f'"ipam.{key}" of network {network} must be true or false, not {value!r}')
+    return value
+
+
+def _exact(conf: dict[str, Any], arguments: dict[str, str], network: str) -> tuple[tuple[int, int], ...]:
+    """Addresses asked for: `IP` in CNI_ARGS, the `ips` capability, `args.cni.ips` (CNI conventions)."""
+    wanted: list[tuple[str, str]] = [
+        ("IP in CNI_ARGS", text) for text in arguments.get("IP", "").split(",") if text
+    ]
+    for where, path in (
+        ("runtimeConfig.ips", ("runtimeConfig", "ips")),
+        ("args.cni.ips", ("args", "cni", "ips")),
+    ):
+        value: Any = conf
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is None:
+            continue
+        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+            raise InvalidRequest(
+                f'"{where}" of network {network} must be a list of addresses, like ["10.6.0.7/16"]'
+            )
+        wanted += [(where, text) for text in value]
+    found: dict[tuple[int, int], None] = {}
+    for where, text in wanted:
+        try:
+            found[parse_address(text.partition("/")[0])] = None
+        except (ValueError, OrbweaverError) as error:
+            raise InvalidRequest(
+                f"{where} of network {network} asks for {text!r}, which is not an address"
+            ) from error
+    return tuple(found)
+
+
+def _detection(ipam: dict[str, Any], network: str) -> Wishes:
+    try:
+        return read_wishes(ipam)
+    except ValueError as error:
+        raise InvalidRequest(f'"ipam" of network {network}: {error}') from error
+
+
+def _previous(conf: dict[str, Any], network: str) -> tuple[str, ...]:
+    result = conf.get("prevResult")
+    if not isinstance(result, dict):
+        raise InvalidRequest(
+            f'CHECK of network {network} has no "prevResult"; the runtime must pass the result of ADD'
+        )
+    ips = result.get("ips", [])
+    if not isinstance(ips, list) or not all(
+        isinstance(ip, dict) and isinstance(ip.get("address"), str) for ip in ips
+    ):
+        raise InvalidRequest(
+            f'"prevResult.ips" of network {network} must be a list of objects with an "address"'
+        )
+    found = []
+    for ip in ips:
+        address, _, prefix = ip["address"].partition("/")
+        try:
+            found.append(format_address(*parse_address(address)) + f"/{prefix}")
+        except OrbweaverError as error:
+            raise InvalidRequest(
+                f'"prevResult.ips" of network {network} has address {ip["address"]!r}, which is not one'
+            ) from error
+    return tuple(found)
+
+
+def _attachments(conf: dict[str, Any], network: str) -> tuple[Attachment, ...]:
+    key = "cni.dev/valid-attachments"
+    value = conf.get(key)
+    if not isinstance(value, list):
+        raise InvalidRequest(
+            f'GC of network {network} has no list "{key}"; without it everything would be released'
+        )
+    found = []
+    for entry in value:
+        if not isinstance(entry, dict) or not all(
+            isinstance(entry.get(name), str) for name in ("containerID", "ifname")
+        ):
+            raise InvalidRequest(
+                f'"{key}" of network {network} must have objects with "containerID" and "ifname"'
+            )
+        found.append(Attachment(entry["containerID"], entry["ifname"]))
+    return tuple(found)

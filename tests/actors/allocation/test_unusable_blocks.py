@@ -1,0 +1,117 @@
+"""Blocks that are damaged, or too large for one object: nobody is told that their addresses are in use, and what mends
+the block is enough."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.errors import AddressTaken, DamagedObject, InvalidObject, NoAddress
+from actors.resources.blocks.block import Block, Claim, Release
+from actors.resources.blocks.record import Fence, Record
+from actors.runtime import get
+from actors.store.lifecycle import MAX_OBJECT_BYTES, encode
+from tests.support.checker import equal, eventually
+from tests.support.faulty_store import Fault, Write
+from tests.support.rig import pool, rig, sandbox
+
+BASE = 0x0A060000
+NAME = "v4-0a060000"
+RECORD = Record("blue", "default/old", "", "old", "eth0", "node1", "", "2025-01-31T12:00:00Z")
+GIANT = replace(RECORD, container="x" * MAX_OBJECT_BYTES)
+ADDRESSES = pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.60")
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.allocation.pool.LOOK_AGAIN", 0.3)
+
+
+def damaged() -> dict[str, Any]:
+    block = Block(4, BASE, {BASE + 1: RECORD}).to_object()
+    return {**block, "spec": {**block["spec"], "records": "{"}}
+
+
+def nearly_full() -> dict[str, Any]:
+    """It has room for what is in it, and for no other record."""
+    size = MAX_OBJECT_BYTES - len(encode(Block(4, BASE, {BASE + 1: RECORD}).to_object())) - 20
+    return Block(4, BASE, {BASE + 1: replace(RECORD, container="x" * size)}).to_object()
+
+
+def test_a_damaged_block_is_named_in_the_refusal_and_serves_again_once_it_is_mended(tmp_path: Path):
+    with rig(tmp_path, ADDRESSES, damaged()) as one:
+        with pytest.raises(NoAddress) as refused:
+            one.add(sandbox("c1"))
+        text = str(refused.value)
+        assert f"0 are in use and 60 are in blocks that cannot be used ({NAME}); mend the blocks" in text
+        assert f"SpiderIPBlock {NAME} is damaged" in text
+        assert "orbweaver check" in text
+        assert "all 60" not in text
+        (usage,) = one.agent.usage()
+        assert (usage.total, usage.used, usage.lost) == (60, 0, 60)
+
+        found = one.inner.get("SpiderIPBlock", NAME)
+        one.inner.update({**found, "spec": {**found["spec"], "records": "{}"}})
+
+        eventually(lambda: equal(one.add(sandbox("c1")), ["10.6.0.1"]))
+        (usage,) = one.agent.usage()
+        assert (usage.total, usage.used, usage.lost) == (60, 1, 0)
+        one.prove()
+
+
+def test_a_pod_that_asks_for_an_address_of_a_damaged_block_is_told_so(tmp_path: Path):
+    with rig(tmp_path, ADDRESSES, damaged()) as one:
+        with pytest.raises(NoAddress, match=f"{NAME} is damaged") as refused:
+            one.add(sandbox("c1"), exact=["10.6.0.7"])
+        assert not isinstance(refused.value, AddressTaken), "nobody knows whether it is taken"
+
+
+def test_a_block_that_is_too_large_is_not_called_damaged_and_others_serve(tmp_path: Path):
+    with rig(tmp_path, pool("blue", "10.6.0.0/16", "10.6.0.60-10.6.0.64"), nearly_full()) as one:
+        assert one.add(sandbox("c1")) == ["10.6.0.64"]
+
+        with pytest.raises(NoAddress) as refused:
+            one.add(sandbox("c2"))
+
+        text = str(refused.value)
+        assert f"1 are in use and 4 are in blocks that cannot be used ({NAME})" in text
+        assert "1572864 bytes" in text
+        assert "damaged" not in text
+        (usage,) = one.agent.usage()
+        assert usage.lost == 0
+
+        ((_, large),) = Block.from_object(one.inner.get("SpiderIPBlock", NAME)).records.items()
+        assert one.delete(sandbox(large.container, pod="old")) == 1
+        eventually(lambda: equal(one.add(sandbox("c2")), ["10.6.0.60"]))
+
+
+def test_what_the_store_refuses_for_one_request_is_not_refused_for_those_beside_it(tmp_path: Path):
+    gate, reached = threading.Event(), threading.Event()
+
+    def plan(write: Write) -> Fault | None:
+        if write.kind == "SpiderIPBlock":
+            reached.set()
+            gate.wait(20)
+        return None
+
+    with rig(tmp_path, ADDRESSES, Block(4, BASE, {BASE + 1: RECORD}).to_object(), plan=plan) as one:
+        block = one.system.get_actor(f"block/{NAME}")
+        first = block.claim.remote(Claim(BASE + 2, replace(RECORD, container="c2", pod="default/c2")))
+        assert reached.wait(20)
+        too_large = block.claim.remote(Claim(BASE + 3, replace(GIANT, pod="default/c3")))
+        beside = block.claim.remote(Claim(BASE + 4, replace(RECORD, container="c4", pod="default/c4")))
+        release = block.release.remote(Release(BASE + 1, Fence.of(RECORD), 1.0))
+        gate.set()
+
+        get(first, 20)
+        with pytest.raises(InvalidObject, match="1572864 bytes") as refused:
+            get(too_large, 20)
+        assert not isinstance(refused.value, DamagedObject)
+        assert get(beside, 20).fresh
+        assert get(release, 20).done
+        stored = Block.from_object(one.inner.get("SpiderIPBlock", NAME))
+        assert stored.records.keys() == {BASE + 2, BASE + 4}

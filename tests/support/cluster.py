@@ -1,0 +1,93 @@
+"""A real API server in place of the embedded store's file, for tests that were written for the file.
+
+A directory stands for a store: opening another one than the last empties the API server first, opening the same
+one again goes on with what is there. Objects of Kubernetes' own are completed to what the API server demands.
+What must always hold: the store under test is `KubernetesStore` itself; only what a test applies passes through
+here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from actors.errors import Conflict, NoSuchResource, NotFound
+from actors.store.contract import Object
+from actors.store.kubernetes.store import KubernetesStore
+from tests.tools.apiserver import ApiServer
+
+_EMPTIED = (
+    *("SpiderEndpoint", "SpiderIPBlock", "SpiderIPPool", "SpiderReservedIP"),
+    *("Pod", "StatefulSet", "Node", "VirtualMachine", "VirtualMachineInstance"),
+)
+
+
+class ClusterStore(KubernetesStore):
+    """A store that completes what is written."""
+
+    def create(self, obj: Object, *, timeout: float = 10.0) -> Object:
+        completed = _completed(obj)
+        namespace = obj["metadata"].get("namespace", "")
+        try:
+            return super().create(completed, timeout=timeout)
+        except NotFound:
+            with contextlib.suppress(Conflict):
+                super().create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+            return super().create(completed, timeout=timeout)
+
+    def update(self, obj: Object, *, timeout: float = 10.0) -> Object:
+        return super().update(_completed(obj), timeout=timeout)
+
+
+class Cluster:
+    """Opens stores on one API server."""
+
+    def __init__(self, server: ApiServer) -> None:
+        self._server = server
+        self._directory: Path | None = None
+
+    def open(self, path: Path) -> ClusterStore:
+        """The store for a file's path."""
+        store = ClusterStore(self._server.access())
+        if path.parent != self._directory:
+            self._directory = path.parent
+            _empty(store, self._server)
+        return store
+
+
+def _empty(store: KubernetesStore, server: ApiServer) -> None:
+    for kind in _EMPTIED:
+        try:
+            found = store.list(kind).items
+        except NoSuchResource:
+            continue
+        for obj in found:
+            metadata = obj["metadata"]
+            if metadata.get("finalizers"):
+                store.update({**obj, "metadata": {**metadata, "finalizers": []}})
+            with contextlib.suppress(NotFound):
+                if kind == "Pod":  # no kubelet ends it, so not even a grace period may be waited for
+                    path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
+                    server.ask("DELETE", path, {"gracePeriodSeconds": 0})
+                else:
+                    store.delete(kind, metadata["name"], metadata.get("namespace", ""))
+
+
+def _completed(obj: Object) -> Object:
+    spec: dict[str, Any] = dict(obj.get("spec") or {})
+    containers = {"containers": [{"name": "c", "image": "none"}]}
+    if obj.get("kind") == "Pod":
+        spec = containers | spec
+        owners = [{"uid": "u"} | owner for owner in obj["metadata"].get("ownerReferences", ())]
+        metadata = obj["metadata"] | ({"ownerReferences": owners} if owners else {})
+        return {**obj, "metadata": metadata, "spec": spec}
+    if obj.get("kind") == "VirtualMachineInstance":
+        owners = [{"uid": "u"} | owner for owner in obj["metadata"].get("ownerReferences", ())]
+        return {**obj, "metadata": obj["metadata"] | ({"ownerReferences": owners} if owners else {})}
+    if obj.get("kind") == "StatefulSet":
+        labels = {"app": obj["metadata"]["name"]}
+        template = {"metadata": {"labels": labels}, "spec": containers}
+        spec = {"selector": {"matchLabels": labels}, "template": template, "serviceName": "s"} | spec
+        return {**obj, "spec": spec}
+    return obj

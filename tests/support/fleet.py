@@ -1,0 +1,148 @@
+"""Agents on nodes of their own and controllers, all real processes, on one real API server, and the pods they serve.
+
+What must always hold: whatever a test does to them, everything has ended when the fleet is left.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from actors.store.contract import Object
+from tests.support.agent_process import AgentProcess
+from tests.support.cable import Cable
+from tests.support.checker import Journal, eventually, prove_all
+from tests.support.cluster import Cluster, ClusterStore
+from tests.support.leaders import ControllerProcess
+from tests.support.processes import Load, PodName, prove_nothing_lost
+from tests.support.proxy import FaultProxy
+from tests.support.rig import pod
+from tests.tools.apiserver import ADMIN_TOKEN, ApiServer
+from tests.tools.control_plane import write_kubeconfig
+
+CLIENTS = 3
+"""Clients of each agent."""
+
+PODS = 4
+"""Pods of each client."""
+
+NODES = ("node1", "node2")
+"""They are Ready, so that garbage collection waits for their own DELs."""
+
+
+class Clock:
+    """A wall clock that a process in tests is started with (`process_with_faults.py`)."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.jump(0.0)
+
+    def jump(self, ahead: float) -> None:
+        """Be ahead of the machine's clock by so many seconds from now on."""
+        with self.file.open("r+b" if self.file.exists() else "wb") as opened:
+            opened.write(struct.pack("d", ahead))
+
+    @property
+    def option(self) -> tuple[str, str]:
+        return "--clock", str(self.file)
+
+
+class Fleet:
+    """Make it with `fleet`. `journal` is of all clients: no two of them are told one address."""
+
+    def __init__(self, directory: Path, server: ApiServer, store: ClusterStore, stack: ExitStack) -> None:
+        self.server, self.store = server, store
+        self.journal = Journal()
+        self._directory, self._stack = directory, stack
+
+    def agent(
+        self, node: str, *, through: FaultProxy | None = None, clock: Clock | None = None
+    ) -> AgentProcess:
+        """A running agent; `through` a proxy to the API server."""
+        config = self._config(through)
+        faults = clock.option if clock is not None else ()
+        made = AgentProcess(
+            self._directory / node, "--timeout", "5", kubeconfig=config, node=node, faults=faults
+        )
+        return self._stack.enter_context(made)
+
+    def controller(
+        self,
+        name: str = "controller",
+        *,
+        through: FaultProxy | None = None,
+        clock: Clock | None = None,
+        address: str = "127.0.0.1",
+    ) -> ControllerProcess:
+        """A running controller; `address`: where agents are told that they reach it."""
+        faults = clock.option if clock is not None else ()
+        made = ControllerProcess(
+            self._directory / name, self._config(through), address=address, faults=faults
+        )
+        return self._stack.enter_context(made)
+
+    def cable(self, host: str, port: int) -> Cable:
+        """A cable to a controller that listens on this port of 127.0.0.1."""
+        return self._stack.enter_context(Cable(port, (host, port)))
+
+    def proxy(self) -> FaultProxy:
+        """A proxy in front of the API server."""
+        made = FaultProxy(self.server)
+        self._stack.callback(made.close)
+        return made
+
+    def pod(self, name: str, node: str, **more: str) -> PodName:
+        """Make a pod on a node."""
+        made = self.store.create(on_node(pod(name, **more), node))
+        return PodName(name, made["metadata"]["uid"])
+
+    def load(self, agent: AgentProcess, seed: int, node: str) -> Load:
+        """Clients of an agent, with pods on its node; the same again for a later load."""
+        names = [[f"{node}-{client}-{number}" for number in range(PODS)] for client in range(CLIENTS)]
+        existing = {obj["metadata"]["name"]: obj["metadata"]["uid"] for obj in self.store.list("Pod").items}
+        pods = [
+            [PodName(name, existing[name]) if name in existing else self.pod(name, node) for name in client]
+            for client in names
+        ]
+        return Load(agent.socket, CLIENTS, seed, pods=pods, journal=self.journal)
+
+    def prove_nothing_lost(self) -> None:
+        """At any moment."""
+        prove_nothing_lost(self.store, self.journal)
+
+    def prove(self, within: float = 90.0) -> None:
+        """Everything, once all is settled."""
+        eventually(lambda: prove_all(self.store, self.journal), within)
+
+    def _config(self, through: FaultProxy | None) -> Path:
+        if through is None:
+            return self.server.kubeconfig
+        path = self._directory / f"{through.port}.kubeconfig"
+        return write_kubeconfig(path, {"server": f"http://127.0.0.1:{through.port}"}, ADMIN_TOKEN)
+
+
+def ready_node(name: str) -> Object:
+    """A Node that is Ready."""
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": "2025-01-31T12:00:00Z"}
+    return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "status": {"conditions": [ready]}}
+
+
+def on_node(obj: Object, node: str) -> Object:
+    """The pod, scheduled to a node."""
+    return {**obj, "spec": {**obj.get("spec", {}), "nodeName": node}}
+
+
+@contextmanager
+def fleet(directory: Path, server: ApiServer, *objects: Object) -> Iterator[Fleet]:
+    """An API server with these objects, `NODES`, and nothing of earlier tests; what is started ends with the fleet."""
+    with ExitStack() as stack:
+        store = Cluster(server).open(directory / "store")
+        stack.callback(store.close)
+        for obj in objects:
+            store.create(obj)
+        for node in NODES:
+            made = store.create(ready_node(node))
+            store.update_status({**made, "status": ready_node(node)["status"]})
+        yield Fleet(directory, server, store, stack)

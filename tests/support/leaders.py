@@ -1,0 +1,136 @@
+"""Controllers for tests: real processes that a test may kill, pause and cut, and the options of one in this process."""
+
+from __future__ import annotations
+
+import json
+import signal
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from actors.cluster.leadership import LEASE, NAMESPACE, Leadership
+from actors.cluster.lease import Timing, read_holder
+from actors.store.contract import Store
+from cni.process.controller import ControllerOptions
+from tests.support.agent_process import AgentProcess, ServingProcess
+from tests.support.checker import eventually
+
+QUICK = ("--lease-duration", "3", "--renew-deadline", "2", "--retry-period", "0.3")
+"""A Lease that tests need not wait for; a busy machine may lose it, which is then one more fault."""
+
+
+def in_process(**more: Any) -> ControllerOptions:
+    """Options of a controller in this process."""
+    leadership = Leadership(timing=Timing(retry=0.3), port=0)
+    return ControllerOptions(
+        metrics_port=None, leadership=leadership, address="127.0.0.1", listen="127.0.0.1", **more
+    )
+
+
+class ControllerProcess(ServingProcess):
+    """`orbweaver controller` on the cluster of `kubeconfig`; it listens on a free port of loopback. `address`: where agents
+    are told that they reach it."""
+
+    command = "controller"
+
+    def __init__(
+        self, directory: Path, kubeconfig: Path, *options: str, address: str = "127.0.0.1", **more: Any
+    ) -> None:
+        where = ("--kubeconfig", str(kubeconfig), "--namespace", NAMESPACE, "--metrics-port", "0")
+        place = ("--leader-address", address, "--listen", "127.0.0.1", "--leader-port", "0")
+        super().__init__(directory, *where, *place, *(options or QUICK), **more)
+
+    def serves(self) -> bool:
+        """It is ready, whether it leads or stands by."""
+        told = self.events("standing by")
+        if not told:
+            return False
+        try:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{told[-1]['metrics_port']}/readyz", timeout=5
+            ) as answer:
+                return bool(answer.status == 200)
+        except OSError:  # not ready, or gone with an earlier life of it
+            return False
+
+    def events(self, event: str) -> list[dict[str, Any]]:
+        """What it logged under this name."""
+        return logged(self.log, event)
+
+    @property
+    def identity(self) -> str:
+        """Its name in the Lease."""
+        return str(self.events("standing by")[-1]["identity"])
+
+    @property
+    def port(self) -> int:
+        """Where it serves agents."""
+        return int(str(self.events("standing by")[-1]["port"]))
+
+
+def logged(log: Path, *events: str) -> list[dict[str, Any]]:
+    """The lines of a log with one of these names."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    found = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+    return [line for line in found if line["event"] in events]
+
+
+@contextmanager
+def controllers(
+    directory: Path, kubeconfig: Path, *options: str, count: int = 2
+) -> Iterator[list[ControllerProcess]]:
+    """So many of them, gone at the end, whatever the test did to them."""
+    with ExitStack() as stack:
+        made = [
+            ControllerProcess(directory / f"controller-{number}", kubeconfig, *options)
+            for number in range(count)
+        ]
+        for one in made:
+            one.launch()
+            stack.callback(_end, one)
+        eventually(lambda: _true(all(one.serves() for one in made)), 60)
+        yield made
+
+
+def _end(one: ControllerProcess) -> None:
+    if one.running:
+        one.resume()
+        one.signal(signal.SIGTERM)
+        one.wait()
+
+
+def leader_of(store: Store, among: list[ControllerProcess]) -> ControllerProcess:
+    """The process that leads: it holds the Lease and says so."""
+    found: list[ControllerProcess] = []
+
+    def leads() -> None:
+        holder = read_holder(store, LEASE, NAMESPACE)
+        found[:] = [
+            one
+            for one in among
+            if one.running
+            and holder is not None
+            and one.identity == holder.identity
+            and one.events("leading")
+        ]
+        assert found, holder
+
+    eventually(leads, 60)
+    return found[0]
+
+
+def linked(agent: AgentProcess) -> str:
+    """With which leader the agent works by its own last word, empty for none."""
+    told = logged(agent.log, "allocating at the leader", "the leader is lost, allocating in this process")
+    return str(told[-1]["leader"]) if told and told[-1]["event"] == "allocating at the leader" else ""
+
+
+def wait_linked(agent: AgentProcess, leader: ControllerProcess) -> None:
+    """Wait until the agent works with this leader."""
+    eventually(lambda: _true(linked(agent) == leader.identity), 60)
+
+
+def _true(value: object) -> None:
+    assert value

@@ -1,0 +1,58 @@
+"""The command line in a process whose store fails, or whose clock jumps, as a test tells it.
+
+    python process_with_faults.py --store "*/SpiderIPBlock/3:kill-after" -- agent --standalone --data … --socket …
+    python process_with_faults.py --clock FILE -- controller --kubeconfig …
+
+The store's plan is `faulty_store.scripted`'s, and applies to the embedded store; the API server fails by a proxy. The
+wall clock is ahead by the seconds that `Clock.jump` wrote to FILE; the monotonic clock, as on a real machine whose time
+is set, goes on as it did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import mmap
+import struct
+import sys
+import time
+from pathlib import Path
+
+# At the end: where Orbweaver is installed, its packages must come from there and not from the working tree.
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+
+def shift_clock(file: Path) -> None:
+    """Have `time.time` follow the file. Before anything of ours is imported: defaults of arguments are bound then."""
+    with file.open("rb") as opened:
+        shared = mmap.mmap(opened.fileno(), 8, access=mmap.ACCESS_READ)
+    real = time.time
+    vars(time)["time"] = lambda: real() + struct.unpack("d", shared[:8])[0]
+
+
+def fail_store(text: str) -> None:
+    """Put a `FaultyStore` around the embedded store."""
+    from actors.store.sqlite import store as sqlite
+    from tests.support.faulty_store import FaultyStore, scripted
+
+    plan, real = scripted(text), sqlite.SQLiteStore
+    vars(sqlite)["SQLiteStore"] = lambda path: FaultyStore(real(path), plan)
+
+
+def run(arguments: list[str]) -> int:
+    """Serve until a signal, or until the plan ends the process."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--store", metavar="PLAN")
+    parser.add_argument("--clock", metavar="FILE", type=Path)
+    parser.add_argument("command", nargs="+")
+    chosen = parser.parse_args(arguments)
+    if chosen.clock is not None:
+        shift_clock(chosen.clock)
+    if chosen.store is not None:
+        fail_store(chosen.store)
+    from cni.command import main
+
+    return main.main(chosen.command)
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,50 @@
+"""The wire as a list of addresses and who has them, for an agent whose pods have no network namespaces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from actors.decisions.detection import Detection, Finding, Inquiry
+from actors.decisions.settings import Settings
+from actors.errors import OrbweaverError
+from actors.runtime import ObjectRef
+from tests.support.rig import Rig, rig
+
+MAC = "02:00:00:00:00:99"
+ON = Settings(detection=Detection(conflicts=True))
+
+
+class Segment:
+    """Who has which address; `asked` is what was probed. `error` fails every inquiry."""
+
+    def __init__(self, *used: str) -> None:
+        self.used = set(used)
+        self.dead: set[str] = set()
+        self.asked: list[str] = []
+        self.error: OrbweaverError | None = None
+
+    def probe(self, inquiry: Inquiry, within: float | None = None) -> ObjectRef[tuple[Finding, ...]]:
+        ref: ObjectRef[tuple[Finding, ...]] = ObjectRef()
+        if self.error is not None:
+            ref.fail(self.error)
+            return ref
+        self.asked += [one.address for one in inquiry.probes]
+        found = []
+        for one in inquiry.probes:
+            holder = MAC if one.conflict and one.address in self.used else ""
+            found.append(Finding(holder, silent=not holder and one.gateway in self.dead))
+        ref.complete(tuple(found))
+        return ref
+
+
+@contextmanager
+def on(directory: Path, segment: Segment, *objects: dict[str, Any], **options: Any) -> Iterator[Rig]:
+    with rig(directory, *objects, settings=options.pop("settings", ON), **options) as one:
+        real, one.agent.prober = one.agent.prober, segment  # type: ignore[assignment]
+        try:
+            yield one
+        finally:
+            one.agent.prober = real
