@@ -20,7 +20,7 @@ from typing import Protocol
 from actors.allocation.grant import Grant
 from actors.allocation.messages import AddRequest, Sandbox
 from actors.allocation.observer import AllocationObserver
-from actors.allocation.router import Place, Seat, ask
+from actors.allocation.router import AllocatorRouter, Place, ask
 from actors.decisions.detection import (
     Detection,
     Finding,
@@ -64,7 +64,7 @@ class Proving:
     prober: Prober
     tell: Callable[[Sandbox, str, str], object]
     touch: Callable[[Sequence[Record]], object]
-    seat: Seat
+    seat: AllocatorRouter
     catalog: Catalog
     observer: AllocationObserver
     clock: Callable[[], float]

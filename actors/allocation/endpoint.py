@@ -26,7 +26,7 @@ from actors.allocation.grant import Grant
 from actors.allocation.messages import AddRequest, AddResult, Assigned, Held, RouteTo, Sandbox
 from actors.allocation.observer import AllocationObserver
 from actors.allocation.reservation import Asked, Decision, Known, Reserving, Where
-from actors.allocation.router import Place, Seat, ask
+from actors.allocation.router import AllocatorRouter, Place, ask
 from actors.decisions.inherit import (
     in_use_elsewhere,
     inherit,
@@ -92,7 +92,7 @@ class EndpointActor(Actor):
         self,
         context: ActorContext,
         *,
-        seat: Seat,
+        seat: AllocatorRouter,
         catalog: Catalog,
         settings: Settings,
         node: str,

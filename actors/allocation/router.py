@@ -1,6 +1,6 @@
 """Where the ledger, the pools and the blocks of an agent live now: at the leader, or in this process.
 
-Whoever needs them hands a task to `Seat.work`, which runs it at the place of the moment and, when the leader fails it,
+Whoever needs them hands a task to `AllocatorRouter.work`, which runs it at the place of the moment and, when the leader fails it,
 once more here. So a task must bear to be run twice: it begins by asking what is recorded.
 
 What must always hold: a task that runs here finds all that the leader has recorded for this agent, because the place
@@ -40,7 +40,7 @@ class Place(Protocol):
         """Wait for the answers, whatever they are. Raises what says that the place failed."""
 
 
-class Seat(Protocol):
+class AllocatorRouter(Protocol):
     """Says which place it is."""
 
     def work(self, task: Callable[[Place], T], on_lost: Callable[[], object] | None = None) -> T:

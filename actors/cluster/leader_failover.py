@@ -179,7 +179,7 @@ class LeaderSeat:
             return self._holder.identity if self._link is not None and self._holder is not None else ""
 
     def work(self, task: Callable[[Place], T], on_lost: Callable[[], object] | None = None) -> T:
-        """See `actors.allocation.router.Seat`."""
+        """See `actors.allocation.router.AllocatorRouter`."""
         for _ in range(2):
             at = self._leader()
             if at is None:

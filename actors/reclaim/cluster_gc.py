@@ -20,7 +20,7 @@ from typing import Any
 
 from actors.allocation.messages import Held
 from actors.allocation.observer import AllocationObserver
-from actors.allocation.router import Place, Seat, ask
+from actors.allocation.router import AllocatorRouter, Place, ask
 from actors.decisions.inherit import owning_statefulset
 from actors.decisions.settings import Settings
 from actors.errors import OrbweaverError
@@ -87,7 +87,7 @@ class GCActor(Actor):
         self,
         context: ActorContext,
         *,
-        seat: Seat,
+        seat: AllocatorRouter,
         store: Store,
         census: Census,
         settings: Settings,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from actors.allocation.endpoint import is_kept
 from actors.allocation.messages import Held
 from actors.allocation.observer import AllocationObserver
-from actors.allocation.router import Place, Seat, ask
+from actors.allocation.router import AllocatorRouter, Place, ask
 from actors.decisions.inherit import is_fixed
 from actors.decisions.settings import Settings
 from actors.reclaim.release import RELEASE_TIMEOUT, Reclaim, reclaim
@@ -32,7 +32,7 @@ class NodeGCActor(Actor):
         self,
         context: ActorContext,
         *,
-        seat: Seat,
+        seat: AllocatorRouter,
         catalog: Catalog,
         settings: Settings,
         node: str,

@@ -14,7 +14,7 @@ from typing import Any
 
 from actors.allocation.messages import Held
 from actors.allocation.observer import AllocationObserver
-from actors.allocation.router import Place, Seat, is_lost
+from actors.allocation.router import AllocatorRouter, Place, is_lost
 from actors.errors import OrbweaverError
 from actors.resources.addresses import format_address
 from actors.resources.blocks.block import Release, Released, block_name
@@ -53,7 +53,7 @@ class Reclaimed:
 
 def reclaim(
     actor: Actor,
-    seat: Seat,
+    seat: AllocatorRouter,
     wanted: Sequence[Reclaim],
     now: float,
     observer: AllocationObserver,

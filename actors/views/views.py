@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.allocation.messages import Held
-from actors.allocation.router import Place, Seat, ask
+from actors.allocation.router import AllocatorRouter, Place, ask
 from actors.allocation.takeover import DIGEST, digest_of, take_over
 from actors.decisions.overlaps import overlapping
 from actors.errors import Conflict, InvalidObject, NotFound, OrbweaverError
@@ -96,7 +96,7 @@ class ViewsActor(Actor):
         self,
         context: ActorContext,
         *,
-        seat: Seat,
+        seat: AllocatorRouter,
         store: Store,
         catalog: Catalog,
         node: str | None = None,

@@ -19,7 +19,7 @@ from pathlib import Path
 from actors.allocation.endpoint import EndpointActor
 from actors.allocation.messages import Sandbox
 from actors.allocation.registration import register_allocators
-from actors.allocation.router import OnlyHere, Seat
+from actors.allocation.router import AllocatorRouter, OnlyHere
 from actors.cluster.block_follower import BlockFollower
 from actors.cluster.leader_failover import LeaderSeat
 from actors.cluster.leadership import Leadership
@@ -83,7 +83,7 @@ class Agent(Process):
         system, catalog, observer = self.system, self.catalog, self.observer
         self._leader: LeaderSeat | None = None
         self._blocks: BlockFollower | None = None
-        seat: Seat
+        seat: AllocatorRouter
         if options.leadership is not None:
             seat = self._leader = LeaderSeat(system.name, store, options.leadership, self._open_own)
             self.metrics.watch_flag(
