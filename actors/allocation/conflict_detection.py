@@ -20,7 +20,7 @@ from typing import Protocol
 from actors.allocation.grant import Grant
 from actors.allocation.messages import AddRequest, Sandbox
 from actors.allocation.observer import AllocationObserver
-from actors.allocation.router import AllocatorRouter, Place, ask
+from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.decisions.detection import (
     Detection,
     Finding,
@@ -175,7 +175,7 @@ class Proving:
             raise refusal
 
     def _release(self, grant: Grant, aside: Aside) -> None:
-        def release(at: Place) -> None:
+        def release(at: Allocator) -> None:
             block = at.get_actor("block/" + block_name(grant.slot.family, grant.value))
             ask(at, block.release.remote(Release(grant.value, fence, self.clock(), aside=aside)))
 
@@ -184,7 +184,7 @@ class Proving:
         self.touch([grant.record])
 
     def _vouch(self, grant: Grant) -> None:
-        def vouch(at: Place) -> None:
+        def vouch(at: Allocator) -> None:
             block = at.get_actor("block/" + block_name(grant.slot.family, grant.value))
             ask(at, block.vouch.remote(Vouch(grant.value, Fence.of(grant.record))))
 

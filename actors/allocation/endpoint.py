@@ -26,7 +26,7 @@ from actors.allocation.grant import Grant
 from actors.allocation.messages import AddRequest, AddResult, Assigned, Held, RouteTo, Sandbox
 from actors.allocation.observer import AllocationObserver
 from actors.allocation.reservation import Asked, Decision, Known, Reserving, Where
-from actors.allocation.router import AllocatorRouter, Place, ask
+from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.decisions.inherit import (
     in_use_elsewhere,
     inherit,
@@ -134,7 +134,7 @@ class EndpointActor(Actor):
             log.debug("decision", extra={"reason": line})
         return result
 
-    def _add(self, at: Place, asked: Asked) -> tuple[Decision, list[Grant]]:
+    def _add(self, at: Allocator, asked: Asked) -> tuple[Decision, list[Grant]]:
         asked.claim = "" if at.alone else secrets.token_hex(3)
         found: tuple[Held, ...] | None = None
         if self._seems_new(at, asked):
@@ -164,14 +164,14 @@ class EndpointActor(Actor):
         self._observer.stage("allocation", "committed", time.perf_counter() - asked.started)
         return made, grants
 
-    def _seems_new(self, at: Place, asked: Asked) -> bool:
+    def _seems_new(self, at: Allocator, asked: Asked) -> bool:
         """Whether it is worth a guess that nothing is recorded for the pod: one question to the leader less."""
         sandbox, pod, settings = asked.request.sandbox, asked.pod, self._settings
         kept = (pod.statefulset is not None and settings.enable_statefulset) or pod.machine is not None
         doubted = (sandbox.container, sandbox.interface) in self._state.doubts
         return not (at.alone or kept or doubted or asked.guessed or asked.before is not None)
 
-    def _guess(self, at: Place, asked: Asked) -> tuple[Decision, list[Grant]]:
+    def _guess(self, at: Allocator, asked: Asked) -> tuple[Decision, list[Grant]]:
         """Ask for addresses as for a pod that has none; the Pools look whether that is so. Raises `Known` if not."""
         made = self._decide_with(self._catalog.pools(), asked, ())
         self._observer.stage("allocation", "decided", time.perf_counter() - asked.started)
@@ -207,7 +207,7 @@ class EndpointActor(Actor):
 
         return self._proving.prove(asked.request, detection, grants, others)
 
-    def _others(self, at: Place, made: Decision, asked: Asked, used: frozenset[Where]) -> list[Grant]:
+    def _others(self, at: Allocator, made: Decision, asked: Asked, used: frozenset[Where]) -> list[Grant]:
         """Other addresses for the slots of a plan."""
 
         def held() -> list[Held]:
@@ -233,7 +233,7 @@ class EndpointActor(Actor):
             self._state.doubts[place].answered = frozenset()
         touched: list[Record] = []
 
-        def drop(at: Place) -> int:
+        def drop(at: Allocator) -> int:
             found = [
                 replace(held, record=held.record.seen_by(sandbox.container))
                 for held in self._held(at, sandbox)
@@ -287,7 +287,7 @@ class EndpointActor(Actor):
             raise PodRefused(f"pod {sandbox.key} gets no address: {pod.ended}")
         return pod
 
-    def _held(self, at: Place, sandbox: Sandbox, pod: Pod | None = None) -> tuple[Held, ...]:
+    def _held(self, at: Allocator, sandbox: Sandbox, pod: Pod | None = None) -> tuple[Held, ...]:
         """Everything recorded under the container id, for the pod's name, or for the virtual machine in the pod."""
         machine = () if pod is None or pod.machine is None else (machine_of(pod),)
         ledger = at.get_actor("ledger/local")
@@ -295,7 +295,7 @@ class EndpointActor(Actor):
         found: tuple[Held, ...] = held
         return found
 
-    def _current(self, at: Place, asked: Asked, found: tuple[Held, ...] | None = None) -> list[Held]:
+    def _current(self, at: Allocator, asked: Asked, found: tuple[Held, ...] | None = None) -> list[Held]:
         """What is recorded for an ADD's sandbox, pod or machine, and counts; `found`: what is recorded, where that is
         known."""
         sandbox = asked.request.sandbox
@@ -332,7 +332,7 @@ class EndpointActor(Actor):
         doubt = self._state.doubts[place]
         container, interface = place
 
-        def drop(at: Place) -> list[Held]:
+        def drop(at: Allocator) -> list[Held]:
             (held,) = ask(at, at.get_actor("ledger/local").of_container.remote(container))
             late = [
                 replace(one, record=one.record.seen_by(container))
@@ -383,7 +383,7 @@ class EndpointActor(Actor):
         served = [label for label, one in inheritances.items() if one.taken is not None]
         return Decision(made.require(served), inheritances)
 
-    def _give_back(self, at: Place, held: Held) -> None:
+    def _give_back(self, at: Allocator, held: Held) -> None:
         if in_use_elsewhere(held.record):
             return
         try:
@@ -412,7 +412,7 @@ class EndpointActor(Actor):
                 log.error("could not release them yet", exc_info=error)
             self._touch([held.record for held, _ in fresh])
 
-    def _release(self, at: Place, wanted: Sequence[tuple[Held, bool]], *, whoever: bool = False) -> int:
+    def _release(self, at: Allocator, wanted: Sequence[tuple[Held, bool]], *, whoever: bool = False) -> int:
         """`whoever`: also what was confirmed for the same sandbox under another claim since it was looked up."""
         now = self._clock()
         refs: list[ObjectRef[Released]] = []
@@ -496,7 +496,7 @@ def _of_slot(slot: Slot, held: Sequence[Held]) -> list[tuple[int, Record]]:
     ]
 
 
-def _replaced(at: Place, held: Held) -> bool:
+def _replaced(at: Allocator, held: Held) -> bool:
     """Whether the pod's machine runs elsewhere by now, where it got another address for the interface."""
     if not held.record.machine:
         return False

@@ -14,7 +14,7 @@ from typing import Any
 
 from actors.allocation.grant import Grant
 from actors.allocation.messages import AddRequest, Allocate, Held, Recorded
-from actors.allocation.router import Place
+from actors.allocation.router import Allocator
 from actors.decisions.inherit import Inheritance
 from actors.decisions.plan import Plan, Slot
 from actors.decisions.settings import Settings
@@ -88,10 +88,12 @@ class Reserving:
     node: str
     settings: Settings
     clock: Callable[[], float]
-    give_back: Callable[[Place, Held], None]
+    give_back: Callable[[Allocator, Held], None]
     undo: Callable[[Sequence[Grant], OrbweaverError], None]
 
-    def reserve(self, at: Place, made: Decision, asked: Asked, unless: tuple[str, ...] = ()) -> list[Grant]:
+    def reserve(
+        self, at: Allocator, made: Decision, asked: Asked, unless: tuple[str, ...] = ()
+    ) -> list[Grant]:
         """An address for every slot of the plan. Raises `NoAddress`, an error that a retry may cure, or `Known` (`unless`
         is that of `Allocate`)."""
         pod = asked.pod
@@ -135,7 +137,7 @@ class Reserving:
             raise error
         return grants
 
-    def _attempt(self, at: Place, slot: Slot, inheritance: Inheritance) -> Attempt:
+    def _attempt(self, at: Allocator, slot: Slot, inheritance: Inheritance) -> Attempt:
         """What is recorded for this interface already goes first, then what is kept for the pod, then the pools."""
         for value, record in inheritance.given_back:
             # The pod now asks for other pools: what it had goes back.
@@ -149,7 +151,7 @@ class Reserving:
         held = Held(slot.family, value, record)
         return Attempt(slot, pools, held, again, confirming=inheritance.confirms)
 
-    def _give_up_refused(self, at: Place, attempts: Sequence[Attempt]) -> OrbweaverError | None:
+    def _give_up_refused(self, at: Allocator, attempts: Sequence[Attempt]) -> OrbweaverError | None:
         """Where no pool gives a pod its own address again (it is reserved now), it goes back."""
         for attempt in attempts:
             refused, attempt.inheriting = attempt.inheriting, False
@@ -163,7 +165,7 @@ class Reserving:
         return None
 
     def _next(
-        self, at: Place, attempt: Attempt, asked: Asked, unless: tuple[str, ...]
+        self, at: Allocator, attempt: Attempt, asked: Asked, unless: tuple[str, ...]
     ) -> ObjectRef[Any] | None:
         slot, held = attempt.slot, attempt.held
         if held is not None and attempt.confirming:

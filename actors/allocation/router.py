@@ -20,7 +20,7 @@ from actors.runtime import ActorHandle, ActorSystem, ObjectRef, settle
 T = TypeVar("T")
 
 
-class Place(Protocol):
+class Allocator(Protocol):
     """One place where ledger, pools and blocks live.
 
     `alone`: no other process writes the same blocks.
@@ -43,7 +43,7 @@ class Place(Protocol):
 class AllocatorRouter(Protocol):
     """Says which place it is."""
 
-    def work(self, task: Callable[[Place], T], on_lost: Callable[[], object] | None = None) -> T:
+    def work(self, task: Callable[[Allocator], T], on_lost: Callable[[], object] | None = None) -> T:
         """Run `task` at the place of the moment; if that was the leader and it failed, call `on_lost`, which learns that
         what was asked may yet take effect, and run `task` here. Raises what the last run raises."""
 
@@ -54,7 +54,7 @@ def is_lost(error: OrbweaverError) -> bool:
     return isinstance(error, PeerLost | DeadlineExceeded | StoreUnavailable | ProtocolError)
 
 
-def ask(place: Place, *refs: ObjectRef[Any]) -> list[Any]:
+def ask(place: Allocator, *refs: ObjectRef[Any]) -> list[Any]:
     """The answers of calls at a place. Raises the first error."""
     place.settle(refs)
     return [ref.result() for ref in refs]
@@ -87,5 +87,5 @@ class OnlyHere:
     def __init__(self, system: ActorSystem, *, alone: bool) -> None:
         self._here = Here(system, alone=alone)
 
-    def work(self, task: Callable[[Place], T], on_lost: Callable[[], object] | None = None) -> T:
+    def work(self, task: Callable[[Allocator], T], on_lost: Callable[[], object] | None = None) -> T:
         return task(self._here)

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from actors.allocation.registration import SERVED
-from actors.allocation.router import Here, Place, is_lost
+from actors.allocation.router import Allocator, Here, is_lost
 from actors.cluster.credentials import SERVER_NAME, Credentials
 from actors.cluster.leadership import CLIENT, LEASE, Leadership
 from actors.cluster.lease import Holder, read_holder
@@ -178,7 +178,7 @@ class LeaderSeat:
         with self._state:
             return self._holder.identity if self._link is not None and self._holder is not None else ""
 
-    def work(self, task: Callable[[Place], T], on_lost: Callable[[], object] | None = None) -> T:
+    def work(self, task: Callable[[Allocator], T], on_lost: Callable[[], object] | None = None) -> T:
         """See `actors.allocation.router.AllocatorRouter`."""
         for _ in range(2):
             at = self._leader()

@@ -20,7 +20,7 @@ from typing import Any
 
 from actors.allocation.messages import Held
 from actors.allocation.observer import AllocationObserver
-from actors.allocation.router import AllocatorRouter, Place, ask
+from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.decisions.inherit import owning_statefulset
 from actors.decisions.settings import Settings
 from actors.errors import OrbweaverError
@@ -329,7 +329,7 @@ class GCActor(Actor):
     def _everything(self) -> tuple[Held, ...]:
         """Every sandbox's own view: of an address that two share, each is judged by itself."""
 
-        def task(at: Place) -> tuple[Held, ...]:
+        def task(at: Allocator) -> tuple[Held, ...]:
             ledger = at.get_actor("ledger/local")
             (found,) = ask(at, ledger.everything.options(timeout=LEDGER_TIMEOUT).remote())
             return tuple(view for held in found for view in held.views)
@@ -339,7 +339,7 @@ class GCActor(Actor):
     def _held(self, pods: Sequence[str]) -> list[tuple[str, tuple[Held, ...]]]:
         """What is recorded for each of them, without those that nothing is recorded for."""
 
-        def task(at: Place) -> list[Any]:
+        def task(at: Allocator) -> list[Any]:
             of_pod = at.get_actor("ledger/local").of_pod.options(timeout=LEDGER_TIMEOUT)
             return ask(at, *[of_pod.remote(pod) for pod in pods])
 
@@ -385,7 +385,7 @@ def _health(node: Node) -> tuple[bool, float | None, bool]:
     return node.ready, node.not_ready_since, node.out_of_service
 
 
-def _doubt(at: Place, held: Sequence[Held]) -> None:
+def _doubt(at: Allocator, held: Sequence[Held]) -> None:
     refs = []
     for one in held:
         block = at.get_actor("block/" + block_name(one.family, one.value))

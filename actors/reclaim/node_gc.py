@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from actors.allocation.endpoint import is_kept
 from actors.allocation.messages import Held
 from actors.allocation.observer import AllocationObserver
-from actors.allocation.router import AllocatorRouter, Place, ask
+from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.decisions.inherit import is_fixed
 from actors.decisions.settings import Settings
 from actors.reclaim.release import RELEASE_TIMEOUT, Reclaim, reclaim
@@ -93,7 +93,7 @@ class NodeGCActor(Actor):
         return tuple(view for held in found for view in held.views if view.record.node == self._node)
 
     def _recorded(self, question: str, *arguments: str) -> tuple[Held, ...]:
-        def task(at: Place) -> tuple[Held, ...]:
+        def task(at: Allocator) -> tuple[Held, ...]:
             method = getattr(at.get_actor("ledger/local"), question).options(timeout=RELEASE_TIMEOUT)
             (held,) = ask(at, method.remote(*arguments))
             found: tuple[Held, ...] = held

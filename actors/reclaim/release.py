@@ -14,7 +14,7 @@ from typing import Any
 
 from actors.allocation.messages import Held
 from actors.allocation.observer import AllocationObserver
-from actors.allocation.router import AllocatorRouter, Place, is_lost
+from actors.allocation.router import Allocator, AllocatorRouter, is_lost
 from actors.errors import OrbweaverError
 from actors.resources.addresses import format_address
 from actors.resources.blocks.block import Release, Released, block_name
@@ -62,7 +62,7 @@ def reclaim(
 ) -> Reclaimed:
     """Release all of them at once, so that those of one block go with one write. `events`: tell pods' owners too."""
 
-    def task(at: Place) -> list[Released | OrbweaverError]:
+    def task(at: Allocator) -> list[Released | OrbweaverError]:
         refs = []
         for one in wanted:
             held = one.held
@@ -95,7 +95,7 @@ def reclaim(
     return Reclaimed(tuple(done), tuple(failed))
 
 
-def _outcome(ref: ObjectRef[Any], at: Place) -> Released | OrbweaverError:
+def _outcome(ref: ObjectRef[Any], at: Allocator) -> Released | OrbweaverError:
     """What became of one release. Raises the error that means that the place itself has failed."""
     try:
         released: Released = ref.result()

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.allocation.messages import Held
-from actors.allocation.router import AllocatorRouter, Place, ask
+from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.allocation.takeover import DIGEST, digest_of, take_over
 from actors.decisions.overlaps import overlapping
 from actors.errors import Conflict, InvalidObject, NotFound, OrbweaverError
@@ -169,7 +169,7 @@ class ViewsActor(Actor):
     def _holders(self) -> tuple[str, ...]:
         """Whose SpiderEndpoints this process looks after."""
 
-        def task(at: Place) -> tuple[str, ...]:
+        def task(at: Allocator) -> tuple[str, ...]:
             method = at.get_actor("ledger/local").holders.options(timeout=LEDGER_TIMEOUT)
             (names,) = ask(at, method.remote(self._node or ""))
             return tuple(names)
@@ -179,7 +179,7 @@ class ViewsActor(Actor):
     def _recorded(self, question: str, *arguments: Any) -> tuple[Held, ...]:
         """What the Ledger answers, wherever it lives."""
 
-        def task(at: Place) -> tuple[Held, ...]:
+        def task(at: Allocator) -> tuple[Held, ...]:
             method = getattr(at.get_actor("ledger/local"), question).options(timeout=LEDGER_TIMEOUT)
             (held,) = ask(at, method.remote(*arguments))
             found: tuple[Held, ...] = held
@@ -427,7 +427,7 @@ class ViewsActor(Actor):
         return self._store.update(admitted) if admitted != obj else obj
 
     def _usage(self, pool: str) -> tuple[int, tuple[Held, ...]]:
-        def task(at: Place) -> tuple[int, tuple[Held, ...]]:
+        def task(at: Allocator) -> tuple[int, tuple[Held, ...]]:
             method = at.get_actor("ledger/local").usage.options(timeout=LEDGER_TIMEOUT)
             (found,) = ask(at, method.remote(pool, LISTED))
             count, held = found

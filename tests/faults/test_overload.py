@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from actors.allocation.messages import Allocate
-from actors.allocation.router import Place, ask
+from actors.allocation.router import Allocator, ask
 from actors.cluster.leader_failover import LeaderSeat
 from actors.cluster.leadership import Leadership
 from actors.errors import Overloaded
@@ -79,7 +79,7 @@ def record(number: int) -> Record:
     )
 
 
-def add(at: Place, number: int) -> Granted:
+def add(at: Allocator, number: int) -> Granted:
     name = f"pool/pool-{number % POOLS}"
     (granted,) = ask(at, at.get_actor(name).allocate.remote(Allocate(record(number))))
     assert isinstance(granted, Granted)
