@@ -60,7 +60,7 @@ def ask(place: Allocator, *refs: ObjectRef[Any]) -> list[Any]:
     return [ref.result() for ref in refs]
 
 
-class Here:
+class LocalAllocator:
     """The place in this process: the actors of `system`."""
 
     failed = False
@@ -85,7 +85,7 @@ class OnlyHere:
     """The seat of a process that works with its own actors only."""
 
     def __init__(self, system: ActorSystem, *, alone: bool) -> None:
-        self._here = Here(system, alone=alone)
+        self._here = LocalAllocator(system, alone=alone)
 
     def work(self, task: Callable[[Allocator], T], on_lost: Callable[[], object] | None = None) -> T:
         return task(self._here)

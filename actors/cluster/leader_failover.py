@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from actors.allocation.registration import SERVED
-from actors.allocation.router import Allocator, Here, is_lost
+from actors.allocation.router import Allocator, LocalAllocator, is_lost
 from actors.cluster.credentials import SERVER_NAME, Credentials
 from actors.cluster.leadership import CLIENT, LEASE, Leadership
 from actors.cluster.lease import Holder, read_holder
@@ -109,7 +109,7 @@ class Linked:
 @dataclass(slots=True)
 class _OwnPlace:
     own: Own
-    here: Here
+    here: LocalAllocator
     users: int = 0
     used: float = field(default_factory=time.monotonic)
 
@@ -264,7 +264,7 @@ class LeaderSeat:
         threading.Thread(target=at.system.shutdown, name="leader-left", daemon=True).start()
 
     @contextmanager
-    def _here(self) -> Iterator[Here]:
+    def _here(self) -> Iterator[LocalAllocator]:
         with self._opening:  # one opens it, the others wait
             with self._state:
                 place = self._own
@@ -272,7 +272,7 @@ class LeaderSeat:
                     place.users += 1
             if place is None:
                 own = self._open_own(self._wrote)
-                place = _OwnPlace(own, Here(own.system, alone=False), users=1)
+                place = _OwnPlace(own, LocalAllocator(own.system, alone=False), users=1)
                 with self._state:
                     if self._link is None and not self._stopping:
                         self._own = place
