@@ -81,7 +81,7 @@ class LocalAllocator:
         settle(refs)
 
 
-class OnlyHere:
+class AlwaysLocal:
     """The seat of a process that works with its own actors only."""
 
     def __init__(self, system: ActorSystem, *, alone: bool) -> None:

@@ -15,7 +15,7 @@ from actors.allocation.block import BlockActor
 from actors.allocation.ledger import LedgerActor
 from actors.allocation.messages import Held
 from actors.allocation.observer import Silent
-from actors.allocation.router import OnlyHere
+from actors.allocation.router import AlwaysLocal
 from actors.allocation.supervision import TABLE
 from actors.audit import Finding, ReleaseRecord, WriteEndpoint, WriteStatus, verdict_on
 from actors.decisions.settings import Settings
@@ -97,7 +97,7 @@ def repairs(store: Store, settings: Settings) -> Iterator[Repairs]:
     system.register(
         "block", lambda context: BlockActor(context, store=store, observer=Silent(), shared=True), idle=60.0
     )
-    seat = OnlyHere(system, alone=False)
+    seat = AlwaysLocal(system, alone=False)
     system.register(
         "views",
         lambda context: ViewsActor(context, seat=seat, store=store, catalog=catalog),

@@ -19,7 +19,7 @@ from pathlib import Path
 from actors.allocation.endpoint import EndpointActor
 from actors.allocation.messages import Sandbox
 from actors.allocation.registration import register_allocators
-from actors.allocation.router import AllocatorRouter, OnlyHere
+from actors.allocation.router import AllocatorRouter, AlwaysLocal
 from actors.cluster.block_follower import BlockFollower
 from actors.cluster.leader_failover import LeaderSeat
 from actors.cluster.leadership import Leadership
@@ -95,7 +95,7 @@ class Agent(Process):
             self._blocks = BlockFollower(store, system) if cluster else None
             known = self._blocks.known if self._blocks is not None else None
             register_allocators(system, store, catalog, observer, shared=cluster, known=known)
-            seat = OnlyHere(system, alone=not cluster)
+            seat = AlwaysLocal(system, alone=not cluster)
             self.metrics.watch_pools(self.usage)
         self.prober = Prober(timeout=options.timeout / 2)
         system.register(

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 from actors.allocation.ledger import content_of
 from actors.allocation.registration import SERVED, register_allocators
-from actors.allocation.router import OnlyHere
+from actors.allocation.router import AlwaysLocal
 from actors.cluster.block_follower import BlockFollower
 from actors.cluster.gc_follower import GCFollower
 from actors.cluster.leadership import LEASE, Leadership
@@ -104,7 +104,7 @@ class Controller(Process):
             begin_within=BEGIN_WITHIN,
             known=self._blocks.known,
         )
-        seat = OnlyHere(system, alone=False)
+        seat = AlwaysLocal(system, alone=False)
         system.register(
             "views",
             lambda context: ViewsActor(

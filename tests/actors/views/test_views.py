@@ -11,7 +11,7 @@ import pytest
 from actors.allocation.block import BlockActor
 from actors.allocation.ledger import LedgerActor
 from actors.allocation.observer import Silent
-from actors.allocation.router import OnlyHere
+from actors.allocation.router import AlwaysLocal
 from actors.resources.addresses import parse_address
 from actors.resources.blocks.block import Claim, Release, block_name
 from actors.resources.blocks.record import Fence, Record
@@ -176,7 +176,7 @@ def test_a_view_that_an_agent_wrote_meanwhile_is_looked_at_again(
     system = ActorSystem("leader")
     system.register("ledger", lambda context: LedgerActor(context, store=store), idle=None)
     system.register("block", lambda context: BlockActor(context, store=store, observer=Silent()))
-    seat = OnlyHere(system, alone=False)
+    seat = AlwaysLocal(system, alone=False)
     system.register(
         "views", lambda context: ViewsActor(context, seat=seat, store=store, catalog=catalog, follow=True)
     )
