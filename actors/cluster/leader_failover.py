@@ -62,7 +62,7 @@ class Own(Protocol):
     def stop(self) -> None: ...
 
 
-class Linked:
+class LeaderAllocator:
     """One task's view of the leader. `lost`: what of it failed."""
 
     alone = False
@@ -202,7 +202,7 @@ class LeaderSeat:
         left = float("inf") if deadline is None else deadline - time.monotonic()
         return min(self._leadership.patience, left / 2)
 
-    def _leader(self) -> Linked | None:
+    def _leader(self) -> LeaderAllocator | None:
         """The leader; one that was just lost may be followed by another at once, and that is worth the budget."""
         with self._state:
             if self._link is None:
@@ -213,9 +213,9 @@ class LeaderSeat:
                 )
             if self._link is None or self._holder is None:
                 return None
-            return Linked(self._link, self._holder, self._leadership.budget)
+            return LeaderAllocator(self._link, self._holder, self._leadership.budget)
 
-    def _settle_owed(self, at: Linked) -> None:
+    def _settle_owed(self, at: LeaderAllocator) -> None:
         """Let the leader see what was written here, before it is asked what is recorded."""
         until = time.monotonic() + self._leadership.budget
         while True:
@@ -238,7 +238,7 @@ class LeaderSeat:
         with self._state:
             self._owed[family, base] = version
 
-    def _left(self, at: Linked) -> None:
+    def _left(self, at: LeaderAllocator) -> None:
         """The leader failed a task: nobody goes there until the thread has found it, or another, to answer."""
         with self._state:
             if self._link is not at.system:
@@ -332,14 +332,14 @@ class LeaderSeat:
             log.warning("cannot look for the leader", extra={"error": str(error)})
             return False
         system = ActorSystem(f"{self._name}-{next(self._numbers)}")
-        # Idle links are pinged seldom: a leader has thousands. Before waiting long, `Linked.settle` asks for itself.
+        # Idle links are pinged seldom: a leader has thousands. Before waiting long, `LeaderAllocator.settle` asks for itself.
         system.connect(
             SERVED,
             transport,
             LinkLimits(connect=max(2.0, self._leadership.budget), ping_every=20.0, ping_timeout=60.0),
         )
         try:
-            Linked(system, holder, max(2.0, self._leadership.budget)).alive()
+            LeaderAllocator(system, holder, max(2.0, self._leadership.budget)).alive()
         except OrbweaverError as error:
             log.info("no leader answers", extra={"error": str(error)})
             system.shutdown()
