@@ -114,7 +114,7 @@ class _OwnPlace:
     used: float = field(default_factory=time.monotonic)
 
 
-class LeaderSeat:
+class LeaderFailover:
     """One per agent. `open_own(wrote)` makes the place in this process, whose blocks tell `wrote` each version."""
 
     def __init__(

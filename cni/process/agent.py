@@ -21,7 +21,7 @@ from actors.allocation.messages import Sandbox
 from actors.allocation.registration import register_allocators
 from actors.allocation.router import AllocatorRouter, AlwaysLocal
 from actors.cluster.block_follower import BlockFollower
-from actors.cluster.leader_failover import LeaderSeat
+from actors.cluster.leader_failover import LeaderFailover
 from actors.cluster.leadership import Leadership
 from actors.cluster.local_allocators import OwnAllocators
 from actors.decisions.annotations import FIRST_INTERFACE, read_default_route_nic, read_networks
@@ -81,11 +81,11 @@ class Agent(Process):
         )
         self.options = options
         system, catalog, observer = self.system, self.catalog, self.observer
-        self._leader: LeaderSeat | None = None
+        self._leader: LeaderFailover | None = None
         self._blocks: BlockFollower | None = None
         seat: AllocatorRouter
         if options.leadership is not None:
-            seat = self._leader = LeaderSeat(system.name, store, options.leadership, self._open_own)
+            seat = self._leader = LeaderFailover(system.name, store, options.leadership, self._open_own)
             self.metrics.watch_flag(
                 "orbweaver_agent_linked",
                 "Whether the leader allocates for this agent (1), or the agent itself (0)",

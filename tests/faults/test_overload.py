@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from actors.allocation.messages import Allocate
 from actors.allocation.router import Allocator, ask
-from actors.cluster.leader_failover import LeaderSeat
+from actors.cluster.leader_failover import LeaderFailover
 from actors.cluster.leadership import Leadership
 from actors.errors import Overloaded
 from actors.resources.blocks.block import Granted
@@ -56,14 +56,14 @@ def leading(store: Store) -> Iterator[Controller]:
 
 
 @contextmanager
-def seat(store: Store, left: list[str]) -> Iterator[LeaderSeat]:
+def seat(store: Store, left: list[str]) -> Iterator[LeaderFailover]:
     """An agent's, whose callers may not leave the leader."""
 
     def refuse(wrote: object) -> NoReturn:
         left.append("the leader was left")
         raise AssertionError(left[-1])
 
-    made = LeaderSeat("agent-a", store, Leadership(budget=2.0, patience=PATIENCE), refuse)
+    made = LeaderFailover("agent-a", store, Leadership(budget=2.0, patience=PATIENCE), refuse)
     try:
         made.start()
         eventually(lambda: _true(made.leader))
