@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 
 from actors.allocation.conflict_detection import Prober, Proving, in_order, needed
 from actors.allocation.grant import Grant
-from actors.allocation.messages import AddRequest, AddResult, Assigned, Held, RouteTo, Sandbox
+from actors.allocation.messages import AddRequest, AddResult, Allocation, Assigned, RouteTo, Sandbox
 from actors.allocation.observer import AllocationObserver
 from actors.allocation.reservation import Asked, Decision, Known, Reserving, Where
 from actors.allocation.router import Allocator, AllocatorRouter, ask
@@ -71,7 +71,7 @@ class Doubt:
     guessed: frozenset[str] = frozenset()
     looks: list[Cancellable] = field(default_factory=list)
 
-    def is_late(self, held: Held) -> bool:
+    def is_late(self, held: Allocation) -> bool:
         """Whether what is recorded for the container counts for nothing."""
         if self.answered is None:
             return held.record.claim in self.guessed
@@ -136,7 +136,7 @@ class EndpointActor(Actor):
 
     def _add(self, at: Allocator, asked: Asked) -> tuple[Decision, list[Grant]]:
         asked.claim = "" if at.alone else secrets.token_hex(3)
-        found: tuple[Held, ...] | None = None
+        found: tuple[Allocation, ...] | None = None
         if self._seems_new(at, asked):
             try:
                 return self._guess(at, asked)
@@ -181,7 +181,7 @@ class EndpointActor(Actor):
         self._observer.stage("allocation", "committed", time.perf_counter() - asked.started)
         return made, grants
 
-    def _note_before(self, asked: Asked, held: Sequence[Held]) -> None:
+    def _note_before(self, asked: Asked, held: Sequence[Allocation]) -> None:
         """Note what the container held before this ADD, at the first look."""
         if asked.before is not None:
             return
@@ -210,7 +210,7 @@ class EndpointActor(Actor):
     def _others(self, at: Allocator, made: Decision, asked: Asked, used: frozenset[Where]) -> list[Grant]:
         """Other addresses for the slots of a plan."""
 
-        def held() -> list[Held]:
+        def held() -> list[Allocation]:
             found = self._current(at, asked)
             return [one for one in found if (one.family, one.value) not in used]
 
@@ -287,21 +287,23 @@ class EndpointActor(Actor):
             raise PodRefused(f"pod {sandbox.key} gets no address: {pod.ended}")
         return pod
 
-    def _held(self, at: Allocator, sandbox: Sandbox, pod: Pod | None = None) -> tuple[Held, ...]:
+    def _held(self, at: Allocator, sandbox: Sandbox, pod: Pod | None = None) -> tuple[Allocation, ...]:
         """Everything recorded under the container id, for the pod's name, or for the virtual machine in the pod."""
         machine = () if pod is None or pod.machine is None else (machine_of(pod),)
         ledger = at.get_actor("ledger/local")
         (held,) = ask(at, ledger.of_sandbox.remote(sandbox.container, sandbox.key, *machine))
-        found: tuple[Held, ...] = held
+        found: tuple[Allocation, ...] = held
         return found
 
-    def _current(self, at: Allocator, asked: Asked, found: tuple[Held, ...] | None = None) -> list[Held]:
+    def _current(
+        self, at: Allocator, asked: Asked, found: tuple[Allocation, ...] | None = None
+    ) -> list[Allocation]:
         """What is recorded for an ADD's sandbox, pod or machine, and counts; `found`: what is recorded, where that is
         known."""
         sandbox = asked.request.sandbox
         return self._without_late(self._held(at, sandbox, asked.pod) if found is None else found, sandbox)
 
-    def _without_late(self, held: Sequence[Held], sandbox: Sandbox) -> list[Held]:
+    def _without_late(self, held: Sequence[Allocation], sandbox: Sandbox) -> list[Allocation]:
         """Leave out what a lost leader recorded late beside the address that was answered: a repeated ADD is answered
         the same, also before the other one is found and released."""
         answered: set[Where] = set()
@@ -332,7 +334,7 @@ class EndpointActor(Actor):
         doubt = self._state.doubts[place]
         container, interface = place
 
-        def drop(at: Allocator) -> list[Held]:
+        def drop(at: Allocator) -> list[Allocation]:
             (held,) = ask(at, at.get_actor("ledger/local").of_container.remote(container))
             late = [
                 replace(one, record=one.record.seen_by(container))
@@ -360,7 +362,7 @@ class EndpointActor(Actor):
         if last:
             del self._state.doubts[place]
 
-    def _decide(self, asked: Asked, held: Sequence[Held]) -> Decision:
+    def _decide(self, asked: Asked, held: Sequence[Allocation]) -> Decision:
         """Decide on what the cache has; before the pod is refused or loses an address, on what the store has."""
         try:
             made = self._decide_with(self._catalog.pools(), asked, held)
@@ -370,7 +372,7 @@ class EndpointActor(Actor):
             log.debug("refused on the pools in the cache, reading them anew", extra={"reason": str(error)})
         return self._decide_with(self._catalog.fresh_pools(), asked, held)
 
-    def _decide_with(self, table: PoolTable, asked: Asked, held: Sequence[Held]) -> Decision:
+    def _decide_with(self, table: PoolTable, asked: Asked, held: Sequence[Allocation]) -> Decision:
         pod, request = asked.pod, asked.request
         namespace = self._catalog.namespace(pod.namespace)
         node = self._catalog.node(pod.node or self._node)
@@ -383,7 +385,7 @@ class EndpointActor(Actor):
         served = [label for label, one in inheritances.items() if one.taken is not None]
         return Decision(made.require(served), inheritances)
 
-    def _give_back(self, at: Allocator, held: Held) -> None:
+    def _give_back(self, at: Allocator, held: Allocation) -> None:
         if in_use_elsewhere(held.record):
             return
         try:
@@ -394,7 +396,7 @@ class EndpointActor(Actor):
     def _undo(self, grants: Sequence[Grant], because: OrbweaverError) -> None:
         fresh = [
             (
-                Held(grant.slot.family, grant.value, grant.record),
+                Allocation(grant.slot.family, grant.value, grant.record),
                 grant.inherited and self._keeps(grant.record),
             )
             for grant in grants
@@ -412,7 +414,9 @@ class EndpointActor(Actor):
                 log.error("could not release them yet", exc_info=error)
             self._touch([held.record for held, _ in fresh])
 
-    def _release(self, at: Allocator, wanted: Sequence[tuple[Held, bool]], *, whoever: bool = False) -> int:
+    def _release(
+        self, at: Allocator, wanted: Sequence[tuple[Allocation, bool]], *, whoever: bool = False
+    ) -> int:
         """`whoever`: also what was confirmed for the same sandbox under another claim since it was looked up."""
         now = self._clock()
         refs: list[ObjectRef[Released]] = []
@@ -421,7 +425,7 @@ class EndpointActor(Actor):
             release = Release(held.value, Fence.of(held.record), now, keep)
             refs.append(block.release.options(timeout=UNDO_TIMEOUT).remote(release))
         done = 0
-        renamed: list[tuple[Held, bool]] = []
+        renamed: list[tuple[Allocation, bool]] = []
         for (held, keep), released in zip(wanted, ask(at, *refs), strict=True):
             done += released.done
             found = released.found
@@ -483,12 +487,12 @@ def is_kept(record: Record, catalog: Catalog, settings: Settings) -> bool:
     return still_wanted(record, catalog.statefulset(namespace, name), settings)
 
 
-def _nic(held: Held, sandbox: Sandbox) -> tuple[str, int]:
+def _nic(held: Allocation, sandbox: Sandbox) -> tuple[str, int]:
     """Which interface of the sandbox an address is for, and its family."""
     return held.record.seen_by(sandbox.container).interface, held.family
 
 
-def _of_slot(slot: Slot, held: Sequence[Held]) -> list[tuple[int, Record]]:
+def _of_slot(slot: Slot, held: Sequence[Allocation]) -> list[tuple[int, Record]]:
     return [
         (one.value, one.record)
         for one in held
@@ -496,7 +500,7 @@ def _of_slot(slot: Slot, held: Sequence[Held]) -> list[tuple[int, Record]]:
     ]
 
 
-def _replaced(at: Allocator, held: Held) -> bool:
+def _replaced(at: Allocator, held: Allocation) -> bool:
     """Whether the pod's machine runs elsewhere by now, where it got another address for the interface."""
     if not held.record.machine:
         return False

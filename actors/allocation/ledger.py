@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from actors.allocation.messages import Change, Held, Occupancy
+from actors.allocation.messages import Allocation, Change, Occupancy
 from actors.errors import DamagedObject, InvalidObject
 from actors.resources.blocks.block import BLOCK_SIZE, Block, base_of, parse_block_name
 from actors.resources.blocks.quarantine import Aside
@@ -152,29 +152,29 @@ class LedgerActor(Actor):
         self._apply(family, (*(Change(value, None) for value in absent), *changes))
 
     @message
-    def of_pod(self, pod: str) -> tuple[Held, ...]:
+    def of_pod(self, pod: str) -> tuple[Allocation, ...]:
         """What is recorded for the pod or virtual machine `namespace/name`, whatever its incarnation."""
         return self._held(self._state.pods.get(pod, ()))
 
     @message
-    def of_pods(self, pods: tuple[str, ...]) -> tuple[Held, ...]:
+    def of_pods(self, pods: tuple[str, ...]) -> tuple[Allocation, ...]:
         """What is recorded for any of these pods."""
         return tuple(held for pod in pods for held in self._held(self._state.pods.get(pod, ())))
 
     @message
-    def of_container(self, container: str) -> tuple[Held, ...]:
+    def of_container(self, container: str) -> tuple[Allocation, ...]:
         """What is recorded for a container id."""
         return self._held(self._state.containers.get(container, ()))
 
     @message
-    def of_sandbox(self, container: str, *names: str) -> tuple[Held, ...]:
+    def of_sandbox(self, container: str, *names: str) -> tuple[Allocation, ...]:
         """What is recorded for a container id or for pods or virtual machines `namespace/name`."""
         state = self._state
         places = set(state.containers.get(container, ()))
         return self._held(places.union(*(state.pods.get(name, ()) for name in names)))
 
     @message
-    def waiting(self) -> tuple[Held, ...]:
+    def waiting(self) -> tuple[Allocation, ...]:
         """What is kept for pods and virtual machines that do not run."""
         return self._held([place for place, record in self._state.records.items() if record.waits])
 
@@ -186,7 +186,7 @@ class LedgerActor(Actor):
         return tuple({record.holder for record in records if node in ("", record.node)})
 
     @message
-    def of_node(self, node: str) -> tuple[Held, ...]:
+    def of_node(self, node: str) -> tuple[Allocation, ...]:
         """What is recorded for pods of a node."""
         records = self._state.records
         return self._held(
@@ -198,7 +198,7 @@ class LedgerActor(Actor):
         )
 
     @message
-    def usage(self, pool: str, most: int) -> tuple[int, tuple[Held, ...]]:
+    def usage(self, pool: str, most: int) -> tuple[int, tuple[Allocation, ...]]:
         """How many addresses are recorded out of a pool, and, if they are not more than `most`, which."""
         places = self._state.pools.get(pool, ())
         return len(places), self._held(places) if len(places) <= most else ()
@@ -215,7 +215,7 @@ class LedgerActor(Actor):
         return self._state.sequence, tuple(pool for pool, at in touched.items() if at > since)
 
     @message
-    def everything(self) -> tuple[Held, ...]:
+    def everything(self) -> tuple[Allocation, ...]:
         """All that is recorded."""
         return self._held(self._state.records)
 
@@ -255,9 +255,9 @@ class LedgerActor(Actor):
                             state.asides.get(place),
                         )
 
-    def _held(self, places: Iterable[Place]) -> tuple[Held, ...]:
+    def _held(self, places: Iterable[Place]) -> tuple[Allocation, ...]:
         records = self._state.records
-        return tuple(Held(family, value, records[family, value]) for family, value in sorted(places))
+        return tuple(Allocation(family, value, records[family, value]) for family, value in sorted(places))
 
     def _apply(self, family: int, changes: Iterable[Change]) -> None:
         state = self._state

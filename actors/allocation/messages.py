@@ -27,7 +27,7 @@ from actors.runtime import wire_value
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Allocation:
     """One address that is, or may be, recorded."""
 
     family: int
@@ -35,9 +35,9 @@ class Held:
     record: Record
 
     @property
-    def views(self) -> tuple[Held, ...]:
+    def views(self) -> tuple[Allocation, ...]:
         """The same for each sandbox that uses the address, with a record whose fence names that one."""
-        return tuple(Held(self.family, self.value, record) for record in self.record.views)
+        return tuple(Allocation(self.family, self.value, record) for record in self.record.views)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Allocate:
 class Recorded:
     """Nothing was done, because of this: it is recorded for one of those that `Allocate.unless` names."""
 
-    held: tuple[Held, ...]
+    held: tuple[Allocation, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class AddResult:
 
 
 for _value in (
-    Record, Sharer, Fence, Aside, Claim, Release, Doubt, Vouch, Granted, Taken, SetAside, Released, Vouched, Held,
+    Record, Sharer, Fence, Aside, Claim, Release, Doubt, Vouch, Granted, Taken, SetAside, Released, Vouched, Allocation,
     Change, Occupancy, Allocate, Recorded, Sandbox, Wishes, AddressRequest, AddRequest, Assigned, RouteTo, AddResult,
 ):  # fmt: skip
     wire_value(_value)

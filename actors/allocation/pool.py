@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from actors.allocation.block import QUIET
-from actors.allocation.messages import Allocate, Held, Occupancy, Recorded
+from actors.allocation.messages import Allocate, Allocation, Occupancy, Recorded
 from actors.allocation.takeover import take_over
 from actors.decisions.exhausted import exhausted
 from actors.errors import AddressTaken, InvalidObject, NoAddress, NotFound, OrbweaverError
@@ -150,7 +150,7 @@ class PoolActor(Actor):
             self._begin(job)
         return job.reply
 
-    def _looked(self, ref: ObjectRef[tuple[Held, ...]], job: Job) -> None:
+    def _looked(self, ref: ObjectRef[tuple[Allocation, ...]], job: Job) -> None:
         try:
             held = ref.result()
         except OrbweaverError as error:

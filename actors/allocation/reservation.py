@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from actors.allocation.grant import Grant
-from actors.allocation.messages import AddRequest, Allocate, Held, Recorded
+from actors.allocation.messages import AddRequest, Allocate, Allocation, Recorded
 from actors.allocation.router import Allocator
 from actors.decisions.inherit import Inheritance
 from actors.decisions.plan import Plan, Slot
@@ -58,7 +58,7 @@ class Asked:
 class Known(Exception):
     """Nothing was granted, because these are recorded for the pod already."""
 
-    def __init__(self, held: tuple[Held, ...]) -> None:
+    def __init__(self, held: tuple[Allocation, ...]) -> None:
         super().__init__()
         self.held = held
 
@@ -72,7 +72,7 @@ class Attempt:
 
     slot: Slot
     pools: list[str]
-    held: Held | None = None
+    held: Allocation | None = None
     again: list[str] = field(default_factory=list)
     confirming: bool = False
     inheriting: bool = False
@@ -88,7 +88,7 @@ class Reserving:
     node: str
     settings: Settings
     clock: Callable[[], float]
-    give_back: Callable[[Allocator, Held], None]
+    give_back: Callable[[Allocator, Allocation], None]
     undo: Callable[[Sequence[Grant], OrbweaverError], None]
 
     def reserve(
@@ -141,14 +141,14 @@ class Reserving:
         """What is recorded for this interface already goes first, then what is kept for the pod, then the pools."""
         for value, record in inheritance.given_back:
             # The pod now asks for other pools: what it had goes back.
-            self.give_back(at, Held(slot.family, value, record))
+            self.give_back(at, Allocation(slot.family, value, record))
         if inheritance.taken is None:
             return Attempt(slot, list(slot.candidates))
         value, record = inheritance.taken
         again = list(inheritance.pools)
         # For the one address that the pod asks for nobody is asked twice.
         pools = [pool for pool in slot.candidates if slot.exact is None or pool not in again]
-        held = Held(slot.family, value, record)
+        held = Allocation(slot.family, value, record)
         return Attempt(slot, pools, held, again, confirming=inheritance.confirms)
 
     def _give_up_refused(self, at: Allocator, attempts: Sequence[Attempt]) -> OrbweaverError | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from actors.allocation.messages import Held
+from actors.allocation.messages import Allocation
 from actors.audit.blocks import attachments, recorded
 from actors.audit.endpoints import endpoints
 from actors.audit.finding import Finding, Rule
@@ -37,7 +37,7 @@ class Audit:
     """`findings` in order of rule and subject; `held` is every record that could be read."""
 
     findings: tuple[Finding, ...]
-    held: tuple[Held, ...]
+    held: tuple[Allocation, ...]
 
 
 def audit(snapshot: Snapshot, settings: Settings | None = None, now: float = 0.0) -> Audit:
@@ -62,7 +62,9 @@ def audit(snapshot: Snapshot, settings: Settings | None = None, now: float = 0.0
     return Audit(tuple(sorted(found, key=lambda one: (order.index(one.rule), one.subject))), held)
 
 
-def _holders(snapshot: Snapshot, held: tuple[Held, ...], settings: Settings, now: float) -> Iterable[Finding]:
+def _holders(
+    snapshot: Snapshot, held: tuple[Allocation, ...], settings: Settings, now: float
+) -> Iterable[Finding]:
     """Of a pod that cannot be read nothing is said, and nothing at all when it is another object."""
     pods, unknown = _parsed(snapshot.pods or (), Pod.from_object)
     nodes, damaged = _parsed(snapshot.nodes, Node.from_object)

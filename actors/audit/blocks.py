@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
-from actors.allocation.messages import Held
+from actors.allocation.messages import Allocation
 from actors.audit.finding import Finding, Rule
 from actors.errors import InvalidObject
 from actors.resources.addresses import format_address, parse_address
@@ -22,9 +22,9 @@ from actors.store.contract import Object
 T = TypeVar("T")
 
 
-def recorded(blocks: Iterable[Object]) -> tuple[tuple[Held, ...], tuple[Finding, ...]]:
+def recorded(blocks: Iterable[Object]) -> tuple[tuple[Allocation, ...], tuple[Finding, ...]]:
     """Every record that can be read, and what is wrong with the others."""
-    held: list[Held] = []
+    held: list[Allocation] = []
     findings: list[Finding] = []
     for obj in blocks:
         _read_block(obj, held, findings)
@@ -32,9 +32,9 @@ def recorded(blocks: Iterable[Object]) -> tuple[tuple[Held, ...], tuple[Finding,
     return tuple(held), tuple(findings)
 
 
-def attachments(held: Iterable[Held]) -> Iterator[Finding]:
+def attachments(held: Iterable[Allocation]) -> Iterator[Finding]:
     """A container's interface has one address of a family."""
-    found: dict[tuple[str, str, int], list[Held]] = defaultdict(list)
+    found: dict[tuple[str, str, int], list[Allocation]] = defaultdict(list)
     for one in held:
         if one.record.container:
             found[one.record.container, one.record.interface, one.family].append(one)
@@ -50,7 +50,7 @@ def attachments(held: Iterable[Held]) -> Iterator[Finding]:
             )
 
 
-def _read_block(obj: Object, held: list[Held], findings: list[Finding]) -> None:
+def _read_block(obj: Object, held: list[Allocation], findings: list[Finding]) -> None:
     name, spec = obj["metadata"]["name"], obj.get("spec") or {}
 
     def bad(what: str) -> None:
@@ -82,7 +82,7 @@ def _read_block(obj: Object, held: list[Held], findings: list[Finding]) -> None:
         if not record.pool or "/" not in record.pod:
             bad(f"the record of {text} names pool {record.pool!r} and pod {record.pod!r}")
         taken.add(value)
-        held.append(Held(family, value, record))
+        held.append(Allocation(family, value, record))
     for text, entry in released:
         try:
             value, _ = _only(read_released(family, base, BLOCK_SIZE, entry), family, text)
@@ -102,7 +102,7 @@ def _read_block(obj: Object, held: list[Held], findings: list[Finding]) -> None:
             bad(f"{text} is suspect, but neither recorded nor remembered as released")
 
 
-def _twice(held: Iterable[Held]) -> Iterator[Finding]:
+def _twice(held: Iterable[Allocation]) -> Iterator[Finding]:
     found: dict[tuple[int, int], list[Record]] = defaultdict(list)
     for one in held:
         found[one.family, one.value].append(one.record)

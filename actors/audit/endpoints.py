@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from actors.allocation.messages import Held
+from actors.allocation.messages import Allocation
 from actors.audit.finding import Finding, Rule, WriteEndpoint
 from actors.resources.addresses import format_address
 from actors.store.contract import Object
@@ -16,9 +16,9 @@ Interfaces = Mapping[str, Mapping[str, str]]
 """Interface to what is told of it: addresses and pools, by the field's name."""
 
 
-def endpoints(held: Iterable[Held], objects: Iterable[Object]) -> Iterator[Finding]:
+def endpoints(held: Iterable[Allocation], objects: Iterable[Object]) -> Iterator[Finding]:
     """Compare both ways."""
-    by_pod: dict[str, list[Held]] = defaultdict(list)
+    by_pod: dict[str, list[Allocation]] = defaultdict(list)
     for one in held:
         by_pod[one.record.holder].append(one)
     for obj in objects:
@@ -34,10 +34,10 @@ def endpoints(held: Iterable[Held], objects: Iterable[Object]) -> Iterator[Findi
         yield Finding(Rule.ENDPOINT, pod, f"it is missing; recorded is {texts}", identity, WriteEndpoint(pod))
 
 
-def _difference(several: Sequence[Held], obj: Object) -> str | None:
+def _difference(several: Sequence[Allocation], obj: Object) -> str | None:
     """Why the object does not show the pod's newest sandbox. (An earlier one, whose DEL is still to come, is not shown;
     two that began in one second are as new as each other.)"""
-    sandboxes: dict[tuple[str, str], list[Held]] = defaultdict(list)
+    sandboxes: dict[tuple[str, str], list[Allocation]] = defaultdict(list)
     for one in several:
         sandboxes[one.record.container, one.record.uid].append(one)
     age = {
@@ -69,7 +69,7 @@ def _told(current: Mapping[str, Any]) -> Interfaces:
     return found
 
 
-def _expected(several: Sequence[Held]) -> Interfaces:
+def _expected(several: Sequence[Allocation]) -> Interfaces:
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for one in several:
         fields = found[one.record.interface]

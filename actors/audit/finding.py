@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from actors.allocation.messages import Held
+from actors.allocation.messages import Allocation
 
 
 class Rule(Enum):
@@ -61,7 +61,7 @@ class WriteStatus:
 class ReleaseRecord:
     """Release this record, and no other, if what condemned it is still so."""
 
-    held: Held
+    held: Allocation
 
 
 Repair = WriteEndpoint | WriteStatus | ReleaseRecord

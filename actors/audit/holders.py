@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from actors.allocation.messages import Held
+from actors.allocation.messages import Allocation
 from actors.audit.finding import Finding, ReleaseRecord, Rule
 from actors.decisions.inherit import is_fixed
 from actors.decisions.settings import Settings
@@ -59,7 +59,7 @@ class Seen:
 
 
 def verdict_on(
-    held: Held, siblings: Sequence[Held], source: Source, settings: Settings, now: float
+    held: Allocation, siblings: Sequence[Allocation], source: Source, settings: Settings, now: float
 ) -> Verdict | None:
     """Why an address should be given back, or kept for the pod's next incarnation; None while its holder may have it.
     `siblings`: what else is recorded for the pod; `now` in seconds since the epoch."""
@@ -71,10 +71,10 @@ def verdict_on(
 
 
 def abandoned(
-    held: Iterable[Held], source: Source, settings: Settings, now: float, *, pods: bool
+    held: Iterable[Allocation], source: Source, settings: Settings, now: float, *, pods: bool
 ) -> Iterator[Finding]:
     """Records whose holder is gone. Without `pods` only what is kept for somebody can be judged."""
-    of_pod: dict[str, list[Held]] = defaultdict(list)
+    of_pod: dict[str, list[Allocation]] = defaultdict(list)
     for one in held:
         for view in one.views:
             of_pod[view.record.pod].append(view)
@@ -87,7 +87,7 @@ def abandoned(
                 yield _finding(one, verdict)
 
 
-def _finding(held: Held, verdict: Verdict) -> Finding:
+def _finding(held: Allocation, verdict: Verdict) -> Finding:
     record = held.record
     since = f", since {record.since}" if record.since else ""
     return Finding(

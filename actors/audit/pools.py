@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from actors.allocation.messages import Held
+from actors.allocation.messages import Allocation
 from actors.allocation.takeover import DIGEST, digest_of
 from actors.audit.finding import Finding, Rule, WriteStatus
 from actors.resources.addresses import format_address, format_range
@@ -22,13 +22,13 @@ _SHOWN = 3
 
 
 def states(
-    held: Iterable[Held],
+    held: Iterable[Allocation],
     objects: Iterable[Object],
     pools: Mapping[str, IPPool],
     reserved: Mapping[int, IntervalSet],
 ) -> Iterator[Finding]:
     """Status, finalizer and deletion of each pool that can be read."""
-    by_pool: dict[str, list[Held]] = defaultdict(list)
+    by_pool: dict[str, list[Allocation]] = defaultdict(list)
     for one in held:
         by_pool[one.record.pool].append(one)
     for obj in objects:
@@ -43,7 +43,7 @@ def states(
 
 
 def _state(
-    obj: Object, pool: IPPool, held: list[Held], reserved: IntervalSet
+    obj: Object, pool: IPPool, held: list[Allocation], reserved: IntervalSet
 ) -> Iterator[tuple[Rule, str, str]]:
     """Rule, field and what is wrong."""
     status = obj.get("status") or {}
@@ -103,7 +103,9 @@ def _few(texts: list[str]) -> str:
     return ", ".join(texts[:_SHOWN]) + rest
 
 
-def places(held: Iterable[Held], pools: Mapping[str, IPPool], damaged: Iterable[str]) -> Iterator[Finding]:
+def places(
+    held: Iterable[Allocation], pools: Mapping[str, IPPool], damaged: Iterable[str]
+) -> Iterator[Finding]:
     """What is recorded lies in the pool that it names. Of a pool that cannot be read nothing is said."""
     unknown = set(damaged)
     for one in held:

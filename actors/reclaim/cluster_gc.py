@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.allocation.messages import Held
+from actors.allocation.messages import Allocation
 from actors.allocation.observer import AllocationObserver
 from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.decisions.inherit import owning_statefulset
@@ -56,7 +56,7 @@ Sight = tuple[int, int, Fence]
 class Judged:
     """What was found out about one record of a pod. `uid`: the pod's that has the name now, else empty."""
 
-    held: Held
+    held: Allocation
     verdict: Verdict
     uid: str = ""
 
@@ -184,7 +184,7 @@ class GCActor(Actor):
     # -- where to look --------------------------------------------------------------------------------------
 
     def _look_at_all(self) -> None:
-        of_pod: dict[str, list[Held]] = {}
+        of_pod: dict[str, list[Allocation]] = {}
         for held in self._everything():
             of_pod.setdefault(held.record.pod, []).append(held)
         state = self._state
@@ -203,7 +203,7 @@ class GCActor(Actor):
             state.posted = True
             self.post(self._work)
 
-    def _is_suspicious(self, pod: str, held: Sequence[Held]) -> bool:
+    def _is_suspicious(self, pod: str, held: Sequence[Allocation]) -> bool:
         """Whether the caches let anything be done about a pod's records now; notes what is to be done later."""
         verdicts = [one.verdict.action for one in self._judge(pod, held, self._census)]
         return any(action not in (Action.KEEP, Action.WAIT) for action in verdicts) or _has_siblings(held)
@@ -273,7 +273,7 @@ class GCActor(Actor):
                 self._later(pod, self._clock() + RETRY)
         self._look_at(())
 
-    def _read(self, pod: str, held: Sequence[Held], reading: Reading) -> Verdict | None:
+    def _read(self, pod: str, held: Sequence[Allocation], reading: Reading) -> Verdict | None:
         """Read what the pod's verdicts ask for, in one of the readers' threads; a verdict to wait when that fails."""
         try:
             found = reading.pod(pod)
@@ -287,7 +287,7 @@ class GCActor(Actor):
             return Verdict(Action.WAIT, until=self._clock() + RETRY)
         return None
 
-    def _judge(self, pod: str, held: Sequence[Held], source: Source) -> list[Judged]:
+    def _judge(self, pod: str, held: Sequence[Allocation], source: Source) -> list[Judged]:
         now = self._clock()
         found = source.pod(pod)
         recorded = [Recorded(format_address(one.family, one.value), one.record) for one in held]
@@ -312,7 +312,7 @@ class GCActor(Actor):
     def _act(self, judged: Sequence[Judged]) -> list[Reclaim]:
         """What is to be taken back; what only is to be marked is marked."""
         wanted: list[Reclaim] = []
-        marked: list[Held] = []
+        marked: list[Allocation] = []
         for one in judged:
             verdict, held = one.verdict, one.held
             if verdict.action is Action.MARK:
@@ -326,17 +326,17 @@ class GCActor(Actor):
 
     # -- what is recorded, and when to look again -----------------------------------------------------------
 
-    def _everything(self) -> tuple[Held, ...]:
+    def _everything(self) -> tuple[Allocation, ...]:
         """Every sandbox's own view: of an address that two share, each is judged by itself."""
 
-        def task(at: Allocator) -> tuple[Held, ...]:
+        def task(at: Allocator) -> tuple[Allocation, ...]:
             ledger = at.get_actor("ledger/local")
             (found,) = ask(at, ledger.everything.options(timeout=LEDGER_TIMEOUT).remote())
             return tuple(view for held in found for view in held.views)
 
         return self._seat.work(task)
 
-    def _held(self, pods: Sequence[str]) -> list[tuple[str, tuple[Held, ...]]]:
+    def _held(self, pods: Sequence[str]) -> list[tuple[str, tuple[Allocation, ...]]]:
         """What is recorded for each of them, without those that nothing is recorded for."""
 
         def task(at: Allocator) -> list[Any]:
@@ -375,7 +375,7 @@ class GCActor(Actor):
             self._later(soonest, state.due[soonest])
 
 
-def _has_siblings(held: Sequence[Held]) -> bool:
+def _has_siblings(held: Sequence[Allocation]) -> bool:
     """Whether two addresses of one family are recorded for one interface; what the pod tells of that is not cached."""
     places = [(one.record.interface, one.family) for one in held]
     return len(set(places)) < len(places)
@@ -385,7 +385,7 @@ def _health(node: Node) -> tuple[bool, float | None, bool]:
     return node.ready, node.not_ready_since, node.out_of_service
 
 
-def _doubt(at: Allocator, held: Sequence[Held]) -> None:
+def _doubt(at: Allocator, held: Sequence[Allocation]) -> None:
     refs = []
     for one in held:
         block = at.get_actor("block/" + block_name(one.family, one.value))

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from actors.allocation.endpoint import is_kept
-from actors.allocation.messages import Held
+from actors.allocation.messages import Allocation
 from actors.allocation.observer import AllocationObserver
 from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.decisions.inherit import is_fixed
@@ -87,21 +87,21 @@ class NodeGCActor(Actor):
     def _is_kept(self, record: Record) -> bool:
         return is_kept(record, self._catalog, self._settings)
 
-    def _mine(self) -> tuple[Held, ...]:
+    def _mine(self) -> tuple[Allocation, ...]:
         """What sandboxes of this node use, as each of them has it."""
         found = self._recorded("of_node", self._node)
         return tuple(view for held in found for view in held.views if view.record.node == self._node)
 
-    def _recorded(self, question: str, *arguments: str) -> tuple[Held, ...]:
-        def task(at: Allocator) -> tuple[Held, ...]:
+    def _recorded(self, question: str, *arguments: str) -> tuple[Allocation, ...]:
+        def task(at: Allocator) -> tuple[Allocation, ...]:
             method = getattr(at.get_actor("ledger/local"), question).options(timeout=RELEASE_TIMEOUT)
             (held,) = ask(at, method.remote(*arguments))
-            found: tuple[Held, ...] = held
+            found: tuple[Allocation, ...] = held
             return found
 
         return self._seat.work(task)
 
-    def _reclaim(self, stale: Sequence[Held], reason: str, text: str) -> int:
+    def _reclaim(self, stale: Sequence[Allocation], reason: str, text: str) -> int:
         wanted = []
         for held in stale:
             keep = bool(held.record.container) and self._is_kept(held.record)

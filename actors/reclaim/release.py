@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from actors.allocation.messages import Held
+from actors.allocation.messages import Allocation
 from actors.allocation.observer import AllocationObserver
 from actors.allocation.router import Allocator, AllocatorRouter, is_lost
 from actors.errors import OrbweaverError
@@ -31,7 +31,7 @@ class Reclaim:
     """One address to take back: `reason` in one word, `text` in a sentence. `keep` leaves it for the pod's next
     incarnation; `forced`: the holder may still run. `uid`: the pod's, where it still exists, else empty."""
 
-    held: Held
+    held: Allocation
     reason: str
     text: str
     keep: bool = False

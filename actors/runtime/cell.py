@@ -139,7 +139,7 @@ class Cell:
         self._waiting = waiting or []
         self._lock = threading.Lock()
         self._turn = threading.Lock()
-        """Held by whoever handles a message. Taken before any other lock, or tried without waiting."""
+        """Allocation by whoever handles a message. Taken before any other lock, or tried without waiting."""
         self._first: deque[Call | _Internal] = deque()
         """What is handled before the mailbox: urgent calls, and continuations, so that what has begun is finished before
         anything else begins."""

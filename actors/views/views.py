@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.allocation.messages import Held
+from actors.allocation.messages import Allocation
 from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.allocation.takeover import DIGEST, digest_of, take_over
 from actors.decisions.overlaps import overlapping
@@ -176,13 +176,13 @@ class ViewsActor(Actor):
 
         return self._seat.work(task)
 
-    def _recorded(self, question: str, *arguments: Any) -> tuple[Held, ...]:
+    def _recorded(self, question: str, *arguments: Any) -> tuple[Allocation, ...]:
         """What the Ledger answers, wherever it lives."""
 
-        def task(at: Allocator) -> tuple[Held, ...]:
+        def task(at: Allocator) -> tuple[Allocation, ...]:
             method = getattr(at.get_actor("ledger/local"), question).options(timeout=LEDGER_TIMEOUT)
             (held,) = ask(at, method.remote(*arguments))
-            found: tuple[Held, ...] = held
+            found: tuple[Allocation, ...] = held
             return found
 
         return self._seat.work(task)
@@ -233,7 +233,7 @@ class ViewsActor(Actor):
 
     def _write_some(self, pods: Sequence[str]) -> None:
         """One question for all of them: the Ledger may be the leader's. What changes meanwhile is told once more."""
-        recorded: dict[str, dict[tuple[int, int], Held]] = {pod: {} for pod in pods}
+        recorded: dict[str, dict[tuple[int, int], Allocation]] = {pod: {} for pod in pods}
         try:
             for one in self._recorded("of_pods", tuple(pods)):
                 if one.record.holder in recorded:
@@ -256,7 +256,7 @@ class ViewsActor(Actor):
                 )
                 self._state.pods.add(pod)
 
-    def _write_endpoint(self, pod: str, held: Sequence[Held]) -> set[str]:
+    def _write_endpoint(self, pod: str, held: Sequence[Allocation]) -> set[str]:
         """Write one view with as few requests as can be; returns the pools that the view named before."""
         # Taken out until it is known again: if the answer is lost, what was written last is no longer known.
         before = self._state.written.pop(pod, None)
@@ -270,7 +270,7 @@ class ViewsActor(Actor):
             self._state.written[pod] = after
         return _pools_of(before) if before is not None else set()
 
-    def _replace(self, pod: str, before: Object | None, held: Sequence[Held]) -> Object | None:
+    def _replace(self, pod: str, before: Object | None, held: Sequence[Allocation]) -> Object | None:
         """Make the view say what is recorded; `before` is the object as it is believed to be."""
         if not held:
             if before is None:
@@ -315,7 +315,7 @@ class ViewsActor(Actor):
         except NotFound:
             log.debug("a SpiderEndpoint went by itself", extra={"pod": metadata["name"]})
 
-    def _endpoint_status(self, pod: str, held: Sequence[Held]) -> dict[str, Any]:
+    def _endpoint_status(self, pod: str, held: Sequence[Allocation]) -> dict[str, Any]:
         """Spiderpool's form: one entry an interface, both families in it. A pod's earlier sandbox, whose DEL is still to
         come, is not shown beside the current one."""
         table = self._catalog.pools()
@@ -426,8 +426,8 @@ class ViewsActor(Actor):
             return obj
         return self._store.update(admitted) if admitted != obj else obj
 
-    def _usage(self, pool: str) -> tuple[int, tuple[Held, ...]]:
-        def task(at: Allocator) -> tuple[int, tuple[Held, ...]]:
+    def _usage(self, pool: str) -> tuple[int, tuple[Allocation, ...]]:
+        def task(at: Allocator) -> tuple[int, tuple[Allocation, ...]]:
             method = at.get_actor("ledger/local").usage.options(timeout=LEDGER_TIMEOUT)
             (found,) = ask(at, method.remote(pool, LISTED))
             count, held = found
@@ -435,7 +435,7 @@ class ViewsActor(Actor):
 
         return self._seat.work(task)
 
-    def _pool_status(self, pool: IPPool, count: int, held: Sequence[Held]) -> dict[str, Any]:
+    def _pool_status(self, pool: IPPool, count: int, held: Sequence[Allocation]) -> dict[str, Any]:
         usable = pool.available.minus(self._catalog.reserved(pool.family))
         listed = {
             format_address(one.family, one.value): {"pod": one.record.holder, "podUid": one.record.uid}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
-from actors.allocation.messages import Held
+from actors.allocation.messages import Allocation
 from actors.errors import InvalidObject
 from actors.resources.blocks.block import Block
 from actors.store.contract import Store
@@ -34,21 +34,21 @@ class Recorded:
                 damaged[obj["metadata"]["name"]] = str(error)
         return cls(tuple(blocks), damaged)
 
-    def held(self) -> Iterator[Held]:
+    def held(self) -> Iterator[Allocation]:
         """Every record, in order of the blocks' names."""
         for block in self.blocks:
             for value in sorted(block.records):
-                yield Held(block.family, value, block.records[value])
+                yield Allocation(block.family, value, block.records[value])
 
-    def of_pool(self, pool: str) -> tuple[Held, ...]:
+    def of_pool(self, pool: str) -> tuple[Allocation, ...]:
         """What is recorded out of a pool."""
         return tuple(held for held in self.held() if held.record.pool == pool)
 
-    def of_pod(self, pod: str) -> tuple[Held, ...]:
+    def of_pod(self, pod: str) -> tuple[Allocation, ...]:
         """What is recorded for `namespace/name`."""
         return self.of_pods({pod})
 
-    def of_pods(self, names: Container[str]) -> tuple[Held, ...]:
+    def of_pods(self, names: Container[str]) -> tuple[Allocation, ...]:
         """What is recorded for pods or virtual machines of these names, `namespace/name`."""
         return tuple(
             held

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from actors.allocation.messages import Held
+from actors.allocation.messages import Allocation
 from actors.errors import Conflict, InvalidObject, NotFound, OrbweaverError
 from actors.resources.addresses import format_address
 from actors.resources.admission import FINALIZER
@@ -147,7 +147,7 @@ def _let_go(store: Store, pool: Object) -> None:
     store.update({**pool, "metadata": {**metadata, "finalizers": finalizers}})
 
 
-def _holders(held: Sequence[Held]) -> str:
+def _holders(held: Sequence[Allocation]) -> str:
     named = ", ".join(
         f"{format_address(one.family, one.value)} by pod {one.record.pod}" for one in held[:NAMED]
     )

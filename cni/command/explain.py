@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from actors.allocation.messages import Held
+from actors.allocation.messages import Allocation
 from actors.decisions.exhausted import exhausted
 from actors.decisions.inherit import Inheritance, inherit, machine_of
 from actors.decisions.overlaps import overlapping
@@ -101,7 +101,7 @@ class Outlook:
 
     slot: Slot
     offers: tuple[Offer, ...]
-    again: Held | None
+    again: Allocation | None
     again_from: str
     notes: tuple[str, ...]
 
@@ -211,7 +211,7 @@ class Sight:
     def outlook(self, slot: Slot, pod: Pod) -> Outlook:
         """What the slot's candidates have to give."""
         inheritance, notes = self._held(slot, pod)
-        again = None if inheritance.taken is None else Held(slot.family, *inheritance.taken)
+        again = None if inheritance.taken is None else Allocation(slot.family, *inheritance.taken)
         again_from = inheritance.pools[0] if again is not None else ""
         for name in slot.candidates:
             if others := self._overlaps.get(name):

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from actors.allocation.block import BlockActor
 from actors.allocation.ledger import LedgerActor
-from actors.allocation.messages import Held
+from actors.allocation.messages import Allocation
 from actors.allocation.observer import Silent
 from actors.allocation.router import AlwaysLocal
 from actors.allocation.supervision import TABLE
@@ -65,7 +65,7 @@ class Repairs:
             views = self._system.get_actor("views/local")
             get(views.changed.options(timeout=TIMEOUT).remote(tuple(pods), tuple(pools)))
 
-    def _release(self, held: Held) -> str:
+    def _release(self, held: Allocation) -> str:
         text, record = format_address(held.family, held.value), held.record
         now = time.time()
         verdict = verdict_on(held, self._siblings(record.pod), Reading(self._store), self._settings, now)
@@ -82,9 +82,9 @@ class Repairs:
             return f"left {text} alone: what was recorded there is gone"
         return f"{'kept' if keep else 'released'} {text}{' for the next pod' if keep else ''}: {verdict.text}"
 
-    def _siblings(self, pod: str) -> list[Held]:
+    def _siblings(self, pod: str) -> list[Allocation]:
         ledger = self._system.get_actor("ledger/local")
-        found: tuple[Held, ...] = get(ledger.of_pod.options(timeout=TIMEOUT).remote(pod))
+        found: tuple[Allocation, ...] = get(ledger.of_pod.options(timeout=TIMEOUT).remote(pod))
         return [view for one in found for view in one.views if view.record.pod == pod]
 
 

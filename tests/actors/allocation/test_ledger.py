@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from actors.allocation.messages import Held, Occupancy
+from actors.allocation.messages import Allocation, Occupancy
 from actors.resources.blocks.block import Block, Claim, Granted, Release, Released, Taken, Vouch, Vouched
 from actors.resources.blocks.record import Fence, Record
 from actors.runtime import get
@@ -32,8 +32,8 @@ def release(one: Rig, mine: Record, *, keep: bool = False) -> Released:
     return found
 
 
-def of_pod(one: Rig, pod: str = "default/web") -> tuple[Held, ...]:
-    found: tuple[Held, ...] = get(one.system.get_actor("ledger/local").of_pod.remote(pod), 10)
+def of_pod(one: Rig, pod: str = "default/web") -> tuple[Allocation, ...]:
+    found: tuple[Allocation, ...] = get(one.system.get_actor("ledger/local").of_pod.remote(pod), 10)
     return found
 
 
@@ -45,7 +45,7 @@ def occupancy(one: Rig, since: int) -> Occupancy:
 def test_what_a_block_has_answered_the_ledger_knows(tmp_path: Path):
     with rig(tmp_path) as one:
         assert claim(one, record()) == Granted(ADDRESS, record())
-        assert of_pod(one) == (Held(4, ADDRESS, record()),)
+        assert of_pod(one) == (Allocation(4, ADDRESS, record()),)
         assert claim(one, record()) == Granted(ADDRESS, record(), fresh=False)
         assert claim(one, record("c2")) == Taken(ADDRESS, record())
         assert not release(one, record("c2")).done
