@@ -25,7 +25,7 @@ from actors.allocation.conflict_detection import Prober, Proving, in_order, need
 from actors.allocation.grant import Grant
 from actors.allocation.messages import AddRequest, AddResult, Allocation, Assigned, RouteTo, Sandbox
 from actors.allocation.observer import AllocationObserver
-from actors.allocation.reservation import Asked, Decision, Known, Reserving, Where
+from actors.allocation.reservation import AlreadyRecorded, Asked, Decision, Reserving, Where
 from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.decisions.inherit import (
     in_use_elsewhere,
@@ -140,7 +140,7 @@ class EndpointActor(Actor):
         if self._seems_new(at, asked):
             try:
                 return self._guess(at, asked)
-            except Known as known:
+            except AlreadyRecorded as known:
                 found = known.held
             except OrbweaverError as error:
                 if error.retryable or at.failed:
@@ -172,7 +172,7 @@ class EndpointActor(Actor):
         return not (at.alone or kept or doubted or asked.guessed or asked.before is not None)
 
     def _guess(self, at: Allocator, asked: Asked) -> tuple[Decision, list[Grant]]:
-        """Ask for addresses as for a pod that has none; the Pools look whether that is so. Raises `Known` if not."""
+        """Ask for addresses as for a pod that has none; the Pools look whether that is so. Raises `AlreadyRecorded` if not."""
         made = self._decide_with(self._catalog.pools(), asked, ())
         self._observer.stage("allocation", "decided", time.perf_counter() - asked.started)
         asked.guessed = frozenset({asked.claim})

@@ -55,7 +55,7 @@ class Asked:
     guessed: frozenset[str] = frozenset()
 
 
-class Known(Exception):
+class AlreadyRecorded(Exception):
     """Nothing was granted, because these are recorded for the pod already."""
 
     def __init__(self, held: tuple[Allocation, ...]) -> None:
@@ -94,7 +94,7 @@ class Reserving:
     def reserve(
         self, at: Allocator, made: Decision, asked: Asked, unless: tuple[str, ...] = ()
     ) -> list[Grant]:
-        """An address for every slot of the plan. Raises `NoAddress`, an error that a retry may cure, or `Known` (`unless`
+        """An address for every slot of the plan. Raises `NoAddress`, an error that a retry may cure, or `AlreadyRecorded` (`unless`
         is that of `Allocate`)."""
         pod = asked.pod
         attempts = [
@@ -125,7 +125,7 @@ class Reserving:
             granted = [attempt.grant for attempt in attempts if attempt.grant is not None]
             if granted:
                 self.undo(granted, Conflict(f"something is recorded for pod {pod.key} already"))
-            raise Known(recorded.held)
+            raise AlreadyRecorded(recorded.held)
         if error is None and deadline is not None and time.monotonic() > deadline:
             error = DeadlineExceeded(f"the addresses of pod {pod.key} were not recorded in time; try again")
         if error is None and any(attempt.grant is None for attempt in attempts):
