@@ -28,7 +28,7 @@ REMEMBERED = 8192
 """How many changes are kept for pools that catch up; one that is further behind reads everything anew."""
 
 Place = tuple[int, int]
-Known = Callable[[], tuple[str, Sequence[Block]]]
+BlockLister = Callable[[], tuple[str, Sequence[Block]]]
 """All blocks, and a version that they have all reached. Raises `StoreUnavailable`."""
 
 
@@ -53,7 +53,7 @@ class State:
 class LedgerActor(Actor):
     """One per process, named `ledger/local`."""
 
-    def __init__(self, context: ActorContext, *, store: Store, known: Known | None = None) -> None:
+    def __init__(self, context: ActorContext, *, store: Store, known: BlockLister | None = None) -> None:
         """`known`: gives the blocks where something follows them already, so that they are not listed twice."""
         super().__init__(context)
         self._store = store

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 
 from actors.allocation.block import BlockActor
-from actors.allocation.ledger import Known, LedgerActor
+from actors.allocation.ledger import BlockLister, LedgerActor
 from actors.allocation.observer import AllocationObserver
 from actors.allocation.pool import PoolActor
 from actors.runtime import ActorSystem
@@ -26,7 +26,7 @@ def register_allocators(
     shared: bool,
     mailbox: int = 4096,
     begin_within: float = 1.0,
-    known: Known | None = None,
+    known: BlockLister | None = None,
     wrote: Callable[[int, int, str], object] = lambda family, base, version: None,
 ) -> None:
     """`shared`: other processes write the same blocks. `mailbox`: calls that may wait for one pool or block. `begin_within`:
