@@ -18,7 +18,7 @@ from actors.errors import DamagedObject, InvalidObject
 from actors.resources.addresses import format_address
 from actors.resources.blocks.encoding import (
     NOTHING,
-    Known,
+    EncodedRecords,
     inside,
     read_records,
     read_released,
@@ -169,7 +169,7 @@ class Block:
     asides: dict[int, Aside] = field(default_factory=dict)
     version: str = ""
     uid: str = ""
-    known: Known = field(default_factory=dict, compare=False, repr=False)
+    known: EncodedRecords = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def name(self) -> str:

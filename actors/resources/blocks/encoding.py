@@ -37,11 +37,11 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CONTAINER = re.compile(r"[0-9a-f]{64}")
 _MOMENT = re.compile(r"(19[7-9][0-9]|20[0-9]{2})-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-5][0-9]Z")
 
-Known = dict[int, tuple[Record, str]]
+EncodedRecords = dict[int, tuple[Record, str]]
 """Records that were written before, with the text of what is their own, so that it is made once."""
 
 
-def write_records(base: int, records: Mapping[int, Record], known: Known) -> str:
+def write_records(base: int, records: Mapping[int, Record], known: EncodedRecords) -> str:
     """The text of a block's records. `known` is looked up and added to."""
     if not records:
         return NOTHING
