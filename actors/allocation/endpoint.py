@@ -25,7 +25,7 @@ from actors.allocation.conflict_detection import Prober, Proving, in_order, need
 from actors.allocation.grant import Grant
 from actors.allocation.messages import AddRequest, AddResult, Allocation, Assigned, RouteTo, Sandbox
 from actors.allocation.observer import AllocationObserver
-from actors.allocation.reservation import AlreadyRecorded, Asked, Decision, Reserving, Where
+from actors.allocation.reservation import AddContext, AlreadyRecorded, Decision, Reserving, Where
 from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.decisions.inherit import (
     in_use_elsewhere,
@@ -117,7 +117,7 @@ class EndpointActor(Actor):
     @message
     def add(self, request: AddRequest) -> AddResult:
         """CNI ADD. Raises `PodRefused`, `NoAddress`, `AddressTaken`, or an error that a retry may cure."""
-        asked = Asked(self._pod(request.sandbox), request, time.perf_counter())
+        asked = AddContext(self._pod(request.sandbox), request, time.perf_counter())
         place = (request.sandbox.container, request.sandbox.interface)
         made, grants = self._seat.work(lambda at: self._add(at, asked), lambda: self._doubt(asked))
         try:
@@ -134,7 +134,7 @@ class EndpointActor(Actor):
             log.debug("decision", extra={"reason": line})
         return result
 
-    def _add(self, at: Allocator, asked: Asked) -> tuple[Decision, list[Grant]]:
+    def _add(self, at: Allocator, asked: AddContext) -> tuple[Decision, list[Grant]]:
         asked.claim = "" if at.alone else secrets.token_hex(3)
         found: tuple[Allocation, ...] | None = None
         if self._seems_new(at, asked):
@@ -164,14 +164,14 @@ class EndpointActor(Actor):
         self._observer.stage("allocation", "committed", time.perf_counter() - asked.started)
         return made, grants
 
-    def _seems_new(self, at: Allocator, asked: Asked) -> bool:
+    def _seems_new(self, at: Allocator, asked: AddContext) -> bool:
         """Whether it is worth a guess that nothing is recorded for the pod: one question to the leader less."""
         sandbox, pod, settings = asked.request.sandbox, asked.pod, self._settings
         kept = (pod.statefulset is not None and settings.enable_statefulset) or pod.machine is not None
         doubted = (sandbox.container, sandbox.interface) in self._state.doubts
         return not (at.alone or kept or doubted or asked.guessed or asked.before is not None)
 
-    def _guess(self, at: Allocator, asked: Asked) -> tuple[Decision, list[Grant]]:
+    def _guess(self, at: Allocator, asked: AddContext) -> tuple[Decision, list[Grant]]:
         """Ask for addresses as for a pod that has none; the Pools look whether that is so. Raises `AlreadyRecorded` if not."""
         made = self._decide_with(self._catalog.pools(), asked, ())
         self._observer.stage("allocation", "decided", time.perf_counter() - asked.started)
@@ -181,7 +181,7 @@ class EndpointActor(Actor):
         self._observer.stage("allocation", "committed", time.perf_counter() - asked.started)
         return made, grants
 
-    def _note_before(self, asked: Asked, held: Sequence[Allocation]) -> None:
+    def _note_before(self, asked: AddContext, held: Sequence[Allocation]) -> None:
         """Note what the container held before this ADD, at the first look."""
         if asked.before is not None:
             return
@@ -195,7 +195,7 @@ class EndpointActor(Actor):
         if doubt is not None and doubt.answered is None:
             doubt.answered = asked.before
 
-    def _prove(self, asked: Asked, made: Decision, grants: list[Grant]) -> tuple[str, ...]:
+    def _prove(self, asked: AddContext, made: Decision, grants: list[Grant]) -> tuple[str, ...]:
         """Probe what was granted, as far as that is wished; exchanges in `grants` what other hosts use."""
         detection = self._settings.detection.under(asked.request.asks.detection)
         if self._proving is None or not needed(detection, grants):
@@ -207,7 +207,9 @@ class EndpointActor(Actor):
 
         return self._proving.prove(asked.request, detection, grants, others)
 
-    def _others(self, at: Allocator, made: Decision, asked: Asked, used: frozenset[Where]) -> list[Grant]:
+    def _others(
+        self, at: Allocator, made: Decision, asked: AddContext, used: frozenset[Where]
+    ) -> list[Grant]:
         """Other addresses for the slots of a plan."""
 
         def held() -> list[Allocation]:
@@ -296,7 +298,7 @@ class EndpointActor(Actor):
         return found
 
     def _current(
-        self, at: Allocator, asked: Asked, found: tuple[Allocation, ...] | None = None
+        self, at: Allocator, asked: AddContext, found: tuple[Allocation, ...] | None = None
     ) -> list[Allocation]:
         """What is recorded for an ADD's sandbox, pod or machine, and counts; `found`: what is recorded, where that is
         known."""
@@ -315,7 +317,7 @@ class EndpointActor(Actor):
         late = [one for one in mine if (one.family, one.value) not in answered and _nic(one, sandbox) in told]
         return [one for one in held if one not in late]
 
-    def _doubt(self, asked: Asked) -> None:
+    def _doubt(self, asked: AddContext) -> None:
         """The leader was lost while it served an ADD: what it records late is to be found. What the container held before
         was the answer to an earlier ADD, which counts whether or not this one succeeds."""
         if asked.before is None and not asked.guessed:
@@ -362,7 +364,7 @@ class EndpointActor(Actor):
         if last:
             del self._state.doubts[place]
 
-    def _decide(self, asked: Asked, held: Sequence[Allocation]) -> Decision:
+    def _decide(self, asked: AddContext, held: Sequence[Allocation]) -> Decision:
         """Decide on what the cache has; before the pod is refused or loses an address, on what the store has."""
         try:
             made = self._decide_with(self._catalog.pools(), asked, held)
@@ -372,7 +374,7 @@ class EndpointActor(Actor):
             log.debug("refused on the pools in the cache, reading them anew", extra={"reason": str(error)})
         return self._decide_with(self._catalog.fresh_pools(), asked, held)
 
-    def _decide_with(self, table: PoolTable, asked: Asked, held: Sequence[Allocation]) -> Decision:
+    def _decide_with(self, table: PoolTable, asked: AddContext, held: Sequence[Allocation]) -> Decision:
         pod, request = asked.pod, asked.request
         namespace = self._catalog.namespace(pod.namespace)
         node = self._catalog.node(pod.node or self._node)

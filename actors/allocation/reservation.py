@@ -42,7 +42,7 @@ class Decision:
 
 
 @dataclass(slots=True)
-class Asked:
+class AddContext:
     """One ADD, which may run at two places. `before`: what its container held when it was first looked at, so that what
     a lost leader recorded is known as this request's own. `claim` names what it records. `guessed`: the claims that it made
     before anybody had looked."""
@@ -92,7 +92,7 @@ class Reserving:
     undo: Callable[[Sequence[Grant], OrbweaverError], None]
 
     def reserve(
-        self, at: Allocator, made: Decision, asked: Asked, unless: tuple[str, ...] = ()
+        self, at: Allocator, made: Decision, asked: AddContext, unless: tuple[str, ...] = ()
     ) -> list[Grant]:
         """An address for every slot of the plan. Raises `NoAddress`, an error that a retry may cure, or `AlreadyRecorded` (`unless`
         is that of `Allocate`)."""
@@ -165,7 +165,7 @@ class Reserving:
         return None
 
     def _next(
-        self, at: Allocator, attempt: Attempt, asked: Asked, unless: tuple[str, ...]
+        self, at: Allocator, attempt: Attempt, asked: AddContext, unless: tuple[str, ...]
     ) -> ObjectRef[Any] | None:
         slot, held = attempt.slot, attempt.held
         if held is not None and attempt.confirming:
@@ -185,7 +185,7 @@ class Reserving:
         pool = at.get_actor("pool/" + attempt.pools.pop(0))
         return pool.allocate.remote(Allocate(record, slot.exact, unless=unless))
 
-    def _record(self, slot: Slot, asked: Asked) -> Record:
+    def _record(self, slot: Slot, asked: AddContext) -> Record:
         pod, request = asked.pod, asked.request
         sandbox = request.sandbox
         return Record(
@@ -223,7 +223,7 @@ def _refusal(made: Plan, attempts: Sequence[Attempt]) -> NoAddress:
     )
 
 
-def _take(attempt: Attempt, ref: ObjectRef[Any], asked: Asked) -> OrbweaverError | Recorded | None:
+def _take(attempt: Attempt, ref: ObjectRef[Any], asked: AddContext) -> OrbweaverError | Recorded | None:
     """Note the answer of one pool; returns what ends the whole search."""
     where = f"{attempt.slot.interface} IPv{attempt.slot.family}"
     try:
