@@ -30,7 +30,7 @@ _USER = re.compile(r'User "([^"]*)" cannot')
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ApiRequest:
     """What was asked for. `verb` is Kubernetes' (get, list, watch, create, update, delete)."""
 
     verb: str
@@ -52,7 +52,7 @@ class Asked:
         return f"{self.kind.name} {where}" if where else self.kind.plural
 
 
-def refusal(code: int, body: bytes, asked: Asked) -> OrbweaverError:
+def refusal(code: int, body: bytes, asked: ApiRequest) -> OrbweaverError:
     """The error for an answer with this HTTP status; raise it."""
     try:
         status = json.loads(body)
@@ -66,7 +66,7 @@ def refusal(code: int, body: bytes, asked: Asked) -> OrbweaverError:
     return _by_code(code, text or "no further words", asked)
 
 
-def refused(code: int, status: dict[str, Any], asked: Asked) -> OrbweaverError:
+def refused(code: int, status: dict[str, Any], asked: ApiRequest) -> OrbweaverError:
     """The error for a Status object (k8s.io/apimachinery `meta/v1` Status); raise it."""
     message = str(status.get("message") or status.get("reason") or "")
     details = status.get("details") or {}
@@ -78,7 +78,7 @@ def refused(code: int, status: dict[str, Any], asked: Asked) -> OrbweaverError:
     return _by_code(code, message, asked)
 
 
-def _by_code(code: int, message: str, asked: Asked) -> OrbweaverError:
+def _by_code(code: int, message: str, asked: ApiRequest) -> OrbweaverError:
     match code:
         case 401:
             return StoreUnavailable(
@@ -109,7 +109,7 @@ def _by_code(code: int, message: str, asked: Asked) -> OrbweaverError:
     )
 
 
-def _unknown_resource(asked: Asked) -> NoSuchResource:
+def _unknown_resource(asked: ApiRequest) -> NoSuchResource:
     kind = asked.kind
     remedy = (
         "make it with `kubectl apply -f deploy/crds`" if kind.api_version == SPIDERPOOL else "is it that old?"
@@ -120,7 +120,7 @@ def _unknown_resource(asked: Asked) -> NoSuchResource:
     )
 
 
-def _forbidden(message: str, asked: Asked) -> OrbweaverError:
+def _forbidden(message: str, asked: ApiRequest) -> OrbweaverError:
     found = _USER.search(message)
     if found is None:
         # Not RBAC: an admission policy, a quota, a namespace that is being deleted.

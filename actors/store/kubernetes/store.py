@@ -23,7 +23,7 @@ from actors.store import lifecycle
 from actors.store.contract import Listing, Object
 from actors.store.kinds import Kind
 from actors.store.kubernetes.access import Access
-from actors.store.kubernetes.errors import Asked, refusal
+from actors.store.kubernetes.errors import ApiRequest, refusal
 from actors.store.kubernetes.http import CONNECTIONS, JSON, Client
 from actors.store.kubernetes.watch import SILENCE, KubernetesWatch
 
@@ -87,7 +87,7 @@ class KubernetesStore:
 
     def get(self, kind: str, name: str, namespace: str = "", *, timeout: float = 10.0) -> Object:
         where = lifecycle.address(kind, name, namespace)
-        asked = Asked("get", where.kind, where.namespace, where.name)
+        asked = ApiRequest("get", where.kind, where.namespace, where.name)
         return self._object("GET", _path(where.kind, namespace, name), b"", asked, timeout)
 
     def list(self, kind: str, namespace: str | None = None, *, timeout: float = 30.0) -> Listing:
@@ -121,7 +121,7 @@ class KubernetesStore:
         path = _path(found, "") + (f"?{urlencode(selection)}" if selection else "")
         watch = KubernetesWatch(
             self._client,
-            Asked("watch", found),
+            ApiRequest("watch", found),
             path,
             since,
             silence=self._silence,
@@ -138,7 +138,7 @@ class KubernetesStore:
                 f"{where}: metadata.resourceVersion must not be set on an object to be created"
             )
         path = _path(where.kind, where.namespace) + _WRITE
-        asked = Asked("create", where.kind, where.namespace, where.name)
+        asked = ApiRequest("create", where.kind, where.namespace, where.name)
         return self._object("POST", path, _body(obj), asked, timeout)
 
     def update(self, obj: Object, *, timeout: float = 10.0) -> Object:
@@ -164,7 +164,7 @@ class KubernetesStore:
         fence = {"uid": uid, "resourceVersion": version}
         options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
         options["preconditions"] = {key: value for key, value in fence.items() if value is not None}
-        asked = Asked("delete", where.kind, where.namespace, where.name)
+        asked = ApiRequest("delete", where.kind, where.namespace, where.name)
         self._object("DELETE", _path(where.kind, namespace, name), _body(options), asked, timeout)
 
     def close(self) -> None:
@@ -184,11 +184,11 @@ class KubernetesStore:
         if where.kind.name in _OURS:
             metadata["managedFields"] = [{}]
         path = _path(where.kind, where.namespace, where.name, subresource) + _WRITE
-        asked = Asked("update", where.kind, where.namespace, where.name, subresource)
+        asked = ApiRequest("update", where.kind, where.namespace, where.name, subresource)
         return self._object("PUT", path, _body({**obj, "metadata": metadata}), asked, timeout)
 
     def _object(
-        self, method: str, path: str, body: bytes, asked: Asked, timeout: float, accept: str = JSON
+        self, method: str, path: str, body: bytes, asked: ApiRequest, timeout: float, accept: str = JSON
     ) -> Object:
         answer = self._client.send(method, path, body, timeout, accept)
         if not 200 <= answer.status < 300:
@@ -205,7 +205,7 @@ class KubernetesStore:
         return obj
 
     def _pages(self, kind: Kind, namespace: str, deadline: float, accept: str) -> Listing:
-        asked = Asked("list", kind, namespace)
+        asked = ApiRequest("list", kind, namespace)
         trim = self._trim.get(kind.name)
         items: list[Object] = []
         token = ""

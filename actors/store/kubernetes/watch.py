@@ -17,7 +17,7 @@ from typing import Any
 
 from actors.errors import StoreUnavailable
 from actors.store.contract import Event
-from actors.store.kubernetes.errors import Asked, refusal, refused
+from actors.store.kubernetes.errors import ApiRequest, refusal, refused
 from actors.store.kubernetes.http import Client, Connection, NoAnswer
 
 SILENCE = 150.0
@@ -32,7 +32,7 @@ class KubernetesWatch:
     def __init__(
         self,
         client: Client,
-        asked: Asked,
+        asked: ApiRequest,
         path: str,
         since: str,
         *,
