@@ -63,7 +63,7 @@ live, the second longer than its lease; who was paused longer leaves it to the G
 
 
 @dataclass(slots=True)
-class Doubt:
+class LostRequest:
     """What was `answered` for a (container, interface) since its leader was lost, and when it is looked for what came
     late. While nobody knows what was answered before (None), only what has one of the `guessed` claims came late."""
 
@@ -82,7 +82,7 @@ class Doubt:
 class State:
     """Nothing but doubts is kept between messages: what is recorded is the Ledger's to know and the Block's to judge."""
 
-    doubts: dict[tuple[str, str], Doubt] = field(default_factory=dict)
+    doubts: dict[tuple[str, str], LostRequest] = field(default_factory=dict)
 
 
 class EndpointActor(Actor):
@@ -323,7 +323,7 @@ class EndpointActor(Actor):
         if asked.before is None and not asked.guessed:
             return  # it had only been asked what is recorded
         place = (asked.request.sandbox.container, asked.request.sandbox.interface)
-        doubt = self._state.doubts.setdefault(place, Doubt())
+        doubt = self._state.doubts.setdefault(place, LostRequest())
         for look in doubt.looks:
             look.cancel()
         doubt.answered = asked.before
