@@ -40,8 +40,8 @@ from actors.errors import (
 from actors.resources.blocks.block import (
     Block,
     Claim,
-    Doubt,
     Granted,
+    MarkSuspect,
     Release,
     Released,
     SetAside,
@@ -69,7 +69,7 @@ _CONFLICTS = 50
 _YIELD, _YIELD_MOST = 0.001, 0.05
 """Seconds, at most, that a writer waits by chance after a conflict: doubled with each in a row."""
 
-Operation = Claim | Release | Doubt | Vouch
+Operation = Claim | Release | MarkSuspect | Vouch
 Outcome = Granted | Taken | SetAside | Released | Vouched
 
 
@@ -149,7 +149,7 @@ class BlockActor(Actor):
         return self._stage(release)
 
     @message
-    def doubt(self, doubt: Doubt) -> ObjectRef[Outcome]:
+    def doubt(self, doubt: MarkSuspect) -> ObjectRef[Outcome]:
         """Mark an address whose holder is lost but keeps it. Completes with `Vouched` once that is durable."""
         return self._stage(doubt)
 
@@ -360,7 +360,7 @@ def _outcome(block: Block, staged: Staged, now: float) -> Outcome:
         return granted
     if isinstance(operation, Vouch):
         return block.vouch(operation)
-    if isinstance(operation, Doubt):
+    if isinstance(operation, MarkSuspect):
         return block.doubt(operation)
     released = block.release(operation)
     if staged.undoes is not None and released.found is None:

@@ -12,8 +12,8 @@ from actors.decisions.detection import Wishes
 from actors.decisions.request import AddressRequest
 from actors.resources.blocks.block import (
     Claim,
-    Doubt,
     Granted,
+    MarkSuspect,
     Release,
     Released,
     SetAside,
@@ -139,7 +139,7 @@ class AddResult:
 
 
 for _value in (
-    Record, Sharer, Fence, Aside, Claim, Release, Doubt, Vouch, Granted, Taken, SetAside, Released, Vouched, Allocation,
+    Record, Sharer, Fence, Aside, Claim, Release, MarkSuspect, Vouch, Granted, Taken, SetAside, Released, Vouched, Allocation,
     Change, Occupancy, Allocate, Recorded, Sandbox, Wishes, AddressRequest, AddRequest, Assigned, RouteTo, AddResult,
 ):  # fmt: skip
     wire_value(_value)

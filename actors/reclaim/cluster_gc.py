@@ -28,7 +28,7 @@ from actors.reclaim.evidence import Census, Reading, Source, facts_of, wanted
 from actors.reclaim.release import RELEASE_TIMEOUT, Reclaim, reclaim
 from actors.reclaim.rules import Action, Recorded, Verdict, judge
 from actors.resources.addresses import format_address
-from actors.resources.blocks.block import Doubt, block_name
+from actors.resources.blocks.block import MarkSuspect, block_name
 from actors.resources.blocks.record import Fence, Record
 from actors.resources.node import Node
 from actors.resources.statefulset import StatefulSet
@@ -390,6 +390,6 @@ def _doubt(at: Allocator, held: Sequence[Allocation]) -> None:
     for one in held:
         block = at.get_actor("block/" + block_name(one.family, one.value))
         refs.append(
-            block.doubt.options(timeout=RELEASE_TIMEOUT).remote(Doubt(one.value, Fence.of(one.record)))
+            block.doubt.options(timeout=RELEASE_TIMEOUT).remote(MarkSuspect(one.value, Fence.of(one.record)))
         )
     ask(at, *refs)

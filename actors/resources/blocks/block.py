@@ -96,7 +96,7 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class MarkSuspect:
     """The holder that `fence` admits may still run when somebody else claims its address: that makes it suspect."""
 
     value: int
@@ -231,7 +231,7 @@ class Block:
             self.suspect.add(release.value)
         return Released(release.value, True, found)
 
-    def doubt(self, doubt: Doubt) -> Vouched:
+    def doubt(self, doubt: MarkSuspect) -> Vouched:
         """Apply a doubt; one that its fence does not admit changes nothing."""
         found = self.records.get(doubt.value)
         if found is None or not doubt.fence.admits(found):

@@ -15,8 +15,8 @@ from actors.resources.blocks.block import (
     BLOCK_SIZE,
     Block,
     Claim,
-    Doubt,
     Granted,
+    MarkSuspect,
     Release,
     Released,
     SetAside,
@@ -148,7 +148,7 @@ class BlockLog(RuleBasedStateMachine):
         address, meant = fence
         held = self.model.get(address)
         mine = held is not None and self._admits(meant, held)
-        assert self.block.doubt(Doubt(address, meant)) == Vouched(address, mine)
+        assert self.block.doubt(MarkSuspect(address, meant)) == Vouched(address, mine)
         if mine:
             self.suspect.add(address)
 
