@@ -40,13 +40,13 @@ from actors.errors import (
 from actors.resources.blocks.block import (
     Block,
     Claim,
+    ClearSuspect,
     Granted,
     MarkSuspect,
     Release,
     Released,
     SetAside,
     Taken,
-    Vouch,
     Vouched,
     parse_block_name,
 )
@@ -69,7 +69,7 @@ _CONFLICTS = 50
 _YIELD, _YIELD_MOST = 0.001, 0.05
 """Seconds, at most, that a writer waits by chance after a conflict: doubled with each in a row."""
 
-Operation = Claim | Release | MarkSuspect | Vouch
+Operation = Claim | Release | MarkSuspect | ClearSuspect
 Outcome = Granted | Taken | SetAside | Released | Vouched
 
 
@@ -154,7 +154,7 @@ class BlockActor(Actor):
         return self._stage(doubt)
 
     @message
-    def vouch(self, vouch: Vouch) -> ObjectRef[Outcome]:
+    def vouch(self, vouch: ClearSuspect) -> ObjectRef[Outcome]:
         """Take the mark of an address away that was taken back by force. Completes with `Vouched` once that is
         durable."""
         return self._stage(vouch)
@@ -358,7 +358,7 @@ def _outcome(block: Block, staged: Staged, now: float) -> Outcome:
         if isinstance(granted, Granted) and staged.maybe_written:
             return replace(granted, fresh=True)  # what stands there is its own write, whose answer was lost
         return granted
-    if isinstance(operation, Vouch):
+    if isinstance(operation, ClearSuspect):
         return block.vouch(operation)
     if isinstance(operation, MarkSuspect):
         return block.doubt(operation)

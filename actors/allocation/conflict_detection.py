@@ -34,7 +34,7 @@ from actors.decisions.detection import (
 from actors.decisions.plan import Slot
 from actors.errors import AddressTaken, InvalidRequest, NetworkNotReady, OrbweaverError
 from actors.resources.addresses import format_address
-from actors.resources.blocks.block import Release, Vouch, block_name
+from actors.resources.blocks.block import ClearSuspect, Release, block_name
 from actors.resources.blocks.quarantine import Aside
 from actors.resources.blocks.record import Fence, Record
 from actors.runtime import ObjectRef, current_deadline, settle
@@ -186,7 +186,7 @@ class Proving:
     def _vouch(self, grant: Grant) -> None:
         def vouch(at: Allocator) -> None:
             block = at.get_actor("block/" + block_name(grant.slot.family, grant.value))
-            ask(at, block.vouch.remote(Vouch(grant.value, Fence.of(grant.record))))
+            ask(at, block.vouch.remote(ClearSuspect(grant.value, Fence.of(grant.record))))
 
         try:
             self.seat.work(vouch)

@@ -12,13 +12,13 @@ from actors.decisions.detection import Wishes
 from actors.decisions.request import AddressRequest
 from actors.resources.blocks.block import (
     Claim,
+    ClearSuspect,
     Granted,
     MarkSuspect,
     Release,
     Released,
     SetAside,
     Taken,
-    Vouch,
     Vouched,
 )
 from actors.resources.blocks.quarantine import Aside
@@ -139,7 +139,7 @@ class AddResult:
 
 
 for _value in (
-    Record, Sharer, Fence, Aside, Claim, Release, MarkSuspect, Vouch, Granted, Taken, SetAside, Released, Vouched, Allocation,
+    Record, Sharer, Fence, Aside, Claim, Release, MarkSuspect, ClearSuspect, Granted, Taken, SetAside, Released, Vouched, Allocation,
     Change, Occupancy, Allocate, Recorded, Sandbox, Wishes, AddressRequest, AddRequest, Assigned, RouteTo, AddResult,
 ):  # fmt: skip
     wire_value(_value)

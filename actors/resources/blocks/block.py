@@ -104,7 +104,7 @@ class MarkSuspect:
 
 
 @dataclass(frozen=True, slots=True)
-class Vouch:
+class ClearSuspect:
     """The address of the record that `fence` admits was probed and nobody else answers: it is no longer suspect."""
 
     value: int
@@ -239,7 +239,7 @@ class Block:
         self.suspect.add(doubt.value)
         return Vouched(doubt.value, True)
 
-    def vouch(self, vouch: Vouch) -> Vouched:
+    def vouch(self, vouch: ClearSuspect) -> Vouched:
         """Apply a vouch; one that its fence does not admit changes nothing."""
         found = self.records.get(vouch.value)
         if found is None or not found.admitted(vouch.fence):

@@ -15,13 +15,13 @@ from actors.resources.blocks.block import (
     BLOCK_SIZE,
     Block,
     Claim,
+    ClearSuspect,
     Granted,
     MarkSuspect,
     Release,
     Released,
     SetAside,
     Taken,
-    Vouch,
     Vouched,
     base_of,
     block_name,
@@ -157,7 +157,7 @@ class BlockLog(RuleBasedStateMachine):
         address, meant = fence
         held = self.model.get(address)
         mine = held is not None and self._admits(meant, held)
-        assert self.block.vouch(Vouch(address, meant)) == Vouched(address, mine)
+        assert self.block.vouch(ClearSuspect(address, meant)) == Vouched(address, mine)
         if mine:
             self.suspect.discard(address)
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from actors.allocation.messages import Allocation, Occupancy
-from actors.resources.blocks.block import Block, Claim, Granted, Release, Released, Taken, Vouch, Vouched
+from actors.resources.blocks.block import (
+    Block,
+    Claim,
+    ClearSuspect,
+    Granted,
+    Release,
+    Released,
+    Taken,
+    Vouched,
+)
 from actors.resources.blocks.record import Fence, Record
 from actors.runtime import get
 from tests.support.blocks import recorded
@@ -137,7 +146,9 @@ def test_what_was_taken_by_force_is_suspect_until_somebody_vouches_for_it(tmp_pa
     """Through restarts, and through holders who never found out."""
 
     def vouch(one: Rig, mine: Record) -> Vouched:
-        found: Vouched = get(one.system.get_actor(BLOCK).vouch.remote(Vouch(ADDRESS, Fence.of(mine))), 10)
+        found: Vouched = get(
+            one.system.get_actor(BLOCK).vouch.remote(ClearSuspect(ADDRESS, Fence.of(mine))), 10
+        )
         return found
 
     with rig(tmp_path) as one:
