@@ -46,8 +46,8 @@ from actors.resources.blocks.block import (
     Release,
     Released,
     SetAside,
+    SuspicionChanged,
     Taken,
-    Vouched,
     parse_block_name,
 )
 from actors.resources.blocks.record import Fence, Record
@@ -70,7 +70,7 @@ _YIELD, _YIELD_MOST = 0.001, 0.05
 """Seconds, at most, that a writer waits by chance after a conflict: doubled with each in a row."""
 
 Operation = Claim | Release | MarkSuspect | ClearSuspect
-Outcome = Granted | Taken | SetAside | Released | Vouched
+Outcome = Granted | Taken | SetAside | Released | SuspicionChanged
 
 
 @dataclass(slots=True)
@@ -150,12 +150,12 @@ class BlockActor(Actor):
 
     @message
     def doubt(self, doubt: MarkSuspect) -> ObjectRef[Outcome]:
-        """Mark an address whose holder is lost but keeps it. Completes with `Vouched` once that is durable."""
+        """Mark an address whose holder is lost but keeps it. Completes with `SuspicionChanged` once that is durable."""
         return self._stage(doubt)
 
     @message
     def vouch(self, vouch: ClearSuspect) -> ObjectRef[Outcome]:
-        """Take the mark of an address away that was taken back by force. Completes with `Vouched` once that is
+        """Take the mark of an address away that was taken back by force. Completes with `SuspicionChanged` once that is
         durable."""
         return self._stage(vouch)
 

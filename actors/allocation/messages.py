@@ -18,8 +18,8 @@ from actors.resources.blocks.block import (
     Release,
     Released,
     SetAside,
+    SuspicionChanged,
     Taken,
-    Vouched,
 )
 from actors.resources.blocks.quarantine import Aside
 from actors.resources.blocks.record import Fence, Record, Sharer
@@ -139,7 +139,7 @@ class AddResult:
 
 
 for _value in (
-    Record, Sharer, Fence, Aside, Claim, Release, MarkSuspect, ClearSuspect, Granted, Taken, SetAside, Released, Vouched, Allocation,
+    Record, Sharer, Fence, Aside, Claim, Release, MarkSuspect, ClearSuspect, Granted, Taken, SetAside, Released, SuspicionChanged, Allocation,
     Change, Occupancy, Allocate, Recorded, Sandbox, Wishes, AddressRequest, AddRequest, Assigned, RouteTo, AddResult,
 ):  # fmt: skip
     wire_value(_value)

@@ -149,7 +149,7 @@ class Released:
 
 
 @dataclass(frozen=True, slots=True)
-class Vouched:
+class SuspicionChanged:
     """Answer to a doubt or a vouch: `done` is false when the address is another's by now; then nothing changed."""
 
     value: int
@@ -231,21 +231,21 @@ class Block:
             self.suspect.add(release.value)
         return Released(release.value, True, found)
 
-    def doubt(self, doubt: MarkSuspect) -> Vouched:
+    def doubt(self, doubt: MarkSuspect) -> SuspicionChanged:
         """Apply a doubt; one that its fence does not admit changes nothing."""
         found = self.records.get(doubt.value)
         if found is None or not doubt.fence.admits(found):
-            return Vouched(doubt.value, False)
+            return SuspicionChanged(doubt.value, False)
         self.suspect.add(doubt.value)
-        return Vouched(doubt.value, True)
+        return SuspicionChanged(doubt.value, True)
 
-    def vouch(self, vouch: ClearSuspect) -> Vouched:
+    def vouch(self, vouch: ClearSuspect) -> SuspicionChanged:
         """Apply a vouch; one that its fence does not admit changes nothing."""
         found = self.records.get(vouch.value)
         if found is None or not found.admitted(vouch.fence):
-            return Vouched(vouch.value, False)
+            return SuspicionChanged(vouch.value, False)
         self.suspect.discard(vouch.value)
-        return Vouched(vouch.value, True)
+        return SuspicionChanged(vouch.value, True)
 
     def to_object(self) -> dict[str, Any]:
         """The SpiderIPBlock. Records are one string: the API server tracks ownership of every leaf of a map."""

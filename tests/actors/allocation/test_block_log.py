@@ -21,8 +21,8 @@ from actors.resources.blocks.block import (
     Release,
     Released,
     SetAside,
+    SuspicionChanged,
     Taken,
-    Vouched,
     base_of,
     block_name,
     parse_block_name,
@@ -148,7 +148,7 @@ class BlockLog(RuleBasedStateMachine):
         address, meant = fence
         held = self.model.get(address)
         mine = held is not None and self._admits(meant, held)
-        assert self.block.doubt(MarkSuspect(address, meant)) == Vouched(address, mine)
+        assert self.block.doubt(MarkSuspect(address, meant)) == SuspicionChanged(address, mine)
         if mine:
             self.suspect.add(address)
 
@@ -157,7 +157,7 @@ class BlockLog(RuleBasedStateMachine):
         address, meant = fence
         held = self.model.get(address)
         mine = held is not None and self._admits(meant, held)
-        assert self.block.vouch(ClearSuspect(address, meant)) == Vouched(address, mine)
+        assert self.block.vouch(ClearSuspect(address, meant)) == SuspicionChanged(address, mine)
         if mine:
             self.suspect.discard(address)
 

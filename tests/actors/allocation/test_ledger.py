@@ -12,8 +12,8 @@ from actors.resources.blocks.block import (
     Granted,
     Release,
     Released,
+    SuspicionChanged,
     Taken,
-    Vouched,
 )
 from actors.resources.blocks.record import Fence, Record
 from actors.runtime import get
@@ -145,8 +145,8 @@ def test_an_empty_block_goes_when_it_is_quiet(tmp_path: Path):
 def test_what_was_taken_by_force_is_suspect_until_somebody_vouches_for_it(tmp_path: Path):
     """Through restarts, and through holders who never found out."""
 
-    def vouch(one: Rig, mine: Record) -> Vouched:
-        found: Vouched = get(
+    def vouch(one: Rig, mine: Record) -> SuspicionChanged:
+        found: SuspicionChanged = get(
             one.system.get_actor(BLOCK).vouch.remote(ClearSuspect(ADDRESS, Fence.of(mine))), 10
         )
         return found
