@@ -35,7 +35,7 @@ from actors.decisions.plan import Slot
 from actors.errors import AddressTaken, InvalidRequest, NetworkNotReady, OrbweaverError
 from actors.resources.addresses import format_address
 from actors.resources.blocks.block import ClearSuspect, Release, block_name
-from actors.resources.blocks.quarantine import Aside
+from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Fence, Record
 from actors.runtime import ObjectRef, current_deadline, settle
 from actors.store.caches.catalog import Catalog
@@ -162,7 +162,7 @@ class Proving:
                 refusal = AddressTaken(what)
             else:
                 self._release(
-                    grant, Aside(why_aside(finding, probe, sandbox.key), self.clock() + detection.aside)
+                    grant, Quarantine(why_aside(finding, probe, sandbox.key), self.clock() + detection.aside)
                 )
                 grants.remove(grant)
                 what += f"; it is set aside for {detection.aside:g} s"
@@ -174,7 +174,7 @@ class Proving:
         if refusal is not None:
             raise refusal
 
-    def _release(self, grant: Grant, aside: Aside) -> None:
+    def _release(self, grant: Grant, aside: Quarantine) -> None:
         def release(at: Allocator) -> None:
             block = at.get_actor("block/" + block_name(grant.slot.family, grant.value))
             ask(at, block.release.remote(Release(grant.value, fence, self.clock(), aside=aside)))

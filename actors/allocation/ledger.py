@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from actors.allocation.messages import Allocation, Change, Occupancy
 from actors.errors import DamagedObject, InvalidObject
 from actors.resources.blocks.block import BLOCK_SIZE, Block, base_of, parse_block_name
-from actors.resources.blocks.quarantine import Aside
+from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Record
 from actors.runtime import Actor, ActorContext, message
 from actors.store.contract import Store, version_number
@@ -36,7 +36,7 @@ BlockLister = Callable[[], tuple[str, Sequence[Block]]]
 class State:
     records: dict[Place, Record] = field(default_factory=dict)
     released: dict[Place, float] = field(default_factory=dict)
-    asides: dict[Place, Aside] = field(default_factory=dict)
+    asides: dict[Place, Quarantine] = field(default_factory=dict)
     blocks: dict[Place, set[int]] = field(default_factory=dict)
     versions: dict[Place, int] = field(default_factory=dict)
     pods: dict[str, set[Place]] = field(default_factory=dict)

@@ -21,7 +21,7 @@ from actors.resources.blocks.block import (
     SuspicionChanged,
     Taken,
 )
-from actors.resources.blocks.quarantine import Aside
+from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Fence, Record, Sharer
 from actors.runtime import wire_value
 
@@ -49,7 +49,7 @@ class Change:
     value: int
     record: Record | None
     released: float | None = None
-    aside: Aside | None = None
+    aside: Quarantine | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class AddResult:
 
 
 for _value in (
-    Record, Sharer, Fence, Aside, Claim, Release, MarkSuspect, ClearSuspect, Granted, Taken, SetAside, Released, SuspicionChanged, Allocation,
+    Record, Sharer, Fence, Quarantine, Claim, Release, MarkSuspect, ClearSuspect, Granted, Taken, SetAside, Released, SuspicionChanged, Allocation,
     Change, Occupancy, Allocate, Recorded, Sandbox, Wishes, AddressRequest, AddRequest, Assigned, RouteTo, AddResult,
 ):  # fmt: skip
     wire_value(_value)

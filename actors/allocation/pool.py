@@ -42,7 +42,7 @@ from actors.resources.blocks.block import (
     block_name,
     span_of,
 )
-from actors.resources.blocks.quarantine import Aside
+from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.intervals import FreeSet, IntervalSet
 from actors.resources.ippool import IPPool
 from actors.runtime import Actor, ActorContext, ObjectRef, current_deadline, get, message
@@ -93,7 +93,7 @@ class State:
     free: FreeSet
     cooling: list[tuple[float, int]] = field(default_factory=list)
     released_at: dict[int, float] = field(default_factory=dict)
-    aside: dict[int, Aside] = field(default_factory=dict)
+    aside: dict[int, Quarantine] = field(default_factory=dict)
     pending: dict[int, float | None] = field(default_factory=dict)
     sequence: int = -1
     left_out: dict[int, InvalidObject] = field(default_factory=dict)
@@ -235,7 +235,7 @@ class PoolActor(Actor):
             state.released_at[value] = at
             heapq.heappush(state.cooling, (at, value))
 
-    def _set_aside(self, value: int, aside: Aside) -> None:
+    def _set_aside(self, value: int, aside: Quarantine) -> None:
         self._state.aside[value] = aside
         self._cool(value, aside.until)
 

@@ -14,7 +14,7 @@ from typing import Any
 from actors.errors import DamagedObject, InvalidObject, NotFound
 from actors.resources.addresses import format_address, parse_address
 from actors.resources.blocks.block import Block, block_name
-from actors.resources.blocks.quarantine import Aside
+from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Record
 from actors.resources.ippool import IPPool
 from actors.resources.reservedip import ReservedIP
@@ -49,7 +49,7 @@ class Whereabouts:
     value: int
     record: Record | None
     released: float | None
-    aside: Aside | None
+    aside: Quarantine | None
     pools: tuple[str, ...]
     excluded_by: tuple[str, ...]
     reserved_by: tuple[str, ...]

@@ -25,7 +25,7 @@ from actors.resources.blocks.encoding import (
     write_records,
     write_released,
 )
-from actors.resources.blocks.quarantine import Aside
+from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Fence, Record
 from actors.resources.intervals import IntervalSet
 
@@ -92,7 +92,7 @@ class Release:
     at: float
     keep: bool = False
     forced: bool = False
-    aside: Aside | None = None
+    aside: Quarantine | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ class SetAside:
     """Nobody's record stands there, but it is not given out yet."""
 
     value: int
-    aside: Aside
+    aside: Quarantine
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ class Block:
     records: dict[int, Record] = field(default_factory=dict)
     released: dict[int, float] = field(default_factory=dict)
     suspect: set[int] = field(default_factory=set)
-    asides: dict[int, Aside] = field(default_factory=dict)
+    asides: dict[int, Quarantine] = field(default_factory=dict)
     version: str = ""
     uid: str = ""
     known: EncodedRecords = field(default_factory=dict, compare=False, repr=False)
@@ -287,7 +287,7 @@ class Block:
                 inside(family, base, BLOCK_SIZE, text) for text in json.loads(spec.get("suspect") or "[]")
             }
             asides = {
-                inside(family, base, BLOCK_SIZE, text): Aside.from_json(data)
+                inside(family, base, BLOCK_SIZE, text): Quarantine.from_json(data)
                 for text, data in json.loads(spec.get("aside") or "{}").items()
             }
             if len(dict(records)) < len(records):

@@ -13,7 +13,7 @@ from actors.errors import InvalidObject
 
 
 @dataclass(frozen=True, slots=True)
-class Aside:
+class Quarantine:
     """`why`: one clause for messages, such as "02:00:00:00:00:99 answers for it". `until`: in seconds since the
     epoch."""
 
@@ -29,7 +29,7 @@ class Aside:
         return {"why": self.why, "until": round(self.until, 3)}
 
     @classmethod
-    def from_json(cls, data: Any) -> Aside:
+    def from_json(cls, data: Any) -> Quarantine:
         """Inverse of `to_json`. Raises `InvalidObject`, `ValueError`."""
         if not isinstance(data, dict):
             raise InvalidObject(

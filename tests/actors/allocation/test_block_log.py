@@ -27,7 +27,7 @@ from actors.resources.blocks.block import (
     block_name,
     parse_block_name,
 )
-from actors.resources.blocks.quarantine import Aside
+from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Fence, Record
 
 BASES = {4: 0x0A06A840, 6: 0xFD00 << 112}
@@ -63,7 +63,7 @@ class BlockLog(RuleBasedStateMachine):
         self.model: dict[int, Kept] = {}
         self.released: dict[int, float] = {}
         self.suspect: set[int] = set()
-        self.asides: dict[int, Aside] = {}
+        self.asides: dict[int, Quarantine] = {}
         self.clock = 1_700_000_000.0
 
     def record(self, pod: str, container: str, interface: str, uid: str) -> Record:
@@ -123,7 +123,9 @@ class BlockLog(RuleBasedStateMachine):
     def release(self, fence: tuple[int, Fence], keep: bool, forced: bool, seconds: float | None) -> None:
         address, meant = fence
         self.clock += 0.25
-        aside = None if seconds is None else Aside("02:00:00:00:00:99 answers for it", self.clock + seconds)
+        aside = (
+            None if seconds is None else Quarantine("02:00:00:00:00:99 answers for it", self.clock + seconds)
+        )
         outcome = self.block.release(Release(address, meant, self.clock, keep, forced, aside))
         held = self.model.get(address)
         if held is None:
@@ -265,7 +267,7 @@ def test_a_copy_leaves_the_original_alone():
     assert not block.records
     assert not block.released
     assert not block.suspect
-    other.release(Release(BASES[4], Fence.of(record()), 1.0, aside=Aside("why", 2.0)))
+    other.release(Release(BASES[4], Fence.of(record()), 1.0, aside=Quarantine("why", 2.0)))
     assert not block.asides
 
 

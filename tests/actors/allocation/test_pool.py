@@ -16,7 +16,7 @@ from actors.decisions.settings import Settings
 from actors.errors import AddressTaken, NoAddress, OrbweaverError, PoolsExhausted
 from actors.resources.addresses import parse_address
 from actors.resources.blocks.block import Release, block_name
-from actors.resources.blocks.quarantine import Aside
+from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Fence
 from actors.runtime import get
 from tests.support.checker import eventually
@@ -368,7 +368,7 @@ def _set_aside(one: Rig, address: str, seconds: float) -> None:
         if (held.family, held.value) == (family, value)
     ]
     now = time.time()
-    aside = Aside("02:00:00:00:00:99 answers for it", now + seconds)
+    aside = Quarantine("02:00:00:00:00:99 answers for it", now + seconds)
     release = Release(value, Fence.of(held.record), now, aside=aside)
     box = sandbox(held.record.container)
     one.journal.releasing((box.container, box.interface))
