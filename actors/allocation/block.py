@@ -43,9 +43,9 @@ from actors.resources.blocks.block import (
     ClearSuspect,
     Granted,
     MarkSuspect,
+    Quarantined,
     Release,
     Released,
-    SetAside,
     SuspicionChanged,
     Taken,
     parse_block_name,
@@ -70,7 +70,7 @@ _YIELD, _YIELD_MOST = 0.001, 0.05
 """Seconds, at most, that a writer waits by chance after a conflict: doubled with each in a row."""
 
 Operation = Claim | Release | MarkSuspect | ClearSuspect
-Outcome = Granted | Taken | SetAside | Released | SuspicionChanged
+Outcome = Granted | Taken | Quarantined | Released | SuspicionChanged
 
 
 @dataclass(slots=True)
@@ -140,7 +140,7 @@ class BlockActor(Actor):
 
     @message
     def claim(self, claim: Claim) -> ObjectRef[Outcome]:
-        """Record an address. Completes with `Granted`, `Taken` or `SetAside` once that is durable."""
+        """Record an address. Completes with `Granted`, `Taken` or `Quarantined` once that is durable."""
         return self._stage(claim)
 
     @message

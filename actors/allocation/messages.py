@@ -15,9 +15,9 @@ from actors.resources.blocks.block import (
     ClearSuspect,
     Granted,
     MarkSuspect,
+    Quarantined,
     Release,
     Released,
-    SetAside,
     SuspicionChanged,
     Taken,
 )
@@ -139,7 +139,7 @@ class AddResult:
 
 
 for _value in (
-    Record, Sharer, Fence, Quarantine, Claim, Release, MarkSuspect, ClearSuspect, Granted, Taken, SetAside, Released, SuspicionChanged, Allocation,
+    Record, Sharer, Fence, Quarantine, Claim, Release, MarkSuspect, ClearSuspect, Granted, Taken, Quarantined, Released, SuspicionChanged, Allocation,
     Change, Occupancy, Allocate, Recorded, Sandbox, Wishes, AddressRequest, AddRequest, Assigned, RouteTo, AddResult,
 ):  # fmt: skip
     wire_value(_value)

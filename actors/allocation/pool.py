@@ -36,7 +36,7 @@ from actors.resources.blocks.block import (
     BLOCK_SIZE,
     Claim,
     Granted,
-    SetAside,
+    Quarantined,
     Taken,
     base_of,
     block_name,
@@ -338,7 +338,7 @@ class PoolActor(Actor):
         ref.subscribe(lambda done: _pass_on(done, job))
         self.then(ref, self._claimed, job, value)
 
-    def _claimed(self, ref: ObjectRef[Granted | Taken | SetAside], job: Job, value: int) -> None:
+    def _claimed(self, ref: ObjectRef[Granted | Taken | Quarantined], job: Job, value: int) -> None:
         state = self._state
         released = state.pending.pop(value, None)
         try:
@@ -352,7 +352,7 @@ class PoolActor(Actor):
                 self._cool(value, self._clock())
             job.reply.fail(error)
         else:
-            if isinstance(outcome, SetAside):
+            if isinstance(outcome, Quarantined):
                 self._set_aside(value, outcome.aside)
                 self._advance(job)
             elif isinstance(outcome, Taken):
@@ -458,6 +458,6 @@ class PoolActor(Actor):
         )
 
 
-def _pass_on(ref: ObjectRef[Granted | Taken | SetAside], job: Job) -> None:
+def _pass_on(ref: ObjectRef[Granted | Taken | Quarantined], job: Job) -> None:
     if ref.error() is None and isinstance(granted := ref.result(), Granted):
         job.reply.complete(granted)

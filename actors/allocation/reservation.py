@@ -20,7 +20,7 @@ from actors.decisions.plan import Plan, Slot
 from actors.decisions.settings import Settings
 from actors.errors import AddressTaken, Conflict, DeadlineExceeded, NoAddress, OrbweaverError, PoolsExhausted
 from actors.resources.addresses import format_address
-from actors.resources.blocks.block import Claim, Granted, SetAside, Taken, block_name
+from actors.resources.blocks.block import Claim, Granted, Quarantined, Taken, block_name
 from actors.resources.blocks.record import Fence, Record
 from actors.resources.pod import Pod
 from actors.runtime import ObjectRef, current_deadline
@@ -236,7 +236,7 @@ def _take(attempt: Attempt, ref: ObjectRef[Any], asked: AddContext) -> Orbweaver
         if attempt.confirming:
             attempt.pools, attempt.held, attempt.confirming = list(attempt.slot.candidates), None, False
         return None
-    if isinstance(outcome, SetAside):  # what was to be confirmed is not recorded any more
+    if isinstance(outcome, Quarantined):  # what was to be confirmed is not recorded any more
         attempt.refusals.append(f"{where}: the address recorded for it is set aside: {outcome.aside.why}")
         attempt.pools, attempt.held, attempt.confirming = list(attempt.slot.candidates), None, False
     elif isinstance(outcome, Taken):

@@ -132,7 +132,7 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
-class SetAside:
+class Quarantined:
     """Nobody's record stands there, but it is not given out yet."""
 
     value: int
@@ -185,7 +185,7 @@ class Block:
             asides=dict(self.asides),
         )
 
-    def claim(self, claim: Claim, now: float = 0.0) -> Granted | Taken | SetAside:
+    def claim(self, claim: Claim, now: float = 0.0) -> Granted | Taken | Quarantined:
         """Apply a claim at a moment (seconds since the epoch); a repeated one is granted as it stands."""
         found = self.records.get(claim.value)
         suspect = claim.value in self.suspect
@@ -206,7 +206,7 @@ class Block:
             and not claim.named
             and claim.instead_of is None
         ):
-            return SetAside(claim.value, aside)
+            return Quarantined(claim.value, aside)
         self.records[claim.value] = record
         self.asides.pop(claim.value, None)
         self.released.pop(claim.value, None)

@@ -18,9 +18,9 @@ from actors.resources.blocks.block import (
     ClearSuspect,
     Granted,
     MarkSuspect,
+    Quarantined,
     Release,
     Released,
-    SetAside,
     SuspicionChanged,
     Taken,
     base_of,
@@ -82,7 +82,7 @@ class BlockLog(RuleBasedStateMachine):
         held = self.model.get(address)
         aside = self.asides.get(address)
         if held is None and aside is not None and aside.until > self.clock and not named:
-            assert outcome == SetAside(address, aside)
+            assert outcome == Quarantined(address, aside)
         elif held is None:
             assert outcome == Granted(address, mine, fresh=True, suspect=address in self.suspect)
             self._hold(address, mine)
