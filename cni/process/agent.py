@@ -32,7 +32,7 @@ from actors.store.contract import Store
 from actors.views.events import EventsActor
 from actors.views.views import ViewsActor
 from cni.dataplane.coordinator import reply_marks
-from cni.dataplane.coordinator.plugin import Coordinator, Wishes
+from cni.dataplane.coordinator.plugin import Coordinator, PodInterfaces
 from cni.dataplane.ifacer.plugin import Ifacer
 from cni.dataplane.probing.prober import Prober
 from cni.dataplane.workers.pool import Workers
@@ -253,12 +253,12 @@ class Agent(Process):
             arguments = (sandbox.namespace, sandbox.pod, sandbox.uid, reason, text)
             self.local("events").refused.options(timeout=None).remote(*arguments).subscribe(log_failure)
 
-    def _wishes(self, request: CniRequest) -> Wishes:
+    def _wishes(self, request: CniRequest) -> PodInterfaces:
         sandbox = request.sandbox
         if not request.named:
-            return Wishes()
+            return PodInterfaces()
         pod = self.catalog.pod(sandbox.namespace, sandbox.pod, sandbox.uid)
         networks = tuple(one.interface for one in read_networks(pod))
         # Without a list of networks only Kubernetes says that there is one interface alone.
         known = (FIRST_INTERFACE, *networks) if networks or self.options.cluster else ()
-        return Wishes(read_default_route_nic(pod) or "", known)
+        return PodInterfaces(read_default_route_nic(pod) or "", known)

@@ -29,7 +29,7 @@ NAME = "coordinator"
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class PodInterfaces:
     """What a pod's object says: the interface chosen for its default route, empty for none, and all interfaces that it
     will have, empty where nothing tells."""
 
@@ -45,7 +45,7 @@ class Coordinator:
     def __init__(
         self,
         workers: Workers,
-        wishes: Callable[[CniRequest], Wishes],
+        wishes: Callable[[CniRequest], PodInterfaces],
         defaults: Callable[[], SpiderCoordinator | None],
         *,
         cluster: bool,
