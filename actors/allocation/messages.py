@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from actors.decisions.detection import Wishes
+from actors.decisions.detection import DetectionOverrides
 from actors.decisions.request import AddressRequest
 from actors.resources.blocks.block import (
     Claim,
@@ -140,6 +140,6 @@ class AddResult:
 
 for _value in (
     Record, Sharer, Fence, Quarantine, Claim, Release, MarkSuspect, ClearSuspect, Granted, Taken, Quarantined, Released, SuspicionChanged, Allocation,
-    Change, Occupancy, Allocate, Recorded, Sandbox, Wishes, AddressRequest, AddRequest, Assigned, RouteTo, AddResult,
+    Change, Occupancy, Allocate, Recorded, Sandbox, DetectionOverrides, AddressRequest, AddRequest, Assigned, RouteTo, AddResult,
 ):  # fmt: skip
     wire_value(_value)

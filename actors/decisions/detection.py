@@ -32,7 +32,7 @@ class Detection:
     timeout: float = 0.1
     aside: float = 300.0
 
-    def under(self, wishes: Wishes) -> Detection:
+    def under(self, wishes: DetectionOverrides) -> Detection:
         """The same, as far as one network does not wish otherwise."""
         said = {name: value for name in _WISHES if (value := getattr(wishes, name)) is not None}
         return replace(self, **said)
@@ -44,7 +44,7 @@ class Detection:
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class DetectionOverrides:
     """What one network's configuration says; None where it says nothing."""
 
     conflicts: bool | None = None
@@ -120,11 +120,11 @@ def _of_pool(probe: Probe) -> str:
     return f" of pool {probe.pool}" if probe.pool else ""
 
 
-def read_wishes(conf: Mapping[str, Any]) -> Wishes:
+def read_wishes(conf: Mapping[str, Any]) -> DetectionOverrides:
     """`detectIPConflict`, `detectGateway` and `detectOptions` of a CNI configuration. Raises `ValueError` with the name
     of the field, its value and what would be right."""
     options = read_options(conf.get("detectOptions"), "detectOptions")
-    return Wishes(
+    return DetectionOverrides(
         conflicts=_switch(conf, "detectIPConflict"),
         gateways=_switch(conf, "detectGateway"),
         **options,

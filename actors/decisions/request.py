@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from actors.decisions.detection import Wishes
+from actors.decisions.detection import DetectionOverrides
 from actors.resources.addresses import Address
 
 
@@ -20,7 +20,7 @@ class AddressRequest:
     ipv6_pools: tuple[str, ...] = ()
     clean_gateway: bool = False
     exact: tuple[Address, ...] = ()
-    detection: Wishes = field(default_factory=Wishes)
+    detection: DetectionOverrides = field(default_factory=DetectionOverrides)
 
     def pools(self, family: int) -> tuple[str, ...]:
         return self.ipv4_pools if family == 4 else self.ipv6_pools

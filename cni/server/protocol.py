@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.allocation.messages import AddRequest, AddResult, Sandbox
-from actors.decisions.detection import Wishes, read_wishes
+from actors.decisions.detection import DetectionOverrides, read_wishes
 from actors.decisions.request import AddressRequest
 from actors.errors import (
     CNI_DECODE_FAILURE,
@@ -299,7 +299,7 @@ def _exact(conf: dict[str, Any], arguments: dict[str, str], network: str) -> tup
     return tuple(found)
 
 
-def _detection(ipam: dict[str, Any], network: str) -> Wishes:
+def _detection(ipam: dict[str, Any], network: str) -> DetectionOverrides:
     try:
         return read_wishes(ipam)
     except ValueError as error:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.decisions.detection import Wishes, read_wishes
+from actors.decisions.detection import DetectionOverrides, read_wishes
 from actors.errors import InvalidRequest
 
 MODES = ("auto", "underlay", "overlay", "disable")
@@ -40,7 +40,7 @@ class CoordinatorSettings:
     mac_prefix: str = ""
     veth_address: str = ""
     veth_mtu: int = 1500
-    detection: Wishes = field(default_factory=Wishes)
+    detection: DetectionOverrides = field(default_factory=DetectionOverrides)
 
 
 def read_settings(conf: Mapping[str, Any]) -> CoordinatorSettings:
@@ -160,7 +160,7 @@ def _policy_routes(value: Any, network: str) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def _detection(conf: Mapping[str, Any], network: str) -> Wishes:
+def _detection(conf: Mapping[str, Any], network: str) -> DetectionOverrides:
     try:
         return read_wishes(conf)
     except ValueError as error:

@@ -8,9 +8,9 @@ import pytest
 
 from actors.decisions.detection import (
     Detection,
+    DetectionOverrides,
     Finding,
     Probe,
-    Wishes,
     conflict,
     read_wishes,
     silence,
@@ -31,7 +31,7 @@ def test_a_network_overrides_what_it_names_and_nothing_else():
 
     wished = read_wishes({"detectGateway": False, "detectOptions": {"timeout": "1.5s", "aside": "2h"}})
 
-    assert wished == Wishes(gateways=False, timeout=1.5, aside=7200.0)
+    assert wished == DetectionOverrides(gateways=False, timeout=1.5, aside=7200.0)
     assert settings.under(wished) == Detection(conflicts=True, retries=5, timeout=1.5, aside=7200.0)
     assert settings.under(read_wishes({})) == settings
     assert settings.under(read_wishes({"detectOptions": None, "detectIPConflict": None})) == settings
