@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 
-from actors.reclaim.evidence import Census
+from actors.reclaim.evidence import CachedClusterState
 from actors.runtime import ActorSystem, ObjectRef
 from actors.store.caches.catalog import Catalog
 from actors.store.caches.informer import Key
@@ -25,7 +25,7 @@ LOOK = 0.5
 class GCFollower:
     """Starts and stops the garbage collection of a whole cluster in this process, as often as need be."""
 
-    def __init__(self, system: ActorSystem, catalog: Catalog, census: Census) -> None:
+    def __init__(self, system: ActorSystem, catalog: Catalog, census: CachedClusterState) -> None:
         self._gc = system.get_actor("gc/local")
         self._census = census
         self._lock = threading.Lock()

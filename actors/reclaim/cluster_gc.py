@@ -24,7 +24,7 @@ from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.decisions.inherit import owning_statefulset
 from actors.decisions.settings import Settings
 from actors.errors import OrbweaverError
-from actors.reclaim.evidence import Census, Reading, Source, facts_of, wanted
+from actors.reclaim.evidence import CachedClusterState, Reading, Source, facts_of, wanted
 from actors.reclaim.release import RELEASE_TIMEOUT, Reclaim, reclaim
 from actors.reclaim.rules import Action, Recorded, Verdict, judge
 from actors.resources.addresses import format_address
@@ -89,7 +89,7 @@ class GCActor(Actor):
         *,
         seat: AllocatorRouter,
         store: Store,
-        census: Census,
+        census: CachedClusterState,
         settings: Settings,
         observer: AllocationObserver,
         clock: Callable[[], float] = time.time,

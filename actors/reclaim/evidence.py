@@ -1,6 +1,6 @@
 """Who could hold an address: the cluster's pods, nodes, namespaces, StatefulSets and pools, remembered or read anew.
 
-What must always hold: `Census` answers from caches and costs the API server nothing, so it may only say where to
+What must always hold: `CachedClusterState` answers from caches and costs the API server nothing, so it may only say where to
 look; `Reading` answers with what the API server has now, each object read at most once in its short life, and decides.
 Of a cached pod only what a verdict needs is kept: there may be a hundred thousand.
 """
@@ -81,7 +81,7 @@ def facts_of(
     )
 
 
-class Census:
+class CachedClusterState:
     """The caches: those of the catalog, and one of all pods while it is started."""
 
     def __init__(self, store: Store, catalog: Catalog) -> None:

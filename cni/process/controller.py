@@ -30,7 +30,7 @@ from actors.cluster.secrets import Lives, SecretsKeeper
 from actors.decisions.settings import Settings
 from actors.errors import NotFound, OrbweaverError, PeerLost, StoreUnavailable
 from actors.reclaim.cluster_gc import GCActor
-from actors.reclaim.evidence import Census
+from actors.reclaim.evidence import CachedClusterState
 from actors.resources.blocks.block import Block
 from actors.runtime import LinkLimits, TcpTransport, get
 from actors.store.contract import Store
@@ -119,7 +119,7 @@ class Controller(Process):
             ),
             mailbox=4096,
         )
-        census = Census(store, catalog)
+        census = CachedClusterState(store, catalog)
         system.register(
             "gc",
             lambda context: GCActor(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from actors.errors import PodRefused
-from actors.reclaim.evidence import Census, trimmed_pod
+from actors.reclaim.evidence import CachedClusterState, trimmed_pod
 from actors.resources.pod import Pod
 from actors.store.caches.catalog import Catalog
 from actors.store.caches.informer import Informer
@@ -126,7 +126,7 @@ def test_of_a_clusters_pods_only_what_a_verdict_needs_is_held(api_server: ApiSer
     assert item["spec"] == {"nodeName": "worker-1"}
     assert item["status"].keys() <= {"phase", "reason", "podIPs"}
 
-    census = Census(store, Catalog(store, has_pods=False))
+    census = CachedClusterState(store, Catalog(store, has_pods=False))
     census.start(lambda _: None)
     try:
         assert census.wait_synced(30)
@@ -138,7 +138,7 @@ def test_of_a_clusters_pods_only_what_a_verdict_needs_is_held(api_server: ApiSer
         store.close()
 
 
-def _holds_little(census: Census, name: str) -> None:
+def _holds_little(census: CachedClusterState, name: str) -> None:
     found = census.pod(f"default/{name}")
     assert isinstance(found, Pod)
     assert found.node == "worker-1"
