@@ -24,7 +24,7 @@ from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.decisions.inherit import owning_statefulset
 from actors.decisions.settings import Settings
 from actors.errors import OrbweaverError
-from actors.reclaim.evidence import CachedClusterState, Reading, Source, facts_of, wanted
+from actors.reclaim.evidence import CachedClusterState, LiveClusterState, Source, facts_of, wanted
 from actors.reclaim.release import RELEASE_TIMEOUT, Reclaim, reclaim
 from actors.reclaim.rules import Action, Recorded, Verdict, judge
 from actors.resources.addresses import format_address
@@ -256,7 +256,7 @@ class GCActor(Actor):
             suspicious = [
                 (pod, held) for pod, held in self._held(pods) if self._is_suspicious(pod, held)
             ]  # fmt: skip
-            reading = Reading(self._store)
+            reading = LiveClusterState(self._store)
             answers = state.readers.map(lambda one: self._read(one[0], one[1], reading), suspicious)
             wanted: list[Reclaim] = []
             for (pod, held), witness in zip(suspicious, answers, strict=True):
@@ -273,7 +273,7 @@ class GCActor(Actor):
                 self._later(pod, self._clock() + RETRY)
         self._look_at(())
 
-    def _read(self, pod: str, held: Sequence[Allocation], reading: Reading) -> Verdict | None:
+    def _read(self, pod: str, held: Sequence[Allocation], reading: LiveClusterState) -> Verdict | None:
         """Read what the pod's verdicts ask for, in one of the readers' threads; a verdict to wait when that fails."""
         try:
             found = reading.pod(pod)

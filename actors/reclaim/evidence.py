@@ -1,7 +1,7 @@
 """Who could hold an address: the cluster's pods, nodes, namespaces, StatefulSets and pools, remembered or read anew.
 
 What must always hold: `CachedClusterState` answers from caches and costs the API server nothing, so it may only say where to
-look; `Reading` answers with what the API server has now, each object read at most once in its short life, and decides.
+look; `LiveClusterState` answers with what the API server has now, each object read at most once in its short life, and decides.
 Of a cached pod only what a verdict needs is kept: there may be a hundred thousand.
 """
 
@@ -133,7 +133,7 @@ class CachedClusterState:
         return self._catalog.informer("SpiderIPPool").get(name) is not None
 
 
-class Reading:
+class LiveClusterState:
     """The API server's word. Make one for a few pods that are judged together, and drop it then. Safe to call from any
     thread; raises `StoreUnavailable`, and `InvalidObject` for an object that cannot be understood."""
 

@@ -20,7 +20,7 @@ from actors.allocation.supervision import TABLE
 from actors.audit import Finding, ReleaseRecord, WriteEndpoint, WriteStatus, verdict_on
 from actors.decisions.settings import Settings
 from actors.errors import OrbweaverError, StoreUnavailable
-from actors.reclaim.evidence import Reading
+from actors.reclaim.evidence import LiveClusterState
 from actors.reclaim.rules import Action
 from actors.resources.addresses import format_address
 from actors.resources.blocks.block import Release, Released, block_name
@@ -68,7 +68,9 @@ class Repairs:
     def _release(self, held: Allocation) -> str:
         text, record = format_address(held.family, held.value), held.record
         now = time.time()
-        verdict = verdict_on(held, self._siblings(record.pod), Reading(self._store), self._settings, now)
+        verdict = verdict_on(
+            held, self._siblings(record.pod), LiveClusterState(self._store), self._settings, now
+        )
         if verdict is None:
             return f"left {text} alone: pod {record.pod} may have it"
         keep = verdict.action is Action.KEEP_FOR_NEXT
