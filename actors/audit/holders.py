@@ -13,7 +13,7 @@ from actors.allocation.messages import Allocation
 from actors.audit.finding import Finding, ReleaseRecord, Rule
 from actors.decisions.inherit import is_fixed
 from actors.decisions.settings import Settings
-from actors.reclaim.evidence import Source, facts_of
+from actors.reclaim.evidence import ClusterState, facts_of
 from actors.reclaim.rules import Action, Recorded, Verdict, judge
 from actors.resources.addresses import format_address
 from actors.resources.namespace import Namespace
@@ -59,7 +59,7 @@ class Seen:
 
 
 def verdict_on(
-    held: Allocation, siblings: Sequence[Allocation], source: Source, settings: Settings, now: float
+    held: Allocation, siblings: Sequence[Allocation], source: ClusterState, settings: Settings, now: float
 ) -> Verdict | None:
     """Why an address should be given back, or kept for the pod's next incarnation; None while its holder may have it.
     `siblings`: what else is recorded for the pod; `now` in seconds since the epoch."""
@@ -71,7 +71,7 @@ def verdict_on(
 
 
 def abandoned(
-    held: Iterable[Allocation], source: Source, settings: Settings, now: float, *, pods: bool
+    held: Iterable[Allocation], source: ClusterState, settings: Settings, now: float, *, pods: bool
 ) -> Iterator[Finding]:
     """Records whose holder is gone. Without `pods` only what is kept for somebody can be judged."""
     of_pod: dict[str, list[Allocation]] = defaultdict(list)

@@ -24,7 +24,7 @@ from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.decisions.inherit import owning_statefulset
 from actors.decisions.settings import Settings
 from actors.errors import OrbweaverError
-from actors.reclaim.evidence import CachedClusterState, LiveClusterState, Source, facts_of, wanted
+from actors.reclaim.evidence import CachedClusterState, ClusterState, LiveClusterState, facts_of, wanted
 from actors.reclaim.release import RELEASE_TIMEOUT, Reclaim, reclaim
 from actors.reclaim.rules import Action, Recorded, Verdict, judge
 from actors.resources.addresses import format_address
@@ -287,7 +287,7 @@ class GCActor(Actor):
             return Verdict(Action.WAIT, until=self._clock() + RETRY)
         return None
 
-    def _judge(self, pod: str, held: Sequence[Allocation], source: Source) -> list[Judged]:
+    def _judge(self, pod: str, held: Sequence[Allocation], source: ClusterState) -> list[Judged]:
         now = self._clock()
         found = source.pod(pod)
         recorded = [Recorded(format_address(one.family, one.value), one.record) for one in held]

@@ -37,7 +37,7 @@ _POD_SPEC = ("nodeName",)
 _POD_STATUS = ("phase", "reason", "podIPs")
 
 
-class Source(Protocol):
+class ClusterState(Protocol):
     """What a verdict asks for; None and False mean that there is no such object, or, of a namespace, that it is being
     deleted. `pod` is `namespace/name`."""
 
@@ -54,7 +54,7 @@ class Source(Protocol):
     def pool(self, name: str) -> bool: ...
 
 
-def wanted(record: Record, source: Source, settings: Settings) -> bool | None:
+def wanted(record: Record, source: ClusterState, settings: Settings) -> bool | None:
     """Whether the record's owner will start its pod again; None when nobody keeps addresses for it."""
     if not is_fixed(record):
         return None
@@ -66,7 +66,7 @@ def wanted(record: Record, source: Source, settings: Settings) -> bool | None:
 
 
 def facts_of(
-    record: Record, siblings: Sequence[Recorded], source: Source, settings: Settings, noticed: float
+    record: Record, siblings: Sequence[Recorded], source: ClusterState, settings: Settings, noticed: float
 ) -> Facts:
     """What a source knows of a record's holder; `siblings` and `noticed` as in `Facts`."""
     pod = source.pod(record.pod)
