@@ -14,7 +14,7 @@ from actors.allocation.messages import Allocation
 from actors.audit.blocks import attachments, recorded
 from actors.audit.endpoints import endpoints
 from actors.audit.finding import Finding, Rule
-from actors.audit.holders import Seen, abandoned
+from actors.audit.holders import SnapshotState, abandoned
 from actors.audit.pools import overlaps, places, states
 from actors.audit.snapshot import Snapshot
 from actors.decisions.settings import Settings
@@ -75,7 +75,7 @@ def _holders(
     if damaged or damaged_sets or damaged_machines or damaged_instances or damaged_namespaces:
         return ()
     pools = frozenset(obj["metadata"]["name"] for obj in snapshot.pools)
-    source = Seen(pods, nodes, sets, machines, instances, namespaces, pools)
+    source = SnapshotState(pods, nodes, sets, machines, instances, namespaces, pools)
     known = (one for one in held if not unknown.keys() & set(one.record.pods))
     return abandoned(known, source, settings, now, pods=snapshot.pods is not None)
 

@@ -26,7 +26,7 @@ _LONG_AGO = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SnapshotState:
     """A snapshot's objects as a source of verdicts, by `name` or `namespace/name`."""
 
     pods: Mapping[str, Pod]
