@@ -22,7 +22,7 @@ _FLAGS = {"pods": "--cluster-cidr", "services": "--service-cluster-ip-range"}
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ClusterCidrs:
     """What the cluster has, as objects; None for a ConfigMap or a kind of object that is not there."""
 
     service_cidrs: Sequence[Mapping[str, Any]] | None = None
@@ -49,7 +49,7 @@ class ClusterCIDRs:
         return {"phase": SYNCED, "overlayPodCIDR": list(self.pods), "serviceCIDR": list(self.services)}
 
 
-def find_cidrs(pod_cidr_type: str, seen: Seen) -> ClusterCIDRs:
+def find_cidrs(pod_cidr_type: str, seen: ClusterCidrs) -> ClusterCIDRs:
     """The cluster's CIDRs, in a stable order."""
     services = _services(seen)
     if not services:
@@ -65,7 +65,7 @@ def find_cidrs(pod_cidr_type: str, seen: Seen) -> ClusterCIDRs:
     return ClusterCIDRs(pods, services)
 
 
-def _services(seen: Seen) -> tuple[str, ...]:
+def _services(seen: ClusterCidrs) -> tuple[str, ...]:
     found = _distinct(
         cidr
         for obj in _oldest_first(seen.service_cidrs or ())
@@ -74,7 +74,7 @@ def _services(seen: Seen) -> tuple[str, ...]:
     return found or _of_kubernetes("services", seen)
 
 
-def _running(seen: Seen) -> str:
+def _running(seen: ClusterCidrs) -> str:
     if any(not obj.get("spec", {}).get("disabled") for obj in seen.calico or ()):
         return "calico"
     if seen.cilium is not None:
@@ -82,7 +82,7 @@ def _running(seen: Seen) -> str:
     return "cluster" if seen.flannel else "none"
 
 
-def _pods(kind: str, seen: Seen) -> tuple[tuple[str, ...] | None, str]:
+def _pods(kind: str, seen: ClusterCidrs) -> tuple[tuple[str, ...] | None, str]:
     """None with the reason when they should be known and are not."""
     if kind == "none":
         return (), ""
@@ -101,7 +101,7 @@ def _pods(kind: str, seen: Seen) -> tuple[tuple[str, ...] | None, str]:
     return (found, "") if found else (None, why)
 
 
-def _of_cilium(seen: Seen) -> tuple[tuple[str, ...] | None, str]:
+def _of_cilium(seen: ClusterCidrs) -> tuple[tuple[str, ...] | None, str]:
     if seen.cilium is None:
         return None, "there is no ConfigMap kube-system/cilium-config; is Cilium installed?"
     data = seen.cilium.get("data") or {}
@@ -122,7 +122,7 @@ def _of_cilium(seen: Seen) -> tuple[tuple[str, ...] | None, str]:
     return None, f"Cilium's IPAM mode {ipam!r} is none of cluster-pool, multi-pool and kubernetes"
 
 
-def _of_kubernetes(which: str, seen: Seen) -> tuple[str, ...]:
+def _of_kubernetes(which: str, seen: ClusterCidrs) -> tuple[str, ...]:
     text = str(((seen.kubeadm or {}).get("data") or {}).get("ClusterConfiguration", ""))
     match = re.search(_SUBNETS[which], text)
     found = _distinct(match[1].strip("\"'").split(",")) if match else ()

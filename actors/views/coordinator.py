@@ -15,7 +15,7 @@ from actors.resources.coordinator import KIND, NAME, NOT_READY, SpiderCoordinato
 from actors.runtime import Actor, ActorContext, message
 from actors.store.contract import Object, Store
 from actors.store.kinds import SPIDERPOOL
-from actors.views.cidr_rules import Seen, find_cidrs
+from actors.views.cidr_rules import ClusterCidrs, find_cidrs
 
 log = logging.getLogger("orbweaver.coordinator")
 
@@ -68,9 +68,9 @@ class CoordinatorActor(Actor):
             log.warning("the cluster's CIDRs could not be read, will try again", extra={"error": str(error)})
         self.after(INTERVAL, self._again)
 
-    def _look(self) -> Seen:
+    def _look(self) -> ClusterCidrs:
         pods = self._store.list("Pod", "kube-system").items
-        return Seen(
+        return ClusterCidrs(
             service_cidrs=self._listed("ServiceCIDR"),
             kubeadm=self._config("kubeadm-config"),
             managers=[

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from actors.views.cidr_rules import Seen, find_cidrs
+from actors.views.cidr_rules import ClusterCidrs, find_cidrs
 
 
 def named(name: str, spec: dict[str, Any], made: str = "2026-01-01T00:00:00Z") -> dict[str, Any]:
@@ -46,36 +46,36 @@ CALICO = (
 @pytest.mark.parametrize(
     "seen, services",
     [
-        (Seen(service_cidrs=SERVICES, kubeadm=KUBEADM), ("10.96.0.0/16", "10.100.0.0/16")),
-        (Seen(service_cidrs=(), kubeadm=KUBEADM, managers=[MANAGER]), ("10.96.0.0/12",)),
-        (Seen(managers=[MANAGER]), ("10.97.0.0/16", "fd00:97::/112")),
+        (ClusterCidrs(service_cidrs=SERVICES, kubeadm=KUBEADM), ("10.96.0.0/16", "10.100.0.0/16")),
+        (ClusterCidrs(service_cidrs=(), kubeadm=KUBEADM, managers=[MANAGER]), ("10.96.0.0/12",)),
+        (ClusterCidrs(managers=[MANAGER]), ("10.97.0.0/16", "fd00:97::/112")),
     ],
 )
-def test_services_are_learnt_from_the_first_that_tells(seen: Seen, services: tuple[str, ...]) -> None:
+def test_services_are_learnt_from_the_first_that_tells(seen: ClusterCidrs, services: tuple[str, ...]) -> None:
     assert find_cidrs("none", seen).services == services
 
 
 @pytest.mark.parametrize(
     "kind, seen, pods",
     [
-        ("none", Seen(kubeadm=KUBEADM), ()),
-        ("cluster", Seen(kubeadm=KUBEADM), ("10.244.0.0/16", "fd00:244::/56")),
-        ("cluster", Seen(managers=[MANAGER]), ("10.245.0.0/16",)),
-        ("calico", Seen(kubeadm=KUBEADM, calico=CALICO), ("10.233.64.0/18", "fd00:64::/64")),
-        ("cilium", Seen(kubeadm=KUBEADM, cilium=config(**{
+        ("none", ClusterCidrs(kubeadm=KUBEADM), ()),
+        ("cluster", ClusterCidrs(kubeadm=KUBEADM), ("10.244.0.0/16", "fd00:244::/56")),
+        ("cluster", ClusterCidrs(managers=[MANAGER]), ("10.245.0.0/16",)),
+        ("calico", ClusterCidrs(kubeadm=KUBEADM, calico=CALICO), ("10.233.64.0/18", "fd00:64::/64")),
+        ("cilium", ClusterCidrs(kubeadm=KUBEADM, cilium=config(**{
             "ipam": "cluster-pool", "cluster-pool-ipv4-cidr": "10.0.0.0/8", "cluster-pool-ipv6-cidr": "fd00::/104",
         })), ("10.0.0.0/8", "fd00::/104")),
-        ("cilium", Seen(kubeadm=KUBEADM, cilium=config(ipam="kubernetes")), ("10.244.0.0/16", "fd00:244::/56")),
-        ("cilium", Seen(kubeadm=KUBEADM, cilium=config(ipam="multi-pool"), cilium_pools=[
+        ("cilium", ClusterCidrs(kubeadm=KUBEADM, cilium=config(ipam="kubernetes")), ("10.244.0.0/16", "fd00:244::/56")),
+        ("cilium", ClusterCidrs(kubeadm=KUBEADM, cilium=config(ipam="multi-pool"), cilium_pools=[
             named("default", {"ipv4": {"cidrs": ["10.10.0.0/16"]}, "ipv6": {"cidrs": ["fd00:10::/104"]}}),
         ]), ("10.10.0.0/16", "fd00:10::/104")),
-        ("auto", Seen(kubeadm=KUBEADM, calico=CALICO), ("10.233.64.0/18", "fd00:64::/64")),
-        ("auto", Seen(kubeadm=KUBEADM, calico=CALICO[2:]), ()),
-        ("auto", Seen(kubeadm=KUBEADM, flannel=True), ("10.244.0.0/16", "fd00:244::/56")),
-        ("auto", Seen(kubeadm=KUBEADM), ()),
+        ("auto", ClusterCidrs(kubeadm=KUBEADM, calico=CALICO), ("10.233.64.0/18", "fd00:64::/64")),
+        ("auto", ClusterCidrs(kubeadm=KUBEADM, calico=CALICO[2:]), ()),
+        ("auto", ClusterCidrs(kubeadm=KUBEADM, flannel=True), ("10.244.0.0/16", "fd00:244::/56")),
+        ("auto", ClusterCidrs(kubeadm=KUBEADM), ()),
     ],
 )  # fmt: skip
-def test_pods_are_learnt_as_the_type_says(kind: str, seen: Seen, pods: tuple[str, ...]) -> None:
+def test_pods_are_learnt_as_the_type_says(kind: str, seen: ClusterCidrs, pods: tuple[str, ...]) -> None:
     found = find_cidrs(kind, seen)
 
     assert (found.pods, found.reason) == (pods, "")
@@ -85,15 +85,15 @@ def test_pods_are_learnt_as_the_type_says(kind: str, seen: Seen, pods: tuple[str
 @pytest.mark.parametrize(
     "kind, seen, words",
     [
-        ("auto", Seen(), "serviceSubnet"),
-        ("auto", Seen(kubeadm=config(ClusterConfiguration="networking: nonsense")), "serviceSubnet"),
-        ("calico", Seen(kubeadm=KUBEADM), "is Calico installed"),
-        ("cilium", Seen(kubeadm=KUBEADM), "is Cilium installed"),
-        ("cilium", Seen(kubeadm=KUBEADM, cilium=config(ipam="eni")), "'eni'"),
-        ("cluster", Seen(service_cidrs=SERVICES), "podSubnet"),
+        ("auto", ClusterCidrs(), "serviceSubnet"),
+        ("auto", ClusterCidrs(kubeadm=config(ClusterConfiguration="networking: nonsense")), "serviceSubnet"),
+        ("calico", ClusterCidrs(kubeadm=KUBEADM), "is Calico installed"),
+        ("cilium", ClusterCidrs(kubeadm=KUBEADM), "is Cilium installed"),
+        ("cilium", ClusterCidrs(kubeadm=KUBEADM, cilium=config(ipam="eni")), "'eni'"),
+        ("cluster", ClusterCidrs(service_cidrs=SERVICES), "podSubnet"),
     ],
 )
-def test_what_is_missing_is_said(kind: str, seen: Seen, words: str) -> None:
+def test_what_is_missing_is_said(kind: str, seen: ClusterCidrs, words: str) -> None:
     found = find_cidrs(kind, seen)
 
     assert words in found.reason
