@@ -22,7 +22,7 @@ from actors.resources.blocks.block import (
     Taken,
 )
 from actors.resources.blocks.quarantine import Quarantine
-from actors.resources.blocks.record import Fence, Record, Sharer
+from actors.resources.blocks.record import Fence, OtherSandbox, Record
 from actors.runtime import wire_value
 
 
@@ -139,7 +139,7 @@ class AddResult:
 
 
 for _value in (
-    Record, Sharer, Fence, Quarantine, Claim, Release, MarkSuspect, ClearSuspect, Granted, Taken, Quarantined, Released, SuspicionChanged, Allocation,
+    Record, OtherSandbox, Fence, Quarantine, Claim, Release, MarkSuspect, ClearSuspect, Granted, Taken, Quarantined, Released, SuspicionChanged, Allocation,
     Change, Occupancy, Allocate, Recorded, Sandbox, DetectionOverrides, AddressRequest, AddRequest, Assigned, RouteTo, AddResult,
 ):  # fmt: skip
     wire_value(_value)

@@ -2,7 +2,7 @@
 
 `records`:  `#SHAPE,SHAPE,… OFFSET:INDEX:POD:UID:CONTAINER:SINCE:CLAIM …`, one entry for each address in use. A shape is
 what many records of a block have in common: namespace, pool, interface, node and so on, joined by colons; INDEX says
-which. Sharers follow the CLAIM, with the fields of `Sharer` each.
+which. Sharers follow the CLAIM, with the fields of `OtherSandbox` each.
 `released`: `#SECONDS OFFSET:MILLISECONDS …`, relative to SECONDS since the epoch. OFFSET is the address's distance from
 the block's first. A UID, a container id of 64 hex digits and a moment are packed into 22, 43 and 8 characters behind a
 tilde; other text is percent-encoded. There are no quotation marks, because each would be two bytes inside JSON.
@@ -25,7 +25,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from actors.errors import InvalidObject
-from actors.resources.blocks.record import Record, Sharer
+from actors.resources.blocks.record import OtherSandbox, Record
 
 NOTHING = "{}"
 MARK = "#"
@@ -95,9 +95,9 @@ def _read_entry(table: str, entry: str) -> tuple[str, Record]:
     return offset, record
 
 
-def _sharers(texts: list[str]) -> tuple[Sharer, ...]:
-    size = len(fields(Sharer))
-    return tuple(Sharer(*texts[at : at + size]) for at in range(0, len(texts) - size + 1, size))
+def _sharers(texts: list[str]) -> tuple[OtherSandbox, ...]:
+    size = len(fields(OtherSandbox))
+    return tuple(OtherSandbox(*texts[at : at + size]) for at in range(0, len(texts) - size + 1, size))
 
 
 @lru_cache(64)
@@ -158,7 +158,7 @@ def _own_text(record: Record, at: int) -> str:
     own = f"{_escape(record.pod[at:])}:{uid}:{container}:{_pack_moment(since)}"
     if not (record.claim or record.sharers):
         return own
-    more = [getattr(one, field.name) for one in record.sharers for field in fields(Sharer)]
+    more = [getattr(one, field.name) for one in record.sharers for field in fields(OtherSandbox)]
     return ":".join([own, _escape(record.claim), *(_escape(text) for text in more)])
 
 

@@ -18,7 +18,7 @@ SHARERS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Sharer:
+class OtherSandbox:
     """Another sandbox of the same virtual machine that uses the address; the fields are those of `Record`."""
 
     container: str
@@ -52,7 +52,7 @@ class Record:
     request: str = ""
     claim: str = ""
     machine: str = ""
-    sharers: tuple[Sharer, ...] = ()
+    sharers: tuple[OtherSandbox, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The form inside the block; empty fields are left out."""
@@ -71,7 +71,9 @@ class Record:
             raise InvalidObject("the sharers of a block record must be a list of JSON objects")
         return cls(
             **{name: str(data.get(name, "")) for name in _TEXTS},
-            sharers=tuple(Sharer(**{name: str(one.get(name, "")) for name in _SHARER}) for one in sharers),
+            sharers=tuple(
+                OtherSandbox(**{name: str(one.get(name, "")) for name in _SHARER}) for one in sharers
+            ),
         )
 
     def kept(self) -> Record:
@@ -114,11 +116,11 @@ class Record:
         return fence.admits(self) or any(fence.admits(one) for one in self.sharers)
 
     @property
-    def sandbox(self) -> Sharer:
+    def sandbox(self) -> OtherSandbox:
         """The newest sandbox that uses the address."""
-        return Sharer(*(getattr(self, name) for name in _SHARER))
+        return OtherSandbox(*(getattr(self, name) for name in _SHARER))
 
-    def used_by(self, one: Sharer, *others: Sharer) -> Record:
+    def used_by(self, one: OtherSandbox, *others: OtherSandbox) -> Record:
         """The same address in these sandboxes, the newest first."""
         own = {name: getattr(one, name) for name in _SHARER}
         return replace(self, **own, sharers=others[:SHARERS])
@@ -158,7 +160,7 @@ class Record:
 
 
 _TEXTS = tuple(field.name for field in fields(Record) if field.name != "sharers")
-_SHARER = tuple(field.name for field in fields(Sharer))
+_SHARER = tuple(field.name for field in fields(OtherSandbox))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,7 @@ class Fence:
     claim: str = ""
 
     @classmethod
-    def of(cls, record: Record | Sharer) -> Fence:
+    def of(cls, record: Record | OtherSandbox) -> Fence:
         """The fence that only this record passes."""
         return cls(record.container, record.pod, record.uid, record.claim)
 
@@ -179,7 +181,7 @@ class Fence:
         """The same without the claim: it admits what any process recorded for this sandbox."""
         return replace(self, claim="")
 
-    def admits(self, record: Record | Sharer) -> bool:
+    def admits(self, record: Record | OtherSandbox) -> bool:
         """Whether `record` is the one that was meant."""
         if self.claim and self.claim != record.claim:
             return False
