@@ -25,7 +25,7 @@ from actors.allocation.conflict_detection import Prober, Proving, in_order, need
 from actors.allocation.grant import Grant
 from actors.allocation.messages import AddRequest, AddResult, Allocation, Assigned, RouteTo, Sandbox
 from actors.allocation.observer import AllocationObserver
-from actors.allocation.reservation import AddContext, AlreadyRecorded, Decision, Reserving, Where
+from actors.allocation.reservation import AddContext, AlreadyRecorded, Decision, Reservation, Where
 from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.decisions.inherit import (
     in_use_elsewhere,
@@ -109,7 +109,7 @@ class EndpointActor(Actor):
         self._node = node
         self._observer = observer
         self._clock = clock
-        self._reserving = Reserving(node, settings, clock, self._give_back, self._undo)
+        self._reserving = Reservation(node, settings, clock, self._give_back, self._undo)
         self._proving: Proving | None = None
         if prober is not None:
             self._proving = Proving(prober, tell, self._touch, seat, catalog, observer, clock)

@@ -82,7 +82,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Reserving:
+class Reservation:
     """`give_back` releases what a pod had before, `undo` what a failed request was granted."""
 
     node: str
