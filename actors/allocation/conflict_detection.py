@@ -1,4 +1,4 @@
-"""Proving on the wire what an ADD was granted: what the Endpoint does between the blocks' word and its own answer.
+"""ConflictDetection on the wire what an ADD was granted: what the Endpoint does between the blocks' word and its own answer.
 
 What must always hold:
 
@@ -57,7 +57,7 @@ class Prober(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Proving:
+class ConflictDetection:
     """`tell`: makes known what a probe found, under a reason (`IPConflict`, `GatewayUnreachable`). `touch`: makes the
     views of these records be written anew."""
 

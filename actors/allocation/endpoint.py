@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from actors.allocation.conflict_detection import Prober, Proving, in_order, needed
+from actors.allocation.conflict_detection import ConflictDetection, Prober, in_order, needed
 from actors.allocation.grant import Grant
 from actors.allocation.messages import AddRequest, AddResult, Allocation, Assigned, RouteTo, Sandbox
 from actors.allocation.observer import AllocationObserver
@@ -110,9 +110,9 @@ class EndpointActor(Actor):
         self._observer = observer
         self._clock = clock
         self._reserving = Reservation(node, settings, clock, self._give_back, self._undo)
-        self._proving: Proving | None = None
+        self._proving: ConflictDetection | None = None
         if prober is not None:
-            self._proving = Proving(prober, tell, self._touch, seat, catalog, observer, clock)
+            self._proving = ConflictDetection(prober, tell, self._touch, seat, catalog, observer, clock)
 
     @message
     def add(self, request: AddRequest) -> AddResult:
