@@ -56,7 +56,7 @@ class ChainedPlugin(Protocol):
         ...
 
 
-class Client(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """One connection: reads one request, answers it, closes."""
 
     def __init__(self, front: FrontEnd, loop: asyncio.AbstractEventLoop) -> None:

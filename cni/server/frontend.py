@@ -22,7 +22,7 @@ from typing import Any
 from actors.allocation.observer import AllocationObserver
 from actors.errors import OrbweaverError, StoreUnavailable
 from actors.runtime import ActorSystem, ObjectRef, Trace, new_event_loop, request_scope
-from cni.server.connection import ChainedPlugin, Client, log_request
+from cni.server.connection import ChainedPlugin, Connection, log_request
 from cni.server.protocol import CniRequest
 
 log = logging.getLogger("orbweaver.cni")
@@ -62,7 +62,7 @@ class FrontEnd:
         self._loop = new_event_loop()
         self._thread = threading.Thread(target=self._run, name="cni-front-end", daemon=True)
         self._server: asyncio.Server | None = None
-        self._connections: set[Client] = set()
+        self._connections: set[Connection] = set()
         self._in_flight: dict[str, list[str]] = {}
         self._adds: dict[tuple[str, str], _Adds] = {}
 
@@ -102,12 +102,12 @@ class FrontEnd:
         found.subscribe(lambda held: _complete_route(ref, held, sandbox.key))
         return ref
 
-    def arrived(self, client: Client) -> None:
+    def arrived(self, client: Connection) -> None:
         """A client connected."""
         self.clients += 1
         self._connections.add(client)
 
-    def left(self, client: Client) -> None:
+    def left(self, client: Connection) -> None:
         """Its connection is gone."""
         self.clients -= 1
         self._connections.discard(client)
@@ -164,7 +164,7 @@ class FrontEnd:
     async def _serve(self, listener: socket.socket) -> None:
         # asyncio listens anew, with its own backlog of 100, unless told.
         self._server = await self._loop.create_unix_server(
-            lambda: Client(self, self._loop), sock=listener, backlog=BACKLOG
+            lambda: Connection(self, self._loop), sock=listener, backlog=BACKLOG
         )
 
     async def _close(self, drain: float) -> None:
