@@ -38,7 +38,7 @@ def register_allocators(
         idle=None,
         begin_within=begin_within,
         urgent=frozenset({"reached"}),  # agents leave who gives no sign of life
-        prompt=frozenset({"of_sandbox", "recorded"}),
+        inline=frozenset({"of_sandbox", "recorded"}),
     )
     system.register(
         "block",
@@ -55,5 +55,5 @@ def register_allocators(
         mailbox=mailbox,
         idle=300.0,
         begin_within=begin_within,
-        prompt=frozenset({"allocate"}),
+        inline=frozenset({"allocate"}),
     )

@@ -12,7 +12,7 @@ either in the mailbox of a cell that will answer it, or with a sender that knows
       stop          the process ends: everyone waiting gets PeerLost
 
 What must always hold: `instance` is touched by one thread at a time, which holds the turn: the cell's own, or for a
-prompt message that of its sender, if the cell has nothing else to do; every call that was accepted is
+inline message that of its sender, if the cell has nothing else to do; every call that was accepted is
 answered exactly once, whatever ends the cell, deferred replies included; locks are taken in the order cell,
 system, and no foreign code runs under either.
 """
@@ -168,7 +168,7 @@ class Cell:
             if not urgent and self.depth >= self.kind.mailbox:
                 return Offer.FULL
             mailbox = self._mailbox or self._start()
-            here = call.method in self.kind.prompt and self._is_free() and self._turn.acquire(blocking=False)
+            here = call.method in self.kind.inline and self._is_free() and self._turn.acquire(blocking=False)
             self.depth += 1
             if not here:
                 if urgent:
@@ -184,7 +184,7 @@ class Cell:
         return self._instance is not None and not (self.depth or self._pins or self._first)
 
     def _handle_here(self, call: Call, mailbox: Mailbox) -> None:
-        """Handle a prompt message in the sender's thread, which has the turn."""
+        """Handle a inline message in the sender's thread, which has the turn."""
         mine = scope.set(self._scope)
         try:
             self._handle_call(call)

@@ -183,12 +183,12 @@ PROMPT = frozenset(Worker.messages) - {"gate"}
 """All that do not wait."""
 
 
-def register(system: ActorSystem, *, prompt: frozenset[str] = frozenset()) -> None:
+def register(system: ActorSystem, *, inline: frozenset[str] = frozenset()) -> None:
     urgent = frozenset({"echo"})
-    system.register("worker", Worker, mailbox=100_000, idle=30.0, prompt=prompt)
-    system.register("small", Worker, mailbox=SMALL, idle=30.0, prompt=prompt)
-    system.register("brief", Worker, mailbox=100_000, idle=0.002, prompt=prompt)
-    system.register("hasty", Worker, mailbox=SMALL, begin_within=0.001, urgent=urgent, prompt=prompt)
+    system.register("worker", Worker, mailbox=100_000, idle=30.0, inline=inline)
+    system.register("small", Worker, mailbox=SMALL, idle=30.0, inline=inline)
+    system.register("brief", Worker, mailbox=100_000, idle=0.002, inline=inline)
+    system.register("hasty", Worker, mailbox=SMALL, begin_within=0.001, urgent=urgent, inline=inline)
     system.register("hidden", Worker)
 
 

@@ -116,7 +116,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     if request.param in {"in process", "by the sender"}:
         system = ActorSystem("local")
         cast.activations.clear()
-        cast.register(system, prompt=cast.PROMPT if request.param == "by the sender" else frozenset())
+        cast.register(system, inline=cast.PROMPT if request.param == "by the sender" else frozenset())
         yield Place(system, None)
         system.shutdown()
         return

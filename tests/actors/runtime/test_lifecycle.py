@@ -526,13 +526,13 @@ def test_timers_that_are_cancelled_do_not_stay_in_memory(local: ActorSystem) -> 
     assert len(local.timers._heap) < 1000
 
 
-# -- prompt messages -----------------------------------------------------------------------------------------
+# -- inline messages -----------------------------------------------------------------------------------------
 
 
 def test_a_prompt_message_is_handled_by_its_sender_unless_the_actor_is_busy(
     local: ActorSystem, tmp_path: Path
 ) -> None:
-    cast.register(local, prompt=cast.PROMPT)
+    cast.register(local, inline=cast.PROMPT)
     worker = local.get_actor("worker/a")
     eventually(lambda: get(worker.thread.remote(), timeout=10) == threading.get_ident())
 
@@ -546,7 +546,7 @@ def test_a_prompt_message_is_handled_by_its_sender_unless_the_actor_is_busy(
 
 
 def test_a_prompt_message_leaves_its_sender_s_deadline_and_trace_alone(local: ActorSystem) -> None:
-    cast.register(local, prompt=cast.PROMPT)
+    cast.register(local, inline=cast.PROMPT)
     worker = local.get_actor("worker/a")
     get(worker.echo.remote(), timeout=10)
     trace = Trace("req-1", "default/web-0", "c0ffee")
@@ -558,12 +558,12 @@ def test_a_prompt_message_leaves_its_sender_s_deadline_and_trace_alone(local: Ac
 
 
 def test_a_crash_in_a_prompt_message_ends_the_actor_s_thread_too(local: ActorSystem) -> None:
-    cast.register(local, prompt=frozenset({"crash"}))
-    worker = local.get_actor("worker/prompt")
+    cast.register(local, inline=frozenset({"crash"}))
+    worker = local.get_actor("worker/inline")
     get(worker.echo.remote(), timeout=10)
     eventually(lambda: local.describe()[0].state == "idle")
     crashed = worker.crash.remote("the bug")
 
     assert isinstance(crashed.error(), PeerLost)  # it was handled before the call returned
-    eventually(lambda: "worker/prompt" not in {thread.name for thread in threading.enumerate()})
+    eventually(lambda: "worker/inline" not in {thread.name for thread in threading.enumerate()})
     assert get(worker.activations.remote(), timeout=10) == 2
