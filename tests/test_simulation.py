@@ -31,7 +31,7 @@ def test_a_leader_that_is_asked_too_much_answers_everybody_in_time():
     outcome = leader(asked)
 
     assert set(outcome.refused) == {"overloaded"}
-    assert "no answer in time" in leader(replace(asked, begin_within=1.0)).refused
+    assert "no answer in time" in leader(replace(asked, start_fraction=1.0)).refused
 
 
 def test_shards_share_the_work():

@@ -25,18 +25,18 @@ def register_allocators(
     *,
     shared: bool,
     mailbox: int = 4096,
-    begin_within: float = 1.0,
+    start_fraction: float = 1.0,
     known: BlockLister | None = None,
     wrote: Callable[[int, int, str], object] = lambda family, base, version: None,
 ) -> None:
-    """`shared`: other processes write the same blocks. `mailbox`: calls that may wait for one pool or block. `begin_within`:
+    """`shared`: other processes write the same blocks. `mailbox`: calls that may wait for one pool or block. `start_fraction`:
     see `ActorSystem.register`. `known`, `wrote`: see `LedgerActor` and `BlockActor`."""
     system.register(
         "ledger",
         lambda context: LedgerActor(context, store=store, known=known),
         mailbox=65536,
         idle=None,
-        begin_within=begin_within,
+        start_fraction=start_fraction,
         urgent=frozenset({"reached"}),  # agents leave who gives no sign of life
         inline=frozenset({"of_sandbox", "recorded"}),
     )
@@ -45,7 +45,7 @@ def register_allocators(
         lambda context: BlockActor(context, store=store, observer=observer, shared=shared, wrote=wrote),
         mailbox=mailbox,
         idle=60.0,
-        begin_within=begin_within,
+        start_fraction=start_fraction,
     )
     system.register(
         "pool",
@@ -54,6 +54,6 @@ def register_allocators(
         ),
         mailbox=mailbox,
         idle=300.0,
-        begin_within=begin_within,
+        start_fraction=start_fraction,
         inline=frozenset({"allocate"}),
     )

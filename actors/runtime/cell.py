@@ -431,7 +431,7 @@ class Cell:
     def _begin_by(self, call: Call, deadline: float) -> float:
         if call.method in self.kind.urgent:
             return deadline
-        return call.sent + self.kind.begin_within * (deadline - call.sent)
+        return call.sent + self.kind.start_fraction * (deadline - call.sent)
 
     def _settle(self, now: float) -> None:
         self.handled += 1

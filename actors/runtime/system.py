@@ -65,7 +65,7 @@ class LocalKind:
     factory: Callable[[ActorContext], Actor]
     mailbox: int
     idle: float | None
-    begin_within: float
+    start_fraction: float
     urgent: frozenset[str]
     inline: frozenset[str]
     system: ActorSystem
@@ -139,21 +139,21 @@ class ActorSystem:
         mailbox: int = 1024,
         idle: float | None = 30.0,
         *,
-        begin_within: float = 1.0,
+        start_fraction: float = 1.0,
         urgent: frozenset[str] = frozenset(),
         inline: frozenset[str] = frozenset(),
     ) -> None:
         """Let actors of `kind` live here: `kind/key` is made by `factory` on the first call to it.
 
         `mailbox` calls may wait for one actor; after `idle` seconds without work it is passivated, None for
-        never. A call that has a deadline is begun within `begin_within`, a part of the time that it has when it comes,
+        never. A call that has a deadline is begun within `start_fraction`, a part of the time that it has when it comes,
         or is `Overloaded`. Messages named in `urgent` are handled before all others that wait, and never refused.
         Those in `inline` never wait for anything: while the actor has nothing else to do, the sender's thread handles them,
         which saves two threads from waiting for each other.
         """
         if not kind or "/" in kind:
             raise ValueError(f"{kind!r} cannot be a kind of actor: it is the part of a name before the slash")
-        self.route(kind, LocalKind(kind, factory, mailbox, idle, begin_within, urgent, inline, self))
+        self.route(kind, LocalKind(kind, factory, mailbox, idle, start_fraction, urgent, inline, self))
 
     def route(self, kind: str, route: Route) -> None:
         """Send calls to `kind` there. Raises ValueError when the kind has a place already."""

@@ -101,7 +101,7 @@ class Controller(Process):
             observer,
             shared=True,
             mailbox=MAILBOX,
-            begin_within=BEGIN_WITHIN,
+            start_fraction=BEGIN_WITHIN,
             known=self._blocks.known,
         )
         seat = AlwaysLocal(system, alone=False)

@@ -105,7 +105,7 @@ class Cell:
 class Process:
     """One process: actors by name, made on first use by `make(context, kind)`, and one CPU. `cost`: seconds of it for a
     message, and `refusal` for one that is refused or dropped. `bound`: messages that wait in one mailbox; one that has a
-    deadline is begun within the part `begin_within` of its time, or refused. Actors of the kinds in `at_once` answer within
+    deadline is begun within the part `start_fraction` of its time, or refused. Actors of the kinds in `at_once` answer within
     the message of whoever asks them, as a part of its cost."""
 
     def __init__(
@@ -116,7 +116,7 @@ class Process:
         cost: float,
         refusal: float = 0.0,
         bound: int,
-        begin_within: float = 1.0,
+        start_fraction: float = 1.0,
         at_once: frozenset[str],
     ) -> None:
         self.kernel = kernel
@@ -125,7 +125,7 @@ class Process:
         self._make = make
         self._cost = cost
         self._refusal = refusal
-        self._begin_within = begin_within
+        self._begin_within = start_fraction
         self._begun = self._paid = 0.0
         self._owed = 0.0
         """For what was refused before it came into a mailbox."""

@@ -63,7 +63,7 @@ class Costs:
 @dataclass(frozen=True, slots=True)
 class Cluster:
     """`within`: seconds over which the nodes come back. `shards`: processes that the pools are spread over. `bound`:
-    messages that wait for one pool; `begin_within`: part of its time in which each is begun or refused. `patience`: seconds
+    messages that wait for one pool; `start_fraction`: part of its time in which each is begun or refused. `patience`: seconds
     an agent waits for the leader. `cpus`: of the API server."""
 
     nodes: int = 5000
@@ -72,7 +72,7 @@ class Cluster:
     within: float = 10.0
     shards: int = 1
     bound: int = MAILBOX
-    begin_within: float = BEGIN_WITHIN
+    start_fraction: float = BEGIN_WITHIN
     patience: float = Leadership().patience
     cpus: int = 8
     costs: Costs = Costs()
@@ -189,7 +189,7 @@ class _Run:
                 cost=costs.leader_add / costs.messages,
                 refusal=costs.leader_refusal,
                 bound=cluster.bound,
-                begin_within=cluster.begin_within,
+                start_fraction=cluster.start_fraction,
                 at_once=frozenset({"ledger"}),
             )
             for _ in range(cluster.shards)

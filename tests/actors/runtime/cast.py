@@ -188,7 +188,7 @@ def register(system: ActorSystem, *, inline: frozenset[str] = frozenset()) -> No
     system.register("worker", Worker, mailbox=100_000, idle=30.0, inline=inline)
     system.register("small", Worker, mailbox=SMALL, idle=30.0, inline=inline)
     system.register("brief", Worker, mailbox=100_000, idle=0.002, inline=inline)
-    system.register("hasty", Worker, mailbox=SMALL, begin_within=0.001, urgent=urgent, inline=inline)
+    system.register("hasty", Worker, mailbox=SMALL, start_fraction=0.001, urgent=urgent, inline=inline)
     system.register("hidden", Worker)
 
 

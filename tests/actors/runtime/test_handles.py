@@ -147,7 +147,7 @@ def test_a_full_mailbox_answers_overloaded_at_once(place: Place, tmp_path: Path)
 
 
 def test_what_waited_too_much_of_its_caller_s_time_is_refused_unhandled(place: Place, tmp_path: Path) -> None:
-    """`begin_within` is a thousandth here: 30 ms of 30 s, and hours of what has a year."""
+    """`start_fraction` is a thousandth here: 30 ms of 30 s, and hours of what has a year."""
     hasty = place.actor("hasty/a")
     gate = hasty.gate.options(timeout=1e7).remote(str(tmp_path / "go"))
     waiting = hasty.add.options(timeout=30).remote("brief")
