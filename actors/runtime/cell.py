@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("orbweaver.runtime")
 
 
-BEHIND = 0.1
+LATE = 0.1
 """Seconds for which an actor, after it has refused a call that waited for too long, takes no other: the refusals are not to
 queue as well. They are few, so what waits never runs out meanwhile."""
 
@@ -97,7 +97,7 @@ class Offer(enum.Enum):
 
     TAKEN = "taken"
     FULL = "full"
-    BEHIND = "behind"
+    LATE = "behind"
     CLOSED = "closed"
 
 
@@ -164,7 +164,7 @@ class Cell:
                 return Offer.CLOSED
             urgent = call.method in self.kind.urgent
             if not urgent and call.deadline is not None and call.sent < self._behind_until:
-                return Offer.BEHIND
+                return Offer.LATE
             if not urgent and self.depth >= self.kind.mailbox:
                 return Offer.FULL
             mailbox = self._mailbox or self._start()
@@ -385,7 +385,7 @@ class Cell:
             self._observer.dropped(call.kind, call.method)
             return
         if call.deadline is not None and now > self._begin_by(call, call.deadline):
-            self._behind_until = now + BEHIND
+            self._behind_until = now + LATE
             self._observer.overloaded(call.kind, call.method)
             ref.fail(self.behind())
             return

@@ -91,7 +91,7 @@ class LocalKind:
                 return
             if offer is Offer.TAKEN:
                 return
-            if offer is Offer.BEHIND:
+            if offer is Offer.LATE:
                 self.system.observer.overloaded(call.kind, call.method)
                 call.ref.fail(cell.behind())
                 return

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from actors.errors import DeadlineExceeded, OrbweaverError, Overloaded
 from actors.runtime import Actor, ActorContext, ObjectRef
-from actors.runtime.cell import BEHIND
+from actors.runtime.cell import LATE
 
 SWITCH = 0.005
 """Seconds for which a thread goes on with its messages before another one's turn comes, as in CPython."""
@@ -219,7 +219,7 @@ class Process:
             error = DeadlineExceeded("not begun before its deadline")
         elif deadline is not None and now - sent > self._begin_within * (deadline - sent):
             error = Overloaded("waited for too long")
-            cell.behind_until = now + BEHIND
+            cell.behind_until = now + LATE
         if error is not None:
             self._paid = self.kernel.effects = self._begun + self._refusal
             ref.fail(error)
