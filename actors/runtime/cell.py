@@ -149,7 +149,7 @@ class Cell:
         self._messages: dict[str, Callable[..., Any]] = {}
         self._deferred: set[Call] = set()
         self._timers: set[CellTimer] = set()
-        self._pins = 0
+        self._outstanding = 0
         """Continuations outstanding and internal messages not handled: while there are any, the actor is not
         idle."""
         self._idle_check: Timer | None = None
@@ -181,7 +181,7 @@ class Cell:
 
     def _is_free(self) -> bool:
         # Under the lock. Whoever sent something before is not overtaken.
-        return self._instance is not None and not (self.depth or self._pins or self._first)
+        return self._instance is not None and not (self.depth or self._outstanding or self._first)
 
     def _handle_here(self, call: Call, mailbox: Mailbox) -> None:
         """Handle a inline message in the sender's thread, which has the turn."""
@@ -219,18 +219,18 @@ class Cell:
 
     def quiet(self) -> bool:
         """Whether nothing waits and nothing is outstanding, timers aside."""
-        return not (self.depth or self._pins or self._deferred or self.state in ("busy", "starting"))
+        return not (self.depth or self._outstanding or self._deferred or self.state in ("busy", "starting"))
 
     def then(self, ref: ObjectRef[Any], function: Callable[..., object], extra: tuple[Any, ...]) -> None:
         internal = _Internal(function, (ref, *extra), scope.get().trace)
         with self._lock:
-            self._pins += 1
+            self._outstanding += 1
         ref.subscribe(lambda _done: self._put_pinned(internal, first=True))
 
     def post(self, function: Callable[..., object], args: tuple[Any, ...]) -> None:
         internal = _Internal(function, args, scope.get().trace)
         with self._lock:
-            self._pins += 1
+            self._outstanding += 1
         self._put_pinned(internal)
 
     def after(self, seconds: float, function: Callable[..., object], args: tuple[Any, ...]) -> CellTimer:
@@ -249,7 +249,7 @@ class Cell:
             if timer not in self._timers:
                 return
             self._timers.discard(timer)
-            self._pins += 1
+            self._outstanding += 1
         self._put_pinned(internal)
 
     def _put_pinned(self, internal: _Internal, *, first: bool = False) -> None:
@@ -471,7 +471,7 @@ class Cell:
             self._crash(getattr(internal.function, "__name__", repr(internal.function)) + "()", error)
         else:
             with self._lock:
-                self._pins -= 1
+                self._outstanding -= 1
             self.last_used = time.monotonic()
             self.state = "idle"
 
@@ -534,7 +534,9 @@ class Cell:
         return None
 
     def _occupied(self, stopping: bool, calls: bool = True) -> bool:
-        return bool((calls and self.depth) or self._pins or self._deferred or (self._timers and not stopping))
+        return bool(
+            (calls and self.depth) or self._outstanding or self._deferred or (self._timers and not stopping)
+        )
 
     def start_waiting(self) -> None:
         """Start a cell that was made with calls waiting."""
