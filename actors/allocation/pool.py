@@ -56,7 +56,7 @@ LOOK_AGAIN = 5.0
 
 _SHOWN = 16
 """How many addresses that are set aside, and blocks that are left out, a refusal names."""
-_LEFT = 8
+_CHOICE_WINDOW = 8
 """Where others allocate too: how many of those released longest ago one is chosen from."""
 
 
@@ -258,7 +258,7 @@ class PoolActor(Actor):
         spare: list[tuple[float, int]] = []
         wanted = 1
         if value is None and self._start is not None and self._chance is not None:
-            wanted = self._chance.randint(1, _LEFT)
+            wanted = self._chance.randint(1, _CHOICE_WINDOW)
         while value is None and state.cooling and len(spare) < wanted:
             at, candidate = heapq.heappop(state.cooling)
             if state.released_at.get(candidate) == at:
