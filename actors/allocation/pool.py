@@ -54,7 +54,7 @@ LEDGER_TIMEOUT = 10.0
 LOOK_AGAIN = 5.0
 """Seconds after which a block that could not be used is tried again, before somebody is refused for it."""
 
-_SHOWN = 16
+_NAMED_IN_REFUSAL = 16
 """How many addresses that are set aside, and blocks that are left out, a refusal names."""
 _CHOICE_WINDOW = 8
 """Where others allocate too: how many of those released longest ago one is chosen from."""
@@ -447,9 +447,9 @@ class PoolActor(Actor):
         shown = [
             f"{format_address(pool.family, value)} is set aside for {state.aside[value].until - now:.0f} s: "
             f"{state.aside[value].why}"
-            for value in aside[:_SHOWN]
+            for value in aside[:_NAMED_IN_REFUSAL]
         ]
-        shown += [str(state.left_out[base]) for base in left_out[:_SHOWN]]
+        shown += [str(state.left_out[base]) for base in left_out[:_NAMED_IN_REFUSAL]]
         job.reply.fail(
             NoAddress(
                 f"pool {pool.name} has no free address for pod {job.request.record.pod}: {why}",

@@ -18,7 +18,7 @@ from actors.store.contract import Object
 from actors.views.views import LISTED
 
 _NOTHING = IntervalSet()
-_SHOWN = 3
+_NAMED_IN_REFUSAL = 3
 
 
 def states(
@@ -99,8 +99,8 @@ def _compared(told: Any, expected: Mapping[str, Any]) -> str:
 
 
 def _few(texts: list[str]) -> str:
-    rest = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
-    return ", ".join(texts[:_SHOWN]) + rest
+    rest = f" and {len(texts) - _NAMED_IN_REFUSAL} more" if len(texts) > _NAMED_IN_REFUSAL else ""
+    return ", ".join(texts[:_NAMED_IN_REFUSAL]) + rest
 
 
 def places(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-_SHOWN = 8
+_NAMED_IN_REFUSAL = 8
 """How many blocks are named."""
 
 
@@ -22,8 +22,10 @@ def exhausted(total: int, *, aside: int = 0, lost: int = 0, blocks: Sequence[str
         parts.append(f"{aside} are set aside because of other hosts")
     remedy = ""
     if lost:
-        more = ", ..." if len(blocks) > _SHOWN else ""
-        parts.append(f"{lost} are in blocks that cannot be used ({', '.join(blocks[:_SHOWN])}{more})")
+        more = ", ..." if len(blocks) > _NAMED_IN_REFUSAL else ""
+        parts.append(
+            f"{lost} are in blocks that cannot be used ({', '.join(blocks[:_NAMED_IN_REFUSAL])}{more})"
+        )
         remedy = "mend the blocks, "
     told = " and ".join([", ".join(parts[:-1]), parts[-1]])
     return f"{told}; {remedy}add addresses to spec.ips or name a second pool"
