@@ -125,7 +125,7 @@ class ConflictDetection:
         if detection.gateways and pool.gateway is not None:
             gateway = format_address(family, pool.gateway)
         # A virtual machine that moves answers from where it comes from; only what was taken by force is probed then.
-        wished = grant.suspect or (detection.conflicts and not grant.record.sharers)
+        wished = grant.suspect or (detection.conflicts and not grant.record.other_sandboxes)
         if not wished and not gateway:
             return None
         address = format_address(family, grant.value)

@@ -193,7 +193,7 @@ class LedgerActor(Actor):
             [
                 place
                 for place, record in records.items()
-                if record.node == node or any(one.node == node for one in record.sharers)
+                if record.node == node or any(one.node == node for one in record.other_sandboxes)
             ]
         )
 

@@ -181,7 +181,7 @@ def _lines(found: Whereabouts) -> list[tuple[str, str]]:
             ("node", record.node),
             ("owner", record.owner),
             ("machine", record.machine),
-            ("shared with", ", ".join(f"{one.pod} on {one.node}" for one in record.sharers)),
+            ("shared with", ", ".join(f"{one.pod} on {one.node}" for one in record.other_sandboxes)),
             ("network", record.network),
             ("since", record.since),
         )

@@ -30,7 +30,7 @@ from actors.resources.blocks.record import OtherSandbox, Record
 NOTHING = "{}"
 MARK = "#"
 
-_OWN = ("pod", "uid", "container", "since", "claim", "sharers")
+_OWN = ("pod", "uid", "container", "since", "claim", "other_sandboxes")
 _COMMON = tuple(field.name for field in fields(Record) if field.name not in _OWN)
 _PLAIN = re.compile(r"[A-Za-z0-9._/-]*")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -80,7 +80,7 @@ def read_records(family: int, base: int, size: int, text: str) -> list[tuple[int
 def _read_entry(table: str, entry: str) -> tuple[str, Record]:
     """The offset and the record of one entry. A block is read again with each change of it, and of its entries one or
     two are new then."""
-    offset, index, pod, uid, container, since, claim, *sharers = (entry + ":").split(":")
+    offset, index, pod, uid, container, since, claim, *other_sandboxes = (entry + ":").split(":")
     shapes = _shapes(table)
     prefix, common = shapes[_number(index, len(shapes))]
     record = Record(
@@ -89,7 +89,7 @@ def _read_entry(table: str, entry: str) -> tuple[str, Record]:
         container=_unpack(container, 32) if container[:1] == "~" else _unescape(container),
         since=_unpack_moment(since) if since[:1] == "~" else _unescape(since),
         claim=_unescape(claim),
-        sharers=_sharers([_unescape(text) for text in sharers]),
+        other_sandboxes=_sharers([_unescape(text) for text in other_sandboxes]),
         **common,
     )
     return offset, record
@@ -156,9 +156,9 @@ def _own_text(record: Record, at: int) -> str:
     uid = _pack(uid.replace("-", "")) if _UUID.fullmatch(uid) else _escape(uid)
     container = _pack(container) if _CONTAINER.fullmatch(container) else _escape(container)
     own = f"{_escape(record.pod[at:])}:{uid}:{container}:{_pack_moment(since)}"
-    if not (record.claim or record.sharers):
+    if not (record.claim or record.other_sandboxes):
         return own
-    more = [getattr(one, field.name) for one in record.sharers for field in fields(OtherSandbox)]
+    more = [getattr(one, field.name) for one in record.other_sandboxes for field in fields(OtherSandbox)]
     return ":".join([own, _escape(record.claim), *(_escape(text) for text in more)])
 
 

@@ -3,7 +3,7 @@
 What must always hold: a record names the claim it stands for well enough that nobody else's late request
 can free it. `Fence` is that name: the container id, else the pod's UID, and the claim that wrote the record. While a
 virtual machine moves, the pod that it leaves and the pod that it goes to both use its address: the newest is the
-record, the others are its sharers.
+record, the others are its other_sandboxes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Record:
     kept for a pod that is not running. `network` is the CNI network of the ADD. `request` is the interface whose ADD
     reserved this one together with its own, empty when it was reserved by its own ADD. `claim` tells apart the claims of
     several processes for one ADD; it is empty where only one process writes. `machine` is the KubeVirt virtual machine
-    that the address belongs to, whichever pod it runs in; `sharers` are its other pods, newest first.
+    that the address belongs to, whichever pod it runs in; `other_sandboxes` are its other pods, newest first.
     """
 
     pool: str
@@ -52,13 +52,15 @@ class Record:
     request: str = ""
     claim: str = ""
     machine: str = ""
-    sharers: tuple[OtherSandbox, ...] = ()
+    other_sandboxes: tuple[OtherSandbox, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The form inside the block; empty fields are left out."""
         found: dict[str, Any] = {name: value for name in _TEXTS if (value := getattr(self, name))}
-        if self.sharers:
-            found["sharers"] = [{name: getattr(one, name) for name in _SHARER} for one in self.sharers]
+        if self.other_sandboxes:
+            found["other_sandboxes"] = [
+                {name: getattr(one, name) for name in _SHARER} for one in self.other_sandboxes
+            ]
         return found
 
     @classmethod
@@ -66,13 +68,15 @@ class Record:
         """Inverse of `to_json`. Unknown fields are ignored: a newer version may have written them."""
         if not isinstance(data, dict):
             raise InvalidObject(f"a block record must be a JSON object, not {type(data).__name__}")
-        sharers = data.get("sharers") or ()
-        if not isinstance(sharers, list | tuple) or not all(isinstance(one, dict) for one in sharers):
-            raise InvalidObject("the sharers of a block record must be a list of JSON objects")
+        other_sandboxes = data.get("other_sandboxes") or ()
+        if not isinstance(other_sandboxes, list | tuple) or not all(
+            isinstance(one, dict) for one in other_sandboxes
+        ):
+            raise InvalidObject("the other_sandboxes of a block record must be a list of JSON objects")
         return cls(
             **{name: str(data.get(name, "")) for name in _TEXTS},
-            sharers=tuple(
-                OtherSandbox(**{name: str(one.get(name, "")) for name in _SHARER}) for one in sharers
+            other_sandboxes=tuple(
+                OtherSandbox(**{name: str(one.get(name, "")) for name in _SHARER}) for one in other_sandboxes
             ),
         )
 
@@ -94,13 +98,13 @@ class Record:
     @property
     def pods(self) -> tuple[str, ...]:
         """Every pod that uses the address."""
-        return (self.pod, *(one.pod for one in self.sharers))
+        return (self.pod, *(one.pod for one in self.other_sandboxes))
 
     @property
     def containers(self) -> tuple[str, ...]:
         """Every sandbox that uses the address."""
         own = (self.container,) if self.container else ()
-        return (*own, *(one.container for one in self.sharers))
+        return (*own, *(one.container for one in self.other_sandboxes))
 
     def same_claim(self, other: Record) -> bool:
         """Whether `other` is a claim that this record stands for already: container and interface (CNI spec, "ADD":
@@ -113,7 +117,7 @@ class Record:
 
     def admitted(self, fence: Fence) -> bool:
         """Whether the fence names one of the sandboxes that use the address."""
-        return fence.admits(self) or any(fence.admits(one) for one in self.sharers)
+        return fence.admits(self) or any(fence.admits(one) for one in self.other_sandboxes)
 
     @property
     def sandbox(self) -> OtherSandbox:
@@ -123,19 +127,19 @@ class Record:
     def used_by(self, one: OtherSandbox, *others: OtherSandbox) -> Record:
         """The same address in these sandboxes, the newest first."""
         own = {name: getattr(one, name) for name in _SHARER}
-        return replace(self, **own, sharers=others[:SHARERS])
+        return replace(self, **own, other_sandboxes=others[:SHARERS])
 
     def instead_of(self, before: Record) -> Record:
         """The record in the place of `before`, which its fence admitted. A virtual machine that comes to another pod
         runs on in the earlier one until that is gone."""
         if not (self.machine and before.container):
             return self
-        earlier = (before.sandbox, *before.sharers)
+        earlier = (before.sandbox, *before.other_sandboxes)
         return self.used_by(self.sandbox, *(one for one in earlier if one.container != self.container))
 
     def confirmed(self, again: Record) -> Record:
         """The record after `again`, which stands for the same ADD under a claim of its own."""
-        sandboxes = (self.sandbox, *self.sharers)
+        sandboxes = (self.sandbox, *self.other_sandboxes)
         return self.used_by(
             *(
                 replace(one, claim=again.claim) if one.container == again.container else one
@@ -146,20 +150,20 @@ class Record:
     @property
     def views(self) -> tuple[Record, ...]:
         """The record as each sandbox that uses the address has it, the newest first; its fence names that sandbox."""
-        return (self, *(self.used_by(one) for one in self.sharers))
+        return (self, *(self.used_by(one) for one in self.other_sandboxes))
 
     def seen_by(self, container: str) -> Record:
-        """The record with the sandbox of that container as its own, where it is one of the sharers."""
-        return next((self.used_by(one) for one in self.sharers if one.container == container), self)
+        """The record with the sandbox of that container as its own, where it is one of the other_sandboxes."""
+        return next((self.used_by(one) for one in self.other_sandboxes if one.container == container), self)
 
     def without(self, fence: Fence) -> Record | None:
         """What is left when the sandbox that the fence names is gone; None when no other uses the address."""
-        if not self.sharers:
+        if not self.other_sandboxes:
             return None
-        return self.used_by(*(one for one in (self.sandbox, *self.sharers) if not fence.admits(one)))
+        return self.used_by(*(one for one in (self.sandbox, *self.other_sandboxes) if not fence.admits(one)))
 
 
-_TEXTS = tuple(field.name for field in fields(Record) if field.name != "sharers")
+_TEXTS = tuple(field.name for field in fields(Record) if field.name != "other_sandboxes")
 _SHARER = tuple(field.name for field in fields(OtherSandbox))
 
 

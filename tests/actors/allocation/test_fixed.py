@@ -197,7 +197,7 @@ def test_the_del_of_the_pod_it_came_from_leaves_the_address_where_it_is(moving: 
     assert moving.delete(SOURCE) == 0
 
     check(moving, TARGET)
-    assert records(moving.inner)["10.6.0.1"].get("sharers") is None
+    assert records(moving.inner)["10.6.0.1"].get("other_sandboxes") is None
 
 
 def test_when_the_move_fails_the_address_stays_where_it_was(moving: Rig):

@@ -489,7 +489,7 @@ def test_of_two_pods_that_share_a_machine_s_address_each_goes_by_itself(world: W
 
         def held_by(*containers: str) -> None:
             record = records(world.store)[address]
-            found = [record, *record.get("sharers", ())]
+            found = [record, *record.get("other_sandboxes", ())]
             assert [one.get("container", "") for one in found] == list(containers)
 
         with controller(world.plain):
