@@ -175,18 +175,18 @@ class ConflictDetection:
             raise refusal
 
     def _release(self, grant: Grant, aside: Quarantine) -> None:
-        def release(at: Allocator) -> None:
-            block = at.get_actor("block/" + block_name(grant.slot.family, grant.value))
-            ask(at, block.release.remote(Release(grant.value, fence, self.clock(), aside=aside)))
+        def release(allocator: Allocator) -> None:
+            block = allocator.get_actor("block/" + block_name(grant.slot.family, grant.value))
+            ask(allocator, block.release.remote(Release(grant.value, fence, self.clock(), aside=aside)))
 
         fence = Fence.of(grant.record)
         self.seat.work(release)
         self.touch([grant.record])
 
     def _vouch(self, grant: Grant) -> None:
-        def vouch(at: Allocator) -> None:
-            block = at.get_actor("block/" + block_name(grant.slot.family, grant.value))
-            ask(at, block.vouch.remote(ClearSuspect(grant.value, Fence.of(grant.record))))
+        def vouch(allocator: Allocator) -> None:
+            block = allocator.get_actor("block/" + block_name(grant.slot.family, grant.value))
+            ask(allocator, block.vouch.remote(ClearSuspect(grant.value, Fence.of(grant.record))))
 
         try:
             self.seat.work(vouch)

@@ -119,7 +119,9 @@ class EndpointActor(Actor):
         """CNI ADD. Raises `PodRefused`, `NoAddress`, `AddressTaken`, or an error that a retry may cure."""
         asked = AddContext(self._pod(request.sandbox), request, time.perf_counter())
         place = (request.sandbox.container, request.sandbox.interface)
-        made, grants = self._seat.work(lambda at: self._add(at, asked), lambda: self._doubt(asked))
+        made, grants = self._seat.work(
+            lambda allocator: self._add(allocator, asked), lambda: self._doubt(asked)
+        )
         try:
             notes = self._prove(asked, made, grants)
             result = self._result(request, made.plan, in_order(grants, made.plan.slots), notes)
@@ -134,50 +136,50 @@ class EndpointActor(Actor):
             log.debug("decision", extra={"reason": line})
         return result
 
-    def _add(self, at: Allocator, asked: AddContext) -> tuple[Decision, list[Grant]]:
-        asked.claim = "" if at.alone else secrets.token_hex(3)
+    def _add(self, allocator: Allocator, asked: AddContext) -> tuple[Decision, list[Grant]]:
+        asked.claim = "" if allocator.alone else secrets.token_hex(3)
         found: tuple[Allocation, ...] | None = None
-        if self._seems_new(at, asked):
+        if self._seems_new(allocator, asked):
             try:
-                return self._guess(at, asked)
+                return self._guess(allocator, asked)
             except AlreadyRecorded as known:
                 found = known.held
             except OrbweaverError as error:
-                if error.retryable or at.failed:
+                if error.retryable or allocator.failed:
                     raise
                 log.debug("could not serve it as a new pod", extra={"reason": str(error)})
             asked.claim = secrets.token_hex(3)  # what was claimed may be released late
-        held = self._current(at, asked, found)
+        held = self._current(allocator, asked, found)
         self._note_before(asked, held)
         made = self._decide(asked, held)
         self._observer.stage("allocation", "decided", time.perf_counter() - asked.started)
         try:
-            grants = self._reserving.reserve(at, made, asked)
+            grants = self._reserving.reserve(allocator, made, asked)
         except NoAddress:
             # All that the cache had is exhausted; somebody may have applied another pool a moment ago.
-            held = self._current(at, asked)
+            held = self._current(allocator, asked)
             fresh = self._decide_with(self._catalog.fresh_pools(), asked, held)
             if fresh.plan.slots == made.plan.slots:
                 raise
             made = fresh
-            grants = self._reserving.reserve(at, made, asked)
+            grants = self._reserving.reserve(allocator, made, asked)
         self._observer.stage("allocation", "committed", time.perf_counter() - asked.started)
         return made, grants
 
-    def _seems_new(self, at: Allocator, asked: AddContext) -> bool:
+    def _seems_new(self, allocator: Allocator, asked: AddContext) -> bool:
         """Whether it is worth a guess that nothing is recorded for the pod: one question to the leader less."""
         sandbox, pod, settings = asked.request.sandbox, asked.pod, self._settings
         kept = (pod.statefulset is not None and settings.enable_statefulset) or pod.machine is not None
         doubted = (sandbox.container, sandbox.interface) in self._state.doubts
-        return not (at.alone or kept or doubted or asked.guessed or asked.before is not None)
+        return not (allocator.alone or kept or doubted or asked.guessed or asked.before is not None)
 
-    def _guess(self, at: Allocator, asked: AddContext) -> tuple[Decision, list[Grant]]:
+    def _guess(self, allocator: Allocator, asked: AddContext) -> tuple[Decision, list[Grant]]:
         """Ask for addresses as for a pod that has none; the Pools look whether that is so. Raises `AlreadyRecorded` if not."""
         made = self._decide_with(self._catalog.pools(), asked, ())
         self._observer.stage("allocation", "decided", time.perf_counter() - asked.started)
         asked.guessed = frozenset({asked.claim})
         sandbox = asked.request.sandbox
-        grants = self._reserving.reserve(at, made, asked, unless=(sandbox.container, sandbox.key))
+        grants = self._reserving.reserve(allocator, made, asked, unless=(sandbox.container, sandbox.key))
         self._observer.stage("allocation", "committed", time.perf_counter() - asked.started)
         return made, grants
 
@@ -203,29 +205,33 @@ class EndpointActor(Actor):
 
         def others(slots: Sequence[Slot], used: frozenset[Where]) -> list[Grant]:
             only = replace(made, plan=replace(made.plan, slots=tuple(slots)))
-            return self._seat.work(lambda at: self._others(at, only, asked, used), lambda: self._doubt(asked))
+            return self._seat.work(
+                lambda allocator: self._others(allocator, only, asked, used), lambda: self._doubt(asked)
+            )
 
         return self._proving.prove(asked.request, detection, grants, others)
 
     def _others(
-        self, at: Allocator, made: Decision, asked: AddContext, used: frozenset[Where]
+        self, allocator: Allocator, made: Decision, asked: AddContext, used: frozenset[Where]
     ) -> list[Grant]:
         """Other addresses for the slots of a plan."""
 
         def held() -> list[Allocation]:
-            found = self._current(at, asked)
+            found = self._current(allocator, asked)
             return [one for one in found if (one.family, one.value) not in used]
 
         try:
             now = self._decide_with(self._catalog.pools(), asked, held())
-            return self._reserving.reserve(at, replace(now, plan=made.plan), asked)
+            return self._reserving.reserve(allocator, replace(now, plan=made.plan), asked)
         except NoAddress:
             fresh = self._decide_with(self._catalog.fresh_pools(), asked, held())
             wanted = {(slot.interface, slot.family) for slot in made.plan.slots}
             slots = tuple(slot for slot in fresh.plan.slots if (slot.interface, slot.family) in wanted)
             if slots == made.plan.slots:
                 raise
-            return self._reserving.reserve(at, replace(fresh, plan=replace(fresh.plan, slots=slots)), asked)
+            return self._reserving.reserve(
+                allocator, replace(fresh, plan=replace(fresh.plan, slots=slots)), asked
+            )
 
     @message
     def release(self, sandbox: Sandbox) -> int:
@@ -235,15 +241,15 @@ class EndpointActor(Actor):
             self._state.doubts[place].answered = frozenset()
         touched: list[Record] = []
 
-        def drop(at: Allocator) -> int:
+        def drop(allocator: Allocator) -> int:
             found = [
                 replace(held, record=held.record.seen_by(sandbox.container))
-                for held in self._held(at, sandbox)
+                for held in self._held(allocator, sandbox)
                 if _belongs(held.record, sandbox)
             ]
             touched.extend(held.record for held in found)
-            wanted = [(held, self._keeps(held.record) and not _replaced(at, held)) for held in found]
-            return self._release(at, wanted, whoever=True)
+            wanted = [(held, self._keeps(held.record) and not _replaced(allocator, held)) for held in found]
+            return self._release(allocator, wanted, whoever=True)
 
         try:
             return self._seat.work(drop)
@@ -254,7 +260,9 @@ class EndpointActor(Actor):
     def holder(self, container: str) -> str:
         """The pod for which a container is recorded, `namespace/name`, empty when nothing is."""
         found = self._seat.work(
-            lambda at: ask(at, at.get_actor("ledger/local").of_container.remote(container))[0]
+            lambda allocator: ask(
+                allocator, allocator.get_actor("ledger/local").of_container.remote(container)
+            )[0]
         )
         return str(found[0].record.seen_by(container).pod) if found else ""
 
@@ -263,7 +271,9 @@ class EndpointActor(Actor):
         """CNI CHECK: the addresses of the previous result are the ones recorded. Raises `CheckFailed`."""
         recorded = {
             format_address(held.family, held.value)
-            for held in self._without_late(self._seat.work(lambda at: self._held(at, sandbox)), sandbox)
+            for held in self._without_late(
+                self._seat.work(lambda allocator: self._held(allocator, sandbox)), sandbox
+            )
             if sandbox.container in held.record.containers and held.record.interface == sandbox.interface
         }
         expected = {text.partition("/")[0] for text in previous}
@@ -289,21 +299,23 @@ class EndpointActor(Actor):
             raise PodRefused(f"pod {sandbox.key} gets no address: {pod.ended}")
         return pod
 
-    def _held(self, at: Allocator, sandbox: Sandbox, pod: Pod | None = None) -> tuple[Allocation, ...]:
+    def _held(self, allocator: Allocator, sandbox: Sandbox, pod: Pod | None = None) -> tuple[Allocation, ...]:
         """Everything recorded under the container id, for the pod's name, or for the virtual machine in the pod."""
         machine = () if pod is None or pod.machine is None else (machine_of(pod),)
-        ledger = at.get_actor("ledger/local")
-        (held,) = ask(at, ledger.of_sandbox.remote(sandbox.container, sandbox.key, *machine))
+        ledger = allocator.get_actor("ledger/local")
+        (held,) = ask(allocator, ledger.of_sandbox.remote(sandbox.container, sandbox.key, *machine))
         found: tuple[Allocation, ...] = held
         return found
 
     def _current(
-        self, at: Allocator, asked: AddContext, found: tuple[Allocation, ...] | None = None
+        self, allocator: Allocator, asked: AddContext, found: tuple[Allocation, ...] | None = None
     ) -> list[Allocation]:
         """What is recorded for an ADD's sandbox, pod or machine, and counts; `found`: what is recorded, where that is
         known."""
         sandbox = asked.request.sandbox
-        return self._without_late(self._held(at, sandbox, asked.pod) if found is None else found, sandbox)
+        return self._without_late(
+            self._held(allocator, sandbox, asked.pod) if found is None else found, sandbox
+        )
 
     def _without_late(self, held: Sequence[Allocation], sandbox: Sandbox) -> list[Allocation]:
         """Leave out what a lost leader recorded late beside the address that was answered: a repeated ADD is answered
@@ -336,14 +348,14 @@ class EndpointActor(Actor):
         doubt = self._state.doubts[place]
         container, interface = place
 
-        def drop(at: Allocator) -> list[Allocation]:
-            (held,) = ask(at, at.get_actor("ledger/local").of_container.remote(container))
+        def drop(allocator: Allocator) -> list[Allocation]:
+            (held,) = ask(allocator, allocator.get_actor("ledger/local").of_container.remote(container))
             late = [
                 replace(one, record=one.record.seen_by(container))
                 for one in held
                 if interface in (one.record.interface, one.record.request) and doubt.is_late(one)
             ]
-            self._release(at, [(one, self._keeps(one.record)) for one in late])
+            self._release(allocator, [(one, self._keeps(one.record)) for one in late])
             return late
 
         try:
@@ -387,11 +399,11 @@ class EndpointActor(Actor):
         served = [label for label, one in inheritances.items() if one.taken is not None]
         return Decision(made.require(served), inheritances)
 
-    def _give_back(self, at: Allocator, held: Allocation) -> None:
+    def _give_back(self, allocator: Allocator, held: Allocation) -> None:
         if in_use_elsewhere(held.record):
             return
         try:
-            self._release(at, [(held, False)])
+            self._release(allocator, [(held, False)])
         finally:
             self._touch([held.record])
 
@@ -410,31 +422,31 @@ class EndpointActor(Actor):
                 extra={"addresses": len(fresh), "because": str(because)},
             )
             try:
-                self._seat.work(lambda at: self._release(at, fresh))
+                self._seat.work(lambda allocator: self._release(allocator, fresh))
             except OrbweaverError as error:
                 # The runtime follows a failed ADD with DEL (CNI spec, "Lifecycle & Ordering"), which finds them.
                 log.error("could not release them yet", exc_info=error)
             self._touch([held.record for held, _ in fresh])
 
     def _release(
-        self, at: Allocator, wanted: Sequence[tuple[Allocation, bool]], *, whoever: bool = False
+        self, allocator: Allocator, wanted: Sequence[tuple[Allocation, bool]], *, whoever: bool = False
     ) -> int:
         """`whoever`: also what was confirmed for the same sandbox under another claim since it was looked up."""
         now = self._clock()
         refs: list[ObjectRef[Released]] = []
         for held, keep in wanted:
-            block = at.get_actor("block/" + block_name(held.family, held.value))
+            block = allocator.get_actor("block/" + block_name(held.family, held.value))
             release = Release(held.value, Fence.of(held.record), now, keep)
             refs.append(block.release.options(timeout=UNDO_TIMEOUT).remote(release))
         done = 0
         renamed: list[tuple[Allocation, bool]] = []
-        for (held, keep), released in zip(wanted, ask(at, *refs), strict=True):
+        for (held, keep), released in zip(wanted, ask(allocator, *refs), strict=True):
             done += released.done
             found = released.found
             same = found is not None and Fence.of(held.record).whoever().admits(found)
             if whoever and not released.done and found is not None and same:
                 renamed.append((replace(held, record=found), keep))
-        return done + (self._release(at, renamed, whoever=True) if renamed else 0)
+        return done + (self._release(allocator, renamed, whoever=True) if renamed else 0)
 
     def _keeps(self, record: Record) -> bool:
         """Whether the address stays with the pod's name, or its machine, after this sandbox."""
@@ -502,11 +514,11 @@ def _of_slot(slot: Slot, held: Sequence[Allocation]) -> list[tuple[int, Record]]
     ]
 
 
-def _replaced(at: Allocator, held: Allocation) -> bool:
+def _replaced(allocator: Allocator, held: Allocation) -> bool:
     """Whether the pod's machine runs elsewhere by now, where it got another address for the interface."""
     if not held.record.machine:
         return False
-    (others,) = ask(at, at.get_actor("ledger/local").of_pod.remote(held.record.holder))
+    (others,) = ask(allocator, allocator.get_actor("ledger/local").of_pod.remote(held.record.holder))
     return any(
         other.value != held.value
         and (other.family, other.record.interface) == (held.family, held.record.interface)

@@ -92,13 +92,13 @@ class Reservation:
     undo: Callable[[Sequence[Grant], OrbweaverError], None]
 
     def reserve(
-        self, at: Allocator, made: Decision, asked: AddContext, unless: tuple[str, ...] = ()
+        self, allocator: Allocator, made: Decision, asked: AddContext, unless: tuple[str, ...] = ()
     ) -> list[Grant]:
         """An address for every slot of the plan. Raises `NoAddress`, an error that a retry may cure, or `AlreadyRecorded` (`unless`
         is that of `Allocate`)."""
         pod = asked.pod
         attempts = [
-            self._attempt(at, slot, made.inheritances.get(slot.label, Inheritance()))
+            self._attempt(allocator, slot, made.inheritances.get(slot.label, Inheritance()))
             for slot in made.plan.slots
         ]
         deadline = current_deadline()
@@ -108,11 +108,12 @@ class Reservation:
             going = [
                 (attempt, ref)
                 for attempt in attempts
-                if attempt.grant is None and (ref := self._next(at, attempt, asked, unless)) is not None
+                if attempt.grant is None
+                and (ref := self._next(allocator, attempt, asked, unless)) is not None
             ]
             if not going:
                 break
-            at.settle([ref for _, ref in going])
+            allocator.settle([ref for _, ref in going])
             for attempt, ref in going:
                 answer = _take(attempt, ref, asked)
                 if isinstance(answer, Recorded):
@@ -120,7 +121,7 @@ class Reservation:
                 else:
                     error = answer or error
             if error is None:
-                error = self._give_up_refused(at, attempts)
+                error = self._give_up_refused(allocator, attempts)
         if error is None and recorded is not None:
             granted = [attempt.grant for attempt in attempts if attempt.grant is not None]
             if granted:
@@ -132,16 +133,16 @@ class Reservation:
             error = _refusal(made.plan, attempts)
         grants = [attempt.grant for attempt in attempts if attempt.grant is not None]
         if error is not None:
-            if not at.failed:  # else the next run finds and takes what was granted
+            if not allocator.failed:  # else the next run finds and takes what was granted
                 self.undo(grants, error)
             raise error
         return grants
 
-    def _attempt(self, at: Allocator, slot: Slot, inheritance: Inheritance) -> Attempt:
+    def _attempt(self, allocator: Allocator, slot: Slot, inheritance: Inheritance) -> Attempt:
         """What is recorded for this interface already goes first, then what is kept for the pod, then the pools."""
         for value, record in inheritance.given_back:
             # The pod now asks for other pools: what it had goes back.
-            self.give_back(at, Allocation(slot.family, value, record))
+            self.give_back(allocator, Allocation(slot.family, value, record))
         if inheritance.taken is None:
             return Attempt(slot, list(slot.candidates))
         value, record = inheritance.taken
@@ -151,7 +152,7 @@ class Reservation:
         held = Allocation(slot.family, value, record)
         return Attempt(slot, pools, held, again, confirming=inheritance.confirms)
 
-    def _give_up_refused(self, at: Allocator, attempts: Sequence[Attempt]) -> OrbweaverError | None:
+    def _give_up_refused(self, allocator: Allocator, attempts: Sequence[Attempt]) -> OrbweaverError | None:
         """Where no pool gives a pod its own address again (it is reserved now), it goes back."""
         for attempt in attempts:
             refused, attempt.inheriting = attempt.inheriting, False
@@ -159,18 +160,18 @@ class Reservation:
                 continue
             held, attempt.held = attempt.held, None
             try:
-                self.give_back(at, held)
+                self.give_back(allocator, held)
             except OrbweaverError as error:
                 return error
         return None
 
     def _next(
-        self, at: Allocator, attempt: Attempt, asked: AddContext, unless: tuple[str, ...]
+        self, allocator: Allocator, attempt: Attempt, asked: AddContext, unless: tuple[str, ...]
     ) -> ObjectRef[Any] | None:
         slot, held = attempt.slot, attempt.held
         if held is not None and attempt.confirming:
-            block = at.get_actor("block/" + block_name(held.family, held.value))
-            if at.alone:
+            block = allocator.get_actor("block/" + block_name(held.family, held.value))
+            if allocator.alone:
                 return block.claim.remote(Claim(held.value, held.record))
             # Another process may still undo the claim that stands there, not knowing that it counts.
             confirmed = replace(held.record, claim=asked.claim)
@@ -178,11 +179,11 @@ class Reservation:
         record = self._record(slot, asked)
         if held is not None and attempt.again:
             attempt.inheriting = True
-            actor = at.get_actor("pool/" + attempt.again.pop(0))
+            actor = allocator.get_actor("pool/" + attempt.again.pop(0))
             return actor.allocate.remote(Allocate(record, held.value, Fence.of(held.record)))
         if not attempt.pools:
             return None
-        pool = at.get_actor("pool/" + attempt.pools.pop(0))
+        pool = allocator.get_actor("pool/" + attempt.pools.pop(0))
         return pool.allocate.remote(Allocate(record, slot.exact, unless=unless))
 
     def _record(self, slot: Slot, asked: AddContext) -> Record:

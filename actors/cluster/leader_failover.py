@@ -181,17 +181,17 @@ class LeaderFailover:
     def work(self, task: Callable[[Allocator], T], on_lost: Callable[[], object] | None = None) -> T:
         """See `actors.allocation.router.AllocatorRouter`."""
         for _ in range(2):
-            at = self._leader()
-            if at is None:
+            allocator = self._leader()
+            if allocator is None:
                 break
             try:
                 with within(self._patience()):
-                    self._settle_owed(at)
-                    return task(at)
+                    self._settle_owed(allocator)
+                    return task(allocator)
             except OrbweaverError:
-                if at.lost is None:
+                if allocator.lost is None:
                     raise
-                self._left(at)
+                self._left(allocator)
                 if on_lost is not None:
                     on_lost()
         with self._here() as here:
@@ -215,7 +215,7 @@ class LeaderFailover:
                 return None
             return LeaderAllocator(self._link, self._holder, self._leadership.budget)
 
-    def _settle_owed(self, at: LeaderAllocator) -> None:
+    def _settle_owed(self, allocator: LeaderAllocator) -> None:
         """Let the leader see what was written here, before it is asked what is recorded."""
         until = time.monotonic() + self._leadership.budget
         while True:
@@ -223,31 +223,33 @@ class LeaderFailover:
                 owed = dict(self._owed)
             if not owed:
                 return
-            if at.alive(tuple((family, base, version) for (family, base), version in owed.items())):
+            if allocator.alive(tuple((family, base, version) for (family, base), version in owed.items())):
                 with self._state:
                     for place, version in owed.items():
                         if self._owed.get(place) == version:
                             del self._owed[place]
                 return
             if time.monotonic() > until:
-                at.lost = PeerLost(f"the leader {at.holder.identity} has not seen yet what was written here")
-                raise at.lost
+                allocator.lost = PeerLost(
+                    f"the leader {allocator.holder.identity} has not seen yet what was written here"
+                )
+                raise allocator.lost
             time.sleep(_POLL)
 
     def _wrote(self, family: int, base: int, version: str) -> None:
         with self._state:
             self._owed[family, base] = version
 
-    def _left(self, at: LeaderAllocator) -> None:
+    def _left(self, allocator: LeaderAllocator) -> None:
         """The leader failed a task: nobody goes there until the thread has found it, or another, to answer."""
         with self._state:
-            if self._link is not at.system:
+            if self._link is not allocator.system:
                 return  # somebody noticed before
             self._link = None
             self._left_at = now = time.monotonic()
             if now - self._linked_at > COOLDOWN_MOST:
                 self._cooldown = 0.0
-            if not isinstance(at.lost, PeerLost) or self._cooldown:
+            if not isinstance(allocator.lost, PeerLost) or self._cooldown:
                 # It is there, but does not do its work: coming back at once would make everybody wait for it again.
                 self._cooldown = min(COOLDOWN_MOST, self._cooldown * 2 or self._leadership.cooldown)
                 self._not_before = now + self._cooldown * (0.75 + random.random() / 2)
@@ -258,10 +260,14 @@ class LeaderFailover:
             self._state.notify_all()
         log.warning(
             "the leader is lost, allocating in this process",
-            extra={"leader": at.holder.identity, "address": at.holder.address, "error": str(at.lost)},
+            extra={
+                "leader": allocator.holder.identity,
+                "address": allocator.holder.address,
+                "error": str(allocator.lost),
+            },
         )
         # What is still asked of it fails, and no answer that comes late is mistaken for one to a new question.
-        threading.Thread(target=at.system.shutdown, name="leader-left", daemon=True).start()
+        threading.Thread(target=allocator.system.shutdown, name="leader-left", daemon=True).start()
 
     @contextmanager
     def _here(self) -> Iterator[LocalAllocator]:

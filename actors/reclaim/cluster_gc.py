@@ -321,7 +321,7 @@ class GCActor(Actor):
                 keep = verdict.action is Action.KEEP_FOR_NEXT
                 wanted.append(Reclaim(held, verdict.reason, verdict.text, keep, verdict.forced, one.uid))
         if marked:
-            self._seat.work(lambda at: _doubt(at, marked))
+            self._seat.work(lambda allocator: _doubt(allocator, marked))
         return wanted
 
     # -- what is recorded, and when to look again -----------------------------------------------------------
@@ -329,9 +329,9 @@ class GCActor(Actor):
     def _everything(self) -> tuple[Allocation, ...]:
         """Every sandbox's own view: of an address that two share, each is judged by itself."""
 
-        def task(at: Allocator) -> tuple[Allocation, ...]:
-            ledger = at.get_actor("ledger/local")
-            (found,) = ask(at, ledger.everything.options(timeout=LEDGER_TIMEOUT).remote())
+        def task(allocator: Allocator) -> tuple[Allocation, ...]:
+            ledger = allocator.get_actor("ledger/local")
+            (found,) = ask(allocator, ledger.everything.options(timeout=LEDGER_TIMEOUT).remote())
             return tuple(view for held in found for view in held.views)
 
         return self._seat.work(task)
@@ -339,9 +339,9 @@ class GCActor(Actor):
     def _held(self, pods: Sequence[str]) -> list[tuple[str, tuple[Allocation, ...]]]:
         """What is recorded for each of them, without those that nothing is recorded for."""
 
-        def task(at: Allocator) -> list[Any]:
-            of_pod = at.get_actor("ledger/local").of_pod.options(timeout=LEDGER_TIMEOUT)
-            return ask(at, *[of_pod.remote(pod) for pod in pods])
+        def task(allocator: Allocator) -> list[Any]:
+            of_pod = allocator.get_actor("ledger/local").of_pod.options(timeout=LEDGER_TIMEOUT)
+            return ask(allocator, *[of_pod.remote(pod) for pod in pods])
 
         answers = self._seat.work(task)
         found = []
@@ -385,11 +385,11 @@ def _health(node: Node) -> tuple[bool, float | None, bool]:
     return node.ready, node.not_ready_since, node.out_of_service
 
 
-def _doubt(at: Allocator, held: Sequence[Allocation]) -> None:
+def _doubt(allocator: Allocator, held: Sequence[Allocation]) -> None:
     refs = []
     for one in held:
-        block = at.get_actor("block/" + block_name(one.family, one.value))
+        block = allocator.get_actor("block/" + block_name(one.family, one.value))
         refs.append(
             block.doubt.options(timeout=RELEASE_TIMEOUT).remote(MarkSuspect(one.value, Fence.of(one.record)))
         )
-    ask(at, *refs)
+    ask(allocator, *refs)

@@ -93,9 +93,9 @@ class NodeGCActor(Actor):
         return tuple(view for held in found for view in held.views if view.record.node == self._node)
 
     def _recorded(self, question: str, *arguments: str) -> tuple[Allocation, ...]:
-        def task(at: Allocator) -> tuple[Allocation, ...]:
-            method = getattr(at.get_actor("ledger/local"), question).options(timeout=RELEASE_TIMEOUT)
-            (held,) = ask(at, method.remote(*arguments))
+        def task(allocator: Allocator) -> tuple[Allocation, ...]:
+            method = getattr(allocator.get_actor("ledger/local"), question).options(timeout=RELEASE_TIMEOUT)
+            (held,) = ask(allocator, method.remote(*arguments))
             found: tuple[Allocation, ...] = held
             return found
 

@@ -62,15 +62,15 @@ def reclaim(
 ) -> Reclaimed:
     """Release all of them at once, so that those of one block go with one write. `events`: tell pods' owners too."""
 
-    def task(at: Allocator) -> list[Released | OrbweaverError]:
+    def task(allocator: Allocator) -> list[Released | OrbweaverError]:
         refs = []
         for one in wanted:
             held = one.held
-            block = at.get_actor("block/" + block_name(held.family, held.value))
+            block = allocator.get_actor("block/" + block_name(held.family, held.value))
             release = Release(held.value, Fence.of(held.record), now, one.keep, one.forced)
             refs.append(block.release.options(timeout=RELEASE_TIMEOUT).remote(release))
-        at.settle(refs)
-        return [_outcome(ref, at) for ref in refs]
+        allocator.settle(refs)
+        return [_outcome(ref, allocator) for ref in refs]
 
     done: list[Reclaim] = []
     failed: list[Reclaim] = []
@@ -95,12 +95,12 @@ def reclaim(
     return Reclaimed(tuple(done), tuple(failed))
 
 
-def _outcome(ref: ObjectRef[Any], at: Allocator) -> Released | OrbweaverError:
+def _outcome(ref: ObjectRef[Any], allocator: Allocator) -> Released | OrbweaverError:
     """What became of one release. Raises the error that means that the place itself has failed."""
     try:
         released: Released = ref.result()
     except OrbweaverError as error:
-        if at.failed and is_lost(error):
+        if allocator.failed and is_lost(error):
             raise
         return error
     return released

@@ -169,9 +169,9 @@ class ViewsActor(Actor):
     def _holders(self) -> tuple[str, ...]:
         """Whose SpiderEndpoints this process looks after."""
 
-        def task(at: Allocator) -> tuple[str, ...]:
-            method = at.get_actor("ledger/local").holders.options(timeout=LEDGER_TIMEOUT)
-            (names,) = ask(at, method.remote(self._node or ""))
+        def task(allocator: Allocator) -> tuple[str, ...]:
+            method = allocator.get_actor("ledger/local").holders.options(timeout=LEDGER_TIMEOUT)
+            (names,) = ask(allocator, method.remote(self._node or ""))
             return tuple(names)
 
         return self._seat.work(task)
@@ -179,9 +179,9 @@ class ViewsActor(Actor):
     def _recorded(self, question: str, *arguments: Any) -> tuple[Allocation, ...]:
         """What the Ledger answers, wherever it lives."""
 
-        def task(at: Allocator) -> tuple[Allocation, ...]:
-            method = getattr(at.get_actor("ledger/local"), question).options(timeout=LEDGER_TIMEOUT)
-            (held,) = ask(at, method.remote(*arguments))
+        def task(allocator: Allocator) -> tuple[Allocation, ...]:
+            method = getattr(allocator.get_actor("ledger/local"), question).options(timeout=LEDGER_TIMEOUT)
+            (held,) = ask(allocator, method.remote(*arguments))
             found: tuple[Allocation, ...] = held
             return found
 
@@ -427,9 +427,9 @@ class ViewsActor(Actor):
         return self._store.update(admitted) if admitted != obj else obj
 
     def _usage(self, pool: str) -> tuple[int, tuple[Allocation, ...]]:
-        def task(at: Allocator) -> tuple[int, tuple[Allocation, ...]]:
-            method = at.get_actor("ledger/local").usage.options(timeout=LEDGER_TIMEOUT)
-            (found,) = ask(at, method.remote(pool, LISTED))
+        def task(allocator: Allocator) -> tuple[int, tuple[Allocation, ...]]:
+            method = allocator.get_actor("ledger/local").usage.options(timeout=LEDGER_TIMEOUT)
+            (found,) = ask(allocator, method.remote(pool, LISTED))
             count, held = found
             return count, tuple(held)
 

@@ -79,9 +79,9 @@ def record(number: int) -> Record:
     )
 
 
-def add(at: Allocator, number: int) -> Granted:
+def add(allocator: Allocator, number: int) -> Granted:
     name = f"pool/pool-{number % POOLS}"
-    (granted,) = ask(at, at.get_actor(name).allocate.remote(Allocate(record(number))))
+    (granted,) = ask(allocator, allocator.get_actor(name).allocate.remote(Allocate(record(number))))
     assert isinstance(granted, Granted)
     return granted
 
