@@ -64,7 +64,7 @@ class ConflictDetection:
     prober: Prober
     tell: Callable[[Sandbox, str, str], object]
     touch: Callable[[Sequence[Record]], object]
-    seat: AllocatorRouter
+    router: AllocatorRouter
     catalog: Catalog
     observer: AllocationObserver
     clock: Callable[[], float]
@@ -180,7 +180,7 @@ class ConflictDetection:
             ask(allocator, block.release.remote(Release(grant.value, fence, self.clock(), aside=aside)))
 
         fence = Fence.of(grant.record)
-        self.seat.work(release)
+        self.router.work(release)
         self.touch([grant.record])
 
     def _vouch(self, grant: Grant) -> None:
@@ -189,7 +189,7 @@ class ConflictDetection:
             ask(allocator, block.vouch.remote(ClearSuspect(grant.value, Fence.of(grant.record))))
 
         try:
-            self.seat.work(vouch)
+            self.router.work(vouch)
         except OrbweaverError as error:  # it stays suspect: the next one to get it probes once more
             log.warning("an address that nobody else uses stays suspect", extra={"error": str(error)})
 

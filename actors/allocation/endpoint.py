@@ -92,7 +92,7 @@ class EndpointActor(Actor):
         self,
         context: ActorContext,
         *,
-        seat: AllocatorRouter,
+        router: AllocatorRouter,
         catalog: Catalog,
         settings: Settings,
         node: str,
@@ -103,7 +103,7 @@ class EndpointActor(Actor):
     ) -> None:
         super().__init__(context)
         self._state = State()
-        self._seat = seat
+        self._router = router
         self._catalog = catalog
         self._settings = settings
         self._node = node
@@ -112,14 +112,14 @@ class EndpointActor(Actor):
         self._reserving = Reservation(node, settings, clock, self._give_back, self._undo)
         self._proving: ConflictDetection | None = None
         if prober is not None:
-            self._proving = ConflictDetection(prober, tell, self._touch, seat, catalog, observer, clock)
+            self._proving = ConflictDetection(prober, tell, self._touch, router, catalog, observer, clock)
 
     @message
     def add(self, request: AddRequest) -> AddResult:
         """CNI ADD. Raises `PodRefused`, `NoAddress`, `AddressTaken`, or an error that a retry may cure."""
         asked = AddContext(self._pod(request.sandbox), request, time.perf_counter())
         place = (request.sandbox.container, request.sandbox.interface)
-        made, grants = self._seat.work(
+        made, grants = self._router.work(
             lambda allocator: self._add(allocator, asked), lambda: self._doubt(asked)
         )
         try:
@@ -205,7 +205,7 @@ class EndpointActor(Actor):
 
         def others(slots: Sequence[Slot], used: frozenset[Where]) -> list[Grant]:
             only = replace(made, plan=replace(made.plan, slots=tuple(slots)))
-            return self._seat.work(
+            return self._router.work(
                 lambda allocator: self._others(allocator, only, asked, used), lambda: self._doubt(asked)
             )
 
@@ -252,14 +252,14 @@ class EndpointActor(Actor):
             return self._release(allocator, wanted, whoever=True)
 
         try:
-            return self._seat.work(drop)
+            return self._router.work(drop)
         finally:
             self._touch(touched)
 
     @message
     def holder(self, container: str) -> str:
         """The pod for which a container is recorded, `namespace/name`, empty when nothing is."""
-        found = self._seat.work(
+        found = self._router.work(
             lambda allocator: ask(
                 allocator, allocator.get_actor("ledger/local").of_container.remote(container)
             )[0]
@@ -272,7 +272,7 @@ class EndpointActor(Actor):
         recorded = {
             format_address(held.family, held.value)
             for held in self._without_late(
-                self._seat.work(lambda allocator: self._held(allocator, sandbox)), sandbox
+                self._router.work(lambda allocator: self._held(allocator, sandbox)), sandbox
             )
             if sandbox.container in held.record.containers and held.record.interface == sandbox.interface
         }
@@ -359,7 +359,7 @@ class EndpointActor(Actor):
             return late
 
         try:
-            late = self._seat.work(drop)
+            late = self._router.work(drop)
         except OrbweaverError as error:
             log.warning(
                 "could not look for what a lost leader recorded, will try again", extra={"error": str(error)}
@@ -422,7 +422,7 @@ class EndpointActor(Actor):
                 extra={"addresses": len(fresh), "because": str(because)},
             )
             try:
-                self._seat.work(lambda allocator: self._release(allocator, fresh))
+                self._router.work(lambda allocator: self._release(allocator, fresh))
             except OrbweaverError as error:
                 # The runtime follows a failed ADD with DEL (CNI spec, "Lifecycle & Ordering"), which finds them.
                 log.error("could not release them yet", exc_info=error)

@@ -82,7 +82,7 @@ class LocalAllocator:
 
 
 class AlwaysLocal:
-    """The seat of a process that works with its own actors only."""
+    """The router of a process that works with its own actors only."""
 
     def __init__(self, system: ActorSystem, *, alone: bool) -> None:
         self._here = LocalAllocator(system, alone=alone)

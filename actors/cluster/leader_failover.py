@@ -1,4 +1,4 @@
-"""The seat of an agent in a cluster: the leader's actors while there is a leader, else actors of its own.
+"""The router of an agent in a cluster: the leader's actors while there is a leader, else actors of its own.
 
 How it works. A background thread reads the Lease, connects to its holder with the certificates of the Secret, and asks
 the Ledger there for a sign of life; from then on tasks go to the leader. A task that the leader fails runs again in a
@@ -146,7 +146,7 @@ class LeaderFailover:
         self._retired: list[_OwnPlace] = []
         self._stopping = False
         self._opening = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name="leader-seat", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="leader-router", daemon=True)
 
     def start(self) -> None:
         """Begin to look for a leader."""

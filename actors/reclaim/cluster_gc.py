@@ -87,7 +87,7 @@ class GCActor(Actor):
         self,
         context: ActorContext,
         *,
-        seat: AllocatorRouter,
+        router: AllocatorRouter,
         store: Store,
         census: CachedClusterState,
         settings: Settings,
@@ -95,7 +95,7 @@ class GCActor(Actor):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(context)
-        self._seat = seat
+        self._router = router
         self._store = store
         self._census = census
         self._settings = settings
@@ -264,7 +264,7 @@ class GCActor(Actor):
                     self._later(pod, witness.until)
                     continue
                 wanted += self._act(self._judge(pod, held, reading))
-            found = reclaim(self, self._seat, wanted, self._clock(), self._observer, events=True)
+            found = reclaim(self, self._router, wanted, self._clock(), self._observer, events=True)
             for one in found.failed:
                 self._later(one.held.record.pod, self._clock() + RETRY)
         except OrbweaverError as error:
@@ -321,7 +321,7 @@ class GCActor(Actor):
                 keep = verdict.action is Action.KEEP_FOR_NEXT
                 wanted.append(Reclaim(held, verdict.reason, verdict.text, keep, verdict.forced, one.uid))
         if marked:
-            self._seat.work(lambda allocator: _doubt(allocator, marked))
+            self._router.work(lambda allocator: _doubt(allocator, marked))
         return wanted
 
     # -- what is recorded, and when to look again -----------------------------------------------------------
@@ -334,7 +334,7 @@ class GCActor(Actor):
             (found,) = ask(allocator, ledger.everything.options(timeout=LEDGER_TIMEOUT).remote())
             return tuple(view for held in found for view in held.views)
 
-        return self._seat.work(task)
+        return self._router.work(task)
 
     def _held(self, pods: Sequence[str]) -> list[tuple[str, tuple[Allocation, ...]]]:
         """What is recorded for each of them, without those that nothing is recorded for."""
@@ -343,7 +343,7 @@ class GCActor(Actor):
             of_pod = allocator.get_actor("ledger/local").of_pod.options(timeout=LEDGER_TIMEOUT)
             return ask(allocator, *[of_pod.remote(pod) for pod in pods])
 
-        answers = self._seat.work(task)
+        answers = self._router.work(task)
         found = []
         for pod, answer in zip(pods, answers, strict=True):
             held = tuple(view for one in answer for view in one.views if view.record.pod == pod)

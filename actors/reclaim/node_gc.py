@@ -32,7 +32,7 @@ class NodeGCActor(Actor):
         self,
         context: ActorContext,
         *,
-        seat: AllocatorRouter,
+        router: AllocatorRouter,
         catalog: Catalog,
         settings: Settings,
         node: str,
@@ -41,7 +41,7 @@ class NodeGCActor(Actor):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(context)
-        self._seat = seat
+        self._router = router
         self._catalog = catalog
         self._settings = settings
         self._node = node
@@ -99,14 +99,14 @@ class NodeGCActor(Actor):
             found: tuple[Allocation, ...] = held
             return found
 
-        return self._seat.work(task)
+        return self._router.work(task)
 
     def _reclaim(self, stale: Sequence[Allocation], reason: str, text: str) -> int:
         wanted = []
         for held in stale:
             keep = bool(held.record.container) and self._is_kept(held.record)
             wanted.append(Reclaim(held, reason, text, keep, uid=held.record.uid))
-        found = reclaim(self, self._seat, wanted, self._clock(), self._observer, events=self._has_pods)
+        found = reclaim(self, self._router, wanted, self._clock(), self._observer, events=self._has_pods)
         return len(found.done)
 
 

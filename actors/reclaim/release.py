@@ -53,7 +53,7 @@ class Reclaimed:
 
 def reclaim(
     actor: Actor,
-    seat: AllocatorRouter,
+    router: AllocatorRouter,
     wanted: Sequence[Reclaim],
     now: float,
     observer: AllocationObserver,
@@ -74,7 +74,7 @@ def reclaim(
 
     done: list[Reclaim] = []
     failed: list[Reclaim] = []
-    for one, outcome in zip(wanted, seat.work(task) if wanted else (), strict=True):
+    for one, outcome in zip(wanted, router.work(task) if wanted else (), strict=True):
         if isinstance(outcome, OrbweaverError):
             failed.append(one)
             observer.reclaim_failed()

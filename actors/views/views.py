@@ -96,7 +96,7 @@ class ViewsActor(Actor):
         self,
         context: ActorContext,
         *,
-        seat: AllocatorRouter,
+        router: AllocatorRouter,
         store: Store,
         catalog: Catalog,
         node: str | None = None,
@@ -110,7 +110,7 @@ class ViewsActor(Actor):
         pools that other processes allocated from. `may_write`: whether the pools' status is for this process to write at
         this moment; who comes to write it repairs it first."""
         super().__init__(context)
-        self._seat = seat
+        self._router = router
         self._store = store
         self._catalog = catalog
         self._node = node
@@ -174,7 +174,7 @@ class ViewsActor(Actor):
             (names,) = ask(allocator, method.remote(self._node or ""))
             return tuple(names)
 
-        return self._seat.work(task)
+        return self._router.work(task)
 
     def _recorded(self, question: str, *arguments: Any) -> tuple[Allocation, ...]:
         """What the Ledger answers, wherever it lives."""
@@ -185,7 +185,7 @@ class ViewsActor(Actor):
             found: tuple[Allocation, ...] = held
             return found
 
-        return self._seat.work(task)
+        return self._router.work(task)
 
     def _take_over(self, name: str, obj: Object) -> None:
         try:
@@ -433,7 +433,7 @@ class ViewsActor(Actor):
             count, held = found
             return count, tuple(held)
 
-        return self._seat.work(task)
+        return self._router.work(task)
 
     def _pool_status(self, pool: IPPool, count: int, held: Sequence[Allocation]) -> dict[str, Any]:
         usable = pool.available.minus(self._catalog.reserved(pool.family))

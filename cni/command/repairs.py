@@ -99,10 +99,10 @@ def repairs(store: Store, settings: Settings) -> Iterator[Repairs]:
     system.register(
         "block", lambda context: BlockActor(context, store=store, observer=Silent(), shared=True), idle=60.0
     )
-    seat = AlwaysLocal(system, alone=False)
+    router = AlwaysLocal(system, alone=False)
     system.register(
         "views",
-        lambda context: ViewsActor(context, seat=seat, store=store, catalog=catalog),
+        lambda context: ViewsActor(context, router=router, store=store, catalog=catalog),
         mailbox=65536,
     )
     try:

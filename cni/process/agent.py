@@ -83,9 +83,9 @@ class Agent(Process):
         system, catalog, observer = self.system, self.catalog, self.observer
         self._leader: LeaderFailover | None = None
         self._blocks: BlockFollower | None = None
-        seat: AllocatorRouter
+        router: AllocatorRouter
         if options.leadership is not None:
-            seat = self._leader = LeaderFailover(system.name, store, options.leadership, self._open_own)
+            router = self._leader = LeaderFailover(system.name, store, options.leadership, self._open_own)
             self.metrics.watch_flag(
                 "orbweaver_agent_linked",
                 "Whether the leader allocates for this agent (1), or the agent itself (0)",
@@ -95,14 +95,14 @@ class Agent(Process):
             self._blocks = BlockFollower(store, system) if cluster else None
             known = self._blocks.known if self._blocks is not None else None
             register_allocators(system, store, catalog, observer, shared=cluster, known=known)
-            seat = AlwaysLocal(system, alone=not cluster)
+            router = AlwaysLocal(system, alone=not cluster)
             self.metrics.watch_pools(self.usage)
         self.prober = Prober(timeout=options.timeout / 2)
         system.register(
             "endpoint",
             lambda context: EndpointActor(
                 context,
-                seat=seat,
+                router=router,
                 catalog=catalog,
                 settings=options.settings,
                 node=node,
@@ -117,7 +117,7 @@ class Agent(Process):
             "views",
             lambda context: ViewsActor(
                 context,
-                seat=seat,
+                router=router,
                 store=store,
                 catalog=catalog,
                 node=node if cluster else None,
@@ -134,7 +134,7 @@ class Agent(Process):
             "node-gc",
             lambda context: NodeGCActor(
                 context,
-                seat=seat,
+                router=router,
                 catalog=catalog,
                 settings=options.settings,
                 node=node,

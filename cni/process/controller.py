@@ -104,11 +104,11 @@ class Controller(Process):
             start_fraction=BEGIN_WITHIN,
             known=self._blocks.known,
         )
-        seat = AlwaysLocal(system, alone=False)
+        router = AlwaysLocal(system, alone=False)
         system.register(
             "views",
             lambda context: ViewsActor(
-                context, seat=seat, store=store, catalog=catalog, follow=True, may_write=self.leads
+                context, router=router, store=store, catalog=catalog, follow=True, may_write=self.leads
             ),
             mailbox=65536,
         )
@@ -123,7 +123,12 @@ class Controller(Process):
         system.register(
             "gc",
             lambda context: GCActor(
-                context, seat=seat, store=store, census=census, settings=options.settings, observer=observer
+                context,
+                router=router,
+                store=store,
+                census=census,
+                settings=options.settings,
+                observer=observer,
             ),
             mailbox=64,
             idle=None,

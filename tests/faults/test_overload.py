@@ -56,7 +56,7 @@ def leading(store: Store) -> Iterator[Controller]:
 
 
 @contextmanager
-def seat(store: Store, left: list[str]) -> Iterator[LeaderFailover]:
+def router(store: Store, left: list[str]) -> Iterator[LeaderFailover]:
     """An agent's, whose callers may not leave the leader."""
 
     def refuse(wrote: object) -> NoReturn:
@@ -98,7 +98,7 @@ def test_who_would_wait_too_long_is_refused_in_time_and_nobody_leaves_the_leader
     slow, left = SlowBlocks(), list[str]()
     faulty = FaultyStore(store, slow)
     count = (POOLS - 1) * EACH
-    with leading(faulty) as leader, seat(store, left) as at, ThreadPoolExecutor(count + 1) as workers:
+    with leading(faulty) as leader, router(store, left) as at, ThreadPoolExecutor(count + 1) as workers:
         at.work(lambda place: add(place, 0))
         slow.closed = True
         first = workers.submit(at.work, lambda place: add(place, 1))

@@ -176,9 +176,9 @@ def test_a_view_that_an_agent_wrote_meanwhile_is_looked_at_again(
     system = ActorSystem("leader")
     system.register("ledger", lambda context: LedgerActor(context, store=store), idle=None)
     system.register("block", lambda context: BlockActor(context, store=store, observer=Silent()))
-    seat = AlwaysLocal(system, alone=False)
+    router = AlwaysLocal(system, alone=False)
     system.register(
-        "views", lambda context: ViewsActor(context, seat=seat, store=store, catalog=catalog, follow=True)
+        "views", lambda context: ViewsActor(context, router=router, store=store, catalog=catalog, follow=True)
     )
     try:
         inner.create(BLUE)
