@@ -402,6 +402,6 @@ def _difference(before: Block, after: Block) -> tuple[Change, ...]:
     }
     values |= before.suspect ^ after.suspect  # told as it is, because what is to be written must differ
     return tuple(
-        Change(value, after.records.get(value), after.released.get(value), after.asides.get(value))
+        Change(value, after.records.get(value), after.released.get(value), after.quarantines.get(value))
         for value in sorted(values)
     )

@@ -29,7 +29,7 @@ from actors.decisions.detection import (
     conflict,
     silence,
     unsound,
-    why_aside,
+    why_quarantined,
 )
 from actors.decisions.plan import Slot
 from actors.errors import AddressTaken, InvalidRequest, NetworkNotReady, OrbweaverError
@@ -99,7 +99,7 @@ class ConflictDetection:
                     notes.append(f"{probe.address} was not probed: {finding.skipped}")
                 elif grant.suspect:
                     self._vouch(grant)
-            self._set_aside(request, detection, grants, taken)
+            self._quarantine(request, detection, grants, taken)
             for (_, probe), finding in zip(asked, found, strict=True):
                 if finding.silent:
                     self.tell(request.sandbox, "GatewayUnreachable", silence(pod, probe, detection))
@@ -141,7 +141,7 @@ class ConflictDetection:
         settle([ref])
         return ref.result()
 
-    def _set_aside(
+    def _quarantine(
         self,
         request: AddRequest,
         detection: Detection,
@@ -162,10 +162,13 @@ class ConflictDetection:
                 refusal = AddressTaken(what)
             else:
                 self._release(
-                    grant, Quarantine(why_aside(finding, probe, sandbox.key), self.clock() + detection.aside)
+                    grant,
+                    Quarantine(
+                        why_quarantined(finding, probe, sandbox.key), self.clock() + detection.quarantine
+                    ),
                 )
                 grants.remove(grant)
-                what += f"; it is set aside for {detection.aside:g} s"
+                what += f"; it is set aside for {detection.quarantine:g} s"
                 if grant.slot.exact is not None:
                     what += ", and the pod may have no other; ask for another address or take this one from that host"
                     refusal = AddressTaken(what)
@@ -174,10 +177,13 @@ class ConflictDetection:
         if refusal is not None:
             raise refusal
 
-    def _release(self, grant: Grant, aside: Quarantine) -> None:
+    def _release(self, grant: Grant, quarantine: Quarantine) -> None:
         def release(allocator: Allocator) -> None:
             block = allocator.get_actor("block/" + block_name(grant.slot.family, grant.value))
-            ask(allocator, block.release.remote(Release(grant.value, fence, self.clock(), aside=aside)))
+            ask(
+                allocator,
+                block.release.remote(Release(grant.value, fence, self.clock(), quarantine=quarantine)),
+            )
 
         fence = Fence.of(grant.record)
         self.router.work(release)

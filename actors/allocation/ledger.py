@@ -36,7 +36,7 @@ BlockLister = Callable[[], tuple[str, Sequence[Block]]]
 class State:
     records: dict[Place, Record] = field(default_factory=dict)
     released: dict[Place, float] = field(default_factory=dict)
-    asides: dict[Place, Quarantine] = field(default_factory=dict)
+    quarantines: dict[Place, Quarantine] = field(default_factory=dict)
     blocks: dict[Place, set[int]] = field(default_factory=dict)
     versions: dict[Place, int] = field(default_factory=dict)
     pods: dict[str, set[Place]] = field(default_factory=dict)
@@ -252,7 +252,7 @@ class LedgerActor(Actor):
                             value,
                             state.records.get(place),
                             state.released.get(place),
-                            state.asides.get(place),
+                            state.quarantines.get(place),
                         )
 
     def _held(self, places: Iterable[Place]) -> tuple[Allocation, ...]:
@@ -264,8 +264,8 @@ class LedgerActor(Actor):
         for change in changes:
             place = (family, change.value)
             before = state.records.get(place)
-            known = (before, state.released.get(place), state.asides.get(place))
-            if known == (change.record, change.released, change.aside):
+            known = (before, state.released.get(place), state.quarantines.get(place))
+            if known == (change.record, change.released, change.quarantine):
                 continue
             if before is not None:
                 del state.records[place]
@@ -275,7 +275,7 @@ class LedgerActor(Actor):
                     _unlink(state.containers, container, place)
                 _unlink(state.pools, before.pool, place)
             state.released.pop(place, None)
-            state.asides.pop(place, None)
+            state.quarantines.pop(place, None)
             values = state.blocks.setdefault((family, base_of(change.value)), set())
             if change.record is not None:
                 state.records[place] = change.record
@@ -287,8 +287,8 @@ class LedgerActor(Actor):
                 values.add(change.value)
             elif change.released is not None:
                 state.released[place] = change.released
-                if change.aside is not None:
-                    state.asides[place] = change.aside
+                if change.quarantine is not None:
+                    state.quarantines[place] = change.quarantine
                 values.add(change.value)
             else:
                 values.discard(change.value)
@@ -303,7 +303,9 @@ def content_of(block: Block) -> tuple[Change, ...]:
     """All that a block says, for `found` and `seen`."""
     records = tuple(Change(value, record) for value, record in block.records.items())
     # What is set aside is among these: a block keeps the time of a release for as long as the address is suspect.
-    released = tuple(Change(value, None, at, block.asides.get(value)) for value, at in block.released.items())
+    released = tuple(
+        Change(value, None, at, block.quarantines.get(value)) for value, at in block.released.items()
+    )
     return (*records, *released)
 
 

@@ -43,13 +43,13 @@ class Allocation:
 @dataclass(frozen=True, slots=True)
 class Change:
     """What became of one address: `record` says who holds it now; without one, `released` says since when it is
-    free (seconds since the epoch), and without either it was never seen to be used. `aside`: why it is not given
+    free (seconds since the epoch), and without either it was never seen to be used. `quarantine`: why it is not given
     out although it is free."""
 
     value: int
     record: Record | None
     released: float | None = None
-    aside: Quarantine | None = None
+    quarantine: Quarantine | None = None
 
 
 @dataclass(frozen=True, slots=True)

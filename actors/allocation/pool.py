@@ -82,7 +82,7 @@ class Job:
 @dataclass(slots=True)
 class State:
     """`free`: never seen in use. `cooling`: a heap of (released, address); an entry counts only while
-    `released_at` says the same. `aside`: why some of those are set aside; they cool until that is over. `pending`: with
+    `released_at` says the same. `quarantine`: why some of those are set aside; they cool until that is over. `pending`: with
     each address, when somebody else released it meanwhile, if the Ledger said so. `sequence`: how far the Ledger's
     changes are known. `left_out`: blocks that cannot be read or written, by their first address, and why;
     `look_again`: monotonic seconds before which they are not tried again."""
@@ -93,7 +93,7 @@ class State:
     free: FreeSet
     cooling: list[tuple[float, int]] = field(default_factory=list)
     released_at: dict[int, float] = field(default_factory=dict)
-    aside: dict[int, Quarantine] = field(default_factory=dict)
+    quarantine: dict[int, Quarantine] = field(default_factory=dict)
     pending: dict[int, float | None] = field(default_factory=dict)
     sequence: int = -1
     left_out: dict[int, InvalidObject] = field(default_factory=dict)
@@ -206,13 +206,13 @@ class PoolActor(Actor):
         state = self._state
         if occupancy.whole:
             # What it does not tell of is free, whatever was believed before.
-            state.free, state.cooling, state.released_at, state.aside = FreeSet(state.usable), [], {}, {}
+            state.free, state.cooling, state.released_at, state.quarantine = FreeSet(state.usable), [], {}, {}
             for value in state.pending:
                 state.free.discard(value)
         for change in occupancy.changes:
             value = change.value
-            if value in state.aside and change.aside is None:
-                del state.aside[value]
+            if value in state.quarantine and change.quarantine is None:
+                del state.quarantine[value]
             if change.record is not None:
                 state.free.discard(value)
                 state.released_at.pop(value, None)
@@ -220,8 +220,8 @@ class PoolActor(Actor):
                 continue
             elif value in state.pending:
                 state.pending[value] = change.released
-            elif change.aside is not None and change.aside.holds(self._clock()):
-                self._set_aside(value, change.aside)
+            elif change.quarantine is not None and change.quarantine.holds(self._clock()):
+                self._quarantine(value, change.quarantine)
             elif change.released is not None:
                 self._cool(value, change.released)
             elif value not in state.released_at:
@@ -235,13 +235,13 @@ class PoolActor(Actor):
             state.released_at[value] = at
             heapq.heappush(state.cooling, (at, value))
 
-    def _set_aside(self, value: int, aside: Quarantine) -> None:
-        self._state.aside[value] = aside
-        self._cool(value, aside.until)
+    def _quarantine(self, value: int, quarantine: Quarantine) -> None:
+        self._state.quarantine[value] = quarantine
+        self._cool(value, quarantine.until)
 
-    def _is_aside(self, value: int, now: float) -> bool:
-        aside = self._state.aside.get(value)
-        return aside is not None and aside.holds(now)
+    def _is_quarantined(self, value: int, now: float) -> bool:
+        quarantine = self._state.quarantine.get(value)
+        return quarantine is not None and quarantine.holds(now)
 
     def _choose(self) -> int | None:
         state = self._state
@@ -251,7 +251,7 @@ class PoolActor(Actor):
             at, candidate = heapq.heappop(state.cooling)
             if state.released_at.get(candidate) == at:
                 del state.released_at[candidate]
-                state.aside.pop(candidate, None)
+                state.quarantine.pop(candidate, None)
                 state.free.add(candidate)
         value = self._take_free()
         passed_over: list[tuple[float, int]] = []
@@ -262,11 +262,11 @@ class PoolActor(Actor):
         while value is None and state.cooling and len(spare) < wanted:
             at, candidate = heapq.heappop(state.cooling)
             if state.released_at.get(candidate) == at:
-                (passed_over if self._is_aside(candidate, now) else spare).append((at, candidate))
+                (passed_over if self._is_quarantined(candidate, now) else spare).append((at, candidate))
         if spare:
             _, value = spare.pop()
             del state.released_at[value]
-            state.aside.pop(value, None)
+            state.quarantine.pop(value, None)
         for entry in (*passed_over, *spare):
             heapq.heappush(state.cooling, entry)
         return value
@@ -314,7 +314,7 @@ class PoolActor(Actor):
         else:
             state.free.discard(value)
             state.released_at.pop(value, None)
-            state.aside.pop(value, None)
+            state.quarantine.pop(value, None)
             self._claim(job, value)
 
     def _refuse_exact(self, job: Job, value: int, rule: str, refusal: type[NoAddress] = AddressTaken) -> None:
@@ -353,7 +353,7 @@ class PoolActor(Actor):
             job.reply.fail(error)
         else:
             if isinstance(outcome, Quarantined):
-                self._set_aside(value, outcome.aside)
+                self._quarantine(value, outcome.quarantine)
                 self._advance(job)
             elif isinstance(outcome, Taken):
                 if released is not None:
@@ -430,24 +430,24 @@ class PoolActor(Actor):
 
     def _nothing_left(self) -> bool:
         state, now = self._state, self._clock()
-        return not state.free and all(self._is_aside(value, now) for value in state.released_at)
+        return not state.free and all(self._is_quarantined(value, now) for value in state.released_at)
 
     def _refuse(self, job: Job) -> None:
         state, now = self._state, self._clock()
         pool, total = state.pool, state.usable.size
-        aside = sorted(value for value in state.released_at if self._is_aside(value, now))
+        quarantine = sorted(value for value in state.released_at if self._is_quarantined(value, now))
         left_out = sorted(state.left_out)
         lost = span_of(left_out).intersect(state.usable)
         why = exhausted(
             total,
-            aside=len(aside),
+            quarantine=len(quarantine),
             lost=lost.size,
             blocks=[block_name(pool.family, base) for base in left_out],
         )
         shown = [
-            f"{format_address(pool.family, value)} is set aside for {state.aside[value].until - now:.0f} s: "
-            f"{state.aside[value].why}"
-            for value in aside[:_NAMED_IN_REFUSAL]
+            f"{format_address(pool.family, value)} is set aside for {state.quarantine[value].until - now:.0f} s: "
+            f"{state.quarantine[value].why}"
+            for value in quarantine[:_NAMED_IN_REFUSAL]
         ]
         shown += [str(state.left_out[base]) for base in left_out[:_NAMED_IN_REFUSAL]]
         job.reply.fail(

@@ -238,7 +238,9 @@ def _take(attempt: Attempt, ref: ObjectRef[Any], asked: AddContext) -> Orbweaver
             attempt.pools, attempt.held, attempt.confirming = list(attempt.slot.candidates), None, False
         return None
     if isinstance(outcome, Quarantined):  # what was to be confirmed is not recorded any more
-        attempt.refusals.append(f"{where}: the address recorded for it is set aside: {outcome.aside.why}")
+        attempt.refusals.append(
+            f"{where}: the address recorded for it is set aside: {outcome.quarantine.why}"
+        )
         attempt.pools, attempt.held, attempt.confirming = list(attempt.slot.candidates), None, False
     elif isinstance(outcome, Taken):
         attempt.refusals.append(f"{where}: the address recorded for it went to pod {outcome.record.pod}")

@@ -23,14 +23,14 @@ class Detection:
     """What to detect, and how patiently. `conflicts`: probe each address before it is given out (ARP, RFC 5227; IPv6,
     RFC 4862). `gateways`: and ask for its gateway. `retries`: how many probes go out, `interval` seconds apart;
     `timeout`: seconds after the first one in which an answer counts, and in which a gateway must answer one of as many
-    questions. `aside`: seconds for which an address stays set aside that another host uses."""
+    questions. `quarantine`: seconds for which an address stays set aside that another host uses."""
 
     conflicts: bool = False
     gateways: bool = False
     retries: int = 3
     interval: float = 0.03
     timeout: float = 0.1
-    aside: float = 300.0
+    quarantine: float = 300.0
 
     def under(self, wishes: DetectionOverrides) -> Detection:
         """The same, as far as one network does not wish otherwise."""
@@ -52,10 +52,10 @@ class DetectionOverrides:
     retries: int | None = None
     interval: float | None = None
     timeout: float | None = None
-    aside: float | None = None
+    quarantine: float | None = None
 
 
-_WISHES = ("conflicts", "gateways", "retries", "interval", "timeout", "aside")
+_WISHES = ("conflicts", "gateways", "retries", "interval", "timeout", "quarantine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Inquiry:
     configured: bool = False
 
 
-def why_aside(finding: Finding, probe: Probe, pod: str) -> str:
+def why_quarantined(finding: Finding, probe: Probe, pod: str) -> str:
     """The reason for which an address is set aside, for refusals and `ip show`."""
     return f"{finding.holder} answered for it when pod {pod} was to get it on {probe.interface}"
 
@@ -135,7 +135,7 @@ def read_options(value: Any, where: str) -> dict[str, Any]:
     """The fields of an object `detectOptions`, those that it has. Raises `ValueError`."""
     if value is None:
         return {}
-    right = 'an object like {"retries": 3, "interval": "30ms", "timeout": "100ms", "aside": "5m"}'
+    right = 'an object like {"retries": 3, "interval": "30ms", "timeout": "100ms", "quarantine": "5m"}'
     if not isinstance(value, Mapping):
         raise ValueError(f"{where} is {value!r}; it must be {right}")  # noqa: TRY004 - a value of the file
     unknown = sorted(str(key) for key in value if key not in OPTIONS)
@@ -198,6 +198,6 @@ OPTIONS: dict[str, Callable[[Any], Any]] = {
     "retries": _retries,
     "interval": _duration(0.001, 1.0),
     "timeout": _duration(0.01, 2.0),
-    "aside": _duration(0.0, 86400.0),
+    "quarantine": _duration(0.0, 86400.0),
 }
 """The fields of `detectOptions`; each reader raises `ValueError` with what would be right."""

@@ -12,14 +12,14 @@ _NAMED_IN_REFUSAL = 8
 """How many blocks are named."""
 
 
-def exhausted(total: int, *, aside: int = 0, lost: int = 0, blocks: Sequence[str] = ()) -> str:
-    """What became of a pool's `total` addresses, and what to do. `aside` are set aside because of other hosts, and
+def exhausted(total: int, *, quarantine: int = 0, lost: int = 0, blocks: Sequence[str] = ()) -> str:
+    """What became of a pool's `total` addresses, and what to do. `quarantine` are set aside because of other hosts, and
     `lost` lie in the `blocks` that cannot be read or written."""
-    if not aside and not lost:
+    if not quarantine and not lost:
         return f"all {total} are in use; add addresses to spec.ips or name a second pool"
-    parts = [f"{total - aside - lost} are in use"]
-    if aside:
-        parts.append(f"{aside} are set aside because of other hosts")
+    parts = [f"{total - quarantine - lost} are in use"]
+    if quarantine:
+        parts.append(f"{quarantine} are set aside because of other hosts")
     remedy = ""
     if lost:
         more = ", ..." if len(blocks) > _NAMED_IN_REFUSAL else ""

@@ -41,7 +41,7 @@ def add_parser(commands: Any) -> None:
 @dataclass(frozen=True, slots=True)
 class Whereabouts:
     """All that is known of one address. `released`: when it was given back last, in seconds since the epoch,
-    as long as its block remembers it. `aside`: why and until when it is not given out although it is free.
+    as long as its block remembers it. `quarantine`: why and until when it is not given out although it is free.
     `damaged`: why objects that may speak of it could not be read; `unknown`: its own block is among them, and `shown_by`
     are the SpiderEndpoints that have it."""
 
@@ -49,7 +49,7 @@ class Whereabouts:
     value: int
     record: Record | None
     released: float | None
-    aside: Quarantine | None
+    quarantine: Quarantine | None
     pools: tuple[str, ...]
     excluded_by: tuple[str, ...]
     reserved_by: tuple[str, ...]
@@ -120,7 +120,7 @@ def look_up(store: Store, family: int, value: int) -> Whereabouts:
         value,
         block.records.get(value),
         block.released.get(value),
-        block.asides.get(value),
+        block.quarantines.get(value),
         tuple(pools),
         tuple(excluded),
         tuple(reserved),
@@ -146,8 +146,8 @@ def _state(found: Whereabouts) -> str:
     if found.unknown:
         return "not known, because its block cannot be read; it is given to nobody until then"
     if record is None:
-        if found.aside is not None and found.aside.holds(time.time()):
-            return f"set aside until {_moment(found.aside.until)}: {found.aside.why}"
+        if found.quarantine is not None and found.quarantine.holds(time.time()):
+            return f"set aside until {_moment(found.quarantine.until)}: {found.quarantine.why}"
         if found.released is not None:
             return f"free since {_moment(found.released)} ({duration(time.time() - found.released)} ago)"
         return "free, and no earlier use is remembered"
@@ -205,7 +205,7 @@ def _as_object(found: Whereabouts) -> dict[str, Any]:
         "ipVersion": found.family,
         "state": _word(found),
         "record": None if record is None else record.to_json(),
-        "aside": None if found.aside is None else found.aside.to_json(),
+        "quarantine": None if found.quarantine is None else found.quarantine.to_json(),
         "released": None if found.released is None else _moment(found.released),
         "pools": list(found.pools),
         "excludedBy": list(found.excluded_by),

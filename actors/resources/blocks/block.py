@@ -84,7 +84,7 @@ class Release:
     """Take away the record at `value` if `fence` admits it; `keep` leaves it for the pod's next incarnation.
 
     `at` is the moment of the release, in seconds since the epoch. `forced`: the holder may still run somewhere.
-    `aside`: some other host uses it, so that for a while nobody shall get it.
+    `quarantine`: some other host uses it, so that for a while nobody shall get it.
     """
 
     value: int
@@ -92,7 +92,7 @@ class Release:
     at: float
     keep: bool = False
     forced: bool = False
-    aside: Quarantine | None = None
+    quarantine: Quarantine | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ class Quarantined:
     """Nobody's record stands there, but it is not given out yet."""
 
     value: int
-    aside: Quarantine
+    quarantine: Quarantine
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ class Block:
     records: dict[int, Record] = field(default_factory=dict)
     released: dict[int, float] = field(default_factory=dict)
     suspect: set[int] = field(default_factory=set)
-    asides: dict[int, Quarantine] = field(default_factory=dict)
+    quarantines: dict[int, Quarantine] = field(default_factory=dict)
     version: str = ""
     uid: str = ""
     known: EncodedRecords = field(default_factory=dict, compare=False, repr=False)
@@ -182,7 +182,7 @@ class Block:
             records=dict(self.records),
             released=dict(self.released),
             suspect=set(self.suspect),
-            asides=dict(self.asides),
+            quarantines=dict(self.quarantines),
         )
 
     def claim(self, claim: Claim, now: float = 0.0) -> Granted | Taken | Quarantined:
@@ -198,17 +198,17 @@ class Block:
             if claim.instead_of is None or not _replaceable(found, record, claim.instead_of):
                 return Taken(claim.value, found)
             record = record.instead_of(found)
-        aside = self.asides.get(claim.value)
+        quarantine = self.quarantines.get(claim.value)
         if (
             found is None
-            and aside is not None
-            and aside.holds(now)
+            and quarantine is not None
+            and quarantine.holds(now)
             and not claim.named
             and claim.instead_of is None
         ):
-            return Quarantined(claim.value, aside)
+            return Quarantined(claim.value, quarantine)
         self.records[claim.value] = record
-        self.asides.pop(claim.value, None)
+        self.quarantines.pop(claim.value, None)
         self.released.pop(claim.value, None)
         return Granted(claim.value, record, suspect=suspect)
 
@@ -225,9 +225,9 @@ class Block:
         else:
             del self.records[release.value]
             self.released[release.value] = release.at
-            if release.aside is not None:
-                self.asides[release.value] = release.aside
-        if release.forced or release.aside is not None:
+            if release.quarantine is not None:
+                self.quarantines[release.value] = release.quarantine
+        if release.forced or release.quarantine is not None:
             self.suspect.add(release.value)
         return Released(release.value, True, found)
 
@@ -265,11 +265,12 @@ class Block:
         if self.suspect:
             suspect = [format_address(family, value) for value in sorted(self.suspect)]
             spec["suspect"] = json.dumps(suspect, separators=(",", ":"))
-        if self.asides:
-            asides = {
-                format_address(family, value): one.to_json() for value, one in sorted(self.asides.items())
+        if self.quarantines:
+            quarantines = {
+                format_address(family, value): one.to_json()
+                for value, one in sorted(self.quarantines.items())
             }
-            spec["aside"] = json.dumps(asides, separators=(",", ":"))
+            spec["quarantine"] = json.dumps(quarantines, separators=(",", ":"))
         return {"apiVersion": _API_VERSION, "kind": "SpiderIPBlock", "metadata": metadata, "spec": spec}
 
     @classmethod
@@ -286,9 +287,9 @@ class Block:
             suspect = {
                 inside(family, base, BLOCK_SIZE, text) for text in json.loads(spec.get("suspect") or "[]")
             }
-            asides = {
+            quarantines = {
                 inside(family, base, BLOCK_SIZE, text): Quarantine.from_json(data)
-                for text, data in json.loads(spec.get("aside") or "{}").items()
+                for text, data in json.loads(spec.get("quarantine") or "{}").items()
             }
             if len(dict(records)) < len(records):
                 raise ValueError("an address is recorded twice")
@@ -303,7 +304,7 @@ class Block:
             dict(records),
             dict(released),
             suspect,
-            asides,
+            quarantines,
             str(metadata.get("resourceVersion", "")),
             str(metadata.get("uid", "")),
         )

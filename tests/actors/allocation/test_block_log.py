@@ -63,7 +63,7 @@ class BlockLog(RuleBasedStateMachine):
         self.model: dict[int, Kept] = {}
         self.released: dict[int, float] = {}
         self.suspect: set[int] = set()
-        self.asides: dict[int, Quarantine] = {}
+        self.quarantines: dict[int, Quarantine] = {}
         self.clock = 1_700_000_000.0
 
     def record(self, pod: str, container: str, interface: str, uid: str) -> Record:
@@ -80,9 +80,9 @@ class BlockLog(RuleBasedStateMachine):
         mine = self.record(pod, container, interface, uid)
         outcome = self.block.claim(Claim(address, mine, named=named), self.clock)
         held = self.model.get(address)
-        aside = self.asides.get(address)
-        if held is None and aside is not None and aside.until > self.clock and not named:
-            assert outcome == Quarantined(address, aside)
+        quarantine = self.quarantines.get(address)
+        if held is None and quarantine is not None and quarantine.until > self.clock and not named:
+            assert outcome == Quarantined(address, quarantine)
         elif held is None:
             assert outcome == Granted(address, mine, fresh=True, suspect=address in self.suspect)
             self._hold(address, mine)
@@ -123,10 +123,10 @@ class BlockLog(RuleBasedStateMachine):
     def release(self, fence: tuple[int, Fence], keep: bool, forced: bool, seconds: float | None) -> None:
         address, meant = fence
         self.clock += 0.25
-        aside = (
+        quarantine = (
             None if seconds is None else Quarantine("02:00:00:00:00:99 answers for it", self.clock + seconds)
         )
-        outcome = self.block.release(Release(address, meant, self.clock, keep, forced, aside))
+        outcome = self.block.release(Release(address, meant, self.clock, keep, forced, quarantine))
         held = self.model.get(address)
         if held is None:
             assert outcome == Released(address, False, None)
@@ -140,9 +140,9 @@ class BlockLog(RuleBasedStateMachine):
             else:
                 del self.model[address]
                 self.released[address] = self.clock
-                if aside is not None:
-                    self.asides[address] = aside
-            if forced or aside is not None:
+                if quarantine is not None:
+                    self.quarantines[address] = quarantine
+            if forced or quarantine is not None:
                 self.suspect.add(address)
 
     @rule(fence=fences)
@@ -173,7 +173,7 @@ class BlockLog(RuleBasedStateMachine):
             assert found == self.model
             assert self.block.released == self.released
             assert self.block.suspect == self.suspect
-            assert self.block.asides == self.asides
+            assert self.block.quarantines == self.quarantines
 
     @invariant()
     def survives_the_store(self) -> None:
@@ -185,7 +185,7 @@ class BlockLog(RuleBasedStateMachine):
     def _hold(self, address: int, mine: Record) -> None:
         self.model[address] = Kept(mine.pod, mine.uid, mine.container, mine.interface)
         self.released.pop(address, None)
-        self.asides.pop(address, None)
+        self.quarantines.pop(address, None)
 
     @staticmethod
     def _admits(fence: Fence, held: Kept) -> bool:
@@ -267,8 +267,8 @@ def test_a_copy_leaves_the_original_alone():
     assert not block.records
     assert not block.released
     assert not block.suspect
-    other.release(Release(BASES[4], Fence.of(record()), 1.0, aside=Quarantine("why", 2.0)))
-    assert not block.asides
+    other.release(Release(BASES[4], Fence.of(record()), 1.0, quarantine=Quarantine("why", 2.0)))
+    assert not block.quarantines
 
 
 def test_a_block_of_an_earlier_version_has_nothing_suspect_and_is_written_as_before():

@@ -359,7 +359,7 @@ def _is(truth: bool) -> None:
     assert truth
 
 
-def _set_aside(one: Rig, address: str, seconds: float) -> None:
+def _quarantine(one: Rig, address: str, seconds: float) -> None:
     """Release the address as one that another host uses."""
     family, value = parse_address(address)
     (held,) = [
@@ -368,8 +368,8 @@ def _set_aside(one: Rig, address: str, seconds: float) -> None:
         if (held.family, held.value) == (family, value)
     ]
     now = time.time()
-    aside = Quarantine("02:00:00:00:00:99 answers for it", now + seconds)
-    release = Release(value, Fence.of(held.record), now, aside=aside)
+    quarantine = Quarantine("02:00:00:00:00:99 answers for it", now + seconds)
+    release = Release(value, Fence.of(held.record), now, quarantine=quarantine)
     box = sandbox(held.record.container)
     one.journal.releasing((box.container, box.interface))
     block = one.system.get_actor("block/" + block_name(family, value))
@@ -383,7 +383,7 @@ def test_an_address_set_aside_goes_to_nobody_until_its_time_and_a_refusal_names_
     quiet = on(tmp_path, Segment(), blue, pod("c4"), settings=Settings())
     with quiet as one, rig(tmp_path, node="node2", has_pods=True) as other:
         one.add(sandbox("c1"))
-        _set_aside(one, "10.6.0.1", 3600)
+        _quarantine(one, "10.6.0.1", 3600)
 
         assert one.add(sandbox("c2")) == ["10.6.0.2"]
         assert one.add(sandbox("c3")) == ["10.6.0.3"]
@@ -408,7 +408,7 @@ def test_an_address_set_aside_goes_to_nobody_until_its_time_and_a_refusal_names_
 def test_an_address_set_aside_comes_back_when_its_time_is_over(tmp_path: Path):
     with on(tmp_path, Segment(), pool("blue", "10.6.0.0/16", "10.6.0.1"), settings=Settings()) as one:
         one.add(sandbox("c1"))
-        _set_aside(one, "10.6.0.1", 0.5)
+        _quarantine(one, "10.6.0.1", 0.5)
         with pytest.raises(NoAddress):
             one.add(sandbox("c2"))
         one.delete(sandbox("c2"))

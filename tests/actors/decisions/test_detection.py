@@ -29,10 +29,10 @@ def test_off_by_default_and_sound():
 def test_a_network_overrides_what_it_names_and_nothing_else():
     settings = Detection(conflicts=True, gateways=True, retries=5)
 
-    wished = read_wishes({"detectGateway": False, "detectOptions": {"timeout": "1.5s", "aside": "2h"}})
+    wished = read_wishes({"detectGateway": False, "detectOptions": {"timeout": "1.5s", "quarantine": "2h"}})
 
-    assert wished == DetectionOverrides(gateways=False, timeout=1.5, aside=7200.0)
-    assert settings.under(wished) == Detection(conflicts=True, retries=5, timeout=1.5, aside=7200.0)
+    assert wished == DetectionOverrides(gateways=False, timeout=1.5, quarantine=7200.0)
+    assert settings.under(wished) == Detection(conflicts=True, retries=5, timeout=1.5, quarantine=7200.0)
     assert settings.under(read_wishes({})) == settings
     assert settings.under(read_wishes({"detectOptions": None, "detectIPConflict": None})) == settings
 
@@ -55,7 +55,7 @@ def test_a_network_overrides_what_it_names_and_nothing_else():
         ),
         ({"detectOptions": {"timeout": "3s"}}, "detectOptions.timeout is '3s'"),
         ({"detectOptions": {"interval": "0ms"}}, "detectOptions.interval is '0ms'"),
-        ({"detectOptions": {"aside": "1d"}}, "detectOptions.aside is '1d'"),
+        ({"detectOptions": {"quarantine": "1d"}}, "detectOptions.aside is '1d'"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_right(conf: dict[str, Any], said: str):
