@@ -176,7 +176,7 @@ class LedgerActor(Actor):
     @message
     def waiting(self) -> tuple[Allocation, ...]:
         """What is kept for pods and virtual machines that do not run."""
-        return self._held([place for place, record in self._state.records.items() if record.waits])
+        return self._held([place for place, record in self._state.records.items() if record.is_retained])
 
     @message
     def holders(self, node: str) -> tuple[str, ...]:

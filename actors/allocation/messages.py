@@ -35,9 +35,9 @@ class Allocation:
     record: Record
 
     @property
-    def views(self) -> tuple[Allocation, ...]:
+    def per_sandbox(self) -> tuple[Allocation, ...]:
         """The same for each sandbox that uses the address, with a record whose fence names that one."""
-        return tuple(Allocation(self.family, self.value, record) for record in self.record.views)
+        return tuple(Allocation(self.family, self.value, record) for record in self.record.per_sandbox)
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,11 +76,11 @@ def abandoned(
     """Records whose holder is gone. Without `pods` only what is kept for somebody can be judged."""
     of_pod: dict[str, list[Allocation]] = defaultdict(list)
     for one in held:
-        for view in one.views:
+        for view in one.per_sandbox:
             of_pod[view.record.pod].append(view)
     for several in of_pod.values():
         for one in several:
-            if not pods and not (one.record.waits and is_fixed(one.record)):
+            if not pods and not (one.record.is_retained and is_fixed(one.record)):
                 continue
             verdict = verdict_on(one, several, source, settings, now)
             if verdict is not None:
@@ -91,7 +91,7 @@ def _finding(held: Allocation, verdict: Verdict) -> Finding:
     record = held.record
     since = f", since {record.since}" if record.since else ""
     return Finding(
-        Rule.KEPT if record.waits else Rule.LEAKED,
+        Rule.KEPT if record.is_retained else Rule.LEAKED,
         format_address(held.family, held.value),
         f"{verdict.text} (pool {record.pool}, node {record.node or 'unknown'}{since})",
         f"{record.container} {record.pod} {record.uid}",

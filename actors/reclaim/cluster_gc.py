@@ -332,7 +332,7 @@ class GCActor(Actor):
         def task(allocator: Allocator) -> tuple[Allocation, ...]:
             ledger = allocator.get_actor("ledger/local")
             (found,) = ask(allocator, ledger.everything.options(timeout=LEDGER_TIMEOUT).remote())
-            return tuple(view for held in found for view in held.views)
+            return tuple(view for held in found for view in held.per_sandbox)
 
         return self._router.work(task)
 
@@ -346,7 +346,7 @@ class GCActor(Actor):
         answers = self._router.work(task)
         found = []
         for pod, answer in zip(pods, answers, strict=True):
-            held = tuple(view for one in answer for view in one.views if view.record.pod == pod)
+            held = tuple(view for one in answer for view in one.per_sandbox if view.record.pod == pod)
             if held:
                 found.append((pod, held))
             else:

@@ -90,7 +90,7 @@ class NodeGCActor(Actor):
     def _mine(self) -> tuple[Allocation, ...]:
         """What sandboxes of this node use, as each of them has it."""
         found = self._recorded("of_node", self._node)
-        return tuple(view for held in found for view in held.views if view.record.node == self._node)
+        return tuple(view for held in found for view in held.per_sandbox if view.record.node == self._node)
 
     def _recorded(self, question: str, *arguments: str) -> tuple[Allocation, ...]:
         def task(allocator: Allocator) -> tuple[Allocation, ...]:

@@ -85,7 +85,7 @@ def judge(held: Recorded, facts: Facts, now: float, settings: GCSettings) -> Ver
         return KEEP
     if _POD.fullmatch(record.pod) is None:
         return Verdict(Action.RELEASE, "DirtyRecord", f"no pod can be named {record.pod!r}")
-    if record.waits or (record.machine and not record.container):
+    if record.is_retained or (record.machine and not record.container):
         return _waiting(held, facts)  # another IPAM told the machine, but not in which pod it runs
     if pod is None:
         return _gone(held, facts, now, settings)

@@ -151,9 +151,9 @@ def _state(found: Whereabouts) -> str:
         if found.released is not None:
             return f"free since {_moment(found.released)} ({duration(time.time() - found.released)} ago)"
         return "free, and no earlier use is remembered"
-    if record.waits and record.machine:
+    if record.is_retained and record.machine:
         return f"kept for virtual machine {record.holder}"
-    if record.waits:
+    if record.is_retained:
         return f"kept for the next pod {record.pod} of {record.owner}"
     return f"in use by pod {record.pod}"
 

@@ -87,7 +87,7 @@ class Repairs:
     def _siblings(self, pod: str) -> list[Allocation]:
         ledger = self._system.get_actor("ledger/local")
         found: tuple[Allocation, ...] = get(ledger.of_pod.options(timeout=TIMEOUT).remote(pod))
-        return [view for one in found for view in one.views if view.record.pod == pod]
+        return [view for one in found for view in one.per_sandbox if view.record.pod == pod]
 
 
 @contextmanager

@@ -221,7 +221,7 @@ class Block:
         if left is not None:
             self.records[release.value] = left
         elif release.keep:
-            self.records[release.value] = found.kept()
+            self.records[release.value] = found.retained()
         else:
             del self.records[release.value]
             self.released[release.value] = release.at
@@ -315,5 +315,5 @@ def _replaceable(found: Record, by: Record, instead_of: Fence) -> bool:
     pod's next incarnation by now."""
     if found.holder != by.holder:
         return False
-    kept = found.waits and (bool(found.machine) or instead_of.pod == found.pod)
+    kept = found.is_retained and (bool(found.machine) or instead_of.pod == found.pod)
     return found.admitted(instead_of) or kept

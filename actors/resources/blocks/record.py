@@ -80,12 +80,12 @@ class Record:
             ),
         )
 
-    def kept(self) -> Record:
+    def retained(self) -> Record:
         """The same address, kept for the pod's next incarnation."""
         return replace(self, container="", uid="", claim="")
 
     @property
-    def waits(self) -> bool:
+    def is_retained(self) -> bool:
         """Whether it is kept for a pod that is not running. (One taken over from another IPAM has no container
         either, but the UID of a pod that runs.)"""
         return not self.container and not self.uid
@@ -148,7 +148,7 @@ class Record:
         )
 
     @property
-    def views(self) -> tuple[Record, ...]:
+    def per_sandbox(self) -> tuple[Record, ...]:
         """The record as each sandbox that uses the address has it, the newest first; its fence names that sandbox."""
         return (self, *(self.used_by(one) for one in self.other_sandboxes))
 

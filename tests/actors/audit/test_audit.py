@@ -39,7 +39,7 @@ def test_what_the_actors_wrote_is_sound(sound: Snapshot):
 
     assert not found.findings, told(found.findings)
     assert len(found.held) == 6
-    assert {format_address(one.family, one.value) for one in found.held if one.record.waits} == {
+    assert {format_address(one.family, one.value) for one in found.held if one.record.is_retained} == {
         "10.6.0.12",
         "fd00::12",
     }

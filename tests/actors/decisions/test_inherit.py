@@ -167,7 +167,7 @@ def test_what_a_machine_uses_where_it_comes_from_is_not_given_back_for_it():
 
 
 def test_what_a_machine_uses_goes_before_what_is_kept_for_it():
-    kept = RUNNING.kept()
+    kept = RUNNING.retained()
     known = pools(old="10.6.0.1-10.6.0.20")
 
     found = decide(slot("old"), known, kept, RUNNING, pod=TARGET)

@@ -37,7 +37,9 @@ def test_stale_is_what_ran_here_in_that_network_and_is_not_listed():
     assert not is_stale(record, "node1", "net", {("c1", "eth0")}), "the interface that reserved it is alive"
     assert not is_stale(record, "node2", "net", set())
     assert not is_stale(record, "node1", "other", set())
-    assert not is_stale(record.kept(), "node1", "net", set()), "what is kept for a pod is not a container's"
+    assert not is_stale(record.retained(), "node1", "net", set()), (
+        "what is kept for a pod is not a container's"
+    )
 
 
 def test_gc_releases_what_is_not_valid_and_a_second_time_nothing(tmp_path: Path):
@@ -111,7 +113,7 @@ def test_in_a_cluster_a_sandbox_is_left_behind_only_beside_a_newer_one_that_is_t
 
     assert is_left_behind(old, [old, new], sandboxes, has_pods=True) is released
     assert not is_left_behind(new, [old, new], sandboxes, has_pods=True)
-    assert not is_left_behind(old.kept(), [old, new], sandboxes, has_pods=True)
+    assert not is_left_behind(old.retained(), [old, new], sandboxes, has_pods=True)
     assert not is_left_behind(old, [old, replace(new, node="node2")], sandboxes, has_pods=True)
     assert not is_left_behind(old, [old, replace(new, since=old.since)], sandboxes, has_pods=True)
 

@@ -25,7 +25,7 @@ KEEP_FOR_NEXT, RELEASE = Action.KEEP_FOR_NEXT, Action.RELEASE
 RECORD = Record("blue", "default/web", "u1", "c1", "eth0", "n1", "", "2025-01-31T12:00:00Z", "net")
 MINE = Recorded("10.6.0.1", RECORD)
 OWNED = Recorded("10.6.0.1", replace(RECORD, owner="StatefulSet/web"))
-KEPT = Recorded("10.6.0.1", OWNED.record.kept())
+KEPT = Recorded("10.6.0.1", OWNED.record.retained())
 ALIVE = Pod("default", "web", "u1", node="n1", phase="Running", addresses=("10.6.0.1",))
 READY = Node("n1", ready=True)
 DOWN = Node("n1", not_ready_since=NOW - 10)
@@ -103,8 +103,8 @@ def facts(pod: Pod | None, node: Node | None, *, noticed: float = NOW - 6, **mor
         (Recorded("10.6.0.1", replace(RECORD, pod="web")), facts(None, None), RELEASE, "DirtyRecord", False),
         # taken over from another IPAM, without container, and with or without UID
         (Recorded("10.6.0.1", replace(RECORD, container="")), facts(ALIVE, READY), KEEP, "", False),
-        (Recorded("10.6.0.1", RECORD.kept()), facts(ALIVE, READY), KEEP, "", False),
-        (Recorded("10.6.0.1", RECORD.kept()), facts(None, READY), RELEASE, "PodGone", False),
+        (Recorded("10.6.0.1", RECORD.retained()), facts(ALIVE, READY), KEEP, "", False),
+        (Recorded("10.6.0.1", RECORD.retained()), facts(None, READY), RELEASE, "PodGone", False),
     ],
 )  # fmt: skip
 def test_verdict(held: Recorded, seen: Facts, action: Action, reason: str, forced: bool):
@@ -233,7 +233,7 @@ def test_a_healthy_pod_never_loses_its_address(
     )
     if since is not None and NOW - since >= settings.not_ready_delay:
         node = replace(node, not_ready_since=NOW)
-    if held.record.waits:
+    if held.record.is_retained:
         held = Recorded(held.address, replace(held.record, uid="u1"))
     seen = Facts(pod, node, namespace, pool, wanted, (held, *siblings), noticed)
 
@@ -266,8 +266,8 @@ MACHINE = replace(
 @pytest.mark.parametrize(
     "record, wanted, action",
     [
-        (MACHINE.kept(), True, KEEP),
-        (MACHINE.kept(), False, RELEASE),
+        (MACHINE.retained(), True, KEEP),
+        (MACHINE.retained(), False, RELEASE),
         # taken over from Spiderpool, which records the machine in the place of its pod
         (replace(MACHINE, pod="default/vm", container=""), True, KEEP),
         (replace(MACHINE, pod="default/vm", container=""), False, RELEASE),
