@@ -269,7 +269,7 @@ class BlockActor(Actor):
             found = Block(state.block.family, state.block.base)
         # All of it, because the Ledger may list a claim of ours that was not written after all.
         ledger = self.get_actor("ledger/local")
-        ledger.found.remote(found.family, found.base, found.version, content_of(found))
+        ledger.block_read.remote(found.family, found.base, found.version, content_of(found))
         state.block = found
         state.stale = False
 
@@ -291,7 +291,9 @@ class BlockActor(Actor):
     def _publish(self, changes: tuple[Change, ...]) -> None:
         if changes:
             block = self._state.block
-            self.get_actor("ledger/local").recorded.remote(block.family, block.base, block.version, changes)
+            self.get_actor("ledger/local").block_written.remote(
+                block.family, block.base, block.version, changes
+            )
 
     def _drop_expired(self, waiting: list[Staged]) -> list[Staged]:
         now = time.monotonic()

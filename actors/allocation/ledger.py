@@ -86,13 +86,13 @@ class LedgerActor(Actor):
         return False
 
     @message
-    def recorded(self, family: int, base: int, version: str, changes: tuple[Change, ...]) -> None:
+    def block_written(self, family: int, base: int, version: str, changes: tuple[Change, ...]) -> None:
         """Take note of what a Block has written, or may have written, to its object, which then has `version`."""
         if self._advance((family, base), version):
             self._apply(family, changes)
 
     @message
-    def found(self, family: int, base: int, version: str, changes: tuple[Change, ...]) -> None:
+    def block_read(self, family: int, base: int, version: str, changes: tuple[Change, ...]) -> None:
         """Take note of a whole block as a Block has read it (`version` empty: there is none): what is not among
         `changes` is neither recorded nor remembered as released, whatever was believed before."""
         self._state.damaged.discard((family, base))
@@ -100,8 +100,8 @@ class LedgerActor(Actor):
             self._replace(family, base, changes)
 
     @message
-    def seen(self, family: int, base: int, version: str, changes: tuple[Change, ...]) -> None:
-        """As `found`, but out of a watch, which may be behind: only news counts."""
+    def block_watched(self, family: int, base: int, version: str, changes: tuple[Change, ...]) -> None:
+        """As `block_read`, but out of a watch, which may be behind: only news counts."""
         known = self._state.versions.get((family, base), -1)
         if version_number(version) > known:
             self._state.damaged.discard((family, base))
@@ -300,7 +300,7 @@ class LedgerActor(Actor):
 
 
 def content_of(block: Block) -> tuple[Change, ...]:
-    """All that a block says, for `found` and `seen`."""
+    """All that a block says, for `block_read` and `block_watched`."""
     records = tuple(Change(value, record) for value, record in block.records.items())
     # What is set aside is among these: a block keeps the time of a release for as long as the address is suspect.
     released = tuple(

@@ -38,7 +38,7 @@ def register_allocators(
         idle=None,
         start_fraction=start_fraction,
         urgent=frozenset({"reached"}),  # agents leave who gives no sign of life
-        inline=frozenset({"of_sandbox", "recorded"}),
+        inline=frozenset({"of_sandbox", "block_written"}),
     )
     system.register(
         "block",

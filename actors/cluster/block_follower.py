@@ -62,7 +62,7 @@ class BlockFollower:
             return
         version = found.version if found is not None else self._informer.version
         changes = content_of(found) if found is not None else ()
-        self._ledger.seen.remote(family, base, version, changes).subscribe(_log_failure)
+        self._ledger.block_watched.remote(family, base, version, changes).subscribe(_log_failure)
 
 
 def _parse(obj: Object) -> Block | str:

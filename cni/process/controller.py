@@ -265,7 +265,7 @@ class Controller(Process):
             except NotFound:
                 continue
             get(
-                ledger.seen.options(timeout=START_TIMEOUT).remote(
+                ledger.block_watched.options(timeout=START_TIMEOUT).remote(
                     block.family, block.base, block.version, content_of(block)
                 )
             )
