@@ -139,7 +139,9 @@ class AddResult:
 
 
 for _value in (
-    Record, OtherSandbox, Fence, Quarantine, Claim, Release, MarkSuspect, ClearSuspect, Granted, Taken, Quarantined, Released, SuspicionChanged, Allocation,
-    Change, Occupancy, Allocate, Recorded, Sandbox, DetectionOverrides, AddressRequest, AddRequest, Assigned, RouteTo, AddResult,
+    Record, OtherSandbox, Fence, Quarantine, Claim, Release, MarkSuspect, ClearSuspect, Granted, Taken, Quarantined,
+    Released, SuspicionChanged, Allocation,
+    Change, Occupancy, Allocate, Recorded, Sandbox, DetectionOverrides, AddressRequest, AddRequest, Assigned,
+    RouteTo, AddResult,
 ):  # fmt: skip
     wire_value(_value)

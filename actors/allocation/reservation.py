@@ -94,7 +94,8 @@ class Reservation:
     def reserve(
         self, allocator: Allocator, made: Decision, asked: AddContext, unless: tuple[str, ...] = ()
     ) -> list[Grant]:
-        """An address for every slot of the plan. Raises `NoAddress`, an error that a retry may cure, or `AlreadyRecorded` (`unless`
+        """An address for every slot of the plan. Raises `NoAddress`, an error that a retry may cure, or
+        `AlreadyRecorded` (`unless`
         is that of `Allocate`)."""
         pod = asked.pod
         attempts = [

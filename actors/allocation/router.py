@@ -1,6 +1,7 @@
 """Where the ledger, the pools and the blocks of an agent live now: at the leader, or in this process.
 
-Whoever needs them hands a task to `AllocatorRouter.work`, which runs it at the place of the moment and, when the leader fails it,
+Whoever needs them hands a task to `AllocatorRouter.work`, which runs it at the place of the moment and, when the
+leader fails it,
 once more here. So a task must bear to be run twice: it begins by asking what is recorded.
 
 What must always hold: a task that runs here finds all that the leader has recorded for this agent, because the place
