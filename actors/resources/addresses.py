@@ -56,6 +56,19 @@ def parse_address(text: str) -> Address:
     return IPV6, value
 
 
+def is_unicast(family: int, value: int) -> bool:
+    """Whether an interface or a router of the network can have the address: neither unspecified, loopback, multicast nor
+    IPv4's limited broadcast (RFC 1122 section 3.2.1.3, RFC 4291 section 2.4)."""
+    if family == IPV4:
+        return value not in (0, 0xFFFFFFFF) and value >> 24 != 127 and value >> 28 != 0xE
+    return value > 1 and value >> 120 != 0xFF
+
+
+def is_link_local(family: int, value: int) -> bool:
+    """Whether it is valid on one link alone (RFC 3927, RFC 4291 section 2.5.6)."""
+    return value >> 16 == 0xA9FE if family == IPV4 else value >> 118 == 0xFE80 >> 6
+
+
 def parse_address_of(text: str, family: int) -> int:
     """The value of `text`, which must be an address of this family. Raises `InvalidObject`."""
     found, value = parse_address(text)

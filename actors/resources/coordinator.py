@@ -1,7 +1,8 @@
 """SpiderCoordinator: what every pod's coordinator does unless its network says otherwise, and the cluster's CIDRs.
 
 What must always hold: field names and meanings are Spiderpool's; `conf` has the fields as a plugin's own configuration
-would have them, so that one reader understands both; a field that is empty is left out.
+would have them, so that one reader understands both; a field that is empty is left out; an object that is read here is one
+that the plugin can use, because the rules are the same (`coordinator_rules`).
 """
 
 from __future__ import annotations
@@ -11,19 +12,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.errors import InvalidObject
-from actors.resources.addresses import WIDTH, Subnet, parse_address, parse_cidr
+from actors.resources.coordinator_rules import MOST, OBJECT_MODES, Rule, read_field, word
 from actors.resources.fields import Fields
 from actors.resources.metadata import open_object
 
 KIND = "SpiderCoordinator"
 NAME = "default"
 SYNCED, NOT_READY = "Synced", "NotReady"
-POD_CIDR_TYPES = ("auto", "cluster", "calico", "cilium", "none")
-MODES = ("auto", "underlay", "overlay", "disabled")
-_FLAGS = ("tunePodRoutes", "detectIPConflict", "detectGateway")
-_NUMBERS = ("podRPFilter", "hostRPFilter", "hostRuleTable", "txQueueLen", "vethMTU")
-_TEXTS = ("mode", "podDefaultRouteNIC", "podMACPrefix", "vethLinkAddress")
-SPEC_FIELDS = (*_TEXTS, *_FLAGS, *_NUMBERS, "podCIDRType", "hijackCIDR", "policyRoutes")
+_PLAIN = (
+    *("podDefaultRouteNIC", "podMACPrefix", "vethLinkAddress"),
+    *("tunePodRoutes", "detectIPConflict", "detectGateway"),
+    *("podRPFilter", "hostRPFilter", "hostRuleTable", "txQueueLen", "vethMTU"),
+)
+"""Fields that a plugin's configuration has under the same name and with the same values."""
+SPEC_FIELDS = ("mode", *_PLAIN, "podCIDRType", "hijackCIDR", "policyRoutes")
+_MODE: Rule = word(*OBJECT_MODES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +45,23 @@ class SpiderCoordinator:
         """Parse the API object. Raises `InvalidObject`."""
         meta, top = open_object(obj, KIND)
         spec, status = top.inner("spec"), top.inner("status")
-        kind = spec.text("podCIDRType") or "auto"
-        if kind not in POD_CIDR_TYPES:
-            raise spec.refuse("podCIDRType", f"but must be one of {', '.join(POD_CIDR_TYPES)}")
-        if spec.text("mode") and spec.text("mode") not in MODES:
-            raise spec.refuse("mode", f"but must be one of {', '.join(MODES)}")
-        conf: dict[str, Any] = {key: spec.text(key) for key in _TEXTS}
-        conf["mode"] = "disable" if conf["mode"] == "disabled" else conf["mode"]
-        conf |= {key: spec.flag(key) for key in _FLAGS if spec.has(key)}
-        conf |= {key: spec.number(key, 0) for key in _NUMBERS if spec.has(key)}
+        conf: dict[str, Any] = {}
+        if spec.has("mode"):
+            mode = _read(spec, "mode", _MODE)
+            conf["mode"] = "disable" if mode == "disabled" else mode
+        for key in _PLAIN:
+            if spec.has(key):
+                _read(spec, key)
+                conf[key] = spec.data[key]
+        routes = _read(spec, "policyRoutes") if spec.has("policyRoutes") else ()
+        conf["policyRoutes"] = [{"dst": dst, "gw": gw} for dst, gw in routes]
         conf["hijackCIDR"] = _cidrs(spec, "hijackCIDR")
-        conf["policyRoutes"] = [
-            {"dst": route.text("dst"), "gw": route.text("gw")} for route in spec.items("policyRoutes")
-        ]
+        if len(conf["hijackCIDR"]) > MOST:
+            raise spec.refuse("hijackCIDR", f"but may have {MOST} entries at most", "join some of them")
         for key in ("overlayPodCIDR", "serviceCIDR"):
             conf[key] = _cidrs(status, key)
         given = {key: value for key, value in conf.items() if value not in ("", [])}
+        kind = _read(spec, "podCIDRType") if spec.has("podCIDRType") else "auto"
         return cls(meta.name, kind, given, status.text("phase"), status.text("reason"))
 
     def under(self, conf: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,16 +69,25 @@ class SpiderCoordinator:
         return {**self.conf, **{key: value for key, value in conf.items() if value not in ("", [], None)}}
 
 
-def _cidrs(fields: Fields, key: str) -> list[str]:
-    """Subnets; an address alone means itself."""
-    return [str(fields.read(key, _cidr, text, index=index)) for index, text in enumerate(fields.texts(key))]
-
-
-def _cidr(text: str) -> Subnet:
-    if "/" in text:
-        return parse_cidr(text)
+def _read(fields: Fields, key: str, rule: Rule | None = None) -> Any:
     try:
-        family, value = parse_address(text)
-    except InvalidObject:
-        return parse_cidr(text)  # which says how a subnet is written
-    return Subnet(family, value, WIDTH[family])
+        return rule.read(fields.data[key]) if rule is not None else read_field(key, fields.data[key])
+    except ValueError as error:
+        right = rule.right if rule is not None else str(error)
+        raise fields.refuse(key, f"but it must be {right}") from error
+
+
+def _cidrs(fields: Fields, key: str) -> list[str]:
+    """Subnets; each refusal names its entry."""
+    found: list[str] = []
+    for index, text in enumerate(fields.texts(key)):
+        found += fields.read(key, lambda text: _cidr(key, text), text, index=index)
+    return found
+
+
+def _cidr(key: str, text: str) -> tuple[str, ...]:
+    try:
+        subnets: tuple[str, ...] = read_field(key, [text])
+    except ValueError as error:
+        raise InvalidObject(f"{text!r} is not a subnet in CIDR form; it must be {error}") from error
+    return subnets

@@ -18,6 +18,7 @@ from actors.resources.admission import SPIDERPOOL
 from actors.store.kinds import KINDS
 from actors.store.kubernetes.store import KubernetesStore
 from tests.actors.resources.admission_cases import CASES, SPECS, Case, manifest, refusal, titles
+from tests.actors.resources.coordinator_cases import COORDINATORS, FieldCase, label
 from tests.tools.apiserver import ApiServer
 
 _serial = itertools.count()
@@ -124,14 +125,27 @@ def test_a_large_status_does_not_keep_a_pool_from_being_grown(store: KubernetesS
     assert grown["metadata"]["generation"] == 2
 
 
-@pytest.mark.parametrize("cidr", ["x", "10.0.0.0/33", "", "10.0.0.0-10.0.0.9"])
-def test_a_coordinator_with_what_is_no_subnet_is_refused(api_server: ApiServer, cidr: str) -> None:
-    good = manifest("SpiderCoordinator", "any", {"hijackCIDR": ["169.254.0.0/16", "10.0.0.10", "fd00::/8"]})
-    bad = manifest("SpiderCoordinator", "any", {"hijackCIDR": ["169.254.0.0/16", cidr]})
+@pytest.mark.parametrize("case", COORDINATORS, ids=label)
+def test_a_coordinator_is_let_in_if_its_reader_takes_it(api_server: ApiServer, case: FieldCase) -> None:
+    said = tried(api_server, case.obj("any"))
 
-    assert tried(api_server, good) == ""
-    assert "spec.hijackCIDR[1]" in tried(api_server, bad)
-    assert "such as 169.254.0.0/16" in tried(api_server, bad)
+    assert bool(said) != case.right, said
+    assert case.right or f"spec.{case.field}" in said
+
+
+_OF_THE_OBJECT_ALONE = ("hostRPFilter", "detectIPConflict", "detectGateway")
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in COORDINATORS if case.field not in _OF_THE_OBJECT_ALONE], ids=label
+)
+def test_a_networks_own_coordinator_fields_are_judged_alike(api_server: ApiServer, case: FieldCase) -> None:
+    spec = {"cniType": "macvlan", "macvlan": {"master": ["eth0"]}, "coordinator": {case.field: case.value}}
+    path = f"/apis/{SPIDERPOOL}/namespaces/default/spidermultusconfigs?dryRun=All&fieldValidation=Strict"
+    code, body = api_server.ask("POST", path, manifest("SpiderMultusConfig", "any", spec))
+
+    assert (code == 201) == case.right, body
+    assert case.right or f"spec.coordinator.{case.field}" in str(body["message"])
 
 
 @pytest.mark.parametrize("kind", ["macvlan", "ipvlan"])

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from actors.errors import InvalidRequest, PodRefused
-from cni.dataplane.coordinator.settings import CoordinatorSettings
+from cni.dataplane.coordinator.settings import CoordinatorSettings, usable_veth_address
 from cni.dataplane.state import (
     MAIN,
     Desired,
@@ -142,7 +142,10 @@ def make_plan(
         ]
     in_pod = Desired(
         addresses=((VETH, f"{settings.veth_address}/32"),)
-        if veth and settings.veth_address and 4 in families
+        if veth
+        and settings.veth_address
+        and 4 in families
+        and usable_veth_address(settings.veth_address, addresses, host.addresses)
         else (),
         routes=tuple(dict.fromkeys(routes)),
         rules=tuple(dict.fromkeys(rules)),

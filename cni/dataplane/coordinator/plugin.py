@@ -6,6 +6,7 @@ its configuration lacks, because a runtime repeats it until it succeeds.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from actors.errors import AddressTaken, InvalidRequest, NetworkNotReady, Orbweav
 from actors.resources.coordinator import NOT_READY, SYNCED, SpiderCoordinator
 from actors.runtime import ObjectRef
 from cni.dataplane.coordinator.renumbering import Renumbering
-from cni.dataplane.coordinator.settings import read_settings
+from cni.dataplane.coordinator.settings import CoordinatorSettings, read_settings, usable_veth_address
 from cni.dataplane.workers.job import Job, addresses_of
 from cni.dataplane.workers.pool import Workers, settle
 from cni.server.protocol import CniRequest
@@ -85,6 +86,8 @@ class Coordinator:
         if settings.mode == "disable":
             answer.complete(output)
             return answer
+        if request.command == "ADD":
+            _warn(request, settings, previous)
         sandbox = request.sandbox
         valid = tuple((one.container, one.interface) for one in request.valid)
         place = (
@@ -174,6 +177,25 @@ class Coordinator:
             return job
         wishes = self._wishes(request)
         return replace(job, default_nic=wishes.default_nic, interfaces=wishes.interfaces)
+
+
+def _warn(request: CniRequest, settings: CoordinatorSettings, previous: Mapping[str, Any]) -> None:
+    """Tell what the configuration asks for and the pod does not get."""
+    warnings = list(settings.warnings)
+    ips = previous.get("ips")
+    addresses = (
+        [str(ip.get("address")) for ip in ips if isinstance(ip, Mapping)] if isinstance(ips, list) else []
+    )
+    with contextlib.suppress(ValueError):  # a result without addresses is refused where they are needed
+        if settings.veth_address and not usable_veth_address(settings.veth_address, addresses):
+            warnings.append(
+                f"vethLinkAddress {settings.veth_address} is in a subnet of the pod; the pod's veth gets none"
+            )
+    for text in warnings:
+        log.warning(
+            "the coordinator leaves out what it cannot do",
+            extra={"network": request.network, "pod": request.sandbox.key, "reason": text},
+        )
 
 
 def _log_failure(job: Job, done: ObjectRef[int]) -> None:

@@ -1,29 +1,31 @@
 """The network configuration of the chained plugin `coordinator`, read whole or refused.
 
 What must always hold: field names, defaults and meanings are those of Spiderpool's coordinator (its documentation,
-"CNI fields description"); a wrong value is an `InvalidRequest` that names the field and shows a right form.
+"CNI fields description"), and the rules are those that a SpiderCoordinator is admitted by (`coordinator_rules`); a wrong
+value is an `InvalidRequest` that names the field and shows a right form. What Spiderpool takes and this plugin cannot do
+never stops a pod: it is left out, with a warning.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from actors.decisions.detection import DetectionOverrides, read_wishes
 from actors.errors import InvalidRequest
+from actors.resources.coordinator_rules import KERNEL_TABLES, read_field
 
-MODES = ("auto", "underlay", "overlay", "disable")
-_MAC_PREFIX = re.compile(r"[0-9a-fA-F][02468aceACE][:-][0-9a-fA-F]{2}")
+HOST_TABLE = 500
+"""The node's routing table for routes to pods, and the pod's for marked replies, unless `hostRuleTable` says another."""
 
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorSettings:
     """`hijack`: the overlay pod, service and hijack CIDRs, in this order. `rp_filter`: None leaves it alone.
     `default_nic`: empty for the first interface that has a default route. `pod_chose`: the pod's own annotation names
-    it."""
+    it. `warnings`: what was asked for and left out."""
 
     network: str = ""
     mode: str = "auto"
@@ -33,7 +35,7 @@ class CoordinatorSettings:
     hijack: tuple[str, ...] = ()
     policy_routes: tuple[tuple[str, str], ...] = ()
     tune_routes: bool = True
-    host_table: int = 500
+    host_table: int = HOST_TABLE
     pod_rp_filter: int | None = 0
     host_rp_filter: int | None = None
     queue: int = 0
@@ -41,123 +43,96 @@ class CoordinatorSettings:
     veth_address: str = ""
     veth_mtu: int = 1500
     detection: DetectionOverrides = field(default_factory=DetectionOverrides)
+    warnings: tuple[str, ...] = ()
 
 
 def read_settings(conf: Mapping[str, Any]) -> CoordinatorSettings:
     """Understand the plugin's configuration. Raises `InvalidRequest`."""
-    network = str(conf.get("name", ""))
-    hijack = [
-        cidr
-        for key in ("overlayPodCIDR", "serviceCIDR", "hijackCIDR")
-        for cidr in _cidrs(conf.get(key), key, network)
-    ]
-    mode = conf.get("mode") or "auto"
-    if mode not in MODES:
-        raise _wrong("mode", network, mode, f"one of {', '.join(MODES)}")
-    prefix = _text(conf, "podMACPrefix", network)
-    if prefix and not _MAC_PREFIX.fullmatch(prefix):
-        raise _wrong("podMACPrefix", network, prefix, "two bytes, the first one even, such as 0a:1b")
+    given = _Given(conf)
+    hijack = [cidr for key in ("overlayPodCIDR", "serviceCIDR", "hijackCIDR") for cidr in given.read(key, ())]
+    warnings: list[str] = []
     return CoordinatorSettings(
-        network=network,
-        mode=mode,
-        first_nic=_text(conf, "podDefaultCniNic", network) or "eth0",
+        network=given.network,
+        mode=given.read("mode", "") or "auto",
+        first_nic=given.read("podDefaultCniNic", "") or "eth0",
         # The plugin's field ends in "Nic", the one of the SpiderCoordinator object in "NIC".
-        default_nic=_text(conf, "podDefaultRouteNic", network) or _text(conf, "podDefaultRouteNIC", network),
+        default_nic=given.read("podDefaultRouteNic", "") or given.read("podDefaultRouteNIC", ""),
         hijack=tuple(dict.fromkeys(hijack)),
-        policy_routes=_policy_routes(conf.get("policyRoutes"), network),
-        tune_routes=_flag(conf, "tunePodRoutes", network),
-        host_table=_number(conf, "hostRuleTable", network, 500, 1, 2**32 - 1),
-        pod_rp_filter=_rp_filter(conf, "podRPFilter", network, 0),
-        host_rp_filter=_rp_filter(conf, "hostRPFilter", network, None),
-        queue=_number(conf, "txQueueLen", network, 0, 0, 2**31 - 1),
-        mac_prefix=prefix.lower().replace("-", ":"),
-        veth_address=_link_local(_text(conf, "vethLinkAddress", network), network),
-        veth_mtu=_number(conf, "vethMTU", network, 1500, 68, 65535),
-        detection=_detection(conf, network),
+        policy_routes=given.read("policyRoutes", ()),
+        tune_routes=given.read("tunePodRoutes", True),
+        host_table=_host_table(given, warnings),
+        pod_rp_filter=given.read("podRPFilter", 0),
+        host_rp_filter=given.read("hostRPFilter", None),
+        queue=given.read("txQueueLen", 0),
+        mac_prefix=given.read("podMACPrefix", ""),
+        veth_address=_veth_address(given, warnings),
+        veth_mtu=given.read("vethMTU", 1500),
+        detection=_detection(conf, given.network),
+        warnings=tuple(warnings),
     )
 
 
-def _wrong(field: str, network: str, value: object, right: str) -> InvalidRequest:
-    return InvalidRequest(f'"{field}" of network {network} (coordinator) is {value!r}; it must be {right}')
+def usable_veth_address(address: str, pod: Iterable[str], host: Iterable[str] = ()) -> bool:
+    """Whether the pod's end of the veth pair can have it beside these addresses (CIDR form): one that is in a subnet of the
+    pod would take a neighbour's, or the gateway's, place in the pod."""
+    wanted = ipaddress.ip_address(address)
+    subnets = [ipaddress.ip_interface(cidr).network for cidr in pod]
+    return all(wanted not in subnet for subnet in subnets) and all(
+        wanted != ipaddress.ip_interface(cidr).ip for cidr in host
+    )
 
 
-def _text(conf: Mapping[str, Any], field: str, network: str) -> str:
-    value = conf.get(field)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise _wrong(field, network, value, "text")
-    return value.strip()
+class _Given:
+    """The fields of one configuration, each read by its rule; blanks around a text are nothing."""
 
+    def __init__(self, conf: Mapping[str, Any]) -> None:
+        self._conf = conf
+        self.network = str(conf.get("name", ""))
 
-def _flag(conf: Mapping[str, Any], field: str, network: str) -> bool:
-    value = conf.get(field)
-    if value is not None and not isinstance(value, bool):
-        raise _wrong(field, network, value, "true or false")
-    return True if value is None else value
+    def get(self, key: str) -> Any:
+        return _stripped(self._conf.get(key))
 
-
-def _number(conf: Mapping[str, Any], field: str, network: str, default: int, low: int, high: int) -> int:
-    value = conf.get(field)
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise _wrong(field, network, value, f"a whole number from {low} to {high}")
-    return value
-
-
-def _rp_filter(conf: Mapping[str, Any], field: str, network: str, default: int | None) -> int | None:
-    value = conf.get(field)
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int) or value > 2:
-        raise _wrong(field, network, value, "0, 1 or 2, or -1 to leave it as it is")
-    return value if value >= 0 else None
-
-
-def _list(value: Any, field: str, network: str) -> list[Any]:
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise _wrong(field, network, value, "a list")
-    return value
-
-
-def _cidrs(value: Any, field: str, network: str) -> tuple[str, ...]:
-    found = []
-    for text in _list(value, field, network):
-        if not isinstance(text, str) or "/" not in text:
-            raise _wrong(field, network, text, "subnets in CIDR form, such as 10.96.0.0/12")
-        found.append(_cidr(text, field, network))
-    return tuple(found)
-
-
-def _cidr(text: str, field: str, network: str) -> str:
-    try:
-        return str(ipaddress.ip_network(text.strip(), strict=False))
-    except ValueError as error:
-        raise _wrong(
-            field, network, text, f"a subnet in CIDR form, such as 10.96.0.0/12 ({error})"
-        ) from error
-
-
-def _policy_routes(value: Any, network: str) -> tuple[tuple[str, str], ...]:
-    found = []
-    for entry in _list(value, "policyRoutes", network):
-        dst = entry.get("dst") if isinstance(entry, dict) else None
-        gw = entry.get("gw") if isinstance(entry, dict) else None
-        right = 'objects like {"dst": "10.10.0.0/16", "gw": "10.6.0.1"}, both of one address family'
-        if not isinstance(dst, str) or not isinstance(gw, str):
-            raise _wrong("policyRoutes", network, entry, right)
+    def read(self, key: str, default: Any) -> Any:
+        value = self.get(key)
+        if value is None:
+            return default
         try:
-            target = ipaddress.ip_network(dst.strip(), strict=False)
-            hop = ipaddress.ip_address(gw.strip())
+            return read_field(key, value)
         except ValueError as error:
-            raise _wrong("policyRoutes", network, entry, right) from error
-        if target.version != hop.version:
-            raise _wrong("policyRoutes", network, entry, right)
-        found.append((str(target), str(hop)))
-    return tuple(found)
+            raise self.wrong(key, f"it must be {error}") from error
+
+    def wrong(self, key: str, right: str) -> InvalidRequest:
+        return InvalidRequest(
+            f'"{key}" of network {self.network} (coordinator) is {self._conf.get(key)!r}; {right}'
+        )
+
+
+def _stripped(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, list):
+        return [_stripped(entry) for entry in value]
+    if isinstance(value, Mapping):
+        return {key: _stripped(inner) for key, inner in value.items()}
+    return value
+
+
+def _host_table(given: _Given, warnings: list[str]) -> int:
+    value = given.get("hostRuleTable")
+    if isinstance(value, int) and not isinstance(value, bool) and value in (0, *KERNEL_TABLES):
+        warnings.append(f"hostRuleTable {value} is not a table of its own; {HOST_TABLE} is used instead")
+        return HOST_TABLE
+    table: int = given.read("hostRuleTable", HOST_TABLE)
+    return table
+
+
+def _veth_address(given: _Given, warnings: list[str]) -> str:
+    try:
+        address: str = given.read("vethLinkAddress", "")
+    except InvalidRequest as error:
+        warnings.append(f"{error.message}; the pods' veth gets none")
+        return ""
+    return address
 
 
 def _detection(conf: Mapping[str, Any], network: str) -> DetectionOverrides:
@@ -165,15 +140,3 @@ def _detection(conf: Mapping[str, Any], network: str) -> DetectionOverrides:
         return read_wishes(conf)
     except ValueError as error:
         raise InvalidRequest(f"network {network} (coordinator): {error}") from error
-
-
-def _link_local(text: str, network: str) -> str:
-    if not text:
-        return ""
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError as error:
-        raise _wrong("vethLinkAddress", network, text, "an address such as 169.254.100.1") from error
-    if address.version != 4 or not address.is_link_local:
-        raise _wrong("vethLinkAddress", network, text, "in 169.254.0.0/16 (RFC 3927)")
-    return str(address)

@@ -234,12 +234,12 @@ def test_an_interface_that_is_not_there_is_refused() -> None:
         ("mode", "sideways"),
         ("podMACPrefix", "0b:1c"),
         ("podRPFilter", 3),
-        ("serviceCIDR", ["10.96.0.0"]),
+        ("serviceCIDR", ["10.96.0"]),
         ("hijackCIDR", "10.96.0.0/12"),
         ("policyRoutes", [{"dst": "10.0.0.0/8", "gw": "fd00::1"}]),
-        ("hostRuleTable", 0),
+        ("hostRuleTable", -1),
+        ("policyRoutes", [{"dst": "10.0.0.0/8", "gw": "224.0.0.1"}]),
         ("txQueueLen", "many"),
-        ("vethLinkAddress", "10.0.0.1"),
         ("vethMTU", 0),
         ("tunePodRoutes", "yes"),
         ("podDefaultRouteNic", 1),
@@ -300,3 +300,22 @@ def test_adding_interface_after_interface(
             assert len({min(found) for found in tables.values()}) == len(others)
         bare = {one.partition("/")[0] for one in host.addresses}
         assert all(one.dev == "veth0" for one in state.routes if one.dst.partition("/")[0] in bare)
+
+
+@pytest.mark.parametrize(
+    "address, given",
+    [
+        ("169.254.100.1", True),
+        ("10.0.0.1", True),  # Spiderpool takes any IPv4 address
+        ("10.6.0.1", False),  # a neighbour of the pod, its gateway perhaps
+        ("10.6.168.172", False),
+        ("192.168.7.1", False),  # the host's own
+    ],
+)
+def test_the_veth_has_the_address_that_is_wished_unless_it_is_a_neighbours(address: str, given: bool) -> None:
+    settings = read_settings({**SERVICES, "vethLinkAddress": address})
+    host = HostState((*HOST.addresses, "192.168.7.1/24"))
+
+    plan = make_plan(settings, _pod(ETH0), host, container="c" * 64, interface="eth0")
+
+    assert plan.pod.addresses == ((("veth0", f"{address}/32"),) if given else ())
