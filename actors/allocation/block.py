@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from actors.allocation.ledger import content_of
+from actors.allocation.ledger_index import content_of
 from actors.allocation.messages import Change
 from actors.allocation.observer import AllocationObserver
 from actors.decisions.inherit import is_fixed

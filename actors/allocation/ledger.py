@@ -1,53 +1,41 @@
 """The Ledger actor: what is recorded for each pod, container and range, as far as this process has read or written.
 
-It is an index of the blocks, never the truth: the blocks are. What must always hold: every address that this
-process recorded, or may have recorded, is found here before the writer's caller is answered; whoever acts on
-an entry goes to the Block, which judges. What a watch tells late never undoes what a Block has told since. It calls
-nobody but the store, and that only to activate.
+It keeps an index of the blocks (`ledger_index.py`), never the truth: the blocks are. What must always hold: every
+address that this process recorded, or may have recorded, is found here before the writer's caller is answered; whoever
+acts on an entry goes to the Block, which judges. What a watch tells late never undoes what a Block has told since. It
+calls nobody but the store, and that only to activate.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from actors.allocation.ledger_index import Key, LedgerIndex, content_of
 from actors.allocation.messages import Allocation, Change, Occupancy
 from actors.errors import DamagedObject, InvalidObject
-from actors.resources.blocks.block import BLOCK_SIZE, Block, base_of, parse_block_name
-from actors.resources.blocks.quarantine import Quarantine
-from actors.resources.blocks.record import Record
+from actors.resources.blocks.block import Block, parse_block_name
 from actors.runtime import Actor, ActorContext, message
 from actors.store.contract import Store, version_number
 
 log = logging.getLogger("orbweaver.ledger")
 
-REMEMBERED = 8192
-"""How many changes are kept for pools that catch up; one that is further behind reads everything anew."""
-
-Place = tuple[int, int]
 BlockLister = Callable[[], tuple[str, Sequence[Block]]]
 """All blocks, and a version that they have all reached. Raises `StoreUnavailable`."""
 
 
 @dataclass(slots=True)
 class State:
-    records: dict[Place, Record] = field(default_factory=dict)
-    released: dict[Place, float] = field(default_factory=dict)
-    quarantines: dict[Place, Quarantine] = field(default_factory=dict)
-    blocks: dict[Place, set[int]] = field(default_factory=dict)
-    versions: dict[Place, int] = field(default_factory=dict)
-    pods: dict[str, set[Place]] = field(default_factory=dict)
-    containers: dict[str, set[Place]] = field(default_factory=dict)
-    pools: dict[str, set[Place]] = field(default_factory=dict)
-    touched: dict[str, int] = field(default_factory=dict)
-    damaged: set[Place] = field(default_factory=set)
+    """How far the blocks are known, beside the index of what they say. A block is named by family and first address."""
+
+    versions: dict[Key, int] = field(default_factory=dict)
+    """The version of each block up to which it is known."""
     listed: int = -1
-    # Never below what an earlier instance counted to: a pool that learned from that one must read everything anew.
-    sequence: int = field(default_factory=time.monotonic_ns)
-    recent: deque[tuple[int, int, Change]] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    """The version that all blocks had reached when they were listed."""
+    damaged: set[Key] = field(default_factory=set)
+    """The blocks that could not be read when they were read last."""
 
 
 class LedgerActor(Actor):
@@ -59,13 +47,15 @@ class LedgerActor(Actor):
         self._store = store
         self._known = known or self._listed
         self._state = State()
+        # Never below what an earlier instance counted to: a pool that learned from that one must read everything anew.
+        self._index = LedgerIndex(time.monotonic_ns())
 
     def on_activate(self) -> None:
         version, blocks = self._known()
         self._state.listed = version_number(version)
         for block in blocks:
             self._state.versions[block.family, block.base] = version_number(block.version)
-            self._apply(block.family, content_of(block))
+            self._index.apply(block.family, content_of(block))
 
     def _listed(self) -> tuple[str, list[Block]]:
         listing = self._store.list("SpiderIPBlock")
@@ -89,7 +79,7 @@ class LedgerActor(Actor):
     def block_written(self, family: int, base: int, version: str, changes: tuple[Change, ...]) -> None:
         """Take note of what a Block has written, or may have written, to its object, which then has `version`."""
         if self._advance((family, base), version):
-            self._apply(family, changes)
+            self._index.apply(family, changes)
 
     @message
     def block_read(self, family: int, base: int, version: str, changes: tuple[Change, ...]) -> None:
@@ -97,7 +87,7 @@ class LedgerActor(Actor):
         `changes` is neither recorded nor remembered as released, whatever was believed before."""
         self._state.damaged.discard((family, base))
         if not version or self._advance((family, base), version):
-            self._replace(family, base, changes)
+            self._index.replace(family, base, changes)
 
     @message
     def block_watched(self, family: int, base: int, version: str, changes: tuple[Change, ...]) -> None:
@@ -106,7 +96,7 @@ class LedgerActor(Actor):
         if version_number(version) > known:
             self._state.damaged.discard((family, base))
             self._state.versions[family, base] = version_number(version)
-            self._replace(family, base, changes)
+            self._index.replace(family, base, changes)
 
     @message
     def unreadable(self, family: int, base: int) -> None:
@@ -138,7 +128,7 @@ class LedgerActor(Actor):
             if known.get(parse_block_name(name), -1) < version_number(version)
         )
 
-    def _advance(self, block: Place, version: str) -> bool:
+    def _advance(self, block: Key, version: str) -> bool:
         """Whether a Block's word about `version` still counts: a watch may have told of a later one."""
         number = version_number(version)
         if number < self._state.versions.get(block, -1):
@@ -146,176 +136,71 @@ class LedgerActor(Actor):
         self._state.versions[block] = number
         return True
 
-    def _replace(self, family: int, base: int, changes: tuple[Change, ...]) -> None:
-        told = {change.value for change in changes}
-        absent = sorted(self._state.blocks.get((family, base), set()) - told)
-        self._apply(family, (*(Change(value, None) for value in absent), *changes))
-
     @message
     def of_pod(self, pod: str) -> tuple[Allocation, ...]:
         """What is recorded for the pod or virtual machine `namespace/name`, whatever its incarnation."""
-        return self._held(self._state.pods.get(pod, ()))
+        return self._index.of_pod(pod)
 
     @message
     def of_pods(self, pods: tuple[str, ...]) -> tuple[Allocation, ...]:
         """What is recorded for any of these pods."""
-        return tuple(held for pod in pods for held in self._held(self._state.pods.get(pod, ())))
+        return tuple(held for pod in pods for held in self._index.of_pod(pod))
 
     @message
     def of_container(self, container: str) -> tuple[Allocation, ...]:
         """What is recorded for a container id."""
-        return self._held(self._state.containers.get(container, ()))
+        return self._index.of_container(container)
 
     @message
     def of_sandbox(self, container: str, *names: str) -> tuple[Allocation, ...]:
         """What is recorded for a container id or for pods or virtual machines `namespace/name`."""
-        state = self._state
-        places = set(state.containers.get(container, ()))
-        return self._held(places.union(*(state.pods.get(name, ()) for name in names)))
+        return self._index.of_sandbox(container, names)
 
     @message
     def waiting(self) -> tuple[Allocation, ...]:
         """What is kept for pods and virtual machines that do not run."""
-        return self._held([place for place, record in self._state.records.items() if record.is_retained])
+        return self._index.held([key for key, record in self._index.records.items() if record.is_retained])
 
     @message
     def holders(self, node: str) -> tuple[str, ...]:
         """The pods and virtual machines `namespace/name` that something is recorded for; of one node, unless that is
         empty."""
-        records = self._state.records.values()
+        records = self._index.records.values()
         return tuple({record.holder for record in records if node in ("", record.node)})
 
     @message
     def of_node(self, node: str) -> tuple[Allocation, ...]:
         """What is recorded for pods of a node."""
-        records = self._state.records
-        return self._held(
+        return self._index.held(
             [
-                place
-                for place, record in records.items()
-                if record.node == node or any(one.node == node for one in record.other_sandboxes)
+                key
+                for key, record in self._index.records.items()
+                if record.node == node or any(sandbox.node == node for sandbox in record.other_sandboxes)
             ]
         )
 
     @message
     def usage(self, pool: str, most: int) -> tuple[int, tuple[Allocation, ...]]:
         """How many addresses are recorded out of a pool, and, if they are not more than `most`, which."""
-        places = self._state.pools.get(pool, ())
-        return len(places), self._held(places) if len(places) <= most else ()
+        keys = self._index.of_pool(pool)
+        return len(keys), self._index.held(keys) if len(keys) <= most else ()
 
     @message
     def counts(self) -> dict[str, int]:
         """How many addresses are recorded out of each pool."""
-        return {pool: len(places) for pool, places in self._state.pools.items() if places}
+        return self._index.counts()
 
     @message
     def changed_pools(self, since: int) -> tuple[int, tuple[str, ...]]:
         """The pools with a change after `since`, a sequence number of an earlier answer, and the number now."""
-        touched = self._state.touched
-        return self._state.sequence, tuple(pool for pool, at in touched.items() if at > since)
+        return self._index.sequence, self._index.changed_pools(since)
 
     @message
     def everything(self) -> tuple[Allocation, ...]:
         """All that is recorded."""
-        return self._held(self._state.records)
+        return self._index.held(self._index.records)
 
     @message
     def occupancy(self, family: int, ranges: tuple[tuple[int, int], ...], since: int) -> Occupancy:
         """What changed in the ranges since `since` (a sequence number of an earlier answer; -1: tell everything)."""
-        state = self._state
-        recent = state.recent
-        oldest = recent[0][0] if recent else state.sequence + 1
-        if since >= oldest - 1:
-            found: dict[int, Change] = {}
-            for sequence, of_family, change in reversed(recent):
-                if sequence <= since:
-                    break
-                if of_family == family and change.value not in found and _within(change.value, ranges):
-                    found[change.value] = change
-            return Occupancy(state.sequence, False, tuple(reversed(found.values())))
-        return Occupancy(state.sequence, True, tuple(self._whole(family, ranges)))
-
-    def _whole(self, family: int, ranges: tuple[tuple[int, int], ...]) -> Iterable[Change]:
-        state = self._state
-        for low, high in ranges:
-            wanted = (high - low) // BLOCK_SIZE + 2
-            bases: Iterable[int]
-            if wanted <= len(state.blocks):
-                bases = range(base_of(low), high + 1, BLOCK_SIZE)
-            else:
-                bases = [base for of_family, base in state.blocks if of_family == family]
-            for base in bases:
-                for value in state.blocks.get((family, base), ()):
-                    if low <= value <= high:
-                        place = (family, value)
-                        yield Change(
-                            value,
-                            state.records.get(place),
-                            state.released.get(place),
-                            state.quarantines.get(place),
-                        )
-
-    def _held(self, places: Iterable[Place]) -> tuple[Allocation, ...]:
-        records = self._state.records
-        return tuple(Allocation(family, value, records[family, value]) for family, value in sorted(places))
-
-    def _apply(self, family: int, changes: Iterable[Change]) -> None:
-        state = self._state
-        for change in changes:
-            place = (family, change.value)
-            before = state.records.get(place)
-            known = (before, state.released.get(place), state.quarantines.get(place))
-            if known == (change.record, change.released, change.quarantine):
-                continue
-            if before is not None:
-                del state.records[place]
-                for pod in {before.holder, *before.pods}:
-                    _unlink(state.pods, pod, place)
-                for container in before.containers:
-                    _unlink(state.containers, container, place)
-                _unlink(state.pools, before.pool, place)
-            state.released.pop(place, None)
-            state.quarantines.pop(place, None)
-            values = state.blocks.setdefault((family, base_of(change.value)), set())
-            if change.record is not None:
-                state.records[place] = change.record
-                for pod in {change.record.holder, *change.record.pods}:
-                    state.pods.setdefault(pod, set()).add(place)
-                for container in change.record.containers:
-                    state.containers.setdefault(container, set()).add(place)
-                state.pools.setdefault(change.record.pool, set()).add(place)
-                values.add(change.value)
-            elif change.released is not None:
-                state.released[place] = change.released
-                if change.quarantine is not None:
-                    state.quarantines[place] = change.quarantine
-                values.add(change.value)
-            else:
-                values.discard(change.value)
-            state.sequence += 1
-            for record in (before, change.record):
-                if record is not None:
-                    state.touched[record.pool] = state.sequence
-            state.recent.append((state.sequence, family, change))
-
-
-def content_of(block: Block) -> tuple[Change, ...]:
-    """All that a block says, for `block_read` and `block_watched`."""
-    records = tuple(Change(value, record) for value, record in block.records.items())
-    # What is set aside is among these: a block keeps the time of a release for as long as the address is suspect.
-    released = tuple(
-        Change(value, None, at, block.quarantines.get(value)) for value, at in block.released.items()
-    )
-    return (*records, *released)
-
-
-def _unlink(index: dict[str, set[Place]], key: str, place: Place) -> None:
-    places = index.get(key)
-    if places is not None:
-        places.discard(place)
-        if not places:
-            del index[key]
-
-
-def _within(value: int, ranges: tuple[tuple[int, int], ...]) -> bool:
-    return any(low <= value <= high for low, high in ranges)
+        return self._index.occupancy(family, ranges, since)

@@ -8,17 +8,13 @@ What must always hold:
 * Nobody is refused while an address is free: before it refuses, it catches up with the Ledger and, where it may
   have grown, with the pool's own object.
 * An address that is set aside is offered to nobody before its time, and a refusal names it.
-* An address that was never released goes first, lowest first; then the one that was released longest ago. A release
-  is forgotten after `QUIET`, as the Block forgets it: else a large pool would spread over ever more blocks.
-* Where other processes allocate from the same pool too, and were faster, it looks elsewhere in the pool: all of them
-  going lowest first would ask for the same address each time.
-* It never waits for a Block: it decides, marks pending, sends, and takes the next message. (Only while it loads,
+* Which address comes next is the `FreeList`'s to say (`free_list.py`).
+* It never is_retained for a Block: it decides, marks pending, sends, and takes the next message. (Only while it loads,
   before its first message, does it wait, for what it takes over from another IPAM.)
 """
 
 from __future__ import annotations
 
-import heapq
 import logging
 import random
 import time
@@ -27,13 +23,13 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from actors.allocation.block import QUIET
+from actors.allocation.free_list import Draw, FreeList
 from actors.allocation.messages import Allocate, Allocation, Occupancy, Recorded
 from actors.allocation.takeover import take_over
 from actors.decisions.exhausted import exhausted
 from actors.errors import AddressTaken, InvalidObject, NoAddress, NotFound, OrbweaverError
 from actors.resources.addresses import format_address
 from actors.resources.blocks.block import (
-    BLOCK_SIZE,
     Claim,
     Granted,
     Quarantined,
@@ -42,8 +38,7 @@ from actors.resources.blocks.block import (
     block_name,
     span_of,
 )
-from actors.resources.blocks.quarantine import Quarantine
-from actors.resources.intervals import FreeSet, IntervalSet
+from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
 from actors.runtime import Actor, ActorContext, ObjectRef, current_deadline, get, message
 from actors.store.contract import Store
@@ -56,8 +51,6 @@ LOOK_AGAIN = 5.0
 
 _NAMED_IN_REFUSAL = 16
 """How many addresses that are set aside, and blocks that are left out, a refusal names."""
-_CHOICE_WINDOW = 8
-"""Where others allocate too: how many of those released longest ago one is chosen from."""
 
 
 class PoolSource(Protocol):
@@ -81,25 +74,24 @@ class Job:
 
 @dataclass(slots=True)
 class State:
-    """`free`: never seen in use. `cooling`: a heap of (released, address); an entry counts only while
-    `released_at` says the same. `quarantine`: why some of those are set aside; they cool until that is over. `pending`: with
-    each address, when somebody else released it meanwhile, if the Ledger said so. `sequence`: how far the Ledger's
-    changes are known. `left_out`: blocks that cannot be read or written, by their first address, and why;
-    `look_again`: monotonic seconds before which they are not tried again."""
+    """What the actor has between two messages."""
 
     pool: IPPool
+    """As it was when the list was made."""
     reserved: IntervalSet
-    usable: IntervalSet
-    free: FreeSet
-    cooling: list[tuple[float, int]] = field(default_factory=list)
-    released_at: dict[int, float] = field(default_factory=dict)
-    quarantine: dict[int, Quarantine] = field(default_factory=dict)
-    pending: dict[int, float | None] = field(default_factory=dict)
+    """What SpiderReservedIPs take out of any pool of the family."""
+    free: FreeList
+    """Which of its addresses are believed to be free."""
     sequence: int = -1
+    """How far the Ledger's changes are known."""
     left_out: dict[int, InvalidObject] = field(default_factory=dict)
+    """Blocks that cannot be read or written, by their first address, and why."""
     look_again: float = 0.0
+    """Monotonic seconds before which those are not tried again."""
     waiting: list[Job] = field(default_factory=list)
+    """Requests for which nothing was found, until the Ledger has told what is new."""
     catching_up: bool = False
+    """Whether it is being asked."""
 
 
 class PoolActor(Actor):
@@ -120,8 +112,7 @@ class PoolActor(Actor):
         super().__init__(context)
         self._source = source
         self._store = store
-        self._chance = chance
-        self._start: int | None = None
+        self._draw: Draw | None = None if chance is None else chance.randrange
         self._clock = clock
 
     def on_activate(self) -> None:
@@ -132,7 +123,7 @@ class PoolActor(Actor):
         self._adopt(pool)
 
     def on_passivate(self) -> bool:
-        return not self._state.pending and not self._state.waiting
+        return not self._state.free.pending and not self._state.waiting
 
     @message
     def allocate(self, request: Allocate) -> ObjectRef[Granted | Recorded]:
@@ -186,114 +177,24 @@ class PoolActor(Actor):
 
     def _adopt(self, pool: IPPool) -> None:
         """Start from the pool's object and all that the Ledger knows of its ranges."""
-        before = getattr(self, "_state", None)
+        before: State | None = getattr(self, "_state", None)
         reserved = self._source.reserved(pool.family)
         usable = pool.available.minus(reserved)
-        state = State(pool, reserved, usable, FreeSet(usable))
-        if before is not None:
-            state.pending, state.waiting, state.catching_up = (
-                before.pending,
-                before.waiting,
-                before.catching_up,
-            )
-            for value in state.pending:
-                state.free.discard(value)
-        self._state = state
+        if before is None:
+            self._state = State(pool, reserved, FreeList(usable, memory=QUIET))
+        else:
+            free = before.free.over(usable)
+            self._state = State(pool, reserved, free, waiting=before.waiting, catching_up=before.catching_up)
         occupancy = self.get_actor("ledger/local").occupancy.options(timeout=LEDGER_TIMEOUT)
         self._learn(get(occupancy.remote(pool.family, tuple(usable), -1)))
 
     def _learn(self, occupancy: Occupancy) -> None:
         state = self._state
-        if occupancy.whole:
-            # What it does not tell of is free, whatever was believed before.
-            state.free, state.cooling, state.released_at, state.quarantine = FreeSet(state.usable), [], {}, {}
-            for value in state.pending:
-                state.free.discard(value)
-        for change in occupancy.changes:
-            value = change.value
-            if value in state.quarantine and change.quarantine is None:
-                del state.quarantine[value]
-            if change.record is not None:
-                state.free.discard(value)
-                state.released_at.pop(value, None)
-            elif not state.usable.contains(value):
-                continue
-            elif value in state.pending:
-                state.pending[value] = change.released
-            elif change.quarantine is not None and change.quarantine.holds(self._clock()):
-                self._quarantine(value, change.quarantine)
-            elif change.released is not None:
-                self._cool(value, change.released)
-            elif value not in state.released_at:
-                state.free.add(value)
+        state.free.learn(occupancy.changes, self._clock(), whole=occupancy.whole)
         state.sequence = occupancy.sequence
 
-    def _cool(self, value: int, at: float) -> None:
-        state = self._state
-        state.free.discard(value)
-        if state.released_at.get(value) != at:
-            state.released_at[value] = at
-            heapq.heappush(state.cooling, (at, value))
-
-    def _quarantine(self, value: int, quarantine: Quarantine) -> None:
-        self._state.quarantine[value] = quarantine
-        self._cool(value, quarantine.until)
-
-    def _is_quarantined(self, value: int, now: float) -> bool:
-        quarantine = self._state.quarantine.get(value)
-        return quarantine is not None and quarantine.holds(now)
-
-    def _choose(self) -> int | None:
-        state = self._state
-        now = self._clock()
-        forgotten = now - QUIET
-        while state.cooling and state.cooling[0][0] <= forgotten:
-            at, candidate = heapq.heappop(state.cooling)
-            if state.released_at.get(candidate) == at:
-                del state.released_at[candidate]
-                state.quarantine.pop(candidate, None)
-                state.free.add(candidate)
-        value = self._take_free()
-        passed_over: list[tuple[float, int]] = []
-        spare: list[tuple[float, int]] = []
-        wanted = 1
-        if value is None and self._start is not None and self._chance is not None:
-            wanted = self._chance.randint(1, _CHOICE_WINDOW)
-        while value is None and state.cooling and len(spare) < wanted:
-            at, candidate = heapq.heappop(state.cooling)
-            if state.released_at.get(candidate) == at:
-                (passed_over if self._is_quarantined(candidate, now) else spare).append((at, candidate))
-        if spare:
-            _, value = spare.pop()
-            del state.released_at[value]
-            state.quarantine.pop(value, None)
-        for entry in (*passed_over, *spare):
-            heapq.heappush(state.cooling, entry)
-        return value
-
-    def _take_free(self) -> int | None:
-        free = self._state.free
-        value = None if self._start is None else free.lowest_from(self._start)
-        if value is None:
-            return free.take_lowest()
-        free.discard(value)
-        return value
-
-    def _look_elsewhere(self) -> None:
-        """Somebody else was faster: begin at a block with a free address, chosen by chance."""
-        if self._chance is None:
-            return
-        free = self._state.free
-        self._start = 0
-        number = self._chance.randrange(free.size or 1)
-        for low, high in free:
-            if number <= high - low:
-                self._start = base_of(low + number)
-                return
-            number -= high - low + 1
-
     def _advance(self, job: Job) -> None:
-        value = self._choose()
+        value = self._state.free.choose(self._clock(), self._draw)
         if value is None:
             self._state.waiting.append(job)
             self._catch_up()
@@ -302,20 +203,14 @@ class PoolActor(Actor):
 
     def _claim_exact(self, job: Job, value: int) -> None:
         state = self._state
-        if not state.usable.contains(value):
-            rule = (
-                "it is reserved by a SpiderReservedIP"
-                if state.reserved.contains(value)
-                else "it is not one of its addresses"
-            )
-            self._refuse_exact(job, value, rule)
-        elif value in state.pending:
-            self._refuse_exact(job, value, "it is being given to another pod at this moment")
-        else:
-            state.free.discard(value)
-            state.released_at.pop(value, None)
-            state.quarantine.pop(value, None)
+        if state.free.take(value):
             self._claim(job, value)
+        elif value in state.free.usable:
+            self._refuse_exact(job, value, "it is being given to another pod at this moment")
+        elif state.reserved.contains(value):
+            self._refuse_exact(job, value, "it is reserved by a SpiderReservedIP")
+        else:
+            self._refuse_exact(job, value, "it is not one of its addresses")
 
     def _refuse_exact(self, job: Job, value: int, rule: str, refusal: type[NoAddress] = AddressTaken) -> None:
         text = format_address(self._state.pool.family, value)
@@ -327,8 +222,8 @@ class PoolActor(Actor):
         )
 
     def _claim(self, job: Job, value: int) -> None:
+        """Ask the Block for an address that is pending."""
         state = self._state
-        state.pending[value] = None
         record = replace(job.request.record, pool=state.pool.name)
         block = self.get_actor("block/" + block_name(state.pool.family, value))
         timeout = None if job.deadline is None else job.deadline - time.monotonic()
@@ -339,8 +234,8 @@ class PoolActor(Actor):
         self.then(ref, self._claimed, job, value)
 
     def _claimed(self, ref: ObjectRef[Granted | Taken | Quarantined], job: Job, value: int) -> None:
-        state = self._state
-        released = state.pending.pop(value, None)
+        free = self._state.free
+        released = free.answered(value)
         try:
             outcome = ref.result()
         except InvalidObject as error:
@@ -348,16 +243,15 @@ class PoolActor(Actor):
             self._retry(job, value, str(error))
         except OrbweaverError as error:
             # Whether it was recorded is the Block's to find out: offering it again is safe, because the Block judges.
-            if state.usable.contains(value):
-                self._cool(value, self._clock())
+            free.cool(value, self._clock())
             job.reply.fail(error)
         else:
             if isinstance(outcome, Quarantined):
-                self._quarantine(value, outcome.quarantine)
+                free.quarantine(value, outcome.quarantine)
                 self._advance(job)
             elif isinstance(outcome, Taken):
                 if released is not None:
-                    self._cool(value, released)
+                    free.cool(value, released)
                 self._beaten(job, value, outcome)
 
     def _beaten(self, job: Job, value: int, taken: Taken) -> None:
@@ -366,7 +260,8 @@ class PoolActor(Actor):
             self._refuse_exact(job, value, rule)
         else:
             # The Block has read what else is taken, and the Ledger knows it by now.
-            self._look_elsewhere()
+            if self._draw is not None:
+                self._state.free.look_elsewhere(self._draw)
             self._state.waiting.append(job)
             self._catch_up()
 
@@ -391,25 +286,23 @@ class PoolActor(Actor):
         )
         state.left_out[base] = error
         state.look_again = time.monotonic() + LOOK_AGAIN
-        state.free.discard_range(base, base + BLOCK_SIZE - 1)
-        for other in range(base, base + BLOCK_SIZE):
-            state.released_at.pop(other, None)
+        state.free.leave_out(base)
 
     def _catch_up(self) -> None:
         state = self._state
         if not state.catching_up and state.waiting:
-            # Who comes later waits for the next answer: this one may not hold a release that they have seen.
+            # Who comes later is_retained for the next answer: this one may not hold a release that they have seen.
             asked, state.waiting = state.waiting, []
             state.catching_up = True
             occupancy = self.get_actor("ledger/local").occupancy.options(timeout=LEDGER_TIMEOUT)
-            ref = occupancy.remote(state.pool.family, tuple(state.usable), state.sequence)
+            ref = occupancy.remote(state.pool.family, tuple(state.free.usable), state.sequence)
             self.then(ref, self._caught_up, asked)
 
     def _caught_up(self, ref: ObjectRef[Occupancy], asked: list[Job]) -> None:
         self._state.catching_up = False
         try:
             self._learn(ref.result())
-            if self._nothing_left():
+            if self._state.free.has_none(self._clock()):
                 fresh = self._source.fresh_pool(self.context.key)
                 state = self._state
                 mended = state.left_out and time.monotonic() >= state.look_again  # perhaps
@@ -421,33 +314,28 @@ class PoolActor(Actor):
             self._catch_up()
             return
         for job in asked:
-            value = self._choose()
+            value = self._state.free.choose(self._clock(), self._draw)
             if value is None:
                 self._refuse(job)
             else:
                 self._claim(job, value)
         self._catch_up()
 
-    def _nothing_left(self) -> bool:
-        state, now = self._state, self._clock()
-        return not state.free and all(self._is_quarantined(value, now) for value in state.released_at)
-
     def _refuse(self, job: Job) -> None:
         state, now = self._state, self._clock()
-        pool, total = state.pool, state.usable.size
-        quarantine = sorted(value for value in state.released_at if self._is_quarantined(value, now))
+        pool, usable = state.pool, state.free.usable
+        quarantined = state.free.quarantined(now)
         left_out = sorted(state.left_out)
-        lost = span_of(left_out).intersect(state.usable)
+        lost = span_of(left_out).intersect(usable)
         why = exhausted(
-            total,
-            quarantine=len(quarantine),
+            usable.size,
+            quarantine=len(quarantined),
             lost=lost.size,
             blocks=[block_name(pool.family, base) for base in left_out],
         )
         shown = [
-            f"{format_address(pool.family, value)} is set aside for {state.quarantine[value].until - now:.0f} s: "
-            f"{state.quarantine[value].why}"
-            for value in quarantine[:_NAMED_IN_REFUSAL]
+            f"{format_address(pool.family, value)} is set aside for {quarantine.until - now:.0f} s: {quarantine.why}"
+            for value, quarantine in quarantined[:_NAMED_IN_REFUSAL]
         ]
         shown += [str(state.left_out[base]) for base in left_out[:_NAMED_IN_REFUSAL]]
         job.reply.fail(

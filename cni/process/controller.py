@@ -19,7 +19,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 
-from actors.allocation.ledger import content_of
+from actors.allocation.ledger_index import content_of
 from actors.allocation.registration import SERVED, register_allocators
 from actors.allocation.router import AlwaysLocal
 from actors.cluster.block_follower import BlockFollower
