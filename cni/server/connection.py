@@ -50,7 +50,7 @@ _OPERATIONS = {"ADD": "allocation", "DEL": "release"}
 class ChainedPlugin(Protocol):
     """A plugin that stands behind others in a network's list, as `coordinator` does."""
 
-    def handle(self, request: CniRequest, stdin: bytes) -> ObjectRef[bytes]:
+    def handle(self, request: CniRequest) -> ObjectRef[bytes]:
         """Begin to serve the request, without waiting; the reference completes with what goes to standard output.
         Raises `InvalidRequest`."""
         ...
@@ -140,13 +140,20 @@ class Connection(asyncio.Protocol):
         sandbox = request.sandbox
         pod = sandbox.key if sandbox.container else ""
         self._trace = Trace(self._trace.request, pod, sandbox.container)
+        if request.ignored:
+            log_request(
+                logging.WARNING,
+                "a DEL says what cannot be understood; it is done all the same",
+                self._trace,
+                ignored=list(request.ignored),
+            )
         if request.command == "VERSION":
             self._answer(0, protocol.versions(request))
         elif request.command == "STATUS":
             self._status()
         elif chained is not None:
             self._timer = self._loop.call_later(self._front.timeout, self._deadline_passed)
-            self._chain(chained, request, stdin)
+            self._chain(chained, request)
         else:
             self._timer = self._loop.call_later(self._front.timeout, self._deadline_passed)
             if request.command == "ADD":
@@ -156,9 +163,9 @@ class Connection(asyncio.Protocol):
             else:
                 self._front.route(request).subscribe(lambda ref: self._front.soon(self._routed, request, ref))
 
-    def _chain(self, plugin: ChainedPlugin, request: CniRequest, stdin: bytes) -> None:
+    def _chain(self, plugin: ChainedPlugin, request: CniRequest) -> None:
         try:
-            ref = plugin.handle(request, stdin)
+            ref = plugin.handle(request)
         except OrbweaverError as error:
             self._refuse(error)
         else:
@@ -331,7 +338,10 @@ def _write(transport: asyncio.Transport, data: bytes) -> bool:
 
 def _environment(head: bytes) -> dict[str, str]:
     try:
-        pairs = [text.partition("=") for text in head.decode().split("\0") if text]
+        text = head.decode()
     except UnicodeDecodeError as error:
-        raise InvalidRequest(f"the CNI environment is not UTF-8: {error}", cni_code=4) from error
+        text = head.decode(errors="replace")
+        if "CNI_COMMAND=DEL" not in text.split("\0"):  # a DEL is not refused for what it does not need
+            raise InvalidRequest(f"the CNI environment is not UTF-8: {error}", cni_code=4) from error
+    pairs = [pair.partition("=") for pair in text.split("\0") if pair]
     return {key: value for key, _, value in pairs}

@@ -3,15 +3,18 @@
 What must always hold: whatever bytes come in, the outcome is a request or an `InvalidRequest` with the code that
 the CNI specification (1.1.0, sections 2 and 5) assigns, and an answer has the form of the version asked for.
 The specification says "The runtime must" for environment and "plugins must accept" for repeated and late DEL;
-both are kept here and in the Endpoint.
+both are kept here and in the Endpoint. A DEL that names container and interface is never refused: what else it says
+and cannot be understood is passed over, and told in `CniRequest.ignored`.
 """
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from actors.allocation.messages import AddRequest, AddResult, Sandbox
 from actors.decisions.detection import DetectionOverrides, read_wishes
@@ -27,12 +30,17 @@ from actors.resources.addresses import format_address, parse_address
 from actors.resources.interface_name import NAME_LENGTH, is_interface_name
 from cni.server.request_names import LONGEST, check_container, check_names
 
-VERSIONS = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
+VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+T = TypeVar("T")
+
 COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
 NEWEST = VERSIONS[-1]
 DEFAULT_NAMESPACE = "default"
 
 _SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
+_VERSION = re.compile(r"[0-9][0-9.]{0,14}")
+_NOTE = 200
+"""Characters that are told of one thing that a DEL said and that was passed over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +53,8 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class CniRequest:
-    """A request whose environment and configuration are in order. `named`: CNI_ARGS named the pod."""
+    """A request whose environment and configuration are in order. `named`: CNI_ARGS named the pod. `conf`: the decoded
+    network configuration. `ignored`: what a DEL said that was not understood."""
 
     command: str
     version: str
@@ -55,6 +64,8 @@ class CniRequest:
     asks: AddressRequest = field(default_factory=AddressRequest)
     previous: tuple[str, ...] | None = None
     valid: tuple[Attachment, ...] = field(default=())
+    conf: Mapping[str, Any] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
 
     def add_request(self) -> AddRequest:
         """What the Endpoint needs of an ADD."""
@@ -62,13 +73,13 @@ class CniRequest:
 
 
 def version_of(stdin: bytes) -> str:
-    """The version in which to answer input that may be broken: its own when it says one that is known."""
+    """The version in which to answer input that may be broken: its own, known or not, where it says one."""
     try:
         conf = json.loads(stdin)
     except (ValueError, RecursionError):
         return NEWEST
     version = conf.get("cniVersion") if isinstance(conf, dict) else None
-    return version if version in VERSIONS else NEWEST
+    return version if isinstance(version, str) and _VERSION.fullmatch(version) else NEWEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,44 +111,69 @@ def parse(environment: Mapping[str, str], stdin: bytes) -> CniRequest:
     command = environment.get("CNI_COMMAND", "")
     if command not in COMMANDS:
         raise _environment(f"CNI_COMMAND is {command!r}; it must be one of {', '.join(COMMANDS)}")
+    if command == "DEL":
+        return _parse_delete(environment, stdin)
     conf = _decode(stdin)
     version = _version(conf, command)
+    nobody = Sandbox("", "", "", "", "", "")
     if command == "VERSION":
-        return CniRequest(command, version, "", Sandbox("", "", "", "", "", ""), False)
-    network = conf.get("name")
-    if not isinstance(network, str) or not network:
-        raise InvalidRequest('the network configuration has no "name"; every CNI network must have one')
-    ipam = conf.get("ipam", {})
-    if not isinstance(ipam, dict) and command != "DEL":  # DEL needs nothing of it
-        raise InvalidRequest(f'"ipam" of network {network} must be an object, not {_type(ipam)}')
+        return CniRequest(command, version, "", nobody, False)
+    network = _network(conf)
     if command == "STATUS":
-        return CniRequest(command, version, network, Sandbox("", "", "", "", "", ""), False)
+        return CniRequest(command, version, network, nobody, False, conf=conf)
     if command == "GC":
-        empty = Sandbox("", "", "", "", "", "")
-        return CniRequest(command, version, network, empty, False, valid=_attachments(conf, network))
+        return CniRequest(
+            command, version, network, nobody, False, valid=_attachments(conf, network), conf=conf
+        )
     arguments = parse_arguments(environment.get("CNI_ARGS", ""))
     sandbox = _sandbox(environment, command, arguments)
-    if command == "ADD":
-        check_names(sandbox.container, network, arguments)
     named = "K8S_POD_NAME" in arguments
-    if command == "DEL":
-        return CniRequest(command, version, network, sandbox, named)
-    return CniRequest(
-        command,
-        version,
-        network,
-        sandbox,
-        named,
-        AddressRequest(
-            sandbox.interface,
-            _pool_names(ipam, "default_ipv4_ippool", network),
-            _pool_names(ipam, "default_ipv6_ippool", network),
-            _flag(ipam, "clean_gateway", network),
-            _exact(conf, arguments, network),
-            _detection(ipam, network),
-        ),
-        _previous(conf, network) if command == "CHECK" else None,
+    if command == "CHECK":
+        previous = _previous(conf, network)
+        return CniRequest(command, version, network, sandbox, named, previous=previous, conf=conf)
+    check_names(sandbox.container, network, arguments)
+    ipam = conf.get("ipam", {})
+    if not isinstance(ipam, dict):
+        raise InvalidRequest(f'"ipam" of network {network} must be an object, not {_type(ipam)}')
+    asks = AddressRequest(
+        sandbox.interface,
+        _pool_names(ipam, "default_ipv4_ippool", network),
+        _pool_names(ipam, "default_ipv6_ippool", network),
+        _flag(ipam, "clean_gateway", network),
+        _exact(conf, arguments, network),
+        _detection(ipam, network),
     )
+    return CniRequest(command, version, network, sandbox, named, asks, conf=conf)
+
+
+def _parse_delete(environment: Mapping[str, str], stdin: bytes) -> CniRequest:
+    """Container and interface alone decide what a DEL releases. Versions, names and configurations change under running
+    pods, and a runtime repeats its DEL until it succeeds, so nothing else of it is a reason to refuse."""
+    notes: list[str] = []
+
+    def understood(read: Callable[[], T], otherwise: T) -> T:
+        try:
+            return read()
+        except InvalidRequest as error:
+            notes.append(error.message)
+            return otherwise
+
+    nothing: dict[str, Any] = {}
+    conf = understood(lambda: _decode(stdin), nothing)
+    version = understood(lambda: _version(conf, "DEL"), NEWEST) if conf else NEWEST
+    network = understood(lambda: _network(conf), "") if conf else ""
+    arguments: dict[str, str] = {}
+    for part in environment.get("CNI_ARGS", "").split(";"):
+        arguments |= understood(functools.partial(parse_arguments, part), nothing)
+    try:
+        sandbox = _sandbox(environment, "DEL", arguments)
+    except _BadPodName as error:
+        notes.append(error.message)
+        arguments = {}
+        sandbox = _sandbox(environment, "DEL", arguments)
+    named = "K8S_POD_NAME" in arguments
+    ignored = tuple(note if len(note) <= _NOTE else note[:_NOTE] + "..." for note in notes[:8])
+    return CniRequest("DEL", version, network, sandbox, named, conf=conf, ignored=ignored)
 
 
 def parse_arguments(text: str) -> dict[str, str]:
@@ -190,6 +226,17 @@ def _encode(answer: dict[str, Any]) -> bytes:
 
 def _environment(message: str) -> InvalidRequest:
     return InvalidRequest(message, cni_code=CNI_INVALID_ENVIRONMENT)
+
+
+class _BadPodName(InvalidRequest):
+    """Namespace or pod in CNI_ARGS are none."""
+
+
+def _network(conf: Mapping[str, Any]) -> str:
+    network = conf.get("name")
+    if not isinstance(network, str) or not network:
+        raise InvalidRequest('the network configuration has no "name"; every CNI network must have one')
+    return network
 
 
 def _type(value: object) -> str:
@@ -247,8 +294,9 @@ def _sandbox(environment: Mapping[str, str], command: str, arguments: dict[str, 
     namespace = arguments.get("K8S_POD_NAMESPACE", "") or DEFAULT_NAMESPACE
     for key, value in (("K8S_POD_NAME", pod), ("K8S_POD_NAMESPACE", namespace)):
         if "/" in value or value.strip() != value:
-            raise _environment(
-                f"{key} in CNI_ARGS is {value!r}; a name has no '/' and no white space around it"
+            raise _BadPodName(
+                f"{key} in CNI_ARGS is {value!r}; a name has no '/' and no white space around it",
+                cni_code=CNI_INVALID_ENVIRONMENT,
             )
     return Sandbox(container, interface, namespace, pod, arguments.get("K8S_POD_UID", ""), netns)
 
@@ -334,6 +382,8 @@ def _previous(conf: dict[str, Any], network: str) -> tuple[str, ...]:
 def _attachments(conf: dict[str, Any], network: str) -> tuple[Attachment, ...]:
     key = "cni.dev/valid-attachments"
     value = conf.get(key)
+    if value is None and key in conf:
+        return ()  # an empty list, as a runtime in Go prints one that was never made
     if not isinstance(value, list):
         raise InvalidRequest(
             f'GC of network {network} has no list "{key}"; without it everything would be released'

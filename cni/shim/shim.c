@@ -56,6 +56,7 @@ static struct slice netconf;
 static char socket_path[sizeof(((struct sockaddr_un *)0)->sun_path)] = DEFAULT_SOCKET;
 static int64_t deadline;
 static unsigned timeout_seconds = TIMEOUT_SECONDS;
+static int is_del, overlong; /* a DEL is sent without its configuration when that is too large: it needs none */
 
 extern char **environ;
 
@@ -205,12 +206,14 @@ static struct slice cni_version(const char *otherwise)
     return plausible ? found : (struct slice){otherwise, strlen(otherwise)};
 }
 
-/* 0 when socket_path holds what the configuration says (or the default), -1 when it cannot be a socket's path. */
+/* 0 when socket_path holds what the configuration says (or the default), -1 when it cannot be a socket's path, and
+ * socket_path has the default. */
 static int choose_socket(void)
 {
     struct slice found = string_value("ipam_unix_socket_path", 0);
     if (found.at == NULL || found.len == 0)
         return 0;
+    char chosen[sizeof socket_path];
     size_t len = 0;
     for (size_t i = 0; i < found.len; i++) {
         if (found.at[i] == '\\') {
@@ -218,11 +221,12 @@ static int choose_socket(void)
             if (strchr("/\\\"", found.at[i]) == NULL)
                 return -1;
         }
-        if (found.at[i] == 0 || len == sizeof socket_path - 1)
+        if (found.at[i] == 0 || len == sizeof chosen - 1)
             return -1;
-        socket_path[len++] = found.at[i];
+        chosen[len++] = found.at[i];
     }
-    socket_path[len] = 0;
+    chosen[len] = 0;
+    memcpy(socket_path, chosen, len + 1);
     return 0;
 }
 
@@ -287,7 +291,7 @@ static _Noreturn void answer_version(void)
 {
     put("{\"cniVersion\":\"");
     put_slice(cni_version("1.1.0"));
-    put("\",\"supportedVersions\":[\"0.3.1\",\"0.4.0\",\"1.0.0\",\"1.1.0\"]}\n");
+    put("\",\"supportedVersions\":[\"0.3.0\",\"0.3.1\",\"0.4.0\",\"1.0.0\",\"1.1.0\"]}\n");
     _exit(write_stdout(printed, printed_len) == 0 ? 0 : 1);
 }
 
@@ -311,15 +315,18 @@ static size_t read_stdin(size_t at)
     if (isatty(STDIN_FILENO)) /* somebody tries it by hand: there is nothing to wait for */
         return at;
     for (;;) {
-        char spill;
-        int full = at == sizeof request;
+        int full = at == sizeof request; /* what follows is read into the response's buffer and forgotten */
         int number = await(STDIN_FILENO, POLLIN);
         if (number == 0) {
-            ssize_t n = full ? read(STDIN_FILENO, &spill, 1) : read(STDIN_FILENO, request + at, sizeof request - at);
+            ssize_t n = full ? read(STDIN_FILENO, response, sizeof response) : read(STDIN_FILENO, request + at, sizeof request - at);
             if (n == 0)
                 return at;
-            if (n > 0 && full)
+            if (n > 0 && full && !is_del)
                 too_large();
+            if (n > 0 && full) {
+                overlong = 1;
+                continue;
+            }
             if (n > 0) {
                 at += (size_t)n;
                 netconf.len = at - (size_t)(start - request);
@@ -459,6 +466,7 @@ int main(int argc, char **argv)
     }
     int no_command = command == NULL || *command == 0;
     int version = !no_command && strcmp(command, "VERSION") == 0;
+    is_del = !no_command && strcmp(command, "DEL") == 0;
     allow((no_command || version) && timeout_seconds > LOCAL_TIMEOUT_SECONDS ? LOCAL_TIMEOUT_SECONDS : timeout_seconds);
 
     size_t len = add_string(REQUEST_HEADER, "plugin=", plugin);
@@ -466,6 +474,7 @@ int main(int argc, char **argv)
         if (strncmp(*e, "CNI_", 4) == 0 && strchr(*e, '=') != NULL)
             len = add_string(len, *e, "");
     len = add_string(len, "", "");
+    size_t head = len;
     len = read_stdin(len);
 
     if (no_command)
@@ -474,10 +483,12 @@ int main(int argc, char **argv)
              "the request was not sent", 0);
     if (version)
         answer_version();
-    if (choose_socket() != 0)
+    if (choose_socket() != 0 && !is_del)
         fail(CNI_BAD_CONFIG, "ipam_unix_socket_path is not a path that a Unix socket can have", "",
              "; it may have at most 107 bytes and no escapes", "the request was not sent", 0);
 
+    if (overlong)
+        len = head;
     memcpy(request, "OWC1", 4);
     store_length(request + 4, len - REQUEST_HEADER);
     int fd = connect_agent();

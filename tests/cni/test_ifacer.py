@@ -28,7 +28,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory):
         yield agent
 
 
-@pytest.mark.parametrize("version", ["0.3.1", "0.4.0", "1.0.0", "1.1.0"])
+@pytest.mark.parametrize("version", ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"])
 def test_the_first_plugin_names_the_host_s_interface(agent: AgentProcess, version: str):
     """A chain begins with ifacer: no previous result, and no address in its own."""
     result = network(agent, version, interfaces=["eth7"]).call("ADD", POD)

@@ -204,6 +204,16 @@ def test_a_request_over_the_limit_is_refused_without_the_agent(run, path, surplu
     assert agent.requests == []
 
 
+@pytest.mark.parametrize("surplus", [1, 3 * MIB])
+def test_a_del_over_the_limit_is_sent_without_its_configuration(run, path, surplus):
+    fixed = len(b"plugin=spiderpool\0CNI_COMMAND=DEL\0\0")
+    with agent_that_replies(path) as agent:
+        done = run(netconf(path).ljust(MIB - fixed + surplus), COMMAND="DEL")
+
+    assert done.returncode == 0
+    assert agent.requests[0][8:] == b"plugin=spiderpool\0CNI_COMMAND=DEL\0\0"
+
+
 def test_an_answer_before_the_whole_request_was_read_still_counts(run, path):
     def script(connection: socket.socket) -> None:
         connection.recv(8)
@@ -259,6 +269,15 @@ def test_a_path_that_no_socket_can_have_is_an_invalid_configuration(run, bad):
     error = error_of(run(b'{"ipam_unix_socket_path":"%s"}' % bad.encode(), COMMAND="ADD"))
 
     assert error["code"] == 7
+
+
+def test_a_del_with_a_path_that_no_socket_can_have_goes_to_the_usual_one(run):
+    if Path("/var/run/spidernet/spiderpool.sock").exists():
+        pytest.skip("an agent runs here")
+    error = error_of(run(b'{"ipam_unix_socket_path":"/%s"}' % (b"x" * 107), COMMAND="DEL"))
+
+    assert error["code"] == 11
+    assert "agent at /var/run/spidernet/spiderpool.sock cannot be reached" in str(error["msg"])
 
 
 # ---- when there is no answer -----------------------------------------------------------------------------
@@ -398,11 +417,11 @@ def test_a_timeout_that_makes_no_sense_is_not_taken(run, path, value):
 # ---- what it answers itself ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", ["0.3.1", "0.4.0", "1.0.0", "1.1.0"])
+@pytest.mark.parametrize("version", ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"])
 def test_version_needs_no_agent_and_echoes_the_version_asked_in(run, version):
     done = run(json.dumps({"cniVersion": version}).encode(), COMMAND="VERSION")
 
-    expected = {"cniVersion": version, "supportedVersions": ["0.3.1", "0.4.0", "1.0.0", "1.1.0"]}
+    expected = {"cniVersion": version, "supportedVersions": ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]}
     assert (done.returncode, json.loads(done.stdout)) == (0, expected)
 
 

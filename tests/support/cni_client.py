@@ -62,7 +62,8 @@ def encode(
     else:
         whole = {"cniVersion": version, "name": "net", "type": "macvlan", "ipam": {"type": "spiderpool"}}
         stdin = json.dumps(whole | (conf or {})).encode()
-    body = b"".join(f"{key}={value}\0".encode() for key, value in pairs.items()) + b"\0" + stdin
+    head = "".join(f"{key}={value}\0" for key, value in pairs.items()).encode(errors="surrogateescape")
+    body = head + b"\0" + stdin
     return b"OWC1" + struct.pack(">I", len(body)) + body
 
 

@@ -7,6 +7,7 @@ runs in a worker process, so that a namespace that hangs takes nobody else with 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -18,6 +19,7 @@ from actors.errors import (
     CNI_IO_FAILURE,
     CNI_UNKNOWN_CONTAINER,
     CheckFailed,
+    InvalidRequest,
     OrbweaverError,
 )
 from cni.dataplane.coordinator import announce, reply_marks, sweep
@@ -159,7 +161,7 @@ def _missing(
 def _delete(job: Job, settings: CoordinatorSettings) -> int:
     with Netlink() as host:
         changed = 0
-        addresses = set(_previous_addresses(job.conf))
+        addresses = _previous_addresses(job.conf)
         if job.netns and os.path.lexists(job.netns):
             try:
                 with pod_namespace(job.netns, job.pod) as (descriptor, pod):
@@ -348,6 +350,12 @@ def _gateways(conf: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one for one in named if isinstance(one, str) and one))
 
 
-def _previous_addresses(conf: Mapping[str, Any]) -> list[str]:
+def _previous_addresses(conf: Mapping[str, Any]) -> set[str]:
+    """The addresses that ADD answered, as far as they are any: a DEL is not refused for one that is none."""
     previous = conf.get("prevResult")
-    return [address for address, _ in addresses_of(previous if isinstance(previous, Mapping) else {})]
+    ips = previous.get("ips") if isinstance(previous, Mapping) else None
+    found = set()
+    for ip in ips if isinstance(ips, list) else ():
+        with contextlib.suppress(InvalidRequest):
+            found |= {address for address, _ in addresses_of({"ips": [ip]})}
+    return found

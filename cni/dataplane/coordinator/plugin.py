@@ -1,7 +1,7 @@
 """The chained plugin `coordinator` behind the agent's socket: requests in, jobs for the workers, results out.
 
-What must always hold: the result of ADD is the previous plugin's result, to the letter; a DEL is not refused for what
-its configuration lacks, because a runtime repeats it until it succeeds.
+What must always hold: the result of ADD is the previous plugin's result, to the letter; neither DEL nor GC is refused
+for what a configuration or the SpiderCoordinator lacks or has wrong, because a runtime repeats them until they succeed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ from actors.errors import AddressTaken, InvalidRequest, NetworkNotReady, Orbweav
 from actors.resources.coordinator import NOT_READY, SYNCED, SpiderCoordinator
 from actors.runtime import ObjectRef
 from cni.dataplane.coordinator.renumbering import Renumbering
-from cni.dataplane.coordinator.settings import CoordinatorSettings, read_settings, usable_veth_address
+from cni.dataplane.coordinator.settings import (
+    CoordinatorSettings,
+    read_settings,
+    usable_veth_address,
+    without_wrong_fields,
+)
 from cni.dataplane.workers.job import Job, addresses_of
 from cni.dataplane.workers.pool import Workers, settle
 from cni.server.protocol import CniRequest
@@ -62,15 +67,10 @@ class Coordinator:
         # Whether to detect is this plugin's own configuration to say; how patiently, the settings'.
         self._detection = replace(detection, conflicts=False, gateways=False)
 
-    def handle(self, request: CniRequest, stdin: bytes) -> ObjectRef[bytes]:
+    def handle(self, request: CniRequest) -> ObjectRef[bytes]:
         """What to print. Raises `InvalidRequest` for a configuration that cannot be understood."""
         answer: ObjectRef[bytes] = ObjectRef(label=f"{NAME} {request.command}")
-        conf: dict[str, Any] = json.loads(stdin)
-        defaults = self._defaults()
-        if defaults is not None:
-            if request.command == "ADD":
-                self._require_ready(request, conf, defaults)
-            conf = defaults.under(conf)
+        conf = self._configuration(request)
         settings = read_settings(conf)
         previous = conf.get("prevResult")
         if not isinstance(previous, dict):
@@ -113,6 +113,31 @@ class Coordinator:
         else:
             go_on()
         return answer
+
+    def _configuration(self, request: CniRequest) -> dict[str, Any]:
+        """The network's configuration on top of the SpiderCoordinator's; of DEL and GC, what is right of both."""
+        conf, defaults = request.conf, self._defaults()
+        if request.command in ("DEL", "GC"):
+            conf, ignored = without_wrong_fields(conf)
+            if defaults is not None:
+                theirs, more = without_wrong_fields(defaults.conf)
+                conf, ignored = replace(defaults, conf=theirs).under(conf), (*ignored, *more)
+            if ignored:
+                log.warning(
+                    "a configuration is wrong; what is taken away is found without it",
+                    extra={
+                        "command": request.command,
+                        "network": request.network,
+                        "pod": request.sandbox.key,
+                        "ignored": list(ignored),
+                    },
+                )
+            return dict(conf)
+        if defaults is None:
+            return dict(conf)
+        if request.command == "ADD":
+            self._require_ready(request, conf, defaults)
+        return defaults.under(conf)
 
     def _submit(self, request: CniRequest, job: Job) -> ObjectRef[int]:
         return self._workers.submit(job, lambda job: self._complete(request, job))

@@ -3,7 +3,8 @@
 What must always hold: field names, defaults and meanings are those of Spiderpool's coordinator (its documentation,
 "CNI fields description"), and the rules are those that a SpiderCoordinator is admitted by (`coordinator_rules`); a wrong
 value is an `InvalidRequest` that names the field and shows a right form. What Spiderpool takes and this plugin cannot do
-never stops a pod: it is left out, with a warning.
+never stops a pod: it is left out, with a warning. DEL and GC stop at nothing: for them every wrong field is left out and
+told (`without_wrong_fields`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,16 @@ from actors.resources.coordinator_rules import KERNEL_TABLES, read_field
 
 HOST_TABLE = 500
 """The node's routing table for routes to pods, and the pod's for marked replies, unless `hostRuleTable` says another."""
+
+_DETECTION = ("detectIPConflict", "detectGateway", "detectOptions")
+
+
+class WrongField(InvalidRequest):
+    """`fields`: those of which one is wrong."""
+
+    def __init__(self, message: str, fields: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.fields = fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +83,24 @@ def read_settings(conf: Mapping[str, Any]) -> CoordinatorSettings:
     )
 
 
+def without_wrong_fields(conf: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The configuration without the fields that `read_settings` refuses, so that their defaults hold, and why each was left
+    out."""
+    left, reasons = dict(conf), []
+    while True:
+        try:
+            read_settings(left)
+        except WrongField as error:
+            wrong = [field for field in error.fields if field in left]
+            if not wrong:
+                raise
+            reasons.append(error.message)
+            for field in wrong:
+                del left[field]
+        else:
+            return left, tuple(reasons)
+
+
 def usable_veth_address(address: str, pod: Iterable[str], host: Iterable[str] = ()) -> bool:
     """Whether the pod's end of the veth pair can have it beside these addresses (CIDR form): one that is in a subnet of the
     pod would take a neighbour's, or the gateway's, place in the pod."""
@@ -101,10 +130,9 @@ class _Given:
         except ValueError as error:
             raise self.wrong(key, f"it must be {error}") from error
 
-    def wrong(self, key: str, right: str) -> InvalidRequest:
-        return InvalidRequest(
-            f'"{key}" of network {self.network} (coordinator) is {self._conf.get(key)!r}; {right}'
-        )
+    def wrong(self, key: str, right: str) -> WrongField:
+        text = f'"{key}" of network {self.network} (coordinator) is {self._conf.get(key)!r}; {right}'
+        return WrongField(text, (key,))
 
 
 def _stripped(value: Any) -> Any:
@@ -139,4 +167,4 @@ def _detection(conf: Mapping[str, Any], network: str) -> DetectionOverrides:
     try:
         return read_wishes(conf)
     except ValueError as error:
-        raise InvalidRequest(f"network {network} (coordinator): {error}") from error
+        raise WrongField(f"network {network} (coordinator): {error}", _DETECTION) from error

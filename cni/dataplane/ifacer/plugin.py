@@ -7,6 +7,7 @@ on to the letter; interfaces stay when pods go, because other pods use them, so 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from actors.runtime import ObjectRef
@@ -24,13 +25,13 @@ class Ifacer:
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
 
-    def handle(self, request: CniRequest, stdin: bytes) -> ObjectRef[bytes]:
+    def handle(self, request: CniRequest) -> ObjectRef[bytes]:
         """What to print. Raises `InvalidRequest` for a configuration that cannot be understood."""
         answer: ObjectRef[bytes] = ObjectRef(label=f"{NAME} {request.command}")
         if request.command not in ("ADD", "CHECK"):
             answer.complete(b"")
             return answer
-        conf: dict[str, Any] = json.loads(stdin)
+        conf: Mapping[str, Any] = request.conf
         settings = read_ifacer_settings(conf)
         output = b""
         if request.command == "ADD":

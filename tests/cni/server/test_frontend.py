@@ -11,16 +11,18 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from actors.errors import StoreUnavailable
 from cni.server import connection as cni_client
 from cni.server import frontend
+from cni.server.protocol import VERSIONS
 from tests.support.checker import eventually, records
 from tests.support.cni_client import NoAnswer, add, ask, connect, delete, encode, read_answer
 from tests.support.faulty_store import Fault, FaultyStore, How, Write
-from tests.support.rig import Rig, pool, rig
+from tests.support.rig import API, Rig, pool, rig
 
 POOLS = (pool("v4", "10.6.0.0/16", "10.6.0.1-10.6.0.40"), pool("v6", "fd00::/64", "fd00::1-fd00::28"))
 
@@ -85,6 +87,93 @@ def test_a_del_needs_container_and_interface_alone(one: Rig, more: dict[str, str
     assert answer is not None
     assert answer.status == 0
     one.prove()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"version": "0.3.0"},
+        {"version": "9.9"},
+        {"conf": b""},
+        {"conf": b"{"},
+        {"conf": b'{"ipam":{"type":"spiderpool"}}'},
+        {"arguments": "IgnoreUnknown"},
+        {"arguments": "K8S_POD_NAME=../x"},
+        {"environment": {"CNI_ARGS": "K8S_POD_NAME=\udcff"}},
+    ],
+    ids=[
+        "0.3.0",
+        "9.9",
+        "empty",
+        "broken",
+        "no version, no name",
+        "no value",
+        "no name of a pod",
+        "no UTF-8",
+    ],
+)
+def test_a_del_that_is_not_understood_whole_releases_all_the_same(
+    one: Rig, more: dict[str, Any], caplog: pytest.LogCaptureFixture
+):
+    add(one.socket, one.journal, ("c1", "eth0"), pod="web", uid="u1")
+
+    answer = delete(one.socket, one.journal, ("c1", "eth0"), **more)
+
+    assert answer is not None
+    assert (answer.status, answer.output) == (0, b"")
+    assert records(one.inner) == {}
+    warned = [record for record in caplog.records if "is done all the same" in record.message]
+    assert len(warned) == (0 if more.get("version") == "0.3.0" or "environment" in more else 1)
+
+
+@pytest.mark.parametrize(
+    "defaults, conf",
+    [
+        ({"podMACPrefix": "zz", "hostRuleTable": 0, "vethMTU": 10, "podRPFilter": 7}, {}),
+        ({}, {"mode": "bogus", "hostRuleTable": "x", "detectOptions": 5, "policyRoutes": [5]}),
+        ({}, {"prevResult": {"ips": [{"address": "x"}]}}),
+        ({}, {"prevResult": {"ips": 5}}),
+    ],
+)
+def test_neither_del_nor_gc_of_the_coordinator_is_refused_for_a_wrong_value(
+    one: Rig, defaults: dict[str, Any], conf: dict[str, Any]
+):
+    one.apply(
+        {"apiVersion": API, "kind": "SpiderCoordinator", "metadata": {"name": "default"}, "spec": defaults}
+    )
+
+    def known() -> None:
+        assert one.agent.catalog.coordinator() is not None
+
+    eventually(known)
+    plugin = {"plugin": "coordinator"}
+
+    done = ask(one.socket, encode("DEL", "never-seen", conf=conf, environment=plugin))
+    collected = ask(
+        one.socket, encode("GC", conf={**conf, "cni.dev/valid-attachments": None}, environment=plugin)
+    )
+
+    assert (done.status, done.output) == (0, b"")
+    assert (collected.status, collected.output) == (0, b"")
+
+
+def test_gc_with_null_releases_all_of_its_network_on_the_node(one: Rig):
+    add(one.socket, one.journal, ("c1", "eth0"), pod="web")
+    one.journal.releasing(("c1", "eth0"))
+
+    answer = ask(one.socket, encode("GC", conf={"cni.dev/valid-attachments": None}))
+
+    assert answer.status == 0
+    one.journal.released(("c1", "eth0"))
+    assert records(one.inner) == {}
+
+
+def test_an_add_of_version_0_3_0_has_its_form(one: Rig):
+    answer = add(one.socket, one.journal, ("c1", "eth0"), version="0.3.0")
+
+    assert answer is not None
+    assert answer.json["cniVersion"] == "0.3.0"
+    assert [ip["version"] for ip in answer.json["ips"]] == ["4", "6"]
 
 
 def test_a_del_of_something_unknown_succeeds(one: Rig):
@@ -413,7 +502,7 @@ def test_check_agrees_and_disagrees(one: Rig):
 
 def test_version_and_status(one: Rig):
     version = ask(one.socket, encode("VERSION", "", "", conf=b'{"cniVersion":"0.4.0"}')).json
-    assert version == {"cniVersion": "0.4.0", "supportedVersions": ["0.3.1", "0.4.0", "1.0.0", "1.1.0"]}
+    assert version == {"cniVersion": "0.4.0", "supportedVersions": list(VERSIONS)}
 
     one.store.away = True
     eventually(lambda: _status(one, 50))

@@ -170,7 +170,7 @@ def test_bad_input_gets_its_code_and_names_the_field(
     assert refused.value.cni_code == code
     assert named in refused.value.message
     error = json.loads(failure(version_of(stdin), refused.value))
-    assert error["cniVersion"] in VERSIONS
+    assert error["cniVersion"] == version_of(stdin)
     assert (error["code"], error["msg"]) == (code, refused.value.message)
 
 
@@ -187,6 +187,78 @@ def test_a_del_is_not_stopped_by_a_configuration_that_it_does_not_need(stdin: by
     request = ask("DEL", stdin, CNI_NETNS=None, CNI_ARGS=None)
 
     assert (request.sandbox.container, request.sandbox.interface) == ("c1", "eth0")
+
+
+@pytest.mark.parametrize(
+    "environment, stdin, told",
+    [
+        ({}, conf(cniVersion=...), "no cniVersion"),
+        ({}, conf(cniVersion="0.2.0"), "'0.2.0'"),
+        ({}, conf(cniVersion="9.9"), "'9.9'"),
+        ({}, conf(cniVersion=["1.0.0"]), "cniVersion"),
+        ({}, conf(name=...), '"name"'),
+        ({}, conf(name=5), '"name"'),
+        ({}, b"", "not JSON"),
+        ({}, b"{", "not JSON"),
+        ({}, b"[" * 100_000, "not JSON"),
+        ({}, b"null", "must be a JSON object"),
+        ({"CNI_ARGS": "IgnoreUnknown"}, conf(), "'IgnoreUnknown'"),
+        ({"CNI_ARGS": "=x;K8S_POD_NAME"}, conf(), "'=x'"),
+        ({"CNI_ARGS": "K8S_POD_NAME=a/b"}, conf(), "K8S_POD_NAME"),
+        ({"CNI_ARGS": "K8S_POD_NAME=a;K8S_POD_NAMESPACE= b"}, conf(), "K8S_POD_NAMESPACE"),
+    ],
+)
+def test_a_del_goes_by_container_and_interface_and_tells_what_it_passed_over(
+    environment: dict[str, str], stdin: bytes, told: str
+):
+    request = ask("DEL", stdin, **{"CNI_ARGS": None, **environment})
+
+    assert (request.sandbox.container, request.sandbox.interface) == ("c1", "eth0")
+    assert (request.sandbox.pod, request.named) == ("c1", False), "a name that is none is no name"
+    assert told in request.ignored[0]
+
+
+def test_a_del_keeps_what_it_understands_of_its_arguments():
+    request = ask("DEL", CNI_ARGS="IgnoreUnknown;K8S_POD_NAMESPACE=prod;K8S_POD_NAME=web-0;K8S_POD_UID=u1;=")
+
+    assert request.sandbox == Sandbox("c1", "eth0", "prod", "web-0", "u1", "/run/netns/x")
+    assert request.named
+    assert len(request.ignored) == 2
+
+
+def test_what_is_told_of_a_del_is_bounded():
+    request = ask("DEL", CNI_ARGS=";".join(f"{'x' * 1000}{number}" for number in range(100)))
+
+    assert len(request.ignored) <= 8
+    assert all(len(note) <= 210 for note in request.ignored)
+
+
+def test_a_del_that_is_in_order_has_nothing_to_tell():
+    assert ask("DEL").ignored == ()
+
+
+@pytest.mark.parametrize(
+    "version, told", [("0.1.0", "0.1.0"), ("9.9.9", "9.9.9"), ('a"b', "1.1.0"), (5, "1.1.0")]
+)
+def test_an_error_carries_the_version_that_was_asked_for(version: object, told: str):
+    assert version_of(conf(cniVersion=version)) == told
+
+
+def test_gc_with_null_names_no_valid_attachment():
+    assert ask("GC", conf(**{"cni.dev/valid-attachments": None})).valid == ()
+
+
+@pytest.mark.parametrize(
+    "command, more",
+    [
+        ("CHECK", {"prevResult": {"ips": []}}),
+        ("GC", {"cni.dev/valid-attachments": []}),
+    ],
+)
+def test_check_and_gc_do_not_read_what_only_an_add_needs(command: str, more: dict[str, Any]):
+    broken: list[Any] = [[], {"default_ipv4_ippool": 5}, {"detectOptions": 5}]
+    for ipam in broken:
+        assert ask(command, conf(ipam=ipam, runtimeConfig={"ips": 5}, **more)).network == "net"
 
 
 @pytest.mark.parametrize(
@@ -221,7 +293,11 @@ def test_a_result_has_the_form_of_its_version(version: str):
     found = json.loads(success(request, RESULT))
 
     ips: list[dict[str, str]] = [{"address": "10.6.0.7/16", "gateway": "10.6.0.1"}, {"address": "fd00::7/64"}]
-    if version in ("0.3.1", "0.4.0"):  # an entry has its family's number there, and not any more since 1.0.0
+    if version in (
+        "0.3.0",
+        "0.3.1",
+        "0.4.0",
+    ):  # an entry has its family's number there, and not any more since 1.0.0
         ips[0]["version"], ips[1]["version"] = "4", "6"
     assert found == {
         "cniVersion": version,
@@ -236,9 +312,9 @@ def test_a_result_has_the_form_of_its_version(version: str):
     [
         ("ADD", VERSIONS),
         ("DEL", VERSIONS),
-        ("CHECK", VERSIONS[1:]),
-        ("GC", VERSIONS[3:]),
-        ("STATUS", VERSIONS[3:]),
+        ("CHECK", VERSIONS[2:]),
+        ("GC", VERSIONS[4:]),
+        ("STATUS", VERSIONS[4:]),
     ],
 )
 def test_since_when_each_command_is_known(command: str, known: tuple[str, ...]):
