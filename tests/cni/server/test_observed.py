@@ -54,12 +54,10 @@ def answered(caplog: pytest.LogCaptureFixture, number: int) -> list[dict[str, An
 def test_a_request_that_cannot_be_understood_is_counted_and_logged_with_whom_it_names(
     one: Rig, caplog: pytest.LogCaptureFixture, command: str, operation: str
 ):
-    conf = {"name": 5}  # no name of a network
-
     with caplog.at_level(logging.INFO, "orbweaver.cni"):
-        answer = ask(one.socket, encode(command, "c1", "net1", namespace="prod", pod="web", conf=conf))
+        answer = ask(one.socket, encode(command, "c1", "no/name", namespace="prod", pod="web"))
 
-    assert (answer.status, answer.json["code"]) == (1, 7)
+    assert (answer.status, answer.json["code"]) == (1, 4)
     (line,) = answered(caplog, 1)
     told = metrics(one)
     label = f'{{operation="{operation}",reason="InvalidRequest",result="error"}}'
@@ -68,7 +66,7 @@ def test_a_request_that_cannot_be_understood_is_counted_and_logged_with_whom_it_
         assert told[f"spiderpool_ipam_{operation}_counts_total"] == 1
         assert told[f"spiderpool_ipam_{operation}_failure_counts_total"] == 1
     assert (line["pod"], line["container"], line["command"]) == ("prod/web", "c1", command)
-    assert (line["levelname"], line["code"]) == ("WARNING", 7)
+    assert (line["levelname"], line["code"]) == ("WARNING", 4)
 
 
 def test_an_environment_that_is_broken_is_told_as_far_as_it_goes(one: Rig, caplog: pytest.LogCaptureFixture):
