@@ -125,7 +125,7 @@ class Process:
         self._make = make
         self._cost = cost
         self._refusal = refusal
-        self._begin_within = start_fraction
+        self._start_fraction = start_fraction
         self._begun = self._paid = 0.0
         self._owed = 0.0
         """For what was refused before it came into a mailbox."""
@@ -217,7 +217,7 @@ class Process:
         error: OrbweaverError | None = None
         if deadline is not None and deadline <= now:
             error = DeadlineExceeded("not begun before its deadline")
-        elif deadline is not None and now - sent > self._begin_within * (deadline - sent):
+        elif deadline is not None and now - sent > self._start_fraction * (deadline - sent):
             error = Overloaded("waited for too long")
             cell.behind_until = now + LATE
         if error is not None:

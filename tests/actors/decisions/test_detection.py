@@ -55,7 +55,7 @@ def test_a_network_overrides_what_it_names_and_nothing_else():
         ),
         ({"detectOptions": {"timeout": "3s"}}, "detectOptions.timeout is '3s'"),
         ({"detectOptions": {"interval": "0ms"}}, "detectOptions.interval is '0ms'"),
-        ({"detectOptions": {"quarantine": "1d"}}, "detectOptions.aside is '1d'"),
+        ({"detectOptions": {"quarantine": "1d"}}, "detectOptions.quarantine is '1d'"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_right(conf: dict[str, Any], said: str):

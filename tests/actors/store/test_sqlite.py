@@ -120,7 +120,7 @@ def test_a_damaged_file_is_named_with_a_remedy(tmp_path: Path, damage: str) -> N
             file.seek(4096)
             file.write(os.urandom(path.stat().st_size - 4096))
 
-    with pytest.raises(StoreUnavailable, match="quarantine") as caught:
+    with pytest.raises(StoreUnavailable, match="aside") as caught:
         open_and_list(path)
 
     assert str(path) in str(caught.value)
