@@ -1,4 +1,4 @@
-"""ConflictDetection on the wire what an ADD was granted: what the Endpoint does between the blocks' word and its own answer.
+"""Proving on the wire what an ADD was granted: what the Endpoint does between the blocks' word and its own answer.
 
 What must always hold:
 

@@ -139,7 +139,7 @@ class Cell:
         self._waiting = waiting or []
         self._lock = threading.Lock()
         self._turn = threading.Lock()
-        """Allocation by whoever handles a message. Taken before any other lock, or tried without waiting."""
+        """Held by whoever handles a message. Taken before any other lock, or tried without waiting."""
         self._first: deque[Call | _Internal] = deque()
         """What is handled before the mailbox: urgent calls, and continuations, so that what has begun is finished before
         anything else begins."""
@@ -184,7 +184,7 @@ class Cell:
         return self._instance is not None and not (self.depth or self._outstanding or self._first)
 
     def _handle_here(self, call: Call, mailbox: Mailbox) -> None:
-        """Handle a inline message in the sender's thread, which has the turn."""
+        """Handle an inline message in the sender's thread, which has the turn."""
         mine = scope.set(self._scope)
         try:
             self._handle_call(call)

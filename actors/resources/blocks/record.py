@@ -72,7 +72,7 @@ class Record:
         if not isinstance(other_sandboxes, list | tuple) or not all(
             isinstance(one, dict) for one in other_sandboxes
         ):
-            raise InvalidObject("the other_sandboxes of a block record must be a list of JSON objects")
+            raise InvalidObject("the other sandboxes of a block record must be a list of JSON objects")
         return cls(
             **{name: str(data.get(name, "")) for name in _TEXTS},
             other_sandboxes=tuple(
@@ -153,7 +153,7 @@ class Record:
         return (self, *(self.used_by(one) for one in self.other_sandboxes))
 
     def seen_by(self, container: str) -> Record:
-        """The record with the sandbox of that container as its own, where it is one of the other_sandboxes."""
+        """The record with the sandbox of that container as its own, where it is one of the other sandboxes."""
         return next((self.used_by(one) for one in self.other_sandboxes if one.container == container), self)
 
     def without(self, fence: Fence) -> Record | None:

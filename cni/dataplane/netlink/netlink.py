@@ -68,7 +68,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def link_class() -> Any:
     """pyroute2's class of messages about interfaces. The processes that change interfaces ask for it at their start; the
     agent, which only reads addresses and indices, never does."""
-    # LocalAllocator, because pyroute2 cannot be imported in part: it is 160 modules, a tenth of a second of CPU and 10 MB.
+    # Here, because pyroute2 cannot be imported in part: it is 160 modules, a tenth of a second of CPU and 10 MB.
     from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
     return ifinfmsg

@@ -209,7 +209,7 @@ def test_many_threads_share_commits(store: SQLiteStore) -> None:
 
 
 def test_writes_of_one_batch_see_each_other(store: SQLiteStore, tmp_path: Path) -> None:
-    """Allocation up by another process's lock, eight writes of one object gather; one of them wins the swap."""
+    """Held up by another process's lock, eight writes of one object gather; one of them wins the swap."""
     made = store.create(pool(fresh("batch")))
     results: list[str] = []
     blocker = sqlite3.connect(store.path, isolation_level=None)
