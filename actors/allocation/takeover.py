@@ -8,55 +8,24 @@ and then the digest is set, so that an address released later is not brought bac
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 from actors.errors import Conflict, InvalidObject, NotFound
-from actors.resources.addresses import format_address, parse_address_of
+from actors.resources.addresses import format_address
 from actors.resources.blocks.block import Claim, block_name
 from actors.resources.blocks.record import Record
 from actors.resources.ippool import IPPool
 from actors.resources.pod import KIND as POD
+from actors.resources.pool_status import DIGEST, digest_of, foreign_allocations
 from actors.resources.virtualmachine import GROUP, INSTANCE
 from actors.runtime import ActorHandle, get
 from actors.store.contract import Object, Store
 
 log = logging.getLogger("orbweaver.takeover")
 
-DIGEST = "allocatedIPsDigest"
-"""Field of a pool's status: the digest of the `allocatedIPs` that was last written or taken over here."""
-
 TIMEOUT = 30.0
-
-
-def digest_of(allocated: str) -> str:
-    """The value of the `DIGEST` field for a content of `allocatedIPs`."""
-    return hashlib.sha256(allocated.encode()).hexdigest()[:16]
-
-
-def foreign_allocations(pool: IPPool, status: dict[str, Any]) -> dict[int, tuple[str, str]]:
-    """Address to (pod, UID) out of a status that was not written here; empty when it was, or names nobody.
-
-    Raises `InvalidObject` when the content cannot be read: giving out addresses then could give one twice.
-    """
-    allocated = status.get("allocatedIPs") or ""
-    if not allocated or status.get(DIGEST) == digest_of(allocated):
-        return {}
-    try:
-        found = {
-            parse_address_of(text, pool.family): (str(entry["pod"]), str(entry.get("podUid", "")))
-            for text, entry in json.loads(allocated).items()
-        }
-    except (ValueError, TypeError, KeyError, AttributeError, InvalidObject) as error:
-        raise InvalidObject(
-            f"pool {pool.name}: status.allocatedIPs was written by another IPAM and cannot be read ({error}), so it is not "
-            "known which addresses are in use; repair the field, or clear it if no pod uses the pool"
-        ) from error
-    return found
 
 
 def take_over(

@@ -9,8 +9,8 @@ from typing import Any
 from actors.allocation.messages import Allocation
 from actors.audit.finding import Finding, Rule, WriteEndpoint
 from actors.resources.addresses import format_address
+from actors.resources.endpoint import pod_of
 from actors.store.contract import Object
-from actors.views.views import pod_of
 
 Interfaces = Mapping[str, Mapping[str, str]]
 """Interface to what is told of it: addresses and pools, by the field's name."""

@@ -8,14 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from actors.allocation.messages import Allocation
-from actors.allocation.takeover import DIGEST, digest_of
 from actors.audit.finding import Finding, Rule, WriteStatus
 from actors.resources.addresses import format_address, format_range
 from actors.resources.admission import FINALIZER
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
+from actors.resources.pool_status import DIGEST, LISTED, digest_of
 from actors.store.contract import Object
-from actors.views.views import LISTED
 
 _NOTHING = IntervalSet()
 _NAMED_IN_REFUSAL = 3

@@ -9,10 +9,7 @@ status is written at most once a second; one that lists many addresses less ofte
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,16 +17,17 @@ from typing import Any
 
 from actors.allocation.messages import Allocation
 from actors.allocation.router import Allocator, AllocatorRouter, ask
-from actors.allocation.takeover import DIGEST, digest_of, take_over
+from actors.allocation.takeover import take_over
 from actors.decisions.overlaps import overlapping
-from actors.errors import Conflict, InvalidObject, NotFound, OrbweaverError
-from actors.resources.addresses import format_address
-from actors.resources.admission import FINALIZER, admit
+from actors.errors import InvalidObject, NotFound, OrbweaverError
+from actors.resources.endpoint import pod_of
 from actors.resources.ippool import IPPool
+from actors.resources.pool_status import LISTED
 from actors.runtime import Actor, ActorContext, ObjectRef, get, message
 from actors.store.caches.catalog import Catalog, PoolTable
 from actors.store.contract import Object, Store
-from actors.store.kinds import SPIDERPOOL
+from actors.views.endpoints import EndpointViews
+from actors.views.pools import PoolViews
 
 log = logging.getLogger("orbweaver.views")
 
@@ -38,16 +36,8 @@ QUIET, LATEST = 0.3, 5.0
 
 POOL_INTERVAL = 1.0
 RETRY = 1.0
-LISTED = 5000
-"""Addresses up to which `status.allocatedIPs` lists each one; Spiderpool's own limit, set by the object's size."""
-
 LISTED_A_SECOND = 1000
 """Addresses that one pool's status is rewritten with in a second: all that it lists are 80 bytes each, every time."""
-
-OVERLAPS, OVERLAP_COUNT = "overlaps", "overlapCount"
-
-POD = "ipam.spidernet.io/pod"
-"""Annotation of a SpiderEndpoint whose pod's name is no valid object name: the pod, as `namespace/name`."""
 
 LOOK_AGAIN = 5.0
 """Seconds after which a process that repairs others' SpiderEndpoints looks at those it wrote again: by then it has heard of
@@ -55,26 +45,14 @@ what was recorded meanwhile."""
 
 LEDGER_TIMEOUT = 10.0
 _AT_ONCE = 32
-_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-
-
-def endpoint_name(pod: str) -> str:
-    """The SpiderEndpoint's name for a pod. Without Kubernetes a pod may be named by a container id, which need not
-    be a valid object name; then it is made one, and stays unique."""
-    if _NAME.fullmatch(pod):
-        return pod
-    legal = re.sub(r"[^a-z0-9]+", "-", pod.lower()).strip("-")[:200]
-    return f"{legal}-{hashlib.sha256(pod.encode()).hexdigest()[:8]}".lstrip("-")
 
 
 @dataclass(slots=True)
 class State:
     """`pods` and `pools` are to be written; `changed` and `waiting` are the monotonic seconds of the last change of `pods`
-    and of the first that is not written; `written` are the SpiderEndpoints as this process left them, `rewritten` the
-    pods whose view had to be written since the last round; `overlaps` are those of the pools in `table`. `later`: of
-    pools that list many addresses the monotonic seconds before which they are not written again."""
+    and of the first that is not written; `overlaps` are those of the pools in `table`. `later`: of pools that list many
+    addresses the monotonic seconds before which they are not written again."""
 
-    written: dict[str, Object] = field(default_factory=dict)
     pods: set[str] = field(default_factory=set)
     pools: set[str] = field(default_factory=set)
     sequence: int = -1
@@ -83,7 +61,6 @@ class State:
     ending: bool = False
     pods_set: bool = False
     pools_set: bool = False
-    rewritten: set[str] = field(default_factory=set)
     table: PoolTable | None = None
     overlaps: dict[str, tuple[str, ...]] = field(default_factory=dict)
     later: dict[str, float] = field(default_factory=dict)
@@ -119,6 +96,8 @@ class ViewsActor(Actor):
         self._may_write = may_write
         self._clock = clock
         self._state = State()
+        self._endpoints = EndpointViews(store, catalog)
+        self._pool_views = PoolViews(store, catalog, self.get_actor, self._usage, clock)
 
     def on_activate(self) -> None:
         if self._follow:
@@ -222,7 +201,8 @@ class ViewsActor(Actor):
             state.pods_set = True
             self.after(RETRY, self._write_endpoints)
         self._pools_soon(POOL_INTERVAL)
-        rewritten, state.rewritten = tuple(state.rewritten), set()
+        rewritten = tuple(self._endpoints.rewritten)
+        self._endpoints.rewritten.clear()
         if self._follow and rewritten:
             # The pods' agents write these views too. What was read before an agent's DEL or ADD, and written after the agent
             # wrote, stays wrong unless it is looked at once more; this ends when nothing had to be written.
@@ -245,7 +225,7 @@ class ViewsActor(Actor):
         for pod, places in recorded.items():
             held = tuple(places.values())
             try:
-                pools = {one.record.pool for one in held} | self._write_endpoint(pod, held)
+                pools = {one.record.pool for one in held} | self._endpoints.write(pod, held)
                 self.changed((), tuple(pools))
             except InvalidObject as error:
                 log.error("a SpiderEndpoint cannot be written", extra={"pod": pod, "error": str(error)})
@@ -255,96 +235,6 @@ class ViewsActor(Actor):
                     extra={"pod": pod, "error": str(error)},
                 )
                 self._state.pods.add(pod)
-
-    def _write_endpoint(self, pod: str, held: Sequence[Allocation]) -> set[str]:
-        """Write one view with as few requests as can be; returns the pools that the view named before."""
-        # Taken out until it is known again: if the answer is lost, what was written last is no longer known.
-        before = self._state.written.pop(pod, None)
-        try:
-            after = self._replace(pod, before, held)
-        except (Conflict, NotFound):
-            # It is not as this process left it, or was there before: read it, and try once more.
-            before = self._find(pod)
-            after = self._replace(pod, before, held)
-        if after is not None:
-            self._state.written[pod] = after
-        return _pools_of(before) if before is not None else set()
-
-    def _replace(self, pod: str, before: Object | None, held: Sequence[Allocation]) -> Object | None:
-        """Make the view say what is recorded; `before` is the object as it is believed to be."""
-        if not held:
-            if before is None:
-                before = self._find(pod)
-            if before is not None:
-                self._state.rewritten.add(pod)
-                self._remove(before)
-            return None
-        status = self._endpoint_status(pod, held)
-        if before is None:
-            namespace, _, name = pod.partition("/")
-            metadata: dict[str, Any] = {"name": endpoint_name(name), "namespace": namespace}
-            if metadata["name"] != name:
-                metadata["annotations"] = {POD: pod}
-            body = {
-                "apiVersion": SPIDERPOOL,
-                "kind": "SpiderEndpoint",
-                "metadata": metadata,
-                "status": status,
-            }
-            self._state.rewritten.add(pod)
-            return self._store.create(body)
-        if before.get("status") == status:
-            return before
-        self._state.rewritten.add(pod)
-        return self._store.update({**before, "status": status})
-
-    def _find(self, pod: str) -> Object | None:
-        namespace, _, name = pod.partition("/")
-        try:
-            return self._store.get("SpiderEndpoint", endpoint_name(name), namespace)
-        except NotFound:
-            return None
-
-    def _remove(self, found: Object) -> None:
-        metadata = found["metadata"]
-        if metadata.get("finalizers"):
-            # Spiderpool puts one on; it goes with the last address.
-            found = self._store.update({**found, "metadata": {**metadata, "finalizers": []}})
-        try:
-            self._store.delete("SpiderEndpoint", metadata["name"], metadata["namespace"], uid=metadata["uid"])
-        except NotFound:
-            log.debug("a SpiderEndpoint went by itself", extra={"pod": metadata["name"]})
-
-    def _endpoint_status(self, pod: str, held: Sequence[Allocation]) -> dict[str, Any]:
-        """Spiderpool's form: one entry an interface, both families in it. A pod's earlier sandbox, whose DEL is still to
-        come, is not shown beside the current one."""
-        table = self._catalog.pools()
-        first = max(held, key=lambda one: (bool(one.record.container), one.record.since)).record
-        entries: dict[str, dict[str, Any]] = {}
-        for one in held:
-            record, family = one.record, one.family
-            if (record.container, record.uid) != (first.container, first.uid):
-                continue
-            pool = table.pools.get(record.pool)
-            entry = entries.setdefault(record.interface, {"interface": record.interface, "vlan": 0})
-            bits = pool.subnet.prefix if pool is not None else {4: 32, 6: 128}[family]
-            entry[f"ipv{family}"] = f"{format_address(family, one.value)}/{bits}"
-            entry[f"ipv{family}Pool"] = record.pool
-            if pool is not None:
-                entry["vlan"] = pool.vlan or entry["vlan"]  # the pool of the other family may name none
-                if pool.gateway is not None:
-                    entry[f"ipv{family}Gateway"] = format_address(family, pool.gateway)
-        kind, _, owner = first.owner.partition("/")
-        kind, _, _ = kind.partition(".")  # a third party's is recorded with its API group
-        return {
-            "current": {
-                "uid": first.uid,
-                "node": first.node,
-                "ips": [entries[name] for name in sorted(entries)],
-            },
-            "ownerControllerType": kind or "Pod",
-            "ownerControllerName": owner or pod.partition("/")[2],
-        }
 
     def _write_pools(self) -> None:
         state = self._state
@@ -358,7 +248,7 @@ class ViewsActor(Actor):
         pools, state.pools = state.pools - state.later.keys(), state.pools & state.later.keys()
         for name in sorted(pools):
             try:
-                self._write_pool(name)
+                written = self._pool_views.write(name, state.overlaps.get(name, ()))
             except NotFound:
                 log.debug("the pool of a view is gone", extra={"pool": name})
             except InvalidObject as error:
@@ -369,6 +259,11 @@ class ViewsActor(Actor):
                     extra={"pool": name, "error": str(error)},
                 )
                 state.pools.add(name)
+            else:
+                if written.taken_over:
+                    self.changed(written.taken_over, (name,))
+                if written.listed > LISTED_A_SECOND:
+                    state.later[name] = time.monotonic() + written.listed / LISTED_A_SECOND
         self._pools_soon(RETRY)
 
     def _compare_pools(self) -> None:
@@ -391,41 +286,6 @@ class ViewsActor(Actor):
         )
         ref.subscribe(_log_untold)
 
-    def _write_pool(self, name: str) -> None:
-        obj = self._completed(self._store.get("SpiderIPPool", name))
-        # What another IPAM wrote there is truth until it is taken over; only then may a view take its place.
-        pods = take_over(IPPool.from_object(obj), self._store, self.get_actor, self._clock)
-        if pods:
-            self.changed(pods, (name,))
-            return
-        count, held = self._usage(name)
-        if obj["metadata"].get("deletionTimestamp") and not count:
-            finalizers = [one for one in obj["metadata"].get("finalizers", ()) if one != FINALIZER]
-            self._store.update({**obj, "metadata": {**obj["metadata"], "finalizers": finalizers}})
-            log.info("pool removed with its last address", extra={"pool": name})
-            return
-        before = obj.get("status") or {}
-        kept = {key: value for key, value in before.items() if key not in (OVERLAPS, OVERLAP_COUNT)}
-        status = {**kept, **self._pool_status(IPPool.from_object(obj), count, held)}
-        if status != before:
-            self._store.update_status({**obj, "status": status})
-            if len(held) > LISTED_A_SECOND:
-                self._state.later[name] = time.monotonic() + len(held) / LISTED_A_SECOND
-
-    def _completed(self, obj: Object) -> Object:
-        """A pool that was made past `apply`, with kubectl, gets what `apply` would have added: defaults, finalizer."""
-        if obj["metadata"].get("deletionTimestamp"):
-            return obj
-        try:
-            admitted = admit(obj, obj)
-        except InvalidObject as error:
-            # Let in by the API server, or an edit that takes an address in use away: it serves as far as it can.
-            log.warning(
-                "a pool is not as it should be", extra={"pool": obj["metadata"]["name"], "error": str(error)}
-            )
-            return obj
-        return self._store.update(admitted) if admitted != obj else obj
-
     def _usage(self, pool: str) -> tuple[int, tuple[Allocation, ...]]:
         def task(allocator: Allocator) -> tuple[int, tuple[Allocation, ...]]:
             method = allocator.get_actor("ledger/local").usage.options(timeout=LEDGER_TIMEOUT)
@@ -435,36 +295,8 @@ class ViewsActor(Actor):
 
         return self._router.work(task)
 
-    def _pool_status(self, pool: IPPool, count: int, held: Sequence[Allocation]) -> dict[str, Any]:
-        usable = pool.available.minus(self._catalog.reserved(pool.family))
-        listed = {
-            format_address(one.family, one.value): {"pod": one.record.holder, "podUid": one.record.uid}
-            for one in held
-        }
-        allocated = json.dumps(listed, separators=(",", ":"))
-        others = self._state.overlaps.get(pool.name, ())
-        return {
-            "allocatedIPs": allocated,
-            DIGEST: digest_of(allocated),
-            "allocatedIPCount": count,
-            "totalIPCount": min(usable.size, 2**63 - 1),
-            **({OVERLAPS: list(others), OVERLAP_COUNT: len(others)} if others else {}),
-        }
-
 
 def _log_untold(ref: ObjectRef[None]) -> None:
     error = ref.error()
     if error is not None:  # it is in the pool's status too
         log.debug("an Event was left out", extra={"error": str(error)})
-
-
-def pod_of(obj: Object) -> str:
-    """`namespace/name` of the pod that a SpiderEndpoint tells of."""
-    metadata = obj["metadata"]
-    annotated = metadata.get("annotations", {}).get(POD)
-    return str(annotated or f"{metadata.get('namespace', '')}/{metadata['name']}")
-
-
-def _pools_of(obj: Object) -> set[str]:
-    entries = obj.get("status", {}).get("current", {}).get("ips", ())
-    return {entry[key] for entry in entries for key in ("ipv4Pool", "ipv6Pool") if entry.get(key)}

@@ -16,10 +16,10 @@ from actors.resources.addresses import format_address, parse_address
 from actors.resources.blocks.block import Block, block_name
 from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Record
+from actors.resources.endpoint import pod_of
 from actors.resources.ippool import IPPool
 from actors.resources.reservedip import ReservedIP
 from actors.store.contract import Store
-from actors.views.views import pod_of
 from cni.command.get import print_value
 from cni.command.store_choice import add_data_option, open_store
 from cni.command.table import duration

@@ -19,9 +19,9 @@ from actors.errors import NoAddress
 from actors.resources.addresses import format_address, parse_address
 from actors.resources.blocks.block import BLOCK_SIZE, Block, base_of
 from actors.resources.blocks.record import Record
+from actors.resources.pool_status import LISTED
 from actors.runtime import get
 from actors.store.contract import Object, Store
-from actors.views.views import LISTED
 from tests.support.checker import records
 from tests.support.faulty_store import Write
 from tests.support.rig import Rig, add_request, pool, rig, sandbox

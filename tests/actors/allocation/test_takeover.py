@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from actors.allocation.takeover import DIGEST, digest_of, foreign_allocations
 from actors.errors import NoAddress
 from actors.resources.ippool import IPPool
+from actors.resources.pool_status import DIGEST, digest_of, foreign_allocations
 from actors.store.contract import Store
 from actors.store.sqlite.store import SQLiteStore
 from tests.support.blocks import recorded

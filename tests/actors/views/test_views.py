@@ -15,11 +15,12 @@ from actors.allocation.router import AlwaysLocal
 from actors.resources.addresses import parse_address
 from actors.resources.blocks.block import Claim, Release, block_name
 from actors.resources.blocks.record import Fence, Record
+from actors.resources.endpoint import endpoint_name
 from actors.runtime import ActorSystem, get
 from actors.store import lifecycle
 from actors.store.caches.catalog import Catalog
 from actors.store.sqlite.store import SQLiteStore
-from actors.views.views import ViewsActor, endpoint_name
+from actors.views.views import ViewsActor
 from tests.support.checker import equal, eventually, prove_views
 from tests.support.faulty_store import Fault, FaultyStore, How, Write
 from tests.support.rig import Rig, pod, pool, rig, sandbox

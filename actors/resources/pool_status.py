@@ -1,0 +1,47 @@
+"""A pool's status as Spiderpool reads it: `allocatedIPs`, and whose word it is.
+
+What must always hold: a content that was not written here is told from one that was, by a digest beside it, so that what
+another IPAM recorded is taken over exactly once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from actors.errors import InvalidObject
+from actors.resources.addresses import parse_address_of
+from actors.resources.ippool import IPPool
+
+LISTED = 5000
+"""Addresses up to which `status.allocatedIPs` lists each one; Spiderpool's own limit, set by the object's size."""
+
+DIGEST = "allocatedIPsDigest"
+"""Field of a pool's status: the digest of the `allocatedIPs` that was last written or taken over here."""
+
+
+def digest_of(allocated: str) -> str:
+    """The value of the `DIGEST` field for a content of `allocatedIPs`."""
+    return hashlib.sha256(allocated.encode()).hexdigest()[:16]
+
+
+def foreign_allocations(pool: IPPool, status: dict[str, Any]) -> dict[int, tuple[str, str]]:
+    """Address to (pod, UID) out of a status that was not written here; empty when it was, or names nobody.
+
+    Raises `InvalidObject` when the content cannot be read: giving out addresses then could give one twice.
+    """
+    allocated = status.get("allocatedIPs") or ""
+    if not allocated or status.get(DIGEST) == digest_of(allocated):
+        return {}
+    try:
+        found = {
+            parse_address_of(text, pool.family): (str(entry["pod"]), str(entry.get("podUid", "")))
+            for text, entry in json.loads(allocated).items()
+        }
+    except (ValueError, TypeError, KeyError, AttributeError, InvalidObject) as error:
+        raise InvalidObject(
+            f"pool {pool.name}: status.allocatedIPs was written by another IPAM and cannot be read ({error}), so it is not "
+            "known which addresses are in use; repair the field, or clear it if no pod uses the pool"
+        ) from error
+    return found

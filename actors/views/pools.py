@@ -1,0 +1,105 @@
+"""The status of pools, and what a pool that was made with kubectl lacks.
+
+What must always hold: what another IPAM wrote into a status is truth until it is taken over; only then may a view take its
+place. A pool that is being deleted goes with its last address.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from actors.allocation.messages import Allocation
+from actors.allocation.takeover import take_over
+from actors.errors import InvalidObject
+from actors.resources.addresses import format_address
+from actors.resources.admission import FINALIZER, admit
+from actors.resources.intervals import IntervalSet
+from actors.resources.ippool import IPPool
+from actors.resources.pool_status import DIGEST, digest_of
+from actors.runtime import ActorHandle
+from actors.store.caches.catalog import Catalog
+from actors.store.contract import Object, Store
+
+log = logging.getLogger("orbweaver.views")
+
+OVERLAPS, OVERLAP_COUNT = "overlaps", "overlapCount"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of one pool's status. `taken_over`: pods whose addresses were taken over instead, so that it is to be
+    written again; `listed`: how many addresses the object lists, if it was written."""
+
+    taken_over: tuple[str, ...] = ()
+    listed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolViews:
+    """Writes pools' status. `usage`: how many addresses of a pool are recorded, and which, if they are not too many."""
+
+    store: Store
+    catalog: Catalog
+    get_actor: Callable[[str], ActorHandle]
+    usage: Callable[[str], tuple[int, tuple[Allocation, ...]]]
+    clock: Callable[[], float] = time.time
+
+    def write(self, name: str, overlaps: Sequence[str]) -> Written:
+        """Make the status of a pool say what is recorded. Raises `NotFound`, `InvalidObject`, and what the store does."""
+        obj = self._completed(self.store.get("SpiderIPPool", name))
+        pool = IPPool.from_object(obj)
+        pods = take_over(pool, self.store, self.get_actor, self.clock)
+        if pods:
+            return Written(taken_over=pods)
+        count, held = self.usage(name)
+        if obj["metadata"].get("deletionTimestamp") and not count:
+            finalizers = [name for name in obj["metadata"].get("finalizers", ()) if name != FINALIZER]
+            self.store.update({**obj, "metadata": {**obj["metadata"], "finalizers": finalizers}})
+            log.info("pool removed with its last address", extra={"pool": name})
+            return Written()
+        before = obj.get("status") or {}
+        foreign = {key: value for key, value in before.items() if key not in (OVERLAPS, OVERLAP_COUNT)}
+        usable = pool.available.minus(self.catalog.reserved(pool.family))
+        status = {**foreign, **pool_status(pool, usable, count, held, overlaps)}
+        if status == before:
+            return Written()
+        self.store.update_status({**obj, "status": status})
+        return Written(listed=len(held))
+
+    def _completed(self, obj: Object) -> Object:
+        """A pool that was made past `apply`, with kubectl, gets what `apply` would have added: defaults, finalizer."""
+        if obj["metadata"].get("deletionTimestamp"):
+            return obj
+        try:
+            admitted = admit(obj, obj)
+        except InvalidObject as error:
+            # Let in by the API server, or an edit that takes an address in use away: it serves as far as it can.
+            log.warning(
+                "a pool is not as it should be", extra={"pool": obj["metadata"]["name"], "error": str(error)}
+            )
+            return obj
+        return self.store.update(admitted) if admitted != obj else obj
+
+
+def pool_status(
+    pool: IPPool, usable: IntervalSet, count: int, held: Sequence[Allocation], overlaps: Sequence[str]
+) -> dict[str, Any]:
+    """The fields of a pool's status that are computed here; `held`: what is recorded, empty where that is too much to
+    list."""
+    listed = {
+        format_address(one.family, one.value): {"pod": one.record.holder, "podUid": one.record.uid}
+        for one in held
+    }
+    allocated = json.dumps(listed, separators=(",", ":"))
+    return {
+        "allocatedIPs": allocated,
+        DIGEST: digest_of(allocated),
+        "allocatedIPCount": count,
+        "totalIPCount": min(usable.size, 2**63 - 1),
+        **({OVERLAPS: list(overlaps), OVERLAP_COUNT: len(overlaps)} if overlaps else {}),
+    }
