@@ -42,6 +42,7 @@ from actors.resources.blocks.block import (
     Claim,
     ClearSuspect,
     Granted,
+    HolderEnded,
     MarkSuspect,
     Quarantined,
     Release,
@@ -69,7 +70,7 @@ _CONFLICTS = 50
 _YIELD, _YIELD_MOST = 0.001, 0.05
 """Seconds, at most, that a writer waits by chance after a conflict: doubled with each in a row."""
 
-Operation = Claim | Release | MarkSuspect | ClearSuspect
+Operation = Claim | Release | MarkSuspect | ClearSuspect | HolderEnded
 Outcome = Granted | Taken | Quarantined | Released | SuspicionChanged
 
 
@@ -158,6 +159,12 @@ class BlockActor(Actor):
         """Take the mark of an address away that was taken back by force. Completes with `SuspicionChanged` once that is
         durable."""
         return self._stage(vouch)
+
+    @message
+    def holder_ended(self, ended: HolderEnded) -> ObjectRef[Outcome]:
+        """Take the mark of an address away whose last holder has ended since. Completes with `SuspicionChanged` once that is
+        durable."""
+        return self._stage(ended)
 
     def _stage(self, operation: Operation) -> ObjectRef[Outcome]:
         reply: ObjectRef[Outcome] = ObjectRef()
@@ -364,6 +371,8 @@ def _outcome(block: Block, staged: Staged, now: float) -> Outcome:
         return block.vouch(operation)
     if isinstance(operation, MarkSuspect):
         return block.doubt(operation)
+    if isinstance(operation, HolderEnded):
+        return block.holder_ended(operation)
     released = block.release(operation)
     if staged.undoes is not None and released.found is None:
         # A write that timed out can still take place. This changes the block's version, so that it fails then.
@@ -402,8 +411,15 @@ def _difference(before: Block, after: Block) -> tuple[Change, ...]:
     values |= {
         value for value in before.released if value not in after.released and value not in after.records
     }
-    values |= before.suspect ^ after.suspect  # told as it is, because what is to be written must differ
+    marked = before.suspect.keys() | after.suspect.keys()
+    values |= {value for value in marked if before.suspect.get(value) != after.suspect.get(value)}
     return tuple(
-        Change(value, after.records.get(value), after.released.get(value), after.quarantines.get(value))
+        Change(
+            value,
+            after.records.get(value),
+            after.released.get(value),
+            after.quarantines.get(value),
+            after.suspect.get(value),
+        )
         for value in sorted(values)
     )

@@ -2,9 +2,10 @@
 
 What must always hold:
 
-* No address leaves here that a probe found with another host. It is set aside for a while, so that no other pod runs
-  into it, and the request goes on with another one; a pod that is entitled to this very address keeps it and is told
-  who uses it.
+* No address leaves here that a probe found in use. One that another host has is set aside for a while, so that no other
+  pod runs into it; one that its last holder still has, from whom it was taken by force, waits for that one's end, a few
+  seconds each time. The request goes on with another address; a pod that is entitled to this very address keeps it and
+  is told who uses it.
 * Who asks on the wire is passed in. It answers in time, whatever the pod's namespace does.
 * The request's own addresses are in `grants` at every moment, so that whoever catches an error can undo them.
 """
@@ -28,6 +29,7 @@ from actors.decisions.detection import (
     Probe,
     conflict,
     silence,
+    still_used,
     unsound,
     why_quarantined,
 )
@@ -37,13 +39,14 @@ from actors.resources.addresses import format_address
 from actors.resources.blocks.block import ClearSuspect, Release, block_name
 from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Fence, Record
+from actors.resources.blocks.suspect import Suspect
 from actors.runtime import ObjectRef, current_deadline, settle
 from actors.store.caches.catalog import Catalog
 
 log = logging.getLogger("orbweaver.endpoint")
 
 TRIES = 16
-"""How many times one request asks for other addresses because hosts use those that it got."""
+"""How many times one request asks for other addresses because those that it got are in use."""
 
 Findings = tuple[Finding, ...]
 
@@ -97,8 +100,8 @@ class ConflictDetection:
                     taken.append((grant, probe, finding))
                 elif finding.skipped:
                     notes.append(f"{probe.address} was not probed: {finding.skipped}")
-                elif grant.suspect:
-                    self._vouch(grant)
+                elif grant.suspect is not None:
+                    self._vouch(grant, finding.mac)
             self._quarantine(request, detection, grants, taken)
             for (_, probe), finding in zip(asked, found, strict=True):
                 if finding.silent:
@@ -107,14 +110,14 @@ class ConflictDetection:
             if not taken:
                 self.observer.stage("allocation", "probed", time.perf_counter() - started)
                 return tuple(notes)
-            notes += [conflict(pod, probe, finding) for _, probe, finding in taken]
+            notes += [_in_use(pod, *one) for one in taken]
             used |= {(grant.slot.family, grant.value) for grant, _, _ in taken}
             doubted = others([grant.slot for grant, _, _ in taken], frozenset(used))
             grants.extend(doubted)
         raise NetworkNotReady(
-            f"pod {pod}: {len(used)} addresses, one after the other, are in use by hosts that no pool has given them to; "
-            "exclude the ranges of such hosts from the pool (spec.excludeIPs) or reserve them (SpiderReservedIP); it will "
-            "be tried again with others",
+            f"pod {pod}: {len(used)} addresses, one after the other, are in use by hosts that no pool has given them to, or "
+            "by pods that they were taken from; exclude the ranges of such hosts from the pool (spec.excludeIPs) or reserve "
+            "them (SpiderReservedIP); it will be tried again with others",
             details=tuple(notes),
         )
 
@@ -125,7 +128,7 @@ class ConflictDetection:
         if detection.gateways and pool.gateway is not None:
             gateway = format_address(family, pool.gateway)
         # A virtual machine that moves answers from where it comes from; only what was taken by force is probed then.
-        wished = grant.suspect or (detection.conflicts and not grant.record.other_sandboxes)
+        wished = grant.suspect is not None or (detection.conflicts and not grant.record.other_sandboxes)
         if not wished and not gateway:
             return None
         address = format_address(family, grant.value)
@@ -148,11 +151,14 @@ class ConflictDetection:
         grants: list[Grant],
         taken: Sequence[tuple[Grant, Probe, Finding]],
     ) -> None:
-        """Give back what others use, but for what the pod is entitled to. Raises `AddressTaken` for what cannot be
-        another address."""
-        refusal: AddressTaken | None = None
+        """Give back what others use, but for what the pod is entitled to. Raises `AddressTaken` or `NetworkNotReady` for
+        what cannot be another address."""
+        refusal: AddressTaken | NetworkNotReady | None = None
         sandbox = request.sandbox
         for grant, probe, finding in taken:
+            if _is_last_holder(grant, finding):
+                refusal = self._pause(request, grants, grant, probe) or refusal
+                continue
             what = conflict(sandbox.key, probe, finding)
             if grant.kept:
                 what += (
@@ -177,6 +183,21 @@ class ConflictDetection:
         if refusal is not None:
             raise refusal
 
+    def _pause(
+        self, request: AddRequest, grants: list[Grant], grant: Grant, probe: Probe
+    ) -> NetworkNotReady | None:
+        """Leave a suspect address to its last holder for a moment; returns the refusal for a pod that may have no other. No
+        Event: this ends by itself."""
+        suspect = grant.suspect or Suspect()
+        what = still_used(probe, suspect)
+        log.info("a last holder still uses an address", extra={"pod": request.sandbox.key, "why": what})
+        if not grant.kept:
+            self._release(grant, Quarantine(what, self.clock() + suspect.pause, pause=True))
+            grants.remove(grant)
+        if grant.kept or grant.slot.exact is not None:
+            return NetworkNotReady(f"pod {request.sandbox.key} gets no other address than {what}; try again")
+        return None
+
     def _release(self, grant: Grant, quarantine: Quarantine) -> None:
         def release(allocator: Allocator) -> None:
             block = allocator.get_actor("block/" + block_name(grant.slot.family, grant.value))
@@ -189,10 +210,10 @@ class ConflictDetection:
         self.router.work(release)
         self.touch([grant.record])
 
-    def _vouch(self, grant: Grant) -> None:
+    def _vouch(self, grant: Grant, mac: str) -> None:
         def vouch(allocator: Allocator) -> None:
             block = allocator.get_actor("block/" + block_name(grant.slot.family, grant.value))
-            ask(allocator, block.vouch.remote(ClearSuspect(grant.value, Fence.of(grant.record))))
+            ask(allocator, block.vouch.remote(ClearSuspect(grant.value, Fence.of(grant.record), mac)))
 
         try:
             self.router.work(vouch)
@@ -200,9 +221,21 @@ class ConflictDetection:
             log.warning("an address that nobody else uses stays suspect", extra={"error": str(error)})
 
 
+def _is_last_holder(grant: Grant, finding: Finding) -> bool:
+    """Whether it is its last holder that has an address, who is no other host."""
+    return grant.suspect is not None and grant.suspect.explains(finding.holder)
+
+
+def _in_use(pod: str, grant: Grant, probe: Probe, finding: Finding) -> str:
+    """Why another address was asked for, in words."""
+    if grant.suspect is not None and _is_last_holder(grant, finding):
+        return still_used(probe, grant.suspect)
+    return conflict(pod, probe, finding)
+
+
 def needed(detection: Detection, grants: Sequence[Grant]) -> bool:
     """Whether anything has to be probed."""
-    return detection.conflicts or detection.gateways or any(grant.suspect for grant in grants)
+    return detection.conflicts or detection.gateways or any(grant.suspect is not None for grant in grants)
 
 
 def in_order(grants: Sequence[Grant], slots: Sequence[Slot]) -> list[Grant]:

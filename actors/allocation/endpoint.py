@@ -7,7 +7,8 @@ What must always hold:
   also when the request's time ran out meanwhile. Undoing has its own time.
 * A repeated ADD answers with what is recorded for (container, interface), after the Block has confirmed it.
 * A DEL needs container id and interface alone, releases only what the fence admits, and succeeds when there is
-  nothing. What a StatefulSet's pod leaves behind is kept for its next incarnation, and what a virtual machine's pod
+  nothing. What was taken from its container by force before is suspect no longer. What a StatefulSet's pod leaves
+  behind is kept for its next incarnation, and what a virtual machine's pod
   leaves for the machine, of which another pod may use it already.
 * A request that the leader failed runs again in this process, from what is recorded by then. What the leader records
   later for it is in doubt: it is looked for, and released if it is not what was answered.
@@ -45,7 +46,7 @@ from actors.errors import (
     StoreUnavailable,
 )
 from actors.resources.addresses import format_address
-from actors.resources.blocks.block import Release, Released, block_name
+from actors.resources.blocks.block import HolderEnded, Release, Released, block_name
 from actors.resources.blocks.record import Fence, Record
 from actors.resources.pod import Pod
 from actors.runtime import Actor, ActorContext, Cancellable, ObjectRef, message
@@ -248,6 +249,8 @@ class EndpointActor(Actor):
                 if _belongs(held.record, sandbox)
             ]
             touched.extend(held.record for held in found)
+            if not found:
+                self._end_suspicion(allocator, sandbox.container, sandbox.interface)
             wanted = [(held, self._keeps(held.record) and not _replaced(allocator, held)) for held in found]
             return self._release(allocator, wanted, whoever=True)
 
@@ -255,6 +258,18 @@ class EndpointActor(Actor):
             return self._router.work(drop)
         finally:
             self._touch(touched)
+
+    def _end_suspicion(self, allocator: Allocator, container: str, interface: str = "") -> None:
+        """A sandbox has ended, or one interface of it: what was taken from it by force is suspect no longer."""
+        (suspects,) = ask(
+            allocator, allocator.get_actor("ledger/local").suspects_of.remote(container, interface)
+        )
+        refs = []
+        for family, value in suspects:
+            block = allocator.get_actor("block/" + block_name(family, value))
+            ended = HolderEnded(value, container, self._node)
+            refs.append(block.holder_ended.options(timeout=UNDO_TIMEOUT).remote(ended))
+        ask(allocator, *refs)
 
     @message
     def holder(self, container: str) -> str:

@@ -7,19 +7,20 @@ from dataclasses import dataclass
 from actors.decisions.inherit import is_fixed
 from actors.decisions.plan import Slot
 from actors.resources.blocks.record import Record
+from actors.resources.blocks.suspect import Suspect
 
 
 @dataclass(slots=True)
 class Grant:
     """One address that the request now holds. `fresh`: this request recorded it, no earlier one; `inherited`: it was
-    the pod's before; `suspect`: its last holder may still use it."""
+    the pod's before; `suspect`: this last holder of it may still use it."""
 
     slot: Slot
     value: int
     record: Record
     fresh: bool
     inherited: bool
-    suspect: bool = False
+    suspect: Suspect | None = None
 
     @property
     def kept(self) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from actors.allocation.ledger_index import Key, LedgerIndex, content_of
-from actors.allocation.messages import Allocation, Change, Occupancy
+from actors.allocation.messages import Allocation, Change, NodeSandbox, Occupancy, SuspectAddress
 from actors.errors import DamagedObject, InvalidObject
 from actors.resources.blocks.block import Block, parse_block_name
 from actors.runtime import Actor, ActorContext, message
@@ -178,6 +178,38 @@ class LedgerActor(Actor):
                 if record.node == node or any(sandbox.node == node for sandbox in record.other_sandboxes)
             ]
         )
+
+    @message
+    def suspects_of(self, container: str, interface: str = "") -> tuple[tuple[int, int], ...]:
+        """The addresses, as (family, value), that are suspect because they were taken from this container by force;
+        those of one interface, unless that is empty."""
+        return tuple(
+            (one.family, one.value)
+            for one in self._index.taken_from(container)
+            if interface in ("", one.suspect.interface)
+        )
+
+    @message
+    def suspects_on(self, node: str) -> tuple[SuspectAddress, ...]:
+        """The addresses that were taken by force from sandboxes of a node."""
+        return tuple(one for one in self._index.suspects() if one.suspect.node == node)
+
+    @message
+    def sandboxes_of(self, node: str) -> tuple[NodeSandbox, ...]:
+        """The sandboxes of a node that use an address, or from which one was taken by force."""
+        using = {
+            NodeSandbox(view.container, view.pod, view.uid, view.request or view.interface)
+            for record in self._index.records.values()
+            if record.node == node or record.other_sandboxes
+            for view in record.per_sandbox
+            if view.node == node and view.container
+        }
+        used = {
+            NodeSandbox(one.suspect.container, one.suspect.pod)
+            for one in self.suspects_on(node)
+            if one.suspect.container
+        }
+        return tuple(sorted(using | used, key=lambda sandbox: (sandbox.container, sandbox.interface)))
 
     @message
     def usage(self, pool: str, most: int) -> tuple[int, tuple[Allocation, ...]]:

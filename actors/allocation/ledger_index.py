@@ -11,10 +11,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
-from actors.allocation.messages import Allocation, Change, Occupancy
+from actors.allocation.messages import Allocation, Change, Occupancy, SuspectAddress
 from actors.resources.blocks.block import BLOCK_SIZE, Block, base_of
 from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Record
+from actors.resources.blocks.suspect import Suspect
 
 REMEMBERED = 8192
 """How many changes are kept for pools that catch up; one that is further behind reads everything anew."""
@@ -36,6 +37,8 @@ class LedgerIndex:
         "_quarantines",
         "_recent",
         "_released",
+        "_suspects",
+        "_taken_from",
         "_touched",
         "records",
         "sequence",
@@ -49,6 +52,10 @@ class LedgerIndex:
     """When those without a record were released."""
     _quarantines: dict[Key, Quarantine]
     """Why some of those are not given out."""
+    _suspects: dict[Key, Suspect]
+    """Which addresses were taken from their last holders by force, whoever has them now."""
+    _taken_from: dict[str, set[Key]]
+    """Those of each container id, for which nothing need be recorded any more."""
     _blocks: dict[Key, set[int]]
     """The addresses of each block of which anything is known."""
     _pods: dict[str, set[Key]]
@@ -65,6 +72,7 @@ class LedgerIndex:
     def __init__(self, sequence: int = 0) -> None:
         """`sequence`: where to count from."""
         self.records, self._released, self._quarantines = {}, {}, {}
+        self._suspects, self._taken_from = {}, {}
         self._blocks, self._pods, self._containers, self._pools = {}, {}, {}, {}
         self._touched = {}
         self.sequence = sequence
@@ -77,8 +85,8 @@ class LedgerIndex:
         for change in changes:
             key = (family, change.value)
             before = self.records.get(key)
-            known = (before, self._released.get(key), self._quarantines.get(key))
-            if known != (change.record, change.released, change.quarantine):
+            known = (before, self._released.get(key), self._quarantines.get(key), self._suspects.get(key))
+            if known != (change.record, change.released, change.quarantine, change.suspect):
                 self._forget(key, before)
                 self._note(key, change)
                 self.sequence += 1
@@ -103,9 +111,15 @@ class LedgerIndex:
             _unlink(self._pools, before.pool, key)
         self._released.pop(key, None)
         self._quarantines.pop(key, None)
+        suspect = self._suspects.pop(key, None)
+        if suspect is not None:
+            _unlink(self._taken_from, suspect.container, key)
 
     def _note(self, key: Key, change: Change) -> None:
         values = self._blocks.setdefault((key[0], base_of(change.value)), set())
+        if change.suspect is not None:
+            self._suspects[key] = change.suspect
+            self._taken_from.setdefault(change.suspect.container, set()).add(key)
         if change.record is not None:
             self.records[key] = change.record
             for pod in {change.record.holder, *change.record.pods}:
@@ -136,6 +150,19 @@ class LedgerIndex:
         """What is recorded for a container id or for any of these pods or virtual machines."""
         keys: set[Key] = set(self._containers.get(container, ()))
         return self.held(keys.union(*(self._pods.get(pod, ()) for pod in pods)))
+
+    def suspects(self) -> tuple[SuspectAddress, ...]:
+        """Every suspect address, lowest first."""
+        return self._suspect(self._suspects)
+
+    def taken_from(self, container: str) -> tuple[SuspectAddress, ...]:
+        """What is suspect because it was taken from a container by force."""
+        return self._suspect(self._taken_from.get(container, ()))
+
+    def _suspect(self, keys: Iterable[Key]) -> tuple[SuspectAddress, ...]:
+        return tuple(
+            SuspectAddress(family, value, self._suspects[family, value]) for family, value in sorted(keys)
+        )
 
     def of_pool(self, pool: str) -> set[Key]:
         """The addresses that are recorded out of a pool. Not to be changed."""
@@ -178,16 +205,23 @@ class LedgerIndex:
                     if low <= value <= high:
                         key = (family, value)
                         yield Change(
-                            value, self.records.get(key), self._released.get(key), self._quarantines.get(key)
+                            value,
+                            self.records.get(key),
+                            self._released.get(key),
+                            self._quarantines.get(key),
+                            self._suspects.get(key),
                         )
 
 
 def content_of(block: Block) -> tuple[Change, ...]:
     """All that a block says, for `LedgerIndex.replace`."""
-    records = tuple(Change(value, record) for value, record in block.records.items())
+    records = tuple(
+        Change(value, record, suspect=block.suspect.get(value)) for value, record in block.records.items()
+    )
     # What is set aside is among these: a block keeps the time of a release for as long as the address is suspect.
     released = tuple(
-        Change(value, None, at, block.quarantines.get(value)) for value, at in block.released.items()
+        Change(value, None, at, block.quarantines.get(value), block.suspect.get(value))
+        for value, at in block.released.items()
     )
     return (*records, *released)
 

@@ -14,6 +14,7 @@ from actors.resources.blocks.block import (
     Claim,
     ClearSuspect,
     Granted,
+    HolderEnded,
     MarkSuspect,
     Quarantined,
     Release,
@@ -23,6 +24,7 @@ from actors.resources.blocks.block import (
 )
 from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Fence, OtherSandbox, Record
+from actors.resources.blocks.suspect import Suspect
 from actors.runtime import wire_value
 
 
@@ -44,12 +46,33 @@ class Allocation:
 class Change:
     """What became of one address: `record` says who holds it now; without one, `released` says since when it is
     free (seconds since the epoch), and without either it was never seen to be used. `quarantine`: why it is not given
-    out although it is free."""
+    out although it is free. `suspect`: from whom it was taken by force."""
 
     value: int
     record: Record | None
     released: float | None = None
     quarantine: Quarantine | None = None
+    suspect: Suspect | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSandbox:
+    """A sandbox of a node that uses an address, or used one that was taken from it by force. `interface`: the one whose
+    DEL is to come for it, empty for any."""
+
+    container: str
+    pod: str
+    uid: str = ""
+    interface: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SuspectAddress:
+    """One address, and from whom it was taken by force."""
+
+    family: int
+    value: int
+    suspect: Suspect
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +162,8 @@ class AddResult:
 
 
 for _value in (
-    Record, OtherSandbox, Fence, Quarantine, Claim, Release, MarkSuspect, ClearSuspect, Granted, Taken, Quarantined,
-    Released, SuspicionChanged, Allocation,
+    Record, OtherSandbox, Fence, Quarantine, Suspect, Claim, Release, MarkSuspect, ClearSuspect, HolderEnded,
+    Granted, Taken, Quarantined, Released, SuspicionChanged, Allocation, NodeSandbox, SuspectAddress,
     Change, Occupancy, Allocate, Recorded, Sandbox, DetectionOverrides, AddressRequest, AddRequest, Assigned,
     RouteTo, AddResult,
 ):  # fmt: skip

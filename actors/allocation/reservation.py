@@ -203,6 +203,7 @@ class Reservation:
             request="" if slot.interface == sandbox.interface else sandbox.interface,
             claim=asked.claim,
             machine=(pod.machine or "") if self.settings.enable_kubevirt else "",
+            mac=request.asks.mac if slot.interface == sandbox.interface else "",
         )
 
 

@@ -5,7 +5,6 @@ It reads what `Block.from_object` refuses as a whole entry by entry, so that one
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
@@ -14,7 +13,7 @@ from actors.allocation.messages import Allocation
 from actors.audit.finding import Finding, Rule
 from actors.errors import InvalidObject
 from actors.resources.addresses import format_address, parse_address
-from actors.resources.blocks.block import BLOCK_SIZE, Block, base_of, parse_block_name
+from actors.resources.blocks.block import BLOCK_SIZE, Block, base_of, parse_block_name, read_suspects
 from actors.resources.blocks.encoding import NOTHING, read_records, read_released, single_entries
 from actors.resources.blocks.record import Record
 from actors.store.contract import Object
@@ -67,7 +66,7 @@ def _read_block(obj: Object, held: list[Allocation], findings: list[Finding]) ->
             bad(f"spec.{key} is {spec.get(key)!r}, but a block of this name has {proper[key]!r}")
     try:
         records, released = (single_entries(_text(spec.get(key))) for key in ("records", "released"))
-        suspect = _texts(spec.get("suspect"))
+        suspect = read_suspects(spec.get("suspect"))
     except (ValueError, InvalidObject) as error:
         bad(f"its content cannot be read: {error}")
         return
@@ -126,14 +125,6 @@ def _only(entries: list[tuple[int, T]], family: int, text: str) -> tuple[int, T]
     if not text.isdigit() and format_address(family, value) != text:
         raise InvalidObject(f"it is written otherwise than {format_address(family, value)}")
     return value, content
-
-
-def _texts(text: Any) -> list[str]:
-    """A JSON list of addresses."""
-    found = json.loads(text or "[]")
-    if not isinstance(found, list) or not all(isinstance(entry, str) for entry in found):
-        raise ValueError("it is no list of addresses")
-    return found
 
 
 def _value(family: int, base: int, text: str) -> int:

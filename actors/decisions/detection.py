@@ -2,7 +2,8 @@
 
 What must always hold: these are decisions on what was found; who probes is passed to the Endpoint. An address that
 somebody else uses is given to nobody; a pod whose address can be another one gets another one; a pod that is entitled
-to this very address is told who uses it. A suspect address is probed also where detection is off.
+to this very address is told who uses it. A suspect address is probed also where detection is off, and what answers is its
+last holder as long as nothing shows another host.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+
+from actors.resources.blocks.suspect import Suspect
 
 MOST = 5.0
 """Seconds that all the probes of one address may take at most, so that a request has time for another one."""
@@ -74,11 +77,12 @@ class Probe:
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What became of a probe. `holder`: the MAC that has the address, empty for nobody. `silent`: the gateway did not
-    answer. `skipped`: why it was not probed."""
+    answer. `skipped`: why it was not probed. `mac`: that of the interface which it was probed from."""
 
     holder: str = ""
     silent: bool = False
     skipped: str = ""
+    mac: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,15 @@ def conflict(pod: str, probe: Probe, finding: Finding) -> str:
     return (
         f"pod {pod}: {probe.address}{_of_pool(probe)} is in use on the network of {probe.interface} by the host with MAC "
         f"{finding.holder}, which no pool has given it to"
+    )
+
+
+def still_used(probe: Probe, suspect: Suspect) -> str:
+    """What a suspect address waits for, in words."""
+    container = f" (container {suspect.container})" if suspect.container else ""
+    return (
+        f"{probe.address}{_of_pool(probe)} still answers on the network of {probe.interface} where its last holder, pod "
+        f"{suspect.pod}{container} on node {suspect.node}, had it: it waits for that sandbox's end"
     )
 
 

@@ -13,13 +13,13 @@ _NAMED_IN_REFUSAL = 8
 
 
 def exhausted(total: int, *, quarantine: int = 0, lost: int = 0, blocks: Sequence[str] = ()) -> str:
-    """What became of a pool's `total` addresses, and what to do. `quarantine` are set aside because of other hosts, and
-    `lost` lie in the `blocks` that cannot be read or written."""
+    """What became of a pool's `total` addresses, and what to do. `quarantine` are set aside because somebody uses
+    them, and `lost` lie in the `blocks` that cannot be read or written."""
     if not quarantine and not lost:
         return f"all {total} are in use; add addresses to spec.ips or name a second pool"
     parts = [f"{total - quarantine - lost} are in use"]
     if quarantine:
-        parts.append(f"{quarantine} are set aside because of other hosts")
+        parts.append(f"{quarantine} are set aside")
     remedy = ""
     if lost:
         more = ", ..." if len(blocks) > _NAMED_IN_REFUSAL else ""

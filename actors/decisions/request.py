@@ -13,7 +13,7 @@ class AddressRequest:
     """`ipv4_pools`, `ipv6_pools`, `clean_gateway`: from the network configuration (`default_ipv4_ippool`,
     `default_ipv6_ippool`, `clean_gateway`). `exact`: addresses asked for by `IP=` in CNI_ARGS, `args.cni.ips`
     or the `ips` capability (CNI conventions, "ips"); at most one of each family. `detection`:
-    what this network wishes otherwise than the settings."""
+    what this network wishes otherwise than the settings. `mac`: the interface's, where the runtime chose it."""
 
     interface: str = "eth0"
     ipv4_pools: tuple[str, ...] = ()
@@ -21,6 +21,7 @@ class AddressRequest:
     clean_gateway: bool = False
     exact: tuple[Address, ...] = ()
     detection: DetectionOverrides = field(default_factory=DetectionOverrides)
+    mac: str = ""
 
     def pools(self, family: int) -> tuple[str, ...]:
         return self.ipv4_pools if family == 4 else self.ipv6_pools

@@ -20,6 +20,7 @@ from actors.decisions.inherit import is_fixed
 from actors.decisions.settings import Settings
 from actors.reclaim.release import RELEASE_TIMEOUT, Reclaim, reclaim
 from actors.reclaim.stale_sandboxes import Sandboxes, is_left_behind
+from actors.resources.blocks.block import HolderEnded, block_name
 from actors.resources.blocks.record import Record
 from actors.runtime import Actor, ActorContext, message
 from actors.store.caches.catalog import Catalog
@@ -56,6 +57,7 @@ class NodeGCActor(Actor):
         alive = set(valid)
         mine = self._mine()
         stale = [held for held in mine if is_stale(held.record, self._node, network, alive)]
+        self._end_suspicion(network, alive)
         return self._reclaim(stale, "NotValid", f"the runtime does not list it in network {network} (CNI GC)")
 
     @message
@@ -83,6 +85,24 @@ class NodeGCActor(Actor):
         return self._reclaim(
             stale, "OwnerGone", "its StatefulSet or virtual machine does not want it any more"
         )
+
+    def _end_suspicion(self, network: str, alive: set[tuple[str, str]]) -> None:
+        """What was taken by force from an attachment of `network` that is not valid any more is suspect no longer."""
+
+        def task(allocator: Allocator) -> None:
+            suspects = allocator.get_actor("ledger/local").suspects_on.options(timeout=RELEASE_TIMEOUT)
+            (found,) = ask(allocator, suspects.remote(self._node))
+            ended = [
+                allocator.get_actor("block/" + block_name(one.family, one.value))
+                .holder_ended.options(timeout=RELEASE_TIMEOUT)
+                .remote(HolderEnded(one.value, one.suspect.container, self._node))
+                for one in found
+                if one.suspect.network == network
+                and (one.suspect.container, one.suspect.interface) not in alive
+            ]
+            ask(allocator, *ended)
+
+        self._router.work(task)
 
     def _is_kept(self, record: Record) -> bool:
         return is_kept(record, self._catalog, self._settings)

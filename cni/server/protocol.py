@@ -37,6 +37,7 @@ COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
 NEWEST = VERSIONS[-1]
 DEFAULT_NAMESPACE = "default"
 
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
 _VERSION = re.compile(r"[0-9][0-9.]{0,14}")
 _NOTE = 200
@@ -142,6 +143,7 @@ def parse(environment: Mapping[str, str], stdin: bytes) -> CniRequest:
         _flag(ipam, "clean_gateway", network),
         _exact(conf, arguments, network),
         _detection(ipam, network),
+        _mac(conf, arguments, sandbox.interface),
     )
     return CniRequest(command, version, network, sandbox, named, asks, conf=conf)
 
@@ -345,6 +347,32 @@ def _exact(conf: dict[str, Any], arguments: dict[str, str], network: str) -> tup
                 f"{where} of network {network} asks for {text!r}, which is not an address"
             ) from error
     return tuple(found)
+
+
+def _mac(conf: dict[str, Any], arguments: dict[str, str], interface: str) -> str:
+    """The MAC that the interface has or is to have, where the request tells it; it is only a witness, so what is no MAC is
+    passed over. `MAC` in CNI_ARGS, the `mac` capability, `args.cni.mac` (CNI conventions), `prevResult`."""
+    result = _inner(conf, "prevResult")
+    nics = result.get("interfaces") if result else None
+    told = [
+        arguments.get("MAC"),
+        _inner(conf, "runtimeConfig").get("mac"),
+        _inner(_inner(conf, "args"), "cni").get("mac"),
+        *(
+            nic.get("mac")
+            for nic in (nics if isinstance(nics, list) else ())
+            if isinstance(nic, dict) and nic.get("name") == interface and nic.get("sandbox")
+        ),
+    ]
+    for text in told:
+        if isinstance(text, str) and _MAC.fullmatch(text.lower()):
+            return text.lower()
+    return ""
+
+
+def _inner(conf: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    inner = conf.get(key)
+    return inner if isinstance(inner, dict) else {}
 
 
 def _detection(ipam: dict[str, Any], network: str) -> DetectionOverrides:

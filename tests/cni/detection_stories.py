@@ -29,6 +29,7 @@ import pytest
 from actors.errors import OrbweaverError
 from actors.resources.addresses import parse_address
 from actors.resources.blocks.block import Block, block_name
+from actors.resources.blocks.suspect import Suspect
 from actors.store.sqlite.store import SQLiteStore
 from cni.command.sandbox import Network, SandboxPod, lay_cable, run
 from cni.dataplane.netlink.netlink import inside
@@ -346,7 +347,7 @@ def _suspect(agent: AgentProcess, address: str) -> None:
     block = Block.from_object(store.get("SpiderIPBlock", block_name(family, value)))
     assert value in block.released
     block.released[value] = 1.0
-    block.suspect.add(value)
+    block.suspect[value] = Suspect()
     store.update(block.to_object())
     store.close()
 

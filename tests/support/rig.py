@@ -103,9 +103,11 @@ def add_request(
     exact: Sequence[str] = (),
     v4: Sequence[str] = (),
     v6: Sequence[str] = (),
+    mac: str = "",
 ) -> AddRequest:
     wanted = tuple(parse_address(text) for text in exact)
-    return AddRequest(box, network, AddressRequest(box.interface, tuple(v4), tuple(v6), exact=wanted))
+    asks = AddressRequest(box.interface, tuple(v4), tuple(v6), exact=wanted, mac=mac)
+    return AddRequest(box, network, asks)
 
 
 class Rig:

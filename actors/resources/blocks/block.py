@@ -3,8 +3,8 @@
 What must always hold: an address is recorded in exactly one place, the block that arithmetic names for it; a
 claim succeeds only on an address without a record, or on one whose record the claimant names; a release takes
 away only the record that its fence admits. An address that was taken back by force is suspect until somebody
-vouches for it, and every claim of it says so, whoever had it meanwhile. One that is set aside goes to nobody before its
-time who did not ask for it by name. These are pure functions on a `Block`; the Block actor persists.
+vouches for it or its last holder ends, and every claim of it says so, whoever had it meanwhile. One that is set aside goes
+to nobody before its time who did not ask for it by name. These are pure functions on a `Block`; the Block actor persists.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from actors.resources.blocks.encoding import (
 )
 from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Fence, Record
+from actors.resources.blocks.suspect import Suspect
 from actors.resources.intervals import IntervalSet
 
 BLOCK_SIZE = 64
@@ -84,7 +85,8 @@ class Release:
     """Take away the record at `value` if `fence` admits it; `keep` leaves it for the pod's next incarnation.
 
     `at` is the moment of the release, in seconds since the epoch. `forced`: the holder may still run somewhere.
-    `quarantine`: some other host uses it, so that for a while nobody shall get it.
+    `quarantine`: somebody uses it, so that for a while nobody shall get it: another host, or (a pause) the last holder of a
+    suspect address.
     """
 
     value: int
@@ -105,22 +107,33 @@ class MarkSuspect:
 
 @dataclass(frozen=True, slots=True)
 class ClearSuspect:
-    """The address of the record that `fence` admits was probed and nobody else answers: it is no longer suspect."""
+    """The address of the record that `fence` admits was probed and nobody else answers: it is no longer suspect. `mac`:
+    that of the interface that has it now."""
 
     value: int
     fence: Fence
+    mac: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HolderEnded:
+    """The sandbox `container` of `node` has ended: an address that is suspect because of it no longer is."""
+
+    value: int
+    container: str
+    node: str
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
     """The claim stands. `record` is what is recorded, which for a repeated claim is the first one's; `fresh`: it is
     this claim that recorded it; `suspect`: it was taken from its last holder by force, who may still use it, and
-    nobody has vouched for it since."""
+    nobody has vouched for it since; None where that is not so."""
 
     value: int
     record: Record
     fresh: bool = True
-    suspect: bool = False
+    suspect: Suspect | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +163,8 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class SuspicionChanged:
-    """Answer to a doubt or a vouch: `done` is false when the address is another's by now; then nothing changed."""
+    """Answer to a doubt, a vouch or a holder's end: `done` is false when the address is another's by now, or not suspect
+    because of that holder; then nothing changed."""
 
     value: int
     done: bool
@@ -165,7 +179,7 @@ class Block:
     base: int
     records: dict[int, Record] = field(default_factory=dict)
     released: dict[int, float] = field(default_factory=dict)
-    suspect: set[int] = field(default_factory=set)
+    suspect: dict[int, Suspect] = field(default_factory=dict)
     quarantines: dict[int, Quarantine] = field(default_factory=dict)
     version: str = ""
     uid: str = ""
@@ -181,14 +195,14 @@ class Block:
             self,
             records=dict(self.records),
             released=dict(self.released),
-            suspect=set(self.suspect),
+            suspect=dict(self.suspect),
             quarantines=dict(self.quarantines),
         )
 
     def claim(self, claim: Claim, now: float = 0.0) -> Granted | Taken | Quarantined:
         """Apply a claim at a moment (seconds since the epoch); a repeated one is granted as it stands."""
         found = self.records.get(claim.value)
-        suspect = claim.value in self.suspect
+        suspect = self.suspect.get(claim.value)
         if found is not None and found.same_claim(claim.record):
             if claim.instead_of is not None:
                 found = self.records[claim.value] = found.confirmed(claim.record)
@@ -225,18 +239,24 @@ class Block:
         else:
             del self.records[release.value]
             self.released[release.value] = release.at
-            if release.quarantine is not None:
-                self.quarantines[release.value] = release.quarantine
-        if release.forced or release.quarantine is not None:
-            self.suspect.add(release.value)
+            self._quarantine(release.value, release.quarantine)
+        if release.forced:
+            self.suspect[release.value] = Suspect.of(found, release.fence)
         return Released(release.value, True, found)
+
+    def _quarantine(self, value: int, quarantine: Quarantine | None) -> None:
+        suspect = self.suspect.get(value)
+        if quarantine is None or (quarantine.pause and suspect is None):
+            return  # its last holder has ended since it answered
+        self.quarantines[value] = quarantine
+        self.suspect[value] = suspect.heard() if quarantine.pause and suspect is not None else Suspect()
 
     def doubt(self, doubt: MarkSuspect) -> SuspicionChanged:
         """Apply a doubt; one that its fence does not admit changes nothing."""
         found = self.records.get(doubt.value)
         if found is None or not doubt.fence.admits(found):
             return SuspicionChanged(doubt.value, False)
-        self.suspect.add(doubt.value)
+        self.suspect[doubt.value] = Suspect.of(found, doubt.fence)
         return SuspicionChanged(doubt.value, True)
 
     def vouch(self, vouch: ClearSuspect) -> SuspicionChanged:
@@ -244,8 +264,20 @@ class Block:
         found = self.records.get(vouch.value)
         if found is None or not found.admitted(vouch.fence):
             return SuspicionChanged(vouch.value, False)
-        self.suspect.discard(vouch.value)
+        if self.suspect.pop(vouch.value, None) is not None and vouch.mac and vouch.fence.admits(found):
+            self.records[vouch.value] = replace(found, mac=vouch.mac)
         return SuspicionChanged(vouch.value, True)
+
+    def holder_ended(self, ended: HolderEnded) -> SuspicionChanged:
+        """Apply a last holder's end; that of somebody else changes nothing."""
+        suspect = self.suspect.get(ended.value)
+        if suspect is None or (suspect.container, suspect.node) != (ended.container, ended.node):
+            return SuspicionChanged(ended.value, False)
+        del self.suspect[ended.value]
+        quarantine = self.quarantines.get(ended.value)
+        if quarantine is not None and quarantine.pause:
+            del self.quarantines[ended.value]
+        return SuspicionChanged(ended.value, True)
 
     def to_object(self) -> dict[str, Any]:
         """The SpiderIPBlock. Records are one string: the API server tracks ownership of every leaf of a map."""
@@ -263,7 +295,9 @@ class Block:
             "released": write_released(self.base, self.released),
         }
         if self.suspect:
-            suspect = [format_address(family, value) for value in sorted(self.suspect)]
+            suspect = {
+                format_address(family, value): one.to_json() for value, one in sorted(self.suspect.items())
+            }
             spec["suspect"] = json.dumps(suspect, separators=(",", ":"))
         if self.quarantines:
             quarantines = {
@@ -285,7 +319,8 @@ class Block:
             records = read_records(family, base, BLOCK_SIZE, spec.get("records") or NOTHING)
             released = read_released(family, base, BLOCK_SIZE, spec.get("released") or NOTHING)
             suspect = {
-                inside(family, base, BLOCK_SIZE, text) for text in json.loads(spec.get("suspect") or "[]")
+                inside(family, base, BLOCK_SIZE, text): one
+                for text, one in read_suspects(spec.get("suspect")).items()
             }
             quarantines = {
                 inside(family, base, BLOCK_SIZE, text): Quarantine.from_json(data)
@@ -308,6 +343,17 @@ class Block:
             str(metadata.get("resourceVersion", "")),
             str(metadata.get("uid", "")),
         )
+
+
+def read_suspects(text: Any) -> dict[str, Suspect]:
+    """The suspect addresses of a block; earlier versions wrote a list, without last holders. Raises ValueError or
+    `InvalidObject`."""
+    found = json.loads(text or "{}")
+    if isinstance(found, list) and all(isinstance(address, str) for address in found):
+        return {address: Suspect() for address in found}
+    if not isinstance(found, dict):
+        raise ValueError("what is suspect is no JSON object of addresses")  # noqa: TRY004 - a value of the block
+    return {address: Suspect.from_json(data) for address, data in found.items()}
 
 
 def _replaceable(found: Record, by: Record, instead_of: Fence) -> bool:

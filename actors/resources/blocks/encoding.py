@@ -2,10 +2,10 @@
 
 `records`:  `#SHAPE,SHAPE,… OFFSET:INDEX:POD:UID:CONTAINER:SINCE:CLAIM …`, one entry for each address in use. A shape is
 what many records of a block have in common: namespace, pool, interface, node and so on, joined by colons; INDEX says
-which. Sharers follow the CLAIM, with the fields of `OtherSandbox` each.
+which. Sharers follow the CLAIM, with the fields of `OtherSandbox` each, and the MAC follows them.
 `released`: `#SECONDS OFFSET:MILLISECONDS …`, relative to SECONDS since the epoch. OFFSET is the address's distance from
-the block's first. A UID, a container id of 64 hex digits and a moment are packed into 22, 43 and 8 characters behind a
-tilde; other text is percent-encoded. There are no quotation marks, because each would be two bytes inside JSON.
+the block's first. A UID, a container id of 64 hex digits, a moment and a MAC are packed into 22, 43, 8 and 12 characters
+behind a tilde; other text is percent-encoded. There are no quotation marks, because each would be two bytes inside JSON.
 
 What must always hold: what was written is read back as it was, whatever its fields hold; the JSON that earlier versions
 wrote is read too; nothing that cannot be read is passed over. Fields that a newer version appends are ignored.
@@ -30,11 +30,12 @@ from actors.resources.blocks.record import OtherSandbox, Record
 NOTHING = "{}"
 MARK = "#"
 
-_OWN = ("pod", "uid", "container", "since", "claim", "other_sandboxes")
+_OWN = ("pod", "uid", "container", "since", "claim", "other_sandboxes", "mac")
 _COMMON = tuple(field.name for field in fields(Record) if field.name not in _OWN)
 _PLAIN = re.compile(r"[A-Za-z0-9._/-]*")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CONTAINER = re.compile(r"[0-9a-f]{64}")
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _MOMENT = re.compile(r"(19[7-9][0-9]|20[0-9]{2})-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-5][0-9]Z")
 
 EncodedRecords = dict[int, tuple[Record, str]]
@@ -80,7 +81,8 @@ def read_records(family: int, base: int, size: int, text: str) -> list[tuple[int
 def _read_entry(table: str, entry: str) -> tuple[str, Record]:
     """The offset and the record of one entry. A block is read again with each change of it, and of its entries one or
     two are new then."""
-    offset, index, pod, uid, container, since, claim, *other_sandboxes = (entry + ":").split(":")
+    offset, index, pod, uid, container, since, claim, *more = (entry + ":").split(":")
+    other_sandboxes, mac = _sharers(more)
     shapes = _shapes(table)
     prefix, common = shapes[_number(index, len(shapes))]
     record = Record(
@@ -89,15 +91,22 @@ def _read_entry(table: str, entry: str) -> tuple[str, Record]:
         container=_unpack(container, 32) if container[:1] == "~" else _unescape(container),
         since=_unpack_moment(since) if since[:1] == "~" else _unescape(since),
         claim=_unescape(claim),
-        other_sandboxes=_sharers([_unescape(text) for text in other_sandboxes]),
+        other_sandboxes=other_sandboxes,
+        mac=mac,
         **common,
     )
     return offset, record
 
 
-def _sharers(texts: list[str]) -> tuple[OtherSandbox, ...]:
+def _sharers(texts: list[str]) -> tuple[tuple[OtherSandbox, ...], str]:
+    """The other_sandboxes, and the MAC behind them: what is left of whole ones, empty for none."""
     size = len(fields(OtherSandbox))
-    return tuple(OtherSandbox(*texts[at : at + size]) for at in range(0, len(texts) - size + 1, size))
+    whole = len(texts) // size * size
+    other_sandboxes = [[_unescape(text) for text in texts[at : at + size]] for at in range(0, whole, size)]
+    mac = "".join(texts[whole : whole + 1])
+    if mac[:1] == "~":
+        mac = ":".join(mac[at : at + 2] for at in range(1, 13, 2))
+    return tuple(OtherSandbox(*one) for one in other_sandboxes), _unescape(mac)
 
 
 @lru_cache(64)
@@ -156,10 +165,15 @@ def _own_text(record: Record, at: int) -> str:
     uid = _pack(uid.replace("-", "")) if _UUID.fullmatch(uid) else _escape(uid)
     container = _pack(container) if _CONTAINER.fullmatch(container) else _escape(container)
     own = f"{_escape(record.pod[at:])}:{uid}:{container}:{_pack_moment(since)}"
-    if not (record.claim or record.other_sandboxes):
+    if not (record.claim or record.other_sandboxes or record.mac):
         return own
-    more = [getattr(one, field.name) for one in record.other_sandboxes for field in fields(OtherSandbox)]
-    return ":".join([own, _escape(record.claim), *(_escape(text) for text in more)])
+    more = [
+        _escape(getattr(one, field.name)) for one in record.other_sandboxes for field in fields(OtherSandbox)
+    ]
+    if record.mac:
+        packed = "~" + record.mac.replace(":", "")
+        more.append(packed if _MAC.fullmatch(record.mac) else _escape(record.mac))
+    return ":".join([own, _escape(record.claim), *more])
 
 
 def _pack(digits: str) -> str:

@@ -37,7 +37,8 @@ class Record:
     kept for a pod that is not running. `network` is the CNI network of the ADD. `request` is the interface whose ADD
     reserved this one together with its own, empty when it was reserved by its own ADD. `claim` tells apart the claims of
     several processes for one ADD; it is empty where only one process writes. `machine` is the KubeVirt virtual machine
-    that the address belongs to, whichever pod it runs in; `other_sandboxes` are its other pods, newest first.
+    that the address belongs to, whichever pod it runs in; `other_sandboxes` are its other pods, newest first. `mac` is the
+    interface's, where somebody learned it anyway.
     """
 
     pool: str
@@ -53,6 +54,7 @@ class Record:
     claim: str = ""
     machine: str = ""
     other_sandboxes: tuple[OtherSandbox, ...] = ()
+    mac: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The form inside the block; empty fields are left out."""
@@ -82,7 +84,7 @@ class Record:
 
     def retained(self) -> Record:
         """The same address, kept for the pod's next incarnation."""
-        return replace(self, container="", uid="", claim="")
+        return replace(self, container="", uid="", claim="", mac="")
 
     @property
     def is_retained(self) -> bool:
@@ -127,7 +129,8 @@ class Record:
     def used_by(self, one: OtherSandbox, *others: OtherSandbox) -> Record:
         """The same address in these sandboxes, the newest first."""
         own = {name: getattr(one, name) for name in _SHARER}
-        return replace(self, **own, other_sandboxes=others[:SHARERS])
+        mac = self.mac if one.container == self.container else ""
+        return replace(self, **own, mac=mac, other_sandboxes=others[:SHARERS])
 
     def instead_of(self, before: Record) -> Record:
         """The record in the place of `before`, which its fence admitted. A virtual machine that comes to another pod

@@ -62,7 +62,7 @@ def ask(inquiry: Inquiry) -> tuple[list[Finding], list[socket.socket]]:
                 _ask(list(asked.values()), own, inquiry.detection)
             for number, one in asked.items():
                 silent = bool(one.gateway) and not one.holder and not one.answered
-                findings[number] = Finding(one.holder, silent)
+                findings[number] = Finding(one.holder, silent, mac=one.mac.hex(":"))
             return findings, channels
     except OSError as error:
         raise OrbweaverError(

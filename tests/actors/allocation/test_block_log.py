@@ -17,6 +17,7 @@ from actors.resources.blocks.block import (
     Claim,
     ClearSuspect,
     Granted,
+    HolderEnded,
     MarkSuspect,
     Quarantined,
     Release,
@@ -28,7 +29,8 @@ from actors.resources.blocks.block import (
     parse_block_name,
 )
 from actors.resources.blocks.quarantine import Quarantine
-from actors.resources.blocks.record import Fence, Record
+from actors.resources.blocks.record import Fence, OtherSandbox, Record
+from actors.resources.blocks.suspect import Suspect
 
 BASES = {4: 0x0A06A840, 6: 0xFD00 << 112}
 VALUES = st.integers(0, 3)
@@ -62,7 +64,7 @@ class BlockLog(RuleBasedStateMachine):
         self.block = Block(family, BASES[family])
         self.model: dict[int, Kept] = {}
         self.released: dict[int, float] = {}
-        self.suspect: set[int] = set()
+        self.suspect: dict[int, Suspect] = {}
         self.quarantines: dict[int, Quarantine] = {}
         self.clock = 1_700_000_000.0
 
@@ -84,12 +86,12 @@ class BlockLog(RuleBasedStateMachine):
         if held is None and quarantine is not None and quarantine.until > self.clock and not named:
             assert outcome == Quarantined(address, quarantine)
         elif held is None:
-            assert outcome == Granted(address, mine, fresh=True, suspect=address in self.suspect)
+            assert outcome == Granted(address, mine, fresh=True, suspect=self.suspect.get(address))
             self._hold(address, mine)
         elif container and (held.pod, held.container, held.interface) == (pod, container, interface):
             assert isinstance(outcome, Granted)
             assert not outcome.fresh
-            assert outcome.suspect == (address in self.suspect), "whoever asks again must know it too"
+            assert outcome.suspect == self.suspect.get(address), "whoever asks again must know it too"
             assert outcome.record.uid == held.uid, "a repeated claim is answered with the first one's record"
         else:
             assert isinstance(outcome, Taken)
@@ -109,7 +111,7 @@ class BlockLog(RuleBasedStateMachine):
         )
         set_aside = held is not None and (held.uid, held.container) == ("", "") and meant.pod == pod
         if held is None or (not same and held.pod == pod and (set_aside or self._admits(meant, held))):
-            assert outcome == Granted(address, mine, fresh=True, suspect=address in self.suspect)
+            assert outcome == Granted(address, mine, fresh=True, suspect=self.suspect.get(address))
             self._hold(address, mine)
         else:
             assert isinstance(outcome, Granted if same else Taken)
@@ -119,12 +121,15 @@ class BlockLog(RuleBasedStateMachine):
         keep=st.booleans(),
         forced=st.booleans(),
         seconds=st.sampled_from([None, 0.0, 0.25, 60.0]),
+        pause=st.booleans(),
     )
-    def release(self, fence: tuple[int, Fence], keep: bool, forced: bool, seconds: float | None) -> None:
+    def release(
+        self, fence: tuple[int, Fence], keep: bool, forced: bool, seconds: float | None, pause: bool
+    ) -> None:
         address, meant = fence
         self.clock += 0.25
         quarantine = (
-            None if seconds is None else Quarantine("02:00:00:00:00:99 answers for it", self.clock + seconds)
+            None if seconds is None else Quarantine("02:00:00:00:00:99 answers", self.clock + seconds, pause)
         )
         outcome = self.block.release(Release(address, meant, self.clock, keep, forced, quarantine))
         held = self.model.get(address)
@@ -140,10 +145,13 @@ class BlockLog(RuleBasedStateMachine):
             else:
                 del self.model[address]
                 self.released[address] = self.clock
-                if quarantine is not None:
+                before = self.suspect.get(address)
+                if quarantine is not None and (before is not None or not pause):
                     self.quarantines[address] = quarantine
-            if forced or quarantine is not None:
-                self.suspect.add(address)
+                    heard = replace(before, answers=before.answers + 1) if before and pause else Suspect()
+                    self.suspect[address] = heard
+            if forced:
+                self.suspect[address] = Suspect(held.container, held.pod, "node1", held.interface)
 
     @rule(fence=fences)
     def doubt(self, fence: tuple[int, Fence]) -> None:
@@ -151,8 +159,8 @@ class BlockLog(RuleBasedStateMachine):
         held = self.model.get(address)
         mine = held is not None and self._admits(meant, held)
         assert self.block.doubt(MarkSuspect(address, meant)) == SuspicionChanged(address, mine)
-        if mine:
-            self.suspect.add(address)
+        if held is not None and mine:
+            self.suspect[address] = Suspect(held.container, held.pod, "node1", held.interface)
 
     @rule(fence=fences)
     def vouch(self, fence: tuple[int, Fence]) -> None:
@@ -161,7 +169,21 @@ class BlockLog(RuleBasedStateMachine):
         mine = held is not None and self._admits(meant, held)
         assert self.block.vouch(ClearSuspect(address, meant)) == SuspicionChanged(address, mine)
         if mine:
-            self.suspect.discard(address)
+            self.suspect.pop(address, None)
+
+    @rule(value=VALUES, container=CONTAINERS, node=st.sampled_from(["node1", "node2"]))
+    def holder_ended(self, value: int, container: str, node: str) -> None:
+        """Whoever ends his own last use of an address clears it, and nobody else."""
+        address = self.block.base + value
+        suspect = self.suspect.get(address)
+        meant = suspect is not None and (suspect.container, suspect.node) == (container, node)
+        assert self.block.holder_ended(HolderEnded(address, container, node)) == SuspicionChanged(
+            address, meant
+        )
+        if meant:
+            del self.suspect[address]
+            if address in self.quarantines and self.quarantines[address].pause:
+                del self.quarantines[address]
 
     @invariant()
     def agrees_with_the_model(self) -> None:
@@ -242,12 +264,92 @@ def test_a_damaged_block_is_refused_whole(records: str):
         Block.from_object(obj)
 
 
-def test_a_damaged_list_of_suspects_is_refused_too():
+@pytest.mark.parametrize(
+    "suspect, why",
+    [
+        ('["10.6.168.128"]', "outside the block"),
+        ('{"10.6.168.128":{}}', "outside the block"),
+        ('{"10.6.168.64":[]}', "must be a JSON object"),
+        ('{"10.6.168.64":{"answers":-1}}', "no number of answers"),
+        ("[1]", "no JSON object"),
+        ("7", "no JSON object"),
+    ],
+)
+def test_damaged_suspects_are_refused_too(suspect: str, why: str):
     obj = Block(4, BASES[4]).to_object()
-    obj["spec"]["suspect"] = '["10.6.168.128"]'
+    obj["spec"]["suspect"] = suspect
 
-    with pytest.raises(InvalidObject, match="outside the block"):
+    with pytest.raises(InvalidObject, match=why):
         Block.from_object(obj)
+
+
+def test_suspects_as_an_earlier_version_wrote_them_have_no_last_holder():
+    obj = Block(4, BASES[4]).to_object()
+    obj["spec"]["suspect"] = '["10.6.168.65"]'
+
+    assert Block.from_object(obj).suspect == {BASES[4] + 1: Suspect()}
+
+
+def test_what_is_taken_by_force_remembers_whose_it_was_and_his_mac():
+    block = Block(4, BASES[4])
+    mine = replace(record(), mac="02:00:00:00:00:0a")
+    block.claim(Claim(BASES[4], mine))
+    block.release(Release(BASES[4], Fence.of(mine), 1.0, forced=True))
+
+    suspect = block.suspect[BASES[4]]
+    assert suspect == Suspect("c1", "default/web-0", "node1", "eth0", "", "02:00:00:00:00:0a")
+    assert suspect.explains("02:00:00:00:00:0a")
+    assert not suspect.explains("02:00:00:00:00:99")
+    assert replace(suspect, mac="").explains("02:00:00:00:00:99"), "nobody knows better"
+    assert not Suspect().explains("02:00:00:00:00:99"), "nobody had it"
+
+
+def test_of_two_sandboxes_of_a_machine_the_one_that_was_meant_is_remembered():
+    block = Block(4, BASES[4])
+    source = OtherSandbox("c1", "default/vm-a", "u1", "node1")
+    mine = replace(record("default/vm-b", "c2"), machine="vm", node="node2", other_sandboxes=(source,))
+    block.records[BASES[4]] = mine
+
+    block.release(Release(BASES[4], Fence.of(source), 1.0, forced=True))
+
+    assert block.suspect == {BASES[4]: Suspect("c1", "default/vm-a", "node1", "eth0")}
+    assert block.records[BASES[4]].containers == ("c2",)
+
+
+def test_the_pauses_of_an_address_whose_last_holder_answers_grow_up_to_ten_seconds():
+    suspect, pauses = Suspect("c1", "default/web-0"), []
+    for _ in range(6):
+        pauses.append(suspect.pause)
+        suspect = suspect.heard()
+
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
+
+
+def test_an_answer_of_a_last_holder_who_has_ended_since_pauses_nothing():
+    block = Block(4, BASES[4])
+    block.claim(Claim(BASES[4], record()))
+    block.release(Release(BASES[4], Fence.of(record()), 1.0, forced=True))
+    next_one = record("default/web-1", "c2")
+    block.claim(Claim(BASES[4], next_one))
+    assert block.holder_ended(HolderEnded(BASES[4], "c1", "node1")).done
+
+    block.release(Release(BASES[4], Fence.of(next_one), 2.0, quarantine=Quarantine("why", 9.0, pause=True)))
+
+    assert (block.suspect, block.quarantines) == ({}, {})
+
+
+def test_a_vouch_notes_the_mac_that_the_probe_saw():
+    block = Block(4, BASES[4])
+    block.claim(Claim(BASES[4], record()))
+    block.vouch(ClearSuspect(BASES[4], Fence.of(record()), "02:00:00:00:00:0a"))
+    assert not block.records[BASES[4]].mac, "what is not suspect costs no write"
+    block.suspect[BASES[4]] = Suspect("c0", "default/web-9", "node1")
+    block.vouch(ClearSuspect(BASES[4], Fence.of(record()), "02:00:00:00:00:0a"))
+
+    assert block.records[BASES[4]].mac == "02:00:00:00:00:0a"
+    assert block.claim(Claim(BASES[4], record())) == Granted(
+        BASES[4], replace(record(), mac="02:00:00:00:00:0a"), fresh=False
+    )
 
 
 def test_fields_of_a_newer_version_are_passed_over():
@@ -275,4 +377,4 @@ def test_a_block_of_an_earlier_version_has_nothing_suspect_and_is_written_as_bef
     obj = Block(4, BASES[4]).to_object()
 
     assert "suspect" not in obj["spec"]
-    assert Block.from_object(obj).suspect == set()
+    assert Block.from_object(obj).suspect == {}

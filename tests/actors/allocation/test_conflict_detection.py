@@ -3,7 +3,9 @@ are in tests/cni/test_detection.py."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,7 @@ from actors.allocation.conflict_detection import TRIES
 from actors.decisions.detection import Detection
 from actors.decisions.settings import Settings
 from actors.errors import AddressTaken, DeadlineExceeded, NetworkNotReady, NoAddress, OrbweaverError
-from actors.resources.addresses import parse_address
+from actors.resources.addresses import format_address, parse_address
 from actors.resources.blocks.block import Block, Release, block_name
 from actors.resources.blocks.record import Fence
 from actors.runtime import get
@@ -166,3 +168,111 @@ def test_what_was_taken_by_force_is_probed_without_detection_until_it_is_vouched
         assert one.add(sandbox("c4")) == ["10.6.0.2"]
         assert not segment.asked
         one.prove(views=False)
+
+
+def take_by_force(one: Rig, *containers: str) -> None:
+    """As the leader does where nobody on the node can be asked."""
+    for held in get(one.system.get_actor("ledger/local").everything.remote()):
+        if held.record.container in containers:
+            one.journal.releasing((held.record.container, "eth0"))
+            forced = Release(held.value, Fence.of(held.record), float(held.value), forced=True)
+            block = one.system.get_actor("block/" + block_name(held.family, held.value))
+            assert get(block.release.remote(forced)).done
+            one.journal.released((held.record.container, "eth0"))
+
+
+def marks(one: Rig) -> dict[str, tuple[str, bool]]:
+    """Of each suspect address: the container that it was taken from, and whether it waits for that one's end."""
+    found = {}
+    for obj in one.inner.list("SpiderIPBlock").items:
+        block = Block.from_object(obj)
+        for value, suspect in block.suspect.items():
+            quarantine = block.quarantines.get(value)
+            text = format_address(block.family, value)
+            found[text] = (suspect.container, quarantine is not None and quarantine.pause)
+    return found
+
+
+def two_taken(directory: Path, segment: Segment, **options: Any) -> AbstractContextManager[Rig]:
+    """A pool of two addresses, and whoever has them loses them by force."""
+    objects = [pool("v4", "10.6.0.0/16", "10.6.0.1-10.6.0.2")]
+    return on(directory, segment, *objects, settings=Settings(), **options)
+
+
+def test_what_its_last_holder_answers_for_waits_for_him_and_another_address_goes_first(tmp_path: Path):
+    with two_taken(tmp_path, segment := Segment()) as one:
+        for container in ("c1", "c2"):
+            one.add(sandbox(container))
+        take_by_force(one, "c1", "c2")
+        segment.used.add("10.6.0.1")
+
+        assert one.add(sandbox("c3")) == ["10.6.0.2"]
+        assert segment.asked == ["10.6.0.1", "10.6.0.2"]
+        assert marks(one) == {"10.6.0.1": ("c1", True)}
+        with pytest.raises(
+            NoAddress, match=r"10\.6\.0\.1 is set aside for \d+ s: .*pod default/c1 \(container c1\)"
+        ):
+            one.add(sandbox("c4"))
+        one.delete(sandbox("c4"))
+        assert not one.inner.list("Event").items, "it is no conflict with another host"
+        one.prove(views=False)
+
+
+def test_the_late_del_of_the_last_holder_frees_his_address_at_once(tmp_path: Path):
+    with two_taken(tmp_path, segment := Segment()) as one:
+        for container in ("c1", "c2"):
+            one.add(sandbox(container))
+        take_by_force(one, "c1")
+        segment.used.add("10.6.0.1")
+        with pytest.raises(NoAddress):
+            one.add(sandbox("c3"))
+        one.delete(sandbox("c3"))
+        assert marks(one) == {"10.6.0.1": ("c1", True)}, "the DEL of somebody else proves nothing"
+
+        one.delete(sandbox("c1", "net1"))
+        assert marks(one) == {"10.6.0.1": ("c1", True)}, "nor does that of another interface"
+        one.delete(sandbox("c1"))
+
+        assert marks(one) == {}
+        segment.asked.clear()
+        assert one.add(sandbox("c3")) == ["10.6.0.1"]
+        assert not segment.asked, "nobody doubts it any more"
+        one.prove(views=False)
+
+
+@pytest.mark.parametrize("mac, waits", [(MAC, True), ("02:00:00:00:00:0a", False)])
+def test_a_mac_that_the_last_holder_did_not_have_is_another_host(tmp_path: Path, mac: str, waits: bool):
+    with two_taken(tmp_path, segment := Segment()) as one:
+        one.add(sandbox("c1"), mac=mac)
+        one.add(sandbox("c2"))
+        take_by_force(one, "c1")
+        segment.used.add("10.6.0.1")
+
+        with pytest.raises(NoAddress):
+            one.add(sandbox("c3"))
+
+        assert marks(one) == {"10.6.0.1": ("c1", True) if waits else ("", False)}
+
+
+def test_a_kept_address_whose_last_sandbox_still_runs_is_waited_for_without_an_alarm(tmp_path: Path):
+    objects = [
+        pool("v4", "10.6.0.0/16", "10.6.0.1-10.6.0.9"),
+        statefulset("db", 1),
+        pod("db-0", statefulset="db"),
+    ]
+    with on(tmp_path, segment := Segment(), *objects, settings=Settings()) as one:
+        (address,) = one.add(sandbox("c1", pod="db-0"))
+        (held,) = get(one.system.get_actor("ledger/local").everything.remote())
+        one.journal.releasing(("c1", "eth0"))
+        forced = Release(held.value, Fence.of(held.record), 1.0, keep=True, forced=True)
+        assert get(one.system.get_actor("block/" + block_name(4, held.value)).release.remote(forced)).done
+        one.journal.released(("c1", "eth0"))
+        segment.used.add(address)
+
+        with pytest.raises(NetworkNotReady, match=r"still answers.*pod default/db-0 \(container c1\)"):
+            one.add(sandbox("c2", pod="db-0"))
+        one.delete(sandbox("c2", pod="db-0"))
+        segment.used.clear()
+
+        assert one.add(sandbox("c3", pod="db-0")) == [address]
+        assert marks(one) == {}

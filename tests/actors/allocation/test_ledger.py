@@ -16,6 +16,7 @@ from actors.resources.blocks.block import (
     Taken,
 )
 from actors.resources.blocks.record import Fence, Record
+from actors.resources.blocks.suspect import Suspect
 from actors.runtime import get
 from tests.support.blocks import recorded
 from tests.support.checker import eventually, records
@@ -151,6 +152,7 @@ def test_what_was_taken_by_force_is_suspect_until_somebody_vouches_for_it(tmp_pa
         )
         return found
 
+    mark = Suspect.of(record(), Fence.of(record()))
     with rig(tmp_path) as one:
         claim(one, record())
         by_force = Release(ADDRESS, Fence.of(record()), 1_700_000_000.0, forced=True)
@@ -158,11 +160,11 @@ def test_what_was_taken_by_force_is_suspect_until_somebody_vouches_for_it(tmp_pa
         assert claim(one, record("c2"), ADDRESS + 1) == Granted(ADDRESS + 1, record("c2"))
         release(one, record("c2"))
     with rig(tmp_path) as one:
-        assert claim(one, record("c3")) == Granted(ADDRESS, record("c3"), suspect=True)
-        assert claim(one, record("c3")) == Granted(ADDRESS, record("c3"), fresh=False, suspect=True)
+        assert claim(one, record("c3")) == Granted(ADDRESS, record("c3"), suspect=mark)
+        assert claim(one, record("c3")) == Granted(ADDRESS, record("c3"), fresh=False, suspect=mark)
         assert release(one, record("c3")).done
     with rig(tmp_path) as one:
-        assert claim(one, record("c4")) == Granted(ADDRESS, record("c4"), suspect=True)
+        assert claim(one, record("c4")) == Granted(ADDRESS, record("c4"), suspect=mark)
         assert not vouch(one, record("c3")).done, "it is not c3's to vouch for"
         assert vouch(one, record("c4")).done
         assert vouch(one, record("c4")).done

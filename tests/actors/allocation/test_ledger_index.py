@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from actors.allocation import ledger_index
 from actors.allocation.ledger_index import LedgerIndex, content_of
 from actors.allocation.messages import Change
-from actors.resources.blocks.block import Block, Claim, Release, base_of
+from actors.resources.blocks.block import Block, Claim, HolderEnded, Release, base_of
 from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Fence, OtherSandbox, Record
 
@@ -73,7 +73,11 @@ class Indexes(RuleBasedStateMachine):
         family, value = where
         block = self._block(where)
         change = Change(
-            value, block.records.get(value), block.released.get(value), block.quarantines.get(value)
+            value,
+            block.records.get(value),
+            block.released.get(value),
+            block.quarantines.get(value),
+            block.suspect.get(value),
         )
         self.index.apply(family, (change,))
 
@@ -83,21 +87,29 @@ class Indexes(RuleBasedStateMachine):
         self._tell(where)
 
     @precondition(lambda self: any(block.records for block in self.blocks.values()))
-    @rule(data=st.data(), how=st.sampled_from(["release", "keep", "set aside"]), at=st.integers(1, 5))
+    @rule(
+        data=st.data(), how=st.sampled_from(["release", "keep", "set aside", "force"]), at=st.integers(1, 5)
+    )
     def released(self, data: st.DataObject, how: str, at: int) -> None:
         recorded = [(family, value) for (family, _), block in self.blocks.items() for value in block.records]
         where = data.draw(st.sampled_from(sorted(recorded)))
         block, value = self._block(where), where[1]
         quarantine = Quarantine("another host", 9.0) if how == "set aside" else None
         block.release(
-            Release(value, Fence.of(block.records[value]), at, how == "keep", quarantine=quarantine)
+            Release(value, Fence.of(block.records[value]), at, how == "keep", how == "force", quarantine)
         )
+        self._tell(where)
+
+    @rule(where=addresses, container=st.sampled_from(CONTAINERS))
+    def a_last_holder_ended(self, where: tuple[int, int], container: str) -> None:
+        self._block(where).holder_ended(HolderEnded(where[1], container, "node1"))
         self._tell(where)
 
     @rule(where=addresses)
     def release_forgotten(self, where: tuple[int, int]) -> None:
         self._block(where).released.pop(where[1], None)
         self._block(where).quarantines.pop(where[1], None)
+        self._block(where).suspect.pop(where[1], None)
         self._tell(where)
 
     @rule(where=addresses)
@@ -132,12 +144,14 @@ class Indexes(RuleBasedStateMachine):
         fresh = anew(self.blocks.values())
         assert self.index.records == fresh.records
         assert self.index.counts() == fresh.counts()
+        assert self.index.suspects() == fresh.suspects()
         for family in RANGES:
             assert whole(self.index, family) == whole(fresh, family)
         for pod in (*PODS, "default/old"):
             assert self.index.of_pod(pod) == fresh.of_pod(pod)
         for container in (*CONTAINERS, "c9"):
             assert self.index.of_container(container) == fresh.of_container(container)
+            assert self.index.taken_from(container) == fresh.taken_from(container)
             assert self.index.of_sandbox(container, PODS[:2]) == fresh.of_sandbox(container, PODS[:2])
         for pool in POOLS:
             assert self.index.of_pool(pool) == fresh.of_pool(pool)

@@ -136,7 +136,9 @@ def test_releases_that_cannot_be(sound: Snapshot, text: str):
     assert rules(block(sound, lambda _: text, key="released")) == {"block": {"v4-0a060000"}}
 
 
-@pytest.mark.parametrize("text", ['["10.6.0.40"]', '["10.7.0.10"]', "{}"])
+@pytest.mark.parametrize(
+    "text", ['["10.6.0.40"]', '{"10.6.0.40":{}}', '["10.7.0.10"]', '{"10.6.0.10":7}', "7"]
+)
 def test_suspects_that_cannot_be(sound: Snapshot, text: str):
     assert rules(block(sound, lambda _: '["10.6.0.10"]', key="suspect")) == {}
     assert rules(block(sound, lambda _: text, key="suspect")) == {"block": {"v4-0a060000"}}

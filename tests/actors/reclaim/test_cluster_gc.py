@@ -94,7 +94,7 @@ class World:
                 write(block.to_object())
             except Conflict:
                 continue
-            return Claimed(address, granted.suspect)
+            return Claimed(address, granted.suspect is not None)
 
     def delete(self, obj: Object, grace: int = 0) -> None:
         metadata = obj["metadata"]

@@ -9,7 +9,8 @@ import pytest
 
 from actors.reclaim.node_gc import is_stale
 from actors.reclaim.stale_sandboxes import Sandboxes, is_left_behind
-from actors.resources.blocks.record import Record
+from actors.resources.blocks.block import Block, Release, block_name
+from actors.resources.blocks.record import Fence, Record
 from actors.runtime import get
 from tests.support.checker import eventually, prove_records
 from tests.support.rig import Rig, pod, pool, rig, sandbox, statefulset
@@ -152,3 +153,19 @@ def test_a_running_pod_of_a_deleted_statefulset_keeps_its_address(tmp_path: Path
         one.prove()
         one.delete(sandbox("c1", pod="db-0"))
         one.prove()
+
+
+def test_gc_ends_the_suspicion_against_what_is_not_valid_any_more(tmp_path: Path):
+    with rig(tmp_path, BLUE) as one:
+        for number in range(3):
+            one.add(sandbox(f"c{number}"))
+        for held in get(one.system.get_actor("ledger/local").everything.remote()):
+            block = one.system.get_actor("block/" + block_name(held.family, held.value))
+            assert get(
+                block.release.remote(Release(held.value, Fence.of(held.record), 1.0, forced=True))
+            ).done
+
+        collect(one, ("c1", "eth0"))
+
+        (obj,) = one.inner.list("SpiderIPBlock").items
+        assert [suspect.container for suspect in Block.from_object(obj).suspect.values()] == ["c1"]

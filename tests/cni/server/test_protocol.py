@@ -414,3 +414,24 @@ def test_arbitrary_bytes_raise_nothing_else(environment: dict[str, str], stdin: 
         parse(environment, stdin)
 
     assert isinstance(refused.value, InvalidRequest)
+
+
+@pytest.mark.parametrize(
+    "arguments, more, mac",
+    [
+        ("", {}, ""),
+        (";MAC=02:00:00:00:00:0A", {}, "02:00:00:00:00:0a"),
+        ("", {"runtimeConfig": {"mac": "02:00:00:00:00:0b"}}, "02:00:00:00:00:0b"),
+        ("", {"args": {"cni": {"mac": "02:00:00:00:00:0c"}}}, "02:00:00:00:00:0c"),
+        (
+            "",
+            {"prevResult": {"interfaces": [{"name": "eth0"}, {"name": "eth0", "mac": "02:00:00:00:00:0d", "sandbox": "/n"}]}},
+            "02:00:00:00:00:0d",
+        ),
+        (";MAC=nonsense", {"runtimeConfig": [], "args": 7, "prevResult": {"interfaces": 7}}, ""),
+    ],
+)  # fmt: skip
+def test_the_mac_of_an_interface_is_taken_from_where_the_request_tells_it(
+    arguments: str, more: dict[str, Any], mac: str
+):
+    assert ask(CNI_ARGS="K8S_POD_NAME=web" + arguments, stdin=conf(**more)).asks.mac == mac

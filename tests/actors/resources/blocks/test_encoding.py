@@ -13,7 +13,7 @@ from actors.errors import InvalidObject
 from actors.resources.addresses import format_address
 from actors.resources.blocks.block import BLOCK_SIZE, Block
 from actors.resources.blocks.encoding import read_records, read_released, write_records, write_released
-from actors.resources.blocks.record import Record
+from actors.resources.blocks.record import OtherSandbox, Record
 
 BASE = 0x0A06A840
 ANYTHING = st.text(max_size=12) | st.sampled_from(
@@ -24,9 +24,11 @@ CONTAINERS = ANYTHING | st.binary(min_size=32, max_size=32).map(bytes.hex)
 MOMENTS = ANYTHING | st.sampled_from(
     ["2026-11-21T07:00:00Z", "2026-02-30T07:00:00Z", "2026-11-21T24:00:00Z", "2026-11-21T07:00:60Z", "1969-01-01T00:00:00Z"]
 )  # fmt: skip
+MACS = ANYTHING | st.just("") | st.sampled_from(["02:00:00:00:00:0a", "02000000000a", "~02000000000a"])
 RECORDS = st.builds(
     Record, pool=ANYTHING, pod=ANYTHING, uid=UIDS, container=CONTAINERS, interface=ANYTHING, node=ANYTHING,
-    owner=ANYTHING, since=MOMENTS, network=ANYTHING, request=ANYTHING, claim=ANYTHING,
+    owner=ANYTHING, since=MOMENTS, network=ANYTHING, request=ANYTHING, claim=ANYTHING, mac=MACS,
+    other_sandboxes=st.lists(st.builds(OtherSandbox, ANYTHING, ANYTHING, ANYTHING, ANYTHING, ANYTHING), max_size=2).map(tuple),
 )  # fmt: skip
 
 

@@ -1,0 +1,74 @@
+"""A suspect address: it was taken from its last holder by force, and that one may still use it.
+
+What must always hold: whoever gets a suspect address probes it first. What answers is the last holder until something else
+is shown (another MAC than the one that it had): then the address waits for that holder's end, in short and growing pauses.
+The end of the last holder's sandbox, told by its DEL or seen on its node, ends the suspicion at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from actors.errors import InvalidObject
+from actors.resources.blocks.record import Fence, Record
+
+PAUSE_MOST = 10.0
+"""Seconds, at most, until an address is tried again that its last holder answered for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """Why an address is suspect: its last holder, as far as it is known.
+
+    `container`, `interface`, `network`, `pod` (`namespace/name`) and `node` are those of the sandbox that it was taken
+    from, empty where some other host uses it; `mac` is empty where nobody learned it. `answers`: how often a probe heard
+    that holder since.
+    """
+
+    container: str = ""
+    pod: str = ""
+    node: str = ""
+    interface: str = ""
+    network: str = ""
+    mac: str = ""
+    answers: int = 0
+
+    @classmethod
+    def of(cls, record: Record, fence: Fence) -> Suspect:
+        """The mark for what the sandbox leaves that the fence admits."""
+        holder = next((one for one in record.per_sandbox if fence.admits(one)), record)
+        return cls(holder.container, holder.pod, holder.node, holder.interface, holder.network, holder.mac)
+
+    def explains(self, mac: str) -> bool:
+        """Whether an answer by this MAC is the last holder's, as far as anybody can tell."""
+        return bool(self.pod) and (not self.mac or self.mac == mac)
+
+    def heard(self) -> Suspect:
+        """The mark after a probe heard the last holder."""
+        return replace(self, answers=self.answers + 1)
+
+    @property
+    def pause(self) -> float:
+        """Seconds for which the address is left alone after the next answer of its last holder."""
+        return min(PAUSE_MOST, 2.0 ** min(self.answers, 10))
+
+    def to_json(self) -> dict[str, Any]:
+        """The form inside the block; what is empty is left out."""
+        return {name: value for name in _FIELDS if (value := getattr(self, name))}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Suspect:
+        """Inverse of `to_json`. Raises `InvalidObject`."""
+        if not isinstance(data, dict):
+            raise InvalidObject(
+                f"what is known of a suspect address must be a JSON object, not {type(data).__name__}"
+            )
+        answers = data.get("answers", 0)
+        if isinstance(answers, bool) or not isinstance(answers, int) or answers < 0:
+            raise InvalidObject(f"{answers!r} is no number of answers of a last holder")
+        texts = {name: str(data.get(name, "")) for name in _FIELDS if name != "answers"}
+        return cls(**texts, answers=answers)
+
+
+_FIELDS = tuple(field.name for field in fields(Suspect))
