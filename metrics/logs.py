@@ -1,16 +1,20 @@
 """Structured logs: one JSON object a line, on standard error.
 
 What must always hold: a line names the pod, the container and the request it is about, wherever in the process
-it was written, because the runtime carries a request's trace from actor to actor; and it holds no secret: nothing
-here logs a request's environment or an object's content as a whole.
+it was written, because the runtime carries a request's trace from actor to actor; it holds no secret: nothing
+here logs a request's environment or an object's content as a whole; and nothing of a process stands between the lines:
+what no one caught, in whichever thread, event loop or worker process, is a line too.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
+import threading
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import TextIO
 
 from actors.runtime import current_trace
@@ -41,12 +45,64 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+class _Lines(logging.StreamHandler[TextIO]):
+    """A record that cannot be written as it is, is written as far as it can be."""
+
+    @override
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        line = {"level": "error", "logger": record.name, "event": str(record.msg), "unwritable": repr(error)}
+        try:
+            self.stream.write(json.dumps(line) + self.terminator)
+            self.flush()
+        except (OSError, ValueError):
+            return  # nobody reads standard error any more
+
+
 def set_up(level: str, stream: TextIO = sys.stderr) -> None:
     """Log everything of ours from `level` on, and of others from warning on."""
-    handler = logging.StreamHandler(stream)
+    handler = _Lines(stream)
     handler.setFormatter(JsonLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("orbweaver").setLevel(level.upper())
     logging.captureWarnings(True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = _log_uncaught_in_thread
+    sys.unraisablehook = _log_unraisable
+
+
+def level() -> str:
+    """The level that is set, for the worker processes of this one."""
+    return logging.getLevelName(logging.getLogger("orbweaver").getEffectiveLevel()).lower()
+
+
+def set_up_worker(level: str) -> None:
+    """For a worker process, with what its parent's `level` told. A worker ends when its parent does, so it leaves the
+    terminal's interrupt to it."""
+    set_up(level if level in LEVELS else "warning")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+_uncaught = logging.getLogger("orbweaver.uncaught")
+
+
+def _log_uncaught(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None, where: str = "main"
+) -> None:
+    _uncaught.critical("nobody caught an error", exc_info=(kind, error, trace), extra={"thread_name": where})
+
+
+def _log_uncaught_in_thread(hooked: threading.ExceptHookArgs) -> None:
+    if hooked.exc_type is SystemExit or hooked.exc_value is None:
+        return
+    where = hooked.thread.name if hooked.thread is not None else "?"
+    _log_uncaught(hooked.exc_type, hooked.exc_value, hooked.exc_traceback, where)
+
+
+def _log_unraisable(hooked: sys.UnraisableHookArgs) -> None:
+    if hooked.exc_value is None:
+        return
+    where = f"{hooked.err_msg or 'ignored in'} {type(hooked.object).__name__}"
+    _log_uncaught(hooked.exc_type, hooked.exc_value, hooked.exc_traceback, where)

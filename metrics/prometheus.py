@@ -101,9 +101,9 @@ class Metrics:
         """Report a gauge that is 1 or 0 at each scrape."""
         self._registry.register(_Gauges(lambda: [GaugeMetricFamily(name, about, value=read())]))
 
-    def expose(self, accept: str) -> tuple[bytes, str]:
-        """The body and content type of a scrape, in the format that the `Accept` header prefers."""
-        encoder, content_type = choose_encoder(accept)
+    def expose(self, *, open_metrics: bool = False) -> tuple[bytes, str]:
+        """The body and content type of a scrape, as Prometheus' text or in the format OpenMetrics."""
+        encoder, content_type = choose_encoder("application/openmetrics-text" if open_metrics else "")
         return encoder(self._registry), content_type
 
     # AllocationObserver

@@ -17,7 +17,7 @@ from actors.runtime import ActorSystem, ObjectRef, get, wait
 from actors.store.caches.catalog import Catalog
 from actors.store.caches.informer import Informer, Key
 from actors.store.contract import Store
-from metrics.http import HealthServer
+from metrics.health import HealthServer
 from metrics.prometheus import Metrics, PoolUsage
 
 log = logging.getLogger("orbweaver.process")

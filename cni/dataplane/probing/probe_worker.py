@@ -22,6 +22,7 @@ from actors.errors import OrbweaverError
 from cni.dataplane.netlink import netlink
 from cni.dataplane.probing.probe import ask
 from cni.dataplane.workers.channel import read_frame, write_frame
+from metrics import logs
 
 log = logging.getLogger("orbweaver.dataplane")
 
@@ -63,7 +64,8 @@ def _answer(channel: socket.socket, lock: threading.Lock, number: int, inquiry: 
 
 
 def main() -> None:
-    """The descriptor of the socket is the only argument."""
+    """The arguments are the descriptor of the socket and the level of the log."""
+    logs.set_up_worker(sys.argv[2])
     channel = socket.socket(fileno=int(sys.argv[1]))
     serve(channel)
     os._exit(0)  # threads that hang in a namespace do not hold it up

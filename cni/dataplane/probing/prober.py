@@ -22,6 +22,7 @@ from actors.decisions.detection import Finding, Inquiry
 from actors.errors import DeadlineExceeded, OrbweaverError, PeerLost, from_wire
 from actors.runtime import ObjectRef
 from cni.dataplane.workers.channel import read_frame, write_frame
+from metrics import logs
 
 log = logging.getLogger("orbweaver.dataplane")
 
@@ -89,7 +90,14 @@ class _Process:
         self._channel, theirs = socket.socketpair()
         self._channel.settimeout(_SEND_TIMEOUT)
         with theirs:
-            command = [sys.executable, "-P", "-m", "cni.dataplane.probing.probe_worker", str(theirs.fileno())]
+            command = [
+                sys.executable,
+                "-P",
+                "-m",
+                "cni.dataplane.probing.probe_worker",
+                str(theirs.fileno()),
+                logs.level(),
+            ]
             self._process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL)
         self._lock = threading.Lock()
         self._tasks: dict[int, _Task] = {}

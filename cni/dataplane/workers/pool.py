@@ -30,6 +30,7 @@ from actors.errors import (
 from actors.runtime import ObjectRef
 from cni.dataplane.workers.channel import READY, read_frame, write_frame
 from cni.dataplane.workers.job import Job
+from metrics import logs
 
 log = logging.getLogger("orbweaver.dataplane")
 
@@ -202,7 +203,14 @@ class _Process:
     def __init__(self) -> None:
         self._channel, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-P", "-m", "cni.dataplane.workers.worker", str(theirs.fileno())]
+            command = [
+                sys.executable,
+                "-P",
+                "-m",
+                "cni.dataplane.workers.worker",
+                str(theirs.fileno()),
+                logs.level(),
+            ]
             self._process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL)
         self._ready = False
 

@@ -19,6 +19,7 @@ from cni.dataplane.ifacer import apply as ifacer_apply
 from cni.dataplane.netlink import netlink
 from cni.dataplane.workers.channel import READY, read_frame, write_frame
 from cni.dataplane.workers.job import Job
+from metrics import logs
 
 _PERFORM = {"coordinator": apply.perform, "ifacer": ifacer_apply.perform}
 
@@ -38,7 +39,8 @@ def serve(channel: socket.socket) -> None:
 
 
 def main() -> None:
-    """The descriptor of the socket is the only argument."""
+    """The arguments are the descriptor of the socket and the level of the log."""
+    logs.set_up_worker(sys.argv[2])
     with socket.socket(fileno=int(sys.argv[1])) as channel, contextlib.suppress(BrokenPipeError):
         serve(channel)  # a parent that ended first needs no answer
 

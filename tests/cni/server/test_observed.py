@@ -29,7 +29,7 @@ def one(tmp_path: Path) -> Iterator[Rig]:
 
 
 def metrics(one: Rig) -> dict[str, float]:
-    body, _ = one.agent.metrics.expose("")
+    body, _ = one.agent.metrics.expose()
     return parsed(body.decode())
 
 

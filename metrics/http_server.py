@@ -1,0 +1,296 @@
+"""An HTTP server with a bound on everything that a stranger can make it hold: the only home of tornado.
+
+How it works. A connection has a time for the head of its request, one for the body, one for the answer and one for
+taking that answer. When there are as many connections as may be, a new one takes the place of the one that has shown no
+whole request for longest, so whoever sends requests is served while others only hold connections open.
+What must always hold: one server has at most `connections` descriptors beside its listener, and each of them costs at
+most the limits' bytes; every whole request gets one answer, and an error of the handler is such an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters, HTTP1ServerConnection
+from tornado.httputil import (
+    HTTPConnection,
+    HTTPHeaders,
+    HTTPMessageDelegate,
+    HTTPServerConnectionDelegate,
+    RequestStartLine,
+    ResponseStartLine,
+)
+from tornado.iostream import IOStream, SSLIOStream, StreamClosedError, UnsatisfiableReadError
+from tornado.netutil import add_accept_handler, ssl_wrap_socket
+
+log = logging.getLogger("orbweaver.http")
+
+BACKLOG = 512
+TEXT = "text/plain; charset=utf-8"
+_CHUNK = 1 << 14
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """One whole request. `path` is what stands before the question mark, `query` what stands behind it."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """What goes back; the length and the end of the connection are the server's business."""
+
+    status: int
+    body: bytes
+    content_type: str = TEXT
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Handler = Callable[[HttpRequest], Awaitable[HttpAnswer]]
+"""Answers one request, on the server's loop: it must not block. An exception becomes status 500."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """`head_seconds` is also how long an idle connection is kept; `answer_seconds` is the handler's time, after which
+    the answer is status 503; `take_seconds` is how long a peer may take to read it."""
+
+    connections: int = 64
+    head_bytes: int = 1 << 14
+    head_seconds: float = 5.0
+    body_bytes: int = 1 << 14
+    body_seconds: float = 5.0
+    answer_seconds: float = 10.0
+    take_seconds: float = 5.0
+
+
+class HttpServer:
+    """Serves `listener`, from `open` to `close`, on the event loop that calls these; or, with `start` and `stop`, on a
+    loop and thread of its own. With `tls`, every connection is TLS; what is loaded into the context later counts for the
+    connections that come then."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        handler: Handler,
+        *,
+        tls: ssl.SSLContext | None = None,
+        limits: HttpLimits | None = None,
+    ) -> None:
+        self._listener = listener
+        self._handler = handler
+        self._tls = tls
+        self._limits = limits or HttpLimits()
+        self._connections = _Connections(self._limits, self._respond)
+        self._stop_accepting: Callable[[], None] = lambda: None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def open(self) -> None:
+        """Begin to accept."""
+        self._listener.setblocking(False)
+        self._stop_accepting = add_accept_handler(self._listener, self._accept)
+
+    def close(self) -> None:
+        """Accept no more and drop every connection. The listener stays open: it is the caller's."""
+        self._stop_accepting()
+        self._connections.close_all()
+
+    def start(self) -> None:
+        """Serve in a thread."""
+        self._loop = loop = asyncio.new_event_loop()
+        loop.call_soon(self.open)
+        self._thread = threading.Thread(target=_run, args=(loop,), name="http", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; requests in progress are not waited for."""
+        loop, thread = self._loop, self._thread
+        if loop is None or thread is None:
+            return
+
+        def end() -> None:
+            self.close()
+            loop.call_soon(loop.stop)  # after what the closing of connections has left to do
+
+        loop.call_soon_threadsafe(end)
+        thread.join()
+
+    def _accept(self, connection: socket.socket, address: Any) -> None:
+        try:
+            connection.setblocking(False)
+            if self._tls is None:
+                stream: IOStream = _Stream(connection, max_buffer_size=self._buffer, read_chunk_size=_CHUNK)
+            else:
+                wrapped = ssl_wrap_socket(
+                    connection, self._tls, server_side=True, do_handshake_on_connect=False
+                )
+                stream = _TlsStream(wrapped, max_buffer_size=self._buffer, read_chunk_size=_CHUNK)
+        except OSError as error:  # it hung up in between
+            log.debug("a connection was lost as it came", extra={"error": str(error)})
+            connection.close()
+            return
+        self._connections.add(stream)
+
+    @property
+    def _buffer(self) -> int:
+        return max(self._limits.head_bytes, self._limits.body_bytes) + 2 * _CHUNK
+
+    async def _respond(self, request: HttpRequest) -> HttpAnswer:
+        try:
+            return await asyncio.wait_for(self._handler(request), self._limits.answer_seconds)
+        except TimeoutError:
+            return HttpAnswer(503, b"there was no answer in time; try again\n")
+        except Exception as error:
+            log.exception("a request could not be answered", extra={"path": request.path})
+            return HttpAnswer(500, f"internal error: {type(error).__name__}\n".encode())
+
+
+class _Connections(HTTPServerConnectionDelegate):
+    """The open connections. A connection is idle until it has shown a whole request, and again after its answer."""
+
+    def __init__(self, limits: HttpLimits, respond: Handler) -> None:
+        self.limits = limits
+        self.respond = respond
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._idle: dict[IOStream, None] = {}
+        self._busy: set[IOStream] = set()
+        self._parameters = HTTP1ConnectionParameters(
+            chunk_size=_CHUNK,
+            max_header_size=limits.head_bytes,
+            header_timeout=limits.head_seconds,
+            max_body_size=limits.body_bytes,
+            body_timeout=limits.body_seconds,
+        )
+
+    def add(self, stream: IOStream) -> None:
+        """Serve one more; for want of room, in place of the one that has been idle for longest, if any is."""
+        if len(self._idle) + len(self._busy) >= self.limits.connections:
+            if not self._idle:
+                stream.close()
+                return
+            self._drop(next(iter(self._idle)))
+        self._idle[stream] = None
+        HTTP1ServerConnection(stream, self._parameters).start_serving(self)
+
+    def close_all(self) -> None:
+        for task in tuple(self.tasks):
+            task.cancel()
+        for stream in (*self._idle, *self._busy):
+            self._drop(stream)
+
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        assert isinstance(request_conn, HTTP1Connection)
+        return _Exchange(self, request_conn)
+
+    def on_close(self, server_conn: object) -> None:
+        assert isinstance(server_conn, HTTP1ServerConnection)
+        self._forget(server_conn.stream)
+
+    def busy(self, stream: IOStream) -> None:
+        self._idle.pop(stream, None)
+        self._busy.add(stream)
+
+    def idle(self, stream: IOStream) -> None:
+        self._busy.discard(stream)
+        if not stream.closed():
+            self._idle[stream] = None
+
+    def _drop(self, stream: IOStream) -> None:
+        stream.close()
+        self._forget(stream)
+
+    def _forget(self, stream: IOStream) -> None:
+        self._idle.pop(stream, None)
+        self._busy.discard(stream)
+
+
+class _Exchange(HTTPMessageDelegate):
+    """One request and its answer."""
+
+    def __init__(self, connections: _Connections, connection: HTTP1Connection) -> None:
+        self._connections = connections
+        self._connection = connection
+        self._stream = connection.stream
+        self._start = RequestStartLine("", "", "")
+        self._headers = HTTPHeaders()
+        self._body = bytearray()
+
+    def headers_received(
+        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
+    ) -> None:
+        assert isinstance(start_line, RequestStartLine)
+        self._start, self._headers = start_line, headers
+
+    def data_received(self, chunk: bytes) -> None:
+        self._body += chunk
+
+    def finish(self) -> None:
+        self._connections.busy(self._stream)
+        task = asyncio.get_running_loop().create_task(self._answer())
+        self._connections.tasks.add(task)
+        task.add_done_callback(self._connections.tasks.discard)
+
+    async def _answer(self) -> None:
+        path, _, query = self._start.path.partition("?")
+        request = HttpRequest(self._start.method, path, query, self._headers, bytes(self._body))
+        answer = await self._connections.respond(request)
+        headers = HTTPHeaders(
+            {"Content-Type": answer.content_type, "Content-Length": str(len(answer.body)), **answer.headers}
+        )
+        line = ResponseStartLine("", answer.status, HTTPStatus(answer.status).phrase)
+        body = None if request.method == "HEAD" else answer.body
+        try:
+            taken = self._connection.write_headers(line, headers, body)
+            self._connection.finish()
+            await asyncio.wait_for(taken, self._connections.limits.take_seconds)
+        except StreamClosedError:
+            pass  # it hung up before its answer
+        except TimeoutError:
+            self._stream.close()
+        self._connections.idle(self._stream)
+
+
+class _TellsTooLong(IOStream):
+    """A stream that says why before it closes on a head beyond the limit."""
+
+    def close(self, exc_info: Any = False) -> None:
+        if isinstance(exc_info, UnsatisfiableReadError) and not self.closed() and not self.writing():
+            line = "HTTP/1.1 431 Request Header Fields Too Large"
+            self.write(f"{line}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+        super().close(exc_info)
+
+
+class _Stream(_TellsTooLong):
+    pass
+
+
+class _TlsStream(_TellsTooLong, SSLIOStream):
+    pass
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening TCP socket, for IPv4 or IPv6 as `host` says. Port 0 takes a free one. Raises `OSError`."""
+    family, _, _, _, address = socket.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    loop.run_forever()
+    loop.close()
