@@ -87,7 +87,8 @@ class Channel:
 
     async def ask(self, question: str) -> HttpAnswer:
         """One question of a kind at a time."""
-        waiting = self._waiting[question] = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[HttpAnswer] = asyncio.get_running_loop().create_future()
+        self._waiting[question] = waiting
         self._writer.write(json.dumps({"question": question}).encode() + b"\n")
         return await waiting
 

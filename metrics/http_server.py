@@ -2,7 +2,8 @@
 
 How it works. A connection has a time for the head of its request, one for the body, one for the answer and one for
 taking that answer. When there are as many connections as may be, a new one takes the place of the one that has shown no
-whole request for longest, so whoever sends requests is served while others only hold connections open.
+whole request for longest, else of one that was answered before: who comes with a request is served, however many others
+hold connections open or ask again and again.
 What must always hold: one server has at most `connections` descriptors beside its listener, and each of them costs at
 most the limits' bytes; every whole request gets one answer, and an error of the handler is such an answer.
 """
@@ -29,11 +30,10 @@ from tornado.httputil import (
     ResponseStartLine,
 )
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError, UnsatisfiableReadError
-from tornado.netutil import add_accept_handler, ssl_wrap_socket
+from tornado.netutil import ssl_wrap_socket
 
 log = logging.getLogger("orbweaver.http")
 
-BACKLOG = 512
 TEXT = "text/plain; charset=utf-8"
 _CHUNK = 1 << 14
 
@@ -68,7 +68,7 @@ class HttpLimits:
     """`head_seconds` is also how long an idle connection is kept; `answer_seconds` is the handler's time, after which
     the answer is status 503; `take_seconds` is how long a peer may take to read it."""
 
-    connections: int = 64
+    connections: int = 128
     head_bytes: int = 1 << 14
     head_seconds: float = 5.0
     body_bytes: int = 1 << 14
@@ -95,18 +95,17 @@ class HttpServer:
         self._tls = tls
         self._limits = limits or HttpLimits()
         self._connections = _Connections(self._limits, self._respond)
-        self._stop_accepting: Callable[[], None] = lambda: None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
     def open(self) -> None:
         """Begin to accept."""
         self._listener.setblocking(False)
-        self._stop_accepting = add_accept_handler(self._listener, self._accept)
+        asyncio.get_running_loop().add_reader(self._listener, self._accept)
 
     def close(self) -> None:
         """Accept no more and drop every connection. The listener stays open: it is the caller's."""
-        self._stop_accepting()
+        asyncio.get_running_loop().remove_reader(self._listener)
         self._connections.close_all()
 
     def start(self) -> None:
@@ -129,7 +128,19 @@ class HttpServer:
         loop.call_soon_threadsafe(end)
         thread.join()
 
-    def _accept(self, connection: socket.socket, address: Any) -> None:
+    def _accept(self) -> None:
+        """Take a few of those that wait; what they sent is read before the next few can displace them."""
+        for _ in range(max(1, self._limits.connections // 4)):
+            try:
+                connection, _address = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:  # it hung up in between, or there are no descriptors
+                log.debug("a connection was not accepted", extra={"error": str(error)})
+                return
+            self._serve(connection)
+
+    def _serve(self, connection: socket.socket) -> None:
         try:
             connection.setblocking(False)
             if self._tls is None:
@@ -160,14 +171,15 @@ class HttpServer:
 
 
 class _Connections(HTTPServerConnectionDelegate):
-    """The open connections. A connection is idle until it has shown a whole request, and again after its answer."""
+    """The open connections. A connection is idle until it has shown a whole request, and again after its answer; of the
+    busy ones is known whether they had an answer before."""
 
     def __init__(self, limits: HttpLimits, respond: Handler) -> None:
         self.limits = limits
         self.respond = respond
         self.tasks: set[asyncio.Task[None]] = set()
-        self._idle: dict[IOStream, None] = {}
-        self._busy: set[IOStream] = set()
+        self._idle: dict[IOStream, bool] = {}
+        self._busy: dict[IOStream, bool] = {}
         self._parameters = HTTP1ConnectionParameters(
             chunk_size=_CHUNK,
             max_header_size=limits.head_bytes,
@@ -177,13 +189,16 @@ class _Connections(HTTPServerConnectionDelegate):
         )
 
     def add(self, stream: IOStream) -> None:
-        """Serve one more; for want of room, in place of the one that has been idle for longest, if any is."""
+        """Serve one more, in the place of another if there is no room, or not at all."""
         if len(self._idle) + len(self._busy) >= self.limits.connections:
-            if not self._idle:
+            displaced = next(iter(self._idle), None) or next(
+                (busy for busy, answered in self._busy.items() if answered), None
+            )
+            if displaced is None:
                 stream.close()
                 return
-            self._drop(next(iter(self._idle)))
-        self._idle[stream] = None
+            self._drop(displaced)
+        self._idle[stream] = False
         HTTP1ServerConnection(stream, self._parameters).start_serving(self)
 
     def close_all(self) -> None:
@@ -201,13 +216,11 @@ class _Connections(HTTPServerConnectionDelegate):
         self._forget(server_conn.stream)
 
     def busy(self, stream: IOStream) -> None:
-        self._idle.pop(stream, None)
-        self._busy.add(stream)
+        self._busy[stream] = self._idle.pop(stream, False)
 
     def idle(self, stream: IOStream) -> None:
-        self._busy.discard(stream)
-        if not stream.closed():
-            self._idle[stream] = None
+        if self._busy.pop(stream, None) is not None and not stream.closed():
+            self._idle[stream] = True
 
     def _drop(self, stream: IOStream) -> None:
         stream.close()
@@ -215,7 +228,7 @@ class _Connections(HTTPServerConnectionDelegate):
 
     def _forget(self, stream: IOStream) -> None:
         self._idle.pop(stream, None)
-        self._busy.discard(stream)
+        self._busy.pop(stream, None)
 
 
 class _Exchange(HTTPMessageDelegate):
@@ -255,13 +268,14 @@ class _Exchange(HTTPMessageDelegate):
         body = None if request.method == "HEAD" else answer.body
         try:
             taken = self._connection.write_headers(line, headers, body)
-            self._connection.finish()
             await asyncio.wait_for(taken, self._connections.limits.take_seconds)
         except StreamClosedError:
-            pass  # it hung up before its answer
+            return  # it hung up before its answer
         except TimeoutError:
             self._stream.close()
+            return
         self._connections.idle(self._stream)
+        self._connection.finish()  # from here on the next request of this connection is read
 
 
 class _TellsTooLong(IOStream):
@@ -280,14 +294,6 @@ class _Stream(_TellsTooLong):
 
 class _TlsStream(_TellsTooLong, SSLIOStream):
     pass
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening TCP socket, for IPv4 or IPv6 as `host` says. Port 0 takes a free one. Raises `OSError`."""
-    family, _, _, _, address = socket.getaddrinfo(
-        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    return socket.create_server(address[:2], family=family, backlog=BACKLOG)
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

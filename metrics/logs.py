@@ -13,12 +13,15 @@ import logging
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from actors.runtime import current_trace
 from metrics.log_fields import own_fields
+
+if TYPE_CHECKING:
+    from actors.runtime import Trace
 
 _OWN = ("time", "level", "logger", "event")
 """What no field of an event's own may replace; one of that name is shown with an underscore behind it."""
@@ -26,7 +29,11 @@ LEVELS = ("debug", "info", "warning", "error")
 
 
 class JsonLines(logging.Formatter):
-    """`time`, `level`, `logger` and `event` first, then the request, then the event's own fields."""
+    """`time`, `level`, `logger` and `event` first, then the request that `trace` tells of, then the event's own fields."""
+
+    def __init__(self, trace: Callable[[], Trace | None] = lambda: None) -> None:
+        super().__init__()
+        self._trace = trace
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -35,7 +42,7 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "event": record.getMessage(),
         }
-        trace = current_trace()
+        trace = self._trace()
         if trace is not None:
             line |= {"request": trace.request, "pod": trace.pod, "container": trace.container}
         for name, value in own_fields(record).items():
@@ -48,8 +55,7 @@ class JsonLines(logging.Formatter):
 class _Lines(logging.StreamHandler[TextIO]):
     """A record that cannot be written as it is, is written as far as it can be."""
 
-    @override
-    def handleError(self, record: logging.LogRecord) -> None:
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name in the base class
         error = sys.exc_info()[1]
         line = {"level": "error", "logger": record.name, "event": str(record.msg), "unwritable": repr(error)}
         try:
@@ -61,8 +67,14 @@ class _Lines(logging.StreamHandler[TextIO]):
 
 def set_up(level: str, stream: TextIO = sys.stderr) -> None:
     """Log everything of ours from `level` on, and of others from warning on."""
+    from actors.runtime import current_trace  # not above: worker processes need no actors, and save 5 MB
+
+    _set_up(level, stream, current_trace)
+
+
+def _set_up(level: str, stream: TextIO, trace: Callable[[], Trace | None]) -> None:
     handler = _Lines(stream)
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(JsonLines(trace))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
@@ -81,7 +93,7 @@ def level() -> str:
 def set_up_worker(level: str) -> None:
     """For a worker process, with what its parent's `level` told. A worker ends when its parent does, so it leaves the
     terminal's interrupt to it."""
-    set_up(level if level in LEVELS else "warning")
+    _set_up(level if level in LEVELS else "warning", sys.stderr, lambda: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

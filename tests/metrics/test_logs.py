@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -43,3 +45,49 @@ def test_an_informers_retry_says_why(lines: Any, tmp_path: Any) -> None:
 
     assert lines()[-1]["event"] == "SpiderIPPool: user nobody may not list spiderippools"
     assert lines()[-1]["what"] == "informer-retry"
+
+
+SCRIPT = """
+import sys, threading, warnings, logging
+from metrics import logs
+logs.set_up("info") if sys.argv[1] == "process" else logs.set_up_worker("info")
+thread = threading.Thread(target=lambda: 1 / 0, name="mine")
+thread.start()
+thread.join()
+class Unraisable:
+    def __del__(self):
+        raise ValueError("in the end")
+Unraisable()
+import asyncio
+async def forgotten():
+    asyncio.get_running_loop().call_soon(lambda: [][0])
+    await asyncio.sleep(0)
+asyncio.run(forgotten())
+warnings.warn("a warning")
+logging.getLogger("orbweaver.test").info("takes %d", "no number")
+logging.getLogger("orbweaver.test").info("keys", extra={"by": {(1, 2): 3}})
+raise RuntimeError("the\\nlast\\x1b[31m")
+"""
+
+
+@pytest.mark.parametrize("kind", ["process", "worker"])
+def test_nothing_stands_between_the_lines(kind: str):
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, kind], capture_output=True, text=True, check=False, timeout=60
+    )
+
+    told = [json.loads(line) for line in done.stderr.splitlines()]
+    text = json.dumps(told)
+    for expected in (
+        "ZeroDivisionError",
+        "in the end",
+        "IndexError",
+        "a warning",
+        "takes %d",
+        "keys",
+        "last",
+    ):
+        assert expected in text
+    assert [line["thread_name"] for line in told if "thread_name" in line][0::2] == ["mine", "main"]
+    assert "\x1b" not in done.stderr
+    assert done.returncode == 1
