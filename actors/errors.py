@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 CNI_INCOMPATIBLE_VERSION = 1
-CNI_UNSUPPORTED_FIELD = 2
 CNI_UNKNOWN_CONTAINER = 3
 CNI_INVALID_ENVIRONMENT = 4
 CNI_IO_FAILURE = 5

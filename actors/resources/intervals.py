@@ -51,11 +51,6 @@ class IntervalSet:
         self._highs = tuple(highs)
         self.size = sum(highs) - sum(lows) + len(lows)
 
-    @classmethod
-    def from_ranges(cls, ranges: Iterable[Interval]) -> IntervalSet:
-        """The union of inclusive ranges."""
-        return cls(ranges)
-
     def __iter__(self) -> Iterator[Interval]:
         """The intervals from low to high; never the single members."""
         return zip(self._lows, self._highs, strict=True)
@@ -133,12 +128,6 @@ class IntervalSet:
             if low <= high:
                 found.append((low, high))
         return IntervalSet(found)
-
-    def plus_point(self, member: int) -> IntervalSet:
-        return self if member in self else self.union(((member, member),))
-
-    def minus_point(self, member: int) -> IntervalSet:
-        return self.minus(IntervalSet(((member, member),))) if member in self else self
 
     def ranges_text(self, family: int) -> tuple[str, ...]:
         """The intervals as `spec.ips` writes them: "10.6.0.10" and "10.6.0.20-10.6.0.29"."""
@@ -258,16 +247,3 @@ class FreeSet:
         self.size += sum(b - a + 1 for a, b in kept)
         self._lows[start:stop] = [a for a, _ in kept]
         self._highs[start:stop] = [b for _, b in kept]
-
-    def add_range(self, low: int, high: int) -> None:
-        """Put every integer from `low` to `high` in, both included."""
-        if low > high:
-            return
-        start = bisect_left(self._highs, low - 1)
-        stop = bisect_right(self._lows, high + 1)
-        left = min(low, self._lows[start]) if start < stop else low
-        right = max(high, self._highs[stop - 1]) if start < stop else high
-        self.size -= sum(self._highs[start:stop]) - sum(self._lows[start:stop]) + (stop - start)
-        self.size += right - left + 1
-        self._lows[start:stop] = [left]
-        self._highs[start:stop] = [right]

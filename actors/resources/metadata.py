@@ -41,7 +41,6 @@ class Metadata:
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
     deleted_at: float | None
-    grace_seconds: int | None
     owner: Owner | None
 
 
@@ -67,7 +66,6 @@ def open_object(obj: object, kind: str) -> tuple[Metadata, Fields]:
             labels=meta.labels("labels"),
             annotations=meta.labels("annotations"),
             deleted_at=moment(meta, "deletionTimestamp"),
-            grace_seconds=meta.number_or_none("deletionGracePeriodSeconds"),
             owner=_controller(meta),
         ),
         top,

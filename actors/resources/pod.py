@@ -42,7 +42,6 @@ class Pod:
     reason: str = ""
     restart_policy: str = "Always"
     deleted_at: float | None = None
-    grace_seconds: int | None = None
     owner: Owner | None = None
     version: str = ""
     addresses: tuple[str, ...] = ()
@@ -64,7 +63,6 @@ class Pod:
             reason=status.text("reason"),
             restart_policy=spec.text("restartPolicy", "Always"),
             deleted_at=meta.deleted_at,
-            grace_seconds=meta.grace_seconds,
             owner=meta.owner,
             version=meta.version,
             addresses=tuple(one.text("ip") for one in status.items("podIPs")),

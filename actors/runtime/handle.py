@@ -50,9 +50,7 @@ class RemoteMethod:
             deadline = time.monotonic() + timeout
         handle = self._handle
         system = handle.__system__
-        ref: ObjectRef[Any] = ObjectRef(
-            label=f"{handle.name}.{self._method}", deadline=deadline, timers=system.timers
-        )
+        ref: ObjectRef[Any] = ObjectRef(label=f"{handle.name}.{self._method}", deadline=deadline)
         call = Call(handle.__kind__, handle.name, self._method, args, kwargs, ref, deadline, here.trace)
         system.submit(call, inside=here.actor is not None)
         return ref

@@ -272,10 +272,6 @@ class Listener:
         if self._links:
             await asyncio.wait([link.ended for link in self._links])
 
-    def close_from_outside(self) -> None:
-        """From any other thread: end every connection."""
-        self._io.run(self.close(), timeout=self._limits.connect)
-
     def refusal(self, event: wire.CallReceived) -> OrbweaverError | None:
         """Why this call is not for the actors here, or None."""
         kind = event.actor.partition("/")[0]

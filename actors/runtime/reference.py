@@ -4,7 +4,7 @@ What must always hold: a reference is completed once, and whoever comes second i
 run once, in the thread that completes (or that subscribes, when it is done already); nothing here blocks but
 `get` and `wait`.
 
-Deadlines. A reference made by a call knows the call's deadline. `get`, `wait` and `on_done` fail it with
+Deadlines. A reference made by a call knows the call's deadline. `get` and `wait` fail it with
 `DeadlineExceeded` at that time even if the actor stays silent, so a front end always has an answer in time.
 `Actor.then` does not: an actor's state depends on what really happened, so its continuation runs when the
 actor below has answered, been lost, or dropped the message unhandled.
@@ -16,12 +16,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 from actors.errors import DeadlineExceeded
-
-if TYPE_CHECKING:
-    from actors.runtime.timers import Timer, Timers
 
 T = TypeVar("T")
 log = logging.getLogger("orbweaver.runtime")
@@ -30,11 +27,9 @@ log = logging.getLogger("orbweaver.runtime")
 class ObjectRef(Generic[T]):
     """A value or an error that somebody will provide: the answer to a call, or one that an actor defers."""
 
-    __slots__ = ("_alarm", "_callbacks", "_done", "_error", "_lock", "_timers", "_value", "deadline", "label")
+    __slots__ = ("_callbacks", "_done", "_error", "_lock", "_value", "deadline", "label")
 
-    def __init__(
-        self, *, label: str = "", deadline: float | None = None, timers: Timers | None = None
-    ) -> None:
+    def __init__(self, *, label: str = "", deadline: float | None = None) -> None:
         self.label = label
         """What was asked of whom, for error messages."""
         self.deadline = deadline
@@ -44,8 +39,6 @@ class ObjectRef(Generic[T]):
         self._value: Any = None
         self._error: BaseException | None = None
         self._callbacks: list[Callable[[ObjectRef[Any]], object]] | None = None
-        self._timers = timers
-        self._alarm: Timer | None = None
 
     def __repr__(self) -> str:
         state = "pending" if not self._done else "done" if self._error is None else f"failed {self._error!r}"
@@ -80,17 +73,9 @@ class ObjectRef(Generic[T]):
         """Take over the answer of a reference that is done."""
         return self._finish(other._value, other._error)
 
-    def on_done(self, callback: Callable[[ObjectRef[T]], object]) -> None:
-        """Run `callback(ref)` when done, at the call's deadline at the latest, in whichever thread completes
-        it."""
-        if self.deadline is not None and self._timers is not None and not self.done():
-            with self._lock:
-                if not self._done and self._alarm is None:
-                    self._alarm = self._timers.at(self.deadline, self.expire)
-        self.subscribe(callback)
-
     def subscribe(self, callback: Callable[[ObjectRef[T]], object]) -> None:
-        """As `on_done`, but wait for the real answer: the deadline alone does not end it."""
+        """Run `callback(ref)` when there is a real answer, in whichever thread completes it: the deadline alone does not
+        end it."""
         with self._lock:
             if not self._done:
                 if self._callbacks is None:
@@ -120,9 +105,6 @@ class ObjectRef(Generic[T]):
             self._error = error
             self._done = True
             callbacks, self._callbacks = self._callbacks, None
-            alarm, self._alarm = self._alarm, None
-        if alarm is not None:
-            alarm.cancel()
         if callbacks is not None:
             for callback in callbacks:
                 self._run(callback)

@@ -203,7 +203,7 @@ class Connection(asyncio.Protocol):
                     ref = endpoint.release.remote(sandbox)
                 else:
                     ref = endpoint.check.remote(sandbox, request.previous or ())
-        # Not `on_done`: what really became of an ADD must be known even after the deadline, to undo it.
+        # What really became of an ADD must be known even after the deadline, to undo it.
         ref.subscribe(lambda done: self._front.soon(self._done, request, done))
 
     def _done(self, request: CniRequest, ref: ObjectRef[Any]) -> None:

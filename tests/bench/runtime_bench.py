@@ -95,7 +95,7 @@ def _pipelined(
     started = clock()
     for number in range(calls):
         space.acquire()
-        send(number).on_done(sent_at(clock()))
+        send(number).subscribe(sent_at(clock()))
     if not last.wait(60):
         raise RuntimeError(f"only {len(times)} of {calls} calls were answered")
     return times, clock() - started

@@ -80,7 +80,6 @@ class Informer:
         self._cache: dict[Key, _Entry] = {}
         self._snapshot: tuple[Any, ...] | None = ()
         self._version = ""
-        self._contact: float | None = None
         self._failures = 0
         self._last_error: OrbweaverError | None = None
         self._synced = threading.Event()
@@ -131,14 +130,6 @@ class Informer:
     def version(self) -> str:
         """The version that the cache has reached; "" before the first list."""
         return self._version
-
-    @property
-    def last_contact(self) -> float:
-        """Seconds since the store last said anything, infinite before the first time.
-
-        A healthy watch gives bookmarks, so a large age means a stale cache even where no error shows.
-        """
-        return float("inf") if self._contact is None else self._clock() - self._contact
 
     @property
     def last_error(self) -> OrbweaverError | None:
@@ -302,7 +293,6 @@ class Informer:
         return Key(self.kind, metadata.get("namespace", ""), metadata["name"])
 
     def _heard(self) -> None:
-        self._contact = self._clock()
         self._failures = 0
         self._last_error = None
 

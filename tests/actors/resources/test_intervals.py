@@ -34,14 +34,12 @@ def assert_canonical(intervals: IntervalSet | FreeSet) -> None:
 @given(ranges, ranges, points)
 def test_algebra_is_that_of_sets(a: list[tuple[int, int]], b: list[tuple[int, int]], point: int) -> None:
     """Union, difference, intersection, points, membership and search agree with Python's sets."""
-    one, two = IntervalSet.from_ranges(a), IntervalSet(b)
+    one, two = IntervalSet(a), IntervalSet(b)
     first, second = members(one), members(two)
     results = {
         one.union(two): first | second,
         one.minus(two): first - second,
         one.intersect(two): first & second,
-        one.plus_point(point): first | {point},
-        one.minus_point(point): first - {point},
     }
 
     for result, expected in results.items():
@@ -92,11 +90,6 @@ class FreeSetIsASet(RuleBasedStateMachine):
     def discard_range(self, low: int, high: int) -> None:
         self.free.discard_range(low, high)
         self.model -= set(range(low, high + 1))
-
-    @rule(low=points, high=points)
-    def add_range(self, low: int, high: int) -> None:
-        self.free.add_range(low, high)
-        self.model |= set(range(low, high + 1))
 
     @rule(start=points)
     def lowest_from(self, start: int) -> None:

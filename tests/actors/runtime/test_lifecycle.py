@@ -505,8 +505,8 @@ def test_a_broken_observer_is_switched_off_and_breaks_nothing(caplog: pytest.Log
 def test_a_broken_callback_of_a_reference_breaks_nobody_else(caplog: pytest.LogCaptureFixture) -> None:
     ref: ObjectRef[int] = ObjectRef()
     seen: list[int] = []
-    ref.on_done(lambda done: 1 / 0)
-    ref.on_done(lambda done: seen.append(done.result()))
+    ref.subscribe(lambda done: 1 / 0)
+    ref.subscribe(lambda done: seen.append(done.result()))
     with caplog.at_level(logging.ERROR, "orbweaver.runtime"):
         assert ref.complete(1)
 
@@ -519,9 +519,7 @@ def test_a_broken_callback_of_a_reference_breaks_nobody_else(caplog: pytest.LogC
 
 def test_timers_that_are_cancelled_do_not_stay_in_memory(local: ActorSystem) -> None:
     for _ in range(5000):
-        ref: ObjectRef[int] = ObjectRef(deadline=time.monotonic() + 3600, timers=local.timers)
-        ref.on_done(lambda done: None)
-        ref.complete(1)
+        local.timers.at(time.monotonic() + 3600, lambda: None).cancel()
 
     assert len(local.timers._heap) < 1000
 

@@ -181,7 +181,6 @@ def test_a_store_that_is_away_at_first_is_waited_for(store: Counting, informer: 
     cache, told = informer()
     assert not cache.wait_synced(0.3)
     assert "away" in str(cache.last_error)
-    assert cache.last_contact == float("inf")
     assert cache.items() == ()
 
     store.away = False
@@ -305,7 +304,6 @@ def test_bookmarks_move_the_version_and_show_life(store: Counting, informer: Any
 
     until(lambda: bool(cache.version == newest))
 
-    assert cache.last_contact < 5
     assert told.keys == []
 
 
