@@ -164,6 +164,8 @@ def by_address(pool: IPPool, applicant: Applicant) -> Refusal | None:
         return Refusal(
             pool.name, "address", f"{text} is in spec.excludeIPs; ask for another address or remove it there"
         )
+    if applicant.exact in pool.withheld:
+        return Refusal(pool.name, "address", f"{pool.withheld_reason}; ask for another address")
     return Refusal(
         pool.name,
         "address",

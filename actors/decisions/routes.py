@@ -6,7 +6,8 @@ What must always hold:
   route through its pool's gateway. `ipam.spidernet.io/default-route-nic` keeps default routes of pools to
   that interface.
 * A route of the pod's annotation goes to the interface that can reach its gateway: the first, in the order of
-  the plan, whose subnet has it. One that no interface can reach is left out with a reason, not refused,
+  the plan, whose subnet has it; a link-local one is on every link, and so of the chosen one,
+  else of the first that has an address of IPv6. One that no interface can reach is left out with a reason, not refused,
   because the interface that can may be added by a later CNI call.
 * One destination has one route on an interface: the annotation outranks the pool's gateway, which outranks
   the pool's routes, and IPv4 comes before IPv6.
@@ -18,8 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from actors.decisions.plan import Plan
-from actors.resources.addresses import IPV4, IPV6, Subnet, format_address
-from actors.resources.ippool import IPPool, Route
+from actors.resources.addresses import IPV4, IPV6, Subnet, format_address, is_link_local
+from actors.resources.ippool import IPPool, Route, is_router_of
 
 DEFAULT = {IPV4: Subnet(IPV4, 0, 0), IPV6: Subnet(IPV6, 0, 0)}
 
@@ -53,7 +54,7 @@ def route(interface: str, leases: Sequence[Lease], plan: Plan) -> Routing:
     found: dict[Subnet, Route] = {}
     mine = sorted((lease for lease in leases if lease.interface == interface), key=lambda lease: lease.family)
     for custom in plan.routes:
-        owner = _reaching(custom, leases)
+        owner = _reaching(custom, leases, plan.default_route_nic)
         if owner is None:
             reasons.append(
                 f"route to {custom.destination} left out: no interface has a subnet with its gateway "
@@ -83,8 +84,13 @@ def route(interface: str, leases: Sequence[Lease], plan: Plan) -> Routing:
     return Routing(tuple(ordered), tuple(reasons))
 
 
-def _reaching(custom: Route, leases: Sequence[Lease]) -> str | None:
-    for lease in leases:
-        if lease.family == custom.family and lease.pool.subnet.contains(custom.gateway):
+def _reaching(custom: Route, leases: Sequence[Lease], default_nic: str | None) -> str | None:
+    """The first interface that can; a link-local gateway is looked for on the pod's chosen interface first."""
+    for lease in sorted(leases, key=lambda lease: _is_everywhere(custom) and lease.interface != default_nic):
+        if lease.family == custom.family and is_router_of(lease.pool.subnet, custom.gateway):
             return lease.interface
     return None
+
+
+def _is_everywhere(custom: Route) -> bool:
+    return is_link_local(custom.family, custom.gateway)

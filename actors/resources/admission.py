@@ -17,17 +17,28 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from actors.errors import InvalidObject
 from actors.resources import coordinator, ippool, namespace, node, pod, reservedip, statefulset
-from actors.resources.addresses import format_address, format_range, parse_address, parse_cidr
+from actors.resources.addresses import format_address, format_range, parse_address, parse_cidr, parse_range
 from actors.resources.fields import Fields, nearest, shown
 from actors.resources.intervals import IntervalSet
-from actors.resources.ippool import IPPool
-from actors.resources.names import is_subdomain
+from actors.resources.ippool import IPPool, is_router_of
+from actors.resources.names import (
+    LABEL_KEY_RULE,
+    LABEL_RULE,
+    LABEL_VALUE_RULE,
+    SUBDOMAIN_RULE,
+    is_label,
+    is_label_key,
+    is_label_value,
+    is_network_name,
+    is_subdomain,
+)
 from actors.resources.reservedip import ReservedIP
+from actors.resources.withheld import special_block
 
 SPIDERPOOL = "spiderpool.spidernet.io/v2beta1"
 FINALIZER = "spiderpool.spidernet.io"
@@ -115,6 +126,8 @@ def _admit_pool(
     if old is not None:
         _keep(spec, old, "ipVersion", "subnet")
     pool = IPPool.from_object(admitted)
+    _check_space(spec, pool, old)
+    _check_affinities(spec, pool, old)
     _check_gateway(spec, pool)
     _check_routes(spec, pool)
     if pool.pod_affinity is not None and pool.pod_affinity.empty:
@@ -166,8 +179,68 @@ def _same_subnet(was: Any, now: Any) -> bool:
     return isinstance(was, str) and isinstance(now, str) and parse_cidr(was) == parse_cidr(now)
 
 
+def _check_space(spec: Fields, pool: IPPool, old: Mapping[str, Any] | None) -> None:
+    """Refuse a pool where no host can be. One that was stored before may still be changed otherwise."""
+    if old is None and (block := special_block(pool.family, pool.subnet.first, pool.subnet.last)):
+        raise spec.refuse(
+            "subnet", f"which is inside {block}, where no host can be", "write the subnet of your network"
+        )
+    if _unchanged(spec, old, "ips"):
+        return
+    for index, text in enumerate(spec.texts("ips")):
+        low, high = parse_range(text, pool.family)
+        if block := special_block(pool.family, low, high):
+            raise InvalidObject(
+                f"{spec.subject}: {spec.at('ips')}[{index}] is {shown(text)}, which is inside {block}, where no host can be;"
+                " take it out"
+            )
+
+
+def _unchanged(spec: Fields, old: Mapping[str, Any] | None, key: str) -> bool:
+    return old is not None and (old.get("spec") or {}).get(key) == spec.data.get(key)
+
+
+def _check_affinities(spec: Fields, pool: IPPool, old: Mapping[str, Any] | None) -> None:
+    """Refuse what no object of Kubernetes can match, because nobody means it."""
+    for key, selector in (
+        ("podAffinity", pool.pod_affinity),
+        ("namespaceAffinity", pool.namespace_affinity),
+        ("nodeAffinity", pool.node_affinity),
+    ):
+        if selector is not None and not _unchanged(spec, old, key):
+            for place, text in selector.label_keys():
+                _check_name(spec, f"{key}.{place}", text, is_label_key, "the key of a label", LABEL_KEY_RULE)
+            for place, text in selector.label_values():
+                _check_name(
+                    spec, f"{key}.{place}", text, is_label_value, "the value of a label", LABEL_VALUE_RULE
+                )
+    for key, names, accepts, what, rule in (
+        ("nodeName", pool.node_names, is_subdomain, "the name of a node", SUBDOMAIN_RULE),
+        ("namespaceName", pool.namespace_names, is_label, "the name of a namespace", LABEL_RULE),
+        (
+            "multusName",
+            pool.multus_names,
+            is_network_name,
+            "the name of a network attachment",
+            f"namespace/name, or a name alone: {SUBDOMAIN_RULE}",
+        ),
+    ):
+        if not _unchanged(spec, old, key):
+            for index, text in enumerate(names):
+                _check_name(spec, f"{key}[{index}]", text, accepts, what, rule)
+
+
+def _check_name(
+    spec: Fields, place: str, text: str, accepts: Callable[[str], bool], what: str, rule: str
+) -> None:
+    if not accepts(text):
+        raise InvalidObject(
+            f"{spec.subject}: {spec.at(place)} is {shown(text)}, which cannot be {what}; write {rule}"
+        )
+
+
 def _check_gateway(spec: Fields, pool: IPPool) -> None:
-    if pool.gateway is not None and pool.gateway in pool.available:
+    if pool.gateway is not None and pool.gateway in pool.ips.minus(pool.exclude_ips):
         raise spec.refuse(
             "gateway",
             f"which is also one of the addresses to give out ({_ranges(pool.ips, pool.family)})",
@@ -183,7 +256,7 @@ def _check_routes(spec: Fields, pool: IPPool) -> None:
         if route.destination in seen:
             raise item.refuse("dst", "which an earlier route has too", "keep one of them")
         seen.add(route.destination)
-        if not pool.subnet.contains(route.gateway):
+        if not is_router_of(pool.subnet, route.gateway):
             raise item.refuse(
                 "gw",
                 f"which is not inside {spec.at('subnet')} {pool.subnet}",
@@ -202,9 +275,10 @@ def _check_in_use(spec: Fields, pool: IPPool, old: Mapping[str, Any]) -> None:
         raise status.refuse(
             "allocatedIPs", "which is not JSON", "remove the field, it is written anew"
         ) from cause
+    listed = pool.ips.minus(pool.exclude_ips)
     for address, holder in Fields.of(spec.subject, status.at("allocatedIPs"), allocated).data.items():
         family, value = parse_address(address)
-        if family == pool.family and value not in pool.available:
+        if family == pool.family and value not in listed:
             owner = holder.get("pod", "unknown") if isinstance(holder, Mapping) else "unknown"
             raise spec.refuse(
                 "ips",

@@ -1,9 +1,9 @@
 """SpiderIPPool: a set of addresses of one family in one subnet, and which pods may have them.
 
 What must always hold: an `IPPool` is consistent, whoever wrote the object. Its addresses are of its family
-and inside its subnet, so nothing after parsing checks that again. `available` is `ips` minus `excludeIPs` as
-intervals; reserved addresses (SpiderReservedIP) and used ones are not known here. A pool without `ips` has no
-address: the subnet alone gives none.
+and inside its subnet, so nothing after parsing checks that again. `available` is `ips` minus `excludeIPs` and minus
+what no pod may have (`withheld`), as intervals; reserved addresses (SpiderReservedIP) and used ones are not
+known here. A pool without `ips` has no address: the subnet alone gives none.
 """
 
 from __future__ import annotations
@@ -12,11 +12,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.resources.addresses import Subnet, format_range, parse_address_of, parse_cidr, parse_range
+from actors.resources.addresses import (
+    IPV6,
+    Subnet,
+    format_range,
+    is_link_local,
+    parse_address_of,
+    parse_cidr,
+    parse_range,
+)
 from actors.resources.fields import Fields
 from actors.resources.intervals import IntervalSet
 from actors.resources.metadata import open_object
 from actors.resources.selectors import LabelSelector
+from actors.resources.withheld import explained, withheld
 
 KIND = "SpiderIPPool"
 SPEC_FIELDS = (
@@ -54,13 +63,15 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class IPPool:
-    """One pool. `vlan` 0 means none; None for an affinity means that it does not matter."""
+    """One pool. `withheld`: what it lists and no pod may have. `vlan` 0 means none; None for an affinity means that it does
+    not matter."""
 
     name: str
     subnet: Subnet
     ips: IntervalSet = field(default_factory=IntervalSet)
     exclude_ips: IntervalSet = field(default_factory=IntervalSet)
     available: IntervalSet = field(default_factory=IntervalSet)
+    withheld: IntervalSet = field(default_factory=IntervalSet)
     gateway: int | None = None
     routes: tuple[Route, ...] = ()
     vlan: int = 0
@@ -86,6 +97,11 @@ class IPPool:
         """Made for one application from a SpiderSubnet."""
         return OWNER_APPLICATION in self.labels
 
+    @property
+    def withheld_reason(self) -> str:
+        """Which of the addresses that it lists are not given out, and why; "" where there is none."""
+        return explained(self.subnet, self.withheld)
+
     @classmethod
     def from_object(cls, obj: Mapping[str, Any]) -> IPPool:
         """Parse the API object. Raises `InvalidObject` that names pool, field, value and rule."""
@@ -94,12 +110,15 @@ class IPPool:
         subnet = parse_subnet(spec)
         ips = parse_ranges(spec, "ips", subnet)
         exclude_ips = parse_ranges(spec, "excludeIPs", subnet)
+        listed = ips.minus(exclude_ips)
+        never = listed.intersect(withheld(subnet))
         return cls(
             name=meta.name,
             subnet=subnet,
             ips=ips,
             exclude_ips=exclude_ips,
-            available=ips.minus(exclude_ips),
+            available=listed.minus(never) if never else listed,
+            withheld=never,
             gateway=parse_gateway(spec, subnet),
             routes=parse_routes(spec, subnet.family),
             vlan=parse_vlan(spec),
@@ -151,17 +170,22 @@ def parse_ranges(spec: Fields, key: str, subnet: Subnet) -> IntervalSet:
 
 
 def parse_gateway(spec: Fields, subnet: Subnet) -> int | None:
-    """`spec.gateway`, inside the subnet; None when absent."""
+    """`spec.gateway`, inside the subnet, or link-local: the usual one of IPv6 (RFC 4861). None when absent."""
     if not spec.text("gateway"):
         return None
     gateway = spec.read("gateway", lambda text: parse_address_of(text, subnet.family))
-    if not subnet.contains(gateway):
+    if not is_router_of(subnet, gateway):
         raise spec.refuse(
             "gateway",
             f"which is not inside {spec.at('subnet')} {subnet}",
             "write the router's address in that subnet, or remove it for pods without a default route",
         )
     return gateway
+
+
+def is_router_of(subnet: Subnet, address: int) -> bool:
+    """Whether a pod in the subnet reaches a router at this address of the same family without another router."""
+    return subnet.contains(address) or (subnet.family == IPV6 and is_link_local(IPV6, address))
 
 
 def parse_routes(spec: Fields, family: int) -> tuple[Route, ...]:

@@ -7,7 +7,7 @@ matching never fails.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from actors.resources.fields import Fields, nearest
@@ -67,6 +67,17 @@ class LabelSelector:
         return all(labels.get(key) == value for key, value in self.labels) and all(
             requirement.matches(labels) for requirement in self.expressions
         )
+
+    def label_keys(self) -> Iterator[tuple[str, str]]:
+        """Each label's key, and where in the selector it stands."""
+        yield from (("matchLabels", key) for key, _ in self.labels)
+        yield from ((f"matchExpressions[{index}].key", one.key) for index, one in enumerate(self.expressions))
+
+    def label_values(self) -> Iterator[tuple[str, str]]:
+        """Each value, and where in the selector it stands."""
+        yield from ((f"matchLabels.{key}", value) for key, value in self.labels)
+        for index, one in enumerate(self.expressions):
+            yield from ((f"matchExpressions[{index}].values", value) for value in one.values)
 
     @property
     def empty(self) -> bool:

@@ -78,6 +78,12 @@ class EventsActor(Actor):
         self._tell(_News(involved, "PoolsOverlap", text, "Warning"))
 
     @message
+    def withheld(self, pool: str, uid: str, text: str) -> None:
+        """Tell that a pool lists addresses that no pod may have."""
+        involved = {"apiVersion": SPIDERPOOL, "kind": "SpiderIPPool", "name": pool, "uid": uid}
+        self._tell(_News(involved, "AddressesWithheld", text, "Warning"))
+
+    @message
     def elected(self, namespace: str, lease: str, identity: str) -> None:
         """Tell who leads by a Lease now, as Kubernetes' own controllers do."""
         involved = {

@@ -63,6 +63,7 @@ class State:
     pools_set: bool = False
     table: PoolTable | None = None
     overlaps: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    withheld: dict[str, str] = field(default_factory=dict)
     later: dict[str, float] = field(default_factory=dict)
 
 
@@ -278,6 +279,8 @@ class ViewsActor(Actor):
                 state.pools.add(name)
                 if self._follow and others and name not in before:
                     self._tell_overlap(table.pools[name], others)
+        if self._follow:
+            self._tell_withheld(table)
 
     def _tell_overlap(self, pool: IPPool, others: tuple[str, ...]) -> None:
         text = f"pool {pool.name} has addresses in common with {', '.join(others)}; each is given out once, by one of them"
@@ -285,6 +288,19 @@ class ViewsActor(Actor):
             self.get_actor("events/local").overlapping.options(timeout=None).remote(pool.name, pool.uid, text)
         )
         ref.subscribe(_log_untold)
+
+    def _tell_withheld(self, table: PoolTable) -> None:
+        """Tell of each pool that lists what no pod may have, when it begins to."""
+        told, self._state.withheld = self._state.withheld, {}
+        for name, pool in table.pools.items():
+            if reason := pool.withheld_reason:
+                self._state.withheld[name] = reason
+                if told.get(name) != reason:
+                    events = self.get_actor("events/local")
+                    ref = events.withheld.options(timeout=None).remote(
+                        name, pool.uid, f"pool {name}: {reason}"
+                    )
+                    ref.subscribe(_log_untold)
 
     def _usage(self, pool: str) -> tuple[int, tuple[Allocation, ...]]:
         def task(allocator: Allocator) -> tuple[int, tuple[Allocation, ...]]:

@@ -18,6 +18,7 @@ from typing import Any
 from actors.errors import Conflict, InvalidObject, NotFound
 from actors.resources.addresses import Subnet, format_address, parse_cidr
 from actors.resources.admission import admit
+from actors.resources.ippool import IPPool
 from actors.store import lifecycle
 from actors.store.contract import Object, Store
 from actors.store.kinds import KINDS, SPIDERPOOL, Kind
@@ -96,6 +97,8 @@ def run(chosen: argparse.Namespace) -> int:
             )
         for step in steps:
             print(f"{step.name} {batch.write(step)}", flush=True)
+            if step.kind.name == POOL and (reason := IPPool.from_object(step.admitted).withheld_reason):
+                print(f"orbweaver: warning: {step.name}: {reason}", file=sys.stderr)
     return 0
 
 

@@ -216,6 +216,8 @@ class Sight:
         for name in slot.candidates:
             if others := self._overlaps.get(name):
                 notes.append(f"pool {name} has addresses in common with {', '.join(others)}")
+            if reason := self.table.pools[name].withheld_reason:
+                notes.append(f"pool {name}: {reason}")
         offers = tuple(self._offer(self.table.pools[name], slot) for name in slot.candidates)
         return Outlook(slot, offers, again, again_from, tuple(notes))
 

@@ -52,6 +52,7 @@ class Whereabouts:
     quarantine: Quarantine | None
     pools: tuple[str, ...]
     excluded_by: tuple[str, ...]
+    withheld_by: tuple[str, ...]
     reserved_by: tuple[str, ...]
     damaged: tuple[str, ...]
     unknown: bool = False
@@ -96,6 +97,7 @@ def look_up(store: Store, family: int, value: int) -> Whereabouts:
         shown_by = _shown_by(store, family, value)
     pools: list[str] = []
     excluded: list[str] = []
+    withheld: list[str] = []
     reserved: list[str] = []
     for obj in store.list("SpiderIPPool").items:
         try:
@@ -107,6 +109,8 @@ def look_up(store: Store, family: int, value: int) -> Whereabouts:
             pools.append(pool.name)
         elif pool.family == family and value in pool.exclude_ips:
             excluded.append(pool.name)
+        elif pool.family == family and value in pool.withheld:
+            withheld.append(f"{pool.name}: {pool.withheld_reason}")
     for obj in store.list("SpiderReservedIP").items:
         try:
             one = ReservedIP.from_object(obj)
@@ -123,6 +127,7 @@ def look_up(store: Store, family: int, value: int) -> Whereabouts:
         block.quarantines.get(value),
         tuple(pools),
         tuple(excluded),
+        tuple(withheld),
         tuple(reserved),
         tuple(damaged),
         unknown,
@@ -191,6 +196,8 @@ def _lines(found: Whereabouts) -> list[tuple[str, str]]:
     lines.append(("in pools", ", ".join(found.pools) or "none"))
     if found.excluded_by:
         lines.append(("excluded by", ", ".join(found.excluded_by)))
+    if found.withheld_by:
+        lines.append(("withheld by", "; ".join(found.withheld_by)))
     if found.reserved_by:
         lines.append(("reserved by", ", ".join(found.reserved_by)))
     lines.append(("block", found.block))
@@ -209,6 +216,7 @@ def _as_object(found: Whereabouts) -> dict[str, Any]:
         "released": None if found.released is None else _moment(found.released),
         "pools": list(found.pools),
         "excludedBy": list(found.excluded_by),
+        **({"withheldBy": list(found.withheld_by)} if found.withheld_by else {}),
         "reservedBy": list(found.reserved_by),
         "block": found.block,
         "damaged": list(found.damaged),

@@ -53,6 +53,24 @@ def test_a_refused_pod_has_an_event_that_says_why(config: Path, store: ClusterSt
         eventually(told)
 
 
+def test_the_networks_own_addresses_are_given_to_nobody_and_told(
+    config: Path, store: ClusterStore, tmp_path: Path
+) -> None:
+    store.create(pool("whole", "10.6.0.0/30", "10.6.0.0-10.6.0.3"))
+    with controller(store), agent(config, tmp_path / "agent") as running:
+        pods = Pods(running, store)
+        assert {pods.add("one"), pods.add("two")} == {"10.6.0.1", "10.6.0.2"}
+        pods.make("three")
+        assert pods.call("ADD", "three", "c-three")[1]["code"] == 101
+
+        def told() -> None:
+            assert store.get("SpiderIPPool", "whole")["status"]["totalIPCount"] == 2
+            (event,) = [one for one in store.list("Event").items if one["reason"] == "AddressesWithheld"]
+            assert "10.6.0.0, 10.6.0.3 (network and broadcast address of 10.6.0.0/30)" in event["message"]
+
+        eventually(told)
+
+
 def test_a_pool_made_with_kubectl_is_completed_and_goes_with_its_last_address(
     config: Path, store: ClusterStore, tmp_path: Path
 ) -> None:

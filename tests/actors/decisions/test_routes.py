@@ -106,3 +106,27 @@ def test_one_destination_has_one_route_and_the_annotation_wins() -> None:
         ("0.0.0.0/0", "10.6.0.9"),
         ("172.16.0.0/12", "10.6.0.8"),
     ]
+
+
+def test_a_link_local_gateway_is_on_the_chosen_interface_else_on_the_first_with_ipv6() -> None:
+    one, two = (
+        lease("eth0", "fd00:6::/64", gateway="fe80::1"),
+        lease("net1", "fd00:7::/64", gateway="fe80::1"),
+    )
+    wanted = custom(("fd00:9::/64", "fe80::7"))
+
+    plain, chosen = (
+        Plan("shop/web-0", (), routes=wanted),
+        Plan("shop/web-0", (), routes=wanted, default_route_nic="net1"),
+    )
+
+    assert texts(route("eth0", [FOUR, one, two], plain).routes)[-2:] == [
+        ("::/0", "fe80::1"),
+        ("fd00:9::/64", "fe80::7"),
+    ]
+    assert texts(route("net1", [FOUR, one, two], plain).routes) == [("::/0", "fe80::1")]
+    assert texts(route("net1", [FOUR, one, two], chosen).routes) == [
+        ("::/0", "fe80::1"),
+        ("fd00:9::/64", "fe80::7"),
+    ]
+    assert route("eth0", [FOUR], plain).reasons != ()

@@ -117,7 +117,96 @@ POOLS = [
     Case("an address of the other family", v4(ips=["fd00::1"]), "ips"),
     Case("a range of both families", v4(ips=["10.6.0.1-fd00::1"]), "ips"),
     Case("an IPv4-mapped address", {"subnet": "::/0", "ips": ["::ffff:10.6.0.1"]}, "ips"),
-    Case("an address with a zone", {"subnet": "fe80::/64", "ips": ["fe80::1%eth0"]}, "ips"),
+    Case("an address with a zone", {"subnet": "fd00::/64", "ips": ["fd00::1%eth0"]}, "ips"),
+    # -- where no host can be
+    *(
+        Case(f"a subnet in {subnet}", {"subnet": subnet}, "subnet")
+        for subnet in (
+            *("0.0.0.0/8", "0.1.0.0/16", "127.0.0.0/24", "127.0.0.0/8", "224.0.0.0/4", "239.1.2.0/24"),
+            *("255.255.255.255/32", "fe80::/10", "fe80::/64", "ff02::/64", "::1/128", "::/127"),
+        )
+    ),
+    *(
+        Case(f"{ips} in a subnet of everything", {"subnet": subnet, "ips": [ips]}, "ips")
+        for subnet, ips in (
+            *(
+                ("0.0.0.0/0", "127.0.0.1"),
+                ("0.0.0.0/0", "224.0.0.1-239.255.255.255"),
+                ("0.0.0.0/0", "0.0.0.0"),
+            ),
+            *(
+                ("0.0.0.0/0", "255.255.255.255"),
+                ("::/0", "::"),
+                ("::/0", "::-::1"),
+                ("::/0", "fe80::1"),
+                ("::/0", "ff02::1"),
+            ),
+        )
+    ),
+    Case("a subnet beside it", {"subnet": "128.0.0.0/24", "ips": ["128.0.0.0-128.0.0.255"]}),
+    Case("the class for experiments", {"subnet": "240.0.0.0/8", "ips": ["240.0.0.1"]}),
+    Case("a range over its edge", {"subnet": "126.0.0.0/7", "ips": ["126.255.255.1-127.0.0.9"]}),
+    # -- gateways of one link
+    Case("a link-local IPv6 gateway", v6(gateway="fe80::1")),
+    Case("a link-local IPv4 gateway", v4(gateway="169.254.1.1"), "gateway"),
+    Case("a link-local gateway of the other family", v4(gateway="fe80::1"), "gateway"),
+    Case("a link-local router", v6(routes=route("fd00:7::/64", "fe80::1"))),
+    Case("a link-local router of the other family", v4(routes=route("10.7.0.0/16", "fe80::1")), "gw"),
+    Case("the network's address as gateway", v4(gateway="10.6.0.0", ips=["10.6.0.0-10.6.0.9"]), "gateway"),
+    # -- what no object can match
+    *(
+        Case(f"a label {title} in {field}", v4(**{field: {"matchLabels": {key: value}}}), names)
+        for field in ("podAffinity", "namespaceAffinity", "nodeAffinity")
+        for title, key, value, names in (
+            ("as Kubernetes has them", "a.b-c/d_E.f", "v_1.X", ""),
+            ("without value", "a", "", ""),
+            ("of 63 letters", "k" * 63, "v" * 63, ""),
+            ("with a dot in front", ".starts.with.dot", "x", field),
+            ("with a blank", "my key!", "x", field),
+            ("with an empty key", "", "x", field),
+            ("with two slashes", "a/b/c", "x", field),
+            ("with an upper-case prefix", "A.b/c", "x", field),
+            ("with a key of 64 letters", "k" * 64, "x", field),
+            ("with a prefix of 254", f"{'p' * 254}/a", "x", field),
+            ("with a prefix of 253", f"{'p' * 253}/a", "x", ""),
+            ("whose value has a blank", "a", "a b", field),
+            ("whose value has two lines", "a", "a\nb", field),
+            ("whose value ends in a dot", "a", "x.", field),
+            ("whose value has 64 letters", "a", "v" * 64, field),
+        )
+    ),
+    *(
+        Case(f"{title} in {field}", v4(**{field: {"matchExpressions": [expression]}}), names)
+        for field in ("podAffinity", "namespaceAffinity", "nodeAffinity")
+        for title, expression, names in (
+            ("a right expression", {"key": "a/b", "operator": "In", "values": ["x", ""]}, ""),
+            ("a wrong key", {"key": "my key!", "operator": "Exists"}, field),
+            ("a wrong value", {"key": "a", "operator": "In", "values": ["a b"]}, field),
+            ("a second wrong value", {"key": "a", "operator": "NotIn", "values": ["x", "a b"]}, field),
+        )
+    ),
+    *(
+        Case(f"{field} {value or 'empty'}", v4(**{field: ["ok", value]}), names)
+        for field, value, names in (
+            ("nodeName", "node-1.example", ""),
+            ("nodeName", "Node 1", "nodeName"),
+            ("nodeName", "node_1", "nodeName"),
+            ("nodeName", "", "nodeName"),
+            ("nodeName", "n" * 254, "nodeName"),
+            ("namespaceName", "shop-1", ""),
+            ("namespaceName", "shop.eu", "namespaceName"),
+            ("namespaceName", "n" * 64, "namespaceName"),
+            ("namespaceName", "n" * 63, ""),
+            ("namespaceName", "a b", "namespaceName"),
+            ("multusName", "mv", ""),
+            ("multusName", "kube-system/mv.eth0", ""),
+            ("multusName", "a/b/c", "multusName"),
+            ("multusName", "/mv", "multusName"),
+            ("multusName", "kube.system/mv", "multusName"),
+            ("multusName", "kube-system/", "multusName"),
+        )
+    ),
+    Case("a name that was wrong already", v4(vlan=3, nodeName=["n1"]), old=v4(nodeName=["n1"])),
     Case("an exclusion outside", v4(excludeIPs=["10.7.0.1"]), "excludeIPs"),
     Case("an exclusion that ends before it starts", v4(excludeIPs=["10.6.0.9-10.6.0.2"]), "excludeIPs"),
     Case("an exclusion that is no address", v4(excludeIPs=["x"]), "excludeIPs"),

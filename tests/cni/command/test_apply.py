@@ -243,3 +243,14 @@ def test_a_pool_that_is_being_deleted_is_said_to_be(orbweaver, make_pool):
 
     assert done.status == 0
     assert "unchanged, but it is being deleted; apply it again when it is gone" in done.out
+
+
+def test_addresses_that_no_pod_may_have_are_told(orbweaver, make_pool):
+    done = orbweaver.apply(make_pool("blue", "10.6.0.0-10.6.255.255"))
+
+    assert done.status == 0
+    assert (
+        "10.6.0.0, 10.6.255.255 (network and broadcast address of 10.6.0.0/16) cannot be a pod's" in done.err
+    )
+    assert "withheld by" in orbweaver("ip", "show", "10.6.255.255").out
+    assert orbweaver.apply(make_pool("blue", "10.6.0.1-10.6.255.254")).err == ""

@@ -25,7 +25,8 @@ def test_it_names_the_pool_of_each_family_and_its_free_addresses(orbweaver, make
 
     assert done.status == 0
     assert "eth0 IPv4: an address of pool blue (9 of 10 free)" in done.out
-    assert f"eth0 IPv6: an address of pool blue-v6 ({2**64} of {2**64} free)" in done.out
+    assert f"eth0 IPv6: an address of pool blue-v6 ({2**64 - 1} of {2**64 - 1} free)" in done.out
+    assert "pool blue-v6: fd00:6:: (routers' anycast address of fd00:6::/64) cannot be a pod's" in done.out
     assert "pod annotation ipam.spidernet.io/ippool: not given" in done.out
     assert time.monotonic() - started < 10
 
