@@ -66,7 +66,7 @@ class Agent:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         if self._script is not None:
-            self._thread.join(10)
+            self._thread.join(60)
             assert not self._thread.is_alive()
 
 
@@ -370,7 +370,7 @@ def test_an_agent_that_does_not_finish_is_given_up_in_time(run, path, reply):
 
     assert error["code"] == 11
     assert "in time" in str(error["details"])
-    assert 0.9 < time.monotonic() - started < 10
+    assert 0.9 < time.monotonic() - started < 50  # a minute if nothing else is said
 
 
 def test_an_agent_that_drips_is_given_up_in_time_all_the_same(run, path):
@@ -524,7 +524,7 @@ def test_being_stopped_and_continued_does_not_end_the_wait(plugins, path):
     def script(connection: socket.socket) -> None:
         receive(connection)
         waiting.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         connection.sendall(answer(0, RESULT))
 
     with agent_that(path, script):
@@ -538,11 +538,11 @@ def test_being_stopped_and_continued_does_not_end_the_wait(plugins, path):
         process.stdin.write(netconf(path))
         process.stdin.close()
         process.stdin = None
-        assert waiting.wait(10)
+        assert waiting.wait(60)
         process.send_signal(signal.SIGSTOP)
         process.send_signal(signal.SIGCONT)
         go_on.set()
-        output, _ = process.communicate(timeout=10)
+        output, _ = process.communicate(timeout=60)
 
     assert (process.returncode, output) == (0, RESULT)
 

@@ -27,7 +27,7 @@ from tests.support.rig import pool
 from tests.tools.apiserver import ApiServer
 
 POOLS, EACH = 4, 10
-PATIENCE = 6.0
+PATIENCE = 12.0
 
 
 class SlowBlocks:

@@ -167,7 +167,7 @@ class AgentProcess(ServingProcess):
     def serves(self) -> bool:
         """It answers STATUS."""
         try:
-            return ask(self.socket, encode("STATUS"), 5).status == 0
+            return ask(self.socket, encode("STATUS")).status == 0
         except NoAnswer:
             return False
 

@@ -138,7 +138,7 @@ class Load:
 
     def settle(self) -> None:
         """DEL for whatever is in doubt, until each is answered."""
-        until = time.monotonic() + 40
+        until = time.monotonic() + 60
         while self.journal.doubtful:
             for place in list(self.journal.doubtful):
                 answer = delete(self._path, self.journal, place)

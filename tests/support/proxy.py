@@ -116,6 +116,10 @@ class FaultProxy:
             _break(stream)
         return len(streams)
 
+    def pass_on(self) -> None:
+        """Pass on what is delayed."""
+        self._released.set()
+
     def cut_idle(self) -> None:
         """Close every client's connection."""
         with self._lock:
@@ -269,7 +273,7 @@ def _break(connection: socket.socket) -> None:
         return  # it is closed already
 
 
-def wait_until(true: Callable[[], bool], timeout: float = 15.0) -> None:
+def wait_until(true: Callable[[], bool], timeout: float = 60.0) -> None:
     """Wait until something is true; fails the test when it does not become so in time."""
     deadline = time.monotonic() + timeout
     while not true():

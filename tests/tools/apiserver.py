@@ -19,6 +19,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -160,18 +161,17 @@ class ApiServer:
 
     @contextmanager
     def without_policy(self, name: str) -> Iterator[None]:
-        """For as long as this lasts the admission policy counts no more. The API server takes up to a second to
-        notice either way, and tells nobody when it has."""
+        """For as long as this lasts the admission policy counts no more."""
         path = f"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings/{name}"
         found = self.call("GET", path)
         binding = {key: found[key] for key in ("apiVersion", "kind", "spec")} | {"metadata": {"name": name}}
         self.call("DELETE", path)
-        time.sleep(2)
+        self._wait_policies()
         try:
             yield
         finally:
             self.apply(binding)
-            time.sleep(2)
+            self._wait_policies()
 
     def ask(self, method: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
         """One request as the administrator: the status and the answer, whatever they are."""
@@ -270,7 +270,7 @@ class ApiServer:
             ) from error
 
     def _wait_answer(self, manifest: dict[str, Any], wanted: int) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + START_TIMEOUT
         path = f"/apis/{manifest['apiVersion']}/{manifest['kind'].lower()}s?dryRun=All"
         while True:
             code, answer = self.ask("POST", path, manifest)
@@ -280,9 +280,46 @@ class ApiServer:
                 raise ServerFailed(f"{manifest['metadata']['name']} is still answered with {code}: {answer}")
             time.sleep(0.05)
 
+    def _wait_policies(self) -> None:
+        """Wait until every change of admission policies so far counts. The API server takes up to a second to notice one
+        and tells nobody when it has; it notices them in order, so one that is made now is the sign."""
+        name = f"sign-{uuid.uuid4().hex[:8]}"
+        rule = {
+            "apiGroups": [""],
+            "apiVersions": ["v1"],
+            "operations": ["CREATE"],
+            "resources": ["configmaps"],
+        }
+        refusing = {
+            "metadata": {"name": name},
+            "spec": {
+                "matchConstraints": {
+                    "resourceRules": [rule],
+                    "objectSelector": {"matchLabels": {"sign": name}},
+                },
+                "validations": [{"expression": "false"}],
+            },
+        }
+        binding = {
+            "metadata": {"name": name},
+            "spec": {"policyName": name, "validationActions": ["Deny"]},
+        }
+        policies = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
+        bindings = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings"
+        self.call("POST", policies, refusing)
+        self.call("POST", bindings, binding)
+        labelled = {"metadata": {"name": name, "labels": {"sign": name}}}
+        deadline = time.monotonic() + START_TIMEOUT
+        while self.ask("POST", "/api/v1/namespaces/default/configmaps?dryRun=All", labelled)[0] != 422:
+            if time.monotonic() > deadline:
+                raise ServerFailed("a new admission policy does not come into force")
+            time.sleep(0.05)
+        self.call("DELETE", f"{bindings}/{name}")
+        self.call("DELETE", f"{policies}/{name}")
+
     def _wait_established(self, name: str) -> None:
         path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + START_TIMEOUT
         while True:
             found = self.call("GET", path)
             conditions = {
@@ -305,7 +342,7 @@ class ApiServer:
 
     def _wait_allowed(self, token: str, rules: tuple[dict[str, Any], ...]) -> None:
         """The authorizer reads roles from a cache; a test that comes too early would be refused."""
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + START_TIMEOUT
         for rule in rules:
             attributes = {
                 "group": rule["apiGroups"][0],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,21 @@ def kernel() -> uml.Kernel:
         pytest.skip(str(missing))
 
 
+def _wait(guest: uml.Guest, happens: Callable[[], bool]) -> None:
+    """Wait until it `happens`, or skip the test where the kernel does not work."""
+
+    def happened() -> None:
+        guest.status()
+        assert happens(), guest.said()
+
+    try:
+        eventually(happened, BOOT)
+    except ProgramMissing as missing:
+        pytest.skip(str(missing))
+
+
 def _left(guest: uml.Guest) -> str:
-    found = subprocess.run(["pgrep", "-f", guest.name], capture_output=True, text=True, check=False)
+    found = subprocess.run(["pgrep", "-a", "-f", guest.name], capture_output=True, text=True, check=False)
     return found.stdout
 
 
@@ -49,11 +63,8 @@ def test_a_command_runs_on_a_kernel_of_its_own(kernel: uml.Kernel, tmp_path: Pat
     here.write_text("by the machine")
     guest = uml.Guest(kernel, [sys.executable, "-c", _INSIDE, str(here)], tmp_path, {"TOLD": "a 'word'"})
 
-    def ended() -> None:
-        assert guest.status() is not None
-
     try:
-        eventually(ended, BOOT)
+        _wait(guest, lambda: guest.status() is not None)
         assert guest.status() == 7, guest.said()
         said = guest.said()
         assert f"tells a 'word' {tmp_path}" in said
@@ -68,12 +79,26 @@ def test_a_guest_that_is_closed_leaves_nothing(kernel: uml.Kernel, tmp_path: Pat
     command = ["sh", "-c", 'touch "$ORBWEAVER_UML_SHARED/begun"; sleep 1000']
     guest = uml.Guest(kernel, command, tmp_path, {})
 
-    def begun() -> None:
-        assert (guest.shared / "begun").exists()
-
     try:
-        eventually(begun, BOOT)
+        _wait(guest, (guest.shared / "begun").exists)
     finally:
         guest.close()
     assert _left(guest) == ""
     assert not guest.shared.exists()
+
+
+def test_what_a_kernel_that_ended_by_itself_left_running_is_gone_too(tmp_path: Path):
+    """The program here is a shell that leaves two children behind, which is what a kernel that panics may do."""
+    program = tmp_path / "kernel"
+    program.write_text('#!/bin/sh\nsh -c "sleep 1000; : $2" &\nsh -c "sleep 1000; : $2" &\n')
+    program.chmod(0o755)
+    guest = uml.Guest(uml.Kernel(program, tmp_path), ["true"], tmp_path, {})
+
+    def left_behind() -> None:
+        assert len(_left(guest).splitlines()) == 2
+
+    try:
+        eventually(left_behind)
+    finally:
+        guest.close()
+    assert _left(guest) == ""

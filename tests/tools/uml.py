@@ -10,6 +10,7 @@ or its owner asks, and leaves no process; what it said is kept.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -17,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,7 @@ INSIDE = "ORBWEAVER_UML_SHARED"
 WANTED = ("8021q", "bonding", "dummy", "ipv6", "ipvlan", "macvlan", "veth")
 """Kernel modules that are loaded at the start, which is quicker than one by one on demand."""
 
+_REGISTERS = "ptrace set fp regs failed"
 _INIT = """#!/bin/sh
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -121,6 +124,7 @@ class Guest:
                 "con0=null,fd:1",
                 "ssl=null",
                 "quiet",
+                "panic=-1",  # it ends then, so that nobody waits for it
             ],
             stdin=subprocess.DEVNULL,
             stdout=self._console,
@@ -135,11 +139,17 @@ class Guest:
         return self._home.name
 
     def status(self) -> int | None:
-        """The command's exit status; None while it runs. Raises AssertionError when the kernel ended without one."""
+        """The command's exit status; None while it runs. Raises ProgramMissing when the kernel does not work on this
+        processor, AssertionError when it ended without a status for another reason."""
         ended = self._process.poll() is not None
         file = self.shared / "status"
         if file.exists():
             return int(file.read_text())
+        if ended and _REGISTERS in self.said():
+            raise ProgramMissing(
+                "User-Mode Linux of this version cannot keep the registers of this processor, which has AMX or the like; "
+                "a newer one or another machine is needed"
+            )
         assert not ended, f"User-Mode Linux ended before its command did; {self.said()}"
         return None
 
@@ -152,13 +162,28 @@ class Guest:
         return "\n".join(parts)
 
     def close(self) -> None:
-        """End it, and remove its directory."""
-        if self._process.poll() is None:
-            # Its processes are processes of this machine, in its session.
-            os.killpg(self._process.pid, signal.SIGKILL)
+        """End it, and remove its directory; when this returns none of its processes is there."""
+        # Its processes are processes of this machine. They are each other's children and end one after the other, also
+        # when the kernel ended by itself.
+        while running := self._running():
+            for process in running:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            time.sleep(0.01)
         self._process.wait()
         self._console.close()
         shutil.rmtree(self._home, ignore_errors=True)
+
+    def _running(self) -> list[int]:
+        """The processes of its session that have not ended."""
+        running = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                # After the name, which may have blanks: state, parent, group, session.
+                state, _, _, session = path.read_text().rpartition(")")[2].split()[:4]
+                if int(session) == self._process.pid and state not in "ZX":
+                    running.append(int(path.parent.name))
+        return running
 
     def _script(self, name: str, text: str) -> None:
         path = self._home / name

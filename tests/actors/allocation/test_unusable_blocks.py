@@ -95,13 +95,13 @@ def test_what_the_store_refuses_for_one_request_is_not_refused_for_those_beside_
     def plan(write: Write) -> Fault | None:
         if write.kind == "SpiderIPBlock":
             reached.set()
-            gate.wait(20)
+            gate.wait(60)
         return None
 
     with rig(tmp_path, ADDRESSES, Block(4, BASE, {BASE + 1: RECORD}).to_object(), plan=plan) as one:
         block = one.system.get_actor(f"block/{NAME}")
         first = block.claim.remote(Claim(BASE + 2, replace(RECORD, container="c2", pod="default/c2")))
-        assert reached.wait(20)
+        assert reached.wait(60)
         too_large = block.claim.remote(Claim(BASE + 3, replace(GIANT, pod="default/c3")))
         beside = block.claim.remote(Claim(BASE + 4, replace(RECORD, container="c4", pod="default/c4")))
         release = block.release.remote(Release(BASE + 1, Fence.of(RECORD), 1.0))

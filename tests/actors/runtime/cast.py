@@ -132,8 +132,8 @@ class Worker(Actor):
 
     @message
     def gate(self, path: str) -> str:
-        """Keep the thread until the file is there, or for twenty seconds."""
-        until = time.monotonic() + 20
+        """Keep the thread until the file is there, or for a minute."""
+        until = time.monotonic() + 60
         while not Path(path).exists() and time.monotonic() < until:
             time.sleep(0.005)
         return "open"

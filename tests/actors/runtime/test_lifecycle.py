@@ -149,7 +149,7 @@ def test_a_message_that_arrives_while_it_is_passivated_is_handled_by_the_next_in
 
         def on_passivate(self) -> bool:
             entered.set()
-            assert leave.wait(10)
+            assert leave.wait(60)
             return True
 
         @message
@@ -159,11 +159,11 @@ def test_a_message_that_arrives_while_it_is_passivated_is_handled_by_the_next_in
     local.register("slow", Slow, idle=0.005)
     actor = local.get_actor("slow/a")
     assert get(actor.which.remote(0)) == (1, 0)
-    assert entered.wait(10)
+    assert entered.wait(60)
     refs = [actor.which.remote(number) for number in range(20)]
     leave.set()
 
-    assert get(refs, timeout=10) == [(2, number) for number in range(20)]
+    assert get(refs, timeout=60) == [(2, number) for number in range(20)]
 
 
 def test_storm_of_passivations(local: ActorSystem) -> None:
@@ -177,7 +177,7 @@ def test_storm_of_passivations(local: ActorSystem) -> None:
         while time.monotonic() < until:
             refs = [local.get_actor(f"storm/{number % 3}").add.remote(mine) for number in range(5)]
             sent[mine] += len(refs)
-            get(refs, timeout=30)
+            get(refs, timeout=60)
             local.get_actor(f"storm/{mine % 3}").activations.remote()
 
     threads = [threading.Thread(target=work, args=(mine,)) for mine in range(6)]
@@ -239,16 +239,16 @@ def test_what_has_begun_is_finished_before_anything_else_begins(local: ActorSyst
 
     def hold(actor: Watched) -> None:
         busy.set()
-        assert go.wait(20)
+        assert go.wait(60)
 
     actor = local.get_actor("watched/a")
     refs = [actor.call.remote(begin), actor.call.remote(hold)]
     refs += [actor.call.remote(lambda _, n=number: ran.append(str(n))) for number in range(3)]
-    assert busy.wait(20)
+    assert busy.wait(60)
     below.complete("finished")
     go.set()
 
-    get(refs, timeout=20)
+    get(refs, timeout=60)
     assert ran == ["finished", "0", "1", "2"]
 
 
@@ -282,7 +282,7 @@ def test_an_error_in_a_continuation_is_a_crash_whatever_its_type(
         caplog.at_level(logging.ERROR, "orbweaver.runtime"),
         pytest.raises(PeerLost, match="nobody is there"),
     ):
-        get(local.get_actor("watched/a").call.remote(work), timeout=10)
+        get(local.get_actor("watched/a").call.remote(work), timeout=60)
     assert caplog.records[0].exc_info is not None
 
 
@@ -295,7 +295,7 @@ def test_one_crash_too_many_is_fatal_once() -> None:
     outcomes = []
     for _ in range(5):
         with pytest.raises(PeerLost):
-            get(system.get_actor("watched/a").crash.remote(), timeout=10)
+            get(system.get_actor("watched/a").crash.remote(), timeout=60)
         outcomes.append(len(fatal))
     system.shutdown()
 
@@ -312,7 +312,7 @@ def test_crashes_are_forgotten_after_the_period() -> None:
     watched(system)
     for _ in range(3):
         with pytest.raises(PeerLost):
-            get(system.get_actor("watched/a").crash.remote(), timeout=10)
+            get(system.get_actor("watched/a").crash.remote(), timeout=60)
         time.sleep(0.02)  # The period itself.
     system.shutdown()
 
@@ -323,7 +323,7 @@ def test_an_actor_that_works_unasked_comes_back_by_itself() -> None:
     system = ActorSystem("x", supervision=[Child("watched", restart=Restart.AT_ONCE)])
     journal = watched(system)
     with pytest.raises(PeerLost):
-        get(system.get_actor("watched/a").crash.remote(), timeout=10)
+        get(system.get_actor("watched/a").crash.remote(), timeout=60)
     eventually(lambda: journal == ["+watched/a", "+watched/a"])
     system.shutdown()
 
@@ -333,7 +333,7 @@ def test_one_that_cannot_load_yet_comes_back_by_itself(tmp_path: Path) -> None:
     cast.register(system)
     name = f"worker/unloadable{tmp_path / 'there'}"
     with pytest.raises(StoreUnavailable):
-        get(system.get_actor(name).echo.remote(), timeout=10)
+        get(system.get_actor(name).echo.remote(), timeout=60)
     (tmp_path / "there").touch()
     eventually(lambda: [row.name for row in system.describe() if row.state == "idle"] == [name])
     system.shutdown()
@@ -375,16 +375,15 @@ def test_the_end_says_what_it_left_and_fails_its_callers(tmp_path: Path) -> None
     gate = worker.gate.remote(str(tmp_path / "go"))
     behind = worker.echo.remote(1)
     held = system.get_actor("worker/held").hold.remote("x")
-    began = time.monotonic()
     left = system.shutdown(drain=0.1)
+    assert not gate.done(), "it did not wait for what is stuck"
     (tmp_path / "go").touch()
 
-    assert time.monotonic() - began < 5
     assert [row.name for row in left] == ["worker/held", "worker/stuck"]
     for ref in (behind, held):
         with pytest.raises(PeerLost, match="shutting down"):
-            get(ref, timeout=5)
-    assert get(gate, timeout=10) == "open"
+            get(ref, timeout=60)
+    assert get(gate, timeout=60) == "open"
 
 
 def test_what_on_passivate_begins_at_the_end_is_finished() -> None:
@@ -415,8 +414,8 @@ def test_after_the_end_no_thread_is_left() -> None:
     before = set(threading.enumerate())
     system = ActorSystem("x")
     cast.register(system)
-    get([system.get_actor(f"worker/{number}").echo.remote() for number in range(20)], timeout=10)
-    get(system.get_actor("worker/0").later.remote(0.0, 1), timeout=10)
+    get([system.get_actor(f"worker/{number}").echo.remote() for number in range(20)], timeout=60)
+    get(system.get_actor("worker/0").later.remote(0.0, 1), timeout=60)
     system.shutdown(drain=5.0)
 
     def left() -> list[str]:
@@ -532,21 +531,21 @@ def test_a_prompt_message_is_handled_by_its_sender_unless_the_actor_is_busy(
 ) -> None:
     cast.register(local, inline=cast.PROMPT)
     worker = local.get_actor("worker/a")
-    eventually(lambda: get(worker.thread.remote(), timeout=10) == threading.get_ident())
+    eventually(lambda: get(worker.thread.remote(), timeout=60) == threading.get_ident())
 
     gate = worker.gate.remote(str(tmp_path / "go"))
     behind = worker.thread.remote()
     assert not behind.done()
     (tmp_path / "go").touch()
 
-    assert get(gate, timeout=30) == "open"
-    assert get(behind, timeout=10) != threading.get_ident()
+    assert get(gate, timeout=60) == "open"
+    assert get(behind, timeout=60) != threading.get_ident()
 
 
 def test_a_prompt_message_leaves_its_sender_s_deadline_and_trace_alone(local: ActorSystem) -> None:
     cast.register(local, inline=cast.PROMPT)
     worker = local.get_actor("worker/a")
-    get(worker.echo.remote(), timeout=10)
+    get(worker.echo.remote(), timeout=60)
     trace = Trace("req-1", "default/web-0", "c0ffee")
     with request_scope(trace, timeout=5.0):
         deadline = current_deadline()
@@ -558,10 +557,10 @@ def test_a_prompt_message_leaves_its_sender_s_deadline_and_trace_alone(local: Ac
 def test_a_crash_in_a_prompt_message_ends_the_actor_s_thread_too(local: ActorSystem) -> None:
     cast.register(local, inline=frozenset({"crash"}))
     worker = local.get_actor("worker/inline")
-    get(worker.echo.remote(), timeout=10)
+    get(worker.echo.remote(), timeout=60)
     eventually(lambda: local.describe()[0].state == "idle")
     crashed = worker.crash.remote("the bug")
 
     assert isinstance(crashed.error(), PeerLost)  # it was handled before the call returned
     eventually(lambda: "worker/inline" not in {thread.name for thread in threading.enumerate()})
-    assert get(worker.activations.remote(), timeout=10) == 2
+    assert get(worker.activations.remote(), timeout=60) == 2

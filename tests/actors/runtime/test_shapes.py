@@ -63,8 +63,8 @@ def test_arguments_of_another_type_are_the_caller_s_fault(place: Place):
     worker = place.actor("worker/typed")
     for ref in (worker.later.remote("soon", 1), worker.let_go.remote(1, 2), worker.crash.remote(text=3)):
         with pytest.raises(ProtocolError, match="came as"):
-            get(ref, timeout=10)
+            get(ref, timeout=60)
     for ref in (worker.echo.remote(1, 2), worker.echo.remote(other=1), worker.not_a_message.remote()):
         with pytest.raises(ProtocolError):
-            get(ref, timeout=10)
-    assert get(worker.activations.remote(), timeout=10) == 1
+            get(ref, timeout=60)
+    assert get(worker.activations.remote(), timeout=60) == 1

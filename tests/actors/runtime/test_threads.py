@@ -28,7 +28,7 @@ def test_work_never_waits_for_other_work() -> None:
 
     def work() -> None:
         begun.wait()
-        gate.wait(10)
+        gate.wait(60)
 
     for _ in range(2):  # the second time in the same threads
         for _ in range(3):

@@ -34,9 +34,9 @@ def served(tmp_path: Path) -> Iterator[Served]:
 def client(served: Served) -> Iterator[ActorSystem]:
     """Somebody who may, and who must notice nothing of the others."""
     system = connected(served)
-    assert get(system.get_actor("worker/a").echo.remote("before"), timeout=20) == "before"
+    assert get(system.get_actor("worker/a").echo.remote("before"), timeout=60) == "before"
     yield system
-    assert get(system.get_actor("worker/a").echo.remote("after"), timeout=20) == "after"
+    assert get(system.get_actor("worker/a").echo.remote("after"), timeout=60) == "after"
     system.shutdown()
 
 
@@ -49,7 +49,7 @@ def calls(served: Served, context: ssl.SSLContext | None, name: str | None = SER
     system = ActorSystem("other")
     system.connect("worker", TcpTransport("127.0.0.1", port_of(served), context, server_name=name))
     try:
-        return get(system.get_actor("worker/a").echo.remote("hello"), timeout=20)
+        return get(system.get_actor("worker/a").echo.remote("hello"), timeout=60)
     finally:
         system.shutdown()
 
@@ -170,12 +170,12 @@ def test_credentials_can_be_replaced_while_a_server_serves(tmp_path: Path):
 
     before, after = client_of(first, first), client_of(first, second)
     late = client_of(second, second)
-    assert get(before.get_actor("worker/a").echo.remote(1), timeout=20) == 1
+    assert get(before.get_actor("worker/a").echo.remote(1), timeout=60) == 1
     with pytest.raises(PeerLost):
-        get(late.get_actor("worker/a").echo.remote(1), timeout=20)
+        get(late.get_actor("worker/a").echo.remote(1), timeout=60)
     Credentials(first.certificate + second.certificate, new.certificate, new.key).renew(context)
     again = client_of(second, second)
     for one in (before, after, again):
-        assert get(one.get_actor("worker/a").echo.remote(2), timeout=20) == 2
+        assert get(one.get_actor("worker/a").echo.remote(2), timeout=60) == 2
     for one in (before, after, late, again, system):
         one.shutdown()

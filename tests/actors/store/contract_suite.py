@@ -73,13 +73,13 @@ class Follower:
     def of(self, *names: str) -> list[Event]:
         return [event for event in self.events if event.object["metadata"].get("name") in names]
 
-    def until(self, enough: Callable[[], bool], timeout: float = 15.0) -> None:
+    def until(self, enough: Callable[[], bool], timeout: float = 60.0) -> None:
         with self._changed:
             assert self._changed.wait_for(lambda: enough() or self.error is not None, timeout), self.events
         if self.error is not None:
             raise self.error
 
-    def ended(self, timeout: float = 10.0) -> bool:
+    def ended(self, timeout: float = 60.0) -> bool:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 

@@ -35,6 +35,8 @@ from tests.tools.apiserver import ADMIN_TOKEN, ApiServer
 __all__ = ["follow"]
 
 GROUP = "spiderpool.spidernet.io"
+UNHEEDED = 9.0
+"""Seconds: who gives up before that has heeded its timeout, and did not take the ten seconds that are usual."""
 
 
 @pytest.fixture
@@ -104,7 +106,7 @@ def test_at_most_so_many_connections_and_the_rest_waits(proxy: FaultProxy) -> No
 def busy(store: KubernetesStore, proxy: FaultProxy, threads: int) -> KubernetesStore:
     """The store, with that many requests under way."""
     before = len(proxy.requests)
-    proxy.plan = lambda _: Fault(How.DELAY, seconds=2)
+    proxy.plan = lambda _: Fault(How.HANG)
 
     def ask() -> None:
         with contextlib.suppress(StoreUnavailable):  # the test closes the store while they are under way
@@ -123,7 +125,8 @@ def test_a_connection_that_was_closed_while_idle_costs_nothing(
     made = faulty.create(pool(fresh("idle")))
     name = made["metadata"]["name"]
     proxy.cut_idle()
-    time.sleep(0.05)  # let the FIN arrive: what comes in the same instant is a lost reply, and told as one
+    # The FIN has arrived: what comes in the same instant is a lost reply, and told as one.
+    wait_until(lambda: all(connection.stale for connection in faulty._client._idle))
 
     match verb:
         case "create":
@@ -154,12 +157,10 @@ def test_nobody_there_is_not_written(opened: Any) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         store = opened(access_to(f"http://127.0.0.1:{taken.getsockname()[1]}"))
-        began = time.monotonic()
         with pytest.raises(StoreUnavailable, match="refused") as caught:
             store.create(pool(fresh("nobody")))
 
     assert not caught.value.maybe_written
-    assert time.monotonic() - began < 2
 
 
 def test_a_peer_that_accepts_and_never_answers_is_given_up_in_time(opened: Any) -> None:
@@ -171,7 +172,7 @@ def test_a_peer_that_accepts_and_never_answers_is_given_up_in_time(opened: Any) 
             store.create(pool(fresh("silent")), timeout=0.5)
 
     assert not caught.value.maybe_written  # not even TLS was agreed on
-    assert 0.4 < time.monotonic() - began < 2
+    assert 0.4 < time.monotonic() - began < UNHEEDED
 
 
 def test_a_peer_that_answers_a_byte_at_a_time_is_given_up_in_time(opened: Any) -> None:
@@ -182,7 +183,7 @@ def test_a_peer_that_answers_a_byte_at_a_time_is_given_up_in_time(opened: Any) -
             store.create(pool(fresh("drip")), timeout=0.5)
 
     assert caught.value.maybe_written
-    assert 0.4 < time.monotonic() - began < 2
+    assert 0.4 < time.monotonic() - began < UNHEEDED
 
 
 def test_something_else_at_that_address_is_said(opened: Any) -> None:
@@ -276,14 +277,14 @@ def test_a_write_that_gets_no_answer_in_time_may_have_taken_place(
     proxy: FaultProxy, faulty: KubernetesStore, store: KubernetesStore, verb: str
 ) -> None:
     made = store.create(pool(fresh("slow")))
-    proxy.plan = once(How.DELAY, METHODS[verb], seconds=1.0)
-    began = time.monotonic()
+    proxy.plan = once(How.DELAY, METHODS[verb], seconds=60)
 
     with pytest.raises(StoreUnavailable, match="no answer in time") as caught:
         write(faulty, verb, made, timeout=0.3)
 
-    assert time.monotonic() - began < 0.8
     assert caught.value.maybe_written
+    assert not took_place(store, verb, made)
+    proxy.pass_on()
     wait_until(lambda: took_place(store, verb, made))
 
 
@@ -308,16 +309,16 @@ def test_a_read_waits_as_long_as_the_busy_server_asks(proxy: FaultProxy, faulty:
     began = time.monotonic()
 
     assert faulty.get("SpiderIPPool", made["metadata"]["name"]) == made
-    assert 1.0 <= time.monotonic() - began < 3
+    assert time.monotonic() - began >= 1.0
 
 
 def test_a_read_does_not_wait_past_its_time(proxy: FaultProxy, faulty: KubernetesStore) -> None:
-    proxy.plan = lambda _: Fault(How.ANSWER, code=429, reason="TooManyRequests", retry_after=30)
+    proxy.plan = lambda _: Fault(How.ANSWER, code=429, reason="TooManyRequests", retry_after=200)
     began = time.monotonic()
 
     with pytest.raises(StoreUnavailable, match="too much to do"):
-        faulty.list("SpiderIPPool", timeout=1.0)
-    assert time.monotonic() - began < 0.5
+        faulty.list("SpiderIPPool", timeout=100)
+    assert time.monotonic() - began < 50, "it knew at once that its time would not do"
 
 
 # -- lists and watches --------------------------------------------------------------------------------------
@@ -357,7 +358,7 @@ def test_a_selector_restricts_lists_and_watches_but_not_get(api_server: ApiServe
     store = KubernetesStore(api_server.access(), selectors={"Pod": "spec.nodeName=here"})
     informer = Informer(store, "Pod", transform=lambda obj: obj["metadata"]["name"])
     informer.start()
-    assert informer.wait_synced(10)
+    assert informer.wait_synced(60)
     names = {node: fresh("pod") for node in ("here", "there")}
     for node, name in names.items():
         store.create(pod(name, node))
@@ -393,7 +394,7 @@ def test_a_watch_that_is_cut_says_so_and_goes_on_from_its_version(
     told: list[str] = []
     informer.subscribe(lambda key: told.append(key.name))
     informer.start()
-    assert informer.wait_synced(10)
+    assert informer.wait_synced(60)
     names = []
     for _ in range(5):
         names.append(faulty.create(pool(fresh("cut")))["metadata"]["name"])
@@ -411,7 +412,7 @@ def test_a_silent_server_is_noticed(api_server: ApiServer) -> None:
     version = store.list("SpiderIPPool").version
     follower = Follower(store, "SpiderIPPool", version)
 
-    assert follower.ended(5)
+    assert follower.ended()
     assert isinstance(follower.error, StoreUnavailable)
     store.close()
 
@@ -532,7 +533,7 @@ def test_an_object_of_megabytes_is_refused_with_its_size(store: KubernetesStore)
 
 def wait_for_more(growing: list[str], many: int) -> None:
     enough = len(growing) + many
-    wait_until(lambda: len(growing) >= enough, 30)
+    wait_until(lambda: len(growing) >= enough)
 
 
 def test_nothing_is_lost_when_the_api_server_is_killed_and_restarted(api_server: ApiServer) -> None:
@@ -540,7 +541,7 @@ def test_nothing_is_lost_when_the_api_server_is_killed_and_restarted(api_server:
     store = KubernetesStore(api_server.access())
     informer = Informer(store, "SpiderIPPool", transform=lambda obj: obj["metadata"]["name"])
     informer.start()
-    assert informer.wait_synced(10)
+    assert informer.wait_synced(60)
     acknowledged: list[str] = []
     certainly_not: list[str] = []
     going = threading.Event()
@@ -574,7 +575,7 @@ def test_nothing_is_lost_when_the_api_server_is_killed_and_restarted(api_server:
     there = {item["metadata"]["name"] for item in store.list("SpiderIPPool").items}
     assert set(acknowledged) <= there
     assert not there & set(certainly_not)
-    wait_until(lambda: set(informer.items()) == there, 30)
+    wait_until(lambda: set(informer.items()) == there)
     informer.stop()
     store.close()
 
@@ -587,7 +588,7 @@ def test_a_server_that_stands_still_costs_no_more_than_the_timeout(api_server: A
         began = time.monotonic()
         with pytest.raises(StoreUnavailable) as caught:
             store.update(with_meta(made, labels={"a": "b"}), timeout=0.5)
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < UNHEEDED
         assert caught.value.maybe_written
     finally:
         api_server.resume()

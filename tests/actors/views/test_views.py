@@ -184,7 +184,7 @@ def test_a_view_that_an_agent_wrote_meanwhile_is_looked_at_again(
     try:
         inner.create(BLUE)
         catalog.start()
-        assert catalog.wait_synced(10)
+        assert catalog.wait_synced(60)
         family, value = parse_address("10.6.0.1")
         block = system.get_actor("block/" + block_name(family, value))
         record = Record("blue", "default/web", "u1", "c1", "eth0", "node1", "", "2025-01-31T12:00:00Z")
