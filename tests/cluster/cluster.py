@@ -123,7 +123,7 @@ class Cluster:
         config = str(self.kubeconfig("controller", token))
         self._processes.start("controller", [*inside, *command, "--kubeconfig", config])
         asked = ("busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:5721/readyz")
-        self._processes.wait("controller", lambda: run(*inside, *asked, check=False).strip() == "ok", 30)
+        self._processes.wait("controller", lambda: run(*inside, *asked, check=False).strip() == "ok")
 
     def controller_log(self) -> str:
         return self._processes.log("controller")

@@ -140,7 +140,7 @@ class Node:
         command, namespace = self._agent
         service = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
         self.run_here("agent", command, service | {"NODE_NAME": self.name, "POD_NAMESPACE": namespace})
-        self._processes.wait("agent", self._agent_ready, 30)
+        self._processes.wait("agent", self._agent_ready)
 
     def signal(self, name: str, number: int) -> None:
         """Send a signal to one of its programs."""
@@ -218,7 +218,7 @@ class Node:
                 *("unshare", "--mount", "sh", "-c", "\n".join(lines)),
             ],
         )
-        self._processes.wait("namespaces", ready.exists, 10)
+        self._processes.wait("namespaces", ready.exists)
 
     def _write_configurations(self) -> None:
         kubelet = {
@@ -266,7 +266,7 @@ conf_dir = "{self.directory}/cni.d"
         self.run_here(
             "containerd", [str(binaries / "containerd"), "-c", str(self.directory / "containerd.toml")], path
         )
-        self._processes.wait("containerd", self._containerd_ready, 30)
+        self._processes.wait("containerd", self._containerd_ready)
         self._ctr("images", "import", str(self._cluster.images))
 
     def _containerd_ready(self) -> bool:
@@ -300,7 +300,7 @@ conf_dir = "{self.directory}/cni.d"
         for process in self._shims():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while self._shims() and time.monotonic() < deadline:
             time.sleep(0.05)
 
@@ -320,7 +320,7 @@ _READY = ("busybox", "sh", "-c", "busybox wget -q -O /dev/null http://127.0.0.1:
 
 def _remove_cgroups(path: Path) -> None:
     """Remove a cgroup and all below, as soon as the last of its processes is gone."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while path.exists():
         for folder, _, _ in os.walk(path, topdown=False):
             with contextlib.suppress(OSError):

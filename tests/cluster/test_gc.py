@@ -36,8 +36,7 @@ def test_a_force_deleted_pod_whose_kubelet_hangs_loses_its_address_and_the_late_
     try:
         cluster.kubectl("delete", "pod", pod, "--force", "--grace-period=0")
         cluster.wait("the address is back", lambda: address not in recorded(cluster))
-        told = cluster.items("events", "--field-selector", "reason=PodGone")
-        assert any(address in one["message"] and pod in one["message"] for one in told), told
+        cluster.wait("an Event tells of it", lambda: told(cluster, address, pod, "reason=PodGone"))
         suspects = [block["spec"].get("suspect", "") for block in cluster.items("spideripblocks")]
         assert any(address in text for text in suspects), "its sandbox still runs, so it is to be probed"
     finally:
@@ -66,7 +65,8 @@ def test_a_sandbox_that_dies_while_no_agent_runs_leaves_nothing_behind(deployed:
 
     cluster.wait("the pod has a new sandbox", moved, 90)
     cluster.wait("the pods run", lambda: holds_what_it_runs(cluster, "gc", 2))
-    assert "records compared with the node's sandboxes" in node.agent_log()
+    compared = "records compared with the node's sandboxes"
+    cluster.wait("the agent has looked", lambda: compared in node.agent_log())
     cluster.kubectl("delete", "deployment/gc", "--timeout=60s")
     cluster.wait("nothing is recorded any more", lambda: records(cluster) == [])
 
@@ -88,8 +88,7 @@ def test_a_node_that_is_declared_dead_gives_its_addresses_back_and_comes_home_in
         assert address in recorded(cluster), "not Ready alone is not enough yet"
         cluster.kubectl("taint", "node", where, "node.kubernetes.io/out-of-service=down:NoExecute")
         cluster.wait("its address is back", lambda: address not in recorded(cluster))
-        told = cluster.items("events")
-        assert any(address in one["message"] and lost in one["message"] for one in told), told
+        cluster.wait("an Event tells of it", lambda: told(cluster, address, lost))
         assert stays in recorded(cluster)
     finally:
         node.signal("kubelet", signal.SIGCONT)
@@ -100,6 +99,13 @@ def test_a_node_that_is_declared_dead_gives_its_addresses_back_and_comes_home_in
     assert holds_what_it_runs(cluster, "gc", 2)
     cluster.kubectl("delete", "deployment/gc", "--timeout=60s")
     cluster.wait("nothing is recorded any more", lambda: records(cluster) == [])
+
+
+def told(cluster: Cluster, address: str, pod: str, *selector: str) -> bool:
+    """Whether an Event names both."""
+    selected = [word for one in selector for word in ("--field-selector", one)]
+    messages = [one["message"] for one in cluster.items("events", *selected)]
+    return any(address in text and pod in text for text in messages)
 
 
 def ready(cluster: Cluster, node: str) -> bool:

@@ -82,12 +82,22 @@ def lines(cluster: Cluster, pod: str, *command: str) -> list[str]:
     return [re.sub(r" proto \w+", "", " ".join(line.split())) for line in said.splitlines() if line.strip()]
 
 
+def served_by(node: Node, addresses: list[str]) -> bool:
+    """Whether the node's rules for Services lead to each of these addresses."""
+    rules = node.call("nft", "list", "table", "ip", "kube-proxy")
+    return all(f"dnat to {address}:8080" in rules for address in addresses)
+
+
 def test_the_kubelet_finds_the_pods_ready_and_their_service_answers_everywhere(underlay: Cluster) -> None:
     """The kubelet's probe comes from the pod's own node, which plain macvlan does not reach."""
     underlay.kubectl("rollout", "status", "deployment/web", "--timeout=90s")
     web = pods(underlay, "web")
     assert {node for node, _, _ in web.values()} == set(underlay.nodes)
     service = underlay.get("service", "web")["spec"]["clusterIP"]
+    underlay.wait(
+        "each kube-proxy knows of all pods",
+        lambda: all(served_by(node, [one for _, one, _ in web.values()]) for node in underlay.nodes.values()),
+    )
 
     for pod, (here, _, _) in web.items():
         for url in (f"http://{service}/", *(f"http://{address}:8080/" for _, address, _ in web.values())):

@@ -111,7 +111,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
         for report in files.reports(item):
             item.ihook.pytest_runtest_logreport(report=report)
     except ProgramMissing as missing:
-        why = (str(item.path), item.location[1], f"Skipped: {missing}")
+        why = (str(item.path), item.location[1] or 0, f"Skipped: {missing}")
         skipped = pytest.TestReport(item.nodeid, item.location, {}, "skipped", why, "call")
         item.ihook.pytest_runtest_logreport(report=skipped)
     except AssertionError as error:
