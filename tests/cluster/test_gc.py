@@ -104,7 +104,7 @@ def test_a_node_that_is_declared_dead_gives_its_addresses_back_and_comes_home_in
 def told(cluster: Cluster, address: str, pod: str, *selector: str) -> bool:
     """Whether an Event names both."""
     selected = [word for one in selector for word in ("--field-selector", one)]
-    messages = [one["message"] for one in cluster.items("events", *selected)]
+    messages = [one.get("message", "") for one in cluster.items("events", *selected)]
     return any(address in text and pod in text for text in messages)
 
 
