@@ -29,6 +29,7 @@ from actors.errors import (
     WriteRefused,
 )
 from actors.runtime import ObjectRef, Trace, request_scope
+from cni.dataplane.netlink.namespaces import require_foreign
 from cni.server import protocol
 from cni.server.protocol import CniRequest
 
@@ -129,6 +130,8 @@ class Connection(asyncio.Protocol):
                 )
             self._plugin = plugin
             request = protocol.parse(environment, stdin)
+            if request.command == "ADD":
+                require_foreign(request.sandbox.netns, request.sandbox.key)
         except InvalidRequest as error:
             named = protocol.named_in(environment)
             self._command = named.command or self._command

@@ -877,6 +877,63 @@ def overlay(agent: AgentProcess, plugins: Path) -> None:
     run("ping", "-n", "-c", "1", "-W", "5", "10.233.64.7")
 
 
+def strangers(agent: AgentProcess, plugins: Path) -> None:
+    """DEL with a path that has become the host's or another pod's, ADD with one, and an interface of the host that is
+    merely named like ours: nothing is touched that is not the container's own."""
+    cable()
+    chain = Chain(agent, plugins, {"type": "macvlan", "master": "uplink0", "ipam": agent.ipam})
+    last = chain.networks()[1]
+    gone, alive = make("gone"), make("alive")
+    for pod in (gone, alive):
+        chain.add(pod)
+    assert "lookup 500" in run("ip", "rule")
+    there = snapshot(alive)
+    own = f"/proc/{os.getpid()}/ns/net"
+    paths = (own, "/proc/1/ns/net", "/proc/self/ns/net", alive.netns, "", "/run/netns/none", "/etc/hostname")
+
+    # A container whose ADD another node, or an earlier boot, served; its address is another pod's by now.
+    for path in paths:
+        for interface in ("eth0", "net1"):
+            lost = {"CNI_CONTAINERID": "lost", "CNI_IFNAME": interface, "CNI_NETNS": path}
+            last.call("DEL", lost, {"prevResult": alive.result})
+            last.call("DEL", lost)
+            assert snapshot(alive) == there, (path, interface)
+
+    # The path of a pod that is still there has become another's: what is its own on the host goes, and nothing else.
+    last.call("DEL", {**gone.environment(), "CNI_NETNS": alive.netns}, {"prevResult": gone.result})
+    assert "veth0" not in in_pod(gone, "ip", "link")
+    left = run("ip", "route", "show", "table", "500")
+    assert gone.addresses[0].partition("/")[0] not in left
+    assert all(address.partition("/")[0] in left + run("ip", "-6", "route", "show", "table", "500")
+               for address in alive.addresses)  # fmt: skip
+    run("ping", "-n", "-c", "1", "-W", "5", alive.addresses[0].partition("/")[0])
+    chain.check(alive)
+
+    # ADD and CHECK in a namespace that is not the container's are refused, and change nothing.
+    there, new = snapshot(alive), make("new")
+    for network in chain.networks():
+        for path in (own, alive.netns) if network is last else (own,):
+            asked = {**new.environment(), "CNI_NETNS": path}
+            ipam = network is not last and {"type": "spiderpool"}
+            caller = Network({**network.conf, **(ipam or {})}, network.plugins)
+            with pytest.raises(OrbweaverError, match="CNI_NETNS") as refused:
+                caller.call("ADD", asked, {"prevResult": gone.result} if network is last else None)
+            assert refused.value.cni_code == 4
+    with pytest.raises(OrbweaverError, match="own network namespace"):
+        last.call("CHECK", {**alive.environment(), "CNI_NETNS": own}, {"prevResult": alive.result})
+    assert snapshot(alive) == there
+
+    # Interfaces of somebody else's that have the name of a container's pair.
+    run("ip", "link", "add", "vethdocker", "type", "veth", "peer", "name", "other0")
+    new.container = "docker"
+    chain.delete(new)
+    with pytest.raises(OrbweaverError, match="vethdocker"):
+        chain.add(new)
+    chain.delete(new)
+    assert "vethdocker" in run("ip", "link")
+    assert "lookup 500" in run("ip", "rule")
+
+
 STORIES: dict[str, Callable[[AgentProcess, Path], None]] = {
     story.__name__: story
     for story in (
@@ -894,6 +951,7 @@ STORIES: dict[str, Callable[[AgentProcess, Path], None]] = {
         collect,
         hung,
         overlay,
+        strangers,
     )
 }
 

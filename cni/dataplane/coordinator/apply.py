@@ -7,29 +7,29 @@ runs in a worker process, so that a namespace that hangs takes nobody else with 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from actors.errors import (
+    CNI_INVALID_ENVIRONMENT,
     CNI_IO_FAILURE,
     CNI_UNKNOWN_CONTAINER,
     CheckFailed,
     InvalidRequest,
     OrbweaverError,
 )
-from cni.dataplane.coordinator import announce, reply_marks, sweep
+from cni.dataplane.coordinator import announce, ownership, reply_marks, sweep
 from cni.dataplane.coordinator.plan import FIRST_MARK, MARK, VETH, host_veth_name, make_plan, policy_tables
 from cni.dataplane.coordinator.settings import CoordinatorSettings
 from cni.dataplane.netlink import netlink
 from cni.dataplane.netlink.namespaces import pod_namespace
 from cni.dataplane.netlink.netlink import Message, Netlink
-from cni.dataplane.state import Desired, HostState, Nic, Plan, PodState, Rule
-from cni.dataplane.workers.job import Job, addresses_of
+from cni.dataplane.state import Desired, HostState, Nic, Plan, PodState
+from cni.dataplane.workers.job import Job, readable_addresses
 
 _NOT_THE_HOSTS = re.compile(
     r"docker|cbr|dummy|virbr|lxcbr|veth|lo$|cali|flannel|kube-ipvs|cni|vx-submariner|cilium|nodelocaldns"
@@ -37,8 +37,8 @@ _NOT_THE_HOSTS = re.compile(
 """Interfaces whose addresses are not the host's own: bridges and stubs of other network plugins."""
 
 
-def perform(job: Job) -> int:
-    """Do it; returns how many things changed. Raises `OrbweaverError`."""
+def perform(job: Job, notes: list[str]) -> int:
+    """Do it; returns how many things changed. `notes` gets what the log should tell of it. Raises `OrbweaverError`."""
     settings = job.settings()
     if settings.mode == "disable" or (job.command in ("ADD", "CHECK") and not job.netns):
         return 0
@@ -50,7 +50,7 @@ def perform(job: Job) -> int:
             return _add(job, settings)
         if job.command == "CHECK":
             return _check(job, settings)
-        return _delete(job, settings)
+        return _delete(job, settings, notes)
     except OSError as error:
         raise OrbweaverError(
             f"coordinator {job.command} of {job.interface} for pod {job.pod}: the kernel refused: {error.strerror or error}",
@@ -58,12 +58,12 @@ def perform(job: Job) -> int:
         ) from error
 
 
-def _plan(job: Job, settings: CoordinatorSettings, state: PodState, host: Netlink) -> Plan:
-    """What ADD makes and CHECK looks for."""
+def _plan(job: Job, settings: CoordinatorSettings, state: PodState, host: Netlink, namespace: int) -> Plan:
+    """What ADD makes and CHECK looks for. `namespace`: the host's number for the pod's."""
     return make_plan(
         settings,
         state,
-        _host_state(host, state, settings),
+        HostState(host_addresses(host), _host_end(host, state, settings, namespace)),
         container=job.container,
         interface=job.interface,
         gateways=_gateways(job.conf),
@@ -74,7 +74,9 @@ def _plan(job: Job, settings: CoordinatorSettings, state: PodState, host: Netlin
 def _add(job: Job, settings: CoordinatorSettings) -> int:
     with pod_namespace(job.netns, job.pod) as (descriptor, pod), Netlink() as host:
         state = observe(pod)
-        plan = _plan(job, settings, state, host)
+        namespace = host.namespace_number(descriptor)
+        _require_own(job, state, host, namespace)
+        plan = _plan(job, settings, state, host, namespace)
         if plan.mode == "disable":
             return 0
         changed = _make_veth(plan, state, host, pod, descriptor, job.container)
@@ -91,6 +93,28 @@ def _add(job: Job, settings: CoordinatorSettings) -> int:
         changed += pod.send(_pod_changes(plan.pod, pod, state))
         changed += _apply_to_host(plan, host, settings)
         return changed
+
+
+def _require_own(job: Job, state: PodState, host: Netlink, namespace: int) -> None:
+    """Refuse a namespace that another pod's ADD made its own, or that is not the one in which the main plugin just was.
+    Raises `InvalidRequest`."""
+    veth = state.nic(VETH)
+    if veth is not None:
+        peer = host.nic(index=veth.peer) if veth.peer else None
+        if not ownership.is_anothers(state, job.container, peer=peer, namespace=namespace):
+            return
+        why = f"its {VETH} was made for another container"
+    elif job.again:
+        why = f"it has no {VETH} any more"
+    elif ownership.has_an_address(state.nic(job.interface), _previous(job.conf)):
+        return
+    else:
+        why = f'its {job.interface} has none of the addresses in "prevResult"'
+    raise InvalidRequest(
+        f"CNI_NETNS {job.netns} of pod {job.pod} is not the network namespace of container {job.container}: {why}; nothing "
+        "in it was touched",
+        cni_code=CNI_INVALID_ENVIRONMENT,
+    )
 
 
 def _check(job: Job, settings: CoordinatorSettings) -> int:
@@ -117,7 +141,7 @@ def inspect(job: Job, settings: CoordinatorSettings) -> Inspection:
     """Compare a pod with its plan; changes nothing. Raises `OrbweaverError` or `OSError`."""
     with pod_namespace(job.netns, job.pod) as (descriptor, pod), Netlink() as host:
         state = observe(pod)
-        plan = _plan(job, settings, state, host)
+        plan = _plan(job, settings, state, host, host.namespace_number(descriptor))
         if plan.mode == "disable":
             return Inspection(plan)
         missing = _missing(plan, state, pod, host, settings)
@@ -158,24 +182,51 @@ def _missing(
     return missing
 
 
-def _delete(job: Job, settings: CoordinatorSettings) -> int:
+def _delete(job: Job, settings: CoordinatorSettings, notes: list[str]) -> int:
+    """Remove what is provably this container's. The path of its namespace may be stale, and its addresses another's."""
     with Netlink() as host:
         changed = 0
-        addresses = _previous_addresses(job.conf)
+        addresses = readable_addresses(_previous(job.conf))
+        named = host.nic(name=host_veth_name(job.container))
+        ends = [named] if named is not None and ownership.is_host_end(named, job.container) else []
         if job.netns and os.path.lexists(job.netns):
             try:
                 with pod_namespace(job.netns, job.pod) as (descriptor, pod):
                     state = observe(pod)
-                    nic = state.nic(job.interface)
-                    addresses |= {one.partition("/")[0] for one in (nic.addresses if nic else ())}
-                    changed += _clean_pod(job, settings, descriptor, pod, state)
+                    namespace = host.namespace_number(descriptor)
+                    if _is_containers(job, settings, state, named, namespace):
+                        nic = state.nic(job.interface)
+                        addresses |= {one.partition("/")[0] for one in (nic.addresses if nic else ())}
+                        other = named if state.nic(VETH) else _host_end(host, state, settings, namespace)
+                        ends += [other] if other is not None else []
+                        changed += _clean_pod(job, settings, descriptor, pod, state)
+                    else:
+                        notes.append(
+                            f"{job.netns} is not provably this container's, nothing in it was touched"
+                        )
             except OrbweaverError as error:
-                if error.cni_code != CNI_UNKNOWN_CONTAINER:
+                if error.cni_code not in (CNI_UNKNOWN_CONTAINER, CNI_INVALID_ENVIRONMENT):
                     raise
-        changed += _clean_host(host, addresses, settings, host.rules(), except_for=0)
-        if job.interface == settings.first_nic:
+                notes.append(error.message)
+        indexes = {end.index for end in ends}
+        changed += _clean_host(host, addresses, settings, lambda index: index in indexes)
+        if job.interface == settings.first_nic and named in ends:
             changed += host.send([netlink.delete_link(host_veth_name(job.container))])
         return changed
+
+
+def _is_containers(
+    job: Job, settings: CoordinatorSettings, state: PodState, named: Nic | None, namespace: int
+) -> bool:
+    return ownership.is_containers(
+        state,
+        job.container,
+        job.interface,
+        host_end=named,
+        namespace=namespace,
+        previous=_previous(job.conf),
+        mac_prefix=settings.mac_prefix,
+    )
 
 
 def _clean_pod(
@@ -226,14 +277,14 @@ def host_addresses(host: Netlink) -> tuple[str, ...]:
     return tuple(address for _, address in sorted(found, key=lambda one: one[0]))
 
 
-def _host_state(host: Netlink, pod: PodState, settings: CoordinatorSettings) -> HostState:
+def _host_end(host: Netlink, pod: PodState, settings: CoordinatorSettings, namespace: int) -> Nic | None:
+    """The host's end of the pod's first interface, where another plugin made that a veth pair."""
     first = pod.nic(settings.first_nic)
-    peer = None
-    if first is not None and first.peer and pod.nic(VETH) is None:
-        peer = host.nic(index=first.peer)
-        if peer is not None and peer.peer != first.index:
-            peer = None  # a parent, as of macvlan, not the other end
-    return HostState(host_addresses(host), peer)
+    if first is None or not first.peer or pod.nic(VETH) is not None:
+        return None
+    peer = host.nic(index=first.peer)
+    # What is not its other end is its parent, as of macvlan, or an interface of a third namespace.
+    return peer if ownership.are_joined(peer, first, namespace) else None
 
 
 def _make_veth(
@@ -251,7 +302,14 @@ def _make_veth(
     except OSError as error:
         if error.errno != errno.EEXIST:
             raise
-        # Half of an earlier attempt, or a pod whose id begins alike and that is gone.
+        if not ownership.is_host_end(host.nic(name=veth.host), container):
+            raise OrbweaverError(
+                f"the host's interface {veth.host}, which is to lead to container {container}, exists already and was made "
+                "for something else, perhaps a container whose id begins alike; remove it, or delete the pod so that its "
+                "container gets another id",
+                cni_code=CNI_IO_FAILURE,
+            ) from error
+        # Half of an earlier attempt.
         changed = host.send([netlink.delete_link(veth.host)]) + host.send(create)
     return changed + pod.send([netlink.set_link(name=veth.pod, up=True)])
 
@@ -302,8 +360,8 @@ def _apply_to_host(plan: Plan, host: Netlink, settings: CoordinatorSettings) -> 
         raise OSError(errno.ENODEV, f"{os.strerror(errno.ENODEV)}: {device} vanished")
     changed = netlink.write_sysctls(plan.host.sysctls)
     addresses = {one.address for one in plan.host.neighbours}
+    changed += _clean_host(host, addresses, settings, lambda index: index != link.index)
     rules = set(host.rules())
-    changed += _clean_host(host, addresses, settings, rules, except_for=link.index)
     names = {link.index: link.name}
     changes = [netlink.add_rule(rule) for rule in plan.host.rules if rule not in rules]
     changes += [
@@ -320,25 +378,23 @@ def _apply_to_host(plan: Plan, host: Netlink, settings: CoordinatorSettings) -> 
 
 
 def _clean_host(
-    host: Netlink,
-    addresses: set[str],
-    settings: CoordinatorSettings,
-    rules: Iterable[Rule],
-    *,
-    except_for: int,
+    host: Netlink, addresses: set[str], settings: CoordinatorSettings, stale: Callable[[int], bool]
 ) -> int:
-    """Remove the routes to these addresses in the host's table, their neighbours there, and those of its rules that are to
-    them alone, but not what is on the interface `except_for`."""
+    """Remove the routes to these addresses in the host's table, and their neighbours, on interfaces whose index is
+    `stale`; and rules to them alone that the table has no route for by then."""
     changes: list[Message] = []
-    for address in sorted(addresses):
+    left = set()
+    for address in addresses:
         names: dict[int, str] = {}
-        stale = host.route_to(address, names, settings.host_table)
-        for index, name in names.items():
-            if stale is not None and stale.dev == name and index != except_for:
-                changes += [netlink.delete_route(stale, index), netlink.delete_neighbour(address, index)]
-    for rule in rules:
+        route = host.route_to(address, names, settings.host_table)
+        index = next((index for index, name in names.items() if route is not None and name == route.dev), 0)
+        if route is not None and stale(index):
+            changes += [netlink.delete_route(route, index), netlink.delete_neighbour(address, index)]
+        elif route is not None:
+            left.add(address)
+    for rule in host.rules() if addresses else ():
         target, _, length = rule.dst.partition("/")
-        if target in addresses and length in ("32", "128") and rule.table == settings.host_table:
+        if target in addresses - left and length in ("32", "128") and rule.table == settings.host_table:
             changes.append(netlink.delete_rule(rule))
     return host.send(changes)
 
@@ -350,12 +406,6 @@ def _gateways(conf: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one for one in named if isinstance(one, str) and one))
 
 
-def _previous_addresses(conf: Mapping[str, Any]) -> set[str]:
-    """The addresses that ADD answered, as far as they are any: a DEL is not refused for one that is none."""
+def _previous(conf: Mapping[str, Any]) -> Mapping[str, Any]:
     previous = conf.get("prevResult")
-    ips = previous.get("ips") if isinstance(previous, Mapping) else None
-    found = set()
-    for ip in ips if isinstance(ips, list) else ():
-        with contextlib.suppress(InvalidRequest):
-            found |= {address for address, _ in addresses_of({"ips": [ip]})}
-    return found
+    return previous if isinstance(previous, Mapping) else {}

@@ -36,6 +36,9 @@ from cni.dataplane.state import (
 )
 
 VETH = "veth0"
+POD_END, HOST_END = "pod", "host"
+ALIAS = "orbweaver "
+"""What the note on the host's end begins with, before the network's name."""
 HOST_VETH = "veth"
 """What the name of the host's end begins with, before the beginning of the container's id."""
 FIRST_TABLE = 100
@@ -201,8 +204,10 @@ def host_veth_name(container: str) -> str:
 
 
 def network_alias(network: str) -> str:
-    """The note on the host's end of a veth pair: which network's ADD made it. The kernel takes 255 bytes."""
-    return f"orbweaver {network}".encode()[:255].decode(errors="ignore")
+    """The note on the host's end of a veth pair: which network's ADD made it. The kernel takes 255 bytes, so a name that is
+    longer is there by its digest."""
+    whole = f"{ALIAS}{network}"
+    return whole if len(whole.encode()) <= 255 else ALIAS + hashlib.sha256(network.encode()).hexdigest()
 
 
 def policy_tables(pod: PodState, limit: int) -> frozenset[int]:
@@ -215,14 +220,15 @@ def _veth(settings: CoordinatorSettings, container: str, pod: PodState) -> Veth:
     return Veth(
         VETH,
         host_veth_name(container),
-        _local_mac(container, "pod"),
-        _local_mac(container, "host"),
+        veth_mac(container, POD_END),
+        veth_mac(container, HOST_END),
         settings.veth_mtu,
         network_alias(settings.network),
     )
 
 
-def _local_mac(container: str, end: str) -> str:
+def veth_mac(container: str, end: str) -> str:
+    """The MAC of one end of the container's veth pair, drawn from its id: it tells the pair from any other."""
     digest = hashlib.sha256(f"{container}/{end}".encode()).digest()
     # 0x02: locally administered, and not a group address (IEEE 802).
     return ":".join(f"{byte:02x}" for byte in (digest[0] & 0xFC | 0x02, *digest[1:6]))

@@ -151,7 +151,8 @@ class Coordinator:
 
     def _again(self, request: CniRequest, job: Job) -> None:
         """Plan an interface of a pod that got an address since its ADD."""
-        self._submit(request, job).subscribe(lambda done: _log_failure(job, done))
+        again = replace(job, again=True)
+        self._submit(request, again).subscribe(lambda done: _log_failure(job, done))
 
     def _detect(
         self,

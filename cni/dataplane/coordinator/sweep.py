@@ -9,9 +9,10 @@ What must always hold: what another network's attachment, or another program, ma
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
 
-from cni.dataplane.coordinator.plan import HOST_VETH, network_alias
+from cni.dataplane.coordinator.plan import ALIAS, HOST_VETH, network_alias
 from cni.dataplane.coordinator.settings import CoordinatorSettings
 from cni.dataplane.netlink import netlink
 from cni.dataplane.netlink.netlink import Message, Netlink
@@ -21,9 +22,7 @@ from cni.dataplane.state import Nic
 def collect(host: Netlink, settings: CoordinatorSettings, containers: Sequence[str]) -> int:
     """Remove what is stale; `containers`: those with a valid attachment to the settings' network. Returns how many
     things were removed. Raises `OSError`."""
-    pairs = [
-        nic for nic in host.nics() if nic.name.startswith(HOST_VETH) and nic.alias.startswith("orbweaver ")
-    ]
+    pairs = [nic for nic in host.nics() if nic.name.startswith(HOST_VETH) and nic.alias.startswith(ALIAS)]
     mine = [nic for nic in pairs if nic.alias == network_alias(settings.network)]
     dead = [
         nic for nic in mine if not any(one.startswith(nic.name.removeprefix(HOST_VETH)) for one in containers)
@@ -32,14 +31,16 @@ def collect(host: Netlink, settings: CoordinatorSettings, containers: Sequence[s
     for nic in pairs:
         if nic not in dead:
             done += host.send(_abandoned(host, nic, settings.host_table))
-    there = {route.dst for route in host.routes({nic.index: nic.name for nic in host.nics()})
-             if route.table == settings.host_table}  # fmt: skip
+    names = {nic.index: nic.name for nic in host.nics()}
+    there = [
+        ipaddress.ip_network(route.dst) for route in host.routes(names) if route.table == settings.host_table
+    ]
     unused = [
         rule
         for rule in host.rules()
         if rule.table == settings.host_table
         and rule.dst.endswith("/128" if rule.family == 6 else "/32")
-        and rule.dst not in there
+        and not any(ipaddress.ip_address(rule.dst.partition("/")[0]) in network for network in there)
     ]
     return done + host.send([netlink.delete_rule(rule) for rule in unused])
 

@@ -1,27 +1,64 @@
-"""A pod's network namespace, opened for work in it."""
+"""A pod's network namespace, opened for work in it.
+
+What must always hold: the namespace of this process, which is the host's, is never taken for a pod's, whatever the path.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from actors.errors import CNI_UNKNOWN_CONTAINER, OrbweaverError
+from actors.errors import CNI_INVALID_ENVIRONMENT, CNI_UNKNOWN_CONTAINER, InvalidRequest, OrbweaverError
 from cni.dataplane.netlink import netlink
 from cni.dataplane.netlink.netlink import Netlink
+
+_QUICK = ("/proc/", "/run/", "/var/run/")
+"""Where a look at a file never waits for a disk or a network."""
+
+
+def require_foreign(netns: str, pod: str) -> None:
+    """Raise `InvalidRequest` (code 4) when the path is that of this process's own namespace; a path that cannot be looked
+    at without waiting, or at all, is somebody else's to refuse."""
+    if not os.path.normpath(netns).startswith(_QUICK):
+        return
+    try:
+        own = _is_own(Path(netns).stat())
+    except (OSError, ValueError):
+        return
+    if own:
+        raise _own(netns, pod)
+
+
+def _is_own(status: os.stat_result) -> bool:
+    own = Path("/proc/thread-self/ns/net").stat()  # this thread is at home here: see `netlink.inside`
+    return (status.st_dev, status.st_ino) == (own.st_dev, own.st_ino)
+
+
+def _own(netns: str, pod: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"CNI_NETNS {netns} of pod {pod} is the agent's own network namespace, the host's: nothing in it is touched; name "
+        "the container's own one (a pod with hostNetwork needs no CNI)",
+        cni_code=CNI_INVALID_ENVIRONMENT,
+    )
 
 
 @contextmanager
 def pod_namespace(netns: str, pod: str) -> Iterator[tuple[int, Netlink]]:
-    """The namespace as an open file, and a socket in it. Raises `OrbweaverError` when it is gone or is none."""
+    """The namespace as an open file, and a socket in it. Raises `OrbweaverError` when it is gone or is none, and
+    `InvalidRequest` when it is this process's own."""
     try:
         descriptor = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
         raise OrbweaverError(
-            f"the network namespace {netns} of pod {pod} cannot be opened: {error.strerror}; the pod is gone",
+            f"the network namespace {netns} of pod {pod} cannot be opened: {why}; the pod is gone",
             cni_code=CNI_UNKNOWN_CONTAINER,
         ) from error
     try:
+        if _is_own(os.fstat(descriptor)):
+            raise _own(netns, pod)
         try:
             with netlink.inside(descriptor):
                 channel = Netlink()

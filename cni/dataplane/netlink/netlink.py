@@ -32,6 +32,7 @@ _NEWLINK, _DELLINK, _GETLINK, _NEWADDR, _GETADDR = 16, 17, 18, 20, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _NEWNEIGH, _DELNEIGH, _GETNEIGH = 28, 29, 30
 _NEWRULE, _DELRULE, _GETRULE = 32, 33, 34
+_GETNSID, _NSID, _NSID_BY_FD = 90, 1, 3
 _REMOVALS = (_DELROUTE, _DELNEIGH, _DELRULE)
 _ERROR, _DONE = 2, 3
 _IFNAME, _ADDRESS, _MTU, _LINK, _MASTER = 3, 1, 4, 5, 10
@@ -198,6 +199,12 @@ class Netlink:
             dynamic = family == socket.AF_INET6 and not _number(attributes, _IFA_FLAGS) & _PERMANENT
             found.append((index, f"{socket.inet_ntop(family, address)}/{length}", dynamic))
         return found
+
+    def namespace_number(self, descriptor: int) -> int:
+        """The number here of another namespace, which is an open file; -1 where it has none."""
+        attribute = _attribute(_NSID_BY_FD, struct.pack("=I", descriptor))
+        found = _attributes(self._query(_GETNSID, bytes(4) + attribute), 20)
+        return int(struct.unpack("=i", found[_NSID])[0]) if _NSID in found else -1
 
     def addresses_in(self, namespace: int) -> list[str] | None:
         """The addresses (without length) in another namespace, by this one's number for it; None when it is gone."""

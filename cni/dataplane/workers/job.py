@@ -6,6 +6,7 @@ agent takes to start.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from cni.dataplane.coordinator.settings import CoordinatorSettings, read_setting
 class Job:
     """One CNI request for `plugin`, as it crosses to a worker. `default_nic`: from the pod's annotation.
     `interfaces`: all that the pod will have, empty where nothing tells. `valid`: of GC, the (container, interface) pairs
-    that are alive."""
+    that are alive. `again`: ADD of an interface that was added before; what it finds must be this container's."""
 
     command: str
     conf: Mapping[str, Any]
@@ -31,6 +32,7 @@ class Job:
     interfaces: tuple[str, ...] = ()
     valid: tuple[tuple[str, str], ...] = ()
     plugin: str = "coordinator"
+    again: bool = False
 
     def settings(self) -> CoordinatorSettings:
         settings = read_settings(self.conf)
@@ -50,4 +52,14 @@ def addresses_of(previous: Mapping[str, Any]) -> list[tuple[str, str]]:
             found.append((address, str(ipaddress.ip_address(str(gateway))) if gateway else ""))
         except ValueError as error:
             raise InvalidRequest(f'"prevResult.ips" has {ip!r}, which is not an address') from error
+    return found
+
+
+def readable_addresses(previous: Mapping[str, Any]) -> set[str]:
+    """The addresses of a result, as far as they are any: a DEL is not refused for one that is none."""
+    ips = previous.get("ips")
+    found: set[str] = set()
+    for ip in ips if isinstance(ips, list) else ():
+        with contextlib.suppress(InvalidRequest):
+            found |= {address for address, _ in addresses_of({"ips": [ip]})}
     return found

@@ -193,6 +193,9 @@ class Workers:
         if "error" in answer:
             task.ref.fail(from_wire(answer["error"]))
         else:
+            for note in answer["notes"]:
+                about = {"pod": job.pod, "container": job.container, "interface": job.interface}
+                log.warning(f"{job.plugin} {job.command}: {note}", extra=about)
             task.ref.complete(int(answer["changed"]))
         return worker
 

@@ -11,6 +11,7 @@ import contextlib
 import json
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from actors.errors import OrbweaverError
@@ -21,7 +22,10 @@ from cni.dataplane.workers.channel import READY, read_frame, write_frame
 from cni.dataplane.workers.job import Job
 from metrics import logs
 
-_PERFORM = {"coordinator": apply.perform, "ifacer": ifacer_apply.perform}
+_PERFORM: dict[str, Callable[[Job, list[str]], int]] = {
+    "coordinator": apply.perform,
+    "ifacer": lambda job, notes: ifacer_apply.perform(job),
+}
 
 
 def serve(channel: socket.socket) -> None:
@@ -32,7 +36,8 @@ def serve(channel: socket.socket) -> None:
         answer: dict[str, Any]
         try:
             job = Job(**json.loads(request))
-            answer = {"changed": _PERFORM[job.plugin](job)}
+            notes: list[str] = []
+            answer = {"changed": _PERFORM[job.plugin](job, notes), "notes": notes}
         except OrbweaverError as error:
             answer = {"error": error.to_wire()}
         write_frame(channel, answer)
