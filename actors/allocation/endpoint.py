@@ -19,13 +19,14 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from actors.allocation.conflict_detection import ConflictDetection, Prober, in_order, needed
 from actors.allocation.grant import Grant
 from actors.allocation.messages import AddRequest, AddResult, Allocation, Assigned, RouteTo, Sandbox
 from actors.allocation.observer import AllocationObserver
+from actors.allocation.pod_warnings import PodWarnings
 from actors.allocation.reservation import AddContext, AlreadyRecorded, Decision, Reservation, Where
 from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.decisions.inherit import (
@@ -36,7 +37,7 @@ from actors.decisions.inherit import (
     still_wanted,
 )
 from actors.decisions.plan import Plan, Slot, plan
-from actors.decisions.routes import Lease, route
+from actors.decisions.routes import Lease, route, unreached
 from actors.decisions.settings import Settings
 from actors.errors import (
     CheckFailed,
@@ -100,6 +101,7 @@ class EndpointActor(Actor):
         observer: AllocationObserver,
         prober: Prober | None = None,
         tell: Callable[[Sandbox, str, str], object] = lambda sandbox, reason, text: None,
+        warnings: PodWarnings | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(context)
@@ -111,6 +113,7 @@ class EndpointActor(Actor):
         self._observer = observer
         self._clock = clock
         self._reserving = Reservation(node, settings, clock, self._give_back, self._undo)
+        self._warnings = warnings or PodWarnings(tell)
         self._proving: ConflictDetection | None = None
         if prober is not None:
             self._proving = ConflictDetection(prober, tell, self._touch, router, catalog, observer, clock)
@@ -125,7 +128,7 @@ class EndpointActor(Actor):
         )
         try:
             notes = self._prove(asked, made, grants)
-            result = self._result(request, made.plan, in_order(grants, made.plan.slots), notes)
+            result = self._result(asked, made.plan, in_order(grants, made.plan.slots), notes)
         except OrbweaverError as error:  # another host, or a pool was deleted or broken since the decision
             self._undo(grants, error)
             raise
@@ -151,6 +154,7 @@ class EndpointActor(Actor):
                 log.debug("could not serve it as a new pod", extra={"reason": str(error)})
             asked.claim = secrets.token_hex(3)  # what was claimed may be released late
         held = self._current(allocator, asked, found)
+        asked.held = tuple(held)
         self._note_before(asked, held)
         made = self._decide(asked, held)
         self._observer.stage("allocation", "decided", time.perf_counter() - asked.started)
@@ -405,6 +409,8 @@ class EndpointActor(Actor):
         pod, request = asked.pod, asked.request
         namespace = self._catalog.namespace(pod.namespace)
         node = self._catalog.node(pod.node or self._node)
+        if not pod.node:  # without Kubernetes nothing says it
+            pod = replace(pod, node=self._node)
         made = plan(pod, namespace, node, table.pools, request.asks, self._settings, table.damaged)
         container = request.sandbox.container
         inheritances = {
@@ -471,9 +477,10 @@ class EndpointActor(Actor):
             return True  # what should not have been kept is reclaimed later; what was given away is lost
 
     def _result(
-        self, request: AddRequest, made: Plan, grants: Sequence[Grant], notes: Sequence[str]
+        self, asked: AddContext, made: Plan, grants: Sequence[Grant], notes: Sequence[str]
     ) -> AddResult:
-        interface = request.sandbox.interface
+        sandbox = asked.request.sandbox
+        interface = sandbox.interface
         leases = []
         assigned = []
         for grant in grants:
@@ -484,6 +491,10 @@ class EndpointActor(Actor):
                 address = f"{format_address(pool.family, grant.value)}/{pool.subnet.prefix}"
                 assigned.append(Assigned(interface, pool.family, address, gateway, pool.name, pool.vlan))
         routing = route(interface, leases, made)
+        self._warnings.warn(sandbox, "AnnotationIgnored", made.warnings)
+        if made.routes:
+            every = [*self._other_leases(asked), *leases]
+            self._warnings.warn(sandbox, "RouteUnreachable", unreached(made, interface, every))
         return AddResult(
             tuple(assigned),
             tuple(
@@ -493,6 +504,15 @@ class EndpointActor(Actor):
             (*made.reasons(), *notes, *routing.reasons),
             fresh=any(grant.fresh for grant in grants),
         )
+
+    def _other_leases(self, asked: AddContext) -> Iterator[Lease]:
+        """What the pod's other interfaces have from their own ADDs, as far as their pools are still there."""
+        sandbox, pools = asked.request.sandbox, self._catalog.pools().pools
+        for one in asked.held:
+            record = one.record.seen_by(sandbox.container)
+            other = sandbox.container in record.containers and record.interface != sandbox.interface
+            if other and record.pool in pools:
+                yield Lease(record.interface, one.value, pools[record.pool])
 
     def _touch(self, records: Sequence[Record]) -> None:
         if records:

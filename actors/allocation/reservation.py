@@ -45,7 +45,7 @@ class Decision:
 class AddContext:
     """One ADD, which may run at two places. `before`: what its container held when it was first looked at, so that what
     a lost leader recorded is known as this request's own. `claim` names what it records. `guessed`: the claims that it made
-    before anybody had looked."""
+    before anybody had looked. `held`: what was recorded for the pod at the last look."""
 
     pod: Pod
     request: AddRequest
@@ -53,6 +53,7 @@ class AddContext:
     before: frozenset[Where] | None = None
     claim: str = ""
     guessed: frozenset[str] = frozenset()
+    held: tuple[Allocation, ...] = ()
 
 
 class AlreadyRecorded(Exception):

@@ -1,6 +1,7 @@
 """The annotations that pods and namespaces choose pools, routes and networks with.
 
-What must always hold: an annotation is read whole or the pod is refused; nothing is guessed. A refusal names
+What must always hold: an annotation is read whole or the pod is refused; nothing is guessed. Keys that Spiderpool passes
+over are passed over with a warning (`ignored_keys`). A refusal names
 the pod, the annotation and the field, and shows a right form. An annotation is read only when its rule is
 reached, so a broken one that another outranks hurts nobody. Field names are taken in any case (`cleanGateway`
 too), because Spiderpool's JSON reader does that and manifests rely on it.
@@ -17,11 +18,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from actors.errors import InvalidObject, PodRefused
 from actors.resources.addresses import Address, parse_address, parse_address_of, parse_cidr
-from actors.resources.fields import Fields, shown
+from actors.resources.fields import Fields, nearest, shown
 from actors.resources.interface_name import RULE as INTERFACE_RULE
 from actors.resources.interface_name import is_interface_name
 from actors.resources.ippool import Route
@@ -54,6 +56,12 @@ _EXAMPLES = {
     ),
     DEFAULT_NETWORK: "kube-system/macvlan-conf",
 }
+_KEYS = {
+    POD_POOLS: ("interface", "ipv4", "ipv6", "cleangateway"),
+    POD_POOL: ("ipv4", "ipv6"),
+    POD_ROUTES: ("dst", "gw"),
+}
+_IGNORED_TOLD = 5
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", re.ASCII)
 
 
@@ -103,10 +111,7 @@ def read_ippools(pod: Pod) -> tuple[PoolNames, ...] | None:
         entries = _mappings(subject, pod.annotations[POD_POOLS])
         if not entries:
             raise PodRefused(f"{subject}: the list is empty, but must have one entry for each interface")
-        found = []
-        for entry in entries:
-            entry.only("interface", "ipv4", "ipv6", "cleangateway")
-            found.append(_pool_names(entry, entry.text("interface"), entry.flag("cleangateway")))
+        found = [_pool_names(entry, entry.text("interface"), entry.flag("cleangateway")) for entry in entries]
         named = [choice.interface for choice in found if choice.interface]
         if named and len(named) != len(found):
             raise PodRefused(
@@ -126,7 +131,6 @@ def read_ippool(pod: Pod) -> PoolNames | None:
         return None
     with _reading(pod.key, POD_POOL) as subject:
         entry = Fields.of(subject, "", _folded(_json(subject, pod.annotations[POD_POOL])), PodRefused)
-        entry.only("ipv4", "ipv6")
         return _pool_names(entry, "", False)
 
 
@@ -151,7 +155,6 @@ def read_routes(pod: Pod) -> tuple[Route, ...]:
     with _reading(pod.key, POD_ROUTES) as subject:
         found = []
         for entry in _mappings(subject, pod.annotations[POD_ROUTES]):
-            entry.only("dst", "gw")
             for key in ("dst", "gw"):
                 if not entry.text(key):
                     raise entry.refuse(key, "but every route needs dst and gw")
@@ -181,6 +184,27 @@ def read_default_network(pod: Pod, agent_namespace: str, cluster_network: str | 
     text = pod.annotations.get(DEFAULT_NETWORK, "") or cluster_network or ""
     found = _networks(pod, DEFAULT_NETWORK, text, agent_namespace)
     return found[0] if found else None
+
+
+def ignored_keys(pod: Pod) -> tuple[str, ...]:
+    """A warning for each key in the pod's annotations that means nothing there, as `interface` in `ippool`: Spiderpool
+    passes over it, and so do we, but whoever wrote it believes that it does something. The annotations can be read."""
+    outranked = (POD_POOL,) if POD_POOLS in pod.annotations else ()
+    return tuple(
+        f"annotation {annotation}: {shown(key)} is no key of it and is ignored; {nearest(key, known)}"
+        for annotation, known in _KEYS.items()
+        if annotation in pod.annotations and annotation not in outranked
+        for key in _unknown_keys(_json(pod.key, pod.annotations[annotation]), known)
+    )
+
+
+def _unknown_keys(value: Any, known: tuple[str, ...]) -> list[str]:
+    """Each once, the first few: they may be many, and one shows what is wrong."""
+    entries = value if isinstance(value, list) else [value]
+    keys = (
+        key for entry in entries if isinstance(entry, Mapping) for key in entry if key.lower() not in known
+    )
+    return list(islice(dict.fromkeys(keys), _IGNORED_TOLD))
 
 
 def _networks(pod: Pod, key: str, text: str, namespace: str) -> tuple[Network, ...]:
@@ -239,10 +263,17 @@ def _pool_names(entry: Fields, interface: str, clean_gateway: bool) -> PoolNames
     ipv4, ipv6 = entry.texts("ipv4"), entry.texts("ipv6")
     if not ipv4 and not ipv6:
         raise PodRefused(
-            f"{entry.subject}: {entry.path or 'it'} names no pool; name at least one in ipv4 or ipv6"
+            f"{entry.subject}: {entry.path or 'it'} names no pool; name at least one in ipv4 or ipv6{_misspelt(entry)}"
         )
     _check_names(entry.subject, (*ipv4, *ipv6))
     return PoolNames(interface, ipv4, ipv6, clean_gateway)
+
+
+def _misspelt(entry: Fields) -> str:
+    unknown = _unknown_keys(entry.data, _KEYS[POD_POOLS])
+    return (
+        f" ({shown(unknown[0])} is no key of it; {nearest(unknown[0], _KEYS[POD_POOL])})" if unknown else ""
+    )
 
 
 def _check_names(subject: str, names: tuple[str, ...]) -> None:

@@ -22,6 +22,7 @@ from actors.decisions.annotations import (
     NETWORKS,
     POD_DEFAULT_ROUTE_NIC,
     Network,
+    ignored_keys,
     read_default_network,
     read_default_route_nic,
     read_networks,
@@ -71,13 +72,16 @@ class Slot:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """`routes` and `default_route_nic` are the pod's annotations of that name, read; `notes` tell of rules
-    that did not apply."""
+    that did not apply, `warnings` of what the pod asks for and does not get. `networks`: the interfaces that the pod's
+    networks name."""
 
     pod: str
     slots: tuple[Slot, ...]
     notes: tuple[str, ...] = ()
     routes: tuple[Route, ...] = ()
     default_route_nic: str | None = None
+    warnings: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
 
     @property
     def interfaces(self) -> tuple[str, ...]:
@@ -89,7 +93,8 @@ class Plan:
 
     def reasons(self) -> tuple[str, ...]:
         """Every decision in words: for `explain`, the details of a CNI error and the debug log."""
-        return (*self.notes, *(line for slot in self.slots for line in slot.reasons()))
+        warned = (f"warning: {text}" for text in self.warnings)
+        return (*self.notes, *warned, *(line for slot in self.slots for line in slot.reasons()))
 
     def require(self, served: Container[str] = ()) -> Plan:
         """The plan itself, if each of its slots has a candidate. Raises `NoAddress` with all reasons. `served`: labels
@@ -154,6 +159,8 @@ def plan(
         notes=choice.notes,
         routes=read_routes(pod),
         default_route_nic=_default_route_nic(pod, (*interfaces, FIRST_INTERFACE, *networks)),
+        warnings=ignored_keys(pod),
+        networks=tuple(networks),
     )
     _refuse_unserved(made, exact)
     return made

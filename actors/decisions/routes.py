@@ -18,9 +18,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from actors.decisions.annotations import FIRST_INTERFACE, POD_ROUTES
 from actors.decisions.plan import Plan
 from actors.resources.addresses import IPV4, IPV6, Subnet, format_address, is_link_local
 from actors.resources.ippool import IPPool, Route, is_router_of
+
+_WARNED = 8
+"""Routes of one pod that are judged for warnings; it may have hundreds."""
 
 DEFAULT = {IPV4: Subnet(IPV4, 0, 0), IPV6: Subnet(IPV6, 0, 0)}
 
@@ -82,6 +86,26 @@ def route(interface: str, leases: Sequence[Lease], plan: Plan) -> Routing:
     # Stable: by family, default routes first, then as they were found.
     ordered = sorted(found.values(), key=lambda route: (route.family, route.destination.prefix != 0))
     return Routing(tuple(ordered), tuple(reasons))
+
+
+def unreached(plan: Plan, asking: str, leases: Sequence[Lease]) -> tuple[str, ...]:
+    """A warning for each route of the pod's annotation whose gateway no interface of the pod reaches. `leases`: those of
+    all its interfaces so far, that of `asking` the last; as long as another one is to come, nothing is said."""
+    have = {lease.interface for lease in leases}
+    order = list(dict.fromkeys((FIRST_INTERFACE, *plan.networks)))
+    if asking in order and any(later not in have for later in order[order.index(asking) + 1 :]):
+        return ()
+    return tuple(
+        f"annotation {POD_ROUTES}: the route to {custom.destination} is left out, because no interface has a subnet with its "
+        f"gateway {format_address(custom.family, custom.gateway)} ({_subnets(leases)})"
+        for custom in plan.routes[:_WARNED]
+        if _reaching(custom, leases, plan.default_route_nic) is None
+    )
+
+
+def _subnets(leases: Sequence[Lease]) -> str:
+    found = dict.fromkeys(f"{lease.interface}: {lease.pool.subnet}" for lease in leases)
+    return ", ".join(found) or "none has an address of a pool"
 
 
 def _reaching(custom: Route, leases: Sequence[Lease], default_nic: str | None) -> str | None:

@@ -20,7 +20,7 @@ from actors.reclaim.rules import Facts, Recorded
 from actors.resources.blocks.record import Record
 from actors.resources.namespace import Namespace
 from actors.resources.node import Node
-from actors.resources.pod import Pod
+from actors.resources.pod import MIRROR, Pod
 from actors.resources.statefulset import StatefulSet
 from actors.resources.virtualmachine import INSTANCE, MACHINE, VirtualMachine, lives
 from actors.store.caches.catalog import Catalog
@@ -192,6 +192,9 @@ def trimmed_pod(obj: Object) -> Object:
     for part, fields in parts.items():
         content = obj.get(part) or {}
         kept[part] = {field: content[field] for field in fields if field in content}
+    mirrored = ((obj.get("metadata") or {}).get("annotations") or {}).get(MIRROR)
+    if mirrored is not None:
+        kept["metadata"]["annotations"] = {MIRROR: mirrored}
     tolerations = (obj.get("spec") or {}).get("tolerations") or ()
     for_ever = [one for one in tolerations if "tolerationSeconds" not in one]
     if for_ever:

@@ -8,12 +8,13 @@ stands for what CNI_ARGS told, and it is alive.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from actors.resources.fields import Fields
-from actors.resources.metadata import Owner, open_object
+from actors.resources.metadata import Metadata, Owner, open_object
 from actors.resources.virtualmachine import GROUP, INSTANCE
 
 KIND = "Pod"
@@ -23,14 +24,19 @@ _NATIVE = frozenset({"", "apps", "batch"})
 NETWORK_STATUS = "k8s.v1.cni.cncf.io/network-status"
 """Annotation in which Multus tells each interface's addresses (Network Plumbing Working Group's specification)."""
 
+MIRROR = "kubernetes.io/config.mirror"
+"""Annotation of a static pod's mirror in the API: the UID that its kubelet uses (k8s.io/kubernetes, pkg/kubelet/types)."""
+_UID = re.compile(r"[0-9a-zA-Z][-0-9a-zA-Z]{0,63}")
+
 _NODE_LOST = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """`deleted_at`: when it should be gone (seconds since the epoch, grace included); None if not being
-    deleted. `addresses`: those in its status. `stays_bound`: it tolerates the loss of its node for ever, so that
-    nobody starts it elsewhere and it goes on where it is."""
+    """`uid`: as its runtime knows it, which for a static pod is not that of the object. `deleted_at`: when it should be
+    gone (seconds since the epoch, grace included); None if not being deleted. `addresses`: those in its status.
+    `stays_bound`: it tolerates the loss of its node for ever, so that nobody starts it elsewhere and it goes on where it
+    is."""
 
     namespace: str
     name: str
@@ -55,7 +61,7 @@ class Pod:
         return cls(
             namespace=meta.namespace or "default",
             name=meta.name,
-            uid=meta.uid,
+            uid=_runtime_uid(meta),
             labels=meta.labels,
             annotations=meta.annotations,
             node=spec.text("nodeName"),
@@ -143,6 +149,13 @@ class Pod:
             return f"Deployment/{owner.name.removesuffix(ending)}"
         kind = owner.kind if owner.group in _NATIVE else f"{owner.kind}.{owner.group}"
         return f"{kind}/{owner.name}"
+
+
+def _runtime_uid(meta: Metadata) -> str:
+    """The UID that the pod's kubelet and runtime know it by. A static pod has that of its manifest, and its mirror in the
+    API another one of its own, which the kubelet makes anew when somebody deletes it."""
+    of_manifest = meta.annotations.get(MIRROR, "")
+    return of_manifest if _UID.fullmatch(of_manifest) else meta.uid
 
 
 def _for_ever(toleration: Fields) -> bool:

@@ -22,6 +22,7 @@ from actors.decisions.overlaps import overlapping
 from actors.decisions.plan import Plan, Slot, plan
 from actors.decisions.refusal import Refusal
 from actors.decisions.request import AddressRequest
+from actors.decisions.routes import Lease, unreached
 from actors.decisions.settings import Settings
 from actors.errors import (
     AddressTaken,
@@ -153,6 +154,9 @@ def run(chosen: argparse.Namespace) -> int:
             made = sight.plan(pod, asks)
             outlooks = tuple(sight.outlook(slot, pod) for slot in made.slots)
             _require(made, outlooks, sight.table)
+            made = replace(
+                made, warnings=(*made.warnings, *_unreached(made, chosen.interface, outlooks, sight.table))
+            )
         except StoreUnavailable:
             raise
         except OrbweaverError as error:
@@ -355,6 +359,21 @@ def _require(made: Plan, outlooks: tuple[Outlook, ...], table: PoolTable) -> Non
         raise refusal(f"no pool can give pod {made.pod} {what}", details=(*made.reasons(), *more))
 
 
+def _unreached(
+    made: Plan, interface: str, outlooks: tuple[Outlook, ...], table: PoolTable
+) -> tuple[str, ...]:
+    """Warnings of routes that no interface would reach the gateway of."""
+    chosen = [
+        (one.slot, one.again_from or (one.chosen.pool if one.chosen is not None else "")) for one in outlooks
+    ]
+    leases = [
+        Lease(slot.interface, table.pools[name].subnet.first, table.pools[name])
+        for slot, name in chosen
+        if name in table.pools
+    ]
+    return unreached(made, interface, leases)
+
+
 def _print(pod: Pod, made: Plan, outlooks: tuple[Outlook, ...]) -> None:
     print(f"pod {pod.key} on node {pod.node} would get")
     for outlook in outlooks:
@@ -384,6 +403,7 @@ def _as_object(
         "node": pod.node,
         "allowed": refused is None,
         "slots": [_slot_object(outlook) for outlook in outlooks],
+        "warnings": [] if made is None else list(made.warnings),
         "reasons": [*reasons, *(line for outlook in outlooks for line in outlook.reasons())],
         "error": None
         if refused is None

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from actors.allocation.endpoint import EndpointActor
 from actors.allocation.messages import Sandbox
+from actors.allocation.pod_warnings import PodWarnings
 from actors.allocation.registration import register_allocators
 from actors.allocation.router import AllocatorRouter, AlwaysLocal
 from actors.cluster.block_follower import BlockFollower
@@ -98,6 +99,7 @@ class Agent(Process):
             router = AlwaysLocal(system, alone=not cluster)
             self.metrics.watch_pools(self.usage)
         self.prober = Prober(timeout=options.timeout / 2)
+        self.pod_warnings = PodWarnings(self._tell)  # an Endpoint ends soon after its request
         system.register(
             "endpoint",
             lambda context: EndpointActor(
@@ -109,6 +111,7 @@ class Agent(Process):
                 observer=observer,
                 prober=self.prober,
                 tell=self._tell,
+                warnings=self.pod_warnings,
             ),
             mailbox=64,
             idle=0.2,

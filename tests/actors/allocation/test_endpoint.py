@@ -395,3 +395,41 @@ def _replicas(one: Rig, wanted: int) -> None:
     found = one.agent.catalog.statefulset("default", "db")
     assert found is not None
     assert found.replicas == wanted
+
+
+def test_a_static_pod_gets_an_address_by_the_uid_of_its_manifest(tmp_path: Path):
+    """Its mirror in the API has another UID than the one that the kubelet gives its runtime."""
+    mirror = pod("proxy")
+    mirror["metadata"]["annotations"]["kubernetes.io/config.mirror"] = "of-the-manifest"
+    with rig(tmp_path, V4, mirror, has_pods=True) as one:
+        box = sandbox("c1", pod="proxy", uid="of-the-manifest")
+        assert one.add(box) == ["10.6.0.1"]
+        assert one.add(box) == ["10.6.0.1"]
+        assert [record["uid"] for record in records(one.inner).values()] == ["of-the-manifest"]
+        one.prove()
+
+
+def test_a_pool_for_a_node_serves_that_node_without_a_node_object(tmp_path: Path):
+    mine = pool("mine", "10.6.0.0/16", "10.6.0.1", nodeName=["node1"])
+    other = pool("another", "10.7.0.0/16", "10.7.0.1", nodeName=["node2"])
+    with rig(tmp_path, other, mine, node="node1") as one:
+        assert one.add(sandbox("c1")) == ["10.6.0.1"]
+        one.prove()
+
+
+def test_what_a_pod_asks_for_in_vain_is_told_once(tmp_path: Path):
+    told: list[tuple[str, str]] = []
+    annotated = pod(
+        "web",
+        ippool='{"ipv4": ["v4"], "interface": "eth0"}',
+        routes='[{"dst": "10.9.0.0/16", "gw": "10.8.0.1"}]',
+    )
+    with rig(tmp_path, V4, annotated) as one:
+        one.agent.pod_warnings.tell = lambda sandbox, reason, text: told.append((reason, text))
+        for _ in range(2):
+            assert one.add(sandbox("c1", pod="web")) == ["10.6.0.1"]
+        one.prove()
+
+    assert [reason for reason, _ in told] == ["AnnotationIgnored", "RouteUnreachable"]
+    assert '"interface" is no key of it' in told[0][1]
+    assert "the route to 10.9.0.0/16 is left out" in told[1][1]

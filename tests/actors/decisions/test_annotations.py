@@ -67,8 +67,11 @@ def test_absent_is_absent(read: Any) -> None:
         (known.POD_POOLS, "[]", "the list is empty"),
         (known.POD_POOLS, "[3]", "[0] is 3, but must be a mapping"),
         (known.POD_POOLS, '[{"interface":"eth0"}]', "[0] names no pool"),
-        (known.POD_POOLS, '[{"nic":"eth0","ipv4":["a"]}]', "[0].nic is not a known field"),
-        (known.POD_POOLS, '[{"interfaces":"eth0","ipv4":["a"]}]', "did you mean interface?"),
+        (
+            known.POD_POOLS,
+            '[{"nic":"eth0"}]',
+            '[0] names no pool; name at least one in ipv4 or ipv6 ("nic" is no key of it',
+        ),
         (known.POD_POOLS, '[{"ipv4":"a"}]', '[0].ipv4 is "a", but must be a list'),
         (known.POD_POOLS, '[{"ipv4":[1]}]', "[0].ipv4[0] is 1, but must be a text"),
         (known.POD_POOLS, '[{"ipv4":[""]}]', "the name of a pool is empty"),
@@ -86,7 +89,7 @@ def test_absent_is_absent(read: Any) -> None:
         ),
         (known.POD_POOL, "[]", "it is [], but must be a mapping"),
         (known.POD_POOL, "{}", "it names no pool"),
-        (known.POD_POOL, '{"ip4":["a"]}', "ip4 is not a known field; did you mean ipv4?"),
+        (known.POD_POOL, '{"ip4":["a"]}', '"ip4" is no key of it; did you mean ipv4?'),
         (
             known.POD_ROUTES,
             '[{"dst":"10.0.0.0/8"}]',
@@ -157,3 +160,43 @@ def test_whatever_it_is_it_is_read_or_refused(key: str, value: str) -> None:
         said = refusal.message
 
     assert f"annotation {key}" in said
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "ignored"),
+    [
+        (known.POD_POOL, '{"ipv4":["a"],"interface":"eth0"}', ["interface"]),
+        (known.POD_POOLS, '[{"ipv4":["a"],"defaultRoute":true}]', ["defaultRoute"]),
+        (known.POD_POOLS, '[{"interfaces":"eth0","ipv4":["a"]}]', ["interfaces"]),
+        (known.POD_POOLS, '[{"ipv4":["a"],"x":1},{"ipv4":["b"],"x":2,"y":3}]', ["x", "y"]),
+        (known.POD_ROUTES, '[{"dst":"10.0.0.0/8","gw":"10.6.0.1","via":"eth0"}]', ["via"]),
+        (known.POD_POOLS, '[{"IPv4":["a"],"cleanGateway":true,"Interface":"eth0"}]', []),
+    ],
+)
+def test_a_key_that_spiderpool_passes_over_refuses_no_pod_and_is_told(
+    key: str, value: str, ignored: list[str]
+) -> None:
+    pod = Pod("shop", "web", annotations={key: value})
+
+    known.read_ippools(pod)
+    known.read_ippool(pod)
+    known.read_routes(pod)
+    told = known.ignored_keys(pod)
+
+    assert len(told) == len(ignored)
+    assert all(
+        f'annotation {key}: "{word}" is no key of it' in text
+        for word, text in zip(ignored, told, strict=True)
+    )
+
+
+def test_thousands_of_unknown_keys_are_told_by_a_few() -> None:
+    annotation = json.dumps({"ipv4": ["a"], **{f"key{number}": 1 for number in range(5000)}})
+
+    assert len(known.ignored_keys(Pod("shop", "web", annotations={known.POD_POOL: annotation}))) == 5
+
+
+def test_nothing_is_told_of_an_annotation_that_another_outranks() -> None:
+    annotations = {known.POD_POOLS: '[{"ipv4":["a"]}]', known.POD_POOL: '{"interface":"eth0"}'}
+
+    assert known.ignored_keys(Pod("shop", "web", annotations=annotations)) == ()

@@ -3,10 +3,11 @@ reasons."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from actors.decisions.plan import Plan
-from actors.decisions.routes import Lease, route
+from actors.decisions.routes import Lease, route, unreached
 from actors.resources.addresses import format_address, parse_address, parse_cidr
 from actors.resources.ippool import IPPool, Route
 
@@ -130,3 +131,15 @@ def test_a_link_local_gateway_is_on_the_chosen_interface_else_on_the_first_with_
         ("fd00:9::/64", "fe80::7"),
     ]
     assert route("eth0", [FOUR], plain).reasons != ()
+
+
+def test_a_route_that_no_interface_reaches_is_told_when_none_is_to_come() -> None:
+    alone = Plan("shop/web-0", (), routes=custom(("10.9.0.0/16", "10.7.0.5"), ("10.10.0.0/16", "10.8.0.1")))
+    two = replace(alone, networks=("net1",))
+
+    assert len(unreached(alone, "eth0", [FOUR])) == 2
+    assert unreached(two, "eth0", [FOUR]) == ()
+    (told,) = unreached(two, "net1", [FOUR, NET1])
+    assert "the route to 10.10.0.0/16 is left out" in told
+    assert "gateway 10.8.0.1 (eth0: 10.6.0.0/16, net1: 10.7.0.0/16)" in told
+    assert len(unreached(two, "eth0", [FOUR, NET1])) == 1  # both were planned at once

@@ -276,3 +276,18 @@ def test_a_node_is_ready_when_the_cluster_says_so(
     assert (found.ready, found.not_ready_since, found.out_of_service) == (ready, since, False)
     taint = {"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}
     assert Node.from_object({**body, "spec": {"taints": [taint]}}).out_of_service
+
+
+MIRRORED = "5f2a9d1c0b6e4d7f8a3b2c1d0e9f8a7b"
+
+
+@pytest.mark.parametrize(
+    "annotation, uid", [(MIRRORED, MIRRORED), ("", "u"), ("x" * 65, "u"), ("a b", "u"), ("\ud800", "u")]
+)
+def test_a_static_pods_uid_is_the_one_that_its_kubelet_uses(annotation: str, uid: str) -> None:
+    obj = {
+        "metadata": {"name": "proxy", "uid": "u", "annotations": {"kubernetes.io/config.mirror": annotation}}
+    }
+
+    assert Pod.from_object(obj).uid == uid
+    assert Pod.from_object(trimmed_pod({**obj, "kind": "Pod"})).uid == uid

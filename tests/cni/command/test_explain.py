@@ -277,3 +277,20 @@ def test_a_name_of_no_pod_is_refused(orbweaver, name):
 
     assert (done.status, done.out) == (1, "")
     assert f"{name!r} names no pod" in done.err
+
+
+def test_what_a_pod_asks_for_in_vain_is_a_warning(orbweaver, make_pool):
+    annotations = {
+        "ipam.spidernet.io/ippool": '{"ipv4": ["blue"], "interface": "eth0"}',
+        "ipam.spidernet.io/routes": '[{"dst": "10.9.0.0/16", "gw": "10.8.0.1"}]',
+    }
+    web = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "annotations": annotations}}
+    orbweaver.apply(make_pool("blue") + "---\n" + json.dumps(web) + "\n")
+
+    done = orbweaver("explain", "default/web", "-o", "json")
+
+    assert done.status == 0
+    ignored, unreached = done.json["warnings"]
+    assert '"interface" is no key of it' in ignored
+    assert "the route to 10.9.0.0/16 is left out" in unreached
+    assert f"warning: {unreached}" in orbweaver("explain", "default/web").out
