@@ -146,6 +146,15 @@ class ProtocolError(OrbweaverError):
     """A peer sent what is not a message of ours; the connection is closed."""
 
 
+class MessageDropped(OrbweaverError):
+    """The actor crashed on this very message twice: a bug, which its log shows. It is not handled again for a while."""
+
+
+class Unsendable(ProtocolError):
+    """A message of ours cannot travel: it is larger than a frame, or holds what has no encoding. That is the fault of the
+    one request, and says nothing of the connection or of who is at its other end."""
+
+
 class StoreUnavailable(OrbweaverError):
     """The store did not answer or could not write. `maybe_written`: the write may have taken place."""
 

@@ -81,7 +81,8 @@ class Metrics:
         )
         self._actor_events = Counter(
             "orbweaver_actor_events",
-            "Messages dropped after their deadline or refused by a full mailbox; crashes, activations, passivations",
+            "Messages dropped after their deadline, refused by a full mailbox or repeated after two crashes; crashes, "
+            "activations, passivations",
             ["actor", "event"],
             registry=registry,
         )
@@ -149,6 +150,9 @@ class Metrics:
 
     def crashed(self, kind: str, error: BaseException) -> None:
         self._actor_events.labels(kind, "crashed").inc()
+
+    def repeated(self, kind: str, method: str) -> None:
+        self._actor_events.labels(kind, "repeated").inc()
 
     def activated(self, kind: str, took: float) -> None:
         self._actor_events.labels(kind, "activated").inc()

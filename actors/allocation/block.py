@@ -33,6 +33,7 @@ from actors.errors import (
     InvalidObject,
     NotFound,
     OrbweaverError,
+    PodRefused,
     StoreUnavailable,
     TooLarge,
     WriteRefused,
@@ -52,6 +53,7 @@ from actors.resources.blocks.block import (
     parse_block_name,
 )
 from actors.resources.blocks.record import Fence, Record
+from actors.resources.fields import shown
 from actors.runtime import Actor, ActorContext, ObjectRef, current_deadline, message
 from actors.store.contract import Store
 
@@ -141,7 +143,11 @@ class BlockActor(Actor):
 
     @message
     def claim(self, claim: Claim) -> ObjectRef[Outcome]:
-        """Record an address. Completes with `Granted`, `Taken` or `Quarantined` once that is durable."""
+        """Record an address. Completes with `Granted`, `Taken` or `Quarantined` once that is durable. Raises `PodRefused`
+        for a record that is out of its bounds, whoever made it: the block belongs to 64 addresses' pods."""
+        misfit = claim.record.misfit()
+        if misfit is not None:
+            raise PodRefused(f"pod {shown(claim.record.pod)} cannot be recorded: its {misfit}")
         return self._stage(claim)
 
     @message

@@ -41,6 +41,7 @@ from actors.decisions.routes import Lease, route, unreached
 from actors.decisions.settings import Settings
 from actors.errors import (
     CheckFailed,
+    DeadlineExceeded,
     NoAddress,
     OrbweaverError,
     PodRefused,
@@ -50,7 +51,7 @@ from actors.resources.addresses import format_address
 from actors.resources.blocks.block import HolderEnded, Release, Released, block_name
 from actors.resources.blocks.record import Fence, Record
 from actors.resources.pod import Pod
-from actors.runtime import Actor, ActorContext, Cancellable, ObjectRef, message
+from actors.runtime import Actor, ActorContext, Cancellable, ObjectRef, current_deadline, message
 from actors.store.caches.catalog import Catalog, PoolTable
 
 log = logging.getLogger("orbweaver.endpoint")
@@ -401,6 +402,8 @@ class EndpointActor(Actor):
             made = self._decide_with(self._catalog.pools(), asked, held)
             if not made.gives_back:
                 return made
+        except DeadlineExceeded:
+            raise
         except OrbweaverError as error:
             log.debug("refused on the pools in the cache, reading them anew", extra={"reason": str(error)})
         return self._decide_with(self._catalog.fresh_pools(), asked, held)
@@ -411,7 +414,9 @@ class EndpointActor(Actor):
         node = self._catalog.node(pod.node or self._node)
         if not pod.node:  # without Kubernetes nothing says it
             pod = replace(pod, node=self._node)
-        made = plan(pod, namespace, node, table.pools, request.asks, self._settings, table.damaged)
+        made = plan(
+            pod, namespace, node, table.pools, request.asks, self._settings, table.damaged, _while_in_time
+        )
         container = request.sandbox.container
         inheritances = {
             slot.label: inherit(slot, _of_slot(slot, held), pod, container, table.pools, self._settings)
@@ -522,6 +527,15 @@ class EndpointActor(Actor):
                 timeout=None
             )  # also when the request's time is over
             changed.remote(tuple(sorted(pods)), tuple(sorted(pools)))
+
+
+def _while_in_time() -> None:
+    """Nobody waits for a decision after the request's time, and the processor is everybody's. Raises `DeadlineExceeded`."""
+    deadline = current_deadline()
+    if deadline is not None and time.monotonic() > deadline:
+        raise DeadlineExceeded(
+            "the pools of the pod were not decided on in its request's time; name fewer of them, or try again"
+        )
 
 
 def is_kept(record: Record, catalog: Catalog, settings: Settings) -> bool:

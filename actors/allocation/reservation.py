@@ -18,7 +18,15 @@ from actors.allocation.router import Allocator
 from actors.decisions.inherit import Inheritance
 from actors.decisions.plan import Plan, Slot
 from actors.decisions.settings import Settings
-from actors.errors import AddressTaken, Conflict, DeadlineExceeded, NoAddress, OrbweaverError, PoolsExhausted
+from actors.errors import (
+    AddressTaken,
+    Conflict,
+    DeadlineExceeded,
+    NoAddress,
+    OrbweaverError,
+    PodRefused,
+    PoolsExhausted,
+)
 from actors.resources.addresses import format_address
 from actors.resources.blocks.block import Claim, Granted, Quarantined, Taken, block_name
 from actors.resources.blocks.record import Fence, Record
@@ -191,7 +199,7 @@ class Reservation:
     def _record(self, slot: Slot, asked: AddContext) -> Record:
         pod, request = asked.pod, asked.request
         sandbox = request.sandbox
-        return Record(
+        record = Record(
             pool="",
             pod=pod.key,
             uid=pod.uid or sandbox.uid,
@@ -206,6 +214,10 @@ class Reservation:
             machine=(pod.machine or "") if self.settings.enable_kubevirt else "",
             mac=request.asks.mac if slot.interface == sandbox.interface else "",
         )
+        misfit = record.misfit()
+        if misfit is not None:  # before it is sent to anybody
+            raise PodRefused(f"pod {pod.key} cannot be recorded: its {misfit}")
+        return record
 
 
 def _refusal(made: Plan, attempts: Sequence[Attempt]) -> NoAddress:

@@ -15,7 +15,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from actors.errors import DeadlineExceeded, OrbweaverError, PeerLost, ProtocolError, StoreUnavailable
+from actors.errors import (
+    DeadlineExceeded,
+    OrbweaverError,
+    PeerLost,
+    ProtocolError,
+    StoreUnavailable,
+    Unsendable,
+)
 from actors.runtime import ActorHandle, ActorSystem, ObjectRef, settle
 
 T = TypeVar("T")
@@ -51,7 +58,10 @@ class AllocatorRouter(Protocol):
 
 def is_lost(error: OrbweaverError) -> bool:
     """Whether an error from a linked place says that it failed, and not that the request is refused. (A full mailbox is
-    neither: nothing was done, and everybody coming here at once would make it worse.)"""
+    neither: nothing was done, and everybody coming here at once would make it worse. Nor is a message of our own that cannot
+    be sent: one pod's must not take the leader from all others.)"""
+    if isinstance(error, Unsendable):
+        return False
     return isinstance(error, PeerLost | DeadlineExceeded | StoreUnavailable | ProtocolError)
 
 

@@ -13,13 +13,14 @@ from actors.runtime import Child, Restart
 
 TABLE = (
     Child("gc", Restart.ON_USE, order=0, max_crashes=5, period=60.0),
-    # Endpoints meet whatever pods ask for: one bad pod, retried by the kubelet, should not end the agent.
-    Child("endpoint", Restart.ON_USE, order=1, max_crashes=50, period=60.0),
+    # Endpoints meet whatever pods ask for: one of a bad pod hurts nobody but that pod, however often it crashes.
+    Child("endpoint", Restart.ON_USE, order=1, max_crashes=None),
     Child("pool", Restart.ON_USE, order=2, max_crashes=10, period=60.0),
     Child("block", Restart.ON_USE, order=3, max_crashes=10, period=60.0),
     # These work unasked: nobody would call the views back to life.
     Child("views", Restart.AT_ONCE, order=4, max_crashes=5, period=60.0),
     Child("coordinator", Restart.AT_ONCE, order=4, max_crashes=5, period=60.0),
-    Child("events", Restart.ON_USE, order=4, max_crashes=20, period=60.0),
+    # What it tells is news, and no address depends on it.
+    Child("events", Restart.ON_USE, order=4, max_crashes=None),
     Child("ledger", Restart.AT_ONCE, order=5, max_crashes=5, period=60.0),
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from actors.errors import Conflict, InvalidObject, NotFound
@@ -70,15 +71,24 @@ def _endpoint(store: Store, pod: str) -> Object:
 
 
 def _record(pool: IPPool, value: int, pod: str, uid: str, endpoint: Object, since: str) -> Record:
-    """What the status does not say, the pod's SpiderEndpoint may: interface, node, and the owner that keeps it."""
+    """What the status does not say, the pod's SpiderEndpoint may: interface, node, and the owner that keeps it. One that
+    is not as it should be says nothing."""
+    plain = Record(pool.name, pod, uid, "", "", "", "", since)
+    try:
+        told = _as_told(plain, pool.family, format_address(pool.family, value), endpoint)
+    except (AttributeError, TypeError):
+        return plain
+    return plain if told.misfit() is not None else told
+
+
+def _as_told(record: Record, family: int, address: str, endpoint: Object) -> Record:
     status = endpoint.get("status", {})
     current = status.get("current", {})
-    text = format_address(pool.family, value)
     interface = next(
         (
             str(entry.get("interface", ""))
             for entry in current.get("ips", ())
-            if str(entry.get(f"ipv{pool.family}", "")).partition("/")[0] == text
+            if str(entry.get(f"ipv{family}", "")).partition("/")[0] == address
         ),
         "",
     )
@@ -89,4 +99,4 @@ def _record(pool: IPPool, value: int, pod: str, uid: str, endpoint: Object, sinc
         machine = ""
     owner = f"{kind}/{name}" if kind != POD and name else ""
     node = str(current.get("node", ""))
-    return Record(pool.name, pod, uid, "", interface, node, owner, since, machine=machine)
+    return replace(record, interface=interface, node=node, owner=owner, machine=machine)

@@ -26,7 +26,7 @@ from actors.resources.node import Node
 from actors.resources.pod import Pod
 from actors.resources.reservedip import ReservedIP
 from actors.resources.statefulset import StatefulSet
-from actors.resources.virtualmachine import VirtualMachine
+from actors.resources.virtualmachine import INSTANCE, MACHINE, VirtualMachine
 from actors.store.contract import Object
 
 T = TypeVar("T")
@@ -65,17 +65,23 @@ def audit(snapshot: Snapshot, settings: Settings | None = None, now: float = 0.0
 def _holders(
     snapshot: Snapshot, held: tuple[Allocation, ...], settings: Settings, now: float
 ) -> Iterable[Finding]:
-    """Of a pod that cannot be read nothing is said, and nothing at all when it is another object."""
+    """Of a pod that cannot be read nothing is said; where it is another object, that who depends on it cannot be judged."""
     pods, unknown = _parsed(snapshot.pods or (), Pod.from_object)
-    nodes, damaged = _parsed(snapshot.nodes, Node.from_object)
-    sets, damaged_sets = _parsed(snapshot.statefulsets, StatefulSet.from_object)
-    machines, damaged_machines = _parsed(snapshot.machines, VirtualMachine.from_machine)
-    instances, damaged_instances = _parsed(snapshot.instances, VirtualMachine.from_instance)
-    namespaces, damaged_namespaces = _parsed(snapshot.namespaces, Namespace.from_object)
-    if damaged or damaged_sets or damaged_machines or damaged_instances or damaged_namespaces:
-        return ()
+    nodes, bad_nodes = _parsed(snapshot.nodes, Node.from_object)
+    sets, bad_sets = _parsed(snapshot.statefulsets, StatefulSet.from_object)
+    machines, bad_machines = _parsed(snapshot.machines, VirtualMachine.from_machine)
+    instances, bad_instances = _parsed(snapshot.instances, VirtualMachine.from_instance)
+    namespaces, bad_namespaces = _parsed(snapshot.namespaces, Namespace.from_object)
+    bad = {
+        "Node": bad_nodes,
+        "StatefulSet": bad_sets,
+        MACHINE: bad_machines,
+        INSTANCE: bad_instances,
+        "Namespace": bad_namespaces,
+    }
+    damaged = {(kind, key): why for kind, found in bad.items() for key, why in found.items()}
     pools = frozenset(obj["metadata"]["name"] for obj in snapshot.pools)
-    source = SnapshotState(pods, nodes, sets, machines, instances, namespaces, pools)
+    source = SnapshotState(pods, nodes, sets, machines, instances, namespaces, pools, damaged)
     known = (one for one in held if not unknown.keys() & set(one.record.pods))
     return abandoned(known, source, settings, now, pods=snapshot.pods is not None)
 

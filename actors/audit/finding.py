@@ -24,6 +24,10 @@ class Rule(Enum):
         "delete the pod, so that its DEL gives them all back, and report this: it is a bug",
     )
     LEAKED = "leaked", "--repair releases it"
+    UNJUDGED = (
+        "unjudged",
+        "correct or delete the object that cannot be read; the record stays as it is until then",
+    )
     KEPT = "kept", "--repair releases it; a controller that runs does so by itself"
     NO_POOL = "no-pool", "create the pool again, or delete the pod"
     OUTSIDE = "outside", "put the address back into the pool until the pod is gone, or delete the pod"

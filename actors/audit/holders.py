@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from actors.allocation.messages import Allocation
 from actors.audit.finding import Finding, ReleaseRecord, Rule
 from actors.decisions.inherit import is_fixed
 from actors.decisions.settings import Settings
+from actors.errors import InvalidObject, OrbweaverError
 from actors.reclaim.evidence import ClusterState, facts_of
 from actors.reclaim.rules import Action, Recorded, Verdict, judge
 from actors.resources.addresses import format_address
@@ -20,14 +22,17 @@ from actors.resources.namespace import Namespace
 from actors.resources.node import Node
 from actors.resources.pod import Pod
 from actors.resources.statefulset import StatefulSet
-from actors.resources.virtualmachine import VirtualMachine, lives
+from actors.resources.virtualmachine import INSTANCE, MACHINE, VirtualMachine, lives
+
+T = TypeVar("T")
 
 _LONG_AGO = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotState:
-    """A snapshot's objects as a source of verdicts, by `name` or `namespace/name`."""
+    """A snapshot's objects as a source of verdicts, by `name` or `namespace/name`. `damaged`: those that cannot be read,
+    by kind and the same, and why; whoever asks for one gets `InvalidObject`."""
 
     pods: Mapping[str, Pod]
     nodes: Mapping[str, Node]
@@ -36,22 +41,31 @@ class SnapshotState:
     instances: Mapping[str, VirtualMachine]
     namespaces: Mapping[str, Namespace]
     pools: Iterable[str]
+    damaged: Mapping[tuple[str, str], str] = field(default_factory=dict)
+
+    def _read(self, kind: str, key: str, objects: Mapping[str, T]) -> T | None:
+        if (kind, key) in self.damaged:
+            raise InvalidObject(self.damaged[kind, key])
+        return objects.get(key)
 
     def pod(self, pod: str) -> Pod | None:
         return self.pods.get(pod)
 
     def node(self, name: str) -> Node | None:
-        return self.nodes.get(name)
+        return self._read("Node", name, self.nodes)
 
     def statefulset(self, namespace: str, name: str) -> StatefulSet | None:
-        return self.statefulsets.get(f"{namespace}/{name}")
+        return self._read("StatefulSet", f"{namespace}/{name}", self.statefulsets)
 
     def machine_lives(self, namespace: str, name: str) -> bool:
         key = f"{namespace}/{name}"
-        return lives(self.machines.get(key), self.instances.get(key))
+        return lives(
+            self._read(MACHINE, key, self.machines),
+            self._read(INSTANCE, key, self.instances),
+        )
 
     def namespace(self, name: str) -> bool:
-        found = self.namespaces.get(name)
+        found = self._read("Namespace", name, self.namespaces)
         return found is not None and not found.terminating
 
     def pool(self, name: str) -> bool:
@@ -82,9 +96,23 @@ def abandoned(
         for one in several:
             if not pods and not (one.record.is_retained and is_fixed(one.record)):
                 continue
-            verdict = verdict_on(one, several, source, settings, now)
+            try:
+                verdict = verdict_on(one, several, source, settings, now)
+            except Exception as error:  # one record that cannot be judged must not keep the others from it
+                yield _unjudged(one, error)
+                continue
             if verdict is not None:
                 yield _finding(one, verdict)
+
+
+def _unjudged(held: Allocation, error: Exception) -> Finding:
+    why = str(error) if isinstance(error, OrbweaverError) else f"{type(error).__name__}: {error}"
+    return Finding(
+        Rule.UNJUDGED,
+        format_address(held.family, held.value),
+        f"whether pod {held.record.pod} may have it cannot be told: {why}",
+        f"{held.record.container} {held.record.pod} {held.record.uid}",
+    )
 
 
 def _finding(held: Allocation, verdict: Verdict) -> Finding:

@@ -4,7 +4,8 @@ What must always hold: an annotation is read whole or the pod is refused; nothin
 over are passed over with a warning (`ignored_keys`). A refusal names
 the pod, the annotation and the field, and shows a right form. An annotation is read only when its rule is
 reached, so a broken one that another outranks hurts nobody. Field names are taken in any case (`cleanGateway`
-too), because Spiderpool's JSON reader does that and manifests rely on it.
+too), because Spiderpool's JSON reader does that and manifests rely on it. Whoever may create pods writes these texts, so
+their size, depth, alphabet and number are bounded before anything is done with them, and a refusal says the bound.
 
 Reference for the facts: Spiderpool's annotation reference, and the "Kubernetes Network Custom Resource
 Definition De-facto Standard" for the network annotations.
@@ -12,9 +13,8 @@ Definition De-facto Standard" for the network annotations.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +27,8 @@ from actors.resources.fields import Fields, nearest, shown
 from actors.resources.interface_name import RULE as INTERFACE_RULE
 from actors.resources.interface_name import is_interface_name
 from actors.resources.ippool import Route
+from actors.resources.json_text import UnreadableText, read_json, showable
+from actors.resources.names import SUBDOMAIN_LONGEST
 from actors.resources.namespace import Namespace
 from actors.resources.pod import Pod
 
@@ -63,6 +65,13 @@ _KEYS = {
 }
 _IGNORED_TOLD = 5
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", re.ASCII)
+
+MOST_INTERFACES = 32
+"""Interfaces of one pod that are served, and so twice as many addresses at most."""
+MOST_POOLS, MOST_WILDCARDS = 256, 32
+"""Pools that one annotation may name, and how many of those names may be wildcards: each is compared with all pools."""
+MOST_ROUTES, MOST_IPS = 256, 16
+"""Routes of one pod; addresses that it asks for on one interface."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +120,9 @@ def read_ippools(pod: Pod) -> tuple[PoolNames, ...] | None:
         entries = _mappings(subject, pod.annotations[POD_POOLS])
         if not entries:
             raise PodRefused(f"{subject}: the list is empty, but must have one entry for each interface")
+        _bound(subject, entries, MOST_INTERFACES, "interfaces")
         found = [_pool_names(entry, entry.text("interface"), entry.flag("cleangateway")) for entry in entries]
+        _bound_names(subject, [name for choice in found for name in (*choice.ipv4, *choice.ipv6)])
         named = [choice.interface for choice in found if choice.interface]
         if named and len(named) != len(found):
             raise PodRefused(
@@ -154,7 +165,9 @@ def read_routes(pod: Pod) -> tuple[Route, ...]:
         return ()
     with _reading(pod.key, POD_ROUTES) as subject:
         found = []
-        for entry in _mappings(subject, pod.annotations[POD_ROUTES]):
+        entries = _mappings(subject, pod.annotations[POD_ROUTES])
+        _bound(subject, entries, MOST_ROUTES, "routes")
+        for entry in entries:
             for key in ("dst", "gw"):
                 if not entry.text(key):
                     raise entry.refuse(key, "but every route needs dst and gw")
@@ -219,9 +232,13 @@ def _networks(pod: Pod, key: str, text: str, namespace: str) -> tuple[Network, .
             else _short_networks(subject, text)
         )
         for index, (entry_namespace, name, interface, ips) in enumerate(entries):
+            if index == MOST_INTERFACES:
+                raise PodRefused(
+                    f"{subject}: it has more than {MOST_INTERFACES} networks, the most of one pod"
+                )
             for part in filter(None, (entry_namespace, name)):
-                if not _NAME.fullmatch(part):
-                    raise PodRefused(f"{subject}: {part!r} is not the name of an object")
+                if len(part) > SUBDOMAIN_LONGEST or not _NAME.fullmatch(part):
+                    raise PodRefused(f"{subject}: {_quoted(part)} is not the name of an object")
             if not name:
                 raise PodRefused(f"{subject}: entry {index} has no name")
             if interface:
@@ -231,10 +248,11 @@ def _networks(pod: Pod, key: str, text: str, namespace: str) -> tuple[Network, .
 
 
 def _json_networks(subject: str, text: str) -> Iterator[tuple[str, str, str, tuple[Address, ...]]]:
-    value = _json(subject, text)
+    value = _json(subject, text, only_showable=False)  # what Multus takes beside is not for us to judge
     if isinstance(value, dict):  # Multus takes one object for a list of one
         value = [value]
     for entry in Fields(subject, "", {"": value}, PodRefused).items(""):
+        _bound(subject, entry.texts("ips"), MOST_IPS, "addresses for one interface")
         ips = tuple(
             entry.read("ips", lambda text: parse_address(text.partition("/")[0]), ip, index=index)
             for index, ip in enumerate(entry.texts("ips"))
@@ -254,7 +272,7 @@ def _short_networks(subject: str, text: str) -> Iterator[tuple[str, str, str, tu
             or (at and not interface)
         ):
             raise PodRefused(
-                f"{subject}: {item!r} is not of the form name, namespace/name or namespace/name@interface"
+                f"{subject}: {_quoted(item)} is not of the form name, namespace/name or namespace/name@interface"
             )
         yield namespace, name, interface, ()
 
@@ -277,8 +295,34 @@ def _misspelt(entry: Fields) -> str:
 
 
 def _check_names(subject: str, names: tuple[str, ...]) -> None:
-    if not all(name.strip() for name in names):
-        raise PodRefused(f"{subject}: the name of a pool is empty")
+    for name in names:
+        if not name.strip():
+            raise PodRefused(f"{subject}: the name of a pool is empty")
+        if len(name) > SUBDOMAIN_LONGEST:
+            raise PodRefused(
+                f"{subject}: the name of a pool has {len(name)} characters, but may have {SUBDOMAIN_LONGEST}"
+            )
+    _bound_names(subject, names)
+
+
+def _bound_names(subject: str, names: Sequence[str]) -> None:
+    _bound(subject, names, MOST_POOLS, "pools")
+    _bound(subject, [name for name in names if is_wildcard(name)], MOST_WILDCARDS, "wildcards")
+
+
+def _bound(subject: str, named: Sequence[object], most: int, what: str) -> None:
+    if len(named) > most:
+        raise PodRefused(f"{subject}: it has {len(named)} {what}, but may have {most}")
+
+
+def is_wildcard(name: str) -> bool:
+    """Whether a pool's name stands for all that are like it."""
+    return "*" in name or "?" in name or ("[" in name and "]" in name)
+
+
+def _quoted(word: str) -> str:
+    """A word of the pod's in a refusal, which has the room for a name."""
+    return repr(word) if len(word) <= SUBDOMAIN_LONGEST else f"{word[:64]!r}... ({len(word)} characters)"
 
 
 def _check_interface(subject: str, interface: str) -> None:
@@ -299,11 +343,11 @@ def _folded(value: Any) -> Any:
     return {key.lower(): inner for key, inner in value.items()} if isinstance(value, Mapping) else value
 
 
-def _json(subject: str, text: str) -> Any:
+def _json(subject: str, text: str, *, only_showable: bool = True) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as cause:
-        raise PodRefused(f"{subject}: it is not JSON: {cause}") from cause
+        return read_json(text, only_showable=only_showable)
+    except UnreadableText as cause:
+        raise PodRefused(f"{subject}: {cause}") from cause
 
 
 @contextmanager
@@ -312,4 +356,4 @@ def _reading(pod: str, key: str, owner: str = "") -> Iterator[str]:
     try:
         yield f"pod {pod}: {owner}annotation {key}"
     except (PodRefused, InvalidObject) as cause:
-        raise PodRefused(f"{cause.message}; a right form is: {_EXAMPLES[key]}") from cause
+        raise PodRefused(f"{showable(cause.message)}; a right form is: {_EXAMPLES[key]}") from cause

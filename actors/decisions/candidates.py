@@ -17,6 +17,8 @@ What must always hold:
 * A pool that is named but does not exist, and a wildcard that matches nothing, are refusals, not silence: who
   names an IPv6 pool does not get an IPv4-only pod without a word. The rest of the list is still tried.
 * Wildcards (`*`, `?`, `[…]`) give the pools of the family in order of their names; a pool is considered once.
+* What is searched through for one pod is bounded: its names by their reader, the search for names like a misspelt one
+  by `_Hints`. Between two pools `go_on` may end it all, for a request whose time is over.
 
 `ippools` may leave the interfaces out of its entries. Then the first entry is for eth0 and each further one
 for the next additional network of the pod (its interface, else net1, net2, …). A single such entry is for
@@ -25,17 +27,20 @@ whichever interface asks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from fnmatch import fnmatchcase
+from fnmatch import translate
 
 from actors.decisions.annotations import (
     FIRST_INTERFACE,
     NAMESPACE_POOLS,
+    NETWORKS,
     POD_POOL,
     POD_POOLS,
     PoolNames,
+    is_wildcard,
     read_ippool,
     read_ippools,
     read_namespace_pools,
@@ -86,17 +91,21 @@ def choose(
     request: AddressRequest,
     settings: Settings,
     damaged: Mapping[str, str] | None = None,
+    go_on: Callable[[], None] = lambda: None,
 ) -> Choice:
-    """Apply the rules. `damaged`: pools whose object cannot be read, and why. Raises `PodRefused` for an
-    annotation that cannot be read or does not fit the request."""
+    """Apply the rules. `damaged`: pools whose object cannot be read, and why. `go_on` raises what ends the search. Raises
+    `PodRefused` for an annotation that cannot be read or does not fit the request."""
     refuse_subnets(pod)
     notes: list[str] = []
+    hints = _Hints(pools)
     for rule in RULES:
         chosen = _apply(rule, pod, namespace, pools, request, settings)
         if chosen is None:
             notes.append(f"{rule}: not given")
             continue
         found = []
+        chosen, passed_over = _only_served(pod, chosen, request.interface, settings)
+        notes += passed_over
         for names in chosen:
             for family in (4, 6):
                 wanted = names.names(family)
@@ -105,45 +114,46 @@ def choose(
                         f"{names.interface} IPv{family}: left out, IPv{family} is disabled in the settings"
                     )
                 elif wanted:
-                    given, refusals = expand(wanted, family, pools, damaged or {})
+                    given, refusals = expand(wanted, family, pools, damaged or {}, hints, go_on)
                     found.append(Candidates(names.interface, family, given, refusals, names.clean_gateway))
         return Choice(rule, tuple(found), tuple(notes))
     return Choice("", (), tuple(notes))
 
 
 def expand(
-    names: Iterable[str], family: int, pools: Mapping[str, IPPool], damaged: Mapping[str, str]
+    names: Iterable[str],
+    family: int,
+    pools: Mapping[str, IPPool],
+    damaged: Mapping[str, str],
+    hints: _Hints | None = None,
+    go_on: Callable[[], None] = lambda: None,
 ) -> tuple[tuple[str, ...], tuple[Refusal, ...]]:
     """Replace wildcards by the names of pools of the family, and drop what is not there, with a refusal."""
+    hints = hints or _Hints(pools)
     found: dict[str, None] = {}
     refusals: list[Refusal] = []
     for name in names:
+        go_on()
         if name in pools:
             found[name] = None
         elif name in damaged:
             refusals.append(Refusal(name, "damaged", f"{damaged[name]}; mend the object"))
         elif is_wildcard(name):
             # Go's patterns, which Spiderpool takes, negate a class with ^, Python's with !.
-            pattern = name.replace("[^", "[!")
-            matching = [p.name for p in pools.values() if p.family == family and fnmatchcase(p.name, pattern)]
+            fits = re.compile(translate(name.replace("[^", "[!"))).match
+            matching = [p.name for p in pools.values() if p.family == family and fits(p.name)]
             if not matching:
                 refusals.append(
                     Refusal(
                         name,
                         "exists",
-                        f"no IPv{family} pool has a name like this; {_similar(name, family, pools)}",
+                        f"no IPv{family} pool has a name like this; {hints.like(name, family)}",
                     )
                 )
             found.update(dict.fromkeys(sorted(matching)))
         else:
-            refusals.append(
-                Refusal(name, "exists", f"there is no such pool; {_similar(name, family, pools)}")
-            )
+            refusals.append(Refusal(name, "exists", f"there is no such pool; {hints.like(name, family)}"))
     return tuple(found), tuple(dict.fromkeys(refusals))
-
-
-def is_wildcard(name: str) -> bool:
-    return "*" in name or "?" in name or ("[" in name and "]" in name)
 
 
 def _apply(
@@ -202,12 +212,50 @@ def _cluster_default(family: int, pools: Mapping[str, IPPool], settings: Setting
     return (*settings.default_pools(family), *flagged)
 
 
-def _similar(name: str, family: int, pools: Mapping[str, IPPool]) -> str:
-    known = sorted(pool.name for pool in pools.values() if pool.family == family)
-    if not known:
-        return f"there is no IPv{family} pool at all, create one"
-    close = get_close_matches(name, known, n=3, cutoff=0.5)
-    if close:
-        return f"similar names are {', '.join(close)}"
-    shown = ", ".join(known[:5])
-    return f"IPv{family} pools are {shown}" + (f" and {len(known) - 5} more" if len(known) > 5 else "")
+def _only_served(
+    pod: Pod, chosen: tuple[PoolNames, ...], asking: str, settings: Settings
+) -> tuple[tuple[PoolNames, ...], list[str]]:
+    """Leave out what is named for an interface that the pod's networks do not have, with a note: its address would be
+    nobody's. Where the pod names no networks, Kubernetes gives it the first interface alone; elsewhere nobody says, so
+    that its `ippools` are believed. An interface that asks by itself is always served."""
+    networks = [network.interface for network in read_networks(pod)] if len(chosen) > 1 else []
+    if not networks and not settings.networks_annotated:
+        return chosen, []
+    there = {asking, FIRST_INTERFACE, *networks}
+    return tuple(names for names in chosen if names.interface in there), [
+        f"{names.interface}: left out, no network in the pod's annotation {NETWORKS} gives it this interface; it gets its"
+        " addresses when it asks for them"
+        for names in chosen
+        if names.interface not in there
+    ]
+
+
+class _Hints:
+    """What is like a name that no pool has: for the first few such names of a pod, among so many pools, because the
+    comparison of two names costs as much as all else that is done with one."""
+
+    _MOST, _AMONG = 3, 500
+
+    def __init__(self, pools: Mapping[str, IPPool]) -> None:
+        self._pools = pools
+        self._known: dict[int, list[str]] = {}
+        self._given = 0
+
+    def like(self, name: str, family: int) -> str:
+        """A clause for a refusal."""
+        known = self._known.get(family)
+        if known is None:
+            known = sorted(pool.name for pool in self._pools.values() if pool.family == family)
+            self._known[family] = known
+        if not known:
+            return f"there is no IPv{family} pool at all, create one"
+        self._given += 1
+        close = (
+            get_close_matches(name, known[: self._AMONG], n=3, cutoff=0.5)
+            if self._given <= self._MOST
+            else []
+        )
+        if close:
+            return f"similar names are {', '.join(close)}"
+        shown = ", ".join(known[:5])
+        return f"IPv{family} pools are {shown}" + (f" and {len(known) - 5} more" if len(known) > 5 else "")

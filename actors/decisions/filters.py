@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from actors.decisions.refusal import Refusal
 from actors.resources.addresses import format_address
@@ -190,16 +191,21 @@ def refusals(pool: IPPool, applicant: Applicant) -> tuple[Refusal, ...]:
     return tuple(refusal for check in FILTERS if (refusal := check(pool, applicant)) is not None)
 
 
+_NAMED = 16
+"""Names and labels that a refusal shows: a pod may have ten thousand labels, and be refused by a thousand pools."""
+
+
 def _listed(names: tuple[str, ...]) -> str:
-    return f"[{', '.join(names)}]"
+    more = f", and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"[{', '.join(names[:_NAMED])}{more}]"
 
 
 def _labels(labels: Mapping[str, str]) -> str:
-    return (
-        f"labels {', '.join(f'{key}={value}' for key, value in sorted(labels.items()))}"
-        if labels
-        else "no labels"
-    )
+    if not labels:
+        return "no labels"
+    more = f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else ""
+    named = sorted(islice(labels.items(), _NAMED))
+    return f"labels {', '.join(f'{key}={value}' for key, value in named)}{more}"
 
 
 def _ranges(pool: IPPool) -> str:

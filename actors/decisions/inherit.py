@@ -18,7 +18,7 @@ from actors.resources.ippool import IPPool
 from actors.resources.pod import Pod
 from actors.resources.statefulset import StatefulSet
 
-_STATEFULSET = "StatefulSet/"
+_STATEFULSET = "StatefulSet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +97,10 @@ def in_use_elsewhere(record: Record) -> bool:
 
 
 def owning_statefulset(record: Record) -> str | None:
-    """The name of the StatefulSet whose pod a record is for, None when it is for no such pod."""
-    return record.owner.removeprefix(_STATEFULSET) if record.owner.startswith(_STATEFULSET) else None
+    """The name of the StatefulSet whose pod a record is for, None when it is for no such pod. (A kind with a slash, which
+    earlier versions recorded as it was forged, is none.)"""
+    kind, _, name = record.owner.partition("/")
+    return name if kind == _STATEFULSET and name and "/" not in name else None
 
 
 def is_fixed(record: Record) -> bool:

@@ -12,7 +12,7 @@ What must always hold:
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from actors.decisions import filters
@@ -123,16 +123,17 @@ def plan(
     request: AddressRequest,
     settings: Settings,
     damaged: Mapping[str, str] | None = None,
+    go_on: Callable[[], None] = lambda: None,
 ) -> Plan:
     """Decide. `namespace` and `node` are None where there is no such object; `damaged` names the pools whose
-    object cannot be read, and why. Raises `PodRefused` when the pod itself is the reason (it has ended, its
-    annotations are broken, it asks for what cannot be); a slot that no pool may serve is not an error here,
-    but in `Plan.require`."""
+    object cannot be read, and why; `go_on` is called between two pools, and raises when the request's time is over.
+    Raises `PodRefused` when the pod itself is the reason (it has ended, its annotations are broken, it asks for what
+    cannot be); a slot that no pool may serve is not an error here, but in `Plan.require`."""
     if pod.ended is not None:
         raise PodRefused(
             f"pod {pod.key} gets no address, because {pod.ended}; a new pod in its place will get one"
         )
-    choice = choose(pod, namespace, pools, request, settings, damaged)
+    choice = choose(pod, namespace, pools, request, settings, damaged, go_on)
     interfaces = tuple(dict.fromkeys((*(one.interface for one in choice.candidates), request.interface)))
     networks = _networks(pod, settings)
     exact = {
@@ -152,7 +153,7 @@ def plan(
             agent_namespace=settings.agent_namespace,
             exact=exact.get((candidates.interface, candidates.family)),
         )
-        slots.append(_slot(choice.source, candidates, pools, applicant))
+        slots.append(_slot(choice.source, candidates, pools, applicant, go_on))
     made = Plan(
         pod=pod.key,
         slots=tuple(slots),
@@ -166,11 +167,18 @@ def plan(
     return made
 
 
-def _slot(source: str, candidates: Candidates, pools: Mapping[str, IPPool], applicant: Applicant) -> Slot:
+def _slot(
+    source: str,
+    candidates: Candidates,
+    pools: Mapping[str, IPPool],
+    applicant: Applicant,
+    go_on: Callable[[], None],
+) -> Slot:
     fitting: list[IPPool] = []
     disabled: list[IPPool] = []
     refused = list(candidates.refusals)
     for name in candidates.pools:
+        go_on()
         found = filters.refusals(pools[name], applicant)
         refused.extend(found)
         if not found:

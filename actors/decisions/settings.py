@@ -42,7 +42,8 @@ class Settings:
     is looked for when it is the default network or in a pool's `multusName`. `multus_cluster_network`: the
     network attachment ("namespace/name") that the first interface gets when the pod does not choose one. `detection`:
     what is looked for on the wire before an address is given out. `keep_scaled_down`: a StatefulSet that is scaled
-    down keeps the addresses of the pods that it may start again.
+    down keeps the addresses of the pods that it may start again. `networks_annotated`: a pod has no interface beside the
+    first one but those that its annotation of networks names (Kubernetes with Multus).
     """
 
     enable_ipv4: bool = True
@@ -54,6 +55,7 @@ class Settings:
     default_ipv6_pools: tuple[str, ...] = ()
     agent_namespace: str = "kube-system"
     multus_cluster_network: str | None = None
+    networks_annotated: bool = False
     detection: Detection = field(default_factory=Detection)
     gc: GCSettings = field(default_factory=GCSettings)
 

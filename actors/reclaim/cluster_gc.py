@@ -6,7 +6,8 @@ at what the cluster is like now. A scan of everything does the same at start and
 What must always hold: caches only say where to look. Before an address is released its pod, node, owner and
 namespace are read from the store and judged anew (`actors/reclaim/rules.py`), and the release carries the
 record's fence. A healthy cluster's scan reads nothing from the store; what must be read is read by a few threads, a
-slice of pods at a time. What it remembers (since when a pod has been gone, what to look at later) only delays.
+slice of pods at a time. One pod whose records cannot be judged is passed over, and told. What it remembers (since when
+a pod has been gone, what to look at later) only delays.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from actors.allocation.messages import Allocation
 from actors.allocation.observer import AllocationObserver
@@ -46,7 +47,11 @@ READERS = 4
 """Requests to the API server at a time."""
 
 RETRY = 5.0
+UNREADABLE = 60.0
+"""Seconds until a pod is looked at again whose objects cannot be understood."""
 LEDGER_TIMEOUT = 10.0
+
+T = TypeVar("T")
 
 Sight = tuple[int, int, Fence]
 """One record: family, address, fence."""
@@ -191,7 +196,11 @@ class GCActor(Actor):
         # What was given back by others meanwhile need not be remembered.
         state.noticed = {pod: seen for pod, seen in state.noticed.items() if pod in of_pod}
         state.due = {pod: at for pod, at in state.due.items() if pod in of_pod}
-        suspicious = [pod for pod, held in of_pod.items() if self._is_suspicious(pod, held)]
+        suspicious = [
+            pod
+            for pod, held in of_pod.items()
+            if self._of_one(pod, held, self._is_suspicious, otherwise=False)
+        ]
         log.debug("scanned", extra={"pods": len(of_pod), "suspicious": len(suspicious)})
         self._look_at(suspicious)
         self.get_actor("views/local").repair.options(timeout=None).remote()
@@ -254,8 +263,10 @@ class GCActor(Actor):
             del state.todo[pod]
         try:
             suspicious = [
-                (pod, held) for pod, held in self._held(pods) if self._is_suspicious(pod, held)
-            ]  # fmt: skip
+                (pod, held)
+                for pod, held in self._held(pods)
+                if self._of_one(pod, held, self._is_suspicious, otherwise=False)
+            ]
             reading = LiveClusterState(self._store)
             answers = state.readers.map(lambda one: self._read(one[0], one[1], reading), suspicious)
             wanted: list[Reclaim] = []
@@ -263,7 +274,7 @@ class GCActor(Actor):
                 if witness is not None:
                     self._later(pod, witness.until)
                     continue
-                wanted += self._act(self._judge(pod, held, reading))
+                wanted += self._act(self._of_one(pod, held, self._judge, reading, otherwise=()))
             found = reclaim(self, self._router, wanted, self._clock(), self._observer, events=True)
             for one in found.failed:
                 self._later(one.held.record.pod, self._clock() + RETRY)
@@ -272,6 +283,27 @@ class GCActor(Actor):
             for pod in pods:
                 self._later(pod, self._clock() + RETRY)
         self._look_at(())
+
+    def _of_one(
+        self,
+        pod: str,
+        held: Sequence[Allocation],
+        work: Callable[..., T],
+        *further: ClusterState,
+        otherwise: T,
+    ) -> T:
+        """What `work` makes of one pod's records. Those that cannot be judged, for whatever reason, cost themselves: they
+        are told and stay as they are, and the other pods are judged."""
+        try:
+            return work(pod, held, *further)
+        except OrbweaverError as error:
+            if error.retryable:
+                raise
+            log.error("a pod's records cannot be judged", extra={"pod": pod, "error": str(error)})
+        except Exception:
+            log.exception("a pod's records cannot be judged", extra={"pod": pod})
+        self._observer.reclaim_failed()
+        return otherwise
 
     def _read(self, pod: str, held: Sequence[Allocation], reading: LiveClusterState) -> Verdict | None:
         """Read what the pod's verdicts ask for, in one of the readers' threads; a verdict to wait when that fails."""
@@ -282,9 +314,10 @@ class GCActor(Actor):
                 reading.node(found.node if found is not None else one.record.node)
                 wanted(one.record, reading, self._settings)
                 reading.pool(one.record.pool)
-        except OrbweaverError as error:
+        except Exception as error:
             log.warning("a pod's state could not be read", extra={"pod": pod, "error": str(error)})
-            return Verdict(Action.WAIT, until=self._clock() + RETRY)
+            again = RETRY if isinstance(error, OrbweaverError) and error.retryable else UNREADABLE
+            return Verdict(Action.WAIT, until=self._clock() + again)
         return None
 
     def _judge(self, pod: str, held: Sequence[Allocation], source: ClusterState) -> list[Judged]:

@@ -18,6 +18,7 @@ from actors.decisions.settings import Settings
 from actors.errors import NoSuchResource, NotFound
 from actors.reclaim.rules import Facts, Recorded
 from actors.resources.blocks.record import Record
+from actors.resources.names import is_label, is_subdomain
 from actors.resources.namespace import Namespace
 from actors.resources.node import Node
 from actors.resources.pod import MIRROR, Pod
@@ -164,6 +165,8 @@ class LiveClusterState:
         return self._once("SpiderIPPool", "", name, bool) is not None
 
     def _once(self, kind: str, namespace: str, name: str, parse: Callable[[Object], T]) -> T | None:
+        if not is_subdomain(name) or (namespace and not is_label(namespace)):
+            return None  # no object can be named so; the store would refuse the question
         key = (kind, namespace, name)
         with self._lock:
             if key in self._read:

@@ -14,23 +14,31 @@ from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from actors.errors import InvalidObject, OrbweaverError
+from actors.resources.json_text import showable
 
 T = TypeVar("T")
 
+_SHOWN, _LONGEST_WORD = 120, 256
+
 
 def shown(value: object) -> str:
-    """A value as an error message shows it: JSON where it has one, cut at 120 characters."""
+    """A value as an error message shows it: JSON where it has one, cut at 120 characters. It never fails, whatever the
+    value: nesting without end and texts that cannot be encoded come here to be refused."""
+    if isinstance(value, str):
+        value = value[: 2 * _SHOWN]
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):
         text = repr(value)
-    return text if len(text) <= 120 else f"{text[:117]}..."
+    except RecursionError:
+        text = f"a {type(value).__name__} that is nested too deep to be shown"
+    return showable(text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}...")
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
     """The remedy for a misspelt word: the known one that is most like it, or all that are known."""
     lowered = {name.lower(): name for name in known}
-    close = get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.5)
+    close = get_close_matches(word[:_LONGEST_WORD].lower(), list(lowered), n=1, cutoff=0.5)
     if close:
         return f"did you mean {lowered[close[0]]}?"
     return f"known are {', '.join(known)}" if known else "there are none"
@@ -67,8 +75,9 @@ class Fields:
         """Refuse fields that are not known."""
         for key in self.data:
             if key not in known:
+                place = self.at(key if len(key) <= _SHOWN else f"{key[: _SHOWN - 3]}...")
                 raise self.error(
-                    f"{self.subject}: {self.at(key)} is not a known field; {nearest(key, known)}"
+                    f"{self.subject}: {showable(place)} is not a known field; {nearest(key, known)}"
                 )
 
     def has(self, key: str) -> bool:
@@ -119,9 +128,14 @@ class Fields:
     def read(
         self, key: str, read: Callable[[str], T], text: str | None = None, *, index: int | None = None
     ) -> T:
-        """What `read` makes of the text under `key`; its refusal gets the object's and the field's name."""
+        """What `read` makes of the text under `key`, which is one word; its refusal gets the object's and the field's
+        name."""
         value = self.text(key) if text is None else text
         try:
+            if len(value) > _LONGEST_WORD:
+                raise InvalidObject(
+                    f"{shown(value)} has {len(value)} characters, but may have {_LONGEST_WORD}"
+                )
             return read(value)
         except InvalidObject as cause:
             place = self.at(key) if index is None else f"{self.at(key)}[{index}]"

@@ -6,6 +6,7 @@ already includes the grace period: it is the time by which the object should be 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,10 +14,18 @@ from typing import Any
 
 from actors.resources.fields import Fields
 
+_KIND = re.compile(r"[A-Za-z][A-Za-z0-9]{0,62}")
+_API_VERSION = re.compile(r"([a-z0-9][-a-z0-9.]{0,252}/)?[a-z0-9][-a-z0-9]{0,62}")
+# What the API server takes as a path segment (apimachinery, pkg/api/validation/path), of characters that can be shown.
+_NAME = re.compile(r"[!-$&-.0-~]{1,253}")
+_UID = re.compile(r"[!-~]{1,128}")
+
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The controller of an object, from `metadata.ownerReferences`."""
+    """The controller of an object, from `metadata.ownerReferences`. Whoever may create an object writes these as he
+    likes, and the API server checks nothing of them: that such an owner exists, and has this UID, is for the reader to
+    find out."""
 
     api_version: str
     kind: str
@@ -87,12 +96,23 @@ def moment(meta: Fields, key: str) -> float | None:
 
 
 def _controller(meta: Fields) -> Owner | None:
+    """The first reference that says so; none where no object can be named as it says."""
     for reference in meta.items("ownerReferences"):
         if reference.flag("controller"):
-            return Owner(
+            named = Owner(
                 reference.text("apiVersion"),
                 reference.text("kind"),
                 reference.text("name"),
                 reference.text("uid"),
             )
+            return named if _can_be(named) else None
     return None
+
+
+def _can_be(owner: Owner) -> bool:
+    return (
+        _KIND.fullmatch(owner.kind) is not None
+        and _API_VERSION.fullmatch(owner.api_version) is not None
+        and _NAME.fullmatch(owner.name) is not None
+        and _UID.fullmatch(owner.uid) is not None
+    )

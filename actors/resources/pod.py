@@ -7,19 +7,20 @@ stands for what CNI_ARGS told, and it is alive.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from actors.resources.fields import Fields
+from actors.resources.json_text import UnreadableText, read_json
 from actors.resources.metadata import Metadata, Owner, open_object
 from actors.resources.virtualmachine import GROUP, INSTANCE
 
 KIND = "Pod"
 _TEMPLATE_HASH = "pod-template-hash"
 _NATIVE = frozenset({"", "apps", "batch"})
+_STATEFULSET = "StatefulSet"
 
 NETWORK_STATUS = "k8s.v1.cni.cncf.io/network-status"
 """Annotation in which Multus tells each interface's addresses (Network Plumbing Working Group's specification)."""
@@ -111,20 +112,13 @@ class Pod:
     @property
     def reported(self) -> frozenset[str]:
         """The addresses that it is seen to use: those of its status, and those that Multus tells."""
-        try:
-            told = json.loads(self.annotations.get(NETWORK_STATUS, "[]"))
-            more = [ip for network in told for ip in network.get("ips", ())]
-        except (ValueError, TypeError, AttributeError):
-            more = []  # somebody else's annotation, and only a further witness
-        return frozenset((*self.addresses, *more))
+        return frozenset((*self.addresses, *_told(self.annotations.get(NETWORK_STATUS, ""))))
 
     @property
     def statefulset(self) -> str | None:
         """The name of the StatefulSet that owns the pod; None if none does."""
         owner = self.owner
-        return (
-            owner.name if owner and owner.kind == "StatefulSet" and owner.api_version == "apps/v1" else None
-        )
+        return owner.name if owner and owner.kind == _STATEFULSET and owner.api_version == "apps/v1" else None
 
     @property
     def machine(self) -> str | None:
@@ -147,7 +141,8 @@ class Pod:
             and owner.name.endswith(ending)
         ):
             return f"Deployment/{owner.name.removesuffix(ending)}"
-        kind = owner.kind if owner.group in _NATIVE else f"{owner.kind}.{owner.group}"
+        native = owner.group in _NATIVE and (owner.kind != _STATEFULSET or self.statefulset is not None)
+        kind = owner.kind if native else f"{owner.kind}.{owner.group or 'core'}"
         return f"{kind}/{owner.name}"
 
 
@@ -156,6 +151,21 @@ def _runtime_uid(meta: Metadata) -> str:
     API another one of its own, which the kubelet makes anew when somebody deletes it."""
     of_manifest = meta.annotations.get(MIRROR, "")
     return of_manifest if _UID.fullmatch(of_manifest) else meta.uid
+
+
+def _told(status: str) -> tuple[str, ...]:
+    """The addresses in Multus' annotation. Whoever may edit the pod may write there what he likes, and it is only a
+    further witness: what is not as Multus writes it says nothing."""
+    try:
+        networks = read_json(status or "[]", only_showable=False)
+    except UnreadableText:
+        return ()
+    ips = [
+        network.get("ips")
+        for network in (networks if isinstance(networks, list) else ())
+        if isinstance(network, dict)
+    ]
+    return tuple(ip for one in ips if isinstance(one, list) for ip in one if isinstance(ip, str))
 
 
 def _for_ever(toleration: Fields) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from actors.errors import InvalidObject
 from actors.resources.addresses import parse_address_of
+from actors.resources.blocks.record import Record
 from actors.resources.ippool import IPPool
 
 LISTED = 5000
@@ -39,7 +40,11 @@ def foreign_allocations(pool: IPPool, status: dict[str, Any]) -> dict[int, tuple
             parse_address_of(text, pool.family): (str(entry["pod"]), str(entry.get("podUid", "")))
             for text, entry in json.loads(allocated).items()
         }
-    except (ValueError, TypeError, KeyError, AttributeError, InvalidObject) as error:
+        for pod, uid in found.values():
+            misfit = Record(pool.name, pod, uid, "", "", "", "", "").misfit()
+            if misfit is not None:
+                raise InvalidObject(misfit)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, InvalidObject) as error:
         raise InvalidObject(
             f"pool {pool.name}: status.allocatedIPs was written by another IPAM and cannot be read ({error}), so it is not "
             "known which addresses are in use; repair the field, or clear it if no pod uses the pool"

@@ -28,10 +28,19 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from actors.errors import DeadlineExceeded, OrbweaverError, Overloaded, PeerLost, ProtocolError
+from actors.errors import (
+    DeadlineExceeded,
+    MessageDropped,
+    OrbweaverError,
+    Overloaded,
+    PeerLost,
+    ProtocolError,
+)
 from actors.runtime.actor import Actor, ActorContext, Mailbox
+from actors.runtime.crashed_messages import KEPT
 from actors.runtime.reference import ObjectRef
 from actors.runtime.scope import Scope, Trace, scope
+from actors.runtime.supervision import ACTIVATION
 from actors.runtime.timers import Timer
 
 if TYPE_CHECKING:
@@ -336,7 +345,7 @@ class Cell:
             for call in waiting:
                 call.ref.fail(error)
         except BaseException as error:
-            self._crash("its activation", error)
+            self._crash(ACTIVATION, error)
         else:
             self._instance = instance
             self._messages = type(instance).messages
@@ -388,6 +397,16 @@ class Cell:
             self._behind_until = now + LATE
             self._observer.overloaded(call.kind, call.method)
             ref.fail(self.behind())
+            return
+        if self._system.crashed_messages.is_dropped(call):
+            log.error("actor %s crashed on this %s() twice, and drops it", self.name, call.method)
+            self._observer.repeated(call.kind, call.method)
+            ref.fail(
+                MessageDropped(
+                    f"{call.name} crashed on this very {call.method}() twice, which is a bug; it is dropped for "
+                    f"{KEPT:g} s: see the log of {self._system.name}, and report it"
+                )
+            )
             return
         self.state = "busy"
         if call.trace is None and call.deadline is None:
@@ -480,9 +499,10 @@ class Cell:
         waiting = self._close()
         if call is not None:
             waiting.insert(0, call)
+            self._system.crashed_messages.crashed(call)
         self._system.forget(self)
         self._observer.crashed(self.kind.kind, error)
-        self._system.crashed(self.kind.kind, self.name, error)
+        self._system.crashed(self.kind.kind, self.name, where, error)
         for lost in waiting:
             failure = PeerLost(
                 f"actor {self.name} crashed in {where} ({type(error).__name__}: {error}); whether"

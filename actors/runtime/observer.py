@@ -32,6 +32,9 @@ class RuntimeObserver(Protocol):
     def crashed(self, kind: str, error: BaseException) -> None:
         """An actor crashed."""
 
+    def repeated(self, kind: str, method: str) -> None:
+        """A call was dropped unhandled because the actor had crashed on the same one twice."""
+
     def activated(self, kind: str, took: float) -> None:
         """An actor was activated."""
 
@@ -75,6 +78,13 @@ class GuardedObserver:
         if self._observer is not None:
             try:
                 self._observer.crashed(kind, error)
+            except Exception as failure:
+                self._switch_off(failure)
+
+    def repeated(self, kind: str, method: str) -> None:
+        if self._observer is not None:
+            try:
+                self._observer.repeated(kind, method)
             except Exception as failure:
                 self._switch_off(failure)
 

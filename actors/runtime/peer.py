@@ -17,7 +17,14 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from actors.errors import DeadlineExceeded, OrbweaverError, Overloaded, PeerLost, ProtocolError
+from actors.errors import (
+    DeadlineExceeded,
+    OrbweaverError,
+    Overloaded,
+    PeerLost,
+    ProtocolError,
+    Unsendable,
+)
 from actors.runtime import wire
 from actors.runtime.cell import Call
 from actors.runtime.link import IoThread, Link, LinkLimits
@@ -66,7 +73,7 @@ class Peer:
         number = next(self._numbers)
         try:
             frame = wire.call(number, call.name, call.method, call.args, call.kwargs, left, call.trace)
-        except ProtocolError as error:
+        except Unsendable as error:
             call.ref.fail(error)
             return
         refusal = self._take(number, call, frame)
@@ -79,7 +86,7 @@ class Peer:
             if self._closed:
                 return PeerLost(f"{call.name}.{call.method} was not sent: this process is shutting down")
             if len(frame) - 4 > self._send_limit:
-                return ProtocolError(
+                return Unsendable(
                     f"{call.name}.{call.method} needs a frame of {len(frame)} bytes,"
                     f" the limit is {self._send_limit}"
                 )
@@ -355,11 +362,11 @@ class _ServerLink(Link):
             else:
                 frame = wire.failure(number, OrbweaverError(f"{type(error).__name__}: {error}"))
             if len(frame) - 4 > self.send_limit:
-                raise ProtocolError(
+                raise Unsendable(
                     f"the answer to {ref.label} needs a frame of {len(frame)} bytes,"
                     f" the limit is {self.send_limit}"
                 )
-        except ProtocolError as refusal:
+        except Unsendable as refusal:
             frame = wire.failure(number, refusal)
         return frame
 

@@ -20,6 +20,7 @@ from typing import Protocol
 from actors.errors import OrbweaverError, Overloaded, PeerLost, ProtocolError
 from actors.runtime.actor import Actor, ActorContext
 from actors.runtime.cell import Call, Cell, Offer
+from actors.runtime.crashed_messages import CrashedMessages
 from actors.runtime.handle import ActorHandle
 from actors.runtime.link import IoThread, LinkLimits
 from actors.runtime.observer import GuardedObserver, RuntimeObserver
@@ -123,6 +124,7 @@ class ActorSystem:
         self.timers = Timers(name)
         self.cells: dict[str, Cell] = {}
         self.draining = False
+        self.crashed_messages = CrashedMessages()
         self._supervisor = Supervisor(supervision)
         self._io = IoThread(name)
         self._peers: list[Peer] = []
@@ -321,9 +323,9 @@ class ActorSystem:
         with self._ended:
             self._ended.notify_all()
 
-    def crashed(self, kind: str, name: str, error: BaseException) -> None:
+    def crashed(self, kind: str, name: str, where: str, error: BaseException) -> None:
         """Count a crash, and do what the table says."""
-        count, fatal = self._supervisor.crashed(name, kind, error, time.monotonic())
+        count, fatal = self._supervisor.crashed(name, kind, where, error, time.monotonic())
         if fatal is not None:
             log.critical("%s: %s", self.name, fatal)
             if self.on_fatal is not None:
@@ -340,7 +342,7 @@ class ActorSystem:
     def _restart_later(self, kind: str, name: str, count: int) -> None:
         if self._supervisor.row(kind).restart is not Restart.AT_ONCE or self.draining:
             return
-        pause = min(_RESTART_MOST, _RESTART_FIRST * 2 ** (count - 1))
+        pause = min(_RESTART_MOST, _RESTART_FIRST * 2 ** min(count - 1, 10))
         log.warning("actor %s is restarted in %.1f s", name, pause)
         self.timers.at(time.monotonic() + pause, lambda: self._restart(name))
 

@@ -39,7 +39,7 @@ from typing import Any, TypeVar
 
 import msgpack
 
-from actors.errors import OrbweaverError, ProtocolError, from_wire
+from actors.errors import OrbweaverError, ProtocolError, Unsendable, from_wire
 from actors.runtime.scope import Trace
 from actors.runtime.shapes import field_types, fits
 
@@ -132,7 +132,7 @@ def _extend(value: Any) -> msgpack.ExtType:
         return msgpack.ExtType(_EXT_INTEGER, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
     if cls is frozenset:
         return msgpack.ExtType(_EXT_FROZENSET, _pack(list(value)))
-    raise ProtocolError(f"{cls.__name__!r} cannot be sent to another process: it is no wire_value")
+    raise Unsendable(f"{cls.__name__!r} cannot be sent to another process: it is no wire_value")
 
 
 def _pack(value: Any) -> bytes:
@@ -190,11 +190,11 @@ class _Unpacker:
 
 
 def encode_value(value: Any) -> bytes:
-    """The msgpack form. Raises ProtocolError for a value that cannot travel."""
+    """The msgpack form. Raises `Unsendable` for a value that cannot travel."""
     try:
         return _pack(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise ProtocolError(f"a value cannot be sent to another process: {error}") from error
+        raise Unsendable(f"a value cannot be sent to another process: {error}") from error
 
 
 def decode_value(data: bytes) -> Any:
@@ -231,7 +231,7 @@ def call(
     number: int, actor: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any],
     left: float | None, trace: Trace | None,
 ) -> bytes:  # fmt: skip
-    """A CALL. `left` is in seconds. Raises ProtocolError when the arguments cannot travel."""
+    """A CALL. `left` is in seconds. Raises `Unsendable` when the arguments cannot travel."""
     milliseconds = None if left is None else max(0, int(left * 1000))
     return _frame(
         [Frame.CALL.value, number, actor, method, list(args), kwargs, milliseconds, _trace_out(trace)]
@@ -239,7 +239,7 @@ def call(
 
 
 def reply(number: int, value: Any) -> bytes:
-    """A REPLY with a value. Raises ProtocolError when it cannot travel."""
+    """A REPLY with a value. Raises `Unsendable` when it cannot travel."""
     return _frame([Frame.REPLY.value, number, True, value])
 
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from actors.errors import Conflict, InvalidObject, NotFound, TooLarge
+from actors.resources.json_text import DEEPEST_OBJECT, has_encoding, is_deeper
 from actors.resources.names import is_label, is_subdomain
 from actors.store.contract import Object
 from actors.store.kinds import FOREIGN, KINDS, Kind
@@ -119,6 +120,12 @@ def encoded(obj: Object) -> str:
         text = encode(obj)
     except (TypeError, ValueError, RecursionError) as exc:
         raise InvalidObject(f"{_describe(obj)} is not valid JSON: {exc}") from exc
+    if is_deeper(text, DEEPEST_OBJECT):
+        raise InvalidObject(f"{_describe(obj)} is nested deeper than {DEEPEST_OBJECT}")
+    if "\\ud" in text and not has_encoding(json.dumps(obj, ensure_ascii=False)):
+        raise InvalidObject(
+            f"{_describe(obj)} holds half of a surrogate pair (\\ud800 to \\udfff), which is no character"
+        )
     if len(text) > MAX_OBJECT_BYTES:
         raise TooLarge(
             f"{_describe(obj)} is {len(text)} bytes; an object may have {MAX_OBJECT_BYTES} bytes "

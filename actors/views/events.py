@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from actors.errors import Conflict, NotFound, OrbweaverError
+from actors.resources.json_text import showable
 from actors.runtime import Actor, ActorContext, message
 from actors.store.contract import Store
 from actors.store.kinds import SPIDERPOOL
@@ -105,7 +106,10 @@ class EventsActor(Actor):
             return {}
 
     def _tell(self, news: _News) -> None:
-        told = news.text if len(news.text) <= LONGEST else news.text[: LONGEST - len(_CUT)] + _CUT
+        text = showable(
+            news.text[: 2 * LONGEST]
+        )  # it names what pods and networks say, which may have no encoding
+        told = text if len(text) <= LONGEST else text[: LONGEST - len(_CUT)] + _CUT
         subject = news.involved["name"]
         digest = hashlib.sha256(f"{news.involved.get('uid', '')} {news.reason} {told}".encode()).hexdigest()[
             :16

@@ -119,16 +119,16 @@ def read_settings(chosen: argparse.Namespace) -> Settings:
 
 def settings_on(store: Store, chosen: argparse.Namespace) -> Settings:
     """The settings that were chosen, else those of the cluster that the store is. Raises `InvalidObject`."""
-    given = read_settings(chosen)
-    if chosen.config is not None or given != Settings():
-        return given
     from actors.store.sqlite.store import SQLiteStore
 
+    given = read_settings(chosen)
     if isinstance(store, SQLiteStore):
         return given
-    from cni.command.cluster_settings import cluster_settings
+    if chosen.config is None and given == Settings():
+        from cni.command.cluster_settings import cluster_settings
 
-    return cluster_settings(store)
+        given = cluster_settings(store)
+    return replace(given, networks_annotated=True)
 
 
 def read_configuration(chosen: argparse.Namespace) -> Configuration:

@@ -13,7 +13,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from actors.allocation.endpoint import EndpointActor
@@ -73,6 +73,7 @@ class Agent(Process):
 
     def __init__(self, store: Store, options: AgentOptions) -> None:
         cluster, node = options.cluster, options.node
+        settings = replace(options.settings, networks_annotated=cluster)
         super().__init__(
             store,
             f"agent-{node}",
@@ -106,7 +107,7 @@ class Agent(Process):
                 context,
                 router=router,
                 catalog=catalog,
-                settings=options.settings,
+                settings=settings,
                 node=node,
                 observer=observer,
                 prober=self.prober,

@@ -3,11 +3,13 @@
 What must always hold: a record names the claim it stands for well enough that nobody else's late request
 can free it. `Fence` is that name: the container id, else the pod's UID, and the claim that wrote the record. While a
 virtual machine moves, the pod that it leaves and the pod that it goes to both use its address: the newest is the
-record, the others are its other_sandboxes.
+record, the others are its other_sandboxes. The 64 records of a block, each as large as `misfit` lets it be, fit into
+one object, so no pod's names can keep its neighbours from being recorded.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -81,6 +83,16 @@ class Record:
                 OtherSandbox(**{name: str(one.get(name, "")) for name in _SHARER}) for one in other_sandboxes
             ),
         )
+
+    def misfit(self) -> str | None:
+        """Why this must not be recorded, None where nothing speaks against it. What comes from a pod, a network or
+        another process is as long as they like."""
+        found = _too_long(self, _LONGEST)
+        if found is None and len(self.other_sandboxes) > SHARERS:
+            found = f"other_sandboxes has {len(self.other_sandboxes)} entries, but may have {SHARERS}"
+        for sandbox in self.other_sandboxes:
+            found = found or _too_long(sandbox, {name: _LONGEST[name] for name in _SHARER})
+        return found
 
     def retained(self) -> Record:
         """The same address, kept for the pod's next incarnation."""
@@ -164,6 +176,34 @@ class Record:
         if not self.other_sandboxes:
             return None
         return self.used_by(*(one for one in (self.sandbox, *self.other_sandboxes) if not fence.admits(one)))
+
+
+_OBJECT, _NAMESPACE, _KIND, _INTERFACE, _OWN = 253, 63, 63, 15, 64
+_LONGEST = {
+    "pool": _OBJECT,
+    "pod": _NAMESPACE + 1 + _OBJECT,
+    "uid": _OBJECT,
+    "container": _OBJECT,
+    "interface": _INTERFACE,
+    "node": _OBJECT,
+    "owner": _KIND + 1 + _OBJECT + 1 + _OBJECT,
+    "since": _OWN,
+    "network": _OBJECT,
+    "request": _INTERFACE,
+    "claim": _OWN,
+    "machine": _OBJECT,
+}
+"""Bytes of each text: Kubernetes' own limits for names, the kernel's for an interface."""
+
+
+def _too_long(holder: Record | OtherSandbox, longest: Mapping[str, int]) -> str | None:
+    for name, most in longest.items():
+        text: str = getattr(holder, name)
+        if len(text) > most or (not text.isascii() and len(text.encode(errors="replace")) > most):
+            return f"{name} has {len(text)} characters, but may have {most} bytes"
+        if not text.isprintable():
+            return f"{name} has a control character, or another one that cannot be shown"
+    return None
 
 
 _TEXTS = tuple(field.name for field in fields(Record) if field.name != "other_sandboxes")

@@ -51,7 +51,7 @@ class Informer:
     """Caches the objects of `kind`, in one `namespace` or all.
 
     `transform` makes of each object what `get` and `items` return; None leaves the object out. One that it
-    raises `OrbweaverError` for is logged and left out. `jitter` gives the random part of the waits. `optional`: that
+    raises for is logged and left out. `jitter` gives the random part of the waits. `optional`: that
     the store does not have the kind is no error; it may come. `list_timeout`: seconds.
     """
 
@@ -272,7 +272,7 @@ class Informer:
             return obj
         try:
             return self._transform(obj)
-        except OrbweaverError as exc:
+        except Exception as exc:  # whatever is wrong with it, one object costs itself
             key = self._key(obj)
             log.warning(
                 "%s %s is left out: %s",
@@ -285,6 +285,7 @@ class Informer:
                     "namespace": key.namespace,
                     "object": key.name,
                 },
+                exc_info=None if isinstance(exc, OrbweaverError) else exc,
             )
             return None
 

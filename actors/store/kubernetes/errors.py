@@ -24,6 +24,7 @@ from actors.errors import (
     TooLarge,
     WatchExpired,
 )
+from actors.resources.json_text import read_shallow
 from actors.store.kinds import SPIDERPOOL, Kind
 
 _USER = re.compile(r'User "([^"]*)" cannot')
@@ -55,7 +56,7 @@ class ApiRequest:
 def refusal(code: int, body: bytes, asked: ApiRequest) -> OrbweaverError:
     """The error for an answer with this HTTP status; raise it."""
     try:
-        status = json.loads(body)
+        status = read_shallow(body)
     except ValueError:
         status = None
     if isinstance(status, dict) and status.get("kind") == "Status":

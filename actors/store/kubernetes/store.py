@@ -11,7 +11,6 @@ size; the server keeps it when an update does not name it.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 import weakref
@@ -19,6 +18,7 @@ from collections.abc import Callable, Mapping
 from urllib.parse import quote, urlencode
 
 from actors.errors import InvalidObject, StoreUnavailable, WatchExpired
+from actors.resources.json_text import read_shallow
 from actors.store import lifecycle
 from actors.store.contract import Listing, Object
 from actors.store.kinds import Kind
@@ -194,7 +194,7 @@ class KubernetesStore:
         if not 200 <= answer.status < 300:
             raise refusal(answer.status, answer.body, asked)
         try:
-            obj: Object = json.loads(answer.body)
+            obj: Object = read_shallow(answer.body)
             obj.get("metadata", {}).pop("managedFields", None)
         except (ValueError, AttributeError) as error:
             raise StoreUnavailable(

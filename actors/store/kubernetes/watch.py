@@ -8,7 +8,6 @@ that breaks, and a server that says nothing for `silence` seconds although it ow
 
 from __future__ import annotations
 
-import json
 import random
 import threading
 import time
@@ -16,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from actors.errors import StoreUnavailable
+from actors.resources.json_text import read_shallow
 from actors.store.contract import Event
 from actors.store.kubernetes.errors import ApiRequest, refusal, refused
 from actors.store.kubernetes.http import Client, Connection, NoAnswer
@@ -99,7 +99,7 @@ class KubernetesWatch:
             while piece := connection.more(time.monotonic() + self._silence):
                 *lines, tail = (tail + piece).split(b"\n") if b"\n" in piece else (tail + piece,)
                 for line in lines:
-                    yield self._event(json.loads(line))
+                    yield self._event(read_shallow(line))
         except ValueError as error:
             raise NoAnswer(f"what came is not JSON: {error}") from error
         finally:

@@ -28,9 +28,10 @@ READERS: dict[str, Any] = {
     known.POD_DEFAULT_ROUTE_NIC: known.read_default_route_nic,
     known.NETWORKS: known.read_networks,
     known.DEFAULT_NETWORK: lambda pod: known.read_default_network(pod, "kube-system", None),
-    known.NAMESPACE_POOLS[4]: lambda pod: known.read_namespace_pools(
-        pod, Namespace("shop", annotations=pod.annotations)
-    ),
+    **{
+        key: lambda pod: known.read_namespace_pools(pod, Namespace("shop", annotations=pod.annotations))
+        for key in known.NAMESPACE_POOLS.values()
+    },
 }
 
 
@@ -62,7 +63,43 @@ def test_absent_is_absent(read: Any) -> None:
     [
         (known.POD_POOLS, "", "it is not JSON"),
         (known.POD_POOLS, "[", "it is not JSON"),
-        (known.POD_POOLS, "[" * 100000, "it is not JSON"),
+        (known.POD_POOLS, "[" * 100000, "it has 100000 bytes, but may have 65536"),
+        (known.POD_POOLS, "[" * 973 + "]" * 973, "nested deeper than 16"),
+        (known.POD_POOLS, '[{"a":' * 500 + "1" + "}]" * 500, "nested deeper than 16"),
+        (known.POD_POOLS, '[{"interface":"\\ud800","ipv4":["a"]}]', "it holds a control character"),
+        (known.POD_POOLS, '[{"interface":"eth0","ipv4":["a\\u0007"]}]', "it holds a control character"),
+        (known.POD_POOL, '{"ipv4":["\\ud800"]}', "it holds a control character"),
+        (known.POD_POOL, '{"\\udfff":["a"]}', "it holds a control character"),
+        (known.POD_POOL, json.dumps({"ipv4": ["a" * 254]}), "has 254 characters, but may have 253"),
+        (known.POD_POOL, json.dumps({"ipv4": ["a"] * 257}), "it has 257 pools, but may have 256"),
+        (known.POD_POOL, json.dumps({"ipv4": ["a*"] * 33}), "it has 33 wildcards, but may have 32"),
+        (known.POD_POOL, '{"ipv4":[' + "1" * 5000 + "]}", "it is not JSON"),
+        (known.POD_POOL, '{"ipv4":NaN}', "NaN is no number"),
+        (
+            known.POD_POOLS,
+            json.dumps([{"interface": f"net{number}", "ipv4": ["a"]} for number in range(33)]),
+            "it has 33 interfaces, but may have 32",
+        ),
+        (
+            known.POD_POOLS,
+            json.dumps([{"interface": f"net{number}", "ipv4": ["a"] * 129} for number in range(2)]),
+            "it has 258 pools, but may have 256",
+        ),
+        (
+            known.POD_ROUTES,
+            json.dumps([{"dst": "10.0.0.0/8", "gw": "10.0.0.1"}] * 257),
+            "it has 257 routes, but may have 256",
+        ),
+        (known.POD_ROUTES, json.dumps([{"dst": "1" * 9000, "gw": "10.0.0.1"}]), "has 9000 characters"),
+        (known.POD_DEFAULT_ROUTE_NIC, "\ud800", "is not the name of an interface"),
+        (known.NETWORKS, ",".join(["a"] * 33), "it has more than 32 networks"),
+        (known.NETWORKS, json.dumps([{"name": "a"}] * 33), "it has more than 32 networks"),
+        (known.NETWORKS, json.dumps([{"name": "a", "ips": ["10.0.0.1"] * 17}]), "it has 17 addresses"),
+        (known.NETWORKS, "a" * 60000, "'... (60000 characters) is not the name of an object"),
+        (known.NETWORKS, "[" * 900 + "]" * 900, "nested deeper than 16"),
+        (known.NETWORKS, '[{"name":"a","interface":"\\ud800"}]', "it holds a control character"),
+        (known.NAMESPACE_POOLS[4], "[" * 973 + "]" * 973, "nested deeper than 16"),
+        (known.NAMESPACE_POOLS[6], json.dumps(["a"] * 257), "it has 257 pools, but may have 256"),
         (known.POD_POOLS, "{}", "it is {}, but must be a list"),
         (known.POD_POOLS, "[]", "the list is empty"),
         (known.POD_POOLS, "[3]", "[0] is 3, but must be a mapping"),
@@ -130,6 +167,8 @@ def test_refusal_names_pod_annotation_field_and_a_right_form(key: str, value: st
     assert f"annotation {key}: " in refusal.value.message
     assert says in refusal.value.message
     assert "; a right form is: " in refusal.value.message
+    assert len(refusal.value.message) < 800
+    assert refusal.value.message.isprintable()
 
 
 json_like = st.recursive(
@@ -191,7 +230,7 @@ def test_a_key_that_spiderpool_passes_over_refuses_no_pod_and_is_told(
 
 
 def test_thousands_of_unknown_keys_are_told_by_a_few() -> None:
-    annotation = json.dumps({"ipv4": ["a"], **{f"key{number}": 1 for number in range(5000)}})
+    annotation = json.dumps({"ipv4": ["a"], **{f"key{number}": 1 for number in range(3000)}})
 
     assert len(known.ignored_keys(Pod("shop", "web", annotations={known.POD_POOL: annotation}))) == 5
 

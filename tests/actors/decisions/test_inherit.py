@@ -51,6 +51,8 @@ def test_the_owner_is_written_as_it_is_read():
     assert owning_statefulset(kept) == "web"
     assert owning_statefulset(record(owner="")) is None
     assert owning_statefulset(record(owner="StatefulSet.apps.kruise.io/web")) is None
+    assert owning_statefulset(record(owner="StatefulSet/x/web")) is None, "such a kind was forged"
+    assert owning_statefulset(record(owner="StatefulSet/")) is None
 
 
 def test_wanted_while_the_ordinal_is():

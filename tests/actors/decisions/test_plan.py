@@ -24,7 +24,7 @@ from actors.decisions.order import by_affinity, rank
 from actors.decisions.plan import Plan, Slot, plan
 from actors.decisions.request import AddressRequest
 from actors.decisions.settings import Settings
-from actors.errors import InvalidObject, NoAddress, PodRefused
+from actors.errors import DeadlineExceeded, InvalidObject, NoAddress, PodRefused
 from actors.resources.addresses import parse_address
 from actors.resources.ippool import IPPool
 from actors.resources.namespace import Namespace
@@ -91,6 +91,67 @@ ALL_RULES = [
     (FROM_CNI, "d"),
     (FROM_CLUSTER, "e"),
 ]
+
+
+def test_only_interfaces_that_the_pod_s_networks_name_are_reserved() -> None:
+    """4,001 addresses for interfaces that do not exist would be nobody's. Whoever asks by itself is always served."""
+    entries = [{"interface": name, "ipv4": ["a"]} for name in ("eth0", "net1", "net2", "net7")]
+    one = {POOLS: entries, "k8s.v1.cni.cncf.io/networks": "x/y@net1"}
+    listed, unlisted = Settings(networks_annotated=True), Settings()
+
+    def served(annotations: dict[str, Any], settings: Settings, asking: str = "eth0") -> tuple[str, ...]:
+        request = AddressRequest(asking)
+        return decide(pool("a"), annotations=annotations, settings=settings, request=request).interfaces
+
+    assert served(one, listed) == served(one, unlisted) == ("eth0", "net1")
+    assert served(one, listed, "net7") == ("eth0", "net1", "net7")
+    assert served({POOLS: entries}, listed) == ("eth0",)
+    assert served({POOLS: entries}, listed, "net2") == ("eth0", "net2")
+    assert served({POOLS: entries}, unlisted) == ("eth0", "net1", "net2", "net7")
+
+
+def test_one_pod_can_ask_for_so_many_interfaces_only() -> None:
+    entries = [{"interface": f"net{number}", "ipv4": ["a"]} for number in range(1200)]
+
+    with pytest.raises(PodRefused, match="it has 1200 interfaces, but may have 32"):
+        decide(pool("a"), annotations={POOLS: entries})
+
+
+def test_a_search_ends_when_the_request_s_time_is_over() -> None:
+    asked = iter(range(1000))
+
+    def go_on() -> None:
+        if next(asked) == 40:
+            raise DeadlineExceeded("the time is over")
+
+    names = json.dumps({"ipv4": ["p*", "q*"]})
+    pools = {f"p{number}": pool(f"p{number}") for number in range(100)}
+    with pytest.raises(DeadlineExceeded):
+        plan(Pod("shop", "web-0", annotations={POOL: names}), None, None, pools, AddressRequest(), Settings(),
+             go_on=go_on)  # fmt: skip
+    assert next(asked) == 41
+
+
+def test_names_like_a_misspelt_one_are_looked_for_a_few_times_only() -> None:
+    pools = [pool(f"blue-{number}") for number in range(20)]
+    made = decide(*pools, annotations={POOL: {"ipv4": [f"bleu-{number}" for number in range(200)]}})
+
+    reasons = [refusal.reason for refusal in made.slots[0].refusals]
+    assert len(reasons) == 200
+    assert sum("similar names are" in reason for reason in reasons) == 3
+    assert reasons[-1] == (
+        "there is no such pool; IPv4 pools are blue-0, blue-1, blue-10, blue-11, blue-12 and 15 more"
+    )
+
+
+def test_a_refusal_shows_a_few_of_a_thousand_labels() -> None:
+    labels = {f"l{number}": "x" for number in range(1000)}
+    made = decide(pool("a", podAffinity={"matchLabels": {"app": "db"}}), annotations={POOL: {"ipv4": ["a"]}},
+                  labels=labels)  # fmt: skip
+
+    [refusal] = made.slots[0].refusals
+    assert "and 984 more" in refusal.reason
+    assert len(refusal.reason) < 400
 
 
 @pytest.mark.parametrize("skip", range(5))
@@ -238,7 +299,8 @@ def test_interfaces_left_out_follow_the_order_of_the_networks() -> None:
     networks = {"k8s.v1.cni.cncf.io/networks": "kube-system/macvlan@data"}
     made = decide(pool("a"), pool("b"), annotations={POOLS: entries, **networks})
 
-    assert made.interfaces == ("eth0", "data", "net2")
+    assert made.interfaces == ("eth0", "data")
+    assert made.notes[-1].startswith("net2: left out, no network in the pod's annotation ")
 
 
 def test_a_single_entry_without_interface_is_for_whoever_asks() -> None:

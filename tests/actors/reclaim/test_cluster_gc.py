@@ -15,8 +15,12 @@ from typing import Any
 
 import pytest
 
+from actors.audit.audit import audit
+from actors.audit.finding import Rule
+from actors.audit.snapshot import Snapshot
 from actors.decisions.settings import GCSettings, Settings
 from actors.errors import Conflict, NotFound, StoreUnavailable
+from actors.reclaim.rules import Recorded, Verdict, judge
 from actors.resources.addresses import format_address, parse_address
 from actors.resources.blocks.block import Block, Claim, Granted, block_name
 from actors.resources.blocks.record import Fence, Record
@@ -163,6 +167,52 @@ def holds(world: World, *addresses: str) -> None:
 
 def told(world: World, **expected: tuple[str, str]) -> None:
     assert world.reasons() == expected
+
+
+@pytest.mark.parametrize(
+    "status", ['[{"ips":[{}]}]', "[" * 973 + "]" * 973, '[{"ips":["\\ud800"]}]', '[{"ips":1}]']
+)
+def test_one_pod_whose_status_means_nothing_holds_up_nobody_s_address(world: World, status: str):
+    """An address kept for a StatefulSet, a bare pod of the same name with what Multus would never write, the StatefulSet
+    deleted: its address comes back all the same, and so do those of all others."""
+    world.node("n1")
+    world.store.create(statefulset("db", 1))
+    kept = Record("blue", "default/db-0", "", "", "eth0", "n1", "StatefulSet/db", LONG_AGO, "net")
+    first = world.claim(kept, "10.6.0.41").address
+    evil = pod("db-0")
+    evil["metadata"]["annotations"] = {"k8s.v1.cni.cncf.io/network-status": status}
+    evil["spec"] = {"nodeName": "n1"}
+    bare = world.status(world.store.create(evil), phase="Running")
+    second = world.hold(bare, "c-bare", address="10.6.0.42")
+    others = [world.pod(f"other-{number}") for number in range(3)]
+    addresses = [world.hold(other) for other in others]
+    with controller(world.store):
+        world.store.delete("StatefulSet", "db", "default")
+        eventually(lambda: holds(world, second, *addresses))
+        for other in others:
+            world.delete(other)
+        eventually(lambda: holds(world, second))
+        assert first not in records(world.store)
+    found = audit(Snapshot.read(world.plain, pods=True))
+    assert [one for one in found.findings if one.rule is Rule.UNJUDGED] == []
+
+
+def test_a_pod_that_cannot_be_judged_costs_itself(world: World, monkeypatch: pytest.MonkeyPatch):
+    """Whatever the bug is that its record meets: the other pods of the slice are judged, and the process lives on."""
+
+    def judged(held: Recorded, *rest: Any) -> Verdict:
+        if held.record.pod == "default/evil":
+            raise RecursionError("a bug")
+        return judge(held, *rest)
+
+    monkeypatch.setattr("actors.reclaim.cluster_gc.judge", judged)
+    world.node("n1")
+    evil, *others = [world.pod(name) for name in ("evil", "a", "b")]
+    stays, *_ = [world.hold(one) for one in (evil, *others)]
+    with controller(world.store):
+        for one in (evil, *others):
+            world.delete(one)
+        eventually(lambda: holds(world, stays))
 
 
 def test_each_way_in_which_a_holder_goes(world: World):

@@ -48,6 +48,66 @@ def test_a_pod_with_its_controller() -> None:
     assert found.alive
 
 
+@pytest.mark.parametrize(
+    "owner",
+    [
+        {"name": " " * 600_000},
+        {"name": "x" * 254},
+        {"name": "a/b"},
+        {"name": "\x1b[2J"},
+        {"name": "\ud800"},
+        {"name": ""},
+        {"kind": "StatefulSet/x"},
+        {"kind": "K" * 64},
+        {"apiVersion": "a" * 400},
+        {"apiVersion": "apps/v1/x"},
+        {"uid": "u" * 129},
+        {"uid": ""},
+    ],
+    ids=str,
+)
+def test_an_owner_that_no_object_can_be_is_none(owner: dict[str, str]) -> None:
+    """The API server takes ownerReferences of a megabyte, and 64 records of them must fit into one block."""
+    right = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": "2", "controller": True}
+
+    assert pod(ownerReferences=[right | owner]).owner is None
+
+
+@pytest.mark.parametrize("version", ["v1", "batch/v1", "apps/v1beta1", "example.com/v1"])
+def test_a_statefulset_of_another_group_is_not_taken_for_kubernetes_own(version: str) -> None:
+    owner = {"apiVersion": version, "kind": "StatefulSet", "name": "web", "uid": "2", "controller": True}
+    found = pod(ownerReferences=[owner])
+
+    assert found.statefulset is None
+    assert not found.controller.startswith("StatefulSet/")
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        ('[{"ips":["10.0.0.1","fd00::1"]},{"ips":["10.0.0.2"]}]', {"10.0.0.1", "fd00::1", "10.0.0.2"}),
+        ('[{"ips":[{}]}]', set()),
+        ('[{"ips":[["10.0.0.1"]]}]', set()),
+        ('[{"ips":[{"a":1},"10.0.0.1"]}]', {"10.0.0.1"}),
+        ('[{"ips":"10.0.0.1"}]', set()),
+        ('[{"ips":{"10.0.0.1":1}}]', set()),
+        ('{"ips":["10.0.0.1"]}', set()),
+        ("[3, null]", set()),
+        ('[{"ips":["\\ud800"]}]', set()),
+        ("[" * 973 + "]" * 973, set()),
+        ("[" * 60000, set()),
+        ("1" * 5000, set()),
+        ('[{"ips":["10.0.0.1"]}]' + " " * 70000, set()),
+        ("nothing", set()),
+        ("", set()),
+    ],
+)
+def test_what_multus_tells_is_a_witness_and_no_more(status: str, told: set[str]) -> None:
+    found = pod(annotations={"k8s.v1.cni.cncf.io/network-status": status})
+
+    assert found.reported == told
+
+
 def test_a_bare_pod_is_alive_and_has_nothing() -> None:
     found = Pod.bare("default", "c1")
 

@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 
-from actors.errors import DeadlineExceeded, NoAddress, Overloaded, PeerLost, ProtocolError, StoreUnavailable
+from actors.errors import (
+    DeadlineExceeded,
+    MessageDropped,
+    NoAddress,
+    Overloaded,
+    PeerLost,
+    ProtocolError,
+    StoreUnavailable,
+)
 from actors.runtime import ObjectRef, Trace, get, request_scope, wait
 from tests.actors.runtime.cast import SMALL, Colour, Point, Shape
 from tests.actors.runtime.conftest import Place
@@ -95,6 +103,21 @@ def test_a_crash_loses_its_caller_and_everyone_waiting_and_the_next_call_finds_i
             get(ref, timeout=60)
     assert get(worker.all_seen.remote(), timeout=60) == []
     assert get(worker.activations.remote(), timeout=60) == 2
+
+
+def test_a_message_that_crashed_the_actor_twice_is_dropped_wherever_it_lives(place: Place) -> None:
+    worker = place.actor("worker/repeated")
+    for _ in range(2):
+        with pytest.raises(PeerLost, match="worker/repeated crashed in crash"):
+            get(worker.crash.remote("the bug"), timeout=60)
+    get(worker.add.remote(1), timeout=10)
+    for _ in range(3):
+        with pytest.raises(MessageDropped, match="crashed on this very crash"):
+            get(worker.crash.remote("the bug"), timeout=60)
+
+    assert get(worker.all_seen.remote(), timeout=10) == [1]
+    with pytest.raises(PeerLost):
+        get(place.actor("worker/other").crash.remote("the bug"), timeout=60)  # another actor, another message
 
 
 def test_an_actor_that_cannot_load_refuses_with_the_reason_and_tries_again(

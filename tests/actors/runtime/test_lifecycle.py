@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from actors.errors import NoAddress, PeerLost, StoreUnavailable
+from actors.errors import MessageDropped, NoAddress, OrbweaverError, PeerLost, StoreUnavailable
 from actors.runtime import (
     Actor,
     ActorContext,
@@ -27,6 +28,7 @@ from actors.runtime import (
     message,
     request_scope,
 )
+from actors.runtime.crashed_messages import CrashedMessages
 from tests.actors.runtime import cast
 from tests.actors.runtime.conftest import eventually
 
@@ -293,15 +295,106 @@ def test_one_crash_too_many_is_fatal_once() -> None:
     )
     watched(system)
     outcomes = []
-    for _ in range(5):
+    for name in "abcde":
         with pytest.raises(PeerLost):
-            get(system.get_actor("watched/a").crash.remote(), timeout=60)
+            get(system.get_actor(f"watched/{name}").crash.remote(), timeout=60)
         outcomes.append(len(fatal))
     system.shutdown()
 
     assert outcomes == [0, 0, 1, 1, 1]
-    assert "3 crashes of 'watched' actors within 60 s" in fatal[0]
-    assert "watched/a" in fatal[0]
+    assert "3 different crashes of 'watched' actors within 60 s" in fatal[0]
+    assert "watched/c" in fatal[0]
+
+
+def test_a_message_on_which_an_actor_crashed_twice_is_dropped_and_told() -> None:
+    fatal: list[str] = []
+    counts = Counts()
+    supervision = [Child("worker", max_crashes=1, period=60.0)]
+    system = ActorSystem("x", counts, supervision=supervision, on_fatal=fatal.append)
+    cast.register(system)
+    worker = system.get_actor("worker/a")
+    for _ in range(2):
+        with pytest.raises(PeerLost):
+            get(worker.crash.remote("one and the same"), timeout=60)
+    get(worker.add.remote(1), timeout=10)
+    for _ in range(20):
+        with pytest.raises(MessageDropped, match="twice"):
+            get(worker.crash.remote("one and the same"), timeout=60)
+
+    assert get(worker.all_seen.remote(), timeout=10) == [1], "the actor lives on"
+    with pytest.raises(PeerLost):
+        get(worker.crash.remote("another one"), timeout=60)
+    assert fatal == [], "at the same place in the same actor"
+    system.shutdown()
+    assert counts.events.count("repeated worker crash") == 20
+    assert counts.events.count("crashed worker KeyError") == 3
+
+
+def test_a_dropped_message_is_tried_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    system = ActorSystem("x")
+    system.crashed_messages = CrashedMessages(lambda: now[0])
+    cast.register(system)
+    worker = system.get_actor("worker/a")
+    expected: list[tuple[float, type[OrbweaverError]]] = [
+        (0.0, PeerLost), (1.0, PeerLost), (59.0, MessageDropped), (2.0, PeerLost), (1.0, MessageDropped),
+    ]  # fmt: skip
+    for later, error in expected:
+        now[0] += later
+        with pytest.raises(error):
+            get(worker.crash.remote("a bug"), timeout=60)
+    system.shutdown()
+
+
+def test_what_an_actor_tells_itself_may_crash_as_often_as_it_likes() -> None:
+    """A record that its timer meets each time ends no process, as long as the actor is the same, and the place."""
+    fatal: list[str] = []
+    supervision = [Child("watched", max_crashes=2, period=60.0)]
+    system = ActorSystem("x", supervision=supervision, on_fatal=fatal.append)
+    journal = watched(system)
+
+    def work(actor: Actor) -> None:
+        actor.post(crash)
+
+    def crash() -> None:
+        raise RuntimeError("nobody is there")
+
+    for _ in range(6):
+        with contextlib.suppress(PeerLost, MessageDropped):
+            get(system.get_actor("watched/a").call.remote(work), timeout=10)
+        eventually(lambda: not system.cells)
+    system.shutdown()
+
+    assert fatal == []
+    assert journal.count("+watched/a") >= 2
+
+
+def test_an_actor_that_cannot_begin_ends_the_process() -> None:
+    fatal: list[str] = []
+    system = ActorSystem("x", supervision=[Child("broken", max_crashes=2)], on_fatal=fatal.append)
+
+    def broken(context: ActorContext) -> Actor:
+        raise RuntimeError("it cannot begin")
+
+    system.register("broken", broken)
+    for _ in range(3):
+        with pytest.raises(PeerLost):
+            get(system.get_actor("broken/a").call.remote(), timeout=10)
+    system.shutdown()
+
+    assert len(fatal) == 1
+
+
+def test_actors_of_single_tenants_never_end_the_process() -> None:
+    fatal: list[str] = []
+    system = ActorSystem("x", supervision=[Child("watched", max_crashes=None)], on_fatal=fatal.append)
+    watched(system)
+    for number in range(20):
+        with pytest.raises(PeerLost):
+            get(system.get_actor(f"watched/{number}").crash.remote(), timeout=60)
+    system.shutdown()
+
+    assert fatal == []
 
 
 def test_crashes_are_forgotten_after_the_period() -> None:
@@ -310,9 +403,9 @@ def test_crashes_are_forgotten_after_the_period() -> None:
         "x", supervision=[Child("watched", max_crashes=1, period=0.01)], on_fatal=fatal.append
     )
     watched(system)
-    for _ in range(3):
+    for name in "abc":
         with pytest.raises(PeerLost):
-            get(system.get_actor("watched/a").crash.remote(), timeout=60)
+            get(system.get_actor(f"watched/{name}").crash.remote(), timeout=60)
         time.sleep(0.02)  # The period itself.
     system.shutdown()
 
@@ -452,6 +545,9 @@ class Counts:
 
     def crashed(self, kind: str, error: BaseException) -> None:
         self._note(f"crashed {kind} {type(error).__name__}")
+
+    def repeated(self, kind: str, method: str) -> None:
+        self._note(f"repeated {kind} {method}")
 
     def activated(self, kind: str, took: float) -> None:
         self._note(f"activated {kind}")
