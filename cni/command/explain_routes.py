@@ -231,6 +231,7 @@ def _imagine(subject: Subject) -> dict[str, Plan]:
             HostState(subject.node_addresses),
             container=subject.record.container,
             interface=one.name,
+            recorded={address.partition("/")[0] for address, _ in one.addresses},
             gateways=tuple(gateway for _, gateway in one.addresses if gateway),
             expected=subject.expected,
         )

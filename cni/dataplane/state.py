@@ -133,10 +133,14 @@ class PodState:
 @dataclass(frozen=True, slots=True)
 class HostState:
     """What a plan needs to know of the host. `addresses`: CIDR form, in the order in which they are preferred.
-    `peer`: the host's end of the pod's first interface, where that is one end of a veth pair."""
+    `peer`: the host's end of the pod's first interface, where that is one end of a veth pair. `advertised`: the prefixes
+    that routers advertise on the parent of the interface that is planned. `taken`: addresses of the pod to which the host
+    has a way already that is not this pod's."""
 
     addresses: tuple[str, ...]
     peer: Nic | None = None
+    advertised: tuple[str, ...] = ()
+    taken: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

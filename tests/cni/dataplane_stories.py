@@ -590,6 +590,49 @@ def advertised(agent: AgentProcess, plugins: Path) -> None:
     assert mine not in run("ip", "-6", "route", "show", "table", "500")
 
 
+def claimed(agent: AgentProcess, plugins: Path) -> None:
+    """A pod with NET_ADMIN gives itself addresses: the host's traffic to them does not go to the pod, nor does the pod's
+    end take away another pod's way."""
+    cable()
+    chain = Chain(agent, plugins, {"type": "macvlan", "master": "uplink0", "ipam": agent.ipam})
+    pod, other = make("claims"), make("other")
+    chain.add(pod)
+    chain.add(other)
+    for_life = ("valid_lft", "1000", "preferred_lft", "1000")
+    theirs = [address.partition("/")[0] for address in other.addresses]
+    claims = ("198.51.100.7/32", "2001:db8:dead::7/64", "2001:db8:bad::7/64", f"{theirs[1]}/64", f"{HOST6}/64",
+              f"{theirs[0]}/32")  # fmt: skip
+    before = routes_to_pods()
+    advertise("claims", "eth0", "2001:db8:bad::")  # which goes out by uplink0, and does not come in there
+    for claim in claims:
+        in_pod(
+            pod, "ip", "addr", "add", claim, "dev", "eth0", *(("nodad", *for_life) if ":" in claim else ())
+        )
+    eventually(lambda: said(agent, "planning it again"))
+    for _ in range(2):
+        chain.again(pod)
+        chain.check(pod)
+    assert routes_to_pods() == before
+    assert "198.51.100.7" not in run("ip", "route", "show", "table", "all")
+    chain.delete(pod)
+    assert [route for route in before if any(route.startswith(one) for one in theirs)] == routes_to_pods()
+    run("ping", "-n", "-c", "1", "-W", "5", theirs[0])
+
+
+def routes_to_pods() -> list[str]:
+    """The host's routes to its pods."""
+    return sorted(
+        line.strip()
+        for family in ("-4", "-6")
+        for line in run("ip", family, "route", "show", "table", "500").splitlines()
+        if line.strip()
+    )
+
+
+def said(agent: AgentProcess, text: str) -> None:
+    assert text in agent.log.read_text()
+
+
 def advertise(netns: str, interface: str, prefix: str) -> None:
     """Send one router advertisement (RFC 4861 section 4.2) with a prefix for autonomous addresses."""
     with within(netns), socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as channel:
@@ -943,6 +986,7 @@ STORIES: dict[str, Callable[[AgentProcess, Path], None]] = {
         default_on_third,
         two_nodes,
         advertised,
+        claimed,
         service,
         bridge,
         options,

@@ -7,11 +7,13 @@ runs in a worker process, so that a namespace that hangs takes nobody else with 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from actors.errors import (
@@ -23,11 +25,12 @@ from actors.errors import (
     OrbweaverError,
 )
 from cni.dataplane.coordinator import announce, ownership, reply_marks, sweep
+from cni.dataplane.coordinator.advertised import reachable
 from cni.dataplane.coordinator.plan import FIRST_MARK, MARK, VETH, host_veth_name, make_plan, policy_tables
 from cni.dataplane.coordinator.settings import CoordinatorSettings
 from cni.dataplane.netlink import netlink
 from cni.dataplane.netlink.namespaces import pod_namespace
-from cni.dataplane.netlink.netlink import Message, Netlink
+from cni.dataplane.netlink.netlink import Message, Netlink, TooMany
 from cni.dataplane.state import Desired, HostState, Nic, Plan, PodState
 from cni.dataplane.workers.job import Job, readable_addresses
 
@@ -58,14 +61,17 @@ def perform(job: Job, notes: list[str]) -> int:
         ) from error
 
 
-def _plan(job: Job, settings: CoordinatorSettings, state: PodState, host: Netlink, namespace: int) -> Plan:
+def _plan(
+    job: Job, settings: CoordinatorSettings, state: PodState, host: Netlink, pod: Netlink, namespace: int
+) -> Plan:
     """What ADD makes and CHECK looks for. `namespace`: the host's number for the pod's."""
     return make_plan(
         settings,
         state,
-        HostState(host_addresses(host), _host_end(host, state, settings, namespace)),
+        _host_state(job, host, pod, state, settings, namespace),
         container=job.container,
         interface=job.interface,
+        recorded=readable_addresses(_previous(job.conf)),
         gateways=_gateways(job.conf),
         expected=tuple(job.interfaces),
     )
@@ -76,7 +82,7 @@ def _add(job: Job, settings: CoordinatorSettings) -> int:
         state = observe(pod)
         namespace = host.namespace_number(descriptor)
         _require_own(job, state, host, namespace)
-        plan = _plan(job, settings, state, host, namespace)
+        plan = _plan(job, settings, state, host, pod, namespace)
         if plan.mode == "disable":
             return 0
         changed = _make_veth(plan, state, host, pod, descriptor, job.container)
@@ -141,7 +147,7 @@ def inspect(job: Job, settings: CoordinatorSettings) -> Inspection:
     """Compare a pod with its plan; changes nothing. Raises `OrbweaverError` or `OSError`."""
     with pod_namespace(job.netns, job.pod) as (descriptor, pod), Netlink() as host:
         state = observe(pod)
-        plan = _plan(job, settings, state, host, host.namespace_number(descriptor))
+        plan = _plan(job, settings, state, host, pod, host.namespace_number(descriptor))
         if plan.mode == "disable":
             return Inspection(plan)
         missing = _missing(plan, state, pod, host, settings)
@@ -204,6 +210,8 @@ def _delete(job: Job, settings: CoordinatorSettings, notes: list[str]) -> int:
                         notes.append(
                             f"{job.netns} is not provably this container's, nothing in it was touched"
                         )
+            except TooMany as error:
+                notes.append(f"{job.netns} was not looked into: {error.strerror}")
             except OrbweaverError as error:
                 if error.cni_code not in (CNI_UNKNOWN_CONTAINER, CNI_INVALID_ENVIRONMENT):
                     raise
@@ -285,6 +293,40 @@ def _host_end(host: Netlink, pod: PodState, settings: CoordinatorSettings, names
     peer = host.nic(index=first.peer)
     # What is not its other end is its parent, as of macvlan, or an interface of a third namespace.
     return peer if ownership.are_joined(peer, first, namespace) else None
+
+
+def _host_state(
+    job: Job, host: Netlink, pod: Netlink, state: PodState, settings: CoordinatorSettings, namespace: int
+) -> HostState:
+    peer = _host_end(host, state, settings, namespace)
+    current = state.nic(job.interface)
+    advertised = _advertised_to(current, job, pod) if current is not None else ()
+    taken: list[str] = []
+    if current is not None and advertised:
+        own = peer.name if peer is not None else host_veth_name(job.container)
+        candidates = reachable(current, (), advertised, ())
+        ways = {
+            bare: host.route_to(bare, {}, settings.host_table)
+            for bare in (cidr.partition("/")[0] for cidr in candidates)
+        }
+        taken = [bare for bare, way in ways.items() if way is not None and way.dev != own]
+    return HostState(host_addresses(host), peer, advertised, tuple(taken))
+
+
+def _advertised_to(current: Nic, job: Job, pod: Netlink) -> tuple[str, ...]:
+    """The prefixes that are advertised on the interface's parent. An interface has an index for its parent in a namespace
+    of which the pod knows a number; a pod may make namespaces of its own, with interfaces of any index, so it has to be
+    the host's number."""
+    if not current.dynamic or not current.peer or current.namespace < 0:
+        return ()
+    with Path("/proc/self/ns/net").open("rb") as ours:
+        if pod.namespace_number(ours.fileno()) != current.namespace:
+            return ()
+    prefixes = tuple(prefix for index, prefix in job.advertised if index == current.peer)
+    if job.command == "ADD" and len(reachable(current, (), prefixes, ())) < len(current.dynamic):
+        with contextlib.suppress(OSError):  # a router that answered the pod alone was not heard here
+            netlink.solicit_routers(current.peer)
+    return prefixes
 
 
 def _make_veth(

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from actors.errors import InvalidRequest, PodRefused
+from cni.dataplane.coordinator.advertised import reachable
 from cni.dataplane.coordinator.settings import CoordinatorSettings, usable_veth_address
 from cni.dataplane.state import (
     MAIN,
@@ -56,11 +57,12 @@ def make_plan(
     *,
     container: str,
     interface: str,
+    recorded: Collection[str],
     gateways: tuple[str, ...] = (),
     expected: tuple[str, ...] = (),
 ) -> Plan:
-    """The plan for ADD of `interface`; `gateways`: those that IPAM named for it; `expected`: all interfaces that the pod
-    will have, empty where nothing tells.
+    """The plan for ADD of `interface`; `recorded`: the addresses, without length, that IPAM gave it; `gateways`: those that
+    IPAM named for it; `expected`: all interfaces that the pod will have, empty where nothing tells.
 
     Raises `InvalidRequest` or `PodRefused` when it cannot be."""
     current = pod.nic(interface)
@@ -161,10 +163,12 @@ def make_plan(
         ),
         gone=tuple(route for route in moved if route not in kept),
     )
+    taken = (*(_bare(one) for one in host.addresses), *settings.hijack, *host.taken)
+    reached = reachable(current, recorded, host.advertised, taken)
     on_host = Desired(
-        routes=tuple(_on_link(address, host_dev, settings.host_table) for address in current.addresses),
+        routes=tuple(_on_link(address, host_dev, settings.host_table) for address in reached),
         rules=tuple(Rule(family, HOST_RULE_PRIORITY, settings.host_table) for family in sorted(mine)),
-        neighbours=tuple(Neighbour(_bare(address), host_dev, pod_mac) for address in current.addresses),
+        neighbours=tuple(Neighbour(_bare(address), host_dev, pod_mac) for address in reached),
         sysctls=()
         if settings.host_rp_filter is None
         else ((f"net/ipv4/conf/{host_dev}/rp_filter", str(settings.host_rp_filter)),),

@@ -202,7 +202,12 @@ class Coordinator:
         if request.command in ("DEL", "GC"):
             return job
         wishes = self._wishes(request)
-        return replace(job, default_nic=wishes.default_nic, interfaces=wishes.interfaces)
+        return replace(
+            job,
+            default_nic=wishes.default_nic,
+            interfaces=wishes.interfaces,
+            advertised=self.renumbering.advertised(),
+        )
 
 
 def _warn(request: CniRequest, settings: CoordinatorSettings, previous: Mapping[str, Any]) -> None:

@@ -14,6 +14,9 @@ from actors.errors import CNI_INVALID_ENVIRONMENT, CNI_UNKNOWN_CONTAINER, Invali
 from cni.dataplane.netlink import netlink
 from cni.dataplane.netlink.netlink import Netlink
 
+MOST = 8192
+"""Things of one kind in a pod's namespace that are looked at."""
+
 _QUICK = ("/proc/", "/run/", "/var/run/")
 """Where a look at a file never waits for a disk or a network."""
 
@@ -61,7 +64,7 @@ def pod_namespace(netns: str, pod: str) -> Iterator[tuple[int, Netlink]]:
             raise _own(netns, pod)
         try:
             with netlink.inside(descriptor):
-                channel = Netlink()
+                channel = Netlink(MOST)
         except OSError as error:
             raise OrbweaverError(
                 f"{netns} of pod {pod} is not a network namespace: {error.strerror}",

@@ -20,7 +20,8 @@ from cni.dataplane.coordinator.settings import CoordinatorSettings, read_setting
 class Job:
     """One CNI request for `plugin`, as it crosses to a worker. `default_nic`: from the pod's annotation.
     `interfaces`: all that the pod will have, empty where nothing tells. `valid`: of GC, the (container, interface) pairs
-    that are alive. `again`: ADD of an interface that was added before; what it finds must be this container's."""
+    that are alive. `again`: ADD of an interface that was added before; what it finds must be this container's.
+    `advertised`: what routers advertise, by the index of the host's interface."""
 
     command: str
     conf: Mapping[str, Any]
@@ -33,6 +34,7 @@ class Job:
     valid: tuple[tuple[str, str], ...] = ()
     plugin: str = "coordinator"
     again: bool = False
+    advertised: tuple[tuple[int, str], ...] = ()
 
     def settings(self) -> CoordinatorSettings:
         settings = read_settings(self.conf)

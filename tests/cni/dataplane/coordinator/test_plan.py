@@ -42,6 +42,10 @@ def _pod(*nics: Nic) -> PodState:
     return PodState(nics, tuple(route for nic in nics for route in _routes_of(nic)))
 
 
+def _recorded(pod: PodState) -> set[str]:
+    return {address.partition("/")[0] for nic in pod.nics for address in nic.addresses}
+
+
 def _plan(
     pod: PodState,
     interface: str,
@@ -53,7 +57,14 @@ def _plan(
 ) -> Plan:
     settings = replace(read_settings({**SERVICES, **conf}), pod_chose=pod_chose)
     return make_plan(
-        settings, pod, HOST, container="c" * 64, interface=interface, expected=expected, gateways=gateways
+        settings,
+        pod,
+        HOST,
+        container="c" * 64,
+        interface=interface,
+        recorded=_recorded(pod),
+        expected=expected,
+        gateways=gateways,
     )
 
 
@@ -276,9 +287,11 @@ def test_adding_interface_after_interface(
         settings = read_settings(
             {**SERVICES, "tunePodRoutes": tune, "podDefaultRouteNic": "net1" if chosen == 1 else ""}
         )
-        plan = make_plan(settings, state, host, container="c" * 64, interface=name)
+        plan = make_plan(settings, state, host, container="c" * 64, interface=name, recorded=_recorded(state))
         state = applied(state, plan)
-        again = make_plan(settings, state, host, container="c" * 64, interface=name)
+        again = make_plan(
+            settings, state, host, container="c" * 64, interface=name, recorded=_recorded(state)
+        )
 
         assert applied(state, again) == state
         for family in families:
@@ -316,6 +329,8 @@ def test_the_veth_has_the_address_that_is_wished_unless_it_is_a_neighbours(addre
     settings = read_settings({**SERVICES, "vethLinkAddress": address})
     host = HostState((*HOST.addresses, "192.168.7.1/24"))
 
-    plan = make_plan(settings, _pod(ETH0), host, container="c" * 64, interface="eth0")
+    plan = make_plan(
+        settings, _pod(ETH0), host, container="c" * 64, interface="eth0", recorded=_recorded(_pod(ETH0))
+    )
 
     assert plan.pod.addresses == ((("veth0", f"{address}/32"),) if given else ())
