@@ -67,7 +67,7 @@ def _read_block(obj: Object, held: list[Allocation], findings: list[Finding]) ->
     try:
         records, released = (single_entries(_text(spec.get(key))) for key in ("records", "released"))
         suspect = read_suspects(spec.get("suspect"))
-    except (ValueError, InvalidObject) as error:
+    except Exception as error:
         bad(f"its content cannot be read: {error}")
         return
     taken: set[int] = set()
@@ -75,7 +75,7 @@ def _read_block(obj: Object, held: list[Allocation], findings: list[Finding]) ->
     for text, entry in records:
         try:
             value, record = _only(read_records(family, base, BLOCK_SIZE, entry), family, text)
-        except (ValueError, TypeError, InvalidObject) as error:
+        except Exception as error:  # one record that cannot be read does not hide the others
             bad(f"the record of {text} cannot be read: {error}")
             continue
         if not record.pool or "/" not in record.pod:
@@ -85,7 +85,7 @@ def _read_block(obj: Object, held: list[Allocation], findings: list[Finding]) ->
     for text, entry in released:
         try:
             value, _ = _only(read_released(family, base, BLOCK_SIZE, entry), family, text)
-        except (ValueError, TypeError, InvalidObject) as error:
+        except Exception as error:  # one record that cannot be read does not hide the others
             bad(f"the release of {text} cannot be read: {error}")
             continue
         free.add(value)

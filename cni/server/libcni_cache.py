@@ -7,18 +7,21 @@ when such a file names namespaces that could be seen here and are not there; wha
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 from actors.reclaim.stale_sandboxes import Sandboxes
+from actors.resources.json_text import read_json
 
 log = logging.getLogger("orbweaver.gc")
 
 CACHE = Path("/var/lib/cni/results")
 """Where libcni keeps its notes (libcni/api.go, CacheDir)."""
+
+_LONGEST = 4 << 20
+"""Bytes of a note that are read: it holds the network's configuration and its result, of a megabyte each at most."""
 
 NAMESPACES = Path("/run/netns")
 """Where runtimes mount network namespaces. It is in memory, so nothing in it outlives a reboot."""
@@ -36,7 +39,10 @@ def read_sandboxes(cache: Path = CACHE, namespaces: Path = NAMESPACES) -> Sandbo
         return Sandboxes()
     for file in files:
         try:
-            note = json.loads(file.read_bytes())
+            with file.open("rb") as content:
+                note = read_json(
+                    content.read(_LONGEST).decode(), longest=_LONGEST, deepest=64, only_showable=False
+                )
             container, paths = str(note["containerId"]), _paths(note)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             log.debug("a file is no note of an attachment", extra={"file": file.name, "error": repr(error)})

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from actors.allocation.messages import AddRequest, AddResult, Sandbox
+from actors.decisions.annotations import MOST_IPS, MOST_POOLS, MOST_WILDCARDS, is_wildcard
 from actors.decisions.detection import DetectionOverrides, read_wishes
 from actors.decisions.request import AddressRequest
 from actors.errors import (
@@ -27,7 +28,9 @@ from actors.errors import (
     OrbweaverError,
 )
 from actors.resources.addresses import format_address, parse_address
+from actors.resources.fields import shown
 from actors.resources.interface_name import NAME_LENGTH, is_interface_name
+from actors.resources.json_text import read_json
 from cni.server.request_names import LONGEST, check_container, check_names
 
 VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
@@ -36,6 +39,8 @@ T = TypeVar("T")
 COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
 NEWEST = VERSIONS[-1]
 DEFAULT_NAMESPACE = "default"
+DEEPEST = 32
+"""Values inside values of a network configuration; with the previous result in it, real ones have eight."""
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
@@ -76,8 +81,8 @@ class CniRequest:
 def version_of(stdin: bytes) -> str:
     """The version in which to answer input that may be broken: its own, known or not, where it says one."""
     try:
-        conf = json.loads(stdin)
-    except (ValueError, RecursionError):
+        conf = _read(stdin)
+    except ValueError:
         return NEWEST
     version = conf.get("cniVersion") if isinstance(conf, dict) else None
     return version if isinstance(version, str) and _VERSION.fullmatch(version) else NEWEST
@@ -247,12 +252,18 @@ def _type(value: object) -> str:
     )
 
 
+def _read(stdin: bytes) -> Any:
+    """The network configuration, of which a tenant may have written as much as his own networks say. Raises ValueError."""
+    return read_json(stdin.decode(), longest=len(stdin), deepest=DEEPEST, only_showable=False)
+
+
 def _decode(stdin: bytes) -> dict[str, Any]:
     try:
-        conf = json.loads(stdin)
-    except (ValueError, RecursionError) as error:
+        conf = _read(stdin)
+    except ValueError as error:
         raise InvalidRequest(
-            f"the network configuration on standard input is not JSON: {error}", cni_code=CNI_DECODE_FAILURE
+            f"the network configuration on standard input cannot be read: {error}",
+            cni_code=CNI_DECODE_FAILURE,
         ) from error
     if not isinstance(conf, dict):
         raise InvalidRequest(
@@ -309,6 +320,12 @@ def _pool_names(ipam: dict[str, Any], key: str, network: str) -> tuple[str, ...]
         return ()
     if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
         raise InvalidRequest(f'"ipam.{key}" of network {network} must be a list of pool names, like ["blue"]')
+    wildcards = sum(is_wildcard(name) for name in value)
+    if len(value) > MOST_POOLS or wildcards > MOST_WILDCARDS or any(len(name) > LONGEST for name in value):
+        raise InvalidRequest(
+            f'"ipam.{key}" of network {network} may have {MOST_POOLS} names of pools, {MOST_WILDCARDS} of them with '
+            f"wildcards, and each of {LONGEST} characters at most"
+        )
     return tuple(value)
 
 
@@ -344,8 +361,10 @@ def _exact(conf: dict[str, Any], arguments: dict[str, str], network: str) -> tup
             found[parse_address(text.partition("/")[0])] = None
         except (ValueError, OrbweaverError) as error:
             raise InvalidRequest(
-                f"{where} of network {network} asks for {text!r}, which is not an address"
+                f"{where} of network {network} asks for {shown(text)}, which is not an address"
             ) from error
+    if len(found) > MOST_IPS:
+        raise InvalidRequest(f"network {network} asks for {len(found)} addresses; it may be {MOST_IPS}")
     return tuple(found)
 
 

@@ -29,6 +29,7 @@ from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Fence, Record
 from actors.resources.blocks.suspect import Suspect
 from actors.resources.intervals import IntervalSet
+from actors.resources.json_text import showable
 
 BLOCK_SIZE = 64
 _API_VERSION = "spiderpool.spidernet.io/v2beta1"
@@ -328,10 +329,11 @@ class Block:
             }
             if len(dict(records)) < len(records):
                 raise ValueError("an address is recorded twice")
-        except (ValueError, TypeError, AttributeError, InvalidObject) as error:
+        except Exception as error:  # whatever it is that its texts make fail, they are damaged
             raise DamagedObject(
-                f"SpiderIPBlock {name} is damaged: {error}; restore it from a backup, or correct it: `orbweaver check` names "
-                "each bad entry, `orbweaver ip show ADDRESS` the pods that SpiderEndpoints show with an address of it"
+                f"SpiderIPBlock {name} is damaged: {showable(str(error)[:500])}; restore it from a backup, or correct it: "
+                "`orbweaver check` names each bad entry, `orbweaver ip show ADDRESS` the pods that SpiderEndpoints show with "
+                "an address of it"
             ) from error
         return cls(
             family,

@@ -77,10 +77,14 @@ def read_records(family: int, base: int, size: int, text: str) -> list[tuple[int
     return found
 
 
-@lru_cache(2048)
 def _read_entry(table: str, entry: str) -> tuple[str, Record]:
     """The offset and the record of one entry. A block is read again with each change of it, and of its entries one or
-    two are new then."""
+    two are new then; but what is remembered is as large as what others wrote, so only short ones are."""
+    read = _remembered_entry if len(table) + len(entry) <= _REMEMBERED else _parse_entry
+    return read(table, entry)
+
+
+def _parse_entry(table: str, entry: str) -> tuple[str, Record]:
     offset, index, pod, uid, container, since, claim, *more = (entry + ":").split(":")
     other_sandboxes, mac = _sharers(more)
     shapes = _shapes(table)
@@ -109,9 +113,20 @@ def _sharers(texts: list[str]) -> tuple[tuple[OtherSandbox, ...], str]:
     return tuple(OtherSandbox(*one) for one in other_sandboxes), _unescape(mac)
 
 
-@lru_cache(64)
+_REMEMBERED = 8192
+"""Characters of what is remembered once it was read. With 64 ordinary records a table has some 200."""
+_remembered_entry = lru_cache(2048)(_parse_entry)
+
+
 def _shapes(table: str) -> list[tuple[str, dict[str, str]]]:
+    return _remembered_shapes(table) if len(table) <= _REMEMBERED else _parse_shapes(table)
+
+
+def _parse_shapes(table: str) -> list[tuple[str, dict[str, str]]]:
     return [_common_parts(shape) for shape in table.split(",")]
+
+
+_remembered_shapes = lru_cache(64)(_parse_shapes)
 
 
 def _common_parts(shape: str) -> tuple[str, dict[str, str]]:

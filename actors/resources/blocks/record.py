@@ -192,6 +192,7 @@ _LONGEST = {
     "request": _INTERFACE,
     "claim": _OWN,
     "machine": _OBJECT,
+    "mac": _OWN,
 }
 """Bytes of each text: Kubernetes' own limits for names, the kernel's for an interface."""
 

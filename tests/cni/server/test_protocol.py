@@ -200,7 +200,7 @@ def test_a_del_is_not_stopped_by_a_configuration_that_it_does_not_need(stdin: by
         ({}, conf(name=5), '"name"'),
         ({}, b"", "not JSON"),
         ({}, b"{", "not JSON"),
-        ({}, b"[" * 100_000, "not JSON"),
+        ({}, b"[" * 100_000, "nested deeper than 32"),
         ({}, b"null", "must be a JSON object"),
         ({"CNI_ARGS": "IgnoreUnknown"}, conf(), "'IgnoreUnknown'"),
         ({"CNI_ARGS": "=x;K8S_POD_NAME"}, conf(), "'=x'"),
