@@ -29,6 +29,7 @@ from actors.allocation.observer import AllocationObserver
 from actors.allocation.pod_warnings import PodWarnings
 from actors.allocation.reservation import AddContext, AlreadyRecorded, Decision, Reservation, Where
 from actors.allocation.router import Allocator, AllocatorRouter, ask
+from actors.allocation.sandbox_evidence import NoEvidence, SandboxEvidence, SandboxState
 from actors.decisions.inherit import (
     in_use_elsewhere,
     inherit,
@@ -81,6 +82,15 @@ class LostRequest:
         return (held.family, held.value) not in self.answered
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What became of what an ended sandbox held: each address that was released, with whether it is kept for the pod's next
+    incarnation. `really` is false when an ADD told of the sandbox again meanwhile; then nothing was done."""
+
+    really: bool
+    done: tuple[tuple[Allocation, bool], ...] = ()
+
+
 @dataclass(slots=True)
 class State:
     """Nothing but doubts is kept between messages: what is recorded is the Ledger's to know and the Block's to judge."""
@@ -101,6 +111,7 @@ class EndpointActor(Actor):
         node: str,
         observer: AllocationObserver,
         prober: Prober | None = None,
+        sandboxes: SandboxEvidence | None = None,
         tell: Callable[[Sandbox, str, str], object] = lambda sandbox, reason, text: None,
         warnings: PodWarnings | None = None,
         clock: Callable[[], float] = time.time,
@@ -111,6 +122,7 @@ class EndpointActor(Actor):
         self._catalog = catalog
         self._settings = settings
         self._node = node
+        self._sandboxes = sandboxes or NoEvidence()
         self._observer = observer
         self._clock = clock
         self._reserving = Reservation(node, settings, clock, self._give_back, self._undo)
@@ -122,6 +134,7 @@ class EndpointActor(Actor):
     @message
     def add(self, request: AddRequest) -> AddResult:
         """CNI ADD. Raises `PodRefused`, `NoAddress`, `AddressTaken`, or an error that a retry may cure."""
+        self._sandboxes.began(request.sandbox)
         asked = AddContext(self._pod(request.sandbox), request, time.perf_counter())
         place = (request.sandbox.container, request.sandbox.interface)
         made, grants = self._router.work(
@@ -256,13 +269,42 @@ class EndpointActor(Actor):
             touched.extend(held.record for held in found)
             if not found:
                 self._end_suspicion(allocator, sandbox.container, sandbox.interface)
-            wanted = [(held, self._keeps(held.record) and not _replaced(allocator, held)) for held in found]
-            return self._release(allocator, wanted, whoever=True)
+            return len(self._drop(allocator, found))
 
         try:
-            return self._router.work(drop)
+            done = self._router.work(drop)
         finally:
             self._touch(touched)
+        self._sandboxes.deleted(sandbox)
+        return done
+
+    @message
+    def ended(self, container: str) -> Ended:
+        """The node saw the end of a sandbox and no DEL came: release what it held, as the DEL would have. An ADD of this pod
+        runs before or after it, so a container that was started again loses nothing."""
+        if self._sandboxes.state(container) is not SandboxState.ENDED:
+            return Ended(really=False)
+        for (of, _), doubt in self._state.doubts.items():
+            if of == container:
+                doubt.answered = frozenset()
+        touched: list[Record] = []
+
+        def drop(allocator: Allocator) -> tuple[tuple[Allocation, bool], ...]:
+            (recorded,) = ask(allocator, allocator.get_actor("ledger/local").of_container.remote(container))
+            found = [replace(held, record=held.record.seen_by(container)) for held in recorded]
+            touched.extend(held.record for held in found)
+            self._end_suspicion(allocator, container)
+            return tuple(self._drop(allocator, found))
+
+        try:
+            return Ended(really=True, done=self._router.work(drop))
+        finally:
+            self._touch(touched)
+
+    def _drop(self, allocator: Allocator, found: Sequence[Allocation]) -> list[tuple[Allocation, bool]]:
+        """Release what a sandbox held that is over; returns what was, each with whether it is kept."""
+        wanted = [(held, self._keeps(held.record) and not _replaced(allocator, held)) for held in found]
+        return self._release(allocator, wanted, whoever=True)
 
     def _end_suspicion(self, allocator: Allocator, container: str, interface: str = "") -> None:
         """A sandbox has ended, or one interface of it: what was taken from it by force is suspect no longer."""
@@ -456,23 +498,25 @@ class EndpointActor(Actor):
 
     def _release(
         self, allocator: Allocator, wanted: Sequence[tuple[Allocation, bool]], *, whoever: bool = False
-    ) -> int:
-        """`whoever`: also what was confirmed for the same sandbox under another claim since it was looked up."""
+    ) -> list[tuple[Allocation, bool]]:
+        """Returns those that were released, or kept where it was wanted so. `whoever`: also what was confirmed for the same
+        sandbox under another claim since it was looked up."""
         now = self._clock()
         refs: list[ObjectRef[Released]] = []
         for held, keep in wanted:
             block = allocator.get_actor("block/" + block_name(held.family, held.value))
             release = Release(held.value, Fence.of(held.record), now, keep)
             refs.append(block.release.options(timeout=UNDO_TIMEOUT).remote(release))
-        done = 0
+        done: list[tuple[Allocation, bool]] = []
         renamed: list[tuple[Allocation, bool]] = []
         for (held, keep), released in zip(wanted, ask(allocator, *refs), strict=True):
-            done += released.done
+            if released.done:
+                done.append((held, keep))
             found = released.found
             same = found is not None and Fence.of(held.record).whoever().admits(found)
             if whoever and not released.done and found is not None and same:
                 renamed.append((replace(held, record=found), keep))
-        return done + (self._release(allocator, renamed, whoever=True) if renamed else 0)
+        return done + (self._release(allocator, renamed, whoever=True) if renamed else [])
 
     def _keeps(self, record: Record) -> bool:
         """Whether the address stays with the pod's name, or its machine, after this sandbox."""

@@ -7,13 +7,14 @@ from collections.abc import Callable
 
 from actors.allocation.block import BlockActor
 from actors.allocation.ledger import BlockLister, LedgerActor
+from actors.allocation.node_watches import NodeWatchesActor
 from actors.allocation.observer import AllocationObserver
 from actors.allocation.pool import PoolActor
 from actors.runtime import ActorSystem
 from actors.store.caches.catalog import Catalog
 from actors.store.contract import Store
 
-SERVED = {"ledger": LedgerActor, "pool": PoolActor, "block": BlockActor}
+SERVED = {"ledger": LedgerActor, "pool": PoolActor, "block": BlockActor, "watches": NodeWatchesActor}
 """What the leader serves to agents."""
 
 

@@ -13,6 +13,9 @@ from actors.runtime import Child, Restart
 
 TABLE = (
     Child("gc", Restart.ON_USE, order=0, max_crashes=5, period=60.0),
+    # Works unasked, as the views do.
+    Child("sandbox-watch", Restart.AT_ONCE, order=0, max_crashes=5, period=60.0),
+    Child("watches", Restart.ON_USE, order=0, max_crashes=20, period=60.0),
     # Endpoints meet whatever pods ask for: one of a bad pod hurts nobody but that pod, however often it crashes.
     Child("endpoint", Restart.ON_USE, order=1, max_crashes=None),
     Child("pool", Restart.ON_USE, order=2, max_crashes=10, period=60.0),

@@ -142,6 +142,7 @@ class LeaderFailover:
         self._cooldown = 0.0
         self._linked_at = 0.0
         self._tried = False
+        self._on_linked: list[Callable[[], object]] = []
         self._own: _OwnPlace | None = None
         self._retired: list[_OwnPlace] = []
         self._stopping = False
@@ -171,6 +172,20 @@ class LeaderFailover:
             link.shutdown()
         for place in places:
             place.own.stop()
+
+    def on_linked(self, callback: Callable[[], object]) -> None:
+        """Call back, from any thread, each time there is a leader anew, and now if there is one."""
+        with self._state:
+            self._on_linked.append(callback)
+            linked = self._link is not None
+        if linked:
+            callback()
+
+    def at_leader(self, name: str) -> ActorHandle | None:
+        """The handle of an actor at the leader that this agent works with, None while there is none: for what only a leader
+        wants to hear."""
+        with self._state:
+            return self._link.get_actor(name) if self._link is not None else None
 
     @property
     def leader(self) -> str:
@@ -357,10 +372,13 @@ class LeaderFailover:
                 self._linked_at = time.monotonic()
                 self._retire()
                 self._state.notify_all()
+            callbacks = tuple(self._on_linked)
         if stopping:
             system.shutdown()
         else:
             log.info("allocating at the leader", extra={"leader": holder.identity, "address": holder.address})
+            for callback in callbacks:
+                callback()
         return not stopping
 
     def _with_secret(self, holder: Holder) -> TcpTransport:

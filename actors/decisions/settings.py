@@ -19,7 +19,9 @@ class GCSettings:
     node that is (not) Ready loses its addresses `dead_on_ready_delay`, `dead_on_not_ready_delay` after its grace
     period. `lost_nodes`: whether the pods of a node that is lost lose theirs: at once when its object is gone or it
     is tainted out of service, else when it has not been Ready for `not_ready_delay`. `own_del`: how long the runtime of
-    a Ready node may take for its own DEL of a pod that is gone, has finished or outlived its grace period.
+    a Ready node may take for its own DEL of a pod that is gone, has finished or outlived its grace period. `agent_away`:
+    for how long after its last word that is left to the node's agent, which sees when a sandbox has ended; `own_del` is
+    for nodes where nobody sees that.
     """
 
     enabled: bool = True
@@ -31,6 +33,7 @@ class GCSettings:
     lost_nodes: bool = True
     not_ready_delay: float = 300.0
     own_del: float = 5.0
+    agent_away: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)

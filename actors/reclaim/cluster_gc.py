@@ -20,9 +20,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from actors.allocation.messages import Allocation
+from actors.allocation.node_watches import NodeWatches
 from actors.allocation.observer import AllocationObserver
 from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.decisions.inherit import owning_statefulset
+from actors.decisions.node_watch import NOBODY
 from actors.decisions.settings import Settings
 from actors.errors import OrbweaverError
 from actors.reclaim.evidence import CachedClusterState, ClusterState, LiveClusterState, facts_of, wanted
@@ -97,6 +99,7 @@ class GCActor(Actor):
         census: CachedClusterState,
         settings: Settings,
         observer: AllocationObserver,
+        watches: NodeWatches | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(context)
@@ -105,6 +108,7 @@ class GCActor(Actor):
         self._census = census
         self._settings = settings
         self._observer = observer
+        self._watches = watches
         self._clock = clock
         self._state = State()
 
@@ -133,11 +137,14 @@ class GCActor(Actor):
 
     @message
     def changed(self, objects: tuple[tuple[str, str, str], ...]) -> None:
-        """These objects (kind, namespace, name) changed, or went."""
+        """These objects (kind, namespace, name) changed, or went; the kind `Watch` names a node whose agent cannot see its
+        sandboxes."""
         if not self._state.running:
             return
         pods = {f"{namespace}/{name}" for kind, namespace, name in objects if kind == "Pod"}
         nodes = {name for kind, _, name in objects if kind == "Node" and self._node_is_news(name)}
+        # A node that nobody watches over any more.
+        nodes |= {name for kind, _, name in objects if kind == "Watch"}
         owners = {
             (namespace, name)
             for kind, namespace, name in objects
@@ -331,7 +338,10 @@ class GCActor(Actor):
             record = one.record
             sight = (one.family, one.value, Fence.of(record))
             first = min(before.get(sight, now), now)  # the clock may have been set back
-            facts = facts_of(record, recorded, source, self._settings, first)
+            watch = NOBODY
+            if self._watches is not None:
+                watch = self._watches.watch(record.node, record.container, self._settings.gc.agent_away, now)
+            facts = facts_of(record, recorded, source, self._settings, first, watch)
             verdict = judge(this, facts, now, self._settings.gc)
             if verdict.action is not Action.KEEP:
                 noticed[sight] = facts.noticed

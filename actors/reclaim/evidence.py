@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from actors.decisions.inherit import is_fixed, owning_statefulset, still_wanted
+from actors.decisions.node_watch import NOBODY, Watch
 from actors.decisions.settings import Settings
 from actors.errors import NoSuchResource, NotFound
 from actors.reclaim.rules import Facts, Recorded
@@ -67,9 +68,14 @@ def wanted(record: Record, source: ClusterState, settings: Settings) -> bool | N
 
 
 def facts_of(
-    record: Record, siblings: Sequence[Recorded], source: ClusterState, settings: Settings, noticed: float
+    record: Record,
+    siblings: Sequence[Recorded],
+    source: ClusterState,
+    settings: Settings,
+    noticed: float,
+    watch: Watch = NOBODY,
 ) -> Facts:
-    """What a source knows of a record's holder; `siblings` and `noticed` as in `Facts`."""
+    """What a source knows of a record's holder; `siblings`, `noticed` and `watch` as in `Facts`."""
     pod = source.pod(record.pod)
     return Facts(
         pod=pod,
@@ -79,6 +85,7 @@ def facts_of(
         wanted=wanted(record, source, settings),
         siblings=tuple(siblings),
         noticed=noticed,
+        watch=watch,
     )
 
 

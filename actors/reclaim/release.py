@@ -81,18 +81,23 @@ def reclaim(
             log.warning("an address could not be taken back", extra=_facts(one) | {"error": str(outcome)})
         elif outcome.done:
             done.append(one)
+    tell_of(actor, done, observer, events=events)
+    if done:
+        pods = tuple(sorted({one.held.record.holder for one in done}))
+        pools = tuple(sorted({one.held.record.pool for one in done}))
+        actor.get_actor("views/local").changed.options(timeout=None).remote(pods, pools)
+    return Reclaimed(tuple(done), tuple(failed))
+
+
+def tell_of(actor: Actor, done: Sequence[Reclaim], observer: AllocationObserver, *, events: bool) -> None:
+    """Make known what was taken back: log line, metric and, with `events`, an Event."""
     for one in done:
         observer.reclaimed(one.reason)
         log.info(
             "address kept for the pod's next sandbox" if one.keep else "address reclaimed", extra=_facts(one)
         )
-    if done:
-        pods = tuple(sorted({one.held.record.holder for one in done}))
-        pools = tuple(sorted({one.held.record.pool for one in done}))
-        actor.get_actor("views/local").changed.options(timeout=None).remote(pods, pools)
     if events:
         _tell(actor, done)
-    return Reclaimed(tuple(done), tuple(failed))
 
 
 def _outcome(ref: ObjectRef[Any], allocator: Allocator) -> Released | OrbweaverError:

@@ -1,9 +1,10 @@
 """What becomes of a recorded address: whether its holder is gone for good, and how sure that is.
 
 What must always hold: the address of a pod that lives, on a node that is not lost, is never released, and what is not
-known speaks for the holder. A StatefulSet's pod that is still wanted loses its address to nobody but its own next
-incarnation. These are pure functions; who asks reads the cluster's state anew before it acts on a release, and
-releases with the record's own fence.
+known speaks for the holder. Evidence goes before timers: where the node's own agent sees its sandboxes, it is left to
+that one to release what a pod that is gone held. A StatefulSet's pod that is still wanted loses its address to nobody but
+its own next incarnation. These are pure functions; who asks reads the cluster's state anew before it acts on a release,
+and releases with the record's own fence.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from actors.decisions.inherit import is_fixed
+from actors.decisions.node_watch import NOBODY, Watch
 from actors.decisions.settings import GCSettings
 from actors.resources.blocks.record import Record
 from actors.resources.node import Node
@@ -63,7 +65,7 @@ class Facts:
     record's; None when there is no such object. `namespace`: whether it exists and is to stay; `pool`: whether it
     exists. `wanted`: whether somebody will start a pod of that name again who is to find its address (None: nobody keeps
     addresses for it). `siblings`: what else is recorded for the pod's name. `noticed`: when whoever asks first saw the
-    pod gone or finished.
+    pod gone or finished. `watch`: whether the record's own node sees to it when its sandbox has ended.
     """
 
     pod: Pod | None
@@ -73,6 +75,7 @@ class Facts:
     wanted: bool | None = None
     siblings: tuple[Recorded, ...] = ()
     noticed: float = 0.0
+    watch: Watch = NOBODY
 
 
 KEEP = Verdict(Action.KEEP)
@@ -98,7 +101,7 @@ def judge(held: Recorded, facts: Facts, now: float, settings: GCSettings) -> Ver
         return Verdict(Action.MARK, lost.reason, lost.text, forced=True)
     if lost is not None and lost.action is Action.RELEASE:
         return lost
-    dead = None if facts.wanted else _dead(pod, facts.node, now, settings)
+    dead = None if facts.wanted else _dead(pod, facts, now, settings)
     waits = [verdict for verdict in (lost, dead) if verdict is not None and verdict.action is Action.WAIT]
     if dead is not None and dead.action is Action.RELEASE:
         return dead
@@ -146,9 +149,8 @@ def _gone(held: Recorded, facts: Facts, now: float, settings: GCSettings) -> Ver
     if not facts.namespace:
         text = f"namespace {pod.partition('/')[0]} of pod {pod} is deleted and no DEL came for it"
     action = Action.KEEP_FOR_NEXT if facts.wanted else Action.RELEASE
-    return _once(
-        Verdict(action, _why_gone(facts), text, forced=True), _own_del(facts, facts.noticed, settings), now
-    )
+    verdict = Verdict(action, _why_gone(facts), text, forced=True)
+    return _once(verdict, _left_to_node(facts, facts.noticed, settings), now)
 
 
 def _replaced(held: Recorded, pod: Pod, facts: Facts, now: float, settings: GCSettings) -> Verdict:
@@ -156,7 +158,7 @@ def _replaced(held: Recorded, pod: Pod, facts: Facts, now: float, settings: GCSe
         return KEEP  # the new pod has it, or will take it over with its ADD
     text = f"pod {pod.key} with UID {held.record.uid} is gone; the pod of that name has UID {pod.uid}"
     verdict = Verdict(Action.RELEASE, "PodReplaced", text, forced=True)
-    return _once(verdict, _own_del(facts, facts.noticed, settings), now)
+    return _once(verdict, _left_to_node(facts, facts.noticed, settings), now)
 
 
 def _finished(pod: Pod, facts: Facts, now: float, settings: GCSettings) -> Verdict:
@@ -164,9 +166,9 @@ def _finished(pod: Pod, facts: Facts, now: float, settings: GCSettings) -> Verdi
         return KEEP
     evicted = pod.phase == "Failed" and pod.reason == "Evicted"
     text = f"pod {pod.key} was evicted" if evicted else f"pod {pod.key} has ended, its phase is {pod.phase}"
-    served = facts.node is not None and facts.node.ready
-    verdict = Verdict(Action.RELEASE, "PodEvicted" if evicted else "PodFinished", text, forced=not served)
-    return _once(verdict, _own_del(facts, facts.noticed, settings), now)
+    # Its containers have ended, its sandbox perhaps not, and that is what answers for the address.
+    verdict = Verdict(Action.RELEASE, "PodEvicted" if evicted else "PodFinished", text, forced=True)
+    return _once(verdict, _left_to_node(facts, facts.noticed, settings), now)
 
 
 def _lost(pod: Pod, node: Node | None, now: float, settings: GCSettings) -> Verdict | None:
@@ -190,10 +192,11 @@ def _lost(pod: Pod, node: Node | None, now: float, settings: GCSettings) -> Verd
     return _once(verdict, node.not_ready_since + settings.not_ready_delay, now)
 
 
-def _dead(pod: Pod, node: Node | None, now: float, settings: GCSettings) -> Verdict | None:
+def _dead(pod: Pod, facts: Facts, now: float, settings: GCSettings) -> Verdict | None:
     """Whether the pod is Terminating and has outlived its grace period."""
     if pod.deleted_at is None:
         return None
+    node = facts.node
     ready = node is not None and node.ready
     if not (settings.dead_on_ready if ready else settings.dead_on_not_ready):
         return None
@@ -202,7 +205,7 @@ def _dead(pod: Pod, node: Node | None, now: float, settings: GCSettings) -> Verd
     text = f"pod {pod.key} is Terminating past its grace period, on a node that is {state}"
     reason = "TerminatingOnReadyNode" if ready else "TerminatingOnNotReadyNode"
     verdict = Verdict(Action.RELEASE, reason, text, forced=True)
-    return _once(verdict, pod.deleted_at + RESOLUTION + delay, now)
+    return _once(verdict, max(pod.deleted_at + RESOLUTION + delay, _watched_until(facts, settings)), now)
 
 
 def _superseded(held: Recorded, pod: Pod, siblings: tuple[Recorded, ...]) -> bool:
@@ -232,9 +235,27 @@ def _once(verdict: Verdict, moment: float, now: float) -> Verdict:
     return Verdict(Action.WAIT, verdict.reason, verdict.text, until=moment)
 
 
-def _own_del(facts: Facts, since: float, settings: GCSettings) -> float:
-    """Until when the node's own runtime may still send its DEL; where there is none to send it, nothing is waited for."""
-    return since + settings.own_del if facts.node is not None and facts.node.ready else since
+def _left_to_node(facts: Facts, since: float, settings: GCSettings) -> float:
+    """Until when the node itself is left to release: its agent as long as that watches over it, and else its runtime, which
+    may still send its DEL. Where there is neither, nothing is waited for."""
+    own_del = since + settings.own_del if facts.node is not None and facts.node.ready else since
+    return max(own_del, _watched_until(facts, settings))
+
+
+def _watched_until(facts: Facts, settings: GCSettings) -> float:
+    """Until when the agent of the record's node is believed to see to it. On a node that is not Ready, perhaps only because
+    its kubelet stands, it counts if it was heard, and until the cluster gives the node up."""
+    node, watch = facts.node, facts.watch
+    if node is None or not (node.ready or watch.heard):
+        return 0.0
+    if node.ready or not settings.lost_nodes:
+        return watch.until
+    if node.out_of_service:
+        return 0.0
+    given_up = (
+        float("inf") if node.not_ready_since is None else node.not_ready_since + settings.not_ready_delay
+    )
+    return min(watch.until, given_up)
 
 
 def _why_gone(facts: Facts) -> str:

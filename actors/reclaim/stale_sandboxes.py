@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from actors.resources.blocks.record import Record
+from actors.resources.pod import Pod
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +40,12 @@ def is_left_behind(record: Record, of_pod: Iterable[Record], sandboxes: Sandboxe
         and other.since > record.since
         for other in of_pod
     )
+
+
+def is_on_its_way_out(pod: Pod | None, uid: str) -> bool:
+    """Whether a sandbox made for the pod with this UID has nothing to come back for: its end is then the end of what it
+    holds, DEL or not. `pod`: the one that has the name now. A pod that lives gets another sandbox when its own dies, and
+    that one takes its addresses over."""
+    if pod is None or pod.finished or pod.deleted_at is not None:
+        return True
+    return bool(uid) and bool(pod.uid) and pod.uid != uid

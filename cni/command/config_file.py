@@ -192,6 +192,7 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     "gc.lostNode.enabled": _switch,
     "gc.lostNode.notReadyDelay": _seconds,
     "gc.ownDelDelay": _seconds,
+    "gc.agentAwayDelay": _seconds,
 }
 
 # The names of Spiderpool's chart (`ipam.gc` in its values), and in the same manner those that it has no like of.
@@ -205,6 +206,7 @@ _GC_FIELDS = {
     "gc.lostNode.enabled": "lost_nodes",
     "gc.lostNode.notReadyDelay": "not_ready_delay",
     "gc.ownDelDelay": "own_del",
+    "gc.agentAwayDelay": "agent_away",
 }
 _GROUPS = {name.rpartition(".")[0] for name in _KEYS if "." in name}
 

@@ -15,9 +15,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from actors.allocation.endpoint import EndpointActor
-from actors.allocation.messages import Sandbox
+from actors.allocation.messages import NodeSandbox, Sandbox
 from actors.allocation.pod_warnings import PodWarnings
 from actors.allocation.registration import register_allocators
 from actors.allocation.router import AllocatorRouter, AlwaysLocal
@@ -29,6 +30,10 @@ from actors.decisions.annotations import FIRST_INTERFACE, read_default_route_nic
 from actors.decisions.settings import Settings
 from actors.errors import AskedToEnd, OrbweaverError
 from actors.reclaim.node_gc import NodeGCActor
+from actors.reclaim.sandbox_watch import SandboxWatchActor
+from actors.resources.pod import Pod
+from actors.runtime import ObjectRef
+from actors.store.caches.informer import Key
 from actors.store.contract import Store
 from actors.views.events import EventsActor
 from actors.views.views import ViewsActor
@@ -39,7 +44,8 @@ from cni.dataplane.probing.prober import Prober
 from cni.dataplane.workers.pool import Workers
 from cni.process.base import START_TIMEOUT, Process, log_failure
 from cni.server.frontend import FrontEnd
-from cni.server.libcni_cache import CACHE, read_sandboxes
+from cni.server.libcni_cache import CACHE, Namespaces, read_sandboxes
+from cni.server.node_sandboxes import NodeSandboxes
 from cni.server.protocol import CniRequest
 
 log = logging.getLogger("orbweaver.agent")
@@ -54,7 +60,8 @@ FIRST_LOOK = 1.0
 class AgentOptions:
     """What an agent needs to know. `metrics_port`: 0 takes a free port, None serves no HTTP. `timeout`: seconds in
     which every CNI request is answered. `leadership`: how a leader is found that allocates; without it the agent does so
-    by itself. `attachments`: where the runtime notes its CNI attachments."""
+    by itself. `attachments`: where the runtime notes its CNI attachments; `namespaces`: where its network namespaces can be
+    seen."""
 
     node: str = field(default_factory=socket.gethostname)
     cni_socket: Path = SOCKET
@@ -66,6 +73,7 @@ class AgentOptions:
     leadership: Leadership | None = None
     settings: Settings = field(default_factory=Settings)
     attachments: Path = CACHE
+    namespaces: Namespaces = field(default_factory=Namespaces)
 
 
 class Agent(Process):
@@ -101,6 +109,7 @@ class Agent(Process):
             self.metrics.watch_pools(self.usage)
         self.prober = Prober(timeout=options.timeout / 2)
         self.pod_warnings = PodWarnings(self._tell)  # an Endpoint ends soon after its request
+        self.sandboxes = NodeSandboxes(options.attachments, options.namespaces)
         system.register(
             "endpoint",
             lambda context: EndpointActor(
@@ -111,6 +120,7 @@ class Agent(Process):
                 node=node,
                 observer=observer,
                 prober=self.prober,
+                sandboxes=self.sandboxes,
                 tell=self._tell,
                 warnings=self.pod_warnings,
             ),
@@ -146,6 +156,20 @@ class Agent(Process):
                 has_pods=cluster,
             ),
             mailbox=64,
+        )
+        system.register(
+            "sandbox-watch",
+            lambda context: SandboxWatchActor(
+                context,
+                router=router,
+                sandboxes=self.sandboxes,
+                pod=self._pod_now if cluster else None,
+                node=node,
+                observer=observer,
+                announce=self._announce,
+            ),
+            mailbox=4096,
+            idle=None,
         )
         self.workers = Workers(timeout=options.timeout / 2)
         self.coordinator = Coordinator(
@@ -187,6 +211,7 @@ class Agent(Process):
             self.catalog.informer("StatefulSet").subscribe(lambda _: self._sweep())
             self.catalog.follow_machines(lambda _: self._sweep())
         self._reconcile()
+        self._watch()
         self.coordinator.renumbering.start()
         if self.options.settings.detection.conflicts or self.options.settings.detection.gateways:
             self.prober.start()
@@ -229,7 +254,7 @@ class Agent(Process):
         older than what is compared with it; what fails is left for the next start."""
         if not self.options.settings.gc.enabled:
             return
-        sandboxes = read_sandboxes(self.options.attachments)
+        sandboxes = read_sandboxes(self.options.attachments, self.options.namespaces)
         try:
             reconciled = self.local("node-gc").reconcile.options(timeout=START_TIMEOUT).remote(sandboxes)
             done = self.wait_answer(reconciled)
@@ -242,6 +267,34 @@ class Agent(Process):
                 "records compared with the node's sandboxes",
                 extra={"alive": len(sandboxes.alive), "gone": len(sandboxes.gone), "released": done},
             )
+
+    def _watch(self) -> None:
+        """From now on release what sandboxes held whose end nobody tells of."""
+        if not self.options.settings.gc.enabled:
+            return
+        self.local("sandbox-watch").start.options(timeout=None).remote().subscribe(log_failure)
+        if self.options.cluster:
+            self.catalog.informer("Pod").subscribe(self._pod_changed)
+        if self._leader is not None:
+            self._leader.on_linked(self._linked)
+
+    def _pod_changed(self, key: Key) -> None:
+        changed = self.local("sandbox-watch").pod_changed.options(timeout=None)
+        changed.remote(f"{key.namespace}/{key.name}").subscribe(_log_unwatched)
+
+    def _linked(self) -> None:
+        self.local("sandbox-watch").linked.options(timeout=None).remote().subscribe(_log_unwatched)
+
+    def _pod_now(self, pod: str) -> Pod | None:
+        namespace, _, name = pod.partition("/")
+        found: Pod | None = self.catalog.informer("Pod").get(name, namespace)
+        return found
+
+    def _announce(self, sees: bool, unseen: tuple[NodeSandbox, ...]) -> None:
+        watches = self._leader.at_leader("watches/local") if self._leader is not None else None
+        if watches is not None:
+            told = watches.watching.options(timeout=START_TIMEOUT).remote(self.options.node, sees, unseen)
+            told.subscribe(_log_unwatched)
 
     def _sweep(self) -> None:
         self.local("node-gc").sweep_kept.remote().subscribe(log_failure)
@@ -266,3 +319,9 @@ class Agent(Process):
         # Without a list of networks only Kubernetes says that there is one interface alone.
         known = (FIRST_INTERFACE, *networks) if networks or self.options.cluster else ()
         return PodInterfaces(read_default_route_nic(pod) or "", known)
+
+
+def _log_unwatched(ref: ObjectRef[Any]) -> None:
+    error = ref.error()
+    if error is not None:  # it is told or looked at again soon
+        log.debug("the watch over sandboxes was not told", extra={"error": str(error)})

@@ -20,6 +20,7 @@ import uuid
 from dataclasses import dataclass, field
 
 from actors.allocation.ledger_index import content_of
+from actors.allocation.node_watches import NodeWatches, NodeWatchesActor
 from actors.allocation.registration import SERVED, register_allocators
 from actors.allocation.router import AlwaysLocal
 from actors.cluster.block_follower import BlockFollower
@@ -120,6 +121,14 @@ class Controller(Process):
             mailbox=4096,
         )
         census = CachedClusterState(store, catalog)
+        self._watches = NodeWatches()
+        system.register(
+            "watches",
+            lambda context: NodeWatchesActor(context, watches=self._watches),
+            mailbox=MAILBOX,
+            idle=None,
+            start_fraction=BEGIN_WITHIN,
+        )
         system.register(
             "gc",
             lambda context: GCActor(
@@ -129,6 +138,7 @@ class Controller(Process):
                 census=census,
                 settings=options.settings,
                 observer=observer,
+                watches=self._watches,
             ),
             mailbox=64,
             idle=None,
@@ -233,6 +243,7 @@ class Controller(Process):
     def _won(self) -> None:
         began = time.monotonic()
         behind = self._catch_up()
+        self._watches.begin()
         self._caught_up = True
         log.info(
             "leading",

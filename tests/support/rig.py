@@ -169,9 +169,11 @@ def rig(
     has_pods: bool = False,
     node: str = "node1",
     wrap: Callable[[Store], Store] = lambda store: store,
+    **more: Any,
 ) -> Iterator[Rig]:
     """Start an agent on the file in `directory` (an existing one is used on), with `objects` applied. `wrap` puts
-    something between the agent and the file. Views are written sooner than in earnest, so that tests need not wait."""
+    something between the agent and the file; `more` are further options of the agent. Views are written sooner than in
+    earnest, so that tests need not wait."""
     path = directory / "orbweaver.db"
     inner = SQLiteStore(path)
     patch = pytest.MonkeyPatch()
@@ -189,6 +191,7 @@ def rig(
             drain=2.0,
             cluster=has_pods,
             settings=settings or Settings(),
+            **more,
         )
         agent = Agent(store, options)
         try:

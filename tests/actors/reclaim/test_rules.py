@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.decisions.node_watch import NOBODY, Watch
 from actors.decisions.settings import GCSettings
 from actors.reclaim.rules import Action, Facts, Recorded, judge
 from actors.resources.blocks.record import Record
@@ -31,6 +32,7 @@ READY = Node("n1", ready=True)
 DOWN = Node("n1", not_ready_since=NOW - 10)
 LONG_DOWN = Node("n1", not_ready_since=NOW - 61)
 OUT = Node("n1", not_ready_since=NOW - 1, out_of_service=True)
+WATCHED, MAY_BE, AWAY = Watch(NOW + 100, heard=True), Watch(NOW + 100), Watch(NOW - 1, heard=True)
 DELETED = replace(ALIVE, deleted_at=NOW - 1)
 LONG_DELETED = replace(ALIVE, deleted_at=NOW - 27)
 
@@ -61,13 +63,13 @@ def facts(pod: Pod | None, node: Node | None, *, noticed: float = NOW - 6, **mor
         (OWNED, facts(None, READY, wanted=True), KEEP_FOR_NEXT, "PodGone", True),
         (OWNED, facts(None, READY, wanted=False), RELEASE, "PodGone", True),
         # finished, evicted
-        (MINE, facts(finished("Succeeded"), READY), RELEASE, "PodFinished", False),
+        (MINE, facts(finished("Succeeded"), READY), RELEASE, "PodFinished", True),
         (MINE, facts(finished("Succeeded"), READY, noticed=NOW), WAIT, "PodFinished", False),
-        (MINE, facts(finished("Failed"), READY), RELEASE, "PodFinished", False),
+        (MINE, facts(finished("Failed"), READY), RELEASE, "PodFinished", True),
         (MINE, facts(finished("Failed"), DOWN, noticed=NOW), RELEASE, "PodFinished", True),
-        (MINE, facts(finished("Failed", "Evicted"), READY), RELEASE, "PodEvicted", False),
+        (MINE, facts(finished("Failed", "Evicted"), READY), RELEASE, "PodEvicted", True),
         (OWNED, facts(finished("Failed", "Evicted"), READY, wanted=True), KEEP, "", False),
-        (OWNED, facts(finished("Failed", "Evicted"), READY, wanted=False), RELEASE, "PodEvicted", False),
+        (OWNED, facts(finished("Failed", "Evicted"), READY, wanted=False), RELEASE, "PodEvicted", True),
         # the same name, another UID
         (MINE, facts(replace(ALIVE, uid="u2", addresses=()), READY), RELEASE, "PodReplaced", True),
         (MINE, facts(replace(ALIVE, uid="u2"), READY), KEEP, "", False),
@@ -93,6 +95,24 @@ def facts(pod: Pod | None, node: Node | None, *, noticed: float = NOW - 6, **mor
         (OWNED, facts(ALIVE, LONG_DOWN, wanted=True), MARK, "NodeNotReady", True),
         (OWNED, facts(ALIVE, OUT, wanted=True), MARK, "NodeOutOfService", True),
         (OWNED, facts(ALIVE, None, wanted=False), RELEASE, "NodeGone", True),
+        # its own node's agent sees to it, as long as it is there and the node is not given up
+        (MINE, facts(None, READY, watch=WATCHED), WAIT, "PodGone", False),
+        (MINE, facts(None, READY, watch=MAY_BE), WAIT, "PodGone", False),
+        (MINE, facts(None, READY, watch=AWAY), RELEASE, "PodGone", True),
+        (MINE, facts(None, READY, watch=NOBODY), RELEASE, "PodGone", True),
+        (MINE, facts(None, DOWN, watch=WATCHED), WAIT, "PodGone", False),
+        (MINE, facts(None, DOWN, watch=MAY_BE), RELEASE, "PodGone", True),
+        (MINE, facts(None, LONG_DOWN, watch=WATCHED), RELEASE, "PodGone", True),
+        (MINE, facts(None, OUT, watch=WATCHED), RELEASE, "PodGone", True),
+        (MINE, facts(None, None, watch=WATCHED), RELEASE, "PodGone", True),
+        (OWNED, facts(None, READY, wanted=True, watch=WATCHED), WAIT, "PodGone", False),
+        (MINE, facts(finished("Succeeded"), READY, watch=WATCHED), WAIT, "PodFinished", False),
+        (MINE, facts(replace(ALIVE, uid="u2", addresses=()), READY, watch=WATCHED), WAIT, "PodReplaced", False),
+        (MINE, facts(LONG_DELETED, READY, watch=WATCHED), WAIT, "TerminatingOnReadyNode", False),
+        (MINE, facts(LONG_DELETED, DOWN, watch=WATCHED), WAIT, "NodeNotReady", False),
+        (MINE, facts(LONG_DELETED, READY, watch=AWAY), RELEASE, "TerminatingOnReadyNode", True),
+        (MINE, facts(LONG_DELETED, LONG_DOWN, watch=WATCHED), RELEASE, "NodeNotReady", True),
+        (MINE, facts(ALIVE, READY, watch=NOBODY), KEEP, "", False),
         # kept for the next incarnation
         (KEPT, facts(None, None, wanted=True), KEEP, "", False),
         (KEPT, facts(None, None, wanted=False), RELEASE, "OwnerGone", False),
@@ -280,3 +300,10 @@ def test_a_virtual_machine_s_address_goes_with_the_machine(record: Record, wante
     assert (
         judge(Recorded("10.6.0.1", record), facts(None, READY, wanted=wanted), NOW, SETTINGS).action is action
     )
+
+
+def test_a_watch_over_a_node_that_is_not_ready_ends_when_the_cluster_gives_it_up():
+    waits = judge(MINE, facts(None, DOWN, watch=WATCHED), NOW, SETTINGS)
+    assert waits.until == NOW + 50, "it has been not Ready for 10 s of 60"
+    held_on = judge(MINE, facts(None, DOWN, watch=WATCHED), NOW, replace(SETTINGS, lost_nodes=False))
+    assert held_on.until == WATCHED.until

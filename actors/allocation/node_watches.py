@@ -1,0 +1,95 @@
+"""Which nodes' agents watch over their own sandboxes, as they tell the leader.
+
+An agent that can see its node's sandboxes releases what one of them held when it has ended; the leader leaves that to it for
+as long as it is there. What must always hold: a node that was never heard from since this process began to lead is given
+as long as one that fell silent then, because its agent may be about to connect; what an agent cannot see is nobody's to
+watch. Times are monotonic: no clocks of two machines are compared.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from actors.allocation.messages import NodeSandbox
+from actors.decisions.node_watch import NOBODY, Watch
+from actors.runtime import Actor, ActorContext, message
+
+_FEW, _LONG = 1024, 86400.0
+"""Nodes that are remembered in any case, and seconds after which one of more is forgotten that says nothing any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    at: float
+    sees: bool
+    unseen: frozenset[str]
+
+
+class NodeWatches:
+    """What agents told, by node. Safe for several threads."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._began = clock()
+        self._heard: dict[str, _Heard] = {}
+        self._forget_above = _FEW
+
+    def begin(self) -> None:
+        """Begin to lead: whoever watches has to tell it."""
+        with self._lock:
+            self._began = self._clock()
+            self._heard.clear()
+
+    def heard(
+        self, node: str, sees: bool, unseen: tuple[NodeSandbox, ...]
+    ) -> tuple[bool, tuple[NodeSandbox, ...]]:
+        """Note what an agent tells. Returns whether it sees nothing any more, and what it sees no more."""
+        told = _Heard(self._clock(), sees, frozenset(one.container for one in unseen))
+        with self._lock:
+            before = self._heard.get(node)
+            self._heard[node] = told
+            if len(self._heard) > self._forget_above:  # nodes come and go
+                self._heard = {name: one for name, one in self._heard.items() if told.at - one.at < _LONG}
+                self._forget_above = 2 * len(self._heard) + _FEW
+        blind = not sees and (before is None or before.sees)
+        known = frozenset[str]() if before is None else before.unseen
+        return blind, tuple(one for one in unseen if one.container not in known)
+
+    def watch(self, node: str, container: str, away: float, now: float) -> Watch:
+        """Who looks after a container's sandbox. `away`: seconds for which a silent agent is believed; `now`: since the
+        epoch."""
+        with self._lock:
+            told, began = self._heard.get(node), self._began
+        if told is None:
+            return Watch(now + away - (self._clock() - began))
+        if not told.sees or container in told.unseen:
+            return NOBODY
+        return Watch(now + away - (self._clock() - told.at), heard=True)
+
+
+class NodeWatchesActor(Actor):
+    """One in each controller, named `watches/local`: what agents tell the leader of their nodes."""
+
+    def __init__(self, context: ActorContext, *, watches: NodeWatches) -> None:
+        super().__init__(context)
+        self._watches = watches
+
+    @message
+    def watching(self, node: str, sees: bool, unseen: tuple[NodeSandbox, ...]) -> None:
+        """The agent of `node` watches over its sandboxes whose pods are on their way out, apart from these, which it cannot
+        see; with `sees` false it can see none."""
+        blind, new = self._watches.heard(node, sees, unseen)
+        changed = [("Pod", *_split(one.pod)) for one in new]
+        if blind:
+            changed.append(("Watch", "", node))
+        if changed:
+            self.get_actor("gc/local").changed.options(timeout=None).remote(tuple(changed))
+
+
+def _split(pod: str) -> tuple[str, str]:
+    namespace, _, name = pod.partition("/")
+    return namespace, name

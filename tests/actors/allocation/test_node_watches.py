@@ -1,0 +1,67 @@
+"""What the leader believes of agents that watch over their nodes: as long as they are there, and of what they can see."""
+
+from __future__ import annotations
+
+from actors.allocation.messages import NodeSandbox
+from actors.allocation.node_watches import NodeWatches
+from actors.decisions.node_watch import NOBODY, Watch
+
+NOW = 1_700_000_000.0
+AWAY = 120.0
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_an_agent_is_believed_for_a_while_after_its_last_word():
+    clock = Clock()
+    watches = NodeWatches(clock)
+    clock.now += 50
+    assert watches.watch("n1", "c1", AWAY, NOW) == Watch(NOW + 70), "it may be about to connect"
+
+    watches.heard("n1", True, ())
+    clock.now += 10
+    assert watches.watch("n1", "c1", AWAY, NOW) == Watch(NOW + 110, heard=True)
+    clock.now += 200
+    assert watches.watch("n1", "c1", AWAY, NOW).until < NOW
+
+
+def test_a_leader_that_begins_gives_everybody_time_anew():
+    clock = Clock()
+    watches = NodeWatches(clock)
+    watches.heard("n1", True, ())
+    watches.heard("n2", False, ())
+    clock.now += 500
+    watches.begin()
+
+    assert watches.watch("n1", "c1", AWAY, NOW) == watches.watch("n2", "c1", AWAY, NOW) == Watch(NOW + AWAY)
+
+
+def test_what_an_agent_cannot_see_nobody_watches():
+    watches = NodeWatches(Clock())
+    one, two = NodeSandbox("c1", "default/a"), NodeSandbox("c2", "default/b")
+
+    assert watches.heard("n1", True, (one,)) == (False, (one,))
+    assert watches.heard("n1", True, (one, two)) == (False, (two,)), "the first is known"
+    assert watches.watch("n1", "c1", AWAY, NOW) == NOBODY
+    assert watches.watch("n1", "c9", AWAY, NOW).heard
+    assert watches.heard("n1", False, ()) == (True, ())
+    assert watches.heard("n1", False, ()) == (False, ()), "that is known too"
+    assert watches.watch("n1", "c9", AWAY, NOW) == NOBODY
+    assert watches.heard("n1", True, ()) == (False, ())
+    assert watches.watch("n1", "c1", AWAY, NOW).heard
+
+
+def test_nodes_that_are_long_gone_are_forgotten():
+    clock = Clock()
+    watches = NodeWatches(clock)
+    for number in range(5000):
+        clock.now += 100
+        watches.heard(f"n{number}", True, ())
+
+    assert not watches.watch("n0", "c1", AWAY, NOW).heard
+    assert watches.watch("n4999", "c1", AWAY, NOW).heard
