@@ -1,4 +1,4 @@
-"""Which pools have addresses in common.
+"""Which pools have addresses in common, and whether an object may be stored beside those that are there.
 
 Such pools never give one address twice, because an address is recorded in one place whatever pools there are; but
 whoever made them should know. What must always hold: cost grows with the number of intervals, not with the number of
@@ -8,13 +8,20 @@ pairs: one pass over all intervals in order, in which a pool that knows `LIMIT` 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 
+from actors.resources import ippool
+from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
+from actors.resources.metadata import open_object
 
 LIMIT = 100
 """Other pools that are named for one pool, so that a status stays small."""
+_RANGES_NAMED = 5
+_NOTHING = IntervalSet()
 
 
 def overlapping(pools: Iterable[IPPool], limit: int = LIMIT) -> dict[str, tuple[str, ...]]:
@@ -55,3 +62,57 @@ def _sweep(spans: list[tuple[int, int, str]], limit: int, found: dict[str, set[s
         if len(mine) < limit:
             open_[name] = None
         heapq.heappush(ends, (high, name))
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """The addresses that one pool, or one subnet that pools are made of, has."""
+
+    kind: str
+    name: str
+    family: int
+    addresses: IntervalSet
+
+    @property
+    def title(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+def extent_of(obj: Mapping[str, Any]) -> Extent:
+    """Of a SpiderIPPool or SpiderSubnet. Raises `InvalidObject`."""
+    kind = str(obj.get("kind"))
+    meta, top = open_object(obj, kind)
+    if kind == ippool.KIND:
+        pool = IPPool.from_object(obj)
+        return Extent(kind, pool.name, pool.family, pool.available)
+    spec = top.inner("spec")
+    subnet = ippool.parse_subnet(spec)
+    addresses = ippool.parse_ranges(spec, "ips", subnet).minus(
+        ippool.parse_ranges(spec, "excludeIPs", subnet)
+    )
+    return Extent(kind, meta.name, subnet.family, addresses)
+
+
+def added(wanted: Extent, before: Extent | None) -> Extent:
+    """What an edit adds: pools that overlap since before anybody looked may still be edited, and mended."""
+    if before is None or before.family != wanted.family:
+        return wanted
+    return replace(wanted, addresses=wanted.addresses.minus(before.addresses))
+
+
+def shared(one: Extent, other: Extent) -> IntervalSet:
+    """The addresses that both have, if they are two objects of one kind: a pool lies in the subnet that it is made of."""
+    apart = one.kind != other.kind or one.name == other.name or one.family != other.family
+    if apart or not one.addresses or not other.addresses:
+        return _NOTHING
+    return one.addresses.intersect(other.addresses)
+
+
+def refusal(wanted: Extent, other: Extent, common: IntervalSet) -> str:
+    """Why an object cannot be stored beside another one: both, the addresses, and what helps."""
+    ranges = common.ranges_text(wanted.family)
+    more = f" and {len(ranges) - _RANGES_NAMED} more ranges" if len(ranges) > _RANGES_NAMED else ""
+    return (
+        f"{wanted.title}: spec.ips overlaps with {other.title} in {', '.join(ranges[:_RANGES_NAMED])}{more}; an address may be "
+        f"in one {wanted.kind} only, so take it out of spec.ips or add it to spec.excludeIPs of one of them"
+    )

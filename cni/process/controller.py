@@ -19,6 +19,8 @@ import time
 import uuid
 from dataclasses import dataclass, field
 
+from actors.admission.overlap_review import OverlapReviewActor
+from actors.admission.review import ReviewRequest, Verdict
 from actors.allocation.ledger_index import content_of
 from actors.allocation.node_watches import NodeWatches, NodeWatchesActor
 from actors.allocation.registration import SERVED, register_allocators
@@ -33,11 +35,12 @@ from actors.errors import NotFound, OrbweaverError, PeerLost, StoreUnavailable
 from actors.reclaim.cluster_gc import GCActor
 from actors.reclaim.evidence import CachedClusterState
 from actors.resources.blocks.block import Block
-from actors.runtime import LinkLimits, TcpTransport, get
+from actors.runtime import LinkLimits, ObjectRef, TcpTransport, get
 from actors.store.contract import Store
 from actors.views.coordinator import CoordinatorActor
 from actors.views.events import EventsActor
 from actors.views.views import ViewsActor
+from cni.admission.webhook import ANSWER_TIMEOUT, Webhook, WebhookOptions
 from cni.process.base import START_TIMEOUT, Process, log_failure
 
 log = logging.getLogger("orbweaver.controller")
@@ -79,6 +82,7 @@ class ControllerOptions:
     identity: str = field(default_factory=lambda: f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}")
     lives: Lives = field(default_factory=Lives)
     settings: Settings = field(default_factory=Settings)
+    webhook: WebhookOptions | None = None
 
 
 class Controller(Process):
@@ -144,6 +148,16 @@ class Controller(Process):
             idle=None,
         )
         system.register("coordinator", lambda context: CoordinatorActor(context, store=store), idle=None)
+        system.register(
+            "overlap-review",
+            lambda context: OverlapReviewActor(context, store=store, catalog=catalog),
+            mailbox=1024,
+            idle=None,
+            start_fraction=BEGIN_WITHIN,
+        )
+        self.webhook: Webhook | None = None
+        if options.webhook is not None:
+            self.webhook = Webhook(options.webhook, self._review, self._leading_host)
         self._keeper = SecretsKeeper(store, options.leadership.namespace, options.lives)
         self.gc = GCFollower(system, catalog, census)
         self._candidate: Candidate | None = None
@@ -182,6 +196,8 @@ class Controller(Process):
             on_lost=self._lost,
         )
         self._candidate.start()
+        if self.webhook is not None:
+            self.webhook.start()
         self.serving = True
         log.info(
             "standing by",
@@ -197,6 +213,20 @@ class Controller(Process):
             },
         )
 
+    def _review(self, request: ReviewRequest) -> ObjectRef[Verdict] | None:
+        """Ask this process's own reviewer, if it is the one that counts."""
+        if not self.leads():
+            return None
+        asked: ObjectRef[Verdict] = (
+            self.local("overlap-review").review.options(timeout=ANSWER_TIMEOUT).remote(request)
+        )
+        return asked
+
+    def _leading_host(self) -> str | None:
+        """Where the leader is, as far as this process has read it in the Lease."""
+        holder = self._candidate.holder if self._candidate is not None else None
+        return holder.address.rpartition(":")[0].strip("[]") or None if holder is not None else None
+
     def _sync_coordinator(self) -> None:
         if self.leads():
             self.local("coordinator").sync.remote().subscribe(log_failure)
@@ -204,6 +234,8 @@ class Controller(Process):
     def stop(self) -> None:
         """Finish what has begun, for a bounded time, give the Lease up, then end."""
         self.serving = False
+        if self.webhook is not None:
+            self.webhook.stop()
         self._caught_up = False  # agents are refused from now on, and go to the next leader
         self._finish_calls()
         if self._candidate is not None:

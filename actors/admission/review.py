@@ -1,0 +1,52 @@
+"""What is asked about an object before it is stored, and what is answered: values that cross between processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from actors.decisions.overlaps import Extent
+from actors.resources.intervals import IntervalSet
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewRequest:
+    """One object that is about to be stored: the inclusive ranges of its addresses, and of those that it had before.
+    `kept`: whether the API server will store it, which it does not for a dry run."""
+
+    kind: str
+    name: str
+    family: int
+    ranges: tuple[tuple[int, int], ...]
+    before: tuple[tuple[int, int], ...] = ()
+    is_update: bool = False
+    kept: bool = True
+
+    @classmethod
+    def of(cls, wanted: Extent, before: Extent | None, *, kept: bool = True) -> ReviewRequest:
+        """The question about `wanted`, which replaces `before`."""
+        had = tuple(before.addresses) if before is not None and before.family == wanted.family else ()
+        return cls(
+            wanted.kind, wanted.name, wanted.family, tuple(wanted.addresses), had, before is not None, kept
+        )
+
+    @property
+    def wanted(self) -> Extent:
+        return Extent(self.kind, self.name, self.family, IntervalSet(self.ranges))
+
+    @property
+    def added(self) -> Extent:
+        """What it has now and did not have before."""
+        new = IntervalSet(self.ranges).minus(IntervalSet(self.before))
+        return Extent(self.kind, self.name, self.family, new)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`why` it is refused, "" where it is let in; `warnings` are for whoever sent the object."""
+
+    why: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def allowed(self) -> bool:
+        return not self.why

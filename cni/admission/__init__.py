@@ -1,0 +1,1 @@
+"""The webhook that API servers ask: AdmissionReview over HTTPS."""

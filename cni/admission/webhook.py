@@ -1,0 +1,171 @@
+"""The webhook's HTTPS endpoint: an API server's question goes to the leader's OverlapReview, whichever controller is asked.
+
+How it works. The leader asks its own actor. Another controller passes the whole request on to the leader's endpoint, once;
+the leader's address is that of the Lease with this endpoint's port.
+What must always hold: whatever goes wrong here, an object is let in, with a warning: no pod may ever wait for a webhook,
+and pools that overlap are told in their status all the same. A request is bounded in bytes and time, and their number at
+once; what is asked is answered within `ANSWER_TIMEOUT`, before an API server gives up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from actors.admission.review import ReviewRequest, Verdict
+from actors.errors import InvalidRequest, OrbweaverError, StoreUnavailable
+from actors.runtime import ObjectRef
+from cni.admission.admission_review import Question, read_question, write_answer
+from metrics.http_server import HttpAnswer, HttpLimits, HttpRequest, HttpServer
+
+log = logging.getLogger("orbweaver.admission")
+
+PORT = 5723
+PATH = "/review"
+FORWARDED = "Orbweaver-Forwarded"
+"""Header of a request that another controller passes on, so that it goes no further."""
+ANSWER_TIMEOUT = 1.5
+"""Seconds. The webhook's own timeout is 2."""
+LIMITS = HttpLimits(
+    connections=64,
+    body_bytes=8 << 20,  # an object and its old one; etcd keeps 1.5 MB
+    body_seconds=2.0,
+    answer_seconds=2.0,
+)
+_ANSWER_BYTES = 1 << 16
+_JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookOptions:
+    """`context`: what the endpoint shows, and its own clients trust. `port`: 0 takes a free one."""
+
+    server: ssl.SSLContext
+    client: ssl.SSLContext
+    name: str
+    listen: str = ""
+    port: int = PORT
+
+
+class Webhook:
+    """One per controller. `review` asks the leader's actor, None where this process does not lead; `leader` is the host of
+    whoever leads, None for nobody, and does not block."""
+
+    def __init__(
+        self,
+        options: WebhookOptions,
+        review: Callable[[ReviewRequest], ObjectRef[Verdict] | None],
+        leader: Callable[[], str | None],
+    ) -> None:
+        self._options = options
+        self._review = review
+        self._leader = leader
+        try:
+            self._listener = _listen(options.listen, options.port)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"cannot serve the webhook on port {options.port}: {error.strerror or error}"
+            ) from error
+        self.port: int = self._listener.getsockname()[1]
+        self._server = HttpServer(self._listener, self.answer, tls=options.server, limits=LIMITS)
+
+    def start(self) -> None:
+        """Serve in a thread."""
+        self._server.start()
+
+    def stop(self) -> None:
+        """End; requests in progress are not waited for."""
+        self._server.stop()
+        self._listener.close()
+
+    async def answer(self, request: HttpRequest) -> HttpAnswer:
+        """The handler of the HTTP server."""
+        if request.path != PATH or request.method != "POST":
+            return HttpAnswer(404, f"there is POST {PATH}\n".encode())
+        try:
+            question = read_question(request.body)
+        except InvalidRequest as error:
+            return HttpAnswer(400, f"{error.message}\n".encode())
+        if question.review is None:
+            return _told(question, Verdict())
+        try:
+            return await asyncio.wait_for(self._judge(question, question.review, request), ANSWER_TIMEOUT)
+        except (OrbweaverError, OSError, TimeoutError, ValueError) as error:
+            log.warning(
+                "an object was let in unjudged",
+                extra={"object": question.review.wanted.title, "error": str(error) or type(error).__name__},
+            )
+            return _told(question, Verdict(warnings=(UNJUDGED,)))
+
+    async def _judge(self, question: Question, review: ReviewRequest, request: HttpRequest) -> HttpAnswer:
+        asked = self._review(review)
+        if asked is not None:
+            return _told(question, await _awaited(asked))
+        if FORWARDED in request.headers:
+            return _told(question, Verdict(warnings=(UNJUDGED,)))
+        host = self._leader()
+        if host is None:
+            return _told(question, Verdict(warnings=(UNJUDGED,)))
+        return HttpAnswer(200, await self._pass_on(host, request.body), _JSON)
+
+    async def _pass_on(self, host: str, body: bytes) -> bytes:
+        """What the leader's endpoint answers. Raises `OSError` or `ValueError`."""
+        reader, writer = await asyncio.open_connection(
+            host,
+            self._options.port or self.port,
+            ssl=self._options.client,
+            server_hostname=self._options.name,
+        )
+        try:
+            head = (
+                f"POST {PATH} HTTP/1.1\r\nHost: {self._options.name}\r\nContent-Type: {_JSON}\r\n"
+                f"Content-Length: {len(body)}\r\n{FORWARDED}: 1\r\nConnection: close\r\n\r\n"
+            )
+            writer.write(head.encode() + body)
+            await writer.drain()
+            answered = await reader.read(_ANSWER_BYTES)
+            while (more := await reader.read(_ANSWER_BYTES)) and len(answered) < _ANSWER_BYTES:
+                answered += more
+        finally:
+            writer.close()
+        status, _, rest = answered.partition(b"\r\n")
+        if not status.startswith(b"HTTP/1.1 200"):
+            raise ValueError(f"the leader's webhook answered {status[:80].decode(errors='replace')}")
+        return rest.partition(b"\r\n\r\n")[2]
+
+
+UNJUDGED = "no leader could be asked whether these addresses are in another pool too; if so, it is told in the pools' status"
+
+
+def _told(question: Question, verdict: Verdict) -> HttpAnswer:
+    return HttpAnswer(200, write_answer(question, verdict), _JSON)
+
+
+def _awaited(ref: ObjectRef[Verdict]) -> Awaitable[Verdict]:
+    """The answer of an actor, for the loop that asks."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Verdict] = loop.create_future()
+
+    def done(ref: ObjectRef[Verdict]) -> None:
+        loop.call_soon_threadsafe(settle, ref)
+
+    def settle(ref: ObjectRef[Verdict]) -> None:
+        if future.done():
+            return
+        error = ref.error()
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(ref.result())
+
+    ref.subscribe(done)
+    return future
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host or not host else socket.AF_INET
+    return socket.create_server((host, port), family=family, dualstack_ipv6=not host)

@@ -1,0 +1,78 @@
+"""The AdmissionReview protocol: what an API server asks, read, and its answer, written."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from actors.admission.review import Verdict
+from actors.errors import InvalidRequest
+from cni.admission.admission_review import Question, read_question, write_answer
+from tests.support.rig import pool
+
+
+def body(obj: Any, operation: str = "CREATE", kind: Any = None, **more: Any) -> bytes:
+    request = {
+        "uid": "u-1",
+        "kind": {"group": "spiderpool.spidernet.io", "version": "v2beta1", "kind": "SpiderIPPool"}
+        if kind is None
+        else kind,
+        "operation": operation,
+        "object": obj,
+        **more,
+    }
+    return json.dumps(
+        {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
+    ).encode()
+
+
+A = pool("a", "10.6.0.0/16", "10.6.0.1-10.6.0.9")
+
+
+def test_a_pool_is_read_with_what_it_replaces() -> None:
+    old = pool("a", "10.6.0.0/16", "10.6.0.1-10.6.0.5")
+    asked = read_question(body(A, "UPDATE", oldObject=old, dryRun=True)).review
+
+    assert asked is not None
+    assert (asked.kind, asked.name, asked.kept, asked.is_update) == ("SpiderIPPool", "a", False, True)
+    assert asked.added.addresses.ranges_text(4) == ("10.6.0.6-10.6.0.9",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"{", b"[]", b"null", b"[" * 100_000, b'{"request":{}}', b'{"request":{"uid":1}}',
+     b'{"apiVersion":"admission.k8s.io/v1beta1","request":{"uid":"u"}}'],
+)  # fmt: skip
+def test_what_is_no_review_is_refused(text: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        read_question(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        body(None),
+        body("pool"),
+        body({}),
+        body({"metadata": {"name": "a"}, "spec": {"subnet": "x"}}),
+        body(A, "DELETE"),
+        body(A, kind={"kind": "Pod"}),
+        body(A, kind="SpiderIPPool"),
+        body(A, kind=[]),
+    ],
+)
+def test_what_is_not_for_this_webhook_to_judge_is_let_in(text: bytes) -> None:
+    """The form of an object is judged by its CRD and the policies."""
+    assert read_question(text) == Question("u-1", None)
+
+
+def test_an_answer_names_the_request() -> None:
+    def answered(verdict: Verdict) -> Any:
+        return json.loads(write_answer(Question("u-1", None), verdict))["response"]
+
+    assert answered(Verdict()) == {"uid": "u-1", "allowed": True}
+    assert answered(Verdict(warnings=("w" * 300,)))["warnings"] == ["w" * 256]
+    refused = answered(Verdict("no"))
+    assert (refused["allowed"], refused["status"]["message"], refused["status"]["code"]) == (False, "no", 422)
