@@ -26,15 +26,24 @@ CNI_INTERNAL = 999
 
 
 class OrbweaverError(Exception):
-    """The root. `message` is one sentence or two; `details` are longer lines for the CNI `details` field."""
+    """The root. `message` is one sentence or two; `details` are longer lines; `brief`, where there is one, is what of both
+    is told to those who cannot take much: a CNI error and an Event (`decisions/brief.py`)."""
 
     cni_code: int = CNI_INTERNAL
     retryable: ClassVar[bool] = False
 
-    def __init__(self, message: str, *, details: tuple[str, ...] = (), cni_code: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        details: tuple[str, ...] = (),
+        cni_code: int | None = None,
+        brief: str = "",
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.details = tuple(details)
+        self.brief = brief
         if cni_code is not None:
             self.cni_code = cni_code
 
@@ -48,11 +57,12 @@ class OrbweaverError(Exception):
             "message": self.message,
             "details": list(self.details),
             "code": self.cni_code,
+            "brief": self.brief,
             **self.facts(),
         }
 
-    def facts(self) -> dict[str, bool]:
-        """What a class knows beyond the common fields; keyword arguments of its constructor."""
+    def facts(self) -> dict[str, bool | int | str]:
+        """What a class knows beyond the common fields: its attributes of these names, which keep their types."""
         return {}
 
 
@@ -94,6 +104,18 @@ class NoAddress(OrbweaverError):
     """No pool can give this pod an address; `details` has one line for each pool considered."""
 
     cni_code = CNI_NO_ADDRESS
+
+
+class PoolUsedUp(NoAddress):
+    """One pool has nothing to give: how many of its addresses are in use, reserved (SpiderReservedIP), in quarantine, or in
+    blocks that cannot be used."""
+
+    pool = ""
+    in_use = reserved = quarantined = unusable = 0
+
+    def facts(self) -> dict[str, bool | int | str]:
+        names = ("pool", "in_use", "reserved", "quarantined", "unusable")
+        return {name: getattr(self, name) for name in names}
 
 
 class PoolsExhausted(NoAddress):
@@ -168,11 +190,12 @@ class StoreUnavailable(OrbweaverError):
         details: tuple[str, ...] = (),
         cni_code: int | None = None,
         maybe_written: bool = True,
+        brief: str = "",
     ) -> None:
-        super().__init__(message, details=details, cni_code=cni_code)
+        super().__init__(message, details=details, cni_code=cni_code, brief=brief)
         self.maybe_written = maybe_written
 
-    def facts(self) -> dict[str, bool]:
+    def facts(self) -> dict[str, bool | int | str]:
         return {"maybe_written": self.maybe_written}
 
 
@@ -216,8 +239,9 @@ def from_wire(data: dict[str, Any]) -> OrbweaverError:
         str(data.get("message", "")),
         details=tuple(str(line) for line in details),
         cni_code=code if isinstance(code, int) else None,
+        brief=str(data.get("brief", "")),
     )
-    for name in error.facts():
-        if isinstance(data.get(name), bool):
+    for name, value in error.facts().items():
+        if type(data.get(name)) is type(value):
             setattr(error, name, data[name])
     return error

@@ -114,12 +114,12 @@ class ConflictDetection:
             used |= {(grant.slot.family, grant.value) for grant, _, _ in taken}
             doubted = others([grant.slot for grant, _, _ in taken], frozenset(used))
             grants.extend(doubted)
-        raise NetworkNotReady(
+        what = (
             f"pod {pod}: {len(used)} addresses, one after the other, are in use by hosts that no pool has given them to, or "
             "by pods that they were taken from; exclude the ranges of such hosts from the pool (spec.excludeIPs) or reserve "
-            "them (SpiderReservedIP); it will be tried again with others",
-            details=tuple(notes),
+            "them (SpiderReservedIP); it will be tried again with others"
         )
+        raise NetworkNotReady(what, details=tuple(notes), brief=what)
 
     def _probe(self, grant: Grant, detection: Detection) -> Probe | None:
         family = grant.slot.family

@@ -27,7 +27,7 @@ from actors.allocation.free_list import Draw, FreeList
 from actors.allocation.messages import Allocate, Allocation, Occupancy, Recorded
 from actors.allocation.takeover import take_over
 from actors.decisions.exhausted import exhausted
-from actors.errors import AddressTaken, InvalidObject, NoAddress, NotFound, OrbweaverError
+from actors.errors import AddressTaken, InvalidObject, NoAddress, NotFound, OrbweaverError, PoolUsedUp
 from actors.resources.addresses import format_address
 from actors.resources.blocks.block import (
     Claim,
@@ -338,12 +338,14 @@ class PoolActor(Actor):
             for value, quarantine in quarantined[:_NAMED_IN_REFUSAL]
         ]
         shown += [str(state.left_out[base]) for base in left_out[:_NAMED_IN_REFUSAL]]
-        job.reply.fail(
-            NoAddress(
-                f"pool {pool.name} has no free address for pod {job.request.record.pod}: {why}",
-                details=tuple(f"pool {pool.name}: {line}" for line in shown),
-            )
+        refusal = PoolUsedUp(
+            f"pool {pool.name} has no free address for pod {job.request.record.pod}: {why}",
+            details=tuple(f"pool {pool.name}: {line}" for line in shown),
         )
+        refusal.pool, refusal.quarantined, refusal.unusable = pool.name, len(quarantined), lost.size
+        refusal.in_use = usable.size - len(quarantined) - lost.size
+        refusal.reserved = pool.available.size - usable.size
+        job.reply.fail(refusal)
 
 
 def _pass_on(ref: ObjectRef[Granted | Taken | Quarantined], job: Job) -> None:

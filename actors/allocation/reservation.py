@@ -15,6 +15,7 @@ from typing import Any
 from actors.allocation.grant import Grant
 from actors.allocation.messages import AddRequest, Allocate, Allocation, Recorded
 from actors.allocation.router import Allocator
+from actors.decisions.brief import Reason, brief
 from actors.decisions.inherit import Inheritance
 from actors.decisions.plan import Plan, Slot
 from actors.decisions.settings import Settings
@@ -86,8 +87,15 @@ class Attempt:
     confirming: bool = False
     inheriting: bool = False
     refusals: list[str] = field(default_factory=list)
+    reasons: list[Reason] = field(default_factory=list)
     only_taken: bool = True
     grant: Grant | None = None
+
+    def refuse(self, why: OrbweaverError | str) -> None:
+        """Note that nothing came of a pool, or of the address that was recorded."""
+        error = OrbweaverError(why) if isinstance(why, str) else why
+        self.refusals.append(f"{self.slot.label}: {error}")
+        self.reasons.append(Reason.of_error(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,36 +237,42 @@ def _refusal(made: Plan, attempts: Sequence[Attempt]) -> NoAddress:
         for attempt in unserved
         if attempt.slot.exact is not None and attempt.only_taken
     ]
+    reasons = [
+        (attempt.slot.label, (*attempt.reasons, *map(Reason.of_refusal, attempt.slot.refusals)))
+        for attempt in unserved
+    ]
     if len(wanted) == len(unserved):
-        return AddressTaken(
-            f"no pool can give pod {made.pod} the address that it asks for, {' and '.join(wanted)}",
-            details=details,
-        )
+        message = f"no pool can give pod {made.pod} the address that it asks for, {' and '.join(wanted)}"
+        return AddressTaken(message, details=details, brief=brief(message, reasons, ""))
+    told = brief(
+        f"no pool can give pod {made.pod} an address",
+        reasons,
+        "Add addresses to spec.ips of one of these pools, or name another pool.",
+    )
     return PoolsExhausted(
-        f"no pool can give pod {made.pod} an address for every interface it asks for", details=details
+        f"no pool can give pod {made.pod} an address for every interface it asks for",
+        details=details,
+        brief=told,
     )
 
 
 def _take(attempt: Attempt, ref: ObjectRef[Any], asked: AddContext) -> OrbweaverError | Recorded | None:
     """Note the answer of one pool; returns what ends the whole search."""
-    where = f"{attempt.slot.interface} IPv{attempt.slot.family}"
     try:
         outcome = ref.result()
     except OrbweaverError as error:
         if error.retryable:
             return error
         attempt.only_taken &= isinstance(error, AddressTaken)
-        attempt.refusals.append(f"{where}: {error}")
+        attempt.refuse(error)
         if attempt.confirming:
             attempt.pools, attempt.held, attempt.confirming = list(attempt.slot.candidates), None, False
         return None
     if isinstance(outcome, Quarantined):  # what was to be confirmed is not recorded any more
-        attempt.refusals.append(
-            f"{where}: the address recorded for it is set aside: {outcome.quarantine.why}"
-        )
+        attempt.refuse(f"the address recorded for it is set aside: {outcome.quarantine.why}")
         attempt.pools, attempt.held, attempt.confirming = list(attempt.slot.candidates), None, False
     elif isinstance(outcome, Taken):
-        attempt.refusals.append(f"{where}: the address recorded for it went to pod {outcome.record.pod}")
+        attempt.refuse(f"the address recorded for it went to pod {outcome.record.pod}")
         attempt.pools, attempt.held, attempt.confirming = list(attempt.slot.candidates), None, False
     elif isinstance(outcome, Recorded):
         return outcome

@@ -28,6 +28,7 @@ from actors.decisions.annotations import (
     read_networks,
     read_routes,
 )
+from actors.decisions.brief import Reason, brief
 from actors.decisions.candidates import RULES, Candidates, choose
 from actors.decisions.filters import Applicant
 from actors.decisions.order import by_affinity
@@ -40,6 +41,8 @@ from actors.resources.ippool import IPPool, Route
 from actors.resources.namespace import Namespace
 from actors.resources.node import Node
 from actors.resources.pod import Pod
+
+_NONE_NAMED = Reason("no pool is named", "no pool is named")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,15 @@ class Plan:
                 f"pod {self.pod}: no pool may give it an address for {', '.join(hopeless)}; the details say"
                 " for each pool which rule refused it and what would change that",
                 details=self.reasons(),
+                brief=brief(
+                    f"no pool may give pod {self.pod} an address",
+                    [
+                        (slot.label, tuple(map(Reason.of_refusal, slot.refusals)) or (_NONE_NAMED,))
+                        for slot in self.slots
+                        if slot.label in hopeless
+                    ],
+                    "Change what the rule names, or name another pool.",
+                ),
             )
         return self
 

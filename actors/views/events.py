@@ -1,7 +1,9 @@
 """The Events actor: tells with a Kubernetes Event why a pod got no address, and why an address was taken back.
 
-What must always hold: an Event is news, not state. One that cannot be written is logged and forgotten, and one that
-repeats counts up instead of filling the namespace.
+How it works. There is one Event for an object and a reason. The first news of a kind is written at once; what comes within
+the next minute is counted, and written at its end, with the text of the newest. What must always hold: an Event is news, not
+state. One that cannot be written is logged and forgotten; one object and reason cost one write a minute, however often they
+repeat; what is remembered for that is bounded.
 """
 
 from __future__ import annotations
@@ -9,33 +11,53 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from actors.decisions.brief import LIMIT, cut
 from actors.errors import Conflict, NotFound, OrbweaverError
 from actors.resources.json_text import showable
-from actors.runtime import Actor, ActorContext, message
+from actors.runtime import Actor, ActorContext, Cancellable, message
 from actors.store.contract import Store
 from actors.store.kinds import SPIDERPOOL
 
 log = logging.getLogger("orbweaver.events")
 
-LONGEST = 1024
-"""Characters of a message, which the API server bounds (k8s.io/api/core/v1, Event)."""
-
-_CUT = " … (all of it: orbweaver explain)"
+PAUSE = 60.0
+"""Seconds between two writes about one object and reason."""
+REMEMBERED = 1024
+"""Objects and reasons of which it is known when they were written. When there are more in a minute, the one that is known for
+the longest time is forgotten, with what it had still to count."""
 
 
 @dataclass(frozen=True, slots=True)
 class _News:
-    """What an Event tells, and about which object."""
+    """What an Event tells, and about which object, without its UID where nobody said it. `about`: the pod, where the object
+    is another one."""
 
     involved: dict[str, str]
     reason: str
     text: str
     type: str
+    about: str = ""
+
+    @property
+    def key(self) -> str:
+        named = (f"{name}={value}" for name, value in self.involved.items())
+        return " ".join((*named, self.reason, self.about))
+
+
+@dataclass(slots=True)
+class _Series:
+    """What was told of one object and reason: the newest of it, how often since the last write, and what wakes up for the
+    next one. `uid`: the object's, once it was looked up."""
+
+    newest: _News
+    timer: Cancellable
+    uid: str
+    pending: int = 0
 
 
 class EventsActor(Actor):
@@ -49,8 +71,11 @@ class EventsActor(Actor):
         component: str,
         host: str,
         clock: Callable[[], float] = time.time,
+        pause: float = PAUSE,
     ) -> None:
         super().__init__(context)
+        self._pause = pause
+        self._series: dict[str, _Series] = {}
         self._store = store
         self._component = component
         self._host = host
@@ -60,7 +85,7 @@ class EventsActor(Actor):
     def refused(self, namespace: str, pod: str, uid: str, reason: str, text: str) -> None:
         """Tell that the pod got no address; `reason` is one word, `text` names every pool considered."""
         involved = {"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": pod}
-        self._tell(_News(involved | self._uid("Pod", pod, namespace, uid), reason, text, "Warning"))
+        self._tell(_News(involved | ({"uid": uid} if uid else {}), reason, text, "Warning"))
 
     @message
     def reclaimed(self, pod: str, uid: str, pool: str, reason: str, text: str) -> None:
@@ -69,8 +94,7 @@ class EventsActor(Actor):
         involved = {"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": name, "uid": uid}
         if not uid:
             involved = {"apiVersion": SPIDERPOOL, "kind": "SpiderIPPool", "name": pool}
-            involved |= self._uid("SpiderIPPool", pool)
-        self._tell(_News(involved, reason, text, "Normal"))
+        self._tell(_News(involved, reason, text, "Normal", pod))
 
     @message
     def overlapping(self, pool: str, uid: str, text: str) -> None:
@@ -95,38 +119,60 @@ class EventsActor(Actor):
         }
         self._tell(_News(involved, "LeaderElection", f"{identity} became leader", "Normal"))
 
-    def _uid(self, kind: str, name: str, namespace: str = "", known: str = "") -> dict[str, str]:
-        """The UID by which kubectl describe finds an object's Events: what is `known`, else what the store has."""
-        if known:
-            return {"uid": known}
+    def _tell(self, news: _News) -> None:
+        series = self._series.get(news.key)
+        if series is not None:
+            series.newest, series.pending = news, series.pending + 1
+            return
+        if len(self._series) >= REMEMBERED:
+            oldest = self._series.pop(next(iter(self._series)))
+            oldest.timer.cancel()
+            log.debug("an Event's count is given up", extra={"object": oldest.newest.involved["name"]})
+        timer = self.after(self._pause, self._count, news.key)
+        self._series[news.key] = series = _Series(news, timer, self._uid_of(news.involved))
+        self._post(series, 1)
+
+    def _count(self, key: str) -> None:
+        """A minute is over since the last write."""
+        series = self._series.pop(key, None)
+        if series is None or not series.pending:
+            return
+        count, series.pending = series.pending, 0
+        series.timer = self.after(self._pause, self._count, key)
+        self._series[key] = series
+        self._post(series, count)
+
+    def _uid_of(self, involved: Mapping[str, str]) -> str:
+        """The UID by which kubectl describe finds an object's Events: what is known, else what the store has."""
+        if "uid" in involved or involved["kind"] not in ("Pod", "SpiderIPPool"):
+            return involved.get("uid", "")
+        name, namespace = involved["name"], involved.get("namespace", "")
         try:
-            return {"uid": self._store.get(kind, name, namespace)["metadata"]["uid"]}
+            return str(self._store.get(involved["kind"], name, namespace)["metadata"]["uid"])
         except OrbweaverError as error:
             log.debug("an Event names its object without UID", extra={"object": name, "error": str(error)})
-            return {}
+            return ""
 
-    def _tell(self, news: _News) -> None:
-        text = showable(
-            news.text[: 2 * LONGEST]
-        )  # it names what pods and networks say, which may have no encoding
-        told = text if len(text) <= LONGEST else text[: LONGEST - len(_CUT)] + _CUT
-        subject = news.involved["name"]
-        digest = hashlib.sha256(f"{news.involved.get('uid', '')} {news.reason} {told}".encode()).hexdigest()[
-            :16
-        ]
-        name = f"{subject[:200]}.{digest}"
+    def _post(self, series: _Series, count: int) -> None:
+        news = series.newest
+        told = cut(showable(news.text[: 2 * LIMIT]), LIMIT)  # it names what pods and networks say
+        involved = news.involved | ({"uid": series.uid} if series.uid else {})
+        subject = involved["name"]
+        # One name for all of a kind: whoever starts anew counts on where the process before stopped.
+        kind = f"{news.key} {series.uid} {self._component} {self._host}"
+        name = f"{subject[:200]}.{hashlib.sha256(kind.encode(errors='replace')).hexdigest()[:16]}"
         # Those of objects without a namespace live in this one (k8s.io/client-go, tools/record).
-        namespace = news.involved.get("namespace", "default")
+        namespace = involved.get("namespace", "default")
         now = datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         event = {
             "apiVersion": "v1",
             "kind": "Event",
             "metadata": {"name": name, "namespace": namespace},
-            "involvedObject": news.involved,
+            "involvedObject": involved,
             "reason": news.reason,
             "message": told,
             "type": news.type,
-            "count": 1,
+            "count": count,
             "firstTimestamp": now,
             "lastTimestamp": now,
             "source": {"component": self._component, "host": self._host},
@@ -134,18 +180,21 @@ class EventsActor(Actor):
             "reportingInstance": self._host,
         }
         try:
-            self._write(event, name, namespace, now)
+            self._write(event)
         except OrbweaverError as error:
             log.warning(
                 "an Event could not be written", extra={"object": subject, "text": told, "error": str(error)}
             )
 
-    def _write(self, event: dict[str, Any], name: str, namespace: str, now: str) -> None:
+    def _write(self, event: dict[str, Any]) -> None:
+        name, namespace = event["metadata"]["name"], event["metadata"]["namespace"]
         try:
             self._store.create(event)
         except Conflict:
             try:
-                found = self._store.get("Event", name, namespace)
-                self._store.update({**found, "count": int(found.get("count", 1)) + 1, "lastTimestamp": now})
+                there = self._store.get("Event", name, namespace)
+                count = int(there.get("count") or 0) + event["count"]
+                news = {key: event[key] for key in ("message", "type", "lastTimestamp")}
+                self._store.update({**there, **news, "count": count})
             except (Conflict, NotFound):
                 log.debug("an Event was counted by somebody else", extra={"counted": name})

@@ -27,6 +27,7 @@ from actors.cluster.leader_failover import LeaderFailover
 from actors.cluster.leadership import Leadership
 from actors.cluster.local_allocators import OwnAllocators
 from actors.decisions.annotations import FIRST_INTERFACE, read_default_route_nic, read_networks
+from actors.decisions.brief import in_brief
 from actors.decisions.settings import Settings
 from actors.errors import AskedToEnd, OrbweaverError
 from actors.reclaim.node_gc import NodeGCActor
@@ -302,7 +303,7 @@ class Agent(Process):
     def _refused(self, request: CniRequest, error: OrbweaverError) -> None:
         if self.options.cluster:
             sandbox = request.sandbox
-            arguments = (sandbox.namespace, sandbox.pod, sandbox.uid, type(error).__name__, str(error))
+            arguments = (sandbox.namespace, sandbox.pod, sandbox.uid, type(error).__name__, in_brief(error))
             self.local("events").refused.remote(*arguments).subscribe(log_failure)
 
     def _tell(self, sandbox: Sandbox, reason: str, text: str) -> None:

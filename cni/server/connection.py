@@ -19,6 +19,7 @@ import uuid
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from actors.allocation.messages import AddResult
+from actors.decisions.brief import in_brief
 from actors.errors import (
     CNI_NOT_AVAILABLE,
     DeadlineExceeded,
@@ -308,7 +309,9 @@ class Connection(asyncio.Protocol):
         elif isinstance(value, int):
             details["released"] = value
         if error is not None:
-            details |= {"error": error.message, "details": list(error.details), "code": error.cni_code}
+            details |= {"error": in_brief(error), "code": error.cni_code}
+            whole = {"error": error.message, "details": list(error.details)}
+            log_request(logging.DEBUG, "all that an answer says in brief", self._trace, **whole)
         log_request(logging.WARNING if error else logging.INFO, "answered", self._trace, **details)
 
     def _drop(self) -> None:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from actors.allocation.messages import AddRequest, AddResult, Sandbox
 from actors.decisions.annotations import MOST_IPS, MOST_POOLS, MOST_WILDCARDS, is_wildcard
+from actors.decisions.brief import told
 from actors.decisions.detection import DetectionOverrides, read_wishes
 from actors.decisions.request import AddressRequest
 from actors.errors import (
@@ -216,15 +217,9 @@ def versions(request: CniRequest) -> bytes:
 
 
 def failure(version: str, error: OrbweaverError) -> bytes:
-    """The error result."""
-    return _encode(
-        {
-            "cniVersion": version,
-            "code": error.cni_code,
-            "msg": error.message,
-            "details": "\n".join(error.details),
-        }
-    )
+    """The error result: in brief, because a kubelet repeats it in its Events."""
+    message, details = told(error)
+    return _encode({"cniVersion": version, "code": error.cni_code, "msg": message, "details": details})
 
 
 def _encode(answer: dict[str, Any]) -> bytes:

@@ -68,6 +68,15 @@ class Servers:
         return begins + seconds
 
 
+class Timer:
+    """A message to itself that an actor may take back."""
+
+    over = False
+
+    def cancel(self) -> None:
+        self.over = True
+
+
 class Cell:
     """One actor of a process: its mailbox, and whether it waits for the store."""
 
@@ -98,8 +107,15 @@ class Cell:
     def post(self, function: Callable[..., object], args: tuple[Any, ...]) -> None:
         self.put(lambda: function(*args))
 
-    def after(self, seconds: float, function: Callable[..., object], args: tuple[Any, ...]) -> None:
-        self.process.kernel.soon(lambda: self.put(lambda: function(*args)), seconds)
+    def after(self, seconds: float, function: Callable[..., object], args: tuple[Any, ...]) -> Timer:
+        timer = Timer()
+
+        def wake() -> None:
+            if not timer.over:
+                self.put(lambda: function(*args))
+
+        self.process.kernel.soon(wake, seconds)
+        return timer
 
 
 class Process:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import stat
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from actors.decisions.brief import LIMIT
 from actors.errors import StoreUnavailable
 from cni.server import connection as cni_client
 from cni.server import frontend
@@ -22,7 +24,7 @@ from cni.server.protocol import VERSIONS
 from tests.support.checker import eventually, records
 from tests.support.cni_client import NoAnswer, add, ask, connect, delete, encode, read_answer
 from tests.support.faulty_store import Fault, FaultyStore, How, Write
-from tests.support.rig import API, Rig, pool, rig
+from tests.support.rig import API, Rig, pod, pool, rig
 
 POOLS = (pool("v4", "10.6.0.0/16", "10.6.0.1-10.6.0.40"), pool("v6", "fd00::/64", "fd00::1-fd00::28"))
 
@@ -201,11 +203,11 @@ def test_odd_container_ids_that_it_does_not(one: Rig, container: str):
 
 
 def test_names_that_could_not_be_recorded_and_told_are_refused_and_change_nothing(one: Rig):
-    for container, namespace, pod in (("x" * 254, "", ""), ("c1", "Web", "web"), ("c1", "web", "..")):
-        answer = ask(one.socket, encode("ADD", container, namespace=namespace, pod=pod))
+    for container, namespace, name in (("x" * 254, "", ""), ("c1", "Web", "web"), ("c1", "web", "..")):
+        answer = ask(one.socket, encode("ADD", container, namespace=namespace, pod=name))
 
         assert (answer.status, answer.json["code"]) == (1, 4)
-        assert ask(one.socket, encode("DEL", container, namespace=namespace, pod=pod)).status == 0
+        assert ask(one.socket, encode("DEL", container, namespace=namespace, pod=name)).status == 0
     assert records(one.inner) == {}
 
 
@@ -517,7 +519,54 @@ def test_a_refusal_is_a_whole_cni_error(one: Rig):
     assert answer.json["cniVersion"] == "1.0.0"
     assert answer.json["code"] == 101
     assert "default/web" in answer.json["msg"]
-    assert "none-such" in answer.json["details"]
+    assert "none-such" in answer.json["msg"]
+
+
+def test_a_refusal_for_want_of_addresses_counts_them_and_stays_short(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    names = [f"{'long-name-' * 6}{number}" for number in range(40)]
+    pools = [
+        pool(name, f"10.{number}.0.0/16", f"10.{number}.0.1-10.{number}.0.2", default=False)
+        for number, name in enumerate(names)
+    ]
+    reserved = {"ipVersion": 4, "ips": ["10.0.0.2"]}
+    nics = [{"interface": f"net{number}", "ipv4": names} for number in range(1, 6)]
+    wanted = json.dumps([{"interface": "eth0", "ipv4": [names[0]]}])
+    many_nics = pod("many", ippools=json.dumps([{"interface": "eth0", "ipv4": names[:1]}, *nics]))
+    many_nics["metadata"]["annotations"]["k8s.v1.cni.cncf.io/networks"] = ",".join(
+        f"default/{nic['interface']}@{nic['interface']}" for nic in nics
+    )
+    with caplog.at_level(logging.DEBUG, "orbweaver.cni"), rig(
+        tmp_path,
+        *pools,
+        {"apiVersion": API, "kind": "SpiderReservedIP", "metadata": {"name": "r"}, "spec": reserved},
+        pod("one", ippools=wanted),
+        pod("two", ippools=wanted),
+        many_nics,
+    ) as one:  # fmt: skip
+        add(one.socket, one.journal, ("c1", "eth0"), pod="one")
+
+        refused = ask(one.socket, encode("ADD", "c2", pod="two")).json
+        assert refused["msg"] == (
+            f"no pool can give pod default/two an address: eth0 IPv4: pool {names[0]} 1 in use, 1 reserved, 0 in quarantine. "
+            "Add addresses to spec.ips of one of these pools, or name another pool."
+        )
+        many = ask(one.socket, encode("ADD", "c3", pod="many")).json
+        assert many["code"] == 101
+        assert len(many["msg"] + many["details"]) <= LIMIT
+        assert "pod default/many" in many["msg"]
+        assert "name another pool" in many["msg"]
+        ask(one.socket, encode("CHECK", "c1", pod="one", conf={"prevResult": {"ips": []}}))
+
+        def logged() -> None:
+            lines = [vars(record) for record in caplog.records]
+            whole = [line for line in lines if line["message"] == "all that an answer says in brief"]
+            assert any("all 1 are in use" in str(line["details"]) for line in whole)
+            short = [line for line in lines if line["message"] == "answered" and "error" in line]
+            assert all("details" not in line and len(line["error"]) <= LIMIT for line in short)
+
+        eventually(logged)
 
 
 def test_the_agent_answers_what_it_accepted_before_it_stops(tmp_path: Path):

@@ -1,0 +1,114 @@
+"""The reason of a refusal in as few words as a CNI error and a Kubernetes Event should have.
+
+How it works. A refusal is told for each interface and family: what became of each pool. Each of these reasons has a whole
+form and a short one; as many are told, in the longer form, as there is room for, and the rest is counted. All of it, with
+lists of addresses and neighbours, is what `orbweaver explain`, `ip show` and the debug log are for: a kubelet repeats the
+error every ten seconds, and what is long is not read.
+What must always hold: never longer than `LIMIT`; pod and remedy are whole; what is left out is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from actors.decisions.refusal import Refusal
+from actors.errors import OrbweaverError, PoolUsedUp
+
+LIMIT = 600
+"""Characters."""
+_NAME, _REASON = 63, 160
+"""Characters of a pool's name, and of one reason in its short form."""
+_MOST = 8
+"""Reasons that are told for one interface and family, at most, where they are short."""
+_ELLIPSIS = "..."
+_ELSEWHERE = "`orbweaver explain` has the rest."
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """What became of one pool. `whole`: with what would change it; `short`: the rule or the counts."""
+
+    whole: str
+    short: str
+
+    @classmethod
+    def of_refusal(cls, refusal: Refusal) -> Reason:
+        """A pool that a filter left out."""
+        return cls(str(refusal), f"{cut(refusal.pool, _NAME)} refused: {refusal.rule}")
+
+    @classmethod
+    def of_error(cls, error: OrbweaverError) -> Reason:
+        """What a pool answered."""
+        if not isinstance(error, PoolUsedUp):
+            return cls(error.message, cut(error.message, _REASON))
+        told = f"{error.in_use} in use, {error.reserved} reserved, {error.quarantined} in quarantine"
+        if error.unusable:
+            told += f", {error.unusable} in blocks that cannot be used"
+        return cls(f"pool {error.pool} {told}", f"pool {cut(error.pool, _NAME)} {told}")
+
+
+def cut(text: str, limit: int) -> str:
+    """The text, or its beginning, in at most `limit` characters."""
+    return text if len(text) <= limit else text[: limit - len(_ELLIPSIS)] + _ELLIPSIS
+
+
+def brief(head: str, parts: Sequence[tuple[str, Sequence[Reason]]], remedy: str) -> str:
+    """One text: whom it is about (`head`), for each interface and family the reasons, and what to do."""
+    head = cut(head, LIMIT // 2 + 100)  # a pod's name and its namespace have 317
+    remedy = cut(remedy, LIMIT // 4)
+    for middle, complete in _forms(parts):
+        told = " ".join(text for text in (f"{head}:", middle, remedy, "" if complete else _ELSEWHERE) if text)
+        if len(told) <= LIMIT:
+            return told
+    room = LIMIT - len(head) - len(remedy) - len(_ELSEWHERE) - 4
+    middle, _ = next(_forms(parts[:1], least=True))
+    return f"{head}: {cut(middle, room)} {remedy} {_ELSEWHERE}"
+
+
+def _forms(
+    parts: Sequence[tuple[str, Sequence[Reason]]], *, least: bool = False
+) -> Iterator[tuple[str, bool]]:
+    """The reasons in words, each form shorter than the one before, and whether it says all."""
+    if not least:
+        whole = (f"{label}: {'; '.join(reason.whole for reason in reasons)}." for label, reasons in parts)
+        if sum(len(reason.whole) for _, reasons in parts for reason in reasons) <= LIMIT:
+            yield " ".join(whole), True
+    longest = max((len(reasons) for _, reasons in parts), default=0)
+    for most in range(1 if least else min(longest, _MOST), 0, -1):
+        for shown in range(1 if least else min(len(parts), _MOST), 0, -1):
+            told = [_shortened(label, reasons, most) for label, reasons in parts[:shown]]
+            left = len(parts) - shown
+            told += [f"{left} more interfaces or families."] if left else []
+            yield " ".join(told), False
+
+
+def _shortened(label: str, reasons: Sequence[Reason], most: int) -> str:
+    told = [reason.short for reason in reasons[:most]]
+    left = len(reasons) - most
+    told += [f"{left} more pools"] if left > 0 else []
+    return f"{label}: {'; '.join(told)}."
+
+
+def told(error: OrbweaverError) -> tuple[str, str]:
+    """Message and details of a CNI error, `LIMIT` characters together at most."""
+    if error.brief:
+        return cut(error.brief, LIMIT), ""
+    if len(str(error)) <= LIMIT:
+        return error.message, "\n".join(error.details)
+    if len(error.message) > LIMIT:
+        return cut(error.message, LIMIT), ""
+    room = LIMIT - len(error.message) - len("; ") - len("9999999 more lines")
+    lines: list[str] = []
+    for line in error.details:
+        room -= len(line) + 1
+        if room < 0:
+            break
+        lines.append(line)
+    return error.message, "\n".join([*lines, f"{len(error.details) - len(lines)} more lines"])
+
+
+def in_brief(error: OrbweaverError) -> str:
+    """The same as one line, for an Event."""
+    message, details = told(error)
+    return "; ".join((message, *details.splitlines()))
