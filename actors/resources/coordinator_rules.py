@@ -33,6 +33,8 @@ KERNEL_TABLES = (253, 254, 255)
 """Routing tables that belong to the whole node: default, main and local (linux/rtnetlink.h)."""
 MOST = 256
 """Entries of a list that a person writes."""
+MOST_CIDRS = 1024
+"""Of a cluster's own lists."""
 
 _MAC_PREFIX = re.compile(r"[0-9a-fA-F][02468aceACE][:-][0-9a-fA-F]{2}")
 
@@ -115,8 +117,10 @@ def read_cidr(value: Any) -> Subnet:
     return Subnet(family, address, WIDTH[family])
 
 
-def _cidrs(value: Any) -> tuple[str, ...]:
-    return tuple(str(read_cidr(text)) for text in _list(value))
+def _cidrs(value: Any, most: int = MOST_CIDRS) -> tuple[str, ...]:
+    if len(_list(value)) > most:
+        raise ValueError(len(value))
+    return tuple(str(read_cidr(text)) for text in value)
 
 
 def _policy_routes(value: Any) -> tuple[tuple[str, str], ...]:
@@ -146,7 +150,13 @@ def _text(value: Any) -> str:
     return value
 
 
-_CIDRS = Rule("a list of subnets in CIDR form, such as [10.96.0.0/12], or of addresses", _cidrs)
+_CIDRS = Rule(
+    f"a list of at most {MOST_CIDRS} subnets in CIDR form, such as [10.96.0.0/12], or of addresses", _cidrs
+)
+_OWN_CIDRS = Rule(
+    f"a list of at most {MOST} subnets in CIDR form, such as [10.96.0.0/12], or of addresses",
+    lambda value: _cidrs(value, MOST),
+)
 _INTERFACE = Rule(
     f"empty or an interface's name; {INTERFACE_RULE}",
     _reader(lambda text: text == "" or is_interface_name(text)),
@@ -177,7 +187,7 @@ RULES: Mapping[str, Rule] = {
     ),
     "txQueueLen": number(0, 2**31 - 1),
     "vethMTU": number(68, 65535),
-    "hijackCIDR": _CIDRS,
+    "hijackCIDR": _OWN_CIDRS,
     "overlayPodCIDR": _CIDRS,
     "serviceCIDR": _CIDRS,
     "policyRoutes": Rule(
@@ -195,4 +205,4 @@ def read_field(name: str, value: Any) -> Any:
     except (ValueError, TypeError) as error:
         raise ValueError(rule.right) from error
     except InvalidObject as error:
-        raise ValueError(f"{rule.right} ({error.message})") from error
+        raise ValueError(f"{rule.right} ({error.message:.300})") from error

@@ -1,7 +1,7 @@
 """One client of the CNI socket: reads one request, hands it over, answers, closes.
 
-What must always hold: a client that is slow, silent, or sends garbage costs a file descriptor for a bounded time and
-nothing else; every complete request is answered by its deadline, with an error if need be.
+What must always hold: a client that is slow, silent, or sends garbage costs a file descriptor for a bounded time, and a
+bounded part of a bounded sum of memory; every complete request is answered by its deadline, with an error if need be.
 
 Wire format, one exchange per connection. Request: `OWC1`, body length (4 bytes, big endian), then
 `plugin=NAME` and the `CNI_*` variables as NUL-terminated strings, an empty string, and standard input. Answer:
@@ -44,6 +44,9 @@ IPAM = "spiderpool"
 REQUEST_LIMIT = 1 << 20
 READ_TIMEOUT = 10.0
 CLIENTS = 1024
+"""Connections at once. One more takes the place of the one that has been sending its request for longest."""
+LARGE, LARGE_TOGETHER = 1 << 16, 32
+"""Bytes of a request that not many have (a configuration has a few kB), and how many such are read at once."""
 
 _HEADER = 8
 _OPERATIONS = {"ADD": "allocation", "DEL": "release"}
@@ -79,15 +82,21 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._front.arrived(self)
-        if self._front.clients > CLIENTS:
-            self._refuse(Overloaded(f"the agent already serves {CLIENTS} CNI requests; try again"))
+        if self._front.clients > self._front.most and not self._front.displace(self):
+            self._refuse(Overloaded(f"the agent already serves {self._front.most} CNI requests; try again"))
         else:
             self._timer = self._loop.call_later(READ_TIMEOUT, self._too_slow)
+
+    def displaced(self) -> None:
+        """Another one needs the place; this one has not said what it wants."""
+        self._refuse(
+            Overloaded(f"{self._front.most} others came before this request was complete; try again")
+        )
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._front.left(self)
         self._transport = None
-        if self._timer is not None and not self._dispatched:
+        if self._timer is not None and (self._answered or not self._dispatched):
             self._timer.cancel()
 
     def eof_received(self) -> bool:
@@ -110,11 +119,22 @@ class Connection(asyncio.Protocol):
                     f"the request has {length} bytes; at most {REQUEST_LIMIT} are read", cni_code=6
                 )
             )
+        elif length > LARGE and not self._front.large(self):
+            self._refuse(
+                Overloaded(f"the agent already reads {LARGE_TOGETHER} requests of this size; try again")
+            )
         elif len(self._buffer) >= _HEADER + length:
             self._dispatched = True
+            self._front.read(self)
             if self._timer is not None:
                 self._timer.cancel()
-            self._handle(bytes(self._buffer[_HEADER : _HEADER + length]))
+            body, self._buffer = bytes(self._buffer[_HEADER : _HEADER + length]), bytearray()
+            try:
+                self._handle(body)
+            except Exception as error:  # a bug, but a request gets its answer all the same
+                log.exception("a request could not be handled", extra={"request": self._trace.request})
+                if not self._answered:
+                    self._refuse(OrbweaverError(f"internal error: {error!r:.200}; see the agent's log"))
 
     def _handle(self, body: bytes) -> None:
         head, _, stdin = body.partition(b"\0\0")
@@ -277,6 +297,7 @@ class Connection(asyncio.Protocol):
     ) -> bool:
         """Answer and close; returns whether the kernel took the answer for somebody who still reads."""
         self._answered = True
+        self._front.read(self)
         delivered = False
         if self._timer is not None:
             self._timer.cancel()
@@ -284,6 +305,7 @@ class Connection(asyncio.Protocol):
             delivered = _write(
                 self._transport, ANSWER_MAGIC + struct.pack(">II", status, len(output)) + output
             )
+            self._timer = self._loop.call_later(READ_TIMEOUT, self._transport.abort)  # who does not take it
             self._transport.close()
         self._report(value, error)
         return delivered
@@ -316,6 +338,7 @@ class Connection(asyncio.Protocol):
 
     def _drop(self) -> None:
         self._answered = True
+        self._front.read(self)
         if self._timer is not None:
             self._timer.cancel()
         if self._transport is not None:

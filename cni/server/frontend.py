@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import socket
 import stat
 import threading
@@ -22,7 +23,8 @@ from typing import Any
 from actors.allocation.observer import AllocationObserver
 from actors.errors import OrbweaverError, StoreUnavailable
 from actors.runtime import ActorSystem, ObjectRef, Trace, new_event_loop, request_scope
-from cni.server.connection import ChainedPlugin, Connection, log_request
+from cni.server import connection
+from cni.server.connection import LARGE_TOGETHER, ChainedPlugin, Connection, log_request
 from cni.server.protocol import CniRequest
 
 log = logging.getLogger("orbweaver.cni")
@@ -30,6 +32,9 @@ log = logging.getLogger("orbweaver.cni")
 BACKLOG = 512
 """Connections that wait to be accepted; the kernel's own limit is net.core.somaxconn. A program that comes when it is
 full waits in its connect(), and its pod with it."""
+
+SPARE = 256
+"""Descriptors that are left to everything else of the process."""
 
 UNDO_PAUSE, UNDO_PAUSE_MOST = 0.5, 10.0
 """Seconds between attempts to release what nobody took."""
@@ -58,16 +63,21 @@ class FrontEnd:
         self.on_refused = on_refused
         self.timeout = timeout
         self.clients = 0
+        self.most = connection.CLIENTS
         self._path = path
         self._loop = new_event_loop()
         self._thread = threading.Thread(target=self._run, name="cni-front-end", daemon=True)
         self._server: asyncio.Server | None = None
         self._connections: set[Connection] = set()
+        self._reading: dict[Connection, None] = {}
+        self._large: set[Connection] = set()
         self._in_flight: dict[str, list[str]] = {}
         self._adds: dict[tuple[str, str], _Adds] = {}
 
     def start(self) -> None:
         """Bind and serve. Raises `StoreUnavailable` when another agent serves the socket or it cannot be made."""
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.most = min(connection.CLIENTS, max(descriptors - SPARE, descriptors // 2))
         listener = _listen(self._path)
         self._thread.start()
         future = asyncio.run_coroutine_threadsafe(self._serve(listener), self._loop)
@@ -106,11 +116,34 @@ class FrontEnd:
         """A client connected."""
         self.clients += 1
         self._connections.add(client)
+        self._reading[client] = None
+
+    def displace(self, client: Connection) -> bool:
+        """Make room for `client`, which has come last, by ending the connection that has been sending its request for
+        longest; whether there was one. A runtime's request is complete as it comes."""
+        oldest = next(iter(self._reading))
+        if oldest is client:
+            return False
+        oldest.displaced()
+        return True
+
+    def large(self, client: Connection) -> bool:
+        """Whether a large request of it may be read now."""
+        if client not in self._large and len(self._large) >= LARGE_TOGETHER:
+            return False
+        self._large.add(client)
+        return True
+
+    def read(self, client: Connection) -> None:
+        """Its request is complete, or it is not read any more."""
+        self._reading.pop(client, None)
+        self._large.discard(client)
 
     def left(self, client: Connection) -> None:
         """Its connection is gone."""
         self.clients -= 1
         self._connections.discard(client)
+        self.read(client)
 
     def started(self, request: CniRequest) -> None:
         """An ADD begins."""

@@ -25,7 +25,7 @@ from cni.dataplane.coordinator.settings import (
     usable_veth_address,
     without_wrong_fields,
 )
-from cni.dataplane.workers.job import Job, addresses_of
+from cni.dataplane.workers.job import Job, addresses_of, require_few
 from cni.dataplane.workers.pool import Workers, settle
 from cni.server.protocol import CniRequest
 
@@ -80,6 +80,8 @@ class Coordinator:
                 f'ADD of network {request.network} has no "prevResult"; the coordinator must stand after the plugin that '
                 'makes the interface in the list "plugins"'
             )
+        if request.command in ("ADD", "CHECK"):
+            require_few(previous)
         output = b""
         if request.command == "ADD":
             output = json.dumps({"cniVersion": request.version, **previous}).encode() + b"\n"

@@ -17,6 +17,7 @@ from typing import Any
 from actors.decisions.detection import DetectionOverrides, read_wishes
 from actors.errors import InvalidRequest
 from actors.resources.coordinator_rules import KERNEL_TABLES, read_field
+from actors.resources.fields import shown
 
 HOST_TABLE = 500
 """The node's routing table for routes to pods, and the pod's for marked replies, unless `hostRuleTable` says another."""
@@ -131,7 +132,7 @@ class _Given:
             raise self.wrong(key, f"it must be {error}") from error
 
     def wrong(self, key: str, right: str) -> WrongField:
-        text = f'"{key}" of network {self.network} (coordinator) is {self._conf.get(key)!r}; {right}'
+        text = f'"{key}" of network {self.network} (coordinator) is {shown(self._conf.get(key))}; {right}'
         return WrongField(text, (key,))
 
 

@@ -140,9 +140,16 @@ def _value(key: str, option: Option, text: str, members: Sequence[str], wrong: W
         return _addresses(key, text, wrong)
     if text in option.names:
         return option.low + option.names.index(text)
-    if not text.isdecimal() or not option.low <= int(text) <= option.high:
+    # No option has ten digits, and Python refuses to read thousands of them.
+    if (
+        not (text.isascii() and text.isdecimal())
+        or len(text) > 10
+        or not option.low <= int(text) <= option.high
+    ):
         words = f", or one of {', '.join(option.names)}" if option.names else ""
-        raise wrong(f"has {key}={text}; it must be a whole number from {option.low} to {option.high}{words}")
+        raise wrong(
+            f"has {key}={text[:40]}; it must be a whole number from {option.low} to {option.high}{words}"
+        )
     return int(text)
 
 

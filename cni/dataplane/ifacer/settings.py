@@ -11,10 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.errors import InvalidRequest
+from actors.resources.fields import shown
 from actors.resources.interface_name import NAME_LENGTH, is_interface_name
 from cni.dataplane.ifacer.bond_options import MODES, Value, read_options
 
 DEFAULT_BOND = "sp_bond0"
+MEMBERS = 32
+"""Interfaces of one bond. A network's author may write what he likes, and the agent reads it for every pod."""
+LONGEST_OPTIONS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ def read_ifacer_settings(conf: Mapping[str, Any]) -> IfacerSettings:
         vlan = 0
     if isinstance(vlan, bool) or not isinstance(vlan, int) or not 0 <= vlan <= 4094:
         raise _wrong(
-            "vlanID", network, f"is {vlan!r}; it must be a whole number from 1 to 4094, or 0 for none"
+            "vlanID", network, f"is {shown(vlan)}; it must be a whole number from 1 to 4094, or 0 for none"
         )
     bond = _bond(fields.get("bond"), interfaces, network)
     if len(interfaces) > 1 and bond is None:
@@ -91,11 +95,15 @@ def _interfaces(value: Any, network: str) -> tuple[str, ...]:
     right = 'it must be a list of names of interfaces of the node, such as ["eth1"]'
     if not isinstance(value, list) or not value:
         raise _wrong(
-            "interfaces", network, f"is {value!r}; {right}" if value is not None else f"is missing; {right}"
+            "interfaces",
+            network,
+            f"is {shown(value)}; {right}" if value is not None else f"is missing; {right}",
         )
+    if len(value) > MEMBERS:
+        raise _wrong("interfaces", network, f"names {len(value)} interfaces; a bond has {MEMBERS} at most")
     for name in value:
         if not isinstance(name, str) or not is_interface_name(name):
-            raise _wrong("interfaces", network, f"has {name!r}; {right}")
+            raise _wrong("interfaces", network, f"has {shown(name)}; {right}")
         if name == "lo":
             raise _wrong("interfaces", network, f"has lo, which has no network behind it; {right}")
         if value.count(name) > 1:
@@ -108,7 +116,9 @@ def _bond(value: Any, interfaces: tuple[str, ...], network: str) -> BondSettings
         return None
     if not isinstance(value, dict):
         raise _wrong(
-            "bond", network, f'is {value!r}; it must be an object, such as {{"name": "bond0", "mode": 1}}'
+            "bond",
+            network,
+            f'is {shown(value)}; it must be an object, such as {{"name": "bond0", "mode": 1}}',
         )
     fields = {key.lower(): one for key, one in value.items()}
     if len(interfaces) < 2:
@@ -121,7 +131,9 @@ def _bond(value: Any, interfaces: tuple[str, ...], network: str) -> BondSettings
     name = DEFAULT_BOND if name is None or name == "" else name
     if not isinstance(name, str) or not is_interface_name(name) or name == "lo":
         raise _wrong(
-            "bond.name", network, f"is {name!r}; it must be an interface's name of 1 to {NAME_LENGTH} bytes"
+            "bond.name",
+            network,
+            f"is {shown(name)}; it must be an interface's name of 1 to {NAME_LENGTH} bytes",
         )
     if name in interfaces:
         raise _wrong(
@@ -131,12 +143,18 @@ def _bond(value: Any, interfaces: tuple[str, ...], network: str) -> BondSettings
     mode = 0 if mode is None else mode
     if isinstance(mode, bool) or not isinstance(mode, int) or not 0 <= mode < len(MODES):
         known = ", ".join(f"{number} ({word})" for number, word in enumerate(MODES))
-        raise _wrong("bond.mode", network, f"is {mode!r}; it must be one of {known}")
+        raise _wrong("bond.mode", network, f"is {shown(mode)}; it must be one of {known}")
     options = fields.get("options")
     options = "" if options is None else options
+    if isinstance(options, str) and len(options) > LONGEST_OPTIONS:
+        raise _wrong(
+            "bond.options", network, f"has {len(options)} characters; {LONGEST_OPTIONS} hold every option"
+        )
     if not isinstance(options, str):
         raise _wrong(
-            "bond.options", network, f'is {options!r}; it must be text, such as "primary=eth1;miimon=100"'
+            "bond.options",
+            network,
+            f'is {shown(options)}; it must be text, such as "primary=eth1;miimon=100"',
         )
     read = read_options(options, mode, interfaces, lambda what: _wrong("bond.options", network, what))
     return BondSettings(name, mode, read)

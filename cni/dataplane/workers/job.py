@@ -13,7 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.errors import InvalidRequest
+from actors.resources.fields import shown
 from cni.dataplane.coordinator.settings import CoordinatorSettings, read_settings
+
+MOST_ADDRESSES = 256
+"""Of one interface, in a result. A network's author may write a result into its configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +47,27 @@ class Job:
         return settings
 
 
+def require_few(previous: Mapping[str, Any]) -> None:
+    """Raise `InvalidRequest` for a result with more addresses than an interface has."""
+    ips = previous.get("ips")
+    if isinstance(ips, list) and len(ips) > MOST_ADDRESSES:
+        raise InvalidRequest(
+            f'"prevResult.ips" has {len(ips)} addresses; an interface has at most {MOST_ADDRESSES}'
+        )
+
+
 def addresses_of(previous: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The addresses of a result and their gateways, empty for none. Raises `InvalidRequest`."""
     ips = previous.get("ips", ())
     found = []
+    require_few(previous)
     for ip in ips if isinstance(ips, list) else ():
         text, gateway = (ip.get("address"), ip.get("gateway")) if isinstance(ip, Mapping) else (None, None)
         try:
             address = str(ipaddress.ip_interface(str(text)).ip)
             found.append((address, str(ipaddress.ip_address(str(gateway))) if gateway else ""))
         except ValueError as error:
-            raise InvalidRequest(f'"prevResult.ips" has {ip!r}, which is not an address') from error
+            raise InvalidRequest(f'"prevResult.ips" has {shown(ip)}, which is not an address') from error
     return found
 
 
@@ -61,7 +75,7 @@ def readable_addresses(previous: Mapping[str, Any]) -> set[str]:
     """The addresses of a result, as far as they are any: a DEL is not refused for one that is none."""
     ips = previous.get("ips")
     found: set[str] = set()
-    for ip in ips if isinstance(ips, list) else ():
+    for ip in ips[:MOST_ADDRESSES] if isinstance(ips, list) else ():
         with contextlib.suppress(InvalidRequest):
             found |= {address for address, _ in addresses_of({"ips": [ip]})}
     return found

@@ -190,6 +190,11 @@ class Workers:
                 "a worker ended, another one takes its place", extra={"pod": job.pod, "error": str(error)}
             )
             return None
+        except Exception as error:  # a bug, or a job that cannot cross to a process; the thread goes on
+            log.exception("a job could not be done", extra={"pod": job.pod, "job": job.plugin})
+            worker.kill()
+            task.ref.fail(OrbweaverError(f"internal error in {job.plugin} {job.command}: {error!r:.200}"))
+            return None
         if "error" in answer:
             task.ref.fail(from_wire(answer["error"]))
         else:

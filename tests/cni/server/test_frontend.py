@@ -296,20 +296,157 @@ def test_a_client_that_never_finishes_is_cut_off(tmp_path: Path, monkeypatch: py
         eventually(lambda: _clients(one, 0))
 
 
-def test_a_client_beyond_the_limit_is_told_to_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_client_beyond_the_limit_takes_the_place_of_one_that_has_said_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(cni_client, "CLIENTS", 5)
     with rig(tmp_path, *POOLS) as one:
         idle = [connect(one.socket) for _ in range(5)]
         eventually(lambda: _clients(one, 5))
 
+        for _ in range(3):
+            assert ask(one.socket, encode("STATUS")).status == 0
+        answer = read_answer(idle[0])
+
+        assert (answer.status, answer.json["code"]) == (1, 11)
+        idle[4].sendall(encode("STATUS"))
+        assert read_answer(idle[4]).status == 0  # the last of them still has its place
+        for client in idle:
+            client.close()
+        eventually(lambda: _clients(one, 0))
+
+
+def test_a_client_beyond_the_limit_is_told_to_come_back_when_all_others_are_being_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cni_client, "CLIENTS", 3)
+    gate = Gate()
+    with rig(tmp_path, *POOLS, plan=gate) as one:
+        gate.close()
+        busy = [connect(one.socket) for _ in range(3)]
+        for number, client in enumerate(busy):
+            client.sendall(encode("ADD", f"c{number}"))
+        assert gate.reached.wait(60)
+        eventually(lambda: _in_flight(one, 3))
+
         with connect(one.socket) as client:
             answer = read_answer(client)
 
         assert (answer.status, answer.json["code"]) == (1, 11)
-        for client in idle:
+        gate.open()
+        assert [read_answer(client).status for client in busy] == [0, 0, 0]
+        for number, client in enumerate(busy):
+            client.close()
+            assert ask(one.socket, encode("DEL", f"c{number}")).status == 0
+
+
+def test_a_flood_of_connections_and_half_requests_keeps_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Thousands that say nothing, say it slowly, or announce a megabyte and send all but its end."""
+    monkeypatch.setattr(cni_client, "CLIENTS", 100)
+    with rig(tmp_path, *POOLS) as one:
+        announced = b"OWC1" + struct.pack(">I", 1 << 20) + bytes((1 << 20) - 1)
+        flood = []
+        for number in range(600):
+            flood.append(connect(one.socket))
+            if number % 5 == 1:
+                flood[-1].sendall(b"OWC1\0\0\1\0half")
+            if number % 5 == 2:
+                _send_as_much_as_is_taken(flood[-1], announced)
+            if number % 50 == 0:
+                assert ask(one.socket, encode("ADD", f"c{number}")).status == 0
+                assert ask(one.socket, encode("DEL", f"c{number}")).status == 0
+                assert one.agent.front_end.clients <= 102
+                assert sum(len(client._buffer) for client in tuple(one.agent.front_end._connections)) < (
+                    cni_client.LARGE_TOGETHER << 20
+                ) + (100 << 16)
+        for client in flood:
             client.close()
         eventually(lambda: _clients(one, 0))
-        assert ask(one.socket, encode("STATUS")).status == 0
+
+
+def _send_as_much_as_is_taken(client: socket.socket, data: bytes) -> None:
+    try:
+        client.sendall(data)
+    except OSError:
+        return  # it was refused meanwhile
+
+
+def _in_flight(one: Rig, number: int) -> None:
+    assert sum(map(len, one.agent.front_end._in_flight.values())) == number
+
+
+def test_more_large_requests_than_are_read_at_once_are_told_to_come_back(one: Rig):
+    """Their places are taken by what is incomplete, of which a small request needs none."""
+    head = b"OWC1" + struct.pack(">I", cni_client.LARGE + 1)
+    large = [connect(one.socket) for _ in range(cni_client.LARGE_TOGETHER)]
+    for client in large:
+        client.sendall(head)
+    eventually(lambda: _large(one, cni_client.LARGE_TOGETHER))
+
+    with connect(one.socket) as client:
+        client.sendall(head)
+        answer = read_answer(client)
+
+    assert (answer.status, answer.json["code"]) == (1, 11)
+    assert ask(one.socket, encode("ADD", "c1")).status == 0
+    assert ask(one.socket, encode("DEL", "c1")).status == 0
+    for client in large:
+        client.close()
+    eventually(lambda: _large(one, 0))
+    large_one = encode("ADD", "c1", conf={"x": "a" * 200_000})
+    assert ask(one.socket, large_one).status == 0
+    assert ask(one.socket, encode("DEL", "c1")).status == 0
+
+
+def _large(one: Rig, number: int) -> None:
+    assert len(one.agent.front_end._large) == number
+
+
+def test_who_does_not_take_its_answer_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cni_client, "READ_TIMEOUT", 0.5)
+    previous = {"cniVersion": "1.1.0", "ips": [], "x": "a" * 900_000}
+    request = encode(
+        "ADD", "c1", conf={"prevResult": previous, "mode": "disable"}, environment={"plugin": "coordinator"}
+    )
+    with rig(tmp_path, *POOLS) as one, connect(one.socket) as deaf:
+        deaf.sendall(request)
+        eventually(lambda: _clients(one, 1))
+        eventually(lambda: _clients(one, 0))  # without having read
+
+
+@pytest.mark.parametrize(
+    "plugin, conf",
+    [
+        ("ifacer", {"interfaces": ["a", "b"], "bond": {"mode": 1, "options": f"miimon={'9' * 5000}"}}),
+        ("ifacer", {"interfaces": ["a", "b"], "bond": {"mode": 1, "options": "miimon=\u0662\u0663"}}),
+        ("ifacer", {"interfaces": [f"e{number}" for number in range(30_000)]}),
+        ("ifacer", {"interfaces": ["x" * 500_000]}),
+        ("coordinator", {"hijackCIDR": ["10.0.0.0/8"] * 40_000, "prevResult": {"ips": []}}),
+        ("coordinator", {"serviceCIDR": ["10.0.0.0/8"] * 40_000, "prevResult": {"ips": []}}),
+        ("coordinator", {"policyRoutes": [{"dst": "x" * 500_000}], "prevResult": {"ips": []}}),
+        ("coordinator", {"prevResult": {"ips": [{"address": "10.0.0.1/8"}] * 20_000}}),
+        ("coordinator", {"podMACPrefix": "x" * 500_000, "prevResult": {"ips": []}}),
+    ],
+)
+def test_what_a_networks_author_overdoes_is_refused_in_few_words(one: Rig, plugin: str, conf: dict[str, Any]):
+    answer = ask(one.socket, encode("ADD", "c1", conf=conf, environment={"plugin": plugin}))
+
+    assert (answer.status, answer.json["code"]) == (1, 7)
+    assert len(answer.output) < 2000
+
+
+def test_a_bug_is_an_answer_too(one: Rig, monkeypatch: pytest.MonkeyPatch):
+    def fails(*_: Any) -> Any:
+        raise RuntimeError("what nobody thought of")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(one.agent.front_end.chained["ifacer"], "handle", fails)
+        answer = ask(one.socket, encode("ADD", "c1", environment={"plugin": "ifacer"}))
+
+    assert answer.status == 1
+    assert "what nobody thought of" in answer.json["msg"]
 
 
 def test_hundreds_may_wait_to_be_accepted(one: Rig):
