@@ -359,7 +359,7 @@ class EndpointActor(Actor):
             )
         if pod.ended is not None:
             raise PodRefused(f"pod {sandbox.key} gets no address: {pod.ended}")
-        return pod
+        return self._catalog.proven(pod)
 
     def _held(self, allocator: Allocator, sandbox: Sandbox, pod: Pod | None = None) -> tuple[Allocation, ...]:
         """Everything recorded under the container id, for the pod's name, or for the virtual machine in the pod."""

@@ -274,7 +274,7 @@ class GCActor(Actor):
                 for pod, held in self._held(pods)
                 if self._of_one(pod, held, self._is_suspicious, otherwise=False)
             ]
-            reading = LiveClusterState(self._store)
+            reading = LiveClusterState(self._store, self._census.statefulset)
             answers = state.readers.map(lambda one: self._read(one[0], one[1], reading), suspicious)
             wanted: list[Reclaim] = []
             for (pod, held), witness in zip(suspicious, answers, strict=True):

@@ -143,10 +143,15 @@ class CachedClusterState:
 
 class LiveClusterState:
     """The API server's word. Make one for a few pods that are judged together, and drop it then. Safe to call from any
-    thread; raises `StoreUnavailable`, and `InvalidObject` for an object that cannot be understood."""
+    thread; raises `StoreUnavailable`, and `InvalidObject` for an object that cannot be understood. `remembered`: a
+    StatefulSet as it was seen before, because its status does not say how many pods it had; without it any number is
+    believed."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(
+        self, store: Store, remembered: Callable[[str, str], StatefulSet | None] | None = None
+    ) -> None:
         self._store = store
+        self._remembered = remembered
         self._read: dict[tuple[str, str, str], Any] = {}
         self._lock = threading.Lock()
 
@@ -158,7 +163,11 @@ class LiveClusterState:
         return self._once("Node", "", name, Node.from_object) if name else None
 
     def statefulset(self, namespace: str, name: str) -> StatefulSet | None:
-        return self._once("StatefulSet", namespace, name, StatefulSet.from_object)
+        remembered = self._remembered
+        if remembered is None:
+            return self._once("StatefulSet", namespace, name, StatefulSet.from_object)
+        before = remembered(namespace, name)
+        return self._once("StatefulSet", namespace, name, lambda obj: StatefulSet.watched(obj, before))
 
     def machine_lives(self, namespace: str, name: str) -> bool:
         machine = self._once(MACHINE, namespace, name, VirtualMachine.from_machine)

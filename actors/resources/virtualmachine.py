@@ -25,6 +25,7 @@ class VirtualMachine:
     name: str
     terminating: bool = False
     of_machine: bool = False
+    uid: str = ""
 
     @classmethod
     def from_machine(cls, obj: Mapping[str, Any]) -> VirtualMachine:
@@ -44,6 +45,7 @@ class VirtualMachine:
             meta.namespace or "default",
             meta.name,
             terminating=meta.deleted_at is not None,
+            uid=meta.uid,
             of_machine=owner is not None and owner.group == GROUP and owner.kind == MACHINE,
         )
 

@@ -198,7 +198,8 @@ class Sight:
         namespace, slash, name = chosen.pod.partition("/")
         if not slash:
             namespace, name = chosen.namespace, chosen.pod
-        return self._catalog.pod(namespace, name, "")
+        found = self._catalog.pod(namespace, name, "")
+        return Catalog(self._store, has_pods=self._settings.networks_annotated).proven(found)
 
     def plan(self, pod: Pod, asks: AddressRequest) -> Plan:
         """As the Endpoint would."""

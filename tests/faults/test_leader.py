@@ -17,7 +17,7 @@ from tests.support.cable import Cable
 from tests.support.checker import eventually, records
 from tests.support.cluster import Cluster, ClusterStore
 from tests.support.leaders import QUICK, controllers, leader_of, linked, logged, wait_linked
-from tests.support.rig import pod, pool
+from tests.support.rig import pod, pool, statefulset
 from tests.tools.apiserver import ADMIN_TOKEN, ApiServer
 
 
@@ -216,6 +216,7 @@ def test_the_leader_s_answer_is_lost(
     """The leader has recorded it; the agent finds it, and answers with it."""
     node = Wired(stack, tmp_path, config, store)
     node.add_quietly("before")
+    store.create(statefulset("web", 0))
     store.create(pod("web-0", statefulset=owner))
     node.cable.back.close(after=first)  # it may learn what is recorded for the pod, but not what it is given
     with ThreadPoolExecutor(1) as worker:
@@ -247,6 +248,7 @@ def test_a_request_that_reaches_the_leader_late_leaks_nothing(
     record; what it records for one that has gone by then is found and released."""
     node = Wired(stack, tmp_path, config, store)
     node.add_quietly("before")
+    store.create(statefulset("web", 0))
     store.create(pod("web-0", statefulset=owner))
     node.cable.there.close(
         after=first
@@ -276,6 +278,7 @@ def test_a_repeated_add_is_answered_the_same_while_the_leader_s_late_record_stan
         assert node.add(f"p{number}") == f"10.6.0.{number}"
     node.add_quietly("before")
     node.delete("before")
+    store.create(statefulset("web", 0))
     store.create(pod("web-0", statefulset="web"))
     node.cable.there.close(after=1)
     assert node.add_again("web-0") == "10.6.0.8"

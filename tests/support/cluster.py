@@ -12,7 +12,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from actors.errors import Conflict, NoSuchResource, NotFound
+from actors.errors import Conflict, InvalidObject, NoSuchResource, NotFound
 from actors.store.contract import Object
 from actors.store.kubernetes.store import KubernetesStore
 from tests.tools.apiserver import ApiServer
@@ -27,7 +27,7 @@ class ClusterStore(KubernetesStore):
     """A store that completes what is written."""
 
     def create(self, obj: Object, *, timeout: float = 10.0) -> Object:
-        completed = _completed(obj)
+        completed = self._owned(_completed(obj))
         namespace = obj["metadata"].get("namespace", "")
         try:
             return super().create(completed, timeout=timeout)
@@ -35,6 +35,17 @@ class ClusterStore(KubernetesStore):
             with contextlib.suppress(Conflict):
                 super().create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
             return super().create(completed, timeout=timeout)
+
+    def _owned(self, obj: Object) -> Object:
+        """With the UIDs of the owners that are there: "u" stands for them."""
+        metadata = obj["metadata"]
+        owners = [dict(owner) for owner in metadata.get("ownerReferences", ())]
+        for owner in owners:
+            if owner["uid"] == "u":
+                with contextlib.suppress(NotFound, NoSuchResource, InvalidObject):
+                    found = self.get(owner["kind"], owner["name"], metadata.get("namespace", ""))
+                    owner["uid"] = found["metadata"]["uid"]
+        return {**obj, "metadata": {**metadata, "ownerReferences": owners}} if owners else obj
 
     def update(self, obj: Object, *, timeout: float = 10.0) -> Object:
         return super().update(_completed(obj), timeout=timeout)

@@ -9,10 +9,11 @@ What must always hold: it never writes, and what it returns is frozen.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.errors import InvalidObject, NoSuchResource, NotFound, PodRefused, StoreUnavailable
@@ -25,7 +26,7 @@ from actors.resources.node import Node
 from actors.resources.pod import Pod
 from actors.resources.reservedip import ReservedIP
 from actors.resources.statefulset import StatefulSet
-from actors.resources.virtualmachine import VirtualMachine, lives
+from actors.resources.virtualmachine import INSTANCE, VirtualMachine, lives
 from actors.store.caches.informer import Informer, Key
 from actors.store.contract import Object, Store
 
@@ -54,7 +55,9 @@ class Catalog:
     def __init__(self, store: Store, *, has_pods: bool) -> None:
         self._store = store
         self._has_pods = has_pods
-        watched = {**_WATCHED, "Pod": Pod.from_object} if has_pods else _WATCHED
+        watched = {**_WATCHED, "StatefulSet": self._watch_statefulset}
+        if has_pods:
+            watched["Pod"] = Pod.from_object
         self._informers = {kind: Informer(store, kind, transform=parse) for kind, parse in watched.items()}
         self._machines: dict[str, Informer] = {}
         self._started = False
@@ -178,6 +181,39 @@ class Catalog:
         """The StatefulSet, or None when neither the cache nor the store has it."""
         found: StatefulSet | None = self._cached("StatefulSet", name, namespace)
         return found
+
+    def _watch_statefulset(self, obj: Object) -> StatefulSet:
+        metadata = obj["metadata"]
+        before = self._informers["StatefulSet"].get(metadata["name"], metadata.get("namespace", ""))
+        return StatefulSet.watched(obj, before)
+
+    def proven(self, pod: Pod) -> Pod:
+        """The pod without its owner, where that would have its addresses kept and is not what the pod says: anybody who may
+        create pods writes ownerReferences as he likes, with the name of another's virtual machine too. Where nobody but
+        the operator makes pods, without Kubernetes, they are believed."""
+        owner = pod.owner
+        kind = "StatefulSet" if pod.statefulset is not None else INSTANCE if pod.machine is not None else ""
+        if not self._has_pods or owner is None or not kind:
+            return pod
+        informer = (self._informers | self._machines).get(kind)
+        cached = informer.get(owner.name, pod.namespace) if informer is not None else None
+        if cached is not None and cached.uid == owner.uid:
+            return pod
+        uid = ""
+        with contextlib.suppress(NotFound, NoSuchResource, InvalidObject):
+            uid = str(self._store.get(kind, owner.name, pod.namespace)["metadata"].get("uid", ""))
+        if uid == owner.uid:
+            return pod
+        log.warning(
+            "a pod names an owner that is not there, and is served as nobody's",
+            extra={
+                "pod": pod.key,
+                "owner": f"{kind}/{owner.name}",
+                "claimed_uid": owner.uid,
+                "found_uid": uid,
+            },
+        )
+        return replace(pod, owner=None)
 
     def machine_lives(self, namespace: str, name: str) -> bool:
         """Whether the virtual machine runs or will run again. Without KubeVirt there is none."""

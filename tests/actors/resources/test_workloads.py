@@ -351,3 +351,21 @@ def test_a_static_pods_uid_is_the_one_that_its_kubelet_uses(annotation: str, uid
 
     assert Pod.from_object(obj).uid == uid
     assert Pod.from_object(trimmed_pod({**obj, "kind": "Pod"})).uid == uid
+
+
+def seen(obj: dict[str, Any], before: StatefulSet | None = None) -> StatefulSet:
+    meta = {"namespace": "shop", "name": "web", "uid": "u"}
+    return StatefulSet.watched({"metadata": meta | obj.pop("metadata", {}), **obj}, before)
+
+
+def test_what_a_statefulset_had_is_remembered_for_its_uid() -> None:
+    first = seen({"spec": {"replicas": 90}, "status": {"replicas": 40}})
+    dip = seen({"spec": {"replicas": 90}, "status": {"replicas": 2}}, first)
+    anew = seen({"metadata": {"uid": "v"}, "spec": {"replicas": 90}, "status": {"replicas": 2}}, dip)
+    unwatched = seen({"spec": {"replicas": 90}})
+
+    assert (first.seen, dip.seen, anew.seen, unwatched.seen) == (40, 40, 2, None)
+    kept = [sum(one.keeps(f"web-{number}") for number in range(100)) for one in (first, dip, anew, unwatched)]
+    assert kept == [40, 40, 16, 90]
+    assert not dip.keeps("web-40", scaled_down=True)
+    assert seen({"spec": {"replicas": 2}, "status": {"replicas": 5}}).keeps("web-4", scaled_down=True)
