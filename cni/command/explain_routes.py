@@ -31,7 +31,8 @@ from cni.dataplane.coordinator.apply import Inspection, host_addresses, inspect
 from cni.dataplane.coordinator.plan import make_plan
 from cni.dataplane.coordinator.plugin import NAME as PLUGIN
 from cni.dataplane.coordinator.settings import CoordinatorSettings
-from cni.dataplane.netlink.netlink import Netlink, inside
+from cni.dataplane.netlink.namespaces import inside
+from cni.dataplane.netlink.rtnetlink import Netlink
 from cni.dataplane.state import Desired, HostState, Nic, Plan, PodState, Route, applied
 from cni.dataplane.workers.job import Job
 

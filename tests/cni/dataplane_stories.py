@@ -28,7 +28,7 @@ import pytest
 from actors.errors import OrbweaverError
 from cni.command.sandbox import Network, SandboxPod, lay_cable, run
 from cni.dataplane.coordinator import reply_marks
-from cni.dataplane.netlink.netlink import inside
+from cni.dataplane.netlink.namespaces import inside
 from tests.support.agent_process import PROGRAM, AgentProcess, pool
 from tests.support.checker import eventually
 

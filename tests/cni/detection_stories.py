@@ -32,7 +32,7 @@ from actors.resources.blocks.block import Block, block_name
 from actors.resources.blocks.suspect import Suspect
 from actors.store.sqlite.store import SQLiteStore
 from cni.command.sandbox import Network, SandboxPod, lay_cable, run
-from cni.dataplane.netlink.netlink import inside
+from cni.dataplane.netlink.namespaces import inside
 from cni.dataplane.probing import frames
 from tests.support.agent_process import AgentProcess, pool
 

@@ -12,8 +12,8 @@ import pytest
 
 from actors.errors import OrbweaverError
 from cni.command.sandbox import Network, run
-from cni.dataplane.netlink import netlink
-from cni.dataplane.netlink.netlink import Netlink
+from cni.dataplane.netlink.links import add_link, delete_link, set_link
+from cni.dataplane.netlink.rtnetlink import Netlink
 from tests.cni.ifacer_stories import PATIENT, POD, network
 from tests.support.agent_process import AgentProcess
 
@@ -28,12 +28,12 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
 def cards() -> Iterator[None]:
     """Two cards, `nic0` down and `nic1` up; afterwards the host has none. Without programs, which start slowly here."""
     with Netlink() as host:
-        host.send([netlink.add_link(name, "dummy") for name in ("nic0", "nic1")])
-        host.send([netlink.set_link(name="nic1", up=True)])
+        host.send([add_link(name, "dummy") for name in ("nic0", "nic1")])
+        host.send([set_link(name="nic1", up=True)])
         yield
         for namespace in Path("/run/netns").iterdir():
             run("ip", "netns", "del", namespace.name)
-        host.send([netlink.delete_link(link.name) for link in host.links() if link.name != "lo"])
+        host.send([delete_link(link.name) for link in host.links() if link.name != "lo"])
         assert [link.name for link in host.links()] == ["lo"]
 
 

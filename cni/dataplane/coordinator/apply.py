@@ -28,9 +28,21 @@ from cni.dataplane.coordinator import announce, ownership, reply_marks, sweep
 from cni.dataplane.coordinator.advertised import reachable
 from cni.dataplane.coordinator.plan import FIRST_MARK, MARK, VETH, host_veth_name, make_plan, policy_tables
 from cni.dataplane.coordinator.settings import CoordinatorSettings
-from cni.dataplane.netlink import netlink
-from cni.dataplane.netlink.namespaces import pod_namespace
-from cni.dataplane.netlink.netlink import Message, Netlink, TooMany
+from cni.dataplane.netlink.codec import Message
+from cni.dataplane.netlink.links import add_veth, delete_link, set_link
+from cni.dataplane.netlink.namespaces import inside, pod_namespace
+from cni.dataplane.netlink.router_advertisements import solicit_routers
+from cni.dataplane.netlink.routes import (
+    add_address,
+    add_neighbour,
+    add_route,
+    add_rule,
+    delete_neighbour,
+    delete_route,
+    delete_rule,
+)
+from cni.dataplane.netlink.rtnetlink import Netlink, TooMany
+from cni.dataplane.netlink.sysctls import differing_sysctls, write_sysctls
 from cni.dataplane.state import Desired, HostState, Nic, Plan, PodState
 from cni.dataplane.workers.job import Job, readable_addresses
 
@@ -86,15 +98,15 @@ def _add(job: Job, settings: CoordinatorSettings) -> int:
         if plan.mode == "disable":
             return 0
         changed = _make_veth(plan, state, host, pod, descriptor, job.container)
-        with netlink.inside(descriptor):
-            changed += netlink.write_sysctls(plan.pod.sysctls)
+        with inside(descriptor):
+            changed += write_sysctls(plan.pod.sysctls)
             if plan.marks:
                 changed += reply_marks.mark_replies({VETH: MARK, settings.first_nic: FIRST_MARK})
         current = state.nic(job.interface)
         assert current is not None
         changed += pod.send(_link_changes(plan, current))
         if plan.mac and plan.mac != current.mac:
-            with netlink.inside(descriptor):
+            with inside(descriptor):
                 announce.announce(job.interface, plan.mac, current.addresses)
         changed += pod.send(_pod_changes(plan.pod, pod, state))
         changed += _apply_to_host(plan, host, settings)
@@ -151,10 +163,10 @@ def inspect(job: Job, settings: CoordinatorSettings) -> Inspection:
         if plan.mode == "disable":
             return Inspection(plan)
         missing = _missing(plan, state, pod, host, settings)
-        with netlink.inside(descriptor):
+        with inside(descriptor):
             if plan.marks and not reply_marks.marks_replies():
                 missing.append("the pod has no nftables table orbweaver, which marks replies")
-            sysctls = netlink.differing_sysctls(plan.pod.sysctls)
+            sysctls = differing_sysctls(plan.pod.sysctls)
         return Inspection(plan, tuple(missing), tuple(sysctls))
 
 
@@ -219,7 +231,7 @@ def _delete(job: Job, settings: CoordinatorSettings, notes: list[str]) -> int:
         indexes = {end.index for end in ends}
         changed += _clean_host(host, addresses, settings, lambda index: index in indexes)
         if job.interface == settings.first_nic and named in ends:
-            changed += host.send([netlink.delete_link(host_veth_name(job.container))])
+            changed += host.send([delete_link(host_veth_name(job.container))])
         return changed
 
 
@@ -256,11 +268,10 @@ def _clean_pod(
     indexes = {one.name: one.index for one in state.nics}
     routes = [route for route in state.routes if route.table in own]
     changed = pod.send(
-        [netlink.delete_rule(rule) for rule in rules]
-        + [netlink.delete_route(route, indexes[route.dev]) for route in routes]
+        [delete_rule(rule) for rule in rules] + [delete_route(route, indexes[route.dev]) for route in routes]
     )
     if first:
-        with netlink.inside(descriptor):
+        with inside(descriptor):
             reply_marks.delete_marks()
     return changed
 
@@ -325,7 +336,7 @@ def _advertised_to(current: Nic, job: Job, pod: Netlink) -> tuple[str, ...]:
     prefixes = tuple(prefix for index, prefix in job.advertised if index == current.peer)
     if job.command == "ADD" and len(reachable(current, (), prefixes, ())) < len(current.dynamic):
         with contextlib.suppress(OSError):  # a router that answered the pod alone was not heard here
-            netlink.solicit_routers(current.peer)
+            solicit_routers(current.peer)
     return prefixes
 
 
@@ -335,10 +346,10 @@ def _make_veth(
     veth = plan.veth
     if veth is None or state.nic(veth.pod) is not None:
         return 0
-    pair = netlink.add_veth(
+    pair = add_veth(
         veth.host, veth.host_mac, veth.mtu, peer=veth.pod, peer_mac=veth.pod_mac, peer_namespace=descriptor
     )
-    create = [pair, netlink.set_link(name=veth.host, alias=veth.alias)]
+    create = [pair, set_link(name=veth.host, alias=veth.alias)]
     try:
         changed = host.send(create)
     except OSError as error:
@@ -352,8 +363,8 @@ def _make_veth(
                 cni_code=CNI_IO_FAILURE,
             ) from error
         # Half of an earlier attempt.
-        changed = host.send([netlink.delete_link(veth.host)]) + host.send(create)
-    return changed + pod.send([netlink.set_link(name=veth.pod, up=True)])
+        changed = host.send([delete_link(veth.host)]) + host.send(create)
+    return changed + pod.send([set_link(name=veth.pod, up=True)])
 
 
 def _link_changes(plan: Plan, current: Nic) -> list[Message]:
@@ -361,7 +372,7 @@ def _link_changes(plan: Plan, current: Nic) -> list[Message]:
     queue = plan.queue if plan.queue != current.queue else 0
     if current.up and not mac and not queue:
         return []
-    return [netlink.set_link(current.index, up=not current.up, mac=mac, queue=queue)]
+    return [set_link(current.index, up=not current.up, mac=mac, queue=queue)]
 
 
 def _pod_changes(desired: Desired, pod: Netlink, state: PodState) -> list[Message]:
@@ -375,21 +386,19 @@ def _pod_changes(desired: Desired, pod: Netlink, state: PodState) -> list[Messag
     names = {nic.index: nic.name for nic in nics.values()}
     there = set(pod.neighbours(names)) if VETH in {nic.name for nic in state.nics} else set()
     changes = [
-        netlink.add_address(cidr, nics[dev].index)
+        add_address(cidr, nics[dev].index)
         for dev, cidr in desired.addresses
         if cidr not in nics[dev].addresses
     ]
-    changes += [
-        netlink.add_neighbour(one, nics[one.dev].index) for one in desired.neighbours if one not in there
-    ]
+    changes += [add_neighbour(one, nics[one.dev].index) for one in desired.neighbours if one not in there]
     missing = [one for one in desired.routes if one not in state.routes]
     # The kernel takes no second IPv4 route to one destination in one table.
     places = {(one.dst, one.table) for one in desired.gone}
     first = [one for one in missing if (one.dst, one.table) not in places]
-    changes += [netlink.add_route(one, nics[one.dev].index) for one in first]
-    changes += [netlink.add_rule(one) for one in desired.rules if one not in state.rules]
-    changes += [netlink.delete_route(one, nics[one.dev].index) for one in desired.gone]
-    changes += [netlink.add_route(one, nics[one.dev].index) for one in missing if one not in first]
+    changes += [add_route(one, nics[one.dev].index) for one in first]
+    changes += [add_rule(one) for one in desired.rules if one not in state.rules]
+    changes += [delete_route(one, nics[one.dev].index) for one in desired.gone]
+    changes += [add_route(one, nics[one.dev].index) for one in missing if one not in first]
     return changes
 
 
@@ -400,19 +409,19 @@ def _apply_to_host(plan: Plan, host: Netlink, settings: CoordinatorSettings) -> 
     link = host.nic(name=device)
     if link is None:
         raise OSError(errno.ENODEV, f"{os.strerror(errno.ENODEV)}: {device} vanished")
-    changed = netlink.write_sysctls(plan.host.sysctls)
+    changed = write_sysctls(plan.host.sysctls)
     addresses = {one.address for one in plan.host.neighbours}
     changed += _clean_host(host, addresses, settings, lambda index: index != link.index)
     rules = set(host.rules())
     names = {link.index: link.name}
-    changes = [netlink.add_rule(rule) for rule in plan.host.rules if rule not in rules]
+    changes = [add_rule(rule) for rule in plan.host.rules if rule not in rules]
     changes += [
-        netlink.add_route(route, link.index, replace=True)
+        add_route(route, link.index, replace=True)
         for route in plan.host.routes
         if host.route_to(route.dst.partition("/")[0], names, settings.host_table) != route
     ]
     changes += [
-        netlink.add_neighbour(one, link.index)
+        add_neighbour(one, link.index)
         for one in plan.host.neighbours
         if host.neighbour(one.address, one.dev, link.index) != one
     ]
@@ -431,13 +440,13 @@ def _clean_host(
         route = host.route_to(address, names, settings.host_table)
         index = next((index for index, name in names.items() if route is not None and name == route.dev), 0)
         if route is not None and stale(index):
-            changes += [netlink.delete_route(route, index), netlink.delete_neighbour(address, index)]
+            changes += [delete_route(route, index), delete_neighbour(address, index)]
         elif route is not None:
             left.add(address)
     for rule in host.rules() if addresses else ():
         target, _, length = rule.dst.partition("/")
         if target in addresses - left and length in ("32", "128") and rule.table == settings.host_table:
-            changes.append(netlink.delete_rule(rule))
+            changes.append(delete_rule(rule))
     return host.send(changes)
 
 

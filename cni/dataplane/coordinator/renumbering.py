@@ -24,7 +24,8 @@ from typing import Any
 
 from cni.dataplane.coordinator.advertised import AdvertisedPrefixes
 from cni.dataplane.coordinator.plan import host_veth_name
-from cni.dataplane.netlink.netlink import Netlink, NewAddresses, RouterAdvertisements
+from cni.dataplane.netlink.router_advertisements import RouterAdvertisements
+from cni.dataplane.netlink.rtnetlink import Netlink, NewAddresses
 
 log = logging.getLogger("orbweaver.dataplane")
 

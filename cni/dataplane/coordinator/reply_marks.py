@@ -24,14 +24,15 @@ import socket
 import struct
 from collections.abc import Mapping
 
+from cni.dataplane.netlink.codec import ACK, CAP_ACK, CREATE, ERROR, EXCL, OPTIONS, attribute, framed, frames
+
 _TABLE = b"orbweaver\0"
 _INET = 1
 _NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE = 0, 1, 2, 3, 6
-_ERROR = 2
 _SUBSYSTEM = 10 << 8
 _BEGIN, _END = 0x10, 0x11
-_REQUEST, _ACK, _EXCL, _CREATE, _APPEND = 1, 4, 0x200, 0x400, 0x800
-_NOTHING = ((_NEWTABLE, _CREATE), (_DELTABLE, 0))
+_APPEND = 0x800
+_NOTHING = ((_NEWTABLE, CREATE), (_DELTABLE, 0))
 """A transaction that leaves nothing."""
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT)
 _NESTED = 0x8000
@@ -46,7 +47,7 @@ _IFNAMSIZ = 16
 def supported() -> bool:
     """Whether this kernel has nftables for IP; each distribution's has, some small ones do not."""
     try:
-        _transaction([(kind, flags, _attr(1, b"orbweaver-probe\0")) for kind, flags in _NOTHING])
+        _transaction([(kind, flags, attribute(1, b"orbweaver-probe\0")) for kind, flags in _NOTHING])
     except OSError as error:
         return error.errno not in _UNSUPPORTED
     return True
@@ -57,9 +58,9 @@ def mark_replies(marks: Mapping[str, int]) -> bool:
     through each interface. On a kernel without nftables nothing is made, and replies leave by the routing tables. Raises
     `OSError`."""
     steps = [
-        (_NEWTABLE, _CREATE | _EXCL, _attr(1, _TABLE)),
-        (_NEWCHAIN, _CREATE, _chain(b"prerouting\0", b"filter\0", 0)),
-        (_NEWCHAIN, _CREATE, _chain(b"output\0", b"route\0", 3)),
+        (_NEWTABLE, CREATE | EXCL, attribute(1, _TABLE)),
+        (_NEWCHAIN, CREATE, _chain(b"prerouting\0", b"filter\0", 0)),
+        (_NEWCHAIN, CREATE, _chain(b"output\0", b"route\0", 3)),
     ]
     for interface, mark in marks.items():
         incoming = _rule(
@@ -81,7 +82,7 @@ def mark_replies(marks: Mapping[str, int]) -> bool:
             _immediate(mark),
             _store(b"meta\0", _META_MARK, 3),
         )
-        steps += [(_NEWRULE, _CREATE | _APPEND, incoming), (_NEWRULE, _CREATE | _APPEND, reply)]
+        steps += [(_NEWRULE, CREATE | _APPEND, incoming), (_NEWRULE, CREATE | _APPEND, reply)]
     try:
         _transaction(steps)
     except OSError as error:
@@ -94,10 +95,10 @@ def mark_replies(marks: Mapping[str, int]) -> bool:
 def marks_replies() -> bool:
     """Whether the table exists, or could not. Raises `OSError`."""
     with _channel() as channel:
-        body = struct.pack(">BBH", _INET, 0, 0) + _attr(1, _TABLE)
-        channel.send(_message(_SUBSYSTEM | _GETTABLE, _ACK, 1, body))
+        body = struct.pack(">BBH", _INET, 0, 0) + attribute(1, _TABLE)
+        channel.send(framed(_SUBSYSTEM | _GETTABLE, ACK, 1, body))
         answer = channel.recv(1 << 16)
-    if struct.unpack_from("=H", answer, 4)[0] != _ERROR:
+    if struct.unpack_from("=H", answer, 4)[0] != ERROR:
         return True
     number = -int(struct.unpack_from("=i", answer, 16)[0])
     if number in (0, errno.ENOENT, *_UNSUPPORTED):
@@ -108,7 +109,7 @@ def marks_replies() -> bool:
 def delete_marks() -> None:
     """Remove the table if it is there."""
     try:
-        _transaction([(_DELTABLE, 0, _attr(1, _TABLE))])
+        _transaction([(_DELTABLE, 0, attribute(1, _TABLE))])
     except OSError as error:
         if error.errno != errno.ENOENT and error.errno not in _UNSUPPORTED:
             raise
@@ -116,22 +117,18 @@ def delete_marks() -> None:
 
 def _transaction(steps: list[tuple[int, int, bytes]]) -> None:
     """All or nothing. Raises the first error of a step."""
-    batch = _message(_BEGIN, 0, 0, struct.pack(">BBH", 0, 0, 10))
+    batch = framed(_BEGIN, 0, 0, struct.pack(">BBH", 0, 0, 10))
     for number, (kind, flags, body) in enumerate(steps, 1):
-        batch += _message(_SUBSYSTEM | kind, flags | _ACK, number, struct.pack(">BBH", _INET, 0, 0) + body)
-    batch += _message(_END, 0, 0, struct.pack(">BBH", 0, 0, 10))
+        batch += framed(_SUBSYSTEM | kind, flags | ACK, number, struct.pack(">BBH", _INET, 0, 0) + body)
+    batch += framed(_END, 0, 0, struct.pack(">BBH", 0, 0, 10))
     with _channel() as channel:
         channel.send(batch)
         outstanding = set(range(1, len(steps) + 1))
         failed = 0
         while outstanding and not failed:
-            data, offset = channel.recv(1 << 16), 0
-            while offset < len(data):
-                length, _, _, sequence = struct.unpack_from("=IHHI", data, offset)
-                error = -struct.unpack_from("=i", data, offset + 16)[0]
-                failed = failed or error
+            for _, sequence, frame in frames(channel.recv(1 << 16)):
+                failed = failed or -struct.unpack_from("=i", frame, 16)[0]
                 outstanding.discard(sequence)
-                offset += (length + 3) & ~3
     if failed:
         raise OSError(failed, f"nftables: {os.strerror(failed)}")
 
@@ -139,38 +136,33 @@ def _transaction(steps: list[tuple[int, int, bytes]]) -> None:
 def _channel() -> socket.socket:
     channel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 12)
     channel.bind((0, 0))
-    channel.setsockopt(270, 10, 1)  # NETLINK_CAP_ACK: an acknowledgement without the request
+    channel.setsockopt(OPTIONS, CAP_ACK, 1)  # an acknowledgement without the request
     return channel
 
 
-def _message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
-    return struct.pack("=IHHII", 16 + len(body), kind, _REQUEST | flags, sequence, 0) + body
-
-
-def _attr(kind: int, value: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
-
-
 def _nest(kind: int, *parts: bytes) -> bytes:
-    return _attr(kind | _NESTED, b"".join(parts))
+    return attribute(kind | _NESTED, b"".join(parts))
 
 
 def _number(kind: int, value: int) -> bytes:
-    return _attr(kind, struct.pack(">i", value))
+    return attribute(kind, struct.pack(">i", value))
 
 
 def _chain(name: bytes, kind: bytes, hook: int) -> bytes:
     return (
-        _attr(1, _TABLE) + _attr(3, name) + _nest(4, _number(1, hook), _number(2, _MANGLE)) + _attr(7, kind)
+        attribute(1, _TABLE)
+        + attribute(3, name)
+        + _nest(4, _number(1, hook), _number(2, _MANGLE))
+        + attribute(7, kind)
     )
 
 
 def _rule(chain: bytes, *expressions: bytes) -> bytes:
-    return _attr(1, _TABLE) + _attr(2, chain) + _nest(4, *expressions)
+    return attribute(1, _TABLE) + attribute(2, chain) + _nest(4, *expressions)
 
 
 def _expression(name: bytes, *parts: bytes) -> bytes:
-    return _nest(1, _attr(1, name), _nest(2, *parts))
+    return _nest(1, attribute(1, name), _nest(2, *parts))
 
 
 def _load(name: bytes, key: int) -> bytes:
@@ -183,7 +175,7 @@ def _store(name: bytes, key: int, source: int) -> bytes:
 
 def _compare(value: bytes, *, equal: bool = True) -> bytes:
     return _expression(
-        b"cmp\0", _number(1, _REGISTER), _number(2, 0 if equal else 1), _nest(3, _attr(1, value))
+        b"cmp\0", _number(1, _REGISTER), _number(2, 0 if equal else 1), _nest(3, attribute(1, value))
     )
 
 
@@ -193,10 +185,12 @@ def _masked(mask: int) -> bytes:
         _number(1, _REGISTER),
         _number(2, _REGISTER),
         _number(3, 4),
-        _nest(4, _attr(1, struct.pack("=I", mask))),
-        _nest(5, _attr(1, struct.pack("=I", 0))),
+        _nest(4, attribute(1, struct.pack("=I", mask))),
+        _nest(5, attribute(1, struct.pack("=I", 0))),
     )
 
 
 def _immediate(value: int) -> bytes:
-    return _expression(b"immediate\0", _number(1, _REGISTER), _nest(2, _attr(1, struct.pack("=I", value))))
+    return _expression(
+        b"immediate\0", _number(1, _REGISTER), _nest(2, attribute(1, struct.pack("=I", value)))
+    )

@@ -14,8 +14,10 @@ from collections.abc import Sequence
 
 from cni.dataplane.coordinator.plan import ALIAS, HOST_VETH, network_alias
 from cni.dataplane.coordinator.settings import CoordinatorSettings
-from cni.dataplane.netlink import netlink
-from cni.dataplane.netlink.netlink import Message, Netlink
+from cni.dataplane.netlink.codec import Message
+from cni.dataplane.netlink.links import delete_link
+from cni.dataplane.netlink.routes import delete_neighbour, delete_route, delete_rule
+from cni.dataplane.netlink.rtnetlink import Netlink
 from cni.dataplane.state import Nic
 
 
@@ -27,7 +29,7 @@ def collect(host: Netlink, settings: CoordinatorSettings, containers: Sequence[s
     dead = [
         nic for nic in mine if not any(one.startswith(nic.name.removeprefix(HOST_VETH)) for one in containers)
     ]
-    done = host.send([netlink.delete_link(nic.name) for nic in dead])
+    done = host.send([delete_link(nic.name) for nic in dead])
     for nic in pairs:
         if nic not in dead:
             done += host.send(_abandoned(host, nic, settings.host_table))
@@ -42,7 +44,7 @@ def collect(host: Netlink, settings: CoordinatorSettings, containers: Sequence[s
         and rule.dst.endswith("/128" if rule.family == 6 else "/32")
         and not any(ipaddress.ip_address(rule.dst.partition("/")[0]) in network for network in there)
     ]
-    return done + host.send([netlink.delete_rule(rule) for rule in unused])
+    return done + host.send([delete_rule(rule) for rule in unused])
 
 
 def _abandoned(host: Netlink, nic: Nic, table: int) -> list[Message]:
@@ -59,6 +61,6 @@ def _abandoned(host: Netlink, nic: Nic, table: int) -> list[Message]:
     ]
     neighbours = [one.address for one in host.neighbours(names) if one.address not in bare]
     return [
-        *(netlink.delete_route(route, nic.index) for route in routes),
-        *(netlink.delete_neighbour(address, nic.index) for address in neighbours),
+        *(delete_route(route, nic.index) for route in routes),
+        *(delete_neighbour(address, nic.index) for address in neighbours),
     ]

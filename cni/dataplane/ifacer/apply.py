@@ -27,8 +27,8 @@ from cni.dataplane.ifacer.plan import (
     make_plan,
 )
 from cni.dataplane.ifacer.settings import IfacerSettings, read_ifacer_settings
-from cni.dataplane.netlink import netlink
-from cni.dataplane.netlink.netlink import Netlink
+from cni.dataplane.netlink.links import add_link, delete_link, set_down, set_link, set_master
+from cni.dataplane.netlink.rtnetlink import Netlink
 from cni.dataplane.state import Link
 from cni.dataplane.workers.job import Job
 
@@ -117,33 +117,33 @@ def _take(host: Netlink, step: Step, undo: list[Undo]) -> None:
     match step:
         case CreateBond(name, mode, options, mtu):
             info = [("IFLA_BOND_MODE", mode), *_encoded(host, options)]
-            host.send([netlink.add_link(name, "bond", info, mtu=mtu)])
-            undo.insert(0, lambda: host.send([netlink.delete_link(name)]))
+            host.send([add_link(name, "bond", info, mtu=mtu)])
+            undo.insert(0, lambda: host.send([delete_link(name)]))
         case Enslave(member, bond, was_up):
             _enslave(host, _there(host, member), _there(host, bond), undo, was_up=was_up)
         case CreateVlan(name, parent, vlan):
             info = [("IFLA_VLAN_ID", vlan), ("IFLA_VLAN_PROTOCOL", VLAN_PROTOCOL)]
-            host.send([netlink.add_link(name, "vlan", info, parent=_there(host, parent).index)])
-            undo.insert(0, lambda: host.send([netlink.delete_link(name)]))
+            host.send([add_link(name, "vlan", info, parent=_there(host, parent).index)])
+            undo.insert(0, lambda: host.send([delete_link(name)]))
         case BringUp(name):
             index = _there(host, name).index
-            host.send([netlink.set_link(index, up=True)])
-            undo.insert(0, lambda: host.send([netlink.set_down(index)]))
+            host.send([set_link(index, up=True)])
+            undo.insert(0, lambda: host.send([set_down(index)]))
 
 
 def _enslave(host: Netlink, member: Link, bond: Link, undo: list[Undo], *, was_up: bool) -> None:
     """First as it is: the kernel refuses an interface that pods in other namespaces stand on (EBUSY) before it refuses
     one that is up (EPERM), and only for the second reason is it worth taking down."""
     try:
-        host.send([netlink.set_master(member.index, bond.index)])
+        host.send([set_master(member.index, bond.index)])
     except OSError as error:
         if error.errno != errno.EPERM or not was_up:
             raise
-        undo.insert(0, lambda: host.send([netlink.set_link(member.index, up=True)]))
-        host.send([netlink.set_down(member.index)])
-        host.send([netlink.set_master(member.index, bond.index)])
+        undo.insert(0, lambda: host.send([set_link(member.index, up=True)]))
+        host.send([set_down(member.index)])
+        host.send([set_master(member.index, bond.index)])
     # In front of bringing it up again, because leaving a bond takes it down.
-    undo.insert(0, lambda: host.send([netlink.set_master(member.index, 0)]))
+    undo.insert(0, lambda: host.send([set_master(member.index, 0)]))
 
 
 def _encoded(host: Netlink, options: tuple[tuple[str, Value], ...]) -> list[tuple[str, Any]]:

@@ -5,20 +5,44 @@ What must always hold: the namespace of this process, which is the host's, is ne
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from actors.errors import CNI_INVALID_ENVIRONMENT, CNI_UNKNOWN_CONTAINER, InvalidRequest, OrbweaverError
-from cni.dataplane.netlink import netlink
-from cni.dataplane.netlink.netlink import Netlink
+from cni.dataplane.netlink.rtnetlink import Netlink
 
 MOST = 8192
 """Things of one kind in a pod's namespace that are looked at."""
 
 _QUICK = ("/proc/", "/run/", "/var/run/")
 """Where a look at a file never waits for a disk or a network."""
+
+_CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def enter(descriptor: int) -> None:
+    """Move this thread into the network namespace of an open file. Raises `OSError`."""
+    if _libc.setns(descriptor, _CLONE_NEWNET):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+@contextmanager
+def inside(descriptor: int) -> Iterator[None]:
+    """Be in that network namespace with this thread, and afterwards back in its own."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        enter(descriptor)
+        try:
+            yield
+        finally:
+            enter(home)
+    finally:
+        os.close(home)
 
 
 def require_foreign(netns: str, pod: str) -> None:
@@ -35,7 +59,7 @@ def require_foreign(netns: str, pod: str) -> None:
 
 
 def _is_own(status: os.stat_result) -> bool:
-    own = Path("/proc/thread-self/ns/net").stat()  # this thread is at home here: see `netlink.inside`
+    own = Path("/proc/thread-self/ns/net").stat()  # this thread is at home here: see `inside`
     return (status.st_dev, status.st_ino) == (own.st_dev, own.st_ino)
 
 
@@ -63,7 +87,7 @@ def pod_namespace(netns: str, pod: str) -> Iterator[tuple[int, Netlink]]:
         if _is_own(os.fstat(descriptor)):
             raise _own(netns, pod)
         try:
-            with netlink.inside(descriptor):
+            with inside(descriptor):
                 channel = Netlink(MOST)
         except OSError as error:
             raise OrbweaverError(

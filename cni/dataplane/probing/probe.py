@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 from actors.decisions.detection import Detection, Finding, Inquiry, Probe
 from actors.errors import CNI_IO_FAILURE, NetworkNotReady, OrbweaverError
-from cni.dataplane.netlink import netlink
-from cni.dataplane.netlink.namespaces import pod_namespace
-from cni.dataplane.netlink.netlink import Netlink
+from cni.dataplane.netlink.links import set_down, set_link
+from cni.dataplane.netlink.namespaces import inside, pod_namespace
+from cni.dataplane.netlink.rtnetlink import Netlink
 from cni.dataplane.probing import frames
 from cni.dataplane.probing.packet_filter import listen
 from cni.dataplane.state import Nic
@@ -57,7 +57,7 @@ def ask(inquiry: Inquiry) -> tuple[list[Finding], list[socket.socket]]:
             used = {nic.name: nic for nic, _ in wanted.values()}
             with _up(pod, list(used.values()), inquiry):
                 channels: list[socket.socket] = []
-                with netlink.inside(descriptor):
+                with inside(descriptor):
                     asked = {number: _open(nic, probe, channels) for number, (nic, probe) in wanted.items()}
                 _ask(list(asked.values()), own, inquiry.detection)
             for number, one in asked.items():
@@ -95,7 +95,7 @@ def _up(pod: Netlink, nics: Sequence[Nic], inquiry: Inquiry) -> Iterator[None]:
     an address (arp_notify, which main plugins set) when its interface comes up, and not when it is up already."""
     lifted = [nic for nic in nics if not nic.up]
     try:
-        pod.send([netlink.set_link(nic.index, up=True) for nic in lifted])
+        pod.send([set_link(nic.index, up=True) for nic in lifted])
         deadline = time.monotonic() + CARRIER
         for nic in nics:
             while not pod.running(nic.index):
@@ -108,7 +108,7 @@ def _up(pod: Netlink, nics: Sequence[Nic], inquiry: Inquiry) -> Iterator[None]:
         _await_other_ends(lifted)
         yield
     finally:
-        pod.send([netlink.put_down(nic.index) for nic in lifted])
+        pod.send([set_down(nic.index, gone_ok=True) for nic in lifted])
 
 
 def _await_other_ends(lifted: Sequence[Nic]) -> None:

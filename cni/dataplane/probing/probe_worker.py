@@ -19,7 +19,7 @@ from typing import Any
 
 from actors.decisions.detection import Detection, Inquiry, Probe
 from actors.errors import OrbweaverError
-from cni.dataplane.netlink import netlink
+from cni.dataplane.netlink.links import link_class
 from cni.dataplane.probing.probe import ask
 from cni.dataplane.workers.channel import read_frame, write_frame
 from metrics import logs
@@ -37,7 +37,7 @@ def decode(message: dict[str, Any]) -> tuple[int, Inquiry]:
 
 def serve(channel: socket.socket) -> None:
     """Answer inquiries until the parent is gone."""
-    netlink.link_class()  # before the first inquiry, whose time is counted
+    link_class()  # before the first inquiry, whose time is counted
     lock = threading.Lock()
     while request := read_frame(channel):
         number, inquiry = decode(json.loads(request))

@@ -17,7 +17,7 @@ from typing import Any
 from actors.errors import OrbweaverError
 from cni.dataplane.coordinator import apply
 from cni.dataplane.ifacer import apply as ifacer_apply
-from cni.dataplane.netlink import netlink
+from cni.dataplane.netlink.links import link_class
 from cni.dataplane.workers.channel import READY, read_frame, write_frame
 from cni.dataplane.workers.job import Job
 from metrics import logs
@@ -30,7 +30,7 @@ _PERFORM: dict[str, Callable[[Job, list[str]], int]] = {
 
 def serve(channel: socket.socket) -> None:
     """Do jobs until the parent is gone."""
-    netlink.link_class()
+    link_class()
     channel.sendall(READY)
     while request := read_frame(channel):
         answer: dict[str, Any]
