@@ -11,6 +11,7 @@ from actors.audit.audit import Audit, audit, confirm
 from actors.audit.blocks import recorded
 from actors.audit.finding import Finding, ReleaseRecord, Repair, Rule, WriteEndpoint, WriteStatus
 from actors.audit.holders import verdict_on
+from actors.audit.notes import RuntimeNotes
 from actors.audit.snapshot import Snapshot
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "ReleaseRecord",
     "Repair",
     "Rule",
+    "RuntimeNotes",
     "Snapshot",
     "WriteEndpoint",
     "WriteStatus",

@@ -15,6 +15,7 @@ from actors.audit.blocks import attachments, recorded
 from actors.audit.endpoints import endpoints
 from actors.audit.finding import Finding, Rule
 from actors.audit.holders import SnapshotState, abandoned
+from actors.audit.notes import RuntimeNotes, unended
 from actors.audit.pools import overlaps, places, states
 from actors.audit.snapshot import Snapshot
 from actors.decisions.settings import Settings
@@ -40,9 +41,15 @@ class Audit:
     held: tuple[Allocation, ...]
 
 
-def audit(snapshot: Snapshot, settings: Settings | None = None, now: float = 0.0) -> Audit:
+def audit(
+    snapshot: Snapshot,
+    settings: Settings | None = None,
+    now: float = 0.0,
+    notes: RuntimeNotes | None = None,
+) -> Audit:
     """Prove every rule on one snapshot. `settings`: those of the agents, else the defaults. `now` is in seconds since the
-    epoch; without it no delay (of a lost node, of a pod that is Terminating) is over."""
+    epoch; without it no delay (of a lost node, of a pod that is Terminating) is over. `notes`: the runtime's, where this is
+    one of the nodes."""
     held, findings = recorded(snapshot.blocks)
     found = list(findings)
     pools, damaged = _parsed(snapshot.pools, IPPool.from_object)
@@ -58,6 +65,8 @@ def audit(snapshot: Snapshot, settings: Settings | None = None, now: float = 0.0
         found += states(held, snapshot.pools, pools, reserved)
         found += endpoints(held, snapshot.endpoints)
     found += _holders(snapshot, held, settings or Settings(), now)
+    if notes is not None:
+        found += unended(held, notes)
     order = list(Rule)
     return Audit(tuple(sorted(found, key=lambda one: (order.index(one.rule), one.subject))), held)
 

@@ -23,7 +23,14 @@ class Rule(Enum):
         "attachment",
         "delete the pod, so that its DEL gives them all back, and report this: it is a bug",
     )
-    LEAKED = "leaked", "--repair releases it"
+    LEAKED = (
+        "leaked",
+        "its node's agent releases it when its sandbox has ended; --repair does so now, and whoever gets it probes it first",
+    )
+    NOTE = (
+        "note",
+        "once its container is gone, remove the file, or delete the pod; the agent then releases what it held",
+    )
     UNJUDGED = (
         "unjudged",
         "correct or delete the object that cannot be read; the record stays as it is until then",

@@ -1,19 +1,23 @@
 """`orbweaver check`: prove what is stored against the rules, and with `--repair` put right what is safe to.
 
-It reads the API server (or the embedded store's file) and nothing else, and changes nothing without `--repair`.
+It reads the API server (or the embedded store's file) and, on a node, its runtime's notes, and changes nothing without
+`--repair`.
 What must always hold: what is only on its way is not reported; a finding counts when a second look has it too.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import socket
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from actors.audit import Finding, Rule, Snapshot, audit, confirm
+from actors.audit import Finding, Rule, RuntimeNotes, Snapshot, audit, confirm
 from actors.decisions.settings import Settings
 from actors.errors import OrbweaverError
 from actors.store.contract import Store
@@ -22,6 +26,7 @@ from cni.command.get import print_value
 from cni.command.settings_options import add_settings_options, read_settings
 from cni.command.store_choice import add_data_option, open_store
 from cni.command.table import render
+from cni.server.libcni_cache import CACHE, BadNote, Note, read_notes
 
 CLEAN, FOUND, UNREADABLE = 0, 1, 2
 WAIT = 8.0
@@ -48,6 +53,13 @@ def add_parser(commands: Any) -> None:
         metavar="SECONDS",
         help=f"between two looks, of which both must show a finding ({WAIT:g}, and for leaks as long as a DEL may take)",
     )
+    parser.add_argument(
+        "--notes",
+        type=Path,
+        default=CACHE,
+        metavar="DIRECTORY",
+        help="on a node: where its runtime notes CNI attachments, which are looked at too (%(default)s)",
+    )
     parser.add_argument("-o", "--output", choices=("json", "yaml"), help="instead of the table")
     add_settings_options(parser)
     add_data_option(parser)
@@ -70,9 +82,9 @@ def run(chosen: argparse.Namespace) -> int:
     settings = read_settings(chosen)
     try:
         with open_store(chosen) as store:
-            report = look(store, chosen.wait, settings)
+            report = look(store, chosen.wait, settings, chosen.notes)
             if chosen.repair and any(finding.repair for finding in report.findings):
-                report = _repaired(store, report, chosen.wait, settings)
+                report = _repaired(store, report, chosen.wait, settings, chosen.notes)
     except OrbweaverError as error:
         print(f"orbweaver: this could not be checked: {error}", file=sys.stderr)
         return UNREADABLE
@@ -83,16 +95,16 @@ def run(chosen: argparse.Namespace) -> int:
     return FOUND if report.findings else CLEAN
 
 
-def look(store: Store, wait: float | None, settings: Settings) -> Report:
+def look(store: Store, wait: float | None, settings: Settings, notes: Path = CACHE) -> Report:
     """Two looks, `wait` seconds apart, if the first one finds something. Raises `StoreUnavailable`."""
     cluster = _has_pods(store)
     snapshot = Snapshot.read(store, pods=cluster)
-    seen = audit(snapshot, settings, time.time())
+    seen = audit(snapshot, settings, time.time(), _notes(notes, cluster=cluster))
     found, in_flux = seen.findings, 0
     if found:
         time.sleep(_wait(found, settings) if wait is None else wait)
         snapshot = Snapshot.read(store, pods=cluster)
-        seen = audit(snapshot, settings, time.time())
+        seen = audit(snapshot, settings, time.time(), _notes(notes, cluster=cluster))
         found, in_flux = confirm(found, seen.findings)
     counts = {
         "pools": len(snapshot.pools),
@@ -103,6 +115,19 @@ def look(store: Store, wait: float | None, settings: Settings) -> Report:
     if snapshot.pods is not None:
         counts["pods"] = len(snapshot.pods)
     return Report(found, in_flux, counts, cluster)
+
+
+def _notes(directory: Path, *, cluster: bool) -> RuntimeNotes | None:
+    """The notes of this host's runtime, None where it has none that can be read."""
+    try:
+        notes = list(read_notes(directory))
+    except OSError:
+        return None
+    return RuntimeNotes(
+        (os.environ.get("NODE_NAME") or socket.gethostname()) if cluster else "",
+        {note.file: note.why for note in notes if isinstance(note, BadNote)},
+        frozenset(note.container for note in notes if isinstance(note, Note)),
+    )
 
 
 def _wait(found: Sequence[Finding], settings: Settings) -> float:
@@ -117,14 +142,14 @@ def _has_pods(store: Store) -> bool:
     return not isinstance(store, SQLiteStore)
 
 
-def _repaired(store: Store, before: Report, wait: float | None, settings: Settings) -> Report:
+def _repaired(store: Store, before: Report, wait: float | None, settings: Settings, notes: Path) -> Report:
     """What is left after the repairs. The actors are imported only here: a check alone needs none."""
     from cni.command.repairs import SETTLE, repairs
 
     with repairs(store, settings) as at_work:
         done = list(at_work.do(before.findings))
         time.sleep(SETTLE)
-    after = look(store, wait, settings)
+    after = look(store, wait, settings, notes)
     after.repairs = done
     return after
 

@@ -173,3 +173,28 @@ def test_repair_beside_an_agent_that_goes_on_serving(orbweaver, make_pool):
         assert len(addresses) == 2
         one.delete(sandbox("c1", pod="web"))
         one.prove()
+
+
+def test_notes_of_the_runtime_that_end_nothing_are_listed(served, tmp_path) -> None:
+    """After a power failure: an empty one, one cut off, and none where the others have one."""
+    notes = tmp_path / "results"
+    notes.mkdir()
+    assert served("check", *QUICK, "--notes", str(notes)).status == CLEAN, (
+        "notes that are elsewhere prove nothing"
+    )
+    with rig(served.directory) as one:
+        one.add(sandbox("c2", pod="db"))
+        one.add(sandbox("c3", pod="cache"))
+    (notes / "net-c1-eth0").write_text('{"containerId": "c1", "netns": "/run/netns/x"}')
+    (notes / "net-c2-eth0").write_text("")
+    (notes / "net-c9-eth0").write_text('{"containerId": ')
+
+    found = served("check", *QUICK, "--notes", str(notes))
+
+    assert found.status == FOUND
+    out = found.out
+    assert "net-c2-eth0" in out and "it is empty" in out
+    assert "net-c9-eth0" in out and "not JSON" in out
+    assert "no note of container c3 of pod default/cache" in out
+    assert "container c1" not in out and "container c2" not in out
+    assert "remove the file" in out
