@@ -5,11 +5,13 @@ requests nothing but a share of the CPU. It asks over a socket for what it canno
 whether this process lives and is ready, another one collects metrics. When the process ends, another one takes its
 place on the same listening socket.
 What must always hold: no peer's bytes reach this process, only one of three questions; the process ends when this one
-does, because the socket closes.
+does, because the socket closes. A port that another program has is no reason not to serve pods: it is taken once it is
+free, and meanwhile the log says so.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import queue
@@ -29,20 +31,31 @@ BACKLOG = 512
 PAUSE, PAUSE_MOST = 0.1, 10.0
 """Seconds before a process that ended is replaced."""
 _STOP_TIMEOUT = 2.0
+_TAKEN = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
+"""What time may cure: another program has the port, or the host does not have the address yet."""
+RETRY = 1.0
+"""Seconds between attempts to have such a port."""
 
 
 class HealthServer:
     """Serves on `host:port`. Port 0 takes a free one, which `port` then tells. `not_ready` says why the process cannot do
-    its work now, or None; it must not block. Raises `StoreUnavailable` when the port cannot be had."""
+    its work now, or None; it must not block. Raises `StoreUnavailable` when the port cannot be had at all."""
 
     def __init__(self, host: str, port: int, metrics: Metrics, not_ready: Callable[[], str | None]) -> None:
+        self._address = (host, port)
+        self._listener: socket.socket | None = None
         try:
             self._listener = listen(host, port)
         except OSError as error:
-            raise StoreUnavailable(
-                f"cannot serve metrics on {host}:{port}: {error.strerror}; choose another --metrics-port"
-            ) from error
-        self.port: int = self._listener.getsockname()[1]
+            if error.errno not in _TAKEN:
+                raise StoreUnavailable(
+                    f"cannot serve metrics on {host}:{port}: {error.strerror}; choose another --metrics-port"
+                ) from error
+            log.error(
+                "health and metrics are not served while their port cannot be had; everything else is; free the port, or "
+                "choose another --metrics-port",
+                extra={"address": f"{host}:{port}", "error": error.strerror},
+            )
         self._metrics = metrics
         self._not_ready = not_ready
         self._stopping = threading.Event()
@@ -70,7 +83,14 @@ class HealthServer:
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join()
-        self._listener.close()
+        if self._listener is not None:
+            self._listener.close()
+
+    @property
+    def port(self) -> int | None:
+        """The port that is served, None while another program has it."""
+        listener = self._listener
+        return int(listener.getsockname()[1]) if listener is not None else None
 
     @property
     def pid(self) -> int | None:
@@ -78,7 +98,18 @@ class HealthServer:
         process = self._process
         return process.pid if process is not None else None
 
+    def _await_port(self) -> None:
+        """Try to have the port until it is had, or this ends."""
+        while self._listener is None and not self._stopping.wait(RETRY):
+            try:
+                self._listener = listen(*self._address)
+            except OSError as error:
+                log.debug("the port of health and metrics is still taken", extra={"error": str(error)})
+            else:
+                log.info("health and metrics are served now", extra={"port": self.port})
+
     def _run(self) -> None:
+        self._await_port()
         pause = PAUSE
         while not self._stopping.is_set():
             asked = self._serve_once()
@@ -90,6 +121,7 @@ class HealthServer:
 
     def _serve_once(self) -> int:
         """Run one process until it ends; how many questions it asked."""
+        assert self._listener is not None
         channel, theirs = socket.socketpair()
         descriptors = (theirs.fileno(), self._listener.fileno())
         command = [sys.executable, "-P", "-m", "metrics.health_process", *map(str, descriptors), logs.level()]

@@ -94,7 +94,7 @@ def agent_store(chosen: argparse.Namespace, node: str) -> Store:
     if chosen.standalone or named:
         from actors.store.sqlite.store import SQLiteStore
 
-        return SQLiteStore(named or DATABASE)
+        return SQLiteStore(named or DATABASE, for_agent=True)
     return cluster_store(chosen, node_selectors(node))
 
 

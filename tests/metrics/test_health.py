@@ -22,10 +22,10 @@ OPEN = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.
 class Served:
     """A server and the reason why it is not ready."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.reason: str | None = None
         self.metrics = Metrics()
-        self.server = HealthServer("127.0.0.1", 0, self.metrics, lambda: self.reason)
+        self.server = HealthServer("127.0.0.1", port, self.metrics, lambda: self.reason)
         self.server.start()
 
     def get(self, path: str, accept: str = "", method: str = "GET") -> tuple[int, str, str]:
@@ -116,16 +116,37 @@ def test_a_process_that_is_killed_is_replaced(served: Served):
 def test_the_process_ends_with_the_server():
     running = Served()
     assert running.get("/healthz")[0] == 200
-    pid = running.server.pid
+    pid, port = running.server.pid, running.server.port
     assert pid is not None
     running.server.stop()
 
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", running.server.port), timeout=60)
+        socket.create_connection(("127.0.0.1", port), timeout=60)
 
 
-def test_a_port_that_is_taken_is_named(served: Served):
-    with pytest.raises(StoreUnavailable, match=rf"127\.0\.0\.1:{served.server.port}.*--metrics-port"):
-        HealthServer("127.0.0.1", served.server.port, Metrics(), lambda: None)
+def test_a_port_that_is_taken_is_told_and_taken_once_it_is_free(caplog: pytest.LogCaptureFixture):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        running = Served(port)
+        assert running.server.port is None
+        assert any("not served" in record.message for record in caplog.records)
+    try:
+        eventually(lambda: equal(running.server.port, port))
+
+        assert running.get("/readyz")[0] == 200
+    finally:
+        running.server.stop()
+
+
+def test_who_waits_for_its_port_ends_at_once():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        running = Served(other.getsockname()[1])
+
+        running.server.stop()
+
+
+def test_an_address_that_no_waiting_brings_is_refused():
+    with pytest.raises(StoreUnavailable, match=r"no\.such\.host\.invalid:0.*--metrics-port"):
+        HealthServer("no.such.host.invalid", 0, Metrics(), lambda: None)

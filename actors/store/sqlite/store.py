@@ -23,6 +23,7 @@ from actors.errors import InvalidObject, NotFound, StoreUnavailable
 from actors.store import lifecycle
 from actors.store.contract import Listing, Object
 from actors.store.sqlite import file as sqlite_file
+from actors.store.sqlite.lock import AgentLock
 from actors.store.sqlite.watch import SQLiteWatch, Watches
 from actors.store.sqlite.writer import Writer
 
@@ -43,7 +44,8 @@ class SQLiteStore:
 
     `poll`: seconds until a watch notices another process's write; this process's wake it at once.
     `keep`, `keep_bytes`: how much of the change log stays; a watch from before that gets `WatchExpired`.
-    `bookmark`: seconds after which a quiet watch gives a bookmark.
+    `bookmark`: seconds after which a quiet watch gives a bookmark. `for_agent`: no other agent may have the data until it
+    is closed.
     """
 
     def __init__(
@@ -54,16 +56,19 @@ class SQLiteStore:
         keep: int = 10_000,
         keep_bytes: int = 64 << 20,
         bookmark: float = 5.0,
+        for_agent: bool = False,
     ) -> None:
         self.path = path
         self._closed = threading.Event()
         self._idle: list[sqlite3.Connection] = []
         self._free = threading.BoundedSemaphore(_READERS)
         sqlite_file.prepare(path)
+        self._lock = AgentLock(path) if for_agent else None
         self._watches = Watches(path, self._reader, poll=poll, bookmark=bookmark, lag=max(1, keep // 4))
         try:
             self._writer = Writer(path, keep=keep, keep_bytes=keep_bytes, on_commit=self._watches.wrote)
         except sqlite3.Error as exc:
+            self._unlock()
             raise sqlite_file.unavailable(path, exc, maybe_written=False) from exc
 
     @property
@@ -151,6 +156,11 @@ class SQLiteStore:
         self._writer.close()
         while self._idle:
             self._idle.pop().close()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
     @contextmanager
     def _reader(self, timeout: float) -> Iterator[sqlite3.Connection]:
