@@ -177,6 +177,10 @@ class Unsendable(ProtocolError):
     one request, and says nothing of the connection or of who is at its other end."""
 
 
+class PeerRefused(OrbweaverError):
+    """A peer has not shown who it is, or asked for what is not its own; nothing was done."""
+
+
 class StoreUnavailable(OrbweaverError):
     """The store did not answer or could not write. `maybe_written`: the write may have taken place."""
 

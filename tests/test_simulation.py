@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
+from actors.runtime import GateLimits
 from tests.simulation.power_failure import Cluster, leader, without_a_leader
+from tests.simulation.reconnect import Reconnect, reconnect
 
 SMALL = Cluster(nodes=40, pods=800, pools=4, within=0.2)
 
@@ -43,3 +47,19 @@ def test_agents_alone_get_by():
 
     assert outcome.refused["conflict"] > 0
     assert outcome.api["requests"] > 2 * SMALL.pods - SMALL.pods
+
+
+@pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "certificates"])
+def test_all_agents_come_to_a_new_leader(tokens: bool):
+    """More than fit at the door; each is asked about once."""
+    outcome = reconnect(Reconnect(agents=1000, within=0.1, tokens=tokens, limits=GateLimits(visitors=64)))
+
+    assert outcome.reviews == (1000 if tokens else 0)
+    assert outcome.seconds_to["all"] < 60
+
+
+def test_a_slow_api_server_keeps_nobody_out_for_ever():
+    outcome = reconnect(Reconnect(agents=300, review=0.2, cpus=1))
+
+    assert outcome.reviews == 300
+    assert outcome.timed_out > 0

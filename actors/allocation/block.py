@@ -31,6 +31,7 @@ from actors.errors import (
     DamagedObject,
     DeadlineExceeded,
     InvalidObject,
+    InvalidRequest,
     NotFound,
     OrbweaverError,
     PodRefused,
@@ -50,6 +51,8 @@ from actors.resources.blocks.block import (
     Released,
     SuspicionChanged,
     Taken,
+    base_of,
+    block_name,
     parse_block_name,
 )
 from actors.resources.blocks.record import Fence, Record
@@ -173,6 +176,13 @@ class BlockActor(Actor):
         return self._stage(ended)
 
     def _stage(self, operation: Operation) -> ObjectRef[Outcome]:
+        block = self._state.block
+        if base_of(operation.value) != block.base:
+            # Written here it would be found by nobody, and the block could not be read any more.
+            raise InvalidRequest(
+                f"{operation.value:#x} is no address of block {block.name}; ask block "
+                f"{block_name(block.family, max(0, operation.value))}"
+            )
         reply: ObjectRef[Outcome] = ObjectRef()
         self._state.staged.append(Staged(operation, reply, current_deadline()))
         self._post_flush()

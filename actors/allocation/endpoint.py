@@ -505,7 +505,9 @@ class EndpointActor(Actor):
         refs: list[ObjectRef[Released]] = []
         for held, keep in wanted:
             block = allocator.get_actor("block/" + block_name(held.family, held.value))
-            release = Release(held.value, Fence.of(held.record), now, keep)
+            # What another node's sandbox had, the leader takes back on the word of the pod that has a right to it.
+            by = "" if held.record.node == self._node else self.context.key
+            release = Release(held.value, Fence.of(held.record), now, keep, by=by)
             refs.append(block.release.options(timeout=UNDO_TIMEOUT).remote(release))
         done: list[tuple[Allocation, bool]] = []
         renamed: list[tuple[Allocation, bool]] = []

@@ -46,6 +46,10 @@ class BlockFollower:
             raise StoreUnavailable("the blocks are not listed yet", maybe_written=False)
         return version, [block for block in self._informer.items() if isinstance(block, Block)]
 
+    def has(self, name: str) -> bool:
+        """Whether the watch knows of a block of that name."""
+        return self._informer.get(name) is not None
+
     def stop(self) -> None:
         """Stop watching."""
         self._informer.stop()

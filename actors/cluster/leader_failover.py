@@ -1,9 +1,10 @@
 """The router of an agent in a cluster: the leader's actors while there is a leader, else actors of its own.
 
-How it works. A background thread reads the Lease, connects to its holder with the certificates of the Secret, and asks
-the Ledger there for a sign of life; from then on tasks go to the leader. A task that the leader fails runs again in a
-second actor system of this process with its own Ledger, pools and blocks, which lists and follows the blocks and is
-given up again once there is a leader. So an agent normally holds nothing of the cluster's blocks.
+How it works. A background thread reads the Lease, connects to its holder, which must show the certificate that the Lease
+has, shows it the token of this agent's pod, and asks the Ledger there for a sign of life; from then on tasks go to the
+leader. Now and then it does so anew, and the new connection takes the place of the old one. A task that the leader fails
+runs again in a second actor system of this process with its own Ledger, pools and blocks, which lists and follows the
+blocks and is given up again once there is a leader. So an agent normally holds nothing of the cluster's blocks.
 
     linked ── a call fails ──► away: tasks run here ── the thread finds a leader that answers ──► linked
 
@@ -26,10 +27,10 @@ from typing import Any, Protocol, TypeVar
 
 from actors.allocation.registration import SERVED
 from actors.allocation.router import Allocator, LocalAllocator, is_lost
-from actors.cluster.credentials import SERVER_NAME, Credentials
-from actors.cluster.leadership import CLIENT, LEASE, Leadership
+from actors.cluster.credentials import SERVER_NAME, client_context
+from actors.cluster.leadership import LEASE, Leadership
 from actors.cluster.lease import Holder, read_holder
-from actors.errors import NotFound, OrbweaverError, PeerLost
+from actors.errors import OrbweaverError, PeerLost, PeerRefused, StoreUnavailable
 from actors.runtime import (
     ActorHandle,
     ActorSystem,
@@ -51,6 +52,18 @@ COOLDOWN_MOST = 60.0
 KEPT = 60.0
 """Seconds for which a place here is kept after its last task: its blocks may have writes to undo."""
 _POLL = 0.01
+RENEW_AFTER = 600.0
+"""Seconds, about, after which an agent shows the leader anew who it is, on a new connection that then takes the place of
+the one before. The kubelet has replaced the token by then, if that was due."""
+LASTING = 1200.0
+"""Seconds for which a leader takes messages of a peer that has not done so."""
+RENEW_AGAIN = 30.0
+CONNECT = 5.0
+"""Seconds for a connection to the leader, and as many for its hello. In the background; nobody waits for it."""
+ANSWER = 12.0
+"""Seconds for the first sign of life on it: all agents come at once when their leader changes."""
+FORMER = 30.0
+"""Seconds for which answers may still come on the connection before."""
 
 
 class Own(Protocol):
@@ -130,7 +143,7 @@ class LeaderFailover:
         self._store = store
         self._leadership = leadership
         self._open_own = open_own
-        self._connect = connect or self._with_secret
+        self._connect = connect or self._by_lease
         self._numbers = itertools.count(1)
         self._state = threading.Condition()
         """Guards what follows."""
@@ -141,6 +154,11 @@ class LeaderFailover:
         self._not_before = 0.0
         self._cooldown = 0.0
         self._linked_at = 0.0
+        self._renew_at = 0.0
+        self._told = ""
+        self._attempt: ActorSystem | None = None
+        self._former: list[tuple[ActorSystem, float]] = []
+        """Connections that another one has followed, and until when they stay."""
         self._tried = False
         self._on_linked: list[Callable[[], object]] = []
         self._own: _OwnPlace | None = None
@@ -165,11 +183,15 @@ class LeaderFailover:
             link, self._link = self._link, None
             places = [*self._retired, *([self._own] if self._own else [])]
             self._own, self._retired = None, []
+            former, self._former = self._former, []
+            attempt = self._attempt
             self._state.notify_all()
+        if attempt is not None and attempt is not link:
+            attempt.shutdown()  # else its thread would wait for the leader
         if self._thread.is_alive():
             self._thread.join()
-        if link is not None:
-            link.shutdown()
+        for system in (*((link,) if link is not None else ()), *(one for one, _ in former)):
+            system.shutdown()
         for place in places:
             place.own.stop()
 
@@ -321,69 +343,107 @@ class LeaderFailover:
                 now = time.monotonic()
                 idle = [one for one in self._retired if not one.users and now - one.used > KEPT]
                 self._retired = [one for one in self._retired if one not in idle]
+                over = [system for system, until in self._former if until <= now]
+                self._former = [one for one in self._former if one[0] not in over]
                 linked = self._link is not None
+                renewing = self._holder if linked and now >= self._renew_at else None
                 early = self._not_before - now
             for one in idle:
                 one.own.stop()
-            if linked or early > 0:
+            for system in over:
+                system.shutdown()
+            if renewing is None and (linked or early > 0):
                 with self._state:
                     if (self._link is not None) == linked:
                         self._state.wait(5.0 if linked else min(early, 5.0))
                 pause = RETRY_FIRST
                 continue
-            found = self._try()
+            found = self._try(renewing)
             with self._state:
                 self._tried = True
                 self._state.notify_all()
-                if not found and not self._stopping:
+                if not found and renewing is not None:
+                    self._renew_at = time.monotonic() + RENEW_AGAIN * (0.5 + random.random())
+                elif not found and not self._stopping:
                     self._state.wait(pause * (0.5 + random.random()))
                     pause = min(RETRY_MOST, pause * 2)
 
-    def _try(self) -> bool:
-        """Look for the leader once; whether it answers."""
+    def _try(self, renewing: Holder | None = None) -> bool:
+        """Look for the leader once; whether it answers. `renewing`: the one that is worked with already."""
         try:
-            holder = read_holder(self._store, LEASE, self._leadership.namespace)
-            if holder is None or not holder.address:
+            holder = self._find(renewing)
+            if holder is None or not holder.address or not holder.certificate:
                 return False
             transport = self._connect(holder)
-        except NotFound:
-            log.debug("there are no certificates for the leader yet")
-            return False
         except OrbweaverError as error:
-            log.warning("cannot look for the leader", extra={"error": str(error)})
+            self._tell(logging.WARNING, "cannot look for the leader", str(error))
             return False
         system = ActorSystem(f"{self._name}-{next(self._numbers)}")
         # Idle links are pinged seldom: a leader has thousands. Before waiting long, `LeaderAllocator.settle` asks for itself.
-        system.connect(
-            SERVED,
-            transport,
-            LinkLimits(connect=max(2.0, self._leadership.budget), ping_every=20.0, ping_timeout=60.0),
-        )
+        if not self._begin(system):
+            return False
+        limits = LinkLimits(connect=CONNECT, ping_every=20.0, ping_timeout=60.0)
+        system.connect(SERVED, transport, limits)
         try:
-            LeaderAllocator(system, holder, max(2.0, self._leadership.budget)).alive()
+            LeaderAllocator(system, holder, max(ANSWER, self._leadership.budget)).alive()
         except OrbweaverError as error:
-            log.info("no leader answers", extra={"error": str(error)})
+            self._tell(logging.INFO, "no leader answers", str(error))
             system.shutdown()
             return False
         with self._state:
             stopping = self._stopping
             if not stopping:
+                if self._link is not None:
+                    self._former.append((self._link, time.monotonic() + FORMER))
                 self._link, self._holder = system, holder
                 self._linked_at = time.monotonic()
+                self._renew_at = self._linked_at + RENEW_AFTER * (0.8 + 0.4 * random.random())
                 self._retire()
                 self._state.notify_all()
             callbacks = tuple(self._on_linked)
         if stopping:
             system.shutdown()
-        else:
+        elif renewing is None:
             log.info("allocating at the leader", extra={"leader": holder.identity, "address": holder.address})
+        if not stopping:
             for callback in callbacks:
                 callback()
+        self._told = ""
         return not stopping
 
-    def _with_secret(self, holder: Holder) -> TcpTransport:
-        """The Secret is read for each connection, so certificates may be replaced at any time."""
-        secret = self._store.get("Secret", CLIENT, self._leadership.namespace, timeout=5.0)
+    def _begin(self, attempt: ActorSystem) -> bool:
+        """Note what `stop` has to end, so that nobody waits for a leader that does not answer; False once it was called."""
+        with self._state:
+            self._attempt = attempt
+            return not self._stopping
+
+    def _find(self, renewing: Holder | None) -> Holder | None:
+        try:
+            return read_holder(self._store, LEASE, self._leadership.namespace)
+        except StoreUnavailable:
+            if renewing is None:
+                raise
+            return renewing  # the API server is away, and the leader need not be
+
+    def _tell(self, level: int, event: str, error: str) -> None:
+        """Log it, if it is not what was logged last: it is tried for as long as it takes."""
+        log.log(level if error != self._told else logging.DEBUG, event, extra={"error": error})
+        self._told = error
+
+    def _by_lease(self, holder: Holder) -> TcpTransport:
         host, _, port = holder.address.rpartition(":")
-        context = Credentials.from_secret(secret).client_context()
-        return TcpTransport(host.strip("[]"), int(port), context, server_name=SERVER_NAME)
+        context = client_context(holder.certificate)
+        return TcpTransport(
+            host.strip("[]"), int(port), context, server_name=SERVER_NAME, token=self._read_token
+        )
+
+    def _read_token(self) -> str:
+        """For each connection anew: the kubelet replaces it."""
+        path = self._leadership.token
+        try:
+            return path.read_text("ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise PeerRefused(
+                f"there is no token to show to the leader at {path}: {error}; mount the projected one of "
+                "deploy/agent/daemonset.yaml, or name another file with --leader-token"
+            ) from error

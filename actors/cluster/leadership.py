@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from actors.cluster.lease import Timing
 
 LEASE = "orbweaver-controller"
-AUTHORITY = "orbweaver-leader-ca"
-"""Secret with the certificate authority and its key, for controllers only."""
-CLIENT = "orbweaver-leader-client"
-"""Secret with what agents show and trust."""
+AGENT = "orbweaver-agent"
+"""The agents' service account: whose tokens the leader takes."""
+AUDIENCE = "orbweaver-leader"
+"""Whom those tokens are for: one for the API server says nothing here, nor one of these there."""
+TOKEN = Path("/var/run/secrets/orbweaver/token")
+"""Where an agent finds its token; the kubelet writes another one before it expires."""
 PORT = 5722
 NAMESPACE = "orbweaver-system"
 
 
 @dataclass(frozen=True, slots=True)
 class Leadership:
-    """`namespace`: of the Lease and the Secrets. `budget`: seconds in which a leader must show a sign of life. `patience`:
+    """`namespace`: of the Lease and of the agents. `budget`: seconds in which a leader must show a sign of life. `patience`:
     seconds that an agent waits for an answer of a leader that lives; never more than half of the time that a request has.
     `cooldown`: seconds for which an agent works by itself after a leader that was there did not answer; it doubles, up to a
     minute, while that repeats."""
@@ -28,3 +31,4 @@ class Leadership:
     budget: float = 1.0
     patience: float = 6.0
     cooldown: float = 5.0
+    token: Path = TOKEN

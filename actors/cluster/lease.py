@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from actors.errors import Conflict, InvalidObject, NotFound, OrbweaverError, StoreUnavailable
 from actors.store.contract import Object, Store
@@ -31,6 +31,10 @@ log = logging.getLogger("orbweaver.lease")
 
 ADDRESS = "orbweaver.io/address"
 """Annotation of the Lease: where the holder serves, `host:port`."""
+CERTIFICATE = "orbweaver.io/certificate"
+"""Annotation of the Lease: what the holder shows there, in PEM; whoever connects trusts this and nothing else."""
+REPLACE = "orbweaver.io/replace-certificate"
+"""Annotation of the Lease: somebody asks the holder for another certificate; it is gone once there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +56,24 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a Lease, and where it serves."""
+    """Who holds a Lease, where it serves, and what it shows there."""
 
     identity: str
     address: str
+    certificate: str = ""
+
+
+class Shown(Protocol):
+    """The holder's certificate."""
+
+    @property
+    def certificate(self) -> str: ...
+
+    def replace(self) -> None:
+        """Show another one from now on."""
+
+    def on_replaced(self) -> object:
+        """Called when the Lease shows the one that was asked for."""
 
 
 def read_holder(store: Store, name: str, namespace: str, *, timeout: float = 5.0) -> Holder | None:
@@ -69,8 +87,9 @@ def read_holder(store: Store, name: str, namespace: str, *, timeout: float = 5.0
 def holder_of(lease: Object) -> Holder | None:
     """The holder that a Lease object names."""
     identity = str((lease.get("spec") or {}).get("holderIdentity") or "")
-    address = str((lease["metadata"].get("annotations") or {}).get(ADDRESS) or "")
-    return Holder(identity, address) if identity else None
+    annotations = lease["metadata"].get("annotations") or {}
+    address, certificate = (str(annotations.get(name) or "") for name in (ADDRESS, CERTIFICATE))
+    return Holder(identity, address, certificate) if identity else None
 
 
 class Candidate:
@@ -88,6 +107,7 @@ class Candidate:
         timing: Timing,
         on_won: Callable[[], object],
         on_lost: Callable[[str], object],
+        shown: Shown | None = None,
         clock: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -96,6 +116,7 @@ class Candidate:
         self._store = store
         self._timing = timing
         self._on_won, self._on_lost = on_won, on_lost
+        self._shown = shown
         self._clock, self._wall = clock, wall
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
@@ -160,6 +181,8 @@ class Candidate:
         if lease is not None and not self._is_free(lease):
             return
         began = self._clock()
+        if self._shown is not None:
+            self._shown.replace()  # what it showed when it led before is over
         try:
             self._write(self.identity, self._timing.renew)
         except Conflict:
@@ -232,6 +255,11 @@ class Candidate:
         spec["leaseDurationSeconds"] = max(1, -int(-self._timing.lease // 1)) if identity else 1
         metadata = dict((before or {}).get("metadata") or {"name": self.name, "namespace": self.namespace})
         annotations = {**(metadata.get("annotations") or {}), ADDRESS: self.address}
+        asked = annotations.pop(REPLACE, None) is not None and bool(identity) and self._renewed is not None
+        if self._shown is not None:
+            if asked:
+                self._shown.replace()
+            annotations[CERTIFICATE] = self._shown.certificate
         lease: Object = {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
@@ -240,3 +268,6 @@ class Candidate:
         }
         write = self._store.update if before is not None else self._store.create
         self._object = write(lease, timeout=max(0.05, timeout))
+        if asked and self._shown is not None:
+            log.info("the leader's certificate was replaced, as somebody asked", extra={"lease": self.name})
+            self._shown.on_replaced()

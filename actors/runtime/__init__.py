@@ -6,14 +6,17 @@ What must always hold: the caller of a handle cannot tell where the actor lives.
 from actors.runtime.actor import Actor, ActorContext, Cancellable, message
 from actors.runtime.cell import Call
 from actors.runtime.event_loop import new_event_loop
+from actors.runtime.gate import GateLimits
 from actors.runtime.handle import ActorHandle, RemoteMethod
+from actors.runtime.identity import Identity
 from actors.runtime.link import LinkLimits
 from actors.runtime.observer import RuntimeObserver
+from actors.runtime.peer import Listener
 from actors.runtime.reference import ObjectRef, get, settle, wait
 from actors.runtime.scope import Trace, current_deadline, current_trace, request_scope, within
 from actors.runtime.supervision import Child, Restart
 from actors.runtime.system import ActorRow, ActorSystem
-from actors.runtime.transport import TcpTransport, Transport, UnixTransport
+from actors.runtime.transport import Door, TcpTransport, TlsDoor, Transport, UnixTransport
 from actors.runtime.wire import wire_value
 
 __all__ = [
@@ -25,12 +28,17 @@ __all__ = [
     "Call",
     "Cancellable",
     "Child",
+    "Door",
+    "GateLimits",
+    "Identity",
     "LinkLimits",
+    "Listener",
     "ObjectRef",
     "RemoteMethod",
     "Restart",
     "RuntimeObserver",
     "TcpTransport",
+    "TlsDoor",
     "Trace",
     "Transport",
     "UnixTransport",

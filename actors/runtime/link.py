@@ -39,6 +39,10 @@ class LinkLimits:
     `Overloaded`."""
     in_flight: int = 4096
     """Calls without an answer on one connection; one more is `Overloaded`."""
+    of_one_peer: int = 4
+    """Connections of one peer that has shown who it is; the oldest makes room for one more."""
+    lasting: float | None = None
+    """For how long a server keeps a connection before the peer must show again who it is."""
     connect: float = 5.0
     """From the start of a connection to the peer's hello."""
     ping_every: float = 3.0

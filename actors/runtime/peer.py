@@ -27,16 +27,20 @@ from actors.errors import (
 )
 from actors.runtime import wire
 from actors.runtime.cell import Call
+from actors.runtime.identity import Identity
 from actors.runtime.link import IoThread, Link, LinkLimits
 from actors.runtime.reference import ObjectRef
 from actors.runtime.shapes import Parameters
-from actors.runtime.transport import Listening, Transport
+from actors.runtime.transport import Door, Listening, Transport
 
 if TYPE_CHECKING:
     from actors.runtime.actor import Actor
     from actors.runtime.system import ActorSystem
 
 log = logging.getLogger("orbweaver.runtime")
+
+Guard = Callable[["Identity | None", wire.CallReceived], "tuple[Any, ...] | ObjectRef[tuple[Any, ...]]"]
+"""Says with which arguments a peer's call goes on, now or later; raises, or fails with, why it does not."""
 
 
 class Peer:
@@ -137,6 +141,8 @@ class Peer:
             )
             reason.__cause__ = error
             self.link_lost(None, reason)
+        except OrbweaverError as error:  # there is nothing to show
+            self.link_lost(None, error)
 
     def _new_link(self, loop: asyncio.AbstractEventLoop) -> _ClientLink:
         self._opening = link = _ClientLink(loop, self._system, self._limits, self)
@@ -241,14 +247,18 @@ class Listener:
         limits: LinkLimits,
         kinds: Mapping[str, type[Actor]] | None,
         refuse: Callable[[], OrbweaverError | None],
+        guard: Guard | None = None,
     ) -> None:
         self._system = system
         self._io = io
         self._limits = limits
         self._kinds = kinds
         self._refuse = refuse
+        self.guard = guard
         self._parameters: dict[tuple[str, str], Parameters] = {}
-        self._links: set[_ServerLink] = set()
+        self._links: dict[_ServerLink, None] = {}
+        self._of_node: dict[str, list[_ServerLink]] = {}
+        """Those of peers that have shown who they are, the oldest first."""
         self._listening: Listening | None = None
 
     @property
@@ -261,10 +271,17 @@ class Listener:
         """The TCP port on which it listens."""
         return int(self.address.rpartition(":")[2])
 
-    async def listen(self, transport: Transport) -> None:
+    @property
+    def connections(self) -> int:
+        """How many peers are connected, by their connections."""
+        return len(self._links)
+
+    async def listen(self, door: Door) -> None:
         """In the IO thread: start to accept."""
         loop = asyncio.get_running_loop()
-        self._listening = await transport.listen(lambda: _ServerLink(loop, self._system, self._limits, self))
+        self._listening = await door.listen(
+            lambda identity: _ServerLink(loop, self._system, self._limits, self, identity)
+        )
 
     def stop_accepting(self) -> None:
         """In the IO thread: accept no more; connections that exist go on."""
@@ -278,6 +295,16 @@ class Listener:
             link.close()
         if self._links:
             await asyncio.wait([link.ended for link in self._links])
+
+    def send_away(self, why: OrbweaverError) -> None:
+        """From any thread: end the connections that are there, and go on listening."""
+
+        def close_all() -> None:
+            for link in list(self._links):
+                link.close(why)
+
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
+            self._io.loop.call_soon_threadsafe(close_all)
 
     def refusal(self, event: wire.CallReceived) -> OrbweaverError | None:
         """Why this call is not for the actors here, or None."""
@@ -302,24 +329,50 @@ class Listener:
         return parameters.misfit(event.args, event.kwargs)
 
     def joined(self, link: _ServerLink) -> None:
-        self._links.add(link)
+        """A connection more; of one node's, the oldest makes room."""
+        self._links[link] = None
+        if link.identity is None:
+            return
+        same = self._of_node.setdefault(link.identity.node, [])
+        same.append(link)
+        if len(same) > self._limits.of_one_peer:
+            same.pop(0).close(PeerLost(f"{link.identity} has too many connections; the oldest is closed"))
 
     def left(self, link: _ServerLink) -> None:
-        self._links.discard(link)
+        self._links.pop(link, None)
+        if link.identity is None:
+            return
+        same = self._of_node.get(link.identity.node, [])
+        if link in same:
+            same.remove(link)
+        if not same:
+            self._of_node.pop(link.identity.node, None)
 
 
 class _ServerLink(Link):
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, system: ActorSystem, limits: LinkLimits, owner: Listener
+        self,
+        loop: asyncio.AbstractEventLoop,
+        system: ActorSystem,
+        limits: LinkLimits,
+        owner: Listener,
+        identity: Identity | None,
     ) -> None:
         super().__init__(loop, system.name, limits)
+        self.identity = identity
         self._actors = system
         self._owner = owner
+        self._lasts: asyncio.TimerHandle | None = None
         self._in_flight: set[int] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._owner.joined(self)
         super().connection_made(transport)
+        self._owner.joined(self)
+        if self.limits.lasting is not None:
+            self._lasts = self._loop.call_later(self.limits.lasting, self._over)
+
+    def _over(self) -> None:
+        self.close(PeerLost(f"{self.peer} has shown too long ago who it is; it may connect again"))
 
     def received(self, event: wire.Event) -> None:
         if not isinstance(event, wire.CallReceived):
@@ -327,7 +380,6 @@ class _ServerLink(Link):
         number = event.number
         if number in self._in_flight:
             raise ProtocolError(f"call {number} is under way already")
-        kind = event.actor.partition("/")[0]
         deadline = None if event.left is None else time.monotonic() + event.left
         ref: ObjectRef[Any] = ObjectRef(label=f"{event.actor}.{event.method}", deadline=deadline)
         self._in_flight.add(number)
@@ -338,9 +390,40 @@ class _ServerLink(Link):
             ref.fail(refusal)
         elif len(self._in_flight) > self.limits.in_flight:
             ref.fail(Overloaded(f"{self.limits.in_flight} calls on this connection have no answer yet"))
+        elif self._owner.guard is None:
+            self._submit(event, event.args, ref, deadline)
         else:
-            call = Call(kind, event.actor, event.method, event.args, event.kwargs, ref, deadline, event.trace)
-            self._actors.submit(call, inside=False)
+            self._ask_guard(self._owner.guard, event, ref, deadline)
+
+    def _ask_guard(
+        self, guard: Guard, event: wire.CallReceived, ref: ObjectRef[Any], deadline: float | None
+    ) -> None:
+        def decided(done: ObjectRef[tuple[Any, ...]]) -> None:
+            error = done.error()
+            if error is None:
+                self._submit(event, done.result(), ref, deadline)
+            else:
+                ref.fail(
+                    error if isinstance(error, OrbweaverError) else PeerLost(f"it was not judged: {error}")
+                )
+
+        try:
+            permitted = guard(self.identity, event)
+        except OrbweaverError as error:
+            ref.fail(error)
+            return
+        if isinstance(permitted, ObjectRef):
+            permitted.subscribe(decided)
+        else:
+            self._submit(event, permitted, ref, deadline)
+
+    def _submit(
+        self, event: wire.CallReceived, args: tuple[Any, ...], ref: ObjectRef[Any], deadline: float | None
+    ) -> None:
+        kind = event.actor.partition("/")[0]
+        kwargs = event.kwargs if self._owner.guard is None else {}
+        call = Call(kind, event.actor, event.method, args, kwargs, ref, deadline, event.trace)
+        self._actors.submit(call, inside=False)
 
     def _answerer(self, number: int) -> Callable[[ObjectRef[Any]], None]:
         def answer(ref: ObjectRef[Any]) -> None:
@@ -374,5 +457,7 @@ class _ServerLink(Link):
         self.abort(PeerLost(f"{self.peer} does not read its answers and is cut off"))
 
     def lost(self, reason: OrbweaverError) -> None:
+        if self._lasts is not None:
+            self._lasts.cancel()
         self._owner.left(self)
         log.info("the connection of %s ended: %s", self.peer, reason)

@@ -24,10 +24,10 @@ from actors.runtime.crashed_messages import CrashedMessages
 from actors.runtime.handle import ActorHandle
 from actors.runtime.link import IoThread, LinkLimits
 from actors.runtime.observer import GuardedObserver, RuntimeObserver
-from actors.runtime.peer import Listener, Peer
+from actors.runtime.peer import Guard, Listener, Peer
 from actors.runtime.supervision import Child, Restart, Supervisor
 from actors.runtime.timers import Timers
-from actors.runtime.transport import Transport
+from actors.runtime.transport import Door, Transport
 
 log = logging.getLogger("orbweaver.runtime")
 
@@ -176,24 +176,31 @@ class ActorSystem:
 
     def serve(
         self,
-        transport: Transport,
+        door: Door,
         kinds: Mapping[str, type[Actor]] | None = None,
         limits: LinkLimits | None = None,
         *,
         refuse: Callable[[], OrbweaverError | None] = lambda: None,
+        guard: Guard | None = None,
     ) -> Listener:
         """Accept calls from other processes, to all kinds that live here or only to those named, whose messages' arguments
-        are then checked against what their classes declare. `refuse` is asked for each call, and quick to answer.
+        are then checked against what their classes declare. `refuse` is asked for each call, and quick to answer; `guard`
+        is asked then who may call what, and how.
 
-        Raises OrbweaverError when the transport cannot listen.
+        Raises OrbweaverError when it cannot be listened there.
         """
         limits = limits or LinkLimits()
-        listener = Listener(self, self._io, limits, kinds, refuse)
-        self._io.run(listener.listen(transport), limits.connect)
+        listener = Listener(self, self._io, limits, kinds, refuse, guard)
+        self._io.run(listener.listen(door), limits.connect)
         with self._lock:
             self._listeners.append(listener)
         log.info("%s serves its actors on %s", self.name, listener.address)
         return listener
+
+    def is_active(self, name: str) -> bool:
+        """Whether the actor lives here and has been called lately."""
+        cell = self.cells.get(name)
+        return cell is not None and not cell.closed
 
     def get_actor(self, name: str) -> ActorHandle:
         """A handle on the actor `kind/key`; nothing is activated and nothing is checked before the first

@@ -2,8 +2,8 @@
 `wire.py`'s.
 
 What must always hold: nothing above this file knows what kind of socket it is. So liveness is found by pings
-and not by what one kernel tells, and who may connect is settled here: by file mode on a Unix socket, by
-certificates on TCP.
+and not by what one kernel tells, and who may connect is settled here: by file mode on a Unix socket, behind a
+`Gate` on TCP with TLS.
 """
 
 from __future__ import annotations
@@ -18,16 +18,19 @@ import ssl
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from actors.errors import OrbweaverError
+from actors.runtime.gate import Gate, GateLimits
+from actors.runtime.identity import Identify, Identity, introduction
+from actors.runtime.tls_connection import TlsConnection
 
 Factory = Callable[[], asyncio.Protocol]
+ServerFactory = Callable[["Identity | None"], asyncio.Protocol]
+"""Makes the protocol of a connection that came in; None where the transport does not ask who that is."""
 
 _BACKLOG = 1024
 """All agents of a cluster connect at once when their leader changes."""
-_HANDSHAKE = 10.0
-"""Seconds that whoever connects has to show a certificate."""
 
 
 class Listening(Protocol):
@@ -41,15 +44,22 @@ class Listening(Protocol):
         """Accept no more. Connections that exist go on."""
 
 
+class Door(Protocol):
+    """A place where others can connect."""
+
+    async def listen(self, factory: ServerFactory) -> Listening:
+        """In the IO thread's loop: accept connections, each with a protocol made by `factory`. Raises OrbweaverError
+        when it cannot."""
+
+    def describe(self) -> str:
+        """The place, for logs and errors."""
+
+
 class Transport(Protocol):
-    """One way to one place. Both methods run in the IO thread's loop and may raise OSError."""
+    """One way to one place."""
 
     async def connect(self, factory: Factory) -> None:
-        """Connect, with a protocol made by `factory`."""
-
-    async def listen(self, factory: Factory) -> Listening:
-        """Accept connections, each with a protocol made by `factory`. Raises OrbweaverError when it
-        cannot."""
+        """In the IO thread's loop: connect, with a protocol made by `factory`. May raise OSError."""
 
     def describe(self) -> str:
         """The place, for logs and errors."""
@@ -68,7 +78,7 @@ class UnixTransport:
     async def connect(self, factory: Factory) -> None:
         await asyncio.get_running_loop().create_unix_connection(factory, str(self.path))
 
-    async def listen(self, factory: Factory) -> Listening:
+    async def listen(self, factory: ServerFactory) -> Listening:
         """Bind, in the place of a socket that nobody serves any more.
 
         Raises OrbweaverError when a live process serves it, when something else has that name, or when the
@@ -79,7 +89,9 @@ class UnixTransport:
                 sock = self._bind()
         except OSError as error:
             raise OrbweaverError(f"cannot listen on {self.path}: {error.strerror or error}") from error
-        server = await asyncio.get_running_loop().create_unix_server(factory, sock=sock, backlog=_BACKLOG)
+        server = await asyncio.get_running_loop().create_unix_server(
+            lambda: factory(None), sock=sock, backlog=_BACKLOG
+        )
         return _UnixListening(server, self.path)
 
     def _bind(self) -> socket.socket:
@@ -140,50 +152,65 @@ class _UnixListening:
 
 
 class TcpTransport:
-    """TCP, with mutual TLS when a context is given: a server's context must ask for client certificates.
+    """TCP, and TLS when a context is given. What listens here does so without: for that there is `TlsDoor`.
 
     Port 0 listens on a free port, which `Listening.address` tells. `server_name` is what the server's certificate must
-    say, in place of `host`, which may change.
+    say, in place of `host`, which may change. `token` is asked, for each connection, for what shows who this is.
     """
 
     def __init__(
-        self, host: str, port: int, context: ssl.SSLContext | None = None, *, server_name: str | None = None
+        self,
+        host: str,
+        port: int,
+        context: ssl.SSLContext | None = None,
+        *,
+        server_name: str | None = None,
+        token: Callable[[], str] | None = None,
     ) -> None:
         self.host = host
         self.port = port
         self.context = context
         self.server_name = server_name
+        self._token = token
 
     def describe(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'tls' if self.context else 'tcp'}:{host}:{self.port}"
+        return _describe("tls" if self.context else "tcp", self.host, self.port)
 
     async def connect(self, factory: Factory) -> None:
+        shown = b"" if self._token is None else introduction(self._token())
         await asyncio.get_running_loop().create_connection(
-            factory,
+            (lambda: _Introducing(shown, factory())) if shown else factory,
             self.host,
             self.port,
             ssl=self.context,
             server_hostname=self.server_name if self.context is not None else None,
         )
 
-    async def listen(self, factory: Factory) -> Listening:
-        """Bind. Raises OrbweaverError when the address is not to be had, or the context would accept
-        anybody."""
-        if self.context is not None and self.context.verify_mode is not ssl.CERT_REQUIRED:
-            raise OrbweaverError(f"{self.describe()} must require client certificates: set verify_mode")
+    async def listen(self, factory: ServerFactory) -> Listening:
+        """Bind. Raises OrbweaverError when the address is not to be had."""
+        if self.context is not None:
+            raise OrbweaverError(f"{self.describe()} cannot be listened on so: TLS is served by a TlsDoor")
         try:
             server = await asyncio.get_running_loop().create_server(
-                factory,
-                self.host,
-                self.port,
-                ssl=self.context,
-                ssl_handshake_timeout=_HANDSHAKE if self.context is not None else None,
-                backlog=_BACKLOG,
+                lambda: factory(None), self.host, self.port, backlog=_BACKLOG
             )
         except OSError as error:
             raise OrbweaverError(f"cannot listen on {self.describe()}: {error.strerror or error}") from error
         return _TcpListening(server, self)
+
+
+class _Introducing(asyncio.Protocol):
+    """Shows who this is, and leaves the connection to the protocol that uses it."""
+
+    def __init__(self, shown: bytes, user: asyncio.Protocol) -> None:
+        self._shown = shown
+        self._user = user
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        made = cast(asyncio.Transport, transport)
+        made.write(self._shown)
+        made.set_protocol(self._user)
+        self._user.connection_made(made)
 
 
 class _TcpListening:
@@ -198,3 +225,74 @@ class _TcpListening:
 
     def close(self) -> None:
         self._server.close()
+
+
+class TlsDoor:
+    """Listens with TLS 1.3 for peers who then show a token; see `Gate`. `context` gives the certificate of the moment,
+    `identify` whose token it is. An empty `host` means all addresses of this machine, port 0 a free one."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        context: Callable[[], ssl.SSLContext],
+        identify: Identify,
+        limits: GateLimits | None = None,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self._context = context
+        self._identify = identify
+        self._limits = limits or GateLimits()
+        self.gate: Gate | None = None
+        """While it is open."""
+
+    def describe(self) -> str:
+        return _describe("tls", self.host or "*", self.port)
+
+    async def listen(self, factory: ServerFactory) -> Listening:
+        """Bind. Raises OrbweaverError when the address is not to be had."""
+        loop = asyncio.get_running_loop()
+        try:
+            sock = self._bind()
+        except OSError as error:
+            raise OrbweaverError(f"cannot listen on {self.describe()}: {error.strerror or error}") from error
+
+        def welcome(tls: ssl.SSLSocket, identity: Identity) -> None:
+            TlsConnection(loop, tls, factory(identity)).start()
+
+        def admit(tls: ssl.SSLSocket, identity: Identity) -> None:
+            try:
+                loop.call_soon_threadsafe(welcome, tls, identity)
+            except RuntimeError:  # the loop is closed: the process ends
+                tls.close()
+
+        self.gate = Gate([sock], self._context, self._identify, admit, self._limits)
+        listening = _DoorListening(self.host, sock.getsockname()[1], self.gate)
+        self.gate.start()
+        return listening
+
+    def _bind(self) -> socket.socket:
+        if not self.host:
+            both = socket.has_dualstack_ipv6()
+            family = socket.AF_INET6 if both else socket.AF_INET
+            return socket.create_server(("", self.port), family=family, backlog=_BACKLOG, dualstack_ipv6=both)
+        family, *_, where = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(where[:2], family=family, backlog=_BACKLOG)
+
+
+class _DoorListening:
+    def __init__(self, host: str, port: int, gate: Gate) -> None:
+        self._host, self.port = host, port
+        self._gate = gate
+
+    @property
+    def address(self) -> str:
+        return f"{self._host}:{self.port}"
+
+    def close(self) -> None:
+        self._gate.close()
+
+
+def _describe(scheme: str, host: str, port: int) -> str:
+    return f"{scheme}:[{host}]:{port}" if ":" in host else f"{scheme}:{host}:{port}"

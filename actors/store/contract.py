@@ -26,12 +26,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
+from actors.errors import InvalidObject
+
 Object: TypeAlias = dict[str, Any]
+_DIGITS = 20
+"""Of the largest version: etcd counts with 64 bits."""
 
 
 def version_number(version: str) -> int:
-    """The place of a version in the order of a kind's changes; -1 for the empty version of what does not exist."""
-    return int(version) if version else -1
+    """The place of a version in the order of a kind's changes; -1 for the empty version of what does not exist. Raises
+    `InvalidObject` for what is none."""
+    if not version:
+        return -1
+    if not version.isascii() or not version.isdecimal() or len(version) > _DIGITS:
+        raise InvalidObject(f"{version[:40]!r} is not the version of an object")
+    return int(version)
 
 
 @dataclass(frozen=True, slots=True)

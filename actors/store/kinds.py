@@ -56,10 +56,11 @@ FOREIGN: dict[str, Kind] = {
         Kind("ConfigMap", "v1", "configmaps", "cm", namespaced=True, status=False),
         Kind("ServiceCIDR", "networking.k8s.io/v1", "servicecidrs", "", namespaced=False, status=True),
         Kind("IPPool", "crd.projectcalico.org/v1", "ippools", "", namespaced=False, status=False),
+        Kind("TokenReview", "authentication.k8s.io/v1", "tokenreviews", "", namespaced=False, status=False),
         Kind("CiliumPodIPPool", "cilium.io/v2alpha1", "ciliumpodippools", "", namespaced=False, status=False),
     )
 }
-"""What a cluster may have beside, and is only read: it tells the cluster's CIDRs."""
+"""What a cluster may have beside: what tells its CIDRs is only read, and a TokenReview is a question."""
 
 
 def find_kind(word: str) -> Kind:

@@ -23,6 +23,7 @@ COMMANDS = {
     "delete": "delete objects",
     "explain": "which pool a pod would get, and why not the others",
     "ip": "who has an address",
+    "certificate": "replace the certificate that agents know the leader by",
     "check": "prove that no address is recorded twice or leaked, and every view is right",
     "version": "print the version",
 }

@@ -7,6 +7,7 @@ import faulthandler
 import gc
 import logging
 import os
+import resource
 import signal
 import threading
 from typing import Any, Protocol
@@ -20,6 +21,16 @@ log = logging.getLogger("orbweaver.process")
 
 FATAL = 70
 """Exit status after too many crashes (EX_SOFTWARE in sysexits.h)."""
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process open as many files as it may: the usual soft limit of 1,024 is for programs that use select()."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or hard > soft:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError) as error:
+            log.warning("the limit of open files stays", extra={"limit": soft, "error": str(error)})
 
 
 class Serving(Protocol):
@@ -62,6 +73,7 @@ def serve(process: Serving, store: Store) -> int:
     SIGUSR1 writes to standard error what every thread is doing.
     """
     faulthandler.register(signal.SIGUSR1)
+    raise_descriptor_limit()
     # A pipe, not a threading.Event: the kernel may deliver the signal to another thread, and then nothing wakes the main
     # thread, in which alone Python runs handlers. The wake-up descriptor is written in whichever thread it arrives.
     ended, end = os.pipe()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from actors.cluster.leadership import NAMESPACE as DEFAULT
@@ -64,7 +65,7 @@ def add_leader_options(parser: argparse.ArgumentParser, *, controller: bool) -> 
     group.add_argument(
         "--namespace",
         default=os.environ.get("POD_NAMESPACE") or DEFAULT,
-        help="where the Lease and the certificates' Secrets are (%(default)s; or set POD_NAMESPACE)",
+        help="where the Lease and the agents' service account are (%(default)s; or set POD_NAMESPACE)",
     )
     usual = Leadership()
     if not controller:
@@ -73,6 +74,12 @@ def add_leader_options(parser: argparse.ArgumentParser, *, controller: bool) -> 
             type=option_values.seconds,
             metavar="SECONDS",
             help=f"a leader that shows no sign of life for so long is left ({usual.budget:g})",
+        )
+        group.add_argument(
+            "--leader-token",
+            type=Path,
+            metavar="FILE",
+            help=f"the projected service account token that is shown to the leader ({usual.token})",
         )
         return
     group.add_argument(
@@ -109,6 +116,7 @@ def read_leadership(chosen: argparse.Namespace, configured: Leadership) -> Leade
         ),
         port=given("leader_port", configured.port),
         budget=given("leader_budget", configured.budget),
+        token=given("leader_token", configured.token),
     )
 
 

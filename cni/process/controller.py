@@ -18,6 +18,7 @@ import socket
 import time
 import uuid
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from actors.admission.overlap_review import OverlapReviewActor
 from actors.admission.review import ReviewRequest, Verdict
@@ -27,15 +28,18 @@ from actors.allocation.registration import SERVED, register_allocators
 from actors.allocation.router import AlwaysLocal
 from actors.cluster.block_follower import BlockFollower
 from actors.cluster.gc_follower import GCFollower
-from actors.cluster.leadership import LEASE, Leadership
+from actors.cluster.leader_certificate import LIFE, LeaderCertificate
+from actors.cluster.leader_failover import LASTING
+from actors.cluster.leadership import AGENT, AUDIENCE, LEASE, Leadership
 from actors.cluster.lease import Candidate
-from actors.cluster.secrets import Lives, SecretsKeeper
+from actors.cluster.peer_guard import PeerGuard
+from actors.cluster.token_review import TokenReviewer
 from actors.decisions.settings import Settings
 from actors.errors import NotFound, OrbweaverError, PeerLost, StoreUnavailable
 from actors.reclaim.cluster_gc import GCActor
 from actors.reclaim.evidence import CachedClusterState
 from actors.resources.blocks.block import Block
-from actors.runtime import LinkLimits, ObjectRef, TcpTransport, get
+from actors.runtime import GateLimits, LinkLimits, Listener, ObjectRef, TlsDoor, get
 from actors.store.contract import Store
 from actors.views.coordinator import CoordinatorActor
 from actors.views.events import EventsActor
@@ -48,6 +52,8 @@ log = logging.getLogger("orbweaver.controller")
 METRICS_PORT = 5721
 MAILBOX = 65536
 """Calls that may wait for one pool: the pods of all nodes may start at once."""
+IN_FLIGHT = 1024
+"""Calls of one agent without an answer: more than all pods of a node make at once."""
 BEGIN_WITHIN = 0.5
 """Of the time that a caller has, the part in which each actor begins with its call or refuses it: the rest is for the block's
 write. So whatever is asked of this process, callers are answered while they still wait, and none takes it for lost."""
@@ -80,7 +86,8 @@ class ControllerOptions:
     address: str = "127.0.0.1"
     listen: str = ""
     identity: str = field(default_factory=lambda: f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}")
-    lives: Lives = field(default_factory=Lives)
+    certificate_life: timedelta = LIFE
+    gate: GateLimits = field(default_factory=GateLimits)
     settings: Settings = field(default_factory=Settings)
     webhook: WebhookOptions | None = None
 
@@ -158,7 +165,14 @@ class Controller(Process):
         self.webhook: Webhook | None = None
         if options.webhook is not None:
             self.webhook = Webhook(options.webhook, self._review, self._leading_host)
-        self._keeper = SecretsKeeper(store, options.leadership.namespace, options.lives)
+        self._census = census
+        self._certificate = LeaderCertificate(life=options.certificate_life, on_replaced=self._replaced)
+        account = f"system:serviceaccount:{options.leadership.namespace}:{AGENT}"
+        self._reviewer = TokenReviewer(store, account, AUDIENCE)
+        self._guard = PeerGuard(
+            store, node_of=self._node_of, has_pool=self._has_pool, has_block=self._has_block
+        )
+        self._listener: Listener | None = None
         self.gc = GCFollower(system, catalog, census)
         self._candidate: Candidate | None = None
         self._caught_up = False
@@ -180,7 +194,7 @@ class Controller(Process):
         ref = self.local("ledger").counts.options(timeout=START_TIMEOUT).remote()
         counts: dict[str, int] = self.wait_answer(ref)
         loaded = time.monotonic()
-        self._keeper.start()
+        self._reviewer.start()
         port, address = self._listen()
         self.look_after_objects()
         self.catalog.informer("SpiderCoordinator").subscribe(lambda _: self._sync_coordinator())
@@ -194,6 +208,7 @@ class Controller(Process):
             timing=leadership.timing,
             on_won=self._won,
             on_lost=self._lost,
+            shown=self._certificate,
         )
         self._candidate.start()
         if self.webhook is not None:
@@ -241,7 +256,8 @@ class Controller(Process):
         if self._candidate is not None:
             self._candidate.stop()
         self.gc.stop()
-        self._keeper.stop()
+        self._reviewer.stop()
+        self._guard.stop()
         self._blocks.stop()
         self.stop_actors(self.options.drain)
 
@@ -258,10 +274,16 @@ class Controller(Process):
     def _listen(self) -> tuple[int, str]:
         """Serve the agents, who are refused while this is not the leader; returns the port, and the address to be
         dialled."""
-        transport = TcpTransport(self.options.listen, self.options.leadership.port, self._keeper.context)
-        listener = self.system.serve(
-            transport, SERVED, LinkLimits(ping_every=20.0, ping_timeout=60.0), refuse=self._refusal
+        door = TlsDoor(
+            self.options.listen,
+            self.options.leadership.port,
+            self._certificate.context,
+            self._reviewer.identify,
+            self.options.gate,
         )
+        limits = LinkLimits(in_flight=IN_FLIGHT, lasting=LASTING, ping_every=20.0, ping_timeout=60.0)
+        listener = self.system.serve(door, SERVED, limits, refuse=self._refusal, guard=self._guard)
+        self._listener = listener
         host = self.options.address
         if host.count(":") == 1:
             return listener.port, host  # with a port of its own: what is dialled leads here some other way
@@ -271,6 +293,22 @@ class Controller(Process):
         if self.leads():
             return None
         return PeerLost(f"{self.options.identity} is not the leader; nothing was done")
+
+    def _replaced(self) -> None:
+        """The Lease shows another certificate: who trusted the one before reads it there."""
+        if self._listener is not None:
+            self._listener.send_away(PeerLost("the leader's certificate was replaced; connect again"))
+
+    def _node_of(self, pod: str) -> str | None:
+        found = self._census.pod(pod)
+        return found.node if found is not None else None
+
+    def _has_pool(self, name: str) -> bool:
+        table = self.catalog.pools()
+        return name in table.pools or name in table.damaged
+
+    def _has_block(self, name: str) -> bool:
+        return self.system.is_active(f"block/{name}") or self._blocks.has(name)
 
     def _won(self) -> None:
         began = time.monotonic()

@@ -54,7 +54,7 @@ def deploy(cluster: Cluster) -> None:
             words = [word.replace(path, here) for word in words]
         assert words[0] == "orbweaver"
         token = cluster.kubectl("-n", NAMESPACE, "create", "token", "orbweaver-agent").strip()
-        node.start_agent([*PROGRAM, *words[1:]], token, NAMESPACE)
+        node.start_agent([*PROGRAM, *words[1:]], token, shown_token(cluster, node.name), NAMESPACE)
         node.configure(CONFLIST)
     words = cluster.get("deployment", "orbweaver-controller", "-n", NAMESPACE)["spec"]["template"]["spec"][
         "containers"
@@ -63,6 +63,19 @@ def deploy(cluster: Cluster) -> None:
     token = cluster.kubectl("-n", NAMESPACE, "create", "token", "orbweaver-controller").strip()
     cluster.start_controller([*PROGRAM, *words[1:]], token)
     cluster.wait("the nodes are Ready", cluster.nodes_ready)
+
+
+def shown_token(cluster: Cluster, node: str) -> str:
+    """What the kubelet would project for the DaemonSet's pod of a node. There is none here, so it is bound to the node."""
+    spec = cluster.get("daemonset", "orbweaver-agent", "-n", NAMESPACE)["spec"]["template"]["spec"]
+    (volume,) = [one for one in spec["volumes"] if one["name"] == "leader-token"]
+    (source,) = volume["projected"]["sources"]
+    projected = source["serviceAccountToken"]
+    bound = ("--bound-object-kind", "Node", "--bound-object-name", node)
+    wanted = ("--audience", projected["audience"], "--duration", f"{projected['expirationSeconds']}s")
+    return cluster.kubectl(
+        "-n", NAMESPACE, "create", "token", spec["serviceAccountName"], *wanted, *bound
+    ).strip()
 
 
 def workload(kind: str, name: str, replicas: int, **container: Any) -> dict[str, Any]:

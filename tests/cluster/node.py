@@ -38,6 +38,8 @@ MOUNT_POINTS = tuple(
     )
 )
 ACCOUNT = Path("/run/secrets/kubernetes.io/serviceaccount")
+SHOWN = Path("/run/secrets/orbweaver")
+"""Where the DaemonSet mounts what the agent shows to the leader, by the name without /var."""
 
 
 class Node:
@@ -122,9 +124,9 @@ class Node:
         """Run a short command in the node's namespaces; returns what it printed."""
         return run(*self._inside(), *command)
 
-    def start_agent(self, command: Sequence[str], token: str, namespace: str) -> None:
-        """Start the agent as the DaemonSet's pod would be: with its service account's token and the API server's
-        Service. Raises ClusterFailed when it does not get ready."""
+    def start_agent(self, command: Sequence[str], token: str, shown: str, namespace: str) -> None:
+        """Start the agent as the DaemonSet's pod would be: with its service account's token, the one that it shows to the
+        leader, and the API server's Service. Raises ClusterFailed when it does not get ready."""
         account = self.directory / "account"
         account.mkdir(exist_ok=True)
         (account / "token").write_text(token)
@@ -132,6 +134,9 @@ class Node:
         self.call("mkdir", "-p", str(ACCOUNT))
         self.call("cp", *(str(account / name) for name in ("token", "namespace")), str(ACCOUNT))
         self.call("cp", str(self._cluster.authority), str(ACCOUNT / "ca.crt"))
+        (account / "shown").write_text(shown)
+        self.call("mkdir", "-p", str(SHOWN))
+        self.call("cp", str(account / "shown"), str(SHOWN / "token"))
         self._agent = (command, namespace)
         self.start_agent_again()
 

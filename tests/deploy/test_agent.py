@@ -54,7 +54,6 @@ RIGHTS = [
     rule("", ["nodes"], *READ),
     rule("apps", ["statefulsets"], *READ),
     rule("coordination.k8s.io", ["leases"], "get"),
-    rule("", ["secrets"], "get"),
 ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from actors.cluster.leadership import AUTHORITY, CLIENT, NAMESPACE
+from actors.cluster.leadership import NAMESPACE
 from actors.errors import OrbweaverError
 from actors.store.kubernetes.store import KubernetesStore
 from tests.deploy.test_agent import Pods
@@ -57,7 +57,7 @@ def _may_read_lease(server: ApiServer, token: str) -> None:
     assert server.call("POST", path, {"spec": {"resourceAttributes": lease}}, token)["status"]["allowed"]
 
 
-def test_the_rights_suffice_and_agents_read_no_key_of_the_authority(
+def test_the_rights_suffice_and_agents_read_no_secret(
     api_server: ApiServer, store: ClusterStore, tokens: dict[str, str], tmp_path: Path
 ):
     config = {
@@ -84,19 +84,28 @@ def test_the_rights_suffice_and_agents_read_no_key_of_the_authority(
             assert "may not" not in process.log.read_text()
 
     as_agent = KubernetesStore(api_server.access(tokens["agent"]))
-    key = as_agent.get("Secret", CLIENT, NAMESPACE)["data"]["tls.key"]
+    shown = (tmp_path / "agent" / "leader-token").read_text()
     said = agent.log.read_text()
     assert '"level": "debug"' in said
-    assert not any(secret in said for secret in (*tokens.values(), key, "PRIVATE KEY"))
+    assert not any(secret in said for secret in (*tokens.values(), shown, "PRIVATE KEY"))
     for forbidden in (
-        lambda: as_agent.get("Secret", AUTHORITY, NAMESPACE),
+        lambda: as_agent.get("Secret", "any", NAMESPACE),
         lambda: as_agent.list("Secret", NAMESPACE),
         lambda: as_agent.update(store.get("Lease", "orbweaver-controller", NAMESPACE)),
-        lambda: as_agent.update(store.get("Secret", CLIENT, NAMESPACE)),
+        lambda: as_agent.create(_review(shown)),
     ):
         with pytest.raises(OrbweaverError, match="may not"):
             forbidden()
     as_agent.close()
+
+
+def _review(token: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenReview",
+        "metadata": {"name": "agent"},
+        "spec": {"token": token},
+    }
 
 
 def _count(store: KubernetesStore, count: int) -> None:

@@ -22,8 +22,9 @@ from cni.process.controller import Controller
 from tests.support.checker import eventually, records
 from tests.support.cluster import Cluster
 from tests.support.faulty_store import FaultyStore, Write
+from tests.support.identity import agent_token
 from tests.support.leaders import in_process
-from tests.support.rig import pool
+from tests.support.rig import pod, pool
 from tests.tools.apiserver import ApiServer
 
 POOLS, EACH = 4, 10
@@ -56,14 +57,14 @@ def leading(store: Store) -> Iterator[Controller]:
 
 
 @contextmanager
-def router(store: Store, left: list[str]) -> Iterator[LeaderFailover]:
+def router(store: Store, left: list[str], token: Path) -> Iterator[LeaderFailover]:
     """An agent's, whose callers may not leave the leader."""
 
     def refuse(wrote: object) -> NoReturn:
         left.append("the leader was left")
         raise AssertionError(left[-1])
 
-    made = LeaderFailover("agent-a", store, Leadership(budget=2.0, patience=PATIENCE), refuse)
+    made = LeaderFailover("agent-a", store, Leadership(budget=2.0, patience=PATIENCE, token=token), refuse)
     try:
         made.start()
         eventually(lambda: _true(made.leader))
@@ -98,7 +99,15 @@ def test_who_would_wait_too_long_is_refused_in_time_and_nobody_leaves_the_leader
     slow, left = SlowBlocks(), list[str]()
     faulty = FaultyStore(store, slow)
     count = (POOLS - 1) * EACH
-    with leading(faulty) as leader, router(store, left) as at, ThreadPoolExecutor(count + 1) as workers:
+    for number in range(2 + count):
+        store.create(pod(f"web-{number}"))
+    token = tmp_path / "token"
+    token.write_text(agent_token(api_server.kubeconfig, "n1"))
+    with (
+        leading(faulty) as leader,
+        router(store, left, token) as at,
+        ThreadPoolExecutor(count + 1) as workers,
+    ):
         at.work(lambda place: add(place, 0))
         slow.closed = True
         first = workers.submit(at.work, lambda place: add(place, 1))

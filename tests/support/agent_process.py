@@ -17,6 +17,7 @@ from typing import Any, Self
 from cni import shim
 from tests.support.blocks import recorded
 from tests.support.cni_client import NoAnswer, ask, encode
+from tests.support.identity import agent_token
 
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 40.0
@@ -154,7 +155,12 @@ class AgentProcess(ServingProcess):
             if kubeconfig is None
             else ("--kubeconfig", str(kubeconfig))
         )
-        own = ("--node", node, "--socket", str(self.socket), "--metrics-port", "0")
+        own = ["--node", node, "--socket", str(self.socket), "--metrics-port", "0"]
+        if kubeconfig is not None:
+            directory.mkdir(parents=True, exist_ok=True)
+            token = directory / "leader-token"
+            token.write_text(agent_token(kubeconfig, node))
+            own += ["--leader-token", str(token)]
         super().__init__(directory, *where, *own, *options, wrapper=wrapper, faults=faults)
         self.data.parent.mkdir(exist_ok=True)
         shim.install(self.plugins)

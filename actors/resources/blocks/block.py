@@ -1,10 +1,11 @@
 """The block log: 64 aligned addresses of the address space, who holds them, and when each was last released.
 
-What must always hold: an address is recorded in exactly one place, the block that arithmetic names for it; a
-claim succeeds only on an address without a record, or on one whose record the claimant names; a release takes
-away only the record that its fence admits. An address that was taken back by force is suspect until somebody
-vouches for it or its last holder ends, and every claim of it says so, whoever had it meanwhile. One that is set aside goes
-to nobody before its time who did not ask for it by name. These are pure functions on a `Block`; the Block actor persists.
+What must always hold: an address is recorded in exactly one place, the block that arithmetic names for it; a claim
+succeeds only on an address without a record, or on one whose record the claimant names; a release takes away only the
+record that its fence admits and, for an agent, that is its node's own. An address that was taken back by force is suspect
+until somebody vouches for it or its last holder ends, and every claim of it says so, whoever had it meanwhile. One that is
+set aside goes to nobody before its time who did not ask for it by name. These are pure functions on a `Block`; the Block
+actor persists.
 """
 
 from __future__ import annotations
@@ -82,12 +83,34 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks from another process, as the leader knows it: what sandboxes of `node` have is its own, and so is what is
+    recorded for `pod`, which runs there, or for the virtual machine in it."""
+
+    node: str
+    pod: str = ""
+    machine: str = ""
+
+    def owns(self, record: Record, fence: Fence) -> bool:
+        """Whether the sandbox that the fence names is its own."""
+        if any(
+            one.node == self.node and fence.admits(one) for one in (record.sandbox, *record.other_sandboxes)
+        ):
+            return True
+        if record.machine:
+            namespace = self.pod.partition("/")[0]
+            return bool(self.machine) and record.holder == f"{namespace}/{self.machine}"
+        return bool(self.pod) and record.pod == self.pod
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """Take away the record at `value` if `fence` admits it; `keep` leaves it for the pod's next incarnation.
 
     `at` is the moment of the release, in seconds since the epoch. `forced`: the holder may still run somewhere.
     `quarantine`: somebody uses it, so that for a while nobody shall get it: another host, or (a pause) the last holder of a
-    suspect address.
+    suspect address. `by`: the pod for which an agent gives back what another node's sandbox had. `asker`: whose records
+    alone it may take away; None: the leader's own actors, or those of a process that works by itself.
     """
 
     value: int
@@ -96,6 +119,8 @@ class Release:
     keep: bool = False
     forced: bool = False
     quarantine: Quarantine | None = None
+    by: str = ""
+    asker: Asker | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +134,12 @@ class MarkSuspect:
 @dataclass(frozen=True, slots=True)
 class ClearSuspect:
     """The address of the record that `fence` admits was probed and nobody else answers: it is no longer suspect. `mac`:
-    that of the interface that has it now."""
+    that of the interface that has it now. `asker` as in `Release`."""
 
     value: int
     fence: Fence
     mac: str = ""
+    asker: Asker | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +258,8 @@ class Block:
         found = self.records.get(release.value)
         if found is None or not found.admitted(release.fence):
             return Released(release.value, False, found)
+        if release.asker is not None and not release.asker.owns(found, release.fence):
+            return Released(release.value, False, None)  # nothing of its own
         left = found.without(release.fence)
         if left is not None:
             self.records[release.value] = left
@@ -264,6 +292,8 @@ class Block:
         """Apply a vouch; one that its fence does not admit changes nothing."""
         found = self.records.get(vouch.value)
         if found is None or not found.admitted(vouch.fence):
+            return SuspicionChanged(vouch.value, False)
+        if vouch.asker is not None and not vouch.asker.owns(found, vouch.fence):
             return SuspicionChanged(vouch.value, False)
         if self.suspect.pop(vouch.value, None) is not None and vouch.mac and vouch.fence.admits(found):
             self.records[vouch.value] = replace(found, mac=vouch.mac)

@@ -1,30 +1,23 @@
-"""The certificates of the leader's connections: made once however many controllers begin at a time, and replaced one
-after the other without a moment in which an agent and a controller do not trust each other."""
+"""The leader's certificate: known by the Lease alone, made anew with each leader, replaced when it is due or asked for."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from actors.cluster.certificates import Pair, is_due, is_issued_by, issue, make_authority, utc_now
-from actors.cluster.credentials import SERVER_NAME, Credentials, decoded
-from actors.cluster.leadership import AUTHORITY, CLIENT
-from actors.cluster.secrets import Lives, SecretsKeeper
+from actors.cluster.certificates import make_certificate, utc_now
+from actors.cluster.credentials import SERVER_NAME, client_context, server_context
+from actors.cluster.leader_certificate import LeaderCertificate
+from actors.cluster.lease import CERTIFICATE, REPLACE, Candidate, Timing, read_holder
 from actors.errors import InvalidObject
-from actors.store.contract import Object
 from actors.store.sqlite.store import SQLiteStore
 
 HOUR = timedelta(hours=1)
-LIVES = Lives(authority=9 * HOUR, certificate=8 * HOUR, grace=timedelta(minutes=10))
-MADE = -5 * HOUR
-"""Relative to now. OpenSSL knows the true time only, so all that these tests do is done in the past or near future."""
-DUE = 0.8 * HOUR
-"""By then two thirds of the authority's life are over."""
 
 
 @pytest.fixture
@@ -34,37 +27,44 @@ def store(tmp_path: Path) -> Iterator[SQLiteStore]:
     opened.close()
 
 
-class Controllers:
-    """Two controllers' keepers, and the moment that they take for now."""
+class Controller:
+    """A candidate with its certificate and clocks of its own."""
 
-    def __init__(self, store: SQLiteStore) -> None:
-        self.now: datetime = utc_now() + MADE
-        self.store = store
-        self.keepers = [SecretsKeeper(store, "system", LIVES, now=lambda: self.now) for _ in range(2)]
+    def __init__(self, store: SQLiteStore, name: str) -> None:
+        self.boot = 0.0
+        self.now: datetime = utc_now() - 2 * HOUR  # OpenSSL knows the true time only
+        self.sent_away = 0
+        self.shown = LeaderCertificate(life=3 * HOUR, now=lambda: self.now, on_replaced=self._replaced)
+        self.candidate = Candidate(
+            store, "lease", "system", identity=name, address=f"{name}:5722", timing=Timing(15, 10, 2),
+            on_won=lambda: None, on_lost=lambda why: None, shown=self.shown, clock=lambda: self.boot,
+        )  # fmt: skip
 
-    def secret(self, name: str) -> Object:
-        return self.store.get("Secret", name, "system")
+    def turn(self, seconds: float = 2.0) -> None:
+        self.boot += seconds
+        self.candidate.turn()
 
-    def agent(self) -> Credentials:
-        return Credentials.from_secret(self.secret(CLIENT))
-
-    def authority(self) -> str:
-        return decoded(self.secret(AUTHORITY))["ca.crt"]
-
-    def at(self, moment: timedelta, *looking: int) -> None:
-        """These keepers look, in this order; after each, an agent reaches both."""
-        self.now = utc_now() + moment
-        for number in looking:
-            self.keepers[number].look()
-            for keeper in self.keepers:
-                if keeper.context is not None:
-                    shake_hands(keeper.context, self.agent())
+    def _replaced(self) -> None:
+        self.sent_away += 1
 
 
-def shake_hands(server: ssl.SSLContext, agent: Credentials) -> None:
+def published(store: SQLiteStore) -> str:
+    holder = read_holder(store, "lease", "system")
+    assert holder is not None
+    return holder.certificate
+
+
+def ask(store: SQLiteStore) -> None:
+    lease = store.get("Lease", "lease", "system")
+    metadata: dict[str, Any] = lease["metadata"]
+    annotations = {**metadata["annotations"], REPLACE: "now"}
+    store.update({**lease, "metadata": {**metadata, "annotations": annotations}})
+
+
+def shake_hands(server: ssl.SSLContext, trusted: str) -> None:
     """A whole TLS handshake in memory. Raises ssl.SSLError."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client_side = agent.client_context().wrap_bio(to_client, to_server, server_hostname=SERVER_NAME)
+    client_side = client_context(trusted).wrap_bio(to_client, to_server, server_hostname=SERVER_NAME)
     server_side = server.wrap_bio(to_server, to_client, server_side=True)
     waiting = [client_side, server_side]
     for _ in range(10):
@@ -77,80 +77,79 @@ def shake_hands(server: ssl.SSLContext, agent: Credentials) -> None:
     assert not waiting
 
 
-def test_controllers_that_begin_at_once_agree(store: SQLiteStore):
-    now = utc_now()
-    keepers = [SecretsKeeper(store, "system", now=lambda: now) for _ in range(8)]
-    with ThreadPoolExecutor(8) as workers:
-        list(workers.map(SecretsKeeper.look, keepers))
-    agent = Credentials.from_secret(store.get("Secret", CLIENT, "system"))
-    for keeper in keepers:
-        assert keeper.context is not None
-        shake_hands(keeper.context, agent)
+def test_the_lease_shows_what_the_leader_shows(store: SQLiteStore):
+    one = Controller(store, "one")
+    one.turn()
+    shake_hands(one.shown.context(), published(store))
+    assert "PRIVATE" not in str(store.get("Lease", "lease", "system"))
 
 
-def test_nothing_is_written_while_nothing_is_due(store: SQLiteStore):
-    both = Controllers(store)
-    both.at(MADE, 0, 1)
-    secrets = [both.secret(name) for name in (AUTHORITY, CLIENT)]
-    both.at(MADE + HOUR, 0, 1)
-    assert secrets == [both.secret(name) for name in (AUTHORITY, CLIENT)]
+def test_each_leader_has_a_key_of_its_own_and_another_each_time(store: SQLiteStore):
+    one, two = Controller(store, "one"), Controller(store, "two")
+    one.turn()
+    two.turn()
+    first = published(store)
+    two.turn(16)
+    second = published(store)
+    one.turn(16)  # it could not renew
+    one.turn()
+    one.turn(16)
+    third = published(store)
+    assert len({first, second, third}) == 3
+    shake_hands(one.shown.context(), third)
+    for before in (first, second):
+        with pytest.raises(ssl.SSLError, match="CERTIFICATE_VERIFY_FAILED"):
+            shake_hands(one.shown.context(), before)
 
 
-def test_an_authority_is_followed_by_another_and_nobody_is_cut_off(store: SQLiteStore):
-    """One controller replaces it; the other has not looked yet, and agents reach both at each step."""
-    both = Controllers(store)
-    both.at(MADE, 0, 1)
-    first, shown = both.authority(), both.agent().certificate
-    both.at(DUE, 0)
-    second = both.authority()
-    assert second != first
-    assert both.agent().trusted == second + first
-    assert is_issued_by(both.agent().certificate, first)  # the other controller may not trust the second yet
-    both.at(DUE + timedelta(minutes=5), 1)
-    both.at(DUE + timedelta(minutes=11), 0, 1)
-    assert is_issued_by(both.agent().certificate, second)
-    assert both.agent().certificate != shown
-    both.at(4.5 * HOUR, 1)  # the first is over
-    assert both.agent().trusted == second
+def test_one_that_is_due_is_replaced_and_connections_go_on(store: SQLiteStore):
+    one = Controller(store, "one")
+    one.turn()
+    first = published(store)
+    one.now += HOUR
+    one.turn()
+    assert published(store) == first
+    one.now += HOUR
+    one.turn()
+    assert published(store) != first
+    shake_hands(one.shown.context(), published(store))
+    assert one.sent_away == 0
 
 
-def test_an_agent_that_read_before_a_change_reads_again_and_connects(store: SQLiteStore):
-    both = Controllers(store)
-    both.at(MADE, 0)
-    early = both.agent()
-    both.at(DUE, 0)
-    both.at(DUE + timedelta(minutes=11), 0)
-    assert both.keepers[0].context is not None
+def test_one_that_somebody_asks_to_replace_is_trusted_no_more(store: SQLiteStore):
+    """The leader comes upon the wish when it renews; connections made with the one before end, once the Lease shows the
+    new one, and it does so once."""
+    one = Controller(store, "one")
+    one.turn()
+    first = published(store)
+    ask(store)
+    one.turn()
+    annotations = store.get("Lease", "lease", "system")["metadata"]["annotations"]
+    assert REPLACE not in annotations
+    assert annotations[CERTIFICATE] != first
+    assert one.sent_away == 1
     with pytest.raises(ssl.SSLError, match="CERTIFICATE_VERIFY_FAILED"):
-        shake_hands(both.keepers[0].context, early)
-    shake_hands(both.keepers[0].context, both.agent())
+        shake_hands(one.shown.context(), first)
+    one.turn()
+    assert one.sent_away == 1
 
 
-def test_an_agent_s_certificate_is_replaced_in_time(store: SQLiteStore):
-    both = Controllers(store)
-    both.at(MADE, 0)
-    before = both.agent()
-    both.at(0.5 * HOUR, 1)
-    assert is_due(before.certificate, both.now)
-    assert both.agent().certificate != before.certificate
-    assert both.agent().trusted == before.trusted
+def test_a_wish_that_a_lost_leader_left_is_the_next_one_s(store: SQLiteStore):
+    one, two = Controller(store, "one"), Controller(store, "two")
+    one.turn()
+    ask(store)
+    two.turn()
+    two.turn(16)
+    assert REPLACE not in store.get("Lease", "lease", "system")["metadata"]["annotations"]
+    assert two.sent_away == 0
 
 
-def test_damaged_secrets_are_made_anew_or_told_of(store: SQLiteStore):
-    both = Controllers(store)
-    both.at(MADE, 0)
-    store.update({**both.secret(CLIENT), "data": {"tls.crt": "%"}})
-    both.at(MADE + HOUR, 0)
-    store.update({**both.secret(AUTHORITY), "data": {}})
-    with pytest.raises(InvalidObject, match="delete it"):
-        both.keepers[1].look()
+def test_what_is_no_certificate_is_told(store: SQLiteStore):
+    with pytest.raises(InvalidObject, match="Lease"):
+        client_context("what somebody wrote")
 
 
-def test_an_agent_cannot_pose_as_the_leader():
-    now = utc_now()
-    authority = make_authority(now, HOUR)
-    pair: Pair = issue(authority, "agents", now, HOUR, server=False)
-    agent = Credentials(authority.certificate, pair.certificate, pair.key)
-    with pytest.raises(ssl.SSLError, match="CERTIFICATE_VERIFY_FAILED"):
-        shake_hands(agent.server_context(), agent)
-    assert pair.key not in repr(agent) + repr(pair)
+def test_the_key_is_in_no_text():
+    pair = make_certificate(utc_now(), HOUR)
+    assert pair.key not in repr(pair)
+    server_context(pair.certificate, pair.key)

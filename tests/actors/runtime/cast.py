@@ -15,15 +15,19 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from actors.cluster.credentials import SERVER_NAME, Credentials
-from actors.errors import NoAddress, StoreUnavailable
+from actors.cluster.credentials import SERVER_NAME, client_context, server_context
+from actors.errors import NoAddress, PeerRefused, StoreUnavailable
 from actors.runtime import (
     Actor,
     ActorContext,
     ActorSystem,
+    Door,
+    GateLimits,
+    Identity,
     LinkLimits,
     ObjectRef,
     TcpTransport,
+    TlsDoor,
     Transport,
     UnixTransport,
     current_deadline,
@@ -195,25 +199,55 @@ def register(system: ActorSystem, *, inline: frozenset[str] = frozenset()) -> No
 KINDS = ("worker", "small", "brief", "hasty")
 
 
-def transport_of(text: str, *, server: bool = False) -> Transport:
-    """`unix:PATH`, `tcp:HOST:PORT`, or `tls:DIRECTORY:HOST:PORT` with the certificates of `conftest.certificates`."""
+TOKEN = "agent@node1"
+"""What a peer shows, in place of a service account's token: who and where."""
+
+
+def identify(token: str, source: str) -> ObjectRef[Identity]:
+    """Whom a token of these tests names."""
+    ref: ObjectRef[Identity] = ObjectRef()
+    account, _, node = token.partition("@")
+    if account == "agent" and node:
+        ref.complete(Identity(account, node))
+    else:
+        ref.fail(PeerRefused(f"{token!r} is nobody's token"))
+    return ref
+
+
+def transport_of(text: str, *, token: str = TOKEN) -> Transport:
+    """`unix:PATH`, `tcp:HOST:PORT`, or `tls:DIRECTORY:HOST:PORT` with the certificate of `conftest.certificates`."""
+    scheme, host, port, directory = _parts(text)
+    if scheme == "tls":
+        context = client_context((directory / "server.crt").read_text())
+        return TcpTransport(host, port, context, server_name=SERVER_NAME, token=lambda: token)
+    return UnixTransport(host) if scheme == "unix" else TcpTransport(host, port)
+
+
+def door_of(text: str, limits: GateLimits | None = None) -> Door:
+    """The same, to listen."""
+    scheme, host, port, directory = _parts(text)
+    if scheme == "tls":
+        context = server_context(
+            (directory / "server.crt").read_text(), (directory / "server.key").read_text()
+        )
+        return TlsDoor(host, port, lambda: context, identify, limits)
+    return UnixTransport(host) if scheme == "unix" else TcpTransport(host, port)
+
+
+def _parts(text: str) -> tuple[str, str, int, Path]:
     scheme, _, place = text.partition(":")
     if scheme == "unix":
-        return UnixTransport(place)
+        return scheme, place, 0, Path()
     host, _, port = place.rpartition(":")
-    if scheme == "tcp":
-        return TcpTransport(host, int(port))
-    directory, _, host = host.partition(":")
-    credentials = Credentials.read(Path(directory) / ("server" if server else "client"))
-    context = credentials.server_context() if server else credentials.client_context()
-    return TcpTransport(host, int(port), context, server_name=SERVER_NAME)
+    directory, _, host = host.rpartition(":")
+    return scheme, host, int(port), Path(directory)
 
 
 def main() -> None:
     system = ActorSystem("cast")
     register(system)
     listener = system.serve(
-        transport_of(sys.argv[1], server=True),
+        door_of(sys.argv[1]),
         kinds=dict.fromkeys(KINDS, Worker),
         limits=LinkLimits(**json.loads(sys.argv[2])),
     )

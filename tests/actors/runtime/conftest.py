@@ -15,8 +15,7 @@ from typing import Any, Self
 
 import pytest
 
-from actors.cluster.certificates import issue, make_authority, utc_now
-from actors.cluster.credentials import Credentials
+from actors.cluster.certificates import make_certificate, utc_now
 from actors.runtime import ActorHandle, ActorSystem, LinkLimits
 from tests.actors.runtime import cast
 
@@ -101,13 +100,11 @@ def connected(served: Served, **limits: Any) -> ActorSystem:
     return system
 
 
-def certificates(directory: Path) -> str:
-    """Makes certificates for both sides; returns the address of a server on a free port, for `cast.transport_of`."""
-    now = utc_now()
-    authority = make_authority(now, timedelta(days=1))
-    for side in ("server", "client"):
-        pair = issue(authority, side, now, timedelta(hours=1), server=side == "server")
-        Credentials(authority.certificate, pair.certificate, pair.key).write(directory / side)
+def certificates(directory: Path, life: timedelta = timedelta(hours=1)) -> str:
+    """Makes a server's certificate; returns the address of a server on a free port, for `cast.transport_of`."""
+    pair = make_certificate(utc_now(), life)
+    (directory / "server.crt").write_text(pair.certificate)
+    (directory / "server.key").write_text(pair.key)
     return f"tls:{directory}:127.0.0.1:0"
 
 

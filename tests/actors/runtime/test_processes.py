@@ -351,7 +351,7 @@ def test_the_socket_is_for_its_owner_only(served: Served) -> None:
 def test_a_live_server_is_not_replaced(served: Served, client: ActorSystem) -> None:
     second = ActorSystem("second")
     with pytest.raises(OrbweaverError, match="served by a live process"):
-        second.serve(cast.transport_of(served.address))
+        second.serve(cast.door_of(served.address))
     second.shutdown()
 
     assert get(client.get_actor("worker/a").echo.remote(1), timeout=60) == 1

@@ -1,0 +1,163 @@
+"""Asks, for each call of a peer, whether it may be: the rules, and what only the cluster knows.
+
+What must always hold: it answers at once from caches where those are sure, and reads the API server in threads of its own
+otherwise, so the thread that reads the connections never waits; how many calls wait for that is bounded. A cache that says
+no is never believed: it may be behind. An actor is not made for a pool or a block that is not there.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from actors.cluster.peer_rules import Permit, PodOnNode, completed, permit
+from actors.errors import InvalidObject, NotFound, OrbweaverError, Overloaded, PeerRefused, StoreUnavailable
+from actors.resources.pod import Pod
+from actors.runtime import Identity, ObjectRef
+from actors.runtime.wire import CallReceived
+from actors.store.contract import Store
+
+log = logging.getLogger("orbweaver.peers")
+
+WORKERS = 8
+WAITING = 4096
+FRESH = 10.0
+"""Seconds for which what was read of a pod is remembered: an ADD asks several times."""
+REMEMBERED = 4096
+READ_TIMEOUT = 5.0
+
+
+class PeerGuard:
+    """One per controller, given to the listener as `guard`."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        node_of: Callable[[str], str | None],
+        has_pool: Callable[[str], bool],
+        has_block: Callable[[str], bool],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`node_of`: where a pod `namespace/name` was seen, None where it is not known; `has_pool`, `has_block`: whether
+        one is known by that name."""
+        self._store = store
+        self._node_of, self._has_pool, self._has_block = node_of, has_pool, has_block
+        self._clock = clock
+        self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="peer-guard")
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._read: OrderedDict[tuple[str, str, str], float] = OrderedDict()
+        """Pods, nodes and machines that were found together, and until when that counts."""
+
+    def stop(self) -> None:
+        """Judge no more."""
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
+    def __call__(
+        self, identity: Identity | None, call: CallReceived
+    ) -> tuple[Any, ...] | ObjectRef[tuple[Any, ...]]:
+        """The arguments with which a call goes on. Raises, or fails with, `PeerRefused`."""
+        if identity is None or call.kwargs:
+            raise PeerRefused("it has not shown who it is, or names its arguments")
+        found = permit(identity.node, call.actor, call.method, call.args, self._clock())
+        if self._is_sure(identity.node, found):
+            return self._arguments(found, "")
+        with self._lock:
+            if self._waiting >= WAITING:
+                raise Overloaded(f"{WAITING} calls of peers wait to be judged; try again later")
+            self._waiting += 1
+        ref: ObjectRef[tuple[Any, ...]] = ObjectRef()
+        try:
+            self._workers.submit(self._judge, identity, found, ref)
+        except RuntimeError:  # it was stopped
+            self._done()
+            raise Overloaded("this process is ending; nothing was done") from None
+        return ref
+
+    def _is_sure(self, node: str, found: Permit) -> bool:
+        """Whether everything is known without asking."""
+        if found.pool and not self._has_pool(found.pool):
+            return False
+        if found.block and not self._has_block(found.block):
+            return False
+        if found.on_behalf:
+            return False
+        pod = found.pod
+        if pod is None:
+            return True
+        if not pod.machine and self._node_of(pod.pod) == node:
+            return True
+        with self._lock:
+            return self._read.get((pod.pod, node, pod.machine), 0.0) > time.monotonic()
+
+    def _judge(self, identity: Identity, found: Permit, ref: ObjectRef[tuple[Any, ...]]) -> None:
+        try:
+            args = self._ask(identity, found)
+        except OrbweaverError as error:
+            log.info("a peer was refused", extra={"peer": str(identity), "error": str(error)})
+            ref.fail(error)
+        except Exception as error:
+            log.exception("a peer's call could not be judged")
+            ref.fail(PeerRefused(f"the call could not be judged: {type(error).__name__}"))
+        else:
+            ref.complete(args)
+        finally:
+            self._done()
+
+    def _done(self) -> None:
+        with self._lock:
+            self._waiting -= 1
+
+    def _ask(self, identity: Identity, found: Permit) -> tuple[Any, ...]:
+        if found.pool and not self._has_pool(found.pool):
+            self._must_be("SpiderIPPool", found.pool)
+        if found.block and not self._has_block(found.block):
+            self._must_be("SpiderIPBlock", found.block)
+        if found.pod is not None:
+            self._must_run(identity.node, found.pod)
+        if not found.on_behalf:
+            return found.args
+        pod = self._pod(found.on_behalf)
+        if pod is None or pod.node != identity.node:
+            return found.args
+        return completed(found.args, pod.key, pod.machine or "")
+
+    def _arguments(self, found: Permit, _: str) -> tuple[Any, ...]:
+        return found.args
+
+    def _must_be(self, kind: str, name: str) -> None:
+        try:
+            self._store.get(kind, name, timeout=READ_TIMEOUT)
+        except NotFound as error:
+            raise NotFound(f"there is no {kind} {name} (any more); ask again what there is") from error
+
+    def _must_run(self, node: str, wanted: PodOnNode) -> None:
+        pod = self._pod(wanted.pod)
+        if pod is None:
+            raise PeerRefused(f"pod {wanted.pod} does not exist (any more)")
+        # One that no node was chosen for is nobody else's.
+        if pod.node not in ("", node):
+            raise PeerRefused(f"pod {wanted.pod} is on node {pod.node}, and the agent that asks on {node}")
+        if wanted.machine and pod.machine != wanted.machine:
+            raise PeerRefused(f"pod {wanted.pod} does not run the virtual machine {wanted.machine}")
+        with self._lock:
+            self._read[wanted.pod, node, wanted.machine] = time.monotonic() + FRESH
+            if len(self._read) > REMEMBERED:
+                self._read.popitem(last=False)
+
+    def _pod(self, name: str) -> Pod | None:
+        namespace, _, pod = name.partition("/")
+        try:
+            return Pod.from_object(self._store.get("Pod", pod, namespace, timeout=READ_TIMEOUT))
+        except (NotFound, InvalidObject):
+            return None
+        except StoreUnavailable as error:
+            raise StoreUnavailable(
+                f"where pod {name} is cannot be read: {error}", maybe_written=False
+            ) from error

@@ -1,0 +1,271 @@
+"""What a peer may ask the leader's actors: the whole list, as pure functions of its node and the call.
+
+What must always hold: what is not listed here no peer can call; every argument is in range before an actor sees it; what a
+peer says about where it is counts for nothing: records, releases and questions get the node that its token names. What can
+only be known by asking (is that pod on that node, is there such a pool) is named in `Permit`, and whoever asks decides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from actors.allocation.messages import Allocate
+from actors.errors import InvalidObject, PeerRefused
+from actors.resources.blocks.block import (
+    BLOCK_SIZE,
+    Asker,
+    Claim,
+    ClearSuspect,
+    HolderEnded,
+    Release,
+    base_of,
+    parse_block_name,
+)
+from actors.resources.blocks.record import Fence, Record
+from actors.resources.interface_name import is_interface_name
+from actors.resources.names import is_subdomain
+
+TEXT = 512
+"""Characters of one text in a record or fence: two names of Kubernetes and what joins them."""
+WHY = 300
+LONGEST_QUARANTINE = 3600.0
+"""Seconds, at most, for which a peer may keep an address from others."""
+MAC = 60
+"""Characters: 20 bytes of the longest one (InfiniBand) in hexadecimal, with colons."""
+NAMES = 8
+"""Names in one question about a sandbox."""
+MANY = 4096
+"""Names, or versions of blocks, in one call."""
+_VERSION = 20
+"""Digits of the largest version that etcd can count to."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodOnNode:
+    """A pod `namespace/name` that must be on the peer's node, and, unless that is empty, run this virtual machine."""
+
+    pod: str
+    machine: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """The arguments with which the call goes on, if the rest is so: `pool`, `block`: objects that must be there. With
+    `on_behalf` the arguments are completed by whether that pod is on the peer's node."""
+
+    args: tuple[Any, ...]
+    pod: PodOnNode | None = None
+    pool: str = ""
+    block: str = ""
+    on_behalf: str = ""
+
+
+Rule = Callable[[str, str, tuple[Any, ...], float], Permit]
+"""Of the peer's node, the actor's key, the arguments, and the moment. Raises `PeerRefused`."""
+
+
+def permit(node: str, actor: str, method: str, args: tuple[Any, ...], now: float) -> Permit:
+    """What a peer's call may do. The types of the arguments have been checked before. Raises `PeerRefused`."""
+    kind, _, key = actor.partition("/")
+    rule = RULES.get((kind, method))
+    if rule is None:
+        raise PeerRefused(f"{kind} actors take no message {method!r} of a peer")
+    return rule(node, key, args, now)
+
+
+def _reached(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
+    (versions,) = _the_ledger(key, args, 1)
+    _check(len(versions) <= MANY, f"at most {MANY} versions")
+    for family, base, version in versions:
+        _check(_is_address(family, base) and base == base_of(base), "a block is named by its first address")
+        _check(
+            version.isascii() and version.isdecimal() and len(version) <= _VERSION, "a version is a number"
+        )
+    return Permit(args)
+
+
+def _about_pods(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
+    (pods,) = _the_ledger(key, args, 1)
+    _check(len(pods) <= MANY and all(len(pod) <= TEXT for pod in pods), f"at most {MANY} names")
+    return Permit(args)
+
+
+def _about_names(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
+    _the_ledger(key, args)
+    _check(1 <= len(args) <= NAMES and all(len(name) <= TEXT for name in args), f"1 to {NAMES} names")
+    return Permit(args)
+
+
+def _about_its_node(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
+    (asked,) = _the_ledger(key, args, 1)
+    _check(asked == node, f"it may ask about its own node, which is {node}")
+    return Permit(args)
+
+
+def _allocate(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
+    _check(is_subdomain(key), "a pool has a name")
+    (request,) = _arguments(args, 1)
+    assert isinstance(request, Allocate)
+    if request.exact is not None:
+        _check(_is_address(6, request.exact), "an address is a number in its family's range")
+    _check(len(request.unless) <= NAMES and all(len(name) <= TEXT for name in request.unless), "few names")
+    if request.instead_of is not None:
+        _check_fence(request.instead_of)
+    record = _own(request.record, node)
+    return Permit((replace(request, record=record),), PodOnNode(record.pod, record.machine), pool=key)
+
+
+def _claim(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
+    (claim,) = _arguments(args, 1)
+    assert isinstance(claim, Claim)
+    _check_in_block(key, claim.value)
+    _check(claim.instead_of is not None, "an address that it has not yet is asked of a pool")
+    assert claim.instead_of is not None
+    _check_fence(claim.instead_of)
+    record = _own(claim.record, node)
+    _check(is_subdomain(record.pool), "it names the pool that gave it")
+    return Permit((replace(claim, record=record),), PodOnNode(record.pod, record.machine), block=key)
+
+
+def _release(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
+    (release,) = _arguments(args, 1)
+    assert isinstance(release, Release)
+    _check_in_block(key, release.value)
+    _check_fence(release.fence)
+    _check(not release.forced, "only the leader takes an address by force")
+    quarantine = release.quarantine
+    if quarantine is not None:
+        _check(
+            len(quarantine.why) <= WHY and math.isfinite(quarantine.until),
+            "a quarantine has a reason and an end",
+        )
+        quarantine = replace(quarantine, until=min(quarantine.until, now + LONGEST_QUARANTINE))
+    _check(len(release.by) <= TEXT, "a pod has a name")
+    # The leader's clock, so that the order in which addresses cool does not hang on all nodes' clocks.
+    mine = replace(release, at=now, quarantine=quarantine, asker=Asker(node), by="")
+    return Permit((mine,), block=key, on_behalf=release.by)
+
+
+def _vouch(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
+    (vouch,) = _arguments(args, 1)
+    assert isinstance(vouch, ClearSuspect)
+    _check_in_block(key, vouch.value)
+    _check_fence(vouch.fence)
+    _check(len(vouch.mac) <= MAC and vouch.mac.isprintable(), "a MAC is short")
+    return Permit((replace(vouch, asker=Asker(node)),), block=key)
+
+
+def _holder_ended(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
+    (ended,) = _arguments(args, 1)
+    assert isinstance(ended, HolderEnded)
+    _check_in_block(key, ended.value)
+    _check(len(ended.container) <= TEXT, "a container has a short id")
+    return Permit((replace(ended, node=node),), block=key)
+
+
+def _watching(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
+    _check(key == "local", "there is one that hears who watches, named local")
+    asked, _, unseen = _arguments(args, 3)
+    _check(asked == node, f"it may speak for its own node, which is {node}")
+    _check(len(unseen) <= MANY, f"at most {MANY} sandboxes")
+    for one in unseen:
+        namespace, _, name = one.pod.partition("/")
+        _check(is_subdomain(namespace) and is_subdomain(name), "a sandbox is one of a pod")
+        _check(
+            max(len(one.container), len(one.uid), len(one.interface)) <= TEXT, "a sandbox's texts are short"
+        )
+    return Permit(args)
+
+
+RULES: dict[tuple[str, str], Rule] = {
+    ("ledger", "reached"): _reached,
+    ("ledger", "of_sandbox"): _about_names,
+    ("ledger", "of_container"): _about_names,
+    ("ledger", "of_pod"): _about_names,
+    ("ledger", "of_pods"): _about_pods,
+    ("ledger", "of_node"): _about_its_node,
+    ("ledger", "holders"): _about_its_node,
+    ("ledger", "sandboxes_of"): _about_its_node,
+    ("ledger", "suspects_on"): _about_its_node,
+    ("ledger", "suspects_of"): _about_names,
+    ("pool", "allocate"): _allocate,
+    ("block", "claim"): _claim,
+    ("block", "release"): _release,
+    ("block", "vouch"): _vouch,
+    ("block", "holder_ended"): _holder_ended,
+    ("watches", "watching"): _watching,
+}
+"""All that agents ask. What only the leader's own actors tell each other (what a block was read or written as, what makes
+an address suspect) is not among it."""
+
+
+def completed(args: tuple[Any, ...], pod: str, machine: str) -> tuple[Any, ...]:
+    """The arguments of a release on behalf of a pod that is on the peer's node."""
+    (release,) = args
+    assert isinstance(release, Release)
+    assert release.asker is not None
+    return (replace(release, asker=replace(release.asker, pod=pod, machine=machine)),)
+
+
+def _own(record: Record, node: str) -> Record:
+    """The record as the peer may have it written. Raises `PeerRefused`."""
+    _check(
+        record.node == node,
+        f"it may record for its own node, which is {node}, and not for {record.node[:TEXT]!r}",
+    )
+    namespace, slash, name = record.pod.partition("/")
+    _check(bool(slash) and is_subdomain(namespace) and is_subdomain(name), "a record names its pod")
+    _check(record.machine == "" or is_subdomain(record.machine), "a virtual machine has a name")
+    _check(is_interface_name(record.interface), "a record names its interface")
+    _check(record.request == "" or is_interface_name(record.request), "an interface has a name")
+    texts = (
+        record.pool,
+        record.uid,
+        record.container,
+        record.owner,
+        record.since,
+        record.network,
+        record.claim,
+    )
+    _check(
+        all(len(text) <= TEXT and text.isprintable() for text in texts),
+        "a record's texts are short and plain",
+    )
+    _check(len(record.mac) <= MAC and record.mac.isprintable(), "a MAC is short")
+    _check(bool(record.container), "a record names its container")
+    return replace(record, other_sandboxes=())  # who shares an address is the block's to know
+
+
+def _check_fence(fence: Fence) -> None:
+    texts = (fence.container, fence.pod, fence.uid, fence.claim)
+    _check(all(len(text) <= TEXT for text in texts), "a fence's texts are short")
+
+
+def _check_in_block(key: str, value: int) -> None:
+    try:
+        _, base = parse_block_name(key)
+    except InvalidObject as error:
+        raise PeerRefused(error.message) from error
+    _check(base <= value < base + BLOCK_SIZE, "the address is one of the block's")
+
+
+def _is_address(family: int, value: int) -> bool:
+    return family in (4, 6) and 0 <= value < 1 << (32 if family == 4 else 128)
+
+
+def _the_ledger(key: str, args: tuple[Any, ...], count: int | None = None) -> tuple[Any, ...]:
+    _check(key == "local", "there is one ledger, named local")
+    return args if count is None else _arguments(args, count)
+
+
+def _arguments(args: tuple[Any, ...], count: int) -> tuple[Any, ...]:
+    _check(len(args) == count, f"it takes {count} arguments")
+    return args
+
+
+def _check(ok: bool, rule: str) -> None:
+    if not ok:
+        raise PeerRefused(f"the leader does not do this for a peer: {rule}")
