@@ -20,6 +20,7 @@ from typing import Any
 from actors.audit import Finding, Rule, RuntimeNotes, Snapshot, audit, confirm
 from actors.decisions.settings import Settings
 from actors.errors import OrbweaverError
+from actors.resources.json_text import showable
 from actors.store.contract import Store
 from cni.command import option_values
 from cni.command.get import print_value
@@ -156,7 +157,7 @@ def _repaired(store: Store, before: Report, wait: float | None, settings: Settin
 
 def _print(report: Report) -> None:
     for line in report.repairs:
-        print(line)
+        print(showable(line))
     if report.repairs:
         print()
     if report.findings:

@@ -36,6 +36,7 @@ from actors.resources.addresses import format_address
 from actors.resources.blocks.block import block_name, parse_block_name, span_of
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
+from actors.resources.json_text import showable
 from actors.resources.pod import Pod
 from actors.resources.reservedip import ReservedIP
 from actors.store.caches.catalog import Catalog, PoolTable
@@ -381,7 +382,7 @@ def _print(pod: Pod, made: Plan, outlooks: tuple[Outlook, ...]) -> None:
         print(f"  {outlook.slot.label}: {_expected(outlook)}")
     print("because")
     for line in (*made.reasons(), *(line for outlook in outlooks for line in outlook.reasons())):
-        print(f"  {line}")
+        print(f"  {showable(line)}")
 
 
 def _expected(outlook: Outlook) -> str:

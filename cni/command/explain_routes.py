@@ -20,6 +20,7 @@ from actors.errors import InvalidObject, InvalidRequest, NotFound
 from actors.resources.addresses import format_address
 from actors.resources.blocks.record import Record
 from actors.resources.coordinator import KIND, NAME, SpiderCoordinator
+from actors.resources.json_text import showable
 from actors.resources.pod import Pod
 from actors.store.caches.catalog import Catalog
 from actors.store.contract import Store
@@ -97,7 +98,7 @@ def run(chosen: argparse.Namespace, namespace: str, name: str) -> int:
     else:
         print(f"pod {subject.pod.key}, planned {where}")
         for interface, found in made.items():
-            print("\n".join(_lines(interface, found, compared=netns is not None)))
+            print("\n".join(map(showable, _lines(interface, found, compared=netns is not None))))
     return 1 if any(found.missing or found.sysctls for found in made.values()) else 0
 
 

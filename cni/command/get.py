@@ -11,6 +11,7 @@ from actors.errors import InvalidObject, NotFound
 from actors.store.contract import Object, Store
 from actors.store.kinds import KINDS, Kind, find_kind
 from cni.command.manifest import dump
+from cni.command.printable import is_printable
 from cni.command.store_choice import add_data_option, open_store
 from cni.command.table import render, resource, rows
 
@@ -88,11 +89,13 @@ def _print_objects(objects: list[Object], output: str, *, single: bool) -> None:
 
 
 def print_value(value: Any, output: str) -> None:
-    """Print as `json` or `yaml`."""
+    """Print as `json` or `yaml`, with these languages' own escapes where a character cannot be shown."""
     if output == "json":
-        print(json.dumps(value, indent=4, ensure_ascii=False))
+        text = json.dumps(value, indent=4, ensure_ascii=False)
+        print(text if is_printable(text) else json.dumps(value, indent=4))
     else:
-        print(dump(value), end="")
+        text = dump(value)
+        print(text if is_printable(text) else dump(value, ascii_only=True), end="")
 
 
 def _print_tables(found: list[tuple[Kind, list[Object]]], chosen: argparse.Namespace) -> None:

@@ -18,6 +18,7 @@ from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Record
 from actors.resources.endpoint import pod_of
 from actors.resources.ippool import IPPool
+from actors.resources.json_text import showable
 from actors.resources.reservedip import ReservedIP
 from actors.store.contract import Store
 from cni.command.get import print_value
@@ -78,7 +79,7 @@ def run(chosen: argparse.Namespace) -> int:
         lines = _lines(found)
         width = max(len(title) for title, _ in lines)
         for title, text in lines:
-            print(f"{title.ljust(width)}   {text}")
+            print(f"{title.ljust(width)}   {showable(text)}")
     return 1 if found.unknown else 0
 
 

@@ -10,9 +10,12 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 
 from actors.errors import OrbweaverError
+from actors.resources.json_text import showable
 from cni.command import log_lines
+from cni.command.printable import printable
 
 COMMANDS = {
     "demo": "see the main job done, in a sandbox",
@@ -48,6 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     log_lines.set_up()
+    with redirect_stdout(printable(sys.stdout)), redirect_stderr(printable(sys.stderr)):
+        return _run(given)
+
+
+def _run(given: Sequence[str]) -> int:
     chosen = parser(given[0] if given else "").parse_args(given)
     try:
         status: int = chosen.run(chosen)
@@ -55,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OrbweaverError as error:
         print(f"orbweaver: {error.message}", file=sys.stderr)
         for line in error.details:
-            print(f"  {line}", file=sys.stderr)
+            print(f"  {showable(line)}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone, as in `orbweaver get sp | head`; nothing is left to say

@@ -77,9 +77,9 @@ def read_text(text: str, source: str, what: str) -> dict[str, Any]:
     return found[0].object if found else {}
 
 
-def dump(value: Any) -> str:
-    """A value as YAML, its keys in their own order."""
-    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
+def dump(value: Any, *, ascii_only: bool = False) -> str:
+    """A value as YAML, its keys in their own order. `ascii_only`: every other character as an escape."""
+    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=not ascii_only, width=100)
     return text
 
 

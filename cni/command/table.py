@@ -16,6 +16,7 @@ from typing import Any
 from actors.cluster.lease import ADDRESS
 from actors.errors import InvalidObject
 from actors.resources.blocks.block import Block
+from actors.resources.json_text import showable
 from actors.store.contract import Object
 from actors.store.kinds import Kind
 
@@ -114,6 +115,7 @@ def cell(value: Any) -> str:
 
 def render(lines: Sequence[Sequence[str]]) -> str:
     """Cells in columns of equal width, the last one without trailing space."""
+    lines = [[showable(text) for text in line] for line in lines]
     widths = [max(len(line[index]) for line in lines) for index in range(len(lines[0]))]
     return "\n".join(
         _GAP.join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
