@@ -21,6 +21,7 @@ from actors.resources.ippool import IPPool
 from actors.resources.json_text import showable
 from actors.resources.reservedip import ReservedIP
 from actors.store.contract import Store
+from cni.command import ip_release
 from cni.command.get import print_value
 from cni.command.store_choice import add_data_option, open_store
 from cni.command.table import duration
@@ -28,7 +29,9 @@ from cni.command.table import duration
 
 def add_parser(commands: Any) -> None:
     """Add the command's own parser."""
-    parser = commands.add_parser("ip", help="show who has an address", description="Ask about one address.")
+    parser = commands.add_parser(
+        "ip", help="show who has an address, and give it back", description="About one address."
+    )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     show = verbs.add_parser(
         "show", help="who has it, or since when it is free", description=(__doc__ or "").partition("\n\n")[0]
@@ -37,6 +40,7 @@ def add_parser(commands: Any) -> None:
     show.add_argument("-o", "--output", choices=("json", "yaml"), help="instead of the text")
     add_data_option(show)
     show.set_defaults(run=run)
+    ip_release.add_parser(verbs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from actors.audit import Finding, ReleaseRecord, WriteEndpoint, WriteStatus, ver
 from actors.decisions.settings import Settings
 from actors.errors import OrbweaverError, StoreUnavailable
 from actors.reclaim.evidence import LiveClusterState
-from actors.reclaim.rules import Action
+from actors.reclaim.rules import Action, Verdict
 from actors.resources.addresses import format_address
 from actors.resources.blocks.block import Release, Released, block_name
 from actors.resources.blocks.record import Fence
@@ -50,7 +50,7 @@ class Repairs:
         for finding in findings:
             match finding.repair:
                 case ReleaseRecord(held):
-                    yield self._release(held)
+                    yield self._release(held, self.verdict(held))[1]
                     pods[held.record.holder] = pools[held.record.pool] = None
                 case WriteEndpoint(pod):
                     yield f"writing the SpiderEndpoint of pod {pod}"
@@ -65,24 +65,36 @@ class Repairs:
             views = self._system.get_actor("views/local")
             get(views.changed.options(timeout=TIMEOUT).remote(tuple(pods), tuple(pools)))
 
-    def _release(self, held: Allocation) -> str:
+    def release_by_hand(self, held: Allocation, *, force: bool) -> bool:
+        """Release one record, with `force` whoever has it, and tell; whether nobody has it now."""
+        verdict = Verdict(Action.RELEASE, "ByHand", "by hand", forced=True) if force else self.verdict(held)
+        done, told = self._release(held, verdict)
+        print(told)
+        if done:
+            views = self._system.get_actor("views/local")
+            get(views.changed.options(timeout=TIMEOUT).remote((held.record.holder,), (held.record.pool,)))
+        return done
+
+    def verdict(self, held: Allocation) -> Verdict | None:
+        """What is to become of a record, on pod, node and owner as they are now; None while its holder may have it."""
+        siblings = self._siblings(held.record.pod)
+        return verdict_on(held, siblings, LiveClusterState(self._store), self._settings, time.time())
+
+    def _release(self, held: Allocation, verdict: Verdict | None) -> tuple[bool, str]:
         text, record = format_address(held.family, held.value), held.record
-        now = time.time()
-        verdict = verdict_on(
-            held, self._siblings(record.pod), LiveClusterState(self._store), self._settings, now
-        )
         if verdict is None:
-            return f"left {text} alone: pod {record.pod} may have it"
+            return False, f"left {text} alone: pod {record.pod} may have it"
         keep = verdict.action is Action.KEEP_FOR_NEXT
-        release = Release(held.value, Fence.of(record), now, keep, verdict.forced)
+        release = Release(held.value, Fence.of(record), time.time(), keep, verdict.forced)
         block = self._system.get_actor("block/" + block_name(held.family, held.value))
         try:
             released: Released = get(block.release.options(timeout=TIMEOUT).remote(release))
         except OrbweaverError as error:
-            return f"could not release {text}: {error}"
+            return False, f"could not release {text}: {error}"
         if not released.done:
-            return f"left {text} alone: what was recorded there is gone"
-        return f"{'kept' if keep else 'released'} {text}{' for the next pod' if keep else ''}: {verdict.text}"
+            return released.found is None, f"left {text} alone: what was recorded there is gone"
+        done = f"{'kept' if keep else 'released'} {text}{' for the next pod' if keep else ''}: {verdict.text}"
+        return not keep, done
 
     def _siblings(self, pod: str) -> list[Allocation]:
         ledger = self._system.get_actor("ledger/local")

@@ -95,3 +95,29 @@ def _all(store: ClusterStore) -> list[Object]:
 
 def _is(done: tuple[int, dict[str, Any], str], status: int) -> None:
     assert done[0] == status, done
+
+
+def test_an_address_is_given_back_by_hand_when_its_pod_is_gone(
+    api_server: ApiServer, store: ClusterStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And left to a pod that is there, unless that is asked for by force."""
+
+    def release(address: str, *options: str) -> int:
+        return main(
+            ["ip", "release", address, "--wait", "0.1", "--kubeconfig", str(api_server.kubeconfig), *options]
+        )
+
+    store.create(pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.9"))
+    with agent(api_server.kubeconfig, tmp_path / "agent") as running:
+        pods = Pods(running, store)
+        lives, gone = pods.add("lives"), pods.add("gone")
+    api_server.call("DELETE", "/api/v1/namespaces/default/pods/gone", {"gracePeriodSeconds": 0})
+
+    assert release(gone) == 0
+    assert "is gone" in capsys.readouterr().out
+    assert release(lives) == 1
+    assert f"left {lives} alone: pod default/lives may have it" in capsys.readouterr().out
+    assert set(records(store)) == {lives}
+    assert release(lives, "--force") == 0
+    assert "two will use the address" in capsys.readouterr().err
+    assert records(store) == {}

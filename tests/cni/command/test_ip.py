@@ -79,3 +79,53 @@ def test_an_address_of_a_damaged_block_is_unknown_and_tells_who_is_shown_with_it
     assert re.search("shown by +default/web-a", shown.out)
     assert "SpiderIPBlock v4-0a060000 is damaged" in shown.out
     assert (other.json["state"], other.json["shownBy"], other.json["pools"]) == ("unknown", [], ["blue"])
+
+
+def test_an_address_of_nobody_needs_no_release(orbweaver, make_pool):
+    orbweaver.apply(make_pool("blue"))
+
+    done = orbweaver("ip", "release", "10.6.0.10")
+
+    assert (done.status, done.out) == (0, "10.6.0.10 is recorded for nobody; there is nothing to release\n")
+
+
+def test_without_kubernetes_what_a_container_has_is_released_by_force_alone(orbweaver, make_pool):
+    orbweaver.apply(make_pool("blue"))
+    orbweaver.record("10.6.0.10", "blue")
+
+    left = orbweaver("ip", "release", "10.6.0.10")
+    assert left.status == 1
+    assert "recorded for container c1 of pod default/web-a" in left.err
+    assert "--force" in left.err
+    assert orbweaver("ip", "show", "10.6.0.10", "-o", "json").json["state"] == "used"
+
+    done = orbweaver("ip", "release", "10.6.0.10", "--force")
+    assert done.status == 0
+    assert "released 10.6.0.10: by hand" in done.out
+    assert "warning: 10.6.0.10 is taken from pod default/web-a (container c1, node n1)" in done.err
+    assert orbweaver("ip", "show", "10.6.0.10", "-o", "json").json["state"] == "free"
+
+
+def test_what_is_kept_for_nobody_any_more_is_released(orbweaver, make_pool):
+    orbweaver.apply(make_pool("blue"))
+    owned = {"container": "", "owner": "StatefulSet/db"}
+    orbweaver.record("10.6.0.10", "blue", "default/db-0", **owned)
+    orbweaver.apply(
+        '{"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "db", "namespace": "default"}, '
+        '"spec": {"replicas": 1}}'
+    )
+
+    left = orbweaver("ip", "release", "10.6.0.10")
+    assert (left.status, left.out) == (1, "left 10.6.0.10 alone: pod default/db-0 may have it\n")
+    orbweaver("delete", "statefulset", "db")
+
+    assert orbweaver("ip", "release", "10.6.0.10").status == 0
+    assert orbweaver("ip", "show", "10.6.0.10", "-o", "json").json["state"] == "free"
+
+
+def test_a_damaged_block_is_not_released_from(orbweaver, make_pool):
+    orbweaver.apply(make_pool("blue"))
+    orbweaver.record("10.6.0.10", "blue")
+    orbweaver.damage("v4-0a060000")
+
+    assert orbweaver("ip", "release", "10.6.0.10", "--force").status != 0
