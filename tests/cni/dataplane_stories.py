@@ -977,6 +977,51 @@ def strangers(agent: AgentProcess, plugins: Path) -> None:
     assert "lookup 500" in run("ip", "rule")
 
 
+def link_local_gateway(agent: AgentProcess, plugins: Path) -> None:
+    """The router of both segments is fe80::1, as usual with IPv6: the pod's default route leads there by its first NIC, and
+    what was asked by the second one is answered by that, through the router of the same address on its link."""
+    _cables()
+    lines = [
+        "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding",
+        *(f"ip addr add fe80::1/64 dev fabric{number} nodad" for number in (0, 1)),
+        "ip addr add fd00:7::1/64 dev fabric1 nodad",
+        "ip addr add fd00:f::1/64 dev far0 nodad",
+        "nsenter --net=/run/netns/far ip addr add fd00:f::2/64 dev far1 nodad",
+        "nsenter --net=/run/netns/far ip route add default via fd00:f::1",
+    ]
+    run("nsenter", "--net=/run/netns/outside", "sh", "-ec", "; ".join(lines))
+    agent.apply(
+        pool("blue-v6", "fd00:6::/64", "fd00:6::10-fd00:6::40", "fe80::1"),
+        pool("red-v6", "fd00:7::/64", "fd00:7::10-fd00:7::40", "fe80::1", default=False),
+    )
+    chains = []
+    for number, name in enumerate(("blue", "red")):
+        ipam = {**agent.ipam, "default_ipv4_ippool": [], "default_ipv6_ippool": [f"{name}-v6"]}
+        main = {"type": MAIN, "master": f"uplink{number}", "ipam": ipam}
+        chains.append(
+            Chain(agent, plugins, main, {"serviceCIDR": SERVICES[1:], "detectGateway": True}, name=name)
+        )
+    pod = make("two")
+    second = make("two", "net1", pod.container)
+    chains[0].add(pod)
+    chains[1].add(second)
+
+    assert {"dst": "::/0", "gw": "fe80::1"} in pod.result["routes"]
+    assert "via fe80::1 dev eth0" in in_pod(pod, "ip", "-6", "route", "get", "fd00:f::2")
+    in_pod(pod, "ping", "-n", "-c", "1", "-W", "5", "fd00:f::2")
+    source = second.addresses[0].partition("/")[0]
+    found = in_pod(pod, "ip", "-6", "route", "get", "fd00:f::2", "from", source)
+    assert "via fe80::1 dev net1" in found, found
+    run("nsenter", "--net=/run/netns/far", "ping", "-n", "-c", "1", "-W", "5", source)
+    there = snapshot(pod)
+    chains[0].check(pod)
+    # The main plugin's own CHECK looks for the gateway in the main table, where a second NIC has none.
+    chains[1].networks()[1].call("CHECK", second.environment(), {"prevResult": second.result})
+    for chain, nic in zip(chains, (pod, second), strict=True):
+        chain.again(nic)
+    assert snapshot(pod) == there
+
+
 STORIES: dict[str, Callable[[AgentProcess, Path], None]] = {
     story.__name__: story
     for story in (
@@ -996,6 +1041,7 @@ STORIES: dict[str, Callable[[AgentProcess, Path], None]] = {
         hung,
         overlay,
         strangers,
+        link_local_gateway,
     )
 }
 
