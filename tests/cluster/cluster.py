@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.images import write_images
+from tests.cluster.machine import Machine
 from tests.cluster.node import MOUNT_POINTS, Node
 from tests.cluster.processes import ClusterFailed, Processes, run
 from tests.cluster.programs import CGROUPS, CONTROLLERS, UNIFIED, Programs
@@ -27,7 +28,6 @@ API = "10.99.0.1"
 PORT = 6443
 URL = f"https://{API}:{PORT}"
 ADMIN = "the-tests-own-administrator"
-_TUNED = ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops")
 
 
 class Cluster:
@@ -40,15 +40,14 @@ class Cluster:
         self.netns = f"{self.name}-cp"
         self._processes = Processes(self.directory)
         self.nodes = {f"n{number}": Node(self, number) for number in range(1, nodes + 1)}
-        self._made: list[Path] = []
-        self._kernel = {name: Path("/proc/sys", name).read_text() for name in _TUNED}
+        self._machine = Machine()
         self.images = self.directory / "images.tar"
         self.authority = authority(self.directory)
 
     def start(self) -> None:
         """Start everything; the nodes become Ready when they are given a CNI configuration. Raises ClusterFailed."""
         write_images(self.images)
-        self._mount_points()
+        self._machine.take(MOUNT_POINTS)
         self._network()
         self._control_plane(self._users())
         for node in self.nodes.values():
@@ -61,11 +60,7 @@ class Cluster:
             node.stop()
         self._processes.end_all()
         run("ip", "netns", "del", self.netns, check=False)
-        for name, value in self._kernel.items():
-            Path("/proc/sys", name).write_text(value)
-        for path in reversed(self._made):
-            with contextlib.suppress(OSError):  # somebody else uses it by now
-                path.rmdir()
+        self._machine.give_back()
         for root in (*(CGROUPS / controller for controller in CONTROLLERS), UNIFIED):
             with contextlib.suppress(FileNotFoundError):
                 (root / self.name).rmdir()
@@ -129,14 +124,6 @@ class Cluster:
         return self._processes.log("controller")
 
     # -- parts ----------------------------------------------------------------------------------------------
-
-    def _mount_points(self) -> None:
-        """Nodes mount over these; where the machine has none they are made, and go again with the cluster."""
-        for point in MOUNT_POINTS:
-            for path in (*reversed(point.parents), point):
-                if not path.exists():
-                    path.mkdir()
-                    self._made.append(path)
 
     def _network(self) -> None:
         run("ip", "netns", "add", self.netns)
