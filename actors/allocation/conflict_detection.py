@@ -45,6 +45,8 @@ from actors.store.caches.catalog import Catalog
 
 log = logging.getLogger("orbweaver.endpoint")
 
+WHY = 300
+"""Characters of the reason why an address is set aside; names of pods may fill it."""
 TRIES = 16
 """How many times one request asks for other addresses because those that it got are in use."""
 
@@ -170,7 +172,8 @@ class ConflictDetection:
                 self._release(
                     grant,
                     Quarantine(
-                        why_quarantined(finding, probe, sandbox.key), self.clock() + detection.quarantine
+                        why_quarantined(finding, probe, sandbox.key)[:WHY],
+                        self.clock() + detection.quarantine,
                     ),
                 )
                 grants.remove(grant)
@@ -192,7 +195,7 @@ class ConflictDetection:
         what = still_used(probe, suspect)
         log.info("a last holder still uses an address", extra={"pod": request.sandbox.key, "why": what})
         if not grant.kept:
-            self._release(grant, Quarantine(what, self.clock() + suspect.pause, pause=True))
+            self._release(grant, Quarantine(what[:WHY], self.clock() + suspect.pause, pause=True))
             grants.remove(grant)
         if grant.kept or grant.slot.exact is not None:
             return NetworkNotReady(f"pod {request.sandbox.key} gets no other address than {what}; try again")

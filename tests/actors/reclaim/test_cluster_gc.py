@@ -308,6 +308,30 @@ def test_a_healthy_pod_keeps_its_address_through_everything(world: World):
     assert mine not in world.reasons()
 
 
+def test_a_node_is_left_to_its_agent_until_that_says_that_it_sees_nothing(world: World):
+    """At first nobody was heard: an agent may be about to connect."""
+    world.node("n1")
+    web = world.pod("web")
+    mine = world.hold(web)
+    other = world.hold(world.pod("other"))
+    with controller(world.plain, GCSettings(own_del=0.0)) as running:
+        watches = running.local("watches")
+        world.delete(web)
+        eventually(lambda: truth(running._census.pod("default/web") is None))
+        for tell in (None, (True, ())):
+            if tell is not None:
+                get(watches.watching.remote("n1", *tell), 30)
+            get(world_scan(running), 30)
+            holds(world, mine, other)
+        get(watches.watching.remote("n2", False, ()), 30)
+        get(world_scan(running), 30)
+        holds(world, mine, other)
+
+        get(watches.watching.remote("n1", False, ()), 30)
+        eventually(lambda: holds(world, other))
+        assert suspects(world) == {mine}
+
+
 def test_a_statefulset_pod_on_a_lost_node_keeps_its_address_and_the_next_one_knows(world: World):
     """Who takes it over is told to probe it: the old pod may still run. Scaled down, it goes."""
     world.node("n1")
