@@ -108,18 +108,25 @@ class NoAddress(OrbweaverError):
 
 class PoolUsedUp(NoAddress):
     """One pool has nothing to give: how many of its addresses are in use, reserved (SpiderReservedIP), in quarantine, or in
-    blocks that cannot be used."""
+    blocks that cannot be used. `worth_waiting`: an address is on its way back that nobody waits for yet; `waited`: a clause
+    on that for messages."""
 
     pool = ""
     in_use = reserved = quarantined = unusable = 0
+    worth_waiting = False
+    waited = ""
 
     def facts(self) -> dict[str, bool | int | str]:
-        names = ("pool", "in_use", "reserved", "quarantined", "unusable")
+        names = ("pool", "in_use", "reserved", "quarantined", "unusable", "worth_waiting", "waited")
         return {name: getattr(self, name) for name in names}
 
 
 class PoolsExhausted(NoAddress):
     """Pools may serve the pod, and none of them has an address to give."""
+
+
+class AddressesReturning(PoolsExhausted):
+    """Nothing is free, and some addresses are on their way back: the same request may have one if it waits."""
 
 
 class AddressTaken(NoAddress):
@@ -144,6 +151,13 @@ class Overloaded(OrbweaverError):
 
 class DeadlineExceeded(OrbweaverError):
     """The request's time is over. What was already under way is finished or undone behind it."""
+
+    cni_code = CNI_TRY_AGAIN_LATER
+    retryable = True
+
+
+class Withdrawn(OrbweaverError):
+    """Nobody wants the answer any more: the client hung up, or the sandbox is being deleted; nothing was done."""
 
     cni_code = CNI_TRY_AGAIN_LATER
     retryable = True

@@ -61,6 +61,13 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self._awaited = Histogram(
+            "orbweaver_allocation_wait_seconds",
+            "Time that an ADD waited for an address on its way back, by what came of it: granted, refused, withdrawn, failed",
+            ["outcome"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
         self._reclaimed = Counter(
             "orbweaver_reclaimed", "Addresses taken back without a DEL", ["reason"], registry=registry
         )
@@ -125,6 +132,9 @@ class Metrics:
 
     def conflicted(self, operation: str) -> None:
         self._spiderpool[operation].conflicts.inc()
+
+    def waited(self, outcome: str, seconds: float) -> None:
+        self._awaited.labels(outcome).observe(seconds)
 
     def reclaimed(self, reason: str) -> None:
         self._reclaimed.labels(reason).inc()

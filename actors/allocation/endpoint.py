@@ -21,8 +21,10 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from actors.allocation.conflict_detection import ConflictDetection, Prober, in_order, needed
+from actors.allocation.departures import Departures, NoDepartures
 from actors.allocation.grant import Grant
 from actors.allocation.messages import AddRequest, AddResult, Allocation, Assigned, RouteTo, Sandbox
 from actors.allocation.observer import AllocationObserver
@@ -41,12 +43,14 @@ from actors.decisions.plan import Plan, Slot, plan
 from actors.decisions.routes import Lease, route, unreached
 from actors.decisions.settings import Settings
 from actors.errors import (
+    AddressesReturning,
     CheckFailed,
     DeadlineExceeded,
     NoAddress,
     OrbweaverError,
     PodRefused,
     StoreUnavailable,
+    Withdrawn,
 )
 from actors.resources.addresses import format_address
 from actors.resources.blocks.block import HolderEnded, Release, Released, block_name
@@ -56,6 +60,11 @@ from actors.runtime import Actor, ActorContext, Cancellable, ObjectRef, current_
 from actors.store.caches.catalog import Catalog, PoolTable
 
 log = logging.getLogger("orbweaver.endpoint")
+
+T = TypeVar("T")
+
+WAITS_MOST = 10.0
+"""Seconds for which an ADD without a deadline waits for addresses on their way back."""
 
 UNDO_TIMEOUT = 20.0
 """Seconds that releasing a failed request's addresses may take; the request's own time may be over by then."""
@@ -114,6 +123,7 @@ class EndpointActor(Actor):
         sandboxes: SandboxEvidence | None = None,
         tell: Callable[[Sandbox, str, str], object] = lambda sandbox, reason, text: None,
         warnings: PodWarnings | None = None,
+        departures: Departures | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(context)
@@ -124,6 +134,7 @@ class EndpointActor(Actor):
         self._node = node
         self._sandboxes = sandboxes or NoEvidence()
         self._observer = observer
+        self._departures: Departures = departures or NoDepartures()
         self._clock = clock
         self._reserving = Reservation(node, settings, clock, self._give_back, self._undo)
         self._warnings = warnings or PodWarnings(tell)
@@ -132,14 +143,13 @@ class EndpointActor(Actor):
             self._proving = ConflictDetection(prober, tell, self._touch, router, catalog, observer, clock)
 
     @message
-    def add(self, request: AddRequest) -> AddResult:
-        """CNI ADD. Raises `PodRefused`, `NoAddress`, `AddressTaken`, or an error that a retry may cure."""
+    def add(self, request: AddRequest, gone: ObjectRef[None] | None = None) -> AddResult:
+        """CNI ADD. `gone` is completed when nobody wants its answer any more: it does not wait any longer then. Raises
+        `PodRefused`, `NoAddress`, `AddressTaken`, or an error that a retry may cure."""
         self._sandboxes.began(request.sandbox)
-        asked = AddContext(self._pod(request.sandbox), request, time.perf_counter())
+        asked = AddContext(self._pod(request.sandbox), request, time.perf_counter(), gone=gone)
         place = (request.sandbox.container, request.sandbox.interface)
-        made, grants = self._router.work(
-            lambda allocator: self._add(allocator, asked), lambda: self._doubt(asked)
-        )
+        made, grants = self._work(asked, lambda allocator: self._add(allocator, asked))
         try:
             notes = self._prove(asked, made, grants)
             result = self._result(asked, made.plan, in_order(grants, made.plan.slots), notes)
@@ -152,6 +162,36 @@ class EndpointActor(Actor):
         self._touch([grant.record for grant in grants])
         for line in result.reasons:
             log.debug("decision", extra={"reason": line})
+        return result
+
+    def _work(self, asked: AddContext, task: Callable[[Allocator], T]) -> T:
+        """Run a part of an ADD; if there is no address, and some are on their way back, run it again and let it wait for
+        them, for half of the time that is left. The other half is for the write, and for a leader that is lost."""
+
+        def on_lost() -> None:
+            self._doubt(asked)
+
+        try:
+            return self._router.work(task, on_lost)
+        except AddressesReturning:
+            deadline = current_deadline()
+            waits = WAITS_MOST if deadline is None else (deadline - time.monotonic()) / 2
+            if waits <= 0:
+                raise
+        began, outcome = time.monotonic(), "failed"
+        asked.waits_until = began + waits
+        try:
+            result = self._router.work(task, on_lost, waits=waits)
+            outcome = "granted"
+        except Withdrawn:
+            outcome = "withdrawn"
+            raise
+        except NoAddress:
+            outcome = "refused"
+            raise
+        finally:
+            asked.waits_until = None
+            self._observer.waited(outcome, time.monotonic() - began)
         return result
 
     def _add(self, allocator: Allocator, asked: AddContext) -> tuple[Decision, list[Grant]]:
@@ -224,9 +264,7 @@ class EndpointActor(Actor):
 
         def others(slots: Sequence[Slot], used: frozenset[Where]) -> list[Grant]:
             only = replace(made, plan=replace(made.plan, slots=tuple(slots)))
-            return self._router.work(
-                lambda allocator: self._others(allocator, only, asked, used), lambda: self._doubt(asked)
-            )
+            return self._work(asked, lambda allocator: self._others(allocator, only, asked, used))
 
         return self._proving.prove(asked.request, detection, grants, others)
 
@@ -272,7 +310,8 @@ class EndpointActor(Actor):
             return len(self._drop(allocator, found))
 
         try:
-            done = self._router.work(drop)
+            with self._departures.stopping((sandbox.key,)):
+                done = self._router.work(drop)
         finally:
             self._touch(touched)
         self._sandboxes.deleted(sandbox)
@@ -297,7 +336,8 @@ class EndpointActor(Actor):
             return tuple(self._drop(allocator, found))
 
         try:
-            return Ended(really=True, done=self._router.work(drop))
+            with self._departures.stopping((str(self.context.key),)):
+                return Ended(really=True, done=self._router.work(drop))
         finally:
             self._touch(touched)
 

@@ -96,7 +96,16 @@ class FreeList:
 
     def has_none(self, now: float) -> bool:
         """Whether `choose` would find nothing."""
-        return not self._never_used and all(self._is_quarantined(value, now) for value in self._released_at)
+        return not self.ready(1, now)
+
+    def ready(self, most: int, now: float) -> int:
+        """How many `choose` would find, one after the other; `most` stands for that many and more."""
+        number = min(self._never_used.size, most)
+        for value in self._released_at:
+            if number >= most:
+                break
+            number += not self._is_quarantined(value, now)
+        return number
 
     def quarantined(self, now: float) -> list[tuple[int, Quarantine]]:
         """What is not given out before its time, and why, lowest first."""

@@ -13,17 +13,30 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from actors.allocation.ledger_index import Key, LedgerIndex, content_of
+from actors.allocation.ledger_index import Key, LedgerIndex, Ranges, content_of
 from actors.allocation.messages import Allocation, Change, NodeSandbox, Occupancy, SuspectAddress
 from actors.errors import DamagedObject, InvalidObject
 from actors.resources.blocks.block import Block, parse_block_name
-from actors.runtime import Actor, ActorContext, message
+from actors.runtime import Actor, ActorContext, ObjectRef, message
 from actors.store.contract import Store, version_number
 
 log = logging.getLogger("orbweaver.ledger")
 
 BlockLister = Callable[[], tuple[str, Sequence[Block]]]
 """All blocks, and a version that they have all reached. Raises `StoreUnavailable`."""
+
+
+@dataclass(slots=True)
+class ReleaseWatch:
+    """A pool's question that is answered at the next release in its ranges."""
+
+    family: int
+    ranges: Ranges
+    since: int
+    """Up to which change the pool knows them."""
+    checked: int
+    """Up to which change there was no release."""
+    reply: ObjectRef[Occupancy]
 
 
 @dataclass(slots=True)
@@ -36,6 +49,8 @@ class State:
     """The version that all blocks had reached when they were listed."""
     damaged: set[Key] = field(default_factory=set)
     """The blocks that could not be read when they were read last."""
+    watches: dict[str, ReleaseWatch] = field(default_factory=dict)
+    """By pool."""
 
 
 class LedgerActor(Actor):
@@ -80,6 +95,7 @@ class LedgerActor(Actor):
         """Take note of what a Block has written, or may have written, to its object, which then has `version`."""
         if self._advance((family, base), version):
             self._index.apply(family, changes)
+            self._tell_watches()
 
     @message
     def block_read(self, family: int, base: int, version: str, changes: tuple[Change, ...]) -> None:
@@ -88,6 +104,7 @@ class LedgerActor(Actor):
         self._state.damaged.discard((family, base))
         if not version or self._advance((family, base), version):
             self._index.replace(family, base, changes)
+            self._tell_watches()
 
     @message
     def block_watched(self, family: int, base: int, version: str, changes: tuple[Change, ...]) -> None:
@@ -97,6 +114,7 @@ class LedgerActor(Actor):
             self._state.damaged.discard((family, base))
             self._state.versions[family, base] = version_number(version)
             self._index.replace(family, base, changes)
+            self._tell_watches()
 
     @message
     def unreadable(self, family: int, base: int) -> None:
@@ -236,3 +254,33 @@ class LedgerActor(Actor):
     def occupancy(self, family: int, ranges: tuple[tuple[int, int], ...], since: int) -> Occupancy:
         """What changed in the ranges since `since` (a sequence number of an earlier answer; -1: tell everything)."""
         return self._index.occupancy(family, ranges, since)
+
+    @message
+    def watch_releases(self, pool: str, family: int, ranges: Ranges, since: int) -> ObjectRef[Occupancy]:
+        """As `occupancy`, but answered in the moment in which an address of the ranges becomes free, which may have been
+        already. A pool has one such question at a time: another one answers the one before."""
+        self.unwatch_releases(pool)
+        watch = ReleaseWatch(family, ranges, since, since, ObjectRef())
+        self._state.watches[pool] = watch
+        if not self._index.remembers(since):
+            self._answer(pool)
+        self._tell_watches()
+        return watch.reply
+
+    @message
+    def unwatch_releases(self, pool: str) -> None:
+        """The pool does not wait any more: answer its question with what is known."""
+        if pool in self._state.watches:
+            self._answer(pool)
+
+    def _tell_watches(self) -> None:
+        index = self._index
+        for pool, watch in tuple(self._state.watches.items()):
+            if index.released_since(watch.family, watch.ranges, watch.checked):
+                self._answer(pool)
+            else:
+                watch.checked = index.sequence
+
+    def _answer(self, pool: str) -> None:
+        watch = self._state.watches.pop(pool)
+        watch.reply.complete(self._index.occupancy(watch.family, watch.ranges, watch.since))

@@ -182,8 +182,7 @@ class LedgerIndex:
 
     def occupancy(self, family: int, ranges: Ranges, since: int) -> Occupancy:
         """What changed in the ranges after the number `since`; everything, where that is too long ago."""
-        oldest = self._recent[0][0] if self._recent else self.sequence + 1
-        if since < oldest - 1:
+        if not self.remembers(since):
             return Occupancy(self.sequence, True, tuple(self._everything_in(family, ranges)))
         last: dict[int, Change] = {}
         for sequence, of_family, change in reversed(self._recent):
@@ -192,6 +191,20 @@ class LedgerIndex:
             if of_family == family and change.value not in last and _within(change.value, ranges):
                 last[change.value] = change
         return Occupancy(self.sequence, False, tuple(reversed(last.values())))
+
+    def remembers(self, since: int) -> bool:
+        """Whether all changes after the number `since` are remembered."""
+        oldest = self._recent[0][0] if self._recent else self.sequence + 1
+        return since >= oldest - 1
+
+    def released_since(self, family: int, ranges: Ranges, since: int) -> bool:
+        """Whether an address of the ranges has become free after the number `since`, as far as is remembered."""
+        for sequence, of_family, change in reversed(self._recent):
+            if sequence <= since:
+                break
+            if of_family == family and change.record is None and _within(change.value, ranges):
+                return True
+        return False
 
     def _everything_in(self, family: int, ranges: Ranges) -> Iterator[Change]:
         for low, high in ranges:

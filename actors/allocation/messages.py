@@ -89,12 +89,15 @@ class Occupancy:
 class Allocate:
     """Ask a pool for one address. `exact` asks for that one; `instead_of` names the record it may replace. `unless`: a
     container id, then pods or virtual machines `namespace/name`; nothing is done if something is recorded for one of them
-    under another claim."""
+    under another claim. `wait`: seconds for which it may wait for an address that is on its way back; `together`: how many
+    such requests the ADD makes of this pool at once, of which all are granted or none."""
 
     record: Record
     exact: int | None = None
     instead_of: Fence | None = None
     unless: tuple[str, ...] = ()
+    wait: float = 0.0
+    together: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ log = logging.getLogger("orbweaver.observer")
 class AllocationObserver(Protocol):
     """Durations are in seconds. `stage` is one of queued, decided, committed, total; a release has nothing to decide and is
     answered when it is committed, so it has queued and total. `conflicted`: a block's write lost its compare-and-swap and
-    is made again; `operation` is allocation if it carried a claim, else release."""
+    is made again; `operation` is allocation if it carried a claim, else release. `waited`: an ADD waited for an address on
+    its way back; `outcome` is one of granted, refused, withdrawn, failed."""
 
     def stage(self, operation: str, stage: str, seconds: float) -> None: ...
 
@@ -24,6 +25,8 @@ class AllocationObserver(Protocol):
     def committed(self, batch: int, seconds: float) -> None: ...
 
     def conflicted(self, operation: str) -> None: ...
+
+    def waited(self, outcome: str, seconds: float) -> None: ...
 
     def reclaimed(self, reason: str) -> None: ...
 
@@ -43,6 +46,9 @@ class Silent:
         return
 
     def conflicted(self, operation: str) -> None:
+        return
+
+    def waited(self, outcome: str, seconds: float) -> None:
         return
 
     def reclaimed(self, reason: str) -> None:
@@ -85,6 +91,12 @@ class Guarded:
     def conflicted(self, operation: str) -> None:
         try:
             self._inner.conflicted(operation)
+        except Exception as error:
+            self._off(error)
+
+    def waited(self, outcome: str, seconds: float) -> None:
+        try:
+            self._inner.waited(outcome, seconds)
         except Exception as error:
             self._off(error)
 

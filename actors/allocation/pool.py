@@ -7,6 +7,9 @@ What must always hold:
   costs a retry and never hands out an address twice.
 * Nobody is refused while an address is free: before it refuses, it catches up with the Ledger and, where it may
   have grown, with the pool's own object.
+* Whoever may wait for an address on its way back stands in a line (`waiting_line.py`): first come, first served, newcomers
+  behind it, no more of them than such addresses, nobody while an address is free. It is served in the moment in which
+  the Ledger hears of a release. Requests for one address by name pass the line.
 * An address that is set aside is offered to nobody before its time, and a refusal names it.
 * Which address comes next is the `FreeList`'s to say (`free_list.py`).
 * It never is_retained for a Block: it decides, marks pending, sends, and takes the next message. (Only while it loads,
@@ -15,19 +18,31 @@ What must always hold:
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from actors.allocation.block import QUIET
+from actors.allocation.departures import Departures, NoDepartures
 from actors.allocation.free_list import Draw, FreeList
 from actors.allocation.messages import Allocate, Allocation, Occupancy, Recorded
 from actors.allocation.takeover import take_over
+from actors.allocation.waiting_line import Waiter, WaitingLine
 from actors.decisions.exhausted import exhausted
-from actors.errors import AddressTaken, InvalidObject, NoAddress, NotFound, OrbweaverError, PoolUsedUp
+from actors.errors import (
+    AddressTaken,
+    InvalidObject,
+    NoAddress,
+    NotFound,
+    OrbweaverError,
+    PeerLost,
+    PoolUsedUp,
+    Withdrawn,
+)
 from actors.resources.addresses import format_address
 from actors.resources.blocks.block import (
     Claim,
@@ -41,6 +56,7 @@ from actors.resources.blocks.block import (
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
 from actors.runtime import Actor, ActorContext, ObjectRef, current_deadline, get, message
+from actors.runtime.actor import Cancellable
 from actors.store.contract import Store
 
 log = logging.getLogger("orbweaver.pool")
@@ -49,6 +65,10 @@ LEDGER_TIMEOUT = 10.0
 LOOK_AGAIN = 5.0
 """Seconds after which a block that could not be used is tried again, before somebody is refused for it."""
 
+LEDGER_RETRY = 0.5
+"""Seconds after which the Ledger is asked again, where it could not be, for those who wait."""
+_NAMED_AS_RETURNING = 3
+"""How many addresses on their way back a refusal names."""
 _NAMED_IN_REFUSAL = 16
 """How many addresses that are set aside, and blocks that are left out, a refusal names."""
 
@@ -62,14 +82,33 @@ class PoolSource(Protocol):
 
     def reserved(self, family: int) -> IntervalSet: ...
 
+    def follow_pool(self, name: str, changed: Callable[[], object]) -> Callable[[], object]:
+        """Call `changed` whenever the pool or what is reserved may have changed, until what this returns is called."""
+
 
 @dataclass(slots=True)
 class Job:
-    """One request on its way. `deadline` is monotonic seconds."""
+    """One request on its way. Times are monotonic seconds."""
 
     request: Allocate
     reply: ObjectRef[Granted | Recorded]
     deadline: float | None
+    number: int
+    """In which order requests came."""
+    came: float
+    together: int
+    """How many requests of its ADD are granted here together; 1 once that has begun."""
+
+    @property
+    def until(self) -> float:
+        """Until when it may wait."""
+        return self.came + self.request.wait
+
+    @property
+    def add(self) -> str:
+        """Which ADD it belongs to."""
+        record = self.request.record
+        return _add_of(record.node, record.container, record.claim)
 
 
 @dataclass(slots=True)
@@ -88,10 +127,20 @@ class State:
     """Blocks that cannot be read or written, by their first address, and why."""
     look_again: float = 0.0
     """Monotonic seconds before which those are not tried again."""
-    waiting: list[Job] = field(default_factory=list)
+    unsure: list[Job] = field(default_factory=list)
     """Requests for which nothing was found, until the Ledger has told what is new."""
     catching_up: bool = False
     """Whether it is being asked."""
+    line: WaitingLine[Job] = field(default_factory=WaitingLine)
+    """Requests that wait for addresses on their way back."""
+    returning: dict[int, str] = field(default_factory=dict)
+    """Those addresses, and why they are, as of the last look."""
+    watching: bool = False
+    """Whether the Ledger is to tell of the next release."""
+    alarm: Cancellable | None = None
+    """When it is to be looked at the line again, if nothing else happens."""
+    unfollow: Callable[[], object] | None = None
+    """Ends following the pool's object, which is done while somebody waits."""
 
 
 class PoolActor(Actor):
@@ -105,15 +154,20 @@ class PoolActor(Actor):
         *,
         source: PoolSource,
         store: Store,
+        departures: Departures | None = None,
         chance: random.Random | None = None,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`chance`: where to look when others are faster; None where nobody else allocates."""
         super().__init__(context)
         self._source = source
         self._store = store
+        self._departures: Departures = departures or NoDepartures()
+        self._numbers = itertools.count()
         self._draw: Draw | None = None if chance is None else chance.randrange
         self._clock = clock
+        self._monotonic = monotonic
 
     def on_activate(self) -> None:
         pool = self._source.pool(self.context.key)
@@ -123,13 +177,15 @@ class PoolActor(Actor):
         self._adopt(pool)
 
     def on_passivate(self) -> bool:
-        return not self._state.free.pending and not self._state.waiting
+        return not (self._state.free.pending or self._state.unsure or self._state.line)
 
     @message
     def allocate(self, request: Allocate) -> ObjectRef[Granted | Recorded]:
         """Reserve one address. Completes with `Granted`, with `Recorded` where `request.unless` says so, or fails with
         `NoAddress` when every address is in use and with `AddressTaken` when the one that was asked for is."""
-        job = Job(request, ObjectRef(), current_deadline())
+        job = Job(
+            request, ObjectRef(), current_deadline(), next(self._numbers), self._monotonic(), request.together
+        )
         if request.unless:
             recorded = self.get_actor("ledger/local").of_sandbox.options(timeout=LEDGER_TIMEOUT)
             ref = recorded.remote(*request.unless)
@@ -140,6 +196,29 @@ class PoolActor(Actor):
         else:
             self._begin(job)
         return job.reply
+
+    @message
+    def withdraw(self, node: str, container: str, claim: str) -> None:
+        """Nobody wants what an ADD waits for any more: it is answered, and gets nothing that is not being written."""
+        add = _add_of(node, container, claim)
+        mine = [waiter.job for waiter in self._state.line.withdraw(add)]
+        mine += [job for job in self._state.unsure if job.add == add]
+        for job in mine:
+            job.reply.fail(Withdrawn(f"the request of pod {job.request.record.pod} was withdrawn"))
+        self._state.unsure = [job for job in self._state.unsure if job.add != add]
+        self._settle_line()
+
+    @message
+    def waiting(self) -> int:
+        """How many requests wait."""
+        return len(self._state.line)
+
+    @message
+    def end_waiting(self) -> None:
+        """The process ends, or leads no more: who waits is to wait elsewhere."""
+        for waiter in self._state.line.cut(0):
+            waiter.job.reply.fail(PeerLost("the process in which the request waited ends; nothing was done"))
+        self._watch()
 
     def _looked(self, ref: ObjectRef[tuple[Allocation, ...]], job: Job) -> None:
         try:
@@ -177,26 +256,35 @@ class PoolActor(Actor):
 
     def _adopt(self, pool: IPPool) -> None:
         """Start from the pool's object and all that the Ledger knows of its ranges."""
-        before: State | None = getattr(self, "_state", None)
         reserved = self._source.reserved(pool.family)
         usable = pool.available.minus(reserved)
-        if before is None:
+        if not hasattr(self, "_state"):
             self._state = State(pool, reserved, FreeList(usable, memory=QUIET))
-        else:
-            free = before.free.over(usable)
-            self._state = State(pool, reserved, free, waiting=before.waiting, catching_up=before.catching_up)
+        state = self._state
+        state.pool, state.reserved, state.free = pool, reserved, state.free.over(usable)
+        state.left_out, state.look_again = {}, 0.0
+        if state.watching:  # for other ranges now
+            self.get_actor("ledger/local").unwatch_releases.options(timeout=None).remote(self.context.key)
         occupancy = self.get_actor("ledger/local").occupancy.options(timeout=LEDGER_TIMEOUT)
         self._learn(get(occupancy.remote(pool.family, tuple(usable), -1)))
 
     def _learn(self, occupancy: Occupancy) -> None:
         state = self._state
+        if occupancy.sequence < state.sequence and not occupancy.whole:
+            return  # an answer that was on its way while all was read anew
         state.free.learn(occupancy.changes, self._clock(), whole=occupancy.whole)
         state.sequence = occupancy.sequence
+        if occupancy.whole:
+            state.returning.clear()
+        for change in occupancy.changes:
+            state.returning.pop(change.value, None)
 
     def _advance(self, job: Job) -> None:
-        value = self._state.free.choose(self._clock(), self._draw)
+        state = self._state
+        alone = not state.line and job.together == 1
+        value = state.free.choose(self._clock(), self._draw) if alone else None
         if value is None:
-            self._state.waiting.append(job)
+            state.unsure.append(job)
             self._catch_up()
         else:
             self._claim(job, value)
@@ -226,7 +314,7 @@ class PoolActor(Actor):
         state = self._state
         record = replace(job.request.record, pool=state.pool.name)
         block = self.get_actor("block/" + block_name(state.pool.family, value))
-        timeout = None if job.deadline is None else job.deadline - time.monotonic()
+        timeout = None if job.deadline is None else job.deadline - self._monotonic()
         claim = Claim(value, record, job.request.instead_of, named=job.request.exact is not None)
         ref = block.claim.options(timeout=timeout).remote(claim)
         # A granted address is answered from the Block's thread: the pod need not wait until this one has its turn.
@@ -246,13 +334,18 @@ class PoolActor(Actor):
             free.cool(value, self._clock())
             job.reply.fail(error)
         else:
+            if isinstance(outcome, Granted):
+                return
             if isinstance(outcome, Quarantined):
                 free.quarantine(value, outcome.quarantine)
                 self._advance(job)
-            elif isinstance(outcome, Taken):
+            else:
                 if released is not None:
                     free.cool(value, released)
                 self._beaten(job, value, outcome)
+        if self._state.line:
+            self._serve()
+            self._settle_line()
 
     def _beaten(self, job: Job, value: int, taken: Taken) -> None:
         if job.request.exact is not None:
@@ -262,7 +355,7 @@ class PoolActor(Actor):
             # The Block has read what else is taken, and the Ledger knows it by now.
             if self._draw is not None:
                 self._state.free.look_elsewhere(self._draw)
-            self._state.waiting.append(job)
+            self._state.unsure.append(job)
             self._catch_up()
 
     def _retry(self, job: Job, value: int, rule: str) -> None:
@@ -285,14 +378,14 @@ class PoolActor(Actor):
             },
         )
         state.left_out[base] = error
-        state.look_again = time.monotonic() + LOOK_AGAIN
+        state.look_again = self._monotonic() + LOOK_AGAIN
         state.free.leave_out(base)
 
     def _catch_up(self) -> None:
         state = self._state
-        if not state.catching_up and state.waiting:
+        if not state.catching_up and state.unsure:
             # Who comes later is_retained for the next answer: this one may not hold a release that they have seen.
-            asked, state.waiting = state.waiting, []
+            asked, state.unsure = state.unsure, []
             state.catching_up = True
             occupancy = self.get_actor("ledger/local").occupancy.options(timeout=LEDGER_TIMEOUT)
             ref = occupancy.remote(state.pool.family, tuple(state.free.usable), state.sequence)
@@ -305,7 +398,7 @@ class PoolActor(Actor):
             if self._state.free.has_none(self._clock()):
                 fresh = self._source.fresh_pool(self.context.key)
                 state = self._state
-                mended = state.left_out and time.monotonic() >= state.look_again  # perhaps
+                mended = state.left_out and self._monotonic() >= state.look_again  # perhaps
                 if mended or fresh.available != state.pool.available:
                     self._adopt(fresh)
         except OrbweaverError as error:
@@ -313,15 +406,137 @@ class PoolActor(Actor):
                 job.reply.fail(error)
             self._catch_up()
             return
+        line = self._state.line
         for job in asked:
-            value = self._state.free.choose(self._clock(), self._draw)
+            if job.request.wait > 0:
+                line.join(Waiter(job.number, job.add, job.together, job.until, job))
+        self._serve()
+        refused: list[Job] = []
+        for job in asked:
+            if job.request.wait > 0:
+                continue
+            value = None if line else self._state.free.choose(self._clock(), self._draw)
             if value is None:
-                self._refuse(job)
+                refused.append(job)
             else:
                 self._claim(job, value)
+        self._settle_line(refused)
         self._catch_up()
 
-    def _refuse(self, job: Job) -> None:
+    # -- who waits ------------------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        """Give what is free to those who wait, in their order."""
+        line, free = self._state.line, self._state.free
+        while group := line.head():
+            now = self._clock()
+            if free.ready(len(group), now) < len(group):
+                return
+            line.go()
+            for waiter in group:
+                value = free.choose(now, self._draw)
+                assert value is not None  # it has so many
+                waiter.job.together = 1
+                self._claim(waiter.job, value)
+
+    def _settle_line(self, refused: Sequence[Job] = ()) -> None:
+        """Let only as many wait as addresses are on their way back. `refused`: who does not wait, and is told whether it
+        might."""
+        state = self._state
+        if not (state.line or refused or state.watching):
+            return
+        if len(state.line) + bool(refused) > self._on_their_way(refused):
+            pods = self._departures.pods()
+            if pods:
+                found = self.get_actor("ledger/local").of_pods.options(timeout=LEDGER_TIMEOUT).remote(pods)
+                self.then(found, self._looked_for_returning, refused)
+                self._watch()
+                return
+        self._turn_away(refused)
+
+    def _looked_for_returning(self, ref: ObjectRef[tuple[Allocation, ...]], refused: Sequence[Job]) -> None:
+        state = self._state
+        family, usable = state.pool.family, state.free.usable
+        try:
+            state.returning = {
+                held.value: why
+                for held in ref.result()
+                if held.family == family
+                and held.value in usable
+                and (why := self._departures.why(held.record))
+            }
+        except OrbweaverError as error:
+            log.warning("cannot see what is on its way back", extra={"error": str(error)})
+        self._turn_away(refused)
+
+    def _on_their_way(self, refused: Sequence[Job] = ()) -> int:
+        """How many addresses somebody who waits may still get."""
+        state, now, wall = self._state, self._monotonic(), self._clock()
+        ends = [state.line.last_end or now, *(job.deadline or now for job in refused)]
+        soon = wall + max(ends) - now
+        paused = sum(quarantine.until <= soon for _, quarantine in state.free.quarantined(wall))
+        # What is free, and yet waited beside, is for a request that waits until there is more than one.
+        return len(state.returning) + paused + state.free.ready(len(state.line), wall)
+
+    def _turn_away(self, refused: Sequence[Job]) -> None:
+        line, most = self._state.line, self._on_their_way(refused)
+        for waiter in line.cut(most):
+            self._refuse(waiter.job)
+        for job in refused:
+            self._refuse(job, worth_waiting=len(line) < most)
+        self._watch()
+
+    def _watch(self) -> None:
+        """Hear of the next release, of an edit of the pool, and of the time, as long as somebody waits."""
+        state, key = self._state, self.context.key
+        ledger = self.get_actor("ledger/local")
+        if state.line and not state.watching:
+            state.watching = True
+            releases = ledger.watch_releases.options(timeout=None)
+            ref = releases.remote(key, state.pool.family, tuple(state.free.usable), state.sequence)
+            self.then(ref, self._released)
+        elif not state.line and state.watching:
+            ledger.unwatch_releases.options(timeout=None).remote(key)
+        if state.line and state.unfollow is None:
+            state.unfollow = self._source.follow_pool(key, lambda: self.post(self._edited))
+        elif not state.line and state.unfollow is not None:
+            state.unfollow()
+            state.unfollow = None
+        if state.alarm is not None:
+            state.alarm.cancel()
+        state.alarm = None
+        first_end = state.line.first_end
+        if first_end is not None:
+            now = self._clock()
+            pauses = [quarantine.until - now for _, quarantine in state.free.quarantined(now)]
+            state.alarm = self.after(max(0.0, min(first_end - self._monotonic(), *pauses, 60.0)), self._look)
+
+    def _released(self, ref: ObjectRef[Occupancy]) -> None:
+        self._state.watching = False
+        try:
+            self._learn(ref.result())
+        except OrbweaverError as error:
+            log.warning("cannot see what is released", extra={"error": str(error)})
+            self.after(LEDGER_RETRY, self._settle_line)
+            return
+        self._serve()
+        self._settle_line()
+
+    def _edited(self) -> None:
+        if self._state.line:
+            self._follow_edits()
+            self._serve()
+            self._settle_line()
+
+    def _look(self) -> None:
+        """Somebody's time is over, or an address may be given again."""
+        self._state.alarm = None
+        self._serve()
+        for waiter in self._state.line.expire(self._monotonic()):
+            self._refuse(waiter.job)
+        self._settle_line()
+
+    def _refuse(self, job: Job, *, worth_waiting: bool = False) -> None:
         state, now = self._state, self._clock()
         pool, usable = state.pool, state.free.usable
         quarantined = state.free.quarantined(now)
@@ -339,13 +554,34 @@ class PoolActor(Actor):
         ]
         shown += [str(state.left_out[base]) for base in left_out[:_NAMED_IN_REFUSAL]]
         refusal = PoolUsedUp(
-            f"pool {pool.name} has no free address for pod {job.request.record.pod}: {why}",
+            f"pool {pool.name} has no free address for pod {job.request.record.pod}: {why}{self._waited(job)}",
             details=tuple(f"pool {pool.name}: {line}" for line in shown),
         )
         refusal.pool, refusal.quarantined, refusal.unusable = pool.name, len(quarantined), lost.size
         refusal.in_use = usable.size - len(quarantined) - lost.size
         refusal.reserved = pool.available.size - usable.size
+        refusal.worth_waiting, refusal.waited = worth_waiting, self._waited(job)
         job.reply.fail(refusal)
+
+    def _waited(self, job: Job) -> str:
+        """What a refusal says of addresses on their way back."""
+        state = self._state
+        returning = sorted(state.returning.items())
+        names = ", ".join(
+            f"{format_address(state.pool.family, value)} ({why})"
+            for value, why in returning[:_NAMED_AS_RETURNING]
+        )
+        more = len(returning) - _NAMED_AS_RETURNING
+        names += f" and {more} more" if more > 0 else ""
+        if job.request.wait > 0:
+            waited = self._monotonic() - job.came
+            return f"; the request waited {waited:.1f} s" + (f" for {names}" if names else "")
+        return f"; on their way back: {names}" if names else ""
+
+
+def _add_of(node: str, container: str, claim: str) -> str:
+    """Names one ADD among all that wait."""
+    return f"{node}/{container}/{claim}"
 
 
 def _pass_on(ref: ObjectRef[Granted | Taken | Quarantined], job: Job) -> None:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 
 from actors.allocation.block import BlockActor
+from actors.allocation.departures import Departures
 from actors.allocation.ledger import BlockLister, LedgerActor
 from actors.allocation.node_watches import NodeWatchesActor
 from actors.allocation.observer import AllocationObserver
@@ -28,10 +29,11 @@ def register_allocators(
     mailbox: int = 4096,
     start_fraction: float = 1.0,
     known: BlockLister | None = None,
+    departures: Departures | None = None,
     wrote: Callable[[int, int, str], object] = lambda family, base, version: None,
 ) -> None:
     """`shared`: other processes write the same blocks. `mailbox`: calls that may wait for one pool or block. `start_fraction`:
-    see `ActorSystem.register`. `known`, `wrote`: see `LedgerActor` and `BlockActor`."""
+    see `ActorSystem.register`. `known`, `departures`, `wrote`: see `LedgerActor`, `PoolActor` and `BlockActor`."""
     system.register(
         "ledger",
         lambda context: LedgerActor(context, store=store, known=known),
@@ -51,7 +53,11 @@ def register_allocators(
     system.register(
         "pool",
         lambda context: PoolActor(
-            context, source=catalog, store=store, chance=random.Random() if shared else None
+            context,
+            source=catalog,
+            store=store,
+            departures=departures,
+            chance=random.Random() if shared else None,
         ),
         mailbox=mailbox,
         idle=300.0,

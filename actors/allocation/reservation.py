@@ -20,6 +20,7 @@ from actors.decisions.inherit import Inheritance
 from actors.decisions.plan import Plan, Slot
 from actors.decisions.settings import Settings
 from actors.errors import (
+    AddressesReturning,
     AddressTaken,
     Conflict,
     DeadlineExceeded,
@@ -27,6 +28,8 @@ from actors.errors import (
     OrbweaverError,
     PodRefused,
     PoolsExhausted,
+    PoolUsedUp,
+    Withdrawn,
 )
 from actors.resources.addresses import format_address
 from actors.resources.blocks.block import Claim, Granted, Quarantined, Taken, block_name
@@ -54,7 +57,9 @@ class Decision:
 class AddContext:
     """One ADD, which may run at two places. `before`: what its container held when it was first looked at, so that what
     a lost leader recorded is known as this request's own. `claim` names what it records. `guessed`: the claims that it made
-    before anybody had looked. `held`: what was recorded for the pod at the last look."""
+    before anybody had looked. `held`: what was recorded for the pod at the last look. `waits_until`: until when (monotonic
+    seconds) it waits for addresses on their way back; None while it does not. `gone` is done when nobody wants its answer
+    any more."""
 
     pod: Pod
     request: AddRequest
@@ -63,6 +68,8 @@ class AddContext:
     claim: str = ""
     guessed: frozenset[str] = frozenset()
     held: tuple[Allocation, ...] = ()
+    waits_until: float | None = None
+    gone: ObjectRef[None] | None = None
 
 
 class AlreadyRecorded(Exception):
@@ -78,7 +85,8 @@ class Attempt:
     """The search of one slot: the pools still to be asked, and what those before said. `held`: the address to ask
     for first, `again`: the pools to ask for it; `confirming`: it is recorded for this very ADD; `inheriting`: it is
     the one asked for at this moment; `only_taken`: every pool that refused did so because of the one address that is
-    asked for."""
+    asked for; `asking`: the pool that is asked at this moment; `returning`: the pools that have nothing now, and
+    something on its way back; `refusals`: what each pool said last."""
 
     slot: Slot
     pools: list[str]
@@ -86,16 +94,19 @@ class Attempt:
     again: list[str] = field(default_factory=list)
     confirming: bool = False
     inheriting: bool = False
-    refusals: list[str] = field(default_factory=list)
-    reasons: list[Reason] = field(default_factory=list)
+    asking: str = ""
+    returning: list[str] = field(default_factory=list)
+    refusals: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, Reason] = field(default_factory=dict)
     only_taken: bool = True
     grant: Grant | None = None
 
     def refuse(self, why: OrbweaverError | str) -> None:
         """Note that nothing came of a pool, or of the address that was recorded."""
         error = OrbweaverError(why) if isinstance(why, str) else why
-        self.refusals.append(f"{self.slot.label}: {error}")
-        self.reasons.append(Reason.of_error(error))
+        # What a pool says last counts: it may have been asked before, without waiting.
+        self.refusals[self.asking] = f"{self.slot.label}: {error}"
+        self.reasons[self.asking] = Reason.of_error(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +131,32 @@ class Reservation:
             for slot in made.plan.slots
         ]
         deadline = current_deadline()
+        error, recorded = self._ask(allocator, attempts, asked, unless)
+        while error is None and recorded is None and (short := _may_wait(attempts, asked)):
+            error = self._wait(allocator, attempts, short, asked)
+            if error is None:
+                error, recorded = self._ask(allocator, attempts, asked, unless)
+        if error is None and recorded is not None:
+            granted = [attempt.grant for attempt in attempts if attempt.grant is not None]
+            if granted:
+                self.undo(granted, Conflict(f"something is recorded for pod {pod.key} already"))
+            raise AlreadyRecorded(recorded.held)
+        if error is None and deadline is not None and time.monotonic() > deadline:
+            error = DeadlineExceeded(f"the addresses of pod {pod.key} were not recorded in time; try again")
+        if error is None and any(attempt.grant is None for attempt in attempts):
+            error = _refusal(made.plan, attempts, waited=asked.waits_until is not None)
+        grants = [attempt.grant for attempt in attempts if attempt.grant is not None]
+        if error is not None:
+            if not allocator.failed:  # else the next run finds and takes what was granted
+                self.undo(grants, error)
+            raise error
+        return grants
+
+    def _ask(
+        self, allocator: Allocator, attempts: Sequence[Attempt], asked: AddContext, unless: tuple[str, ...]
+    ) -> tuple[OrbweaverError | None, Recorded | None]:
+        """Ask the pools of every slot, one after the other, until each has an address or none left to ask; returns what
+        ends the search."""
         error: OrbweaverError | None = None
         recorded: Recorded | None = None
         while error is None and recorded is None:
@@ -140,21 +177,89 @@ class Reservation:
                     error = answer or error
             if error is None:
                 error = self._give_up_refused(allocator, attempts)
-        if error is None and recorded is not None:
-            granted = [attempt.grant for attempt in attempts if attempt.grant is not None]
-            if granted:
-                self.undo(granted, Conflict(f"something is recorded for pod {pod.key} already"))
-            raise AlreadyRecorded(recorded.held)
-        if error is None and deadline is not None and time.monotonic() > deadline:
-            error = DeadlineExceeded(f"the addresses of pod {pod.key} were not recorded in time; try again")
-        if error is None and any(attempt.grant is None for attempt in attempts):
-            error = _refusal(made.plan, attempts)
-        grants = [attempt.grant for attempt in attempts if attempt.grant is not None]
-        if error is not None:
-            if not allocator.failed:  # else the next run finds and takes what was granted
-                self.undo(grants, error)
-            raise error
-        return grants
+        return error, recorded
+
+    def _wait(
+        self, allocator: Allocator, attempts: Sequence[Attempt], short: Sequence[Attempt], asked: AddContext
+    ) -> OrbweaverError | None:
+        """Wait for one of the slots that are short, and for others that are short of the same pools, until they have an
+        address or are refused.
+
+        Nobody holds an address of a pool while he waits for one of the same pool or of one before it by name: so two
+        pods that each have what the other one needs cannot wait for each other.
+        """
+        pools = min((attempt.returning for attempt in short), key=min)
+        group = [attempt for attempt in short if attempt.returning == pools]
+        if len(group) > 1:
+            pools = pools[:1]  # which grants all of them or none
+        for attempt in group:
+            attempt.returning = []
+        left = (asked.waits_until or 0.0) - time.monotonic()
+        if left <= 0:
+            return None
+        self._let_go(attempts, min(pools))
+        going = [
+            (attempt, pool, self._queue(allocator, pool, attempt, asked, left, len(group)))
+            for pool in pools
+            for attempt in group
+        ]
+        refs = [ref for *_, ref in going]
+        gone = () if asked.gone is None else (asked.gone,)
+        while not (asked.gone is not None and asked.gone.done()):
+            done = [ref for ref in refs if ref.done()]
+            if len(done) == len(refs) or any(ref.error() is None for ref in done):
+                break
+            allocator.settle((*refs, *gone), enough=len(done) + 1)
+        left_behind = len(group) == 1 or not any(ref.done() and ref.error() is None for ref in refs)
+        if left_behind:
+            for pool in pools:
+                allocator.get_actor("pool/" + pool).withdraw.remote(
+                    self.node, asked.request.sandbox.container, asked.claim
+                )
+        allocator.settle(refs)
+        extra: list[Grant] = []
+        error: OrbweaverError | None = None
+        for attempt, pool, ref in going:
+            if isinstance(ref.error(), Withdrawn):
+                continue
+            faster, attempt.asking = attempt.grant, pool
+            answer = _take(attempt, ref, asked)
+            attempt.returning = []
+            if isinstance(answer, OrbweaverError):
+                error = error or answer
+            if faster is not None and attempt.grant is not None and attempt.grant is not faster:
+                extra.append(attempt.grant)
+                attempt.grant = faster
+        if extra:
+            self.undo(extra, Conflict("another pool was faster"))
+        if asked.gone is not None and asked.gone.done():
+            return Withdrawn(
+                f"the request of pod {asked.pod.key} was withdrawn while it waited for an address"
+            )
+        return error
+
+    def _queue(
+        self, allocator: Allocator, pool: str, attempt: Attempt, asked: AddContext, left: float, together: int
+    ) -> ObjectRef[Any]:
+        request = Allocate(self._record(attempt.slot, asked), wait=left, together=together)
+        return allocator.get_actor("pool/" + pool).allocate.remote(request)
+
+    def _let_go(self, attempts: Sequence[Attempt], first: str) -> None:
+        """Give back what was granted out of pools from `first` on, by name; it is asked for again later. What is the
+        pod's own nobody else waits for."""
+        held = [
+            attempt
+            for attempt in attempts
+            if (grant := attempt.grant) is not None
+            and grant.fresh
+            and not grant.inherited
+            and grant.record.pool >= first
+        ]
+        if held:
+            grants = [attempt.grant for attempt in held if attempt.grant is not None]
+            self.undo(grants, Conflict("the pod waits for an address for another interface or family"))
+        for attempt in held:
+            attempt.grant, attempt.pools, attempt.returning = None, list(attempt.slot.candidates), []
 
     def _attempt(self, allocator: Allocator, slot: Slot, inheritance: Inheritance) -> Attempt:
         """What is recorded for this interface already goes first, then what is kept for the pod, then the pools."""
@@ -197,11 +302,13 @@ class Reservation:
         record = self._record(slot, asked)
         if held is not None and attempt.again:
             attempt.inheriting = True
-            actor = allocator.get_actor("pool/" + attempt.again.pop(0))
+            attempt.asking = attempt.again.pop(0)
+            actor = allocator.get_actor("pool/" + attempt.asking)
             return actor.allocate.remote(Allocate(record, held.value, Fence.of(held.record)))
         if not attempt.pools:
             return None
-        pool = allocator.get_actor("pool/" + attempt.pools.pop(0))
+        attempt.asking = attempt.pools.pop(0)
+        pool = allocator.get_actor("pool/" + attempt.asking)
         return pool.allocate.remote(Allocate(record, slot.exact, unless=unless))
 
     def _record(self, slot: Slot, asked: AddContext) -> Record:
@@ -228,9 +335,15 @@ class Reservation:
         return record
 
 
-def _refusal(made: Plan, attempts: Sequence[Attempt]) -> NoAddress:
+def _may_wait(attempts: Sequence[Attempt], asked: AddContext) -> list[Attempt]:
+    """The slots that have no address yet, if the ADD waits and there is something on its way back for each."""
+    short = [attempt for attempt in attempts if attempt.grant is None]
+    return short if asked.waits_until is not None and all(attempt.returning for attempt in short) else []
+
+
+def _refusal(made: Plan, attempts: Sequence[Attempt], *, waited: bool) -> NoAddress:
     """What the pod is told when the search found nothing for one slot or more."""
-    details = (*made.reasons(), *(line for attempt in attempts for line in attempt.refusals))
+    details = (*made.reasons(), *(line for attempt in attempts for line in attempt.refusals.values()))
     unserved = [attempt for attempt in attempts if attempt.grant is None]
     wanted = [
         format_address(attempt.slot.family, attempt.slot.exact)
@@ -238,7 +351,7 @@ def _refusal(made: Plan, attempts: Sequence[Attempt]) -> NoAddress:
         if attempt.slot.exact is not None and attempt.only_taken
     ]
     reasons = [
-        (attempt.slot.label, (*attempt.reasons, *map(Reason.of_refusal, attempt.slot.refusals)))
+        (attempt.slot.label, (*attempt.reasons.values(), *map(Reason.of_refusal, attempt.slot.refusals)))
         for attempt in unserved
     ]
     if len(wanted) == len(unserved):
@@ -249,7 +362,9 @@ def _refusal(made: Plan, attempts: Sequence[Attempt]) -> NoAddress:
         reasons,
         "Add addresses to spec.ips of one of these pools, or name another pool.",
     )
-    return PoolsExhausted(
+    returning = not waited and all(attempt.returning for attempt in unserved)
+    refusal = AddressesReturning if returning else PoolsExhausted
+    return refusal(
         f"no pool can give pod {made.pod} an address for every interface it asks for",
         details=details,
         brief=told,
@@ -265,6 +380,8 @@ def _take(attempt: Attempt, ref: ObjectRef[Any], asked: AddContext) -> Orbweaver
             return error
         attempt.only_taken &= isinstance(error, AddressTaken)
         attempt.refuse(error)
+        if isinstance(error, PoolUsedUp) and error.worth_waiting:
+            attempt.returning.append(attempt.asking)
         if attempt.confirming:
             attempt.pools, attempt.held, attempt.confirming = list(attempt.slot.candidates), None, False
         return None

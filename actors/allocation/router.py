@@ -44,16 +44,23 @@ class Allocator(Protocol):
     def get_actor(self, name: str) -> ActorHandle:
         """The handle of `ledger/local`, `pool/<name>` or `block/<name>` there."""
 
-    def settle(self, refs: Sequence[ObjectRef[Any]]) -> None:
-        """Wait for the answers, whatever they are. Raises what says that the place failed."""
+    def settle(self, refs: Sequence[ObjectRef[Any]], *, enough: int | None = None) -> None:
+        """Wait for the answers, or for `enough` of them, whatever they are. Raises what says that the place failed."""
 
 
 class AllocatorRouter(Protocol):
     """Says which place it is."""
 
-    def work(self, task: Callable[[Allocator], T], on_lost: Callable[[], object] | None = None) -> T:
+    def work(
+        self,
+        task: Callable[[Allocator], T],
+        on_lost: Callable[[], object] | None = None,
+        *,
+        waits: float = 0.0,
+    ) -> T:
         """Run `task` at the place of the moment; if that was the leader and it failed, call `on_lost`, which learns that
-        what was asked may yet take effect, and run `task` here. Raises what the last run raises."""
+        what was asked may yet take effect, and run `task` here. `waits`: seconds that a leader may take longer, because
+        the task has something to wait for there. Raises what the last run raises."""
 
 
 def is_lost(error: OrbweaverError) -> bool:
@@ -86,10 +93,10 @@ class LocalAllocator:
     def get_actor(self, name: str) -> ActorHandle:
         return self.system.get_actor(name)
 
-    def settle(self, refs: Sequence[ObjectRef[Any]]) -> None:
+    def settle(self, refs: Sequence[ObjectRef[Any]], *, enough: int | None = None) -> None:
         """Wait for what really became of each, also past the deadline: an address may be granted late, and must then be
         undone. Every answer comes: a Pool and a Block answer at the latest when a store call times out."""
-        settle(refs)
+        settle(refs, enough)
 
 
 class AlwaysLocal:
@@ -98,5 +105,11 @@ class AlwaysLocal:
     def __init__(self, system: ActorSystem, *, alone: bool) -> None:
         self._here = LocalAllocator(system, alone=alone)
 
-    def work(self, task: Callable[[Allocator], T], on_lost: Callable[[], object] | None = None) -> T:
+    def work(
+        self,
+        task: Callable[[Allocator], T],
+        on_lost: Callable[[], object] | None = None,
+        *,
+        waits: float = 0.0,
+    ) -> T:
         return task(self._here)

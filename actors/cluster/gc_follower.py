@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 from actors.reclaim.evidence import CachedClusterState
 from actors.runtime import ActorSystem, ObjectRef
@@ -25,9 +26,17 @@ LOOK = 0.5
 class GCFollower:
     """Starts and stops the garbage collection of a whole cluster in this process, as often as need be."""
 
-    def __init__(self, system: ActorSystem, catalog: Catalog, census: CachedClusterState) -> None:
+    def __init__(
+        self,
+        system: ActorSystem,
+        catalog: Catalog,
+        census: CachedClusterState,
+        pod_changed: Callable[[Key], object] = lambda key: None,
+    ) -> None:
+        """`pod_changed` is told of every pod that changes or goes, too."""
         self._gc = system.get_actor("gc/local")
         self._census = census
+        self._pod_changed = pod_changed
         self._lock = threading.Lock()
         self._wish = 0
         self._running = False
@@ -47,7 +56,7 @@ class GCFollower:
         with self._lock:
             self._wish += 1
             wish = self._wish
-        self._census.start(self._changed)
+        self._census.start(self._followed)
         threading.Thread(target=self._begin, args=(wish,), name="gc-start", daemon=True).start()
 
     def stop(self) -> None:
@@ -69,6 +78,10 @@ class GCFollower:
                 # What changed before is found by the scan that it begins with.
                 self._running = True
                 self._gc.start.options(timeout=None).remote().subscribe(self._log_failure)
+
+    def _followed(self, key: Key) -> None:
+        self._pod_changed(key)
+        self._changed(key)
 
     def _changed(self, key: Key) -> None:
         with self._lock:

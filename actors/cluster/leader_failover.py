@@ -93,12 +93,13 @@ class LeaderAllocator:
     def get_actor(self, name: str) -> ActorHandle:
         return self.system.get_actor(name)
 
-    def settle(self, refs: Sequence[ObjectRef[Any]]) -> None:
+    def settle(self, refs: Sequence[ObjectRef[Any]], *, enough: int | None = None) -> None:
         """Wait until the deadline, as long as the leader shows a sign of life within each budget."""
-        pending = list(refs)
-        while pending:
-            _, pending = wait(pending, len(pending), self._budget)
-            if pending:
+        missing = len(refs) if enough is None else enough
+        while missing > (done := sum(ref.done() for ref in refs)):
+            pending = [ref for ref in refs if not ref.done()]
+            ready, _ = wait(pending, missing - done, self._budget)
+            if len(ready) < missing - done:
                 self.alive()
         for ref in refs:
             error = ref.error()
@@ -215,14 +216,20 @@ class LeaderFailover:
         with self._state:
             return self._holder.identity if self._link is not None and self._holder is not None else ""
 
-    def work(self, task: Callable[[Allocator], T], on_lost: Callable[[], object] | None = None) -> T:
+    def work(
+        self,
+        task: Callable[[Allocator], T],
+        on_lost: Callable[[], object] | None = None,
+        *,
+        waits: float = 0.0,
+    ) -> T:
         """See `actors.allocation.router.AllocatorRouter`."""
         for _ in range(2):
             allocator = self._leader()
             if allocator is None:
                 break
             try:
-                with within(self._patience()):
+                with within(self._patience(waits)):
                     self._settle_owed(allocator)
                     return task(allocator)
             except OrbweaverError:
@@ -234,10 +241,11 @@ class LeaderFailover:
         with self._here() as here:
             return task(here)
 
-    def _patience(self) -> float:
+    def _patience(self, waits: float) -> float:
+        """How long an answer is waited for of a leader that lives; half of the time is left for a run here."""
         deadline = current_deadline()
-        left = float("inf") if deadline is None else deadline - time.monotonic()
-        return min(self._leadership.patience, left / 2)
+        left = float("inf") if deadline is None else deadline - time.monotonic() - waits
+        return waits + max(0.0, min(self._leadership.patience, left / 2))
 
     def _leader(self) -> LeaderAllocator | None:
         """The leader; one that was just lost may be followed by another at once, and that is worth the budget."""

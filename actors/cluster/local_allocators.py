@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from actors.allocation.departures import Departures
 from actors.allocation.observer import AllocationObserver
 from actors.allocation.registration import register_allocators
 from actors.allocation.supervision import TABLE
@@ -42,11 +43,19 @@ class OwnAllocators:
         catalog: Catalog,
         observer: AllocationObserver,
         wrote: Callable[[int, int, str], None],
+        departures: Departures | None = None,
     ) -> None:
         self.system = ActorSystem(f"{agent.name}-own", supervision=TABLE, on_fatal=agent.on_fatal)
         self._blocks = BlockFollower(store, self.system)
         register_allocators(
-            self.system, store, catalog, observer, shared=True, known=self._blocks.known, wrote=wrote
+            self.system,
+            store,
+            catalog,
+            observer,
+            shared=True,
+            known=self._blocks.known,
+            departures=departures,
+            wrote=wrote,
         )
         self.system.route("views", _InSystem(agent))
         try:

@@ -33,6 +33,10 @@ TEXT = 512
 WHY = 300
 LONGEST_QUARANTINE = 3600.0
 """Seconds, at most, for which a peer may keep an address from others."""
+LONGEST_WAIT = 300.0
+"""Seconds for which a request may wait for an address."""
+TOGETHER = 64
+"""Requests of one ADD that wait together: one for each interface and family."""
 MAC = 60
 """Characters: 20 bytes of the longest one (InfiniBand) in hexadecimal, with colons."""
 NAMES = 8
@@ -114,8 +118,18 @@ def _allocate(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
     _check(len(request.unless) <= NAMES and all(len(name) <= TEXT for name in request.unless), "few names")
     if request.instead_of is not None:
         _check_fence(request.instead_of)
+    _check(0 <= request.wait <= LONGEST_WAIT, f"nobody waits for longer than {LONGEST_WAIT:g} s")
+    _check(1 <= request.together <= TOGETHER, f"at most {TOGETHER} requests wait together")
     record = _own(request.record, node)
     return Permit((replace(request, record=record),), PodOnNode(record.pod, record.machine), pool=key)
+
+
+def _withdraw(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
+    _check(is_subdomain(key), "a pool has a name")
+    asked, container, claim = _arguments(args, 3)
+    _check(asked == node, f"it may withdraw what its own node asked for, which is {node}")
+    _check(len(container) <= TEXT and len(claim) <= TEXT, "an ADD has a short name")
+    return Permit(args, pool=key)
 
 
 def _claim(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
@@ -192,6 +206,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("ledger", "suspects_on"): _about_its_node,
     ("ledger", "suspects_of"): _about_names,
     ("pool", "allocate"): _allocate,
+    ("pool", "withdraw"): _withdraw,
     ("block", "claim"): _claim,
     ("block", "release"): _release,
     ("block", "vouch"): _vouch,

@@ -45,7 +45,7 @@ class Reason:
         told = f"{error.in_use} in use, {error.reserved} reserved, {error.quarantined} in quarantine"
         if error.unusable:
             told += f", {error.unusable} in blocks that cannot be used"
-        return cls(f"pool {error.pool} {told}", f"pool {cut(error.pool, _NAME)} {told}")
+        return cls(f"pool {error.pool} {told}{error.waited}", f"pool {cut(error.pool, _NAME)} {told}")
 
 
 def cut(text: str, limit: int) -> str:

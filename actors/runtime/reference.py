@@ -175,10 +175,10 @@ def _get(ref: ObjectRef[T], until: float | None, timeout: float | None) -> T:
     return ref.result()
 
 
-def settle(refs: Sequence[ObjectRef[Any]]) -> None:
-    """Wait for the real answer of each, as `subscribe` does: a deadline alone does not end it."""
+def settle(refs: Sequence[ObjectRef[Any]], enough: int | None = None) -> None:
+    """Wait for the real answer of each, or of `enough` of them, as `subscribe` does: a deadline alone does not end it."""
     if refs:
-        arrival = _Arrival(len(refs))
+        arrival = _Arrival(len(refs) if enough is None else enough)
         for ref in refs:
             ref.subscribe(arrival)
         arrival.sleep(None)

@@ -30,6 +30,7 @@ from actors.decisions.annotations import FIRST_INTERFACE, read_default_route_nic
 from actors.decisions.brief import in_brief
 from actors.decisions.settings import Settings
 from actors.errors import AskedToEnd, OrbweaverError
+from actors.reclaim.departures import of_node
 from actors.reclaim.node_gc import NodeGCActor
 from actors.reclaim.sandbox_watch import SandboxWatchActor
 from actors.resources.pod import Pod
@@ -92,6 +93,7 @@ class Agent(Process):
         )
         self.options = options
         system, catalog, observer = self.system, self.catalog, self.observer
+        self._departures = of_node(catalog, node, options.settings, has_pods=cluster)
         self._leader: LeaderFailover | None = None
         self._blocks: BlockFollower | None = None
         router: AllocatorRouter
@@ -105,7 +107,9 @@ class Agent(Process):
         else:
             self._blocks = BlockFollower(store, system) if cluster else None
             known = self._blocks.known if self._blocks is not None else None
-            register_allocators(system, store, catalog, observer, shared=cluster, known=known)
+            register_allocators(
+                system, store, catalog, observer, shared=cluster, known=known, departures=self._departures
+            )
             router = AlwaysLocal(system, alone=not cluster)
             self.metrics.watch_pools(self.usage)
         self.prober = Prober(timeout=options.timeout / 2)
@@ -124,6 +128,7 @@ class Agent(Process):
                 sandboxes=self.sandboxes,
                 tell=self._tell,
                 warnings=self.pod_warnings,
+                departures=self._departures,
             ),
             mailbox=64,
             idle=0.2,
@@ -248,7 +253,7 @@ class Agent(Process):
             self._leader.stop(self.options.drain)
 
     def _open_own(self, wrote: Callable[[int, int, str], None]) -> OwnAllocators:
-        return OwnAllocators(self.system, self.store, self.catalog, self.observer, wrote)
+        return OwnAllocators(self.system, self.store, self.catalog, self.observer, wrote, self._departures)
 
     def _reconcile(self) -> None:
         """Release what sandboxes hold that went while no agent ran. Before requests are served, so that every record is

@@ -37,6 +37,7 @@ from actors.cluster.token_review import TokenReviewer
 from actors.decisions.settings import Settings
 from actors.errors import NotFound, OrbweaverError, PeerLost, StoreUnavailable
 from actors.reclaim.cluster_gc import GCActor
+from actors.reclaim.departures import of_cluster
 from actors.reclaim.evidence import CachedClusterState
 from actors.resources.blocks.block import Block
 from actors.runtime import GateLimits, LinkLimits, Listener, ObjectRef, TlsDoor, get
@@ -106,6 +107,8 @@ class Controller(Process):
         self.options = options
         system, catalog, observer = self.system, self.catalog, self.observer
         self._blocks = BlockFollower(store, system)
+        census = CachedClusterState(store, catalog)
+        departures = of_cluster(census, options.settings)
         register_allocators(
             system,
             store,
@@ -115,6 +118,7 @@ class Controller(Process):
             mailbox=MAILBOX,
             start_fraction=BEGIN_WITHIN,
             known=self._blocks.known,
+            departures=departures,
         )
         router = AlwaysLocal(system, alone=False)
         system.register(
@@ -131,7 +135,6 @@ class Controller(Process):
             ),
             mailbox=4096,
         )
-        census = CachedClusterState(store, catalog)
         self._watches = NodeWatches()
         system.register(
             "watches",
@@ -173,7 +176,7 @@ class Controller(Process):
             store, node_of=self._node_of, has_pool=self._has_pool, has_block=self._has_block
         )
         self._listener: Listener | None = None
-        self.gc = GCFollower(system, catalog, census)
+        self.gc = GCFollower(system, catalog, census, departures.changed)
         self._candidate: Candidate | None = None
         self._caught_up = False
         self.metrics.watch_flag(
@@ -252,6 +255,7 @@ class Controller(Process):
         if self.webhook is not None:
             self.webhook.stop()
         self._caught_up = False  # agents are refused from now on, and go to the next leader
+        self._end_waiting()
         self._finish_calls()
         if self._candidate is not None:
             self._candidate.stop()
@@ -260,6 +264,14 @@ class Controller(Process):
         self._guard.stop()
         self._blocks.stop()
         self.stop_actors(self.options.drain)
+
+    def _end_waiting(self) -> None:
+        """Requests that wait for an address wait at the next leader, or at their agents."""
+        for row in self.system.describe():
+            if row.name.startswith("pool/"):
+                self.system.get_actor(row.name).end_waiting.options(timeout=None).remote().subscribe(
+                    log_failure
+                )
 
     def _finish_calls(self) -> None:
         """Answer what agents were accepted with: the next leader reads the blocks once, and is to find all of it."""
@@ -332,6 +344,7 @@ class Controller(Process):
 
     def _lost(self, why: str) -> None:
         self._caught_up = False
+        self._end_waiting()
         self.gc.stop()
         log.warning("not leading any more", extra={"identity": self.options.identity, "why": why})
 

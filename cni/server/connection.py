@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import select
 import struct
 import time
 import uuid
@@ -75,6 +76,7 @@ class Connection(asyncio.Protocol):
         self._version = protocol.NEWEST
         self._started = time.perf_counter()
         self._trace = Trace(uuid.uuid4().hex[:12])
+        self._gone: ObjectRef[None] | None = None
         self._dispatched = False
         self._answered = False
         self._plugin = IPAM
@@ -100,6 +102,8 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
 
     def eof_received(self) -> bool:
+        if self._gone is not None and self._transport is not None and _hung_up(self._transport):
+            self._gone.complete(None)
         return self._dispatched  # the shim keeps its side open; a half-closed one still gets its answer
 
     def data_received(self, data: bytes) -> None:
@@ -181,7 +185,9 @@ class Connection(asyncio.Protocol):
         else:
             self._timer = self._loop.call_later(self._front.timeout, self._deadline_passed)
             if request.command == "ADD":
-                self._front.started(request)
+                self._gone = self._front.started(request)
+            elif request.command == "DEL":
+                self._front.unwanted(sandbox.container)
             if request.command == "GC":
                 self._send(request, "")
             else:
@@ -222,7 +228,7 @@ class Connection(asyncio.Protocol):
             else:
                 endpoint = system.get_actor("endpoint/" + key)
                 if request.command == "ADD":
-                    ref = endpoint.add.remote(request.add_request())
+                    ref = endpoint.add.remote(request.add_request(), self._gone)
                 elif request.command == "DEL":
                     ref = endpoint.release.remote(sandbox)
                 else:
@@ -363,6 +369,13 @@ def _write(transport: asyncio.Transport, data: bytes) -> bool:
     if taken < len(data):
         transport.write(data[taken:])
     return taken == len(data)
+
+
+def _hung_up(transport: asyncio.Transport) -> bool:
+    """Whether the other side is closed for good, not only its writing half. (Only the poll of a Unix socket tells.)"""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), 0)  # POLLHUP is told in any case
+    return any(events & select.POLLHUP for _, events in poll.poll(0))
 
 
 def _environment(head: bytes) -> dict[str, str]:

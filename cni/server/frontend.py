@@ -72,6 +72,7 @@ class FrontEnd:
         self._reading: dict[Connection, None] = {}
         self._large: set[Connection] = set()
         self._in_flight: dict[str, list[str]] = {}
+        self._wanted: dict[str, list[ObjectRef[None]]] = {}
         self._adds: dict[tuple[str, str], _Adds] = {}
 
     def start(self) -> None:
@@ -145,11 +146,19 @@ class FrontEnd:
         self._connections.discard(client)
         self.read(client)
 
-    def started(self, request: CniRequest) -> None:
-        """An ADD begins."""
+    def started(self, request: CniRequest) -> ObjectRef[None]:
+        """An ADD begins; what it returns is completed when nobody wants its answer any more."""
         sandbox = request.sandbox
+        gone: ObjectRef[None] = ObjectRef(label="the client")
+        self._wanted.setdefault(sandbox.container, []).append(gone)
         self._in_flight.setdefault(sandbox.container, []).append(sandbox.key)
         self._adds.setdefault((sandbox.container, sandbox.interface), _Adds()).going += 1
+        return gone
+
+    def unwanted(self, container: str) -> None:
+        """The sandbox is being deleted: no ADD of it is to wait for an address any more."""
+        for gone in self._wanted.get(container, ()):
+            gone.complete(None)
 
     def finished(self, request: CniRequest, trace: Trace, *, delivered: bool, fresh: bool) -> None:
         """An ADD ended. `delivered`: its result was taken; `fresh`: it recorded addresses that it did not release."""
@@ -158,6 +167,7 @@ class FrontEnd:
         running.remove(sandbox.key)
         if not running:
             del self._in_flight[sandbox.container]
+            del self._wanted[sandbox.container]
         adds = self._adds[sandbox.container, sandbox.interface]
         adds.going -= 1
         adds.owed = not delivered and (adds.owed or fresh)
@@ -211,6 +221,8 @@ class FrontEnd:
             self._server.close()
             self._path.unlink(missing_ok=True)
         deadline = self._loop.time() + drain
+        for container in tuple(self._wanted):
+            self.unwanted(container)  # nobody waits for an address while the agent ends
         while True:
             await asyncio.sleep(0.01)  # what the kernel had received arrives meanwhile
             for client in tuple(self._connections):

@@ -61,6 +61,9 @@ class Catalog:
         self._informers = {kind: Informer(store, kind, transform=parse) for kind, parse in watched.items()}
         self._machines: dict[str, Informer] = {}
         self._started = False
+        self._followers: dict[object, tuple[str, Callable[[], object]]] = {}
+        for kind in ("SpiderIPPool", "SpiderReservedIP"):
+            self._informers[kind].subscribe(self._tell_followers)
         self._table: tuple[tuple[Any, ...], PoolTable] = ((), PoolTable({}, {}))
         self._reserved: tuple[tuple[Any, ...], dict[int, IntervalSet]] = ((), {})
 
@@ -124,6 +127,18 @@ class Catalog:
     def fresh_pool(self, name: str) -> IPPool:
         """One pool as the store has it now."""
         return IPPool.from_object(self._store.get("SpiderIPPool", name))
+
+    def follow_pool(self, name: str, changed: Callable[[], object]) -> Callable[[], object]:
+        """Call `changed`, on an informer's thread, whenever the pool or what is reserved may have changed, until what
+        this returns is called."""
+        key = object()
+        self._followers[key] = (name, changed)
+        return lambda: self._followers.pop(key, None)
+
+    def _tell_followers(self, key: Key) -> None:
+        for name, changed in tuple(self._followers.values()):
+            if key.kind != "SpiderIPPool" or key.name == name:
+                changed()
 
     def reserved(self, family: int) -> IntervalSet:
         """What no pool may give out, from all SpiderReservedIPs of the family."""

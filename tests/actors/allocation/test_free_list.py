@@ -193,6 +193,8 @@ class Lists(RuleBasedStateMachine):
     def it_says_what_it_has(self) -> None:
         assert dict(self.free.pending) == self.pending
         assert self.free.has_none(self.now) == all(holds(fact, self.now) for fact in self.facts.values())
+        ready = sum(not holds(fact, self.now) for fact in self.facts.values())
+        assert [self.free.ready(most, self.now) for most in (0, 3, 1000)] == [0, min(ready, 3), ready]
         held_back = sorted(value for value, fact in self.facts.items() if holds(fact, self.now))
         assert [value for value, _ in self.free.quarantined(self.now)] == held_back
 

@@ -296,3 +296,17 @@ class TestBlock:
         args = asked(f"block/{BLOCK}", "release", Release(ADDRESS, FENCE, NOW, by="shop/web-1")).args
         (release,) = completed(args, "shop/web-1", "vm")
         assert release.asker == Asker("node1", "shop/web-1", "vm")
+
+
+@pytest.mark.parametrize(
+    ("wait", "together"), [(-1.0, 1), (math.nan, 1), (math.inf, 1), (301.0, 1), (1.0, 0), (1.0, 65)]
+)
+def test_nobody_waits_for_ever_or_for_more_than_a_pod_can_have(wait: float, together: int):
+    with pytest.raises(PeerRefused):
+        asked("pool/blue", "allocate", Allocate(MINE, wait=wait, together=together))
+
+
+def test_a_peer_withdraws_what_its_own_node_asked_for():
+    assert asked("pool/blue", "withdraw", "node1", "c-1", "a1").args == ("node1", "c-1", "a1")
+    with pytest.raises(PeerRefused, match="own node"):
+        asked("pool/blue", "withdraw", "node2", "c-1", "a1")
