@@ -53,6 +53,14 @@ def cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - len(_ELLIPSIS)] + _ELLIPSIS
 
 
+def without_middle(text: str, limit: int = LIMIT) -> str:
+    """The text in at most `limit` characters: whom it is about stands at its beginning, and what to do at its end."""
+    if len(text) <= limit:
+        return text
+    tail = limit * 2 // 5
+    return f"{text[: limit - tail - 5]} {_ELLIPSIS} {text[-tail:]}"
+
+
 def brief(head: str, parts: Sequence[tuple[str, Sequence[Reason]]], remedy: str) -> str:
     """One text: whom it is about (`head`), for each interface and family the reasons, and what to do."""
     head = cut(head, LIMIT // 2 + 100)  # a pod's name and its namespace have 317
@@ -96,8 +104,8 @@ def told(error: OrbweaverError) -> tuple[str, str]:
         return cut(error.brief, LIMIT), ""
     if len(str(error)) <= LIMIT:
         return error.message, "\n".join(error.details)
-    if len(error.message) > LIMIT:
-        return cut(error.message, LIMIT), ""
+    if len(error.message) > LIMIT // 2:
+        return without_middle(error.message), ""
     room = LIMIT - len(error.message) - len("; ") - len("9999999 more lines")
     lines: list[str] = []
     for line in error.details:

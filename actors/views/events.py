@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from actors.decisions.brief import LIMIT, cut
+from actors.decisions.brief import without_middle
 from actors.errors import Conflict, NotFound, OrbweaverError
 from actors.resources.json_text import showable
 from actors.runtime import Actor, ActorContext, Cancellable, message
@@ -155,7 +155,7 @@ class EventsActor(Actor):
 
     def _post(self, series: _Series, count: int) -> None:
         news = series.newest
-        told = cut(showable(news.text[: 2 * LIMIT]), LIMIT)  # it names what pods and networks say
+        told = without_middle(showable(without_middle(news.text)))  # it names what pods and networks say
         involved = news.involved | ({"uid": series.uid} if series.uid else {})
         subject = involved["name"]
         # One name for all of a kind: whoever starts anew counts on where the process before stopped.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -34,6 +35,7 @@ from actors.errors import (
 )
 from actors.resources.addresses import format_address
 from actors.resources.blocks.block import block_name, parse_block_name, span_of
+from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
 from actors.resources.json_text import showable
@@ -48,6 +50,9 @@ from cni.command.manifest import read_mapping
 from cni.command.settings_options import add_settings_options, settings_on
 from cni.command.store_choice import add_data_option, open_store
 from cni.server import protocol
+
+_LISTED = 64
+"""Addresses in quarantine that are told of one pool."""
 
 PLUGIN = "spiderpool"
 
@@ -184,6 +189,7 @@ class Sight:
         self._recorded = Recorded.read(store)
         self._reserved = _reserved(store)
         self._overlaps = overlapping(self.table.pools.values())
+        self._now = time.time()
 
     def pod(self, chosen: argparse.Namespace) -> Pod:
         """The pod that is meant: an object in a file, an applied one, or a name alone."""
@@ -224,6 +230,7 @@ class Sight:
                 notes.append(f"pool {name} has addresses in common with {', '.join(others)}")
             if reason := self.table.pools[name].withheld_reason:
                 notes.append(f"pool {name}: {reason}")
+            notes += self._quarantine_notes(self.table.pools[name])
         offers = tuple(self._offer(self.table.pools[name], slot) for name in slot.candidates)
         return Outlook(slot, offers, again, again_from, tuple(notes))
 
@@ -257,7 +264,8 @@ class Sight:
         for block in self._recorded.blocks:
             if block.family == pool.family:
                 taken |= {value: one.pod for value, one in block.records.items() if value in readable}
-        free = readable.size - len(taken)
+        quarantined = self._quarantined(pool.family, readable)
+        free = readable.size - len(taken) - len(quarantined)
         refusal: Refusal | None = None
         if slot.exact is not None:
             text = format_address(pool.family, slot.exact)
@@ -268,15 +276,40 @@ class Sight:
             elif slot.exact not in readable:
                 refusal = Refusal(pool.name, "address", f"{text} is not one that it can give")
         elif free == 0:
-            refusal = Refusal(pool.name, "exhausted", self._exhausted(pool.family, usable, readable))
+            refusal = Refusal(
+                pool.name, "exhausted", self._exhausted(pool.family, usable, readable, len(quarantined))
+            )
         return Offer(pool.name, free, usable.size, refusal)
 
-    def _exhausted(self, family: int, usable: IntervalSet, readable: IntervalSet) -> str:
+    def _quarantined(self, family: int, within: IntervalSet) -> dict[int, Quarantine]:
+        """The addresses that are recorded for nobody and that nobody gets for now."""
+        return {
+            value: quarantine
+            for block in self._recorded.blocks
+            if block.family == family
+            for value, quarantine in sorted(block.quarantines.items())
+            if value in within and value not in block.records and quarantine.holds(self._now)
+        }
+
+    def _quarantine_notes(self, pool: IPPool) -> list[str]:
+        found = self._quarantined(pool.family, pool.available)
+        notes = [
+            f"pool {pool.name}: {format_address(pool.family, value)} is set aside for "
+            f"{quarantine.until - self._now:.0f} s: {quarantine.why}"
+            for value, quarantine in list(found.items())[:_LISTED]
+        ]
+        if len(found) > _LISTED:
+            notes.append(f"pool {pool.name}: {len(found) - _LISTED} more addresses are set aside")
+        return notes
+
+    def _exhausted(self, family: int, usable: IntervalSet, readable: IntervalSet, quarantined: int) -> str:
         if not usable:
             return "it has no address to give; add some to spec.ips"
         bases = [base for base in self._unreadable(family) if usable.intersect(span_of([base]))]
         blocks = {name: self._recorded.damaged[name] for name in (block_name(family, base) for base in bases)}
-        why = exhausted(usable.size, lost=usable.size - readable.size, blocks=list(blocks))
+        why = exhausted(
+            usable.size, quarantine=quarantined, lost=usable.size - readable.size, blocks=list(blocks)
+        )
         return "; ".join((why, *blocks.values()))
 
     def _unreadable(self, family: int) -> list[int]:

@@ -239,8 +239,8 @@ def kept(agent: AgentProcess, plugins: Path) -> None:
 
 
 def none_left(agent: AgentProcess, plugins: Path) -> None:
-    """Nobody is refused while an address is free; then the refusal says which are set aside and why. An address that
-    another host wants at the same moment counts as taken."""
+    """Nobody is refused while an address is free; then the refusal says how many are set aside, and `explain` and `ip show`
+    which and why. An address that another host wants at the same moment counts as taken."""
     mac = owns("10.8.0.10/16", "10.8.0.11/16")
     made = network(agent, plugins, **ON, default_ipv4_ippool=["few"])
     pod = SandboxPod("a", made)
@@ -248,10 +248,15 @@ def none_left(agent: AgentProcess, plugins: Path) -> None:
     with pytest.raises(OrbweaverError) as refused:
         SandboxPod("b", made).start()
     text = str(refused.value)
-    assert "1 are in use and 2 are set aside" in text, text
+    assert "pool few 1 in use, 0 reserved, 2 in quarantine" in text, text
+    assert mac not in text, text
+    with pytest.raises(AssertionError) as explained:  # it ends with 1, as the pod would be refused
+        agent.orbweaver("explain", "default/b", "--ipv4-pool", "few", "--ipv6-pool", "none")
+    told = str(explained.value)
     for address in ("10.8.0.10", "10.8.0.11"):
-        assert f"{address} is set aside for " in text, text
-    assert mac in text and "default/a" in text, text
+        assert f"{address} is set aside for " in told, told
+        assert mac in agent.orbweaver("ip", "show", address)
+    assert mac in told and "default/a" in told, told
     pod.stop()
     channel = _card("other", "fabric0")
     rival = bytes.fromhex("02aaaaaaaaaa")
@@ -266,8 +271,9 @@ def none_left(agent: AgentProcess, plugins: Path) -> None:
         )
         thread.start()
         late = SandboxPod("late", network(agent, plugins, **ON, **ipam))
-        with pytest.raises(OrbweaverError, match=rf"{address} is set aside.*02:aa:aa:aa:aa:aa"):
+        with pytest.raises(OrbweaverError, match="in quarantine"):
             late.start()
+        assert "02:aa:aa:aa:aa:aa" in agent.orbweaver("ip", "show", address)
         late.vanish()
         done.set()
         thread.join()

@@ -84,7 +84,7 @@ def test_a_policy_that_denies_is_told_and_poisons_no_pool(api_server: ApiServer,
         }
         assert given == {"10.6.0.1/16", "10.6.0.2/16", "10.6.0.70/16"}
         status, answer = pods.call("ADD", "web-3", "c-web-3")
-        assert "all 3 are in use" in str(answer)
+        assert "pool blue 3 in use" in str(answer)
 
         with frozen(api_server):
             status, answer = pods.call("DEL", "web-0", "c-web-0")

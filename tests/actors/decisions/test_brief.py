@@ -110,6 +110,17 @@ def test_an_error_that_fits_is_told_whole_and_one_that_does_not_says_how_much_is
     assert told(long)[1].splitlines()[-1] == "45 more lines"
 
 
+def test_a_message_that_is_too_long_keeps_whom_it_is_about_and_what_to_do():
+    text = f"pod prod/web: the API server refuses {'x' * 3000}; run `kubectl apply -f deploy/crds`"
+
+    message, details = told(OrbweaverError(text, details=("more",)))
+
+    assert len(message) == LIMIT
+    assert message.startswith("pod prod/web: the API server refuses")
+    assert message.endswith("; run `kubectl apply -f deploy/crds`")
+    assert details == ""
+
+
 def test_counts_and_the_brief_cross_to_another_process():
     error = used_up("blue", 5, 6, 7, 8)
     error.brief = "in short"

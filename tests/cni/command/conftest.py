@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from actors.resources.addresses import parse_address
 from actors.resources.blocks.block import Block, base_of
+from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Record
 from actors.store.sqlite.store import SQLiteStore
 from cni.command.main import main
@@ -69,6 +71,12 @@ class CommandLine:
         block = self._change(family, value)
         block.records.pop(value, None)
         block.released[value] = at
+        self._save()
+
+    def quarantine(self, address: str, why: str) -> None:
+        """Set an address aside for an hour."""
+        family, value = parse_address(address)
+        self._change(family, value).quarantines[value] = Quarantine(why, time.time() + 3600)
         self._save()
 
     def damage(self, name: str) -> None:

@@ -44,6 +44,24 @@ def test_an_exhausted_pool_is_passed_over_and_told(orbweaver, make_pool):
     assert [(one["pool"], one["rule"]) for one in slot["refusals"]] == [("blue", "exhausted")]
 
 
+def test_addresses_in_quarantine_are_not_free_and_each_is_told(orbweaver, make_pool):
+    orbweaver.apply(make_pool("blue", "10.6.0.10-10.6.0.12") + make_pool("spare", "10.6.0.20-10.6.0.21"))
+    orbweaver.record("10.6.0.10", "blue")
+    for address in ("10.6.0.11", "10.6.0.12", "10.6.0.20"):
+        orbweaver.quarantine(address, "02:00:00:00:00:99 answers for it")
+
+    alone = orbweaver("explain", "web-d", "--ipv4-pool", "blue")
+    with_spare = orbweaver("explain", "web-d", "--ipv4-pool", "blue", "--ipv4-pool", "spare")
+
+    assert alone.status == 1
+    assert "1 are in use and 2 are set aside" in alone.err
+    for address in ("10.6.0.11", "10.6.0.12"):
+        assert f"pool blue: {address} is set aside for " in alone.err
+        assert "02:00:00:00:00:99 answers for it" in alone.err
+    assert with_spare.status == 0
+    assert "an address of pool spare (1 of 2 free)" in with_spare.out
+
+
 def test_a_refused_pod_gets_every_reason_and_status_1(orbweaver, make_pool):
     orbweaver.apply(
         make_pool("full", "10.6.0.10")
