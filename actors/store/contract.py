@@ -98,4 +98,9 @@ class Store(Protocol):
         timeout: float = 10.0,
     ) -> None: ...
 
+    def trouble(self) -> str | None:
+        """Why writes fail now, as far as it is known without asking for one; None when nothing is known. It does not
+        wait, and is not known for a store that is elsewhere."""
+        ...
+
     def close(self) -> None: ...

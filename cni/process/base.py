@@ -64,7 +64,9 @@ class Process:
         if not self.serving:
             return f"{self.system.name} is starting or stopping"
         error = self.catalog.informer("SpiderIPPool").last_error
-        return f"the store does not answer: {error}" if error is not None else None
+        if error is not None:
+            return f"the store does not answer: {error}"
+        return self.store.trouble()
 
     def on_fatal(self, callback: Callable[[], object]) -> None:
         """Call back, from any thread, when the process should end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -14,7 +15,7 @@ import pytest
 
 from tests.support.agent_process import AgentProcess
 from tests.support.checker import Journal, equal, eventually, prove_records, prove_views
-from tests.support.cni_client import Answer, add, connect, delete, encode, read_answer
+from tests.support.cni_client import Answer, add, ask, connect, delete, encode, read_answer
 from tests.support.leaders import logged
 from tests.support.processes import Load, apply, prove, prove_nothing_lost, store_of
 from tests.support.rig import pool
@@ -232,8 +233,10 @@ def test_a_full_disk_loses_nothing_and_heals(tmp_path: Path):
             if refused == 3:
                 break
         assert refused, "the disk was full, and nobody was refused"
+        assert _unready(running) == 50
         _nothing_lost(copied(), journal)
         (inside / "ballast").unlink()
+        eventually(lambda: equal(_unready(running), 0))  # it finds out without a write
 
         def healed() -> None:
             for place in list(journal.doubtful):
@@ -249,6 +252,33 @@ def test_a_full_disk_loses_nothing_and_heals(tmp_path: Path):
                 prove_views(store)
 
         eventually(proved)
+
+
+@pytest.mark.parametrize("lost", ["orbweaver.db", "."])
+def test_a_store_that_is_removed_takes_no_more_addresses(tmp_path: Path, lost: str):
+    """An ADD that was recorded in a file without a name would be forgotten with the process."""
+    apply(tmp_path, *POOLS)
+    journal = Journal()
+    with AgentProcess(tmp_path) as running:
+        assert _status(add(running.socket, journal, ("before", "eth0"))) == 0
+        gone, aside = running.data.parent / lost, tmp_path / "aside"
+        gone.rename(aside)
+
+        refused = ask(running.socket, encode("ADD", "lost"))
+
+        assert (refused.status, refused.json["code"]) == (1, 11)
+        assert "was removed while it was in use" in json.dumps(refused.json)
+        assert _unready(running) == 50
+        aside.rename(gone)
+        eventually(lambda: equal(_unready(running), 0))
+        assert _status(add(running.socket, journal, ("after", "eth0"))) == 0
+        prove(running.data, journal)
+
+
+def _unready(running: AgentProcess) -> int:
+    """The code of STATUS, 0 when ADDs can be served."""
+    answer = ask(running.socket, encode("STATUS"))
+    return int(answer.json["code"]) if answer.status else 0
 
 
 def _status(answer: Answer | None) -> int:

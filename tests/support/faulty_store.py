@@ -155,6 +155,9 @@ class FaultyStore:
 
         self._write("delete", kind, name, namespace, remove)
 
+    def trouble(self) -> str | None:
+        return self.inner.trouble()
+
     def close(self) -> None:
         self.inner.close()
 

@@ -167,6 +167,9 @@ class KubernetesStore:
         asked = ApiRequest("delete", where.kind, where.namespace, where.name)
         self._object("DELETE", _path(where.kind, namespace, name), _body(options), asked, timeout)
 
+    def trouble(self) -> str | None:
+        return None
+
     def close(self) -> None:
         """End the watches and the idle connections. Later calls raise `StoreUnavailable`."""
         with self._closing:

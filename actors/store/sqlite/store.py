@@ -62,11 +62,13 @@ class SQLiteStore:
         self._closed = threading.Event()
         self._idle: list[sqlite3.Connection] = []
         self._free = threading.BoundedSemaphore(_READERS)
-        sqlite_file.prepare(path)
+        identity = sqlite_file.prepare(path)
         self._lock = AgentLock(path) if for_agent else None
         self._watches = Watches(path, self._reader, poll=poll, bookmark=bookmark, lag=max(1, keep // 4))
         try:
-            self._writer = Writer(path, keep=keep, keep_bytes=keep_bytes, on_commit=self._watches.wrote)
+            self._writer = Writer(
+                path, identity, keep=keep, keep_bytes=keep_bytes, on_commit=self._watches.wrote
+            )
         except sqlite3.Error as exc:
             self._unlock()
             raise sqlite_file.unavailable(path, exc, maybe_written=False) from exc
@@ -146,6 +148,9 @@ class SQLiteStore:
             lambda current: lifecycle.deleted(where, current, uid=uid, version=version, now=now),
             timeout,
         )
+
+    def trouble(self) -> str | None:
+        return self._writer.trouble()
 
     def close(self) -> None:
         """End the watches, write what waits, close the file. Later calls raise `StoreUnavailable`."""

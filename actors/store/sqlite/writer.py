@@ -30,10 +30,12 @@ from actors.errors import OrbweaverError, StoreUnavailable
 from actors.store.contract import Object
 from actors.store.lifecycle import Address, Outcome, encode
 from actors.store.sqlite import file as sqlite_file
+from actors.store.sqlite.file import Identity
 
 log = logging.getLogger("orbweaver.store")
 
 BATCH = 256
+TRIAL_PAUSE = 1.0  # seconds between looks whether a full disk has space again
 _ROWS = 32  # rows in one statement: each number of rows up to this is a prepared statement of its own
 _LOCK_SLICE = 0.2  # seconds to wait for another process's lock before looking whether anybody still waits
 _CHECKPOINT_PAGES = 1000
@@ -87,9 +89,13 @@ class _Write:
 class Writer:
     """`keep` and `keep_bytes` bound the change log; `on_commit(newest, kinds)` runs after a commit."""
 
-    def __init__(self, path: Path, *, keep: int, keep_bytes: int, on_commit: OnCommit) -> None:
+    def __init__(
+        self, path: Path, identity: Identity, *, keep: int, keep_bytes: int, on_commit: OnCommit
+    ) -> None:
         self.commits = 0
         self._path = path
+        self._identity = identity
+        self._no_space: str | None = None
         self._keep = keep
         self._keep_bytes = keep_bytes
         self._on_commit = on_commit
@@ -135,6 +141,10 @@ class Writer:
             maybe_written=not waiting,
         )
 
+    def trouble(self) -> str | None:
+        """Why writes fail now: the file is not where its name leads any more, or the last write found no space."""
+        return sqlite_file.missing(self._path, self._identity) or self._no_space
+
     def close(self) -> None:
         """Write what waits, then end. Later writes are refused."""
         with self._lock:
@@ -146,9 +156,15 @@ class Writer:
         while True:
             with self._lock:
                 while not self._queue and not self._closed:
-                    self._work.wait()
-                if not self._queue:
+                    if not self._work.wait(None if self._no_space is None else TRIAL_PAUSE):
+                        break
+                if not self._queue and self._closed:
                     break
+                idle = not self._queue
+            if idle:  # nobody writes while the disk is full, and somebody has to find out that it is not
+                if sqlite_file.has_space(self._path):
+                    self._no_space = None
+                continue
             batch: list[_Write] = []
             try:
                 self._transact(batch)
@@ -163,6 +179,13 @@ class Writer:
     def _transact(self, batch: list[_Write]) -> None:
         """Begin, then gather: what arrives while we wait for the lock goes along."""
         committing = False
+        gone = sqlite_file.missing(self._path, self._identity)
+        if gone is not None:
+            with self._lock:
+                batch.extend(self._queue)
+                self._queue.clear()
+            self._fail(batch, StoreUnavailable(gone, maybe_written=False))
+            return
         try:
             connection = self._begin()
             if connection is None:
@@ -178,6 +201,7 @@ class Writer:
             return
         if rows:
             self.commits += 1
+            self._no_space = None
         for write in batch:
             write.answer()
         if rows:
@@ -248,6 +272,8 @@ class Writer:
                 batch.extend(self._queue)
                 self._queue.clear()
         failure = sqlite_file.unavailable(self._path, error, maybe_written=unknown)
+        if sqlite_file.is_full(error):
+            self._no_space = failure.message
         failure.__cause__ = error
         log.error("write failed: %s", failure, extra={"what": "write-failed", "writes": len(batch)})
         self._fail(batch, failure)

@@ -106,6 +106,85 @@ def open_and_list(path: Path) -> None:
         store.close()
 
 
+@pytest.mark.parametrize("mode", [0o666, 0o640, 0o604])
+def test_an_existing_file_is_closed_to_others(tmp_path: Path, mode: int, caplog: pytest.LogCaptureFixture):
+    path = tmp_path / "store.db"
+    first = SQLiteStore(path)
+    first.create(pool("p"))
+    path.chmod(mode)
+    path.with_name("store.db-wal").chmod(mode)
+
+    second = SQLiteStore(path)
+
+    assert {stat.S_IMODE(entry.stat().st_mode) for entry in tmp_path.iterdir()} == {0o600}
+    assert "others could read or write" in caplog.text
+    second.close()
+    first.close()
+
+
+def test_a_link_that_leads_nowhere_is_not_followed(tmp_path: Path):
+    path, target = tmp_path / "store.db", tmp_path / "elsewhere"
+    path.symlink_to(target)
+
+    with pytest.raises(StoreUnavailable, match=f"a link to {target}"):
+        SQLiteStore(path)
+    assert not target.exists()
+
+    SQLiteStore(target).close()
+    open_and_list(path)  # one that leads to a store does
+
+
+def test_a_file_of_no_bytes_is_a_loss_and_not_a_new_store(tmp_path: Path):
+    path = tmp_path / "store.db"
+    path.touch()
+
+    with pytest.raises(StoreUnavailable, match=r"empty, which a store never is.*restore a copy, or remove"):
+        SQLiteStore(path)
+    assert path.stat().st_size == 0
+
+
+def test_a_log_without_its_file_is_a_loss_and_not_a_new_store(tmp_path: Path):
+    path, log = tmp_path / "store.db", tmp_path / "store.db-wal"
+    log.write_bytes(b"what was committed")
+
+    with pytest.raises(StoreUnavailable, match="was lost"):
+        SQLiteStore(path)
+    assert log.read_bytes() == b"what was committed"
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("how", ["unlinked", "directory", "replaced"])
+def test_a_file_that_is_taken_away_takes_no_more_writes_until_it_is_back(tmp_path: Path, how: str):
+    directory, aside = tmp_path / "data", tmp_path / "aside"
+    path = directory / "store.db"
+    store = SQLiteStore(path)
+    store.create(pool("before"))
+    assert store.trouble() is None
+    if how == "unlinked":
+        os.link(path, aside)
+        path.unlink()
+    elif how == "directory":
+        directory.rename(aside)
+    else:
+        other = tmp_path / "other.db"
+        SQLiteStore(other).close()
+        path.rename(aside)
+        other.rename(path)
+
+    with pytest.raises(StoreUnavailable, match=f"{path} was (removed|replaced)") as caught:
+        store.create(pool("lost"))
+
+    assert not caught.value.maybe_written
+    assert str(path) in (store.trouble() or "")
+    if how == "directory":
+        aside.rename(directory)
+    else:
+        aside.rename(path)
+    assert store.trouble() is None
+    store.create(pool("after"))
+    store.close()
+
+
 @pytest.mark.parametrize("damage", ["garbage", "torn"])
 def test_a_damaged_file_is_named_with_a_remedy(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "store.db"
@@ -460,9 +539,14 @@ FULL = """
             if refused == 20:
                 break
     assert refused == 20, f"the disk did not fill: {refused}"
+    assert "full" in store.trouble(), store.trouble()
     assert {item["metadata"]["name"]: item for item in store.list("SpiderIPPool").items} == held
     filler.close()
     os.unlink(disk / "filler")
+    until = time.monotonic() + 60
+    while store.trouble() is not None:  # it finds out without a write
+        assert time.monotonic() < until
+        time.sleep(0.05)
     for number in range(50):
         write(f"again-{number}")
     store.close()
