@@ -30,6 +30,8 @@ MEMORY = 10.0
 """Seconds in which an API server stores what it asked about, or not at all."""
 MOST = 4096
 """Objects that are remembered. When there are more, the oldest is forgotten."""
+MOST_RANGES = 1 << 16
+"""Ranges of addresses in all of these."""
 LOOKS = 16
 """Reads of the store for one request. One that has more neighbours than that is refused by the next of them unread."""
 READ_TIMEOUT = 1.0
@@ -78,9 +80,16 @@ class OverlapReviewActor(Actor):
         self._forget({extent.name: extent for extent in cached}, request.kind, now)
         why = self._conflict(request, cached)
         if not why and request.kept and request.added.addresses:
-            self._state.let_in.append(LetIn(request.added, request.is_update, now + MEMORY))
-            del self._state.let_in[:-MOST]
+            self._remember(LetIn(request.added, request.is_update, now + MEMORY))
         return Verdict(why)
+
+    def _remember(self, entry: LetIn) -> None:
+        """Anybody who reaches the webhook can ask, so what this costs is bounded, not only how long."""
+        state = self._state
+        state.let_in.append(entry)
+        ranges = [len(tuple(one.extent.addresses)) for one in state.let_in]
+        while len(ranges) > MOST or sum(ranges) > MOST_RANGES:
+            del ranges[0], state.let_in[0]
 
     def _conflict(self, request: ReviewRequest, cached: Sequence[Extent]) -> str:
         """Why it cannot be stored, "" for nothing."""

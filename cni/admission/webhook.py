@@ -32,7 +32,7 @@ ANSWER_TIMEOUT = 1.5
 """Seconds. The webhook's own timeout is 2."""
 LIMITS = HttpLimits(
     connections=64,
-    body_bytes=8 << 20,  # an object and its old one; etcd keeps 1.5 MB
+    body_bytes=4 << 20,  # an object and its old one, of which etcd keeps 1.5 MB each
     body_seconds=2.0,
     answer_seconds=2.0,
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from actors.admission.overlap_review import MEMORY, OverlapReviewActor
+from actors.admission.overlap_review import MEMORY, MOST_RANGES, OverlapReviewActor
 from actors.admission.review import ReviewRequest, Verdict
 from actors.allocation.supervision import TABLE
 from actors.decisions.overlaps import extent_of
@@ -163,3 +163,13 @@ def test_subnets_are_compared_with_subnets_alone(leader: Leader) -> None:
     leader.store.create(subnet("s", "10.6.0.1-10.6.0.9"))
     assert "SpiderSubnet s in 10.6.0.9" in leader.review(asks(subnet("t", "10.6.0.9-10.6.0.12")))
     assert leader.review(asks(pool("in-s", "10.6.0.0/16", "10.6.0.10"))) == ""
+
+
+def test_what_is_remembered_is_bounded_in_ranges(leader: Leader) -> None:
+    """Whoever reaches the webhook can ask about pools that nobody will store."""
+    many = tuple((number * 4, number * 4 + 1) for number in range(MOST_RANGES))
+    assert leader.review(ReviewRequest("SpiderIPPool", "first", 4, ((2, 2),))) == ""
+    assert "SpiderIPPool first" in leader.review(ReviewRequest("SpiderIPPool", "second", 4, ((2, 2),)))
+
+    assert leader.review(ReviewRequest("SpiderIPPool", "huge", 4, many)) == ""
+    assert leader.review(ReviewRequest("SpiderIPPool", "second", 4, ((2, 2),))) == ""
