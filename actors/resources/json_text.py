@@ -41,7 +41,7 @@ def read_json(
     if is_deeper(text, deepest):
         raise UnreadableText(f"its values are nested deeper than {deepest}")
     try:
-        value = json.loads(text, parse_constant=_no_number)
+        value = json.loads(text, parse_constant=_no_number, parse_float=_finite)
     except ValueError as error:
         raise UnreadableText(f"it is not JSON: {error}") from error
     _check_texts(value, only_showable=only_showable)
@@ -120,5 +120,10 @@ def _check_texts(value: Any, *, only_showable: bool) -> None:
             waiting += inner
 
 
+def _finite(word: str) -> float:
+    number = float(word)
+    return number if abs(number) < float("inf") else _no_number(word)
+
+
 def _no_number(word: str) -> Any:
-    raise UnreadableText(f"it is not JSON: {word} is no number")
+    raise UnreadableText(f"it is not JSON: {word[:20]} is no number")

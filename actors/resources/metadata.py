@@ -13,11 +13,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from actors.resources.fields import Fields
+from actors.resources.json_text import showable
 
 _KIND = re.compile(r"[A-Za-z][A-Za-z0-9]{0,62}")
 _API_VERSION = re.compile(r"([a-z0-9][-a-z0-9.]{0,252}/)?[a-z0-9][-a-z0-9]{0,62}")
 # What the API server takes as a path segment (apimachinery, pkg/api/validation/path), of characters that can be shown.
 _NAME = re.compile(r"[!-$&-.0-~]{1,253}")
+_SHOWN = 253
 _UID = re.compile(r"[!-~]{1,128}")
 
 
@@ -63,7 +65,9 @@ def open_object(obj: object, kind: str) -> tuple[Metadata, Fields]:
     namespace, name = meta.text("namespace"), meta.text("name")
     if not name:
         raise meta.refuse("name", "but every object needs a name")
-    subject = f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
+    subject = showable(
+        f"{kind} {namespace[:_SHOWN]}/{name[:_SHOWN]}" if namespace else f"{kind} {name[:_SHOWN]}"
+    )
     top = Fields.of(subject, "", top.data)
     meta = top.inner("metadata")
     return (

@@ -7,16 +7,20 @@ another IPAM recorded is taken over exactly once.
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Any
 
 from actors.errors import InvalidObject
 from actors.resources.addresses import parse_address_of
 from actors.resources.blocks.record import Record
+from actors.resources.fields import shown
 from actors.resources.ippool import IPPool
+from actors.resources.json_text import read_json
 
 LISTED = 5000
 """Addresses up to which `status.allocatedIPs` lists each one; Spiderpool's own limit, set by the object's size."""
+
+_LONGEST = 3 << 20
+"""Bytes of a status that is read: more than an API server takes."""
 
 DIGEST = "allocatedIPsDigest"
 """Field of a pool's status: the digest of the `allocatedIPs` that was last written or taken over here."""
@@ -24,7 +28,7 @@ DIGEST = "allocatedIPsDigest"
 
 def digest_of(allocated: str) -> str:
     """The value of the `DIGEST` field for a content of `allocatedIPs`."""
-    return hashlib.sha256(allocated.encode()).hexdigest()[:16]
+    return hashlib.sha256(allocated.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def foreign_allocations(pool: IPPool, status: dict[str, Any]) -> dict[int, tuple[str, str]]:
@@ -38,15 +42,16 @@ def foreign_allocations(pool: IPPool, status: dict[str, Any]) -> dict[int, tuple
     try:
         found = {
             parse_address_of(text, pool.family): (str(entry["pod"]), str(entry.get("podUid", "")))
-            for text, entry in json.loads(allocated).items()
+            for text, entry in read_json(allocated, longest=_LONGEST).items()
         }
         for pod, uid in found.values():
             misfit = Record(pool.name, pod, uid, "", "", "", "", "").misfit()
             if misfit is not None:
                 raise InvalidObject(misfit)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, InvalidObject) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, InvalidObject) as error:
         raise InvalidObject(
-            f"pool {pool.name}: status.allocatedIPs was written by another IPAM and cannot be read ({error}), so it is not "
-            "known which addresses are in use; repair the field, or clear it if no pod uses the pool"
+            f"pool {pool.name}: status.allocatedIPs was written by another IPAM and cannot be read "
+            f"({shown(str(error))}), so it is not known which addresses are in use; repair the field, or clear it if no pod "
+            "uses the pool"
         ) from error
     return found

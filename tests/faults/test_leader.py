@@ -235,6 +235,34 @@ def test_the_leader_s_answer_is_lost(
     prove(store, node)
 
 
+@pytest.mark.parametrize(("letter", "length"), [(" ", 600_000), ("x", 1_040_000), ("x", 1_100_000)])
+def test_a_pod_s_names_take_no_agent_from_its_leader_and_no_address_from_others(
+    stack: ExitStack, store: ClusterStore, config: Path, tmp_path: Path, letter: str, length: int
+):
+    """The API server takes ownerReferences of a megabyte; a frame between agent and leader is smaller, and so is a block."""
+    node = Wired(stack, tmp_path, config, store)
+    node.add_quietly("before")
+    evil = pod("evil")
+    owner = {
+        "apiVersion": "apps/v1",
+        "kind": "ReplicaSet",
+        "name": letter * length,
+        "uid": "u",
+        "controller": True,
+    }
+    evil["metadata"]["ownerReferences"] = [owner]
+    store.create(evil)
+    node.add_again("evil")
+    for number in range(12):
+        node.add(f"other-{number}")
+
+    assert linked(node.agent), "it works with its leader all the time"
+    assert not logged(node.agent.log, "the leader is lost, allocating in this process")
+    for block in store.list("SpiderIPBlock").items:
+        assert len(json.dumps(block)) < 20_000
+    prove(store, node)
+
+
 def _recorded(store: ClusterStore, name: str) -> None:
     assert name in {one["pod"] for one in records(store).values()}
 

@@ -30,7 +30,7 @@ from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Fence, Record
 from actors.resources.blocks.suspect import Suspect
 from actors.resources.intervals import IntervalSet
-from actors.resources.json_text import showable
+from actors.resources.json_text import read_json, showable
 
 BLOCK_SIZE = 64
 _API_VERSION = "spiderpool.spidernet.io/v2beta1"
@@ -355,7 +355,7 @@ class Block:
             }
             quarantines = {
                 inside(family, base, BLOCK_SIZE, text): Quarantine.from_json(data)
-                for text, data in json.loads(spec.get("quarantine") or "{}").items()
+                for text, data in read_json(spec.get("quarantine") or "{}", only_showable=False).items()
             }
             if len(dict(records)) < len(records):
                 raise ValueError("an address is recorded twice")
@@ -380,7 +380,7 @@ class Block:
 def read_suspects(text: Any) -> dict[str, Suspect]:
     """The suspect addresses of a block; earlier versions wrote a list, without last holders. Raises ValueError or
     `InvalidObject`."""
-    found = json.loads(text or "{}")
+    found = read_json(text or "{}", only_showable=False)
     if isinstance(found, list) and all(isinstance(address, str) for address in found):
         return {address: Suspect() for address in found}
     if not isinstance(found, dict):

@@ -26,6 +26,7 @@ from urllib.parse import quote, unquote
 
 from actors.errors import InvalidObject
 from actors.resources.blocks.record import OtherSandbox, Record
+from actors.resources.json_text import has_encoding, read_json
 
 NOTHING = "{}"
 MARK = "#"
@@ -63,6 +64,8 @@ def write_records(base: int, records: Mapping[int, Record], known: EncodedRecord
 
 def read_records(family: int, base: int, size: int, text: str) -> list[tuple[int, Record]]:
     """The records of a text, each with its address, as often as they stand there. Raises ValueError or `InvalidObject`."""
+    if not has_encoding(text):
+        raise ValueError("it holds half of a surrogate pair, which could not be written again")
     if not text.startswith(MARK):
         return [
             (inside(family, base, size, address), Record.from_json(data)) for address, data in _members(text)
@@ -113,6 +116,9 @@ def _sharers(texts: list[str]) -> tuple[tuple[OtherSandbox, ...], str]:
     return tuple(OtherSandbox(*one) for one in other_sandboxes), _unescape(mac)
 
 
+_LONGEST_JSON = 2 << 20
+_LAST_MOMENT = 1e11
+"""Seconds since the epoch, in the year 5138."""
 _REMEMBERED = 8192
 """Characters of what is remembered once it was read. With 64 ordinary records a table has some 200."""
 _remembered_entry = lru_cache(2048)(_parse_entry)
@@ -151,7 +157,7 @@ def read_released(family: int, base: int, size: int, text: str) -> list[tuple[in
     found = []
     for entry in entries:
         offset, milliseconds, *_ = entry.split(":")
-        found.append((base + _number(offset, size), (int(first) * 1000 + int(milliseconds)) / 1000))
+        found.append((base + _number(offset, size), _seconds((int(first) * 1000 + int(milliseconds)) / 1000)))
     return found
 
 
@@ -247,6 +253,7 @@ def _number(text: str, below: int) -> int:
 
 def _members(text: str) -> list[tuple[str, Any]]:
     """A JSON object's members as they stand there, also when a name is there twice."""
+    read_json(text, longest=_LONGEST_JSON, only_showable=False)  # for its bounds
     found = json.loads(text, object_pairs_hook=_Members)
     if not isinstance(found, _Members):
         raise InvalidObject("it is no JSON object")
@@ -256,6 +263,8 @@ def _members(text: str) -> list[tuple[str, Any]]:
 def _seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidObject(f"{value!r} is no moment")
+    if abs(value) > _LAST_MOMENT:
+        raise InvalidObject(f"{value:g} seconds since the epoch are no moment of ours")
     return float(value)
 
 

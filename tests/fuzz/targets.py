@@ -1,0 +1,172 @@
+"""Everything that reads what others wrote, as functions of one text.
+
+What must always hold: a reader ends with a value, or with an error of ours whose text can be shown and is short. A target
+raises nothing else; it returns what became of the input, without what is particular to it, so that inputs can be told
+apart by their outcome.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from actors.allocation import messages as _registered  # noqa: F401 - with the wire
+from actors.decisions import annotations as known
+from actors.decisions.plan import plan
+from actors.decisions.request import AddressRequest
+from actors.decisions.settings import Settings
+from actors.errors import OrbweaverError
+from actors.resources.blocks.block import Block
+from actors.resources.blocks.record import Record
+from actors.resources.coordinator import SpiderCoordinator
+from actors.resources.ippool import IPPool
+from actors.resources.json_text import read_shallow
+from actors.resources.namespace import Namespace
+from actors.resources.node import Node
+from actors.resources.pod import NETWORK_STATUS, Pod
+from actors.resources.pool_status import foreign_allocations
+from actors.resources.reservedip import ReservedIP
+from actors.resources.statefulset import StatefulSet
+from actors.resources.virtualmachine import VirtualMachine
+from actors.runtime import wire
+from actors.store.lifecycle import encoded
+from cni.server import protocol
+from cni.server.libcni_cache import read_notes
+
+Target = Callable[[str], str]
+BLUE = IPPool.from_object(
+    {"metadata": {"name": "blue"}, "spec": {"subnet": "10.6.0.0/16", "ips": ["10.6.0.1-10.6.0.9"]}}
+)
+_PARTICULAR = re.compile(r"'[^']*'|\"[^\"]*\"|[0-9]+|is .{1,120}?,")
+_LONGEST = 8_000
+
+
+def _outcome(work: Callable[[], Any]) -> str:
+    try:
+        value = work()
+    except OrbweaverError as error:
+        text = str(error)
+        assert text.isprintable() or "\n" in text, ascii(text)
+        assert len(text) <= _LONGEST, len(text)
+        return f"refused: {type(error).__name__} {_PARTICULAR.sub('', text)[:160]}"
+    text = repr(value)
+    text.encode()  # whatever it is, it can be logged
+    return f"value: {type(value).__name__} {len(text).bit_length()}"
+
+
+def _of_pod(key: str, read: Callable[[Pod], Any]) -> Target:
+    return lambda text: _outcome(lambda: read(Pod("shop", "web-0", "u", annotations={key: text})))
+
+
+def _planned(key: str) -> Target:
+    def read(pod: Pod) -> Any:
+        pools = dict.fromkeys(("blue", "blue-1", "red"), BLUE)
+        return plan(pod, None, None, pools, AddressRequest(), Settings(networks_annotated=True)).reasons()
+
+    return _of_pod(key, read)
+
+
+def _of_namespace(text: str) -> str:
+    pod = Pod("shop", "web-0")
+    namespace = Namespace("shop", annotations={known.NAMESPACE_POOLS[4]: text})
+    return _outcome(lambda: known.read_namespace_pools(pod, namespace))
+
+
+def _object(parse: Callable[[Mapping[str, Any]], Any]) -> Target:
+    """A whole object, as the API server or a file gives it; it has metadata, which no store would be without."""
+
+    def target(text: str) -> str:
+        try:
+            obj = read_shallow(text.encode(errors="surrogatepass"))
+        except ValueError:
+            return "no JSON"
+        if not isinstance(obj, dict) or not isinstance(obj.get("metadata"), dict):
+            return "no object"
+        return _outcome(lambda: parse(obj))
+
+    return target
+
+
+def _block(field: str) -> Target:
+    good = Block(
+        4,
+        0x0A060000,
+        {0x0A060001: Record("blue", "shop/web-0", "u", "c1", "eth0", "n1", "", "2025-01-31T12:00:00Z")},
+        {0x0A060002: 1738324800.0},
+    ).to_object()
+
+    def target(text: str) -> str:
+        obj = {**good, "spec": {**good["spec"], field: text}}
+        return _outcome(lambda: encoded(Block.from_object(obj).to_object()))
+
+    return target
+
+
+def _stdin(text: str) -> str:
+    environment = {
+        "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_NETNS": "/run/netns/x",
+        "CNI_ARGS": "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0;K8S_POD_UID=u",
+    }  # fmt: skip
+    data = text.encode(errors="surrogatepass")
+    protocol.version_of(data)
+    for command in ("DEL", "CHECK", "GC"):
+        _outcome(partial(protocol.parse, environment | {"CNI_COMMAND": command}, data))
+    return _outcome(lambda: protocol.parse(environment, data))
+
+
+def _environment(text: str) -> str:
+    environment = dict(part.partition("=")[::2] for part in text.split("\n"))
+    stdin = b'{"cniVersion":"1.0.0","name":"net","ipam":{}}'
+    protocol.named_in(environment)
+    return _outcome(lambda: protocol.parse(environment, stdin))
+
+
+def _note(text: str) -> str:
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as directory:
+        (Path(directory) / "note").write_bytes(text.encode(errors="surrogatepass"))
+        return _outcome(lambda: [type(note).__name__ for note in read_notes(Path(directory))])
+
+
+def _status(text: str) -> str:
+    return _outcome(lambda: foreign_allocations(BLUE, {"allocatedIPs": text}))
+
+
+def _frame(text: str) -> str:
+    return _outcome(lambda: wire.decode_value(text.encode("latin-1", errors="replace")))
+
+
+TARGETS: dict[str, Target] = {
+    "ippools": _planned(known.POD_POOLS),
+    "ippool": _planned(known.POD_POOL),
+    "routes": _of_pod(known.POD_ROUTES, known.read_routes),
+    "networks": _of_pod(known.NETWORKS, known.read_networks),
+    "default-network": _of_pod(
+        known.DEFAULT_NETWORK, lambda pod: known.read_default_network(pod, "kube-system", None)
+    ),
+    "default-route-nic": _of_pod(known.POD_DEFAULT_ROUTE_NIC, known.read_default_route_nic),
+    "network-status": _of_pod(NETWORK_STATUS, lambda pod: sorted(pod.reported)),
+    "namespace": _of_namespace,
+    "pod": _object(
+        lambda obj: (found := Pod.from_object(obj), found.controller, found.reported, found.ended)
+    ),
+    "namespace-object": _object(Namespace.from_object),
+    "node": _object(Node.from_object),
+    "statefulset": _object(lambda obj: StatefulSet.watched(obj, None).keeps("web-1")),
+    "machine": _object(VirtualMachine.from_instance),
+    "coordinator": _object(SpiderCoordinator.from_object),
+    "pool": _object(IPPool.from_object),
+    "reserved": _object(ReservedIP.from_object),
+    "records": _block("records"),
+    "released": _block("released"),
+    "suspect": _block("suspect"),
+    "quarantine": _block("quarantine"),
+    "stdin": _stdin,
+    "environment": _environment,
+    "note": _note,
+    "status": _status,
+    "frame": _frame,
+}
