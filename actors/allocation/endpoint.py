@@ -180,6 +180,7 @@ class EndpointActor(Actor):
                 raise
         began, outcome = time.monotonic(), "failed"
         asked.waits_until = began + waits
+        log.info("waiting for an address on its way back", extra={"seconds": round(waits, 1)})
         try:
             result = self._router.work(task, on_lost, waits=waits)
             outcome = "granted"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from actors.allocation.messages import AddResult, Sandbox
 from actors.errors import NoAddress, OrbweaverError, PoolsExhausted, Withdrawn
 from actors.runtime import ObjectRef, get
 from tests.support.checker import equal, eventually
+from tests.support.cni_client import ask, connect, encode, read_answer
 from tests.support.faulty_store import Fault, Write
 from tests.support.rig import Rig, add_request, pod, pool, rig, sandbox, statefulset
 
@@ -23,6 +25,14 @@ def running(name: str, **more: Any) -> dict[str, Any]:
     obj = pod(name, **more)
     obj["metadata"]["finalizers"] = ["test/containers"]
     return obj
+
+
+def make_database(agent: Rig) -> None:
+    """StatefulSet `db` with its pod, which names its UID, as only the cluster's own controller can."""
+    uid = agent.apply(statefulset("db", 1))["metadata"]["uid"]
+    member = running("db-0", statefulset="db")
+    member["metadata"]["ownerReferences"][0]["uid"] = uid
+    agent.apply(member)
 
 
 def terminate(agent: Rig, name: str) -> None:
@@ -145,8 +155,9 @@ def test_what_is_withdrawn_gets_nothing_and_leaves_the_address_to_the_next(tmp_p
 
 
 def test_requests_for_a_named_or_own_address_pass_the_line(tmp_path: Path):
-    pods = [running("old"), pod("new"), pod("db-0", statefulset="db"), statefulset("db", 1)]
-    with rig(tmp_path, pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.2"), *pods, has_pods=True) as agent:
+    blue = pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.2")
+    with rig(tmp_path, blue, running("old"), pod("new"), has_pods=True) as agent:
+        make_database(agent)
         agent.add(box("old"))
         assert agent.add(sandbox("c1", pod="db-0")) == ["10.6.0.2"]
         agent.delete(sandbox("c1", pod="db-0"))
@@ -244,8 +255,8 @@ def test_a_pool_that_grows_serves_who_waits(tmp_path: Path):
 
 
 def test_what_a_statefulset_keeps_is_not_on_its_way_back(tmp_path: Path):
-    pods = [running("db-0", statefulset="db"), statefulset("db", 1), pod("new")]
-    with rig(tmp_path, ONE, *pods, has_pods=True) as agent:
+    with rig(tmp_path, ONE, pod("new"), has_pods=True) as agent:
+        make_database(agent)
         agent.add(sandbox("c1", pod="db-0"))
         terminate(agent, "db-0")
 
@@ -282,3 +293,57 @@ def test_without_kubernetes_an_add_waits_for_a_del_that_is_being_written(tmp_pat
         agent.journal.released(("old", "eth0"))
         assert new.addresses() == ["10.6.0.1"]
         agent.prove()
+
+
+@pytest.mark.parametrize("how", ["hangs up", "is deleted"])
+def test_a_client_that_is_not_there_any_more_leaves_the_line(tmp_path: Path, how: str):
+    """Through the socket: the address stays for the next one."""
+    with rig(tmp_path, ONE, running("old"), pod("new"), pod("next"), has_pods=True) as agent:
+        agent.add(box("old"))
+        terminate(agent, "old")
+        client = connect(agent.socket, 60.0)
+        client.sendall(encode("ADD", "new", pod="new"))
+        waiting(agent, "blue", 1)
+
+        if how == "hangs up":
+            client.close()
+        else:
+            assert ask(agent.socket, encode("DEL", "new", pod="new"), 60.0).status == 0
+            assert read_answer(client).status == 1
+            client.close()
+
+        waiting(agent, "blue", 0)
+        agent.delete(box("old"))
+        assert agent.add(box("next")) == ["10.6.0.1"]
+        agent.prove(views=False)
+
+
+def test_a_client_that_closed_its_writing_half_still_waits(tmp_path: Path):
+    with rig(tmp_path, ONE, running("old"), pod("new"), has_pods=True) as agent:
+        agent.add(box("old"))
+        terminate(agent, "old")
+        with connect(agent.socket, 60.0) as client:
+            client.sendall(encode("ADD", "new", pod="new"))
+            client.shutdown(socket.SHUT_WR)
+            waiting(agent, "blue", 1)
+
+            agent.delete(box("old"))
+
+            answer = read_answer(client)
+            assert answer.status == 0
+            agent.journal.acknowledged(("new", "eth0"), answer.addresses)
+        agent.prove(views=False)
+
+
+def test_an_agent_that_ends_lets_nobody_wait(tmp_path: Path):
+    with rig(tmp_path, ONE, running("old"), pod("new"), has_pods=True, timeout=600.0) as agent:
+        agent.add(box("old"))
+        terminate(agent, "old")
+        with connect(agent.socket, 60.0) as client:
+            client.sendall(encode("ADD", "new", pod="new"))
+            waiting(agent, "blue", 1)
+
+            agent.agent.stop()
+
+            answer = read_answer(client)
+            assert (answer.status, answer.json["code"]) == (1, 11)
