@@ -183,19 +183,14 @@ class LedgerActor(Actor):
     def holders(self, node: str) -> tuple[str, ...]:
         """The pods and virtual machines `namespace/name` that something is recorded for; of one node, unless that is
         empty."""
-        records = self._index.records.values()
-        return tuple({record.holder for record in records if node in ("", record.node)})
+        if not node:
+            return tuple({record.holder for record in self._index.records.values()})
+        return tuple({one.record.holder for one in self._index.of_node(node) if one.record.node == node})
 
     @message
     def of_node(self, node: str) -> tuple[Allocation, ...]:
         """What is recorded for pods of a node."""
-        return self._index.held(
-            [
-                key
-                for key, record in self._index.records.items()
-                if record.node == node or any(sandbox.node == node for sandbox in record.other_sandboxes)
-            ]
-        )
+        return self._index.of_node(node)
 
     @message
     def suspects_of(self, container: str, interface: str = "") -> tuple[tuple[int, int], ...]:
@@ -217,9 +212,8 @@ class LedgerActor(Actor):
         """The sandboxes of a node that use an address, or from which one was taken by force."""
         using = {
             NodeSandbox(view.container, view.pod, view.uid, view.request or view.interface)
-            for record in self._index.records.values()
-            if record.node == node or record.other_sandboxes
-            for view in record.per_sandbox
+            for held in self._index.of_node(node)
+            for view in held.record.per_sandbox
             if view.node == node and view.container
         }
         used = {

@@ -32,6 +32,7 @@ class LedgerIndex:
     __slots__ = (
         "_blocks",
         "_containers",
+        "_nodes",
         "_pods",
         "_pools",
         "_quarantines",
@@ -62,6 +63,8 @@ class LedgerIndex:
     """What is recorded for each pod and virtual machine `namespace/name`."""
     _containers: dict[str, set[Key]]
     """What is recorded for each container id."""
+    _nodes: dict[str, set[Key]]
+    """What sandboxes of each node use: all agents ask when they start, perhaps at once."""
     _pools: dict[str, set[Key]]
     """What is recorded out of each pool."""
     _touched: dict[str, int]
@@ -74,7 +77,7 @@ class LedgerIndex:
         self.records, self._released, self._quarantines = {}, {}, {}
         self._suspects, self._taken_from = {}, {}
         self._blocks, self._pods, self._containers, self._pools = {}, {}, {}, {}
-        self._touched = {}
+        self._nodes, self._touched = {}, {}
         self.sequence = sequence
         self._recent = deque(maxlen=REMEMBERED)
 
@@ -108,6 +111,8 @@ class LedgerIndex:
                 _unlink(self._pods, pod, key)
             for container in before.containers:
                 _unlink(self._containers, container, key)
+            for node in _nodes_of(before):
+                _unlink(self._nodes, node, key)
             _unlink(self._pools, before.pool, key)
         self._released.pop(key, None)
         self._quarantines.pop(key, None)
@@ -126,6 +131,8 @@ class LedgerIndex:
                 self._pods.setdefault(pod, set()).add(key)
             for container in change.record.containers:
                 self._containers.setdefault(container, set()).add(key)
+            for node in _nodes_of(change.record):
+                self._nodes.setdefault(node, set()).add(key)
             self._pools.setdefault(change.record.pool, set()).add(key)
             values.add(change.value)
         elif change.released is not None:
@@ -150,6 +157,10 @@ class LedgerIndex:
         """What is recorded for a container id or for any of these pods or virtual machines."""
         keys: set[Key] = set(self._containers.get(container, ()))
         return self.held(keys.union(*(self._pods.get(pod, ()) for pod in pods)))
+
+    def of_node(self, node: str) -> tuple[Allocation, ...]:
+        """What sandboxes of a node use, or is kept for a pod that ran there."""
+        return self.held(self._nodes.get(node, ()))
 
     def suspects(self) -> tuple[SuspectAddress, ...]:
         """Every suspect address, lowest first."""
@@ -237,6 +248,12 @@ def content_of(block: Block) -> tuple[Change, ...]:
         for value, at in block.released.items()
     )
     return (*records, *released)
+
+
+def _nodes_of(record: Record) -> tuple[str, ...]:
+    if not record.other_sandboxes:
+        return (record.node,)
+    return tuple({record.node, *(one.node for one in record.other_sandboxes)})
 
 
 def _unlink(index: dict[str, set[Key]], name: str, key: Key) -> None:

@@ -16,6 +16,7 @@ from actors.resources.addresses import format_address, parse_address
 from actors.resources.blocks.block import Block, block_name
 from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Record
+from actors.resources.blocks.suspect import Suspect
 from actors.resources.endpoint import pod_of
 from actors.resources.ippool import IPPool
 from actors.resources.json_text import showable
@@ -48,7 +49,7 @@ class Whereabouts:
     """All that is known of one address. `released`: when it was given back last, in seconds since the epoch,
     as long as its block remembers it. `quarantine`: why and until when it is not given out although it is free.
     `damaged`: why objects that may speak of it could not be read; `unknown`: its own block is among them, and `shown_by`
-    are the SpiderEndpoints that have it."""
+    are the SpiderEndpoints that have it. `suspect`: from whom it was taken by force."""
 
     family: int
     value: int
@@ -62,6 +63,7 @@ class Whereabouts:
     damaged: tuple[str, ...]
     unknown: bool = False
     shown_by: tuple[str, ...] = ()
+    suspect: Suspect | None = None
 
     @property
     def text(self) -> str:
@@ -137,6 +139,7 @@ def look_up(store: Store, family: int, value: int) -> Whereabouts:
         tuple(damaged),
         unknown,
         shown_by,
+        block.suspect.get(value),
     )
 
 
@@ -193,9 +196,12 @@ def _lines(found: Whereabouts) -> list[tuple[str, str]]:
             ("machine", record.machine),
             ("shared with", ", ".join(f"{one.pod} on {one.node}" for one in record.other_sandboxes)),
             ("network", record.network),
+            ("MAC", record.mac),
             ("since", record.since),
         )
         lines += [(title, text) for title, text in told if text]
+    if found.suspect is not None:
+        lines.append(("suspect", _suspicion(found.suspect)))
     if found.unknown:
         lines.append(("shown by", ", ".join(found.shown_by) or "no SpiderEndpoint"))
     lines.append(("in pools", ", ".join(found.pools) or "none"))
@@ -210,6 +216,17 @@ def _lines(found: Whereabouts) -> list[tuple[str, str]]:
     return lines
 
 
+def _suspicion(suspect: Suspect) -> str:
+    if not suspect.pod:
+        return "some other host used it; whoever gets it next probes it first"
+    container = f" (container {suspect.container})" if suspect.container else ""
+    heard = f", who answered {suspect.answers} probes since" if suspect.answers else ""
+    return (
+        f"taken by force from pod {suspect.pod}{container} on node {suspect.node}{heard}; until that has ended whoever "
+        "gets it probes it first"
+    )
+
+
 def _as_object(found: Whereabouts) -> dict[str, Any]:
     record = found.record
     return {
@@ -218,6 +235,7 @@ def _as_object(found: Whereabouts) -> dict[str, Any]:
         "state": _word(found),
         "record": None if record is None else record.to_json(),
         "quarantine": None if found.quarantine is None else found.quarantine.to_json(),
+        **({"suspect": found.suspect.to_json()} if found.suspect is not None else {}),
         "released": None if found.released is None else _moment(found.released),
         "pools": list(found.pools),
         "excludedBy": list(found.excluded_by),

@@ -153,6 +153,14 @@ class Indexes(RuleBasedStateMachine):
             assert self.index.of_container(container) == fresh.of_container(container)
             assert self.index.taken_from(container) == fresh.taken_from(container)
             assert self.index.of_sandbox(container, PODS[:2]) == fresh.of_sandbox(container, PODS[:2])
+        for node in ("node1", "node2"):
+            assert self.index.of_node(node) == fresh.of_node(node)
+            using = [
+                key
+                for key, record in fresh.records.items()
+                if node in (record.node, *(one.node for one in record.other_sandboxes))
+            ]
+            assert self.index.of_node(node) == fresh.held(using)
         for pool in POOLS:
             assert self.index.of_pool(pool) == fresh.of_pool(pool)
 

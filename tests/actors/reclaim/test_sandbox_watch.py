@@ -153,15 +153,20 @@ def test_the_address_of_a_pod_that_lives_stays_when_its_sandbox_dies(
 
 
 def test_a_statefulset_s_pod_finds_its_address_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    objects = [BLUE, statefulset("db", 1), pod("db-0", statefulset="db")]
-    with node(tmp_path, monkeypatch, *objects, has_pods=True) as one:
-        address = one.run("c1", "db-0")
+    with node(tmp_path, monkeypatch, BLUE, statefulset("db", 1), has_pods=True) as one:
+
+        def start(container: str) -> str:
+            made = pod("db-0", statefulset="db")
+            owner = one.rig.inner.get("StatefulSet", "db", "default")["metadata"]["uid"]
+            made["metadata"]["ownerReferences"][0]["uid"] = owner
+            one.rig.inner.create(made)
+            return one.run(container, "db-0")
+
+        address = start("c1")
         one.rig.inner.delete("Pod", "db-0", "default")
         one.end("c1")
         eventually(lambda: equal(one.held(), {""}))
-        one.rig.inner.create(pod("db-0", statefulset="db"))
-
-        assert one.run("c2", "db-0") == address
+        assert start("c2") == address
 
 
 def test_what_ran_before_the_agent_is_watched_by_the_runtime_s_notes(

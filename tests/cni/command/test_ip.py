@@ -5,6 +5,9 @@ import time
 
 import pytest
 
+from actors.resources.blocks.block import Block, Release
+from actors.resources.blocks.record import Fence
+
 
 def test_an_address_tells_who_has_it(orbweaver, make_pool):
     orbweaver.apply(make_pool("blue", excludeIPs=["10.6.0.19"]))
@@ -129,3 +132,22 @@ def test_a_damaged_block_is_not_released_from(orbweaver, make_pool):
     orbweaver.damage("v4-0a060000")
 
     assert orbweaver("ip", "release", "10.6.0.10", "--force").status != 0
+
+
+def test_a_suspect_address_tells_whose_it_was(orbweaver, make_pool):
+    orbweaver.apply(make_pool("blue"))
+    orbweaver.record("10.6.0.10", "blue", container="c1", node="n1")
+    store = orbweaver.store()
+    (obj,) = store.list("SpiderIPBlock").items
+    block = Block.from_object(obj)
+    ((value, record),) = block.records.items()
+    assert block.release(Release(value, Fence.of(record), 1.0, forced=True)).done
+    block.suspect[value] = block.suspect[value].heard()
+    store.update(block.to_object())
+    store.close()
+
+    out = orbweaver("ip", "show", "10.6.0.10").out
+    assert (
+        "taken by force from pod default/web-a (container c1) on node n1, who answered 1 probes since" in out
+    )
+    assert orbweaver("ip", "show", "10.6.0.10", "-o", "json").json["suspect"]["container"] == "c1"
