@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from actors.allocation.endpoint import is_kept
 from actors.allocation.messages import Allocation
 from actors.decisions.exhausted import exhausted
 from actors.decisions.inherit import Inheritance, inherit, machine_of
@@ -33,9 +34,12 @@ from actors.errors import (
     PoolsExhausted,
     StoreUnavailable,
 )
+from actors.reclaim.departures import leaving
+from actors.reclaim.evidence import trimmed_pod
 from actors.resources.addresses import format_address
 from actors.resources.blocks.block import block_name, parse_block_name, span_of
 from actors.resources.blocks.quarantine import Quarantine
+from actors.resources.blocks.record import Record
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
 from actors.resources.json_text import showable
@@ -50,6 +54,9 @@ from cni.command.manifest import read_mapping
 from cni.command.settings_options import add_settings_options, settings_on
 from cni.command.store_choice import add_data_option, open_store
 from cni.server import protocol
+
+_RETURNING = 8
+"""Addresses on their way back that are told of one pool."""
 
 _LISTED = 64
 """Addresses in quarantine that are told of one pool."""
@@ -190,6 +197,7 @@ class Sight:
         self._reserved = _reserved(store)
         self._overlaps = overlapping(self.table.pools.values())
         self._now = time.time()
+        self._pods: dict[str, Pod] | None = None
 
     def pod(self, chosen: argparse.Namespace) -> Pod:
         """The pod that is meant: an object in a file, an applied one, or a name alone."""
@@ -232,6 +240,10 @@ class Sight:
                 notes.append(f"pool {name}: {reason}")
             notes += self._quarantine_notes(self.table.pools[name])
         offers = tuple(self._offer(self.table.pools[name], slot) for name in slot.candidates)
+        if again is None and slot.exact is None and all(offer.why_not is not None for offer in offers):
+            notes += [
+                note for name in slot.candidates for note in self._returning_notes(self.table.pools[name])
+            ]
         return Outlook(slot, offers, again, again_from, tuple(notes))
 
     def _held(self, slot: Slot, pod: Pod) -> tuple[Inheritance, list[str]]:
@@ -301,6 +313,33 @@ class Sight:
         if len(found) > _LISTED:
             notes.append(f"pool {pool.name}: {len(found) - _LISTED} more addresses are set aside")
         return notes
+
+    def _returning_notes(self, pool: IPPool) -> list[str]:
+        """Whether an ADD would wait instead of being refused at once."""
+        returning = [
+            f"{format_address(held.family, held.value)} ({why})"
+            for held in self._recorded.held()
+            if held.family == pool.family
+            and held.value in pool.available
+            and not is_kept(held.record, self._catalog, self._settings)
+            and (why := self._leaving(held.record))
+        ]
+        if not returning:
+            return []
+        named = ", ".join(returning[:_RETURNING])
+        more = f" and {len(returning) - _RETURNING} more" if len(returning) > _RETURNING else ""
+        return [f"pool {pool.name}: an ADD would wait, for half of its time at most, for {named}{more}"]
+
+    def _leaving(self, record: Record) -> str | None:
+        if record.is_retained:
+            return None
+        if self._pods is None:
+            try:
+                pods = [Pod.from_object(trimmed_pod(obj)) for obj in self._store.list("Pod").items]
+            except OrbweaverError:
+                pods = []  # who may not read them is told what the blocks say
+            self._pods = {pod.key: pod for pod in pods}
+        return leaving(record, self._pods.get(record.pod), self._catalog.node(record.node), complete=False)
 
     def _exhausted(self, family: int, usable: IntervalSet, readable: IntervalSet, quarantined: int) -> str:
         if not usable:

@@ -44,9 +44,15 @@ class Node:
     """An agent and the pods of its node. `held`: what each pod's ADD was answered."""
 
     def __init__(
-        self, stack: ExitStack, directory: Path, config: Path, store: ClusterStore, name: str = "node1"
+        self,
+        stack: ExitStack,
+        directory: Path,
+        config: Path,
+        store: ClusterStore,
+        name: str = "node1",
+        timeout: str = "10",
     ):
-        self.agent = AgentProcess(directory / name, "--timeout", "10", kubeconfig=config, node=name)
+        self.agent = AgentProcess(directory / name, "--timeout", timeout, kubeconfig=config, node=name)
         self.held: dict[str, str] = {}
         self._pods = Pods(self.agent, store)
         self._store = store

@@ -312,3 +312,22 @@ def test_what_a_pod_asks_for_in_vain_is_a_warning(orbweaver, make_pool):
     assert '"interface" is no key of it' in ignored
     assert "the route to 10.9.0.0/16 is left out" in unreached
     assert f"warning: {unreached}" in orbweaver("explain", "default/web").out
+
+
+def test_an_exhausted_pool_whose_address_is_coming_back_would_let_the_pod_wait(orbweaver, make_pool):
+    orbweaver.apply(make_pool("blue", "10.6.0.10-10.6.0.11", default=True))
+    orbweaver.record("10.6.0.10", "blue", "default/old")
+    orbweaver.record("10.6.0.11", "blue", "default/stays")
+    store = orbweaver.store()
+    metadata = {"name": "old", "namespace": "default", "finalizers": ["test/containers"]}
+    store.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {}})
+    staying = orbweaver("explain", "web-d")
+    store.delete("Pod", "old", "default")
+    store.close()
+
+    waiting = orbweaver("explain", "web-d")
+
+    assert (staying.status, waiting.status) == (1, 1)
+    assert "wait" not in staying.err
+    told = "an ADD would wait, for half of its time at most, for 10.6.0.10 (pod default/old is Terminating)"
+    assert told in waiting.err
