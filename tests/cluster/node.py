@@ -60,7 +60,7 @@ class Node:
 
     def start(self) -> None:
         """Start its programs; it becomes Ready a few seconds later. Raises ClusterFailed."""
-        for name in ("cni-bin", "cni.d", "mounted"):
+        for name in ("cni-bin", "cni.d", "mounted", "static-pods"):
             (self.directory / name).mkdir(parents=True)
         for plugin in self._cluster.programs.cni.iterdir():
             (self.plugins / plugin.name).symlink_to(plugin)
@@ -115,6 +115,16 @@ class Node:
     def configure(self, conflist: Mapping[str, Any]) -> None:
         """Give the node its CNI configuration, which makes it Ready."""
         (self.directory / "cni.d" / "10-tests.conflist").write_text(json.dumps(conflist))
+
+    def static_pod(self, name: str, manifest: Mapping[str, Any] | None) -> None:
+        """Give the kubelet a pod of its own, or take it away (None)."""
+        path = self.directory / "static-pods" / f"{name}.json"
+        if manifest is None:
+            path.unlink()
+            return
+        written = path.with_name(f".{name}")  # which the kubelet passes over
+        written.write_text(json.dumps(manifest))
+        written.rename(path)
 
     def run_here(self, name: str, command: Sequence[str], extra: Mapping[str, str] | None = None) -> None:
         """Start a process in the node's namespaces."""
@@ -239,6 +249,8 @@ class Node:
             "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
             "imageGCHighThresholdPercent": 100,
             "nodeStatusUpdateFrequency": "1s",
+            "staticPodPath": str(self.directory / "static-pods"),
+            "fileCheckFrequency": "1s",
             "kubeAPIQPS": 50,
             "kubeAPIBurst": 100,
         }
