@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable
@@ -32,6 +33,8 @@ _ONLY_READ = HttpAnswer(405, b"only GET and HEAD\n", headers={"Allow": "GET, HEA
 _REST, _REST_MOST = 4, {"metrics": 5.0, "alive": 0.5, "ready": 0.5}
 """How many times as long as an answer took nothing more of its kind is asked, and for how many seconds at most."""
 _ANSWER_LIMIT = 1 << 26
+NICE = 5
+"""It has a third of the CPU that the other process may have, while both want it."""
 
 
 def question_of(request: HttpRequest) -> str | HttpAnswer:
@@ -117,6 +120,7 @@ async def serve(channel: socket.socket, listener: socket.socket) -> None:
 def main() -> None:
     """The arguments are the descriptors of the channel and of the listening socket, and the level of the log."""
     logs.set_up_worker(sys.argv[3])
+    os.nice(NICE)
     channel, listener = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
     asyncio.run(serve(channel, listener))
 

@@ -36,6 +36,7 @@ log = logging.getLogger("orbweaver.http")
 
 TEXT = "text/plain; charset=utf-8"
 _CHUNK = 1 << 14
+_REST = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,7 @@ class HttpServer:
         self._tls = tls
         self._limits = limits or HttpLimits()
         self._connections = _Connections(self._limits, self._respond)
+        self._resting: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
@@ -106,6 +108,8 @@ class HttpServer:
     def close(self) -> None:
         """Accept no more and drop every connection. The listener stays open: it is the caller's."""
         asyncio.get_running_loop().remove_reader(self._listener)
+        if self._resting is not None:
+            self._resting.cancel()
         self._connections.close_all()
 
     def start(self) -> None:
@@ -129,8 +133,13 @@ class HttpServer:
         thread.join()
 
     def _accept(self) -> None:
-        """Take a few of those that wait; what they sent is read before the next few can displace them."""
-        for _ in range(max(1, self._limits.connections // 4)):
+        """Take a few of those that wait; what they sent is read before the next few can displace them. Where there is no
+        room left it rests after each few, so that a flood waits in the kernel and does not become work."""
+        if self._connections.full:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._listener)
+            self._resting = loop.call_later(_REST, loop.add_reader, self._listener, self._accept)
+        for _ in range(max(1, self._limits.connections // 8)):
             try:
                 connection, _address = self._listener.accept()
             except BlockingIOError:
@@ -188,9 +197,13 @@ class _Connections(HTTPServerConnectionDelegate):
             body_timeout=limits.body_seconds,
         )
 
+    @property
+    def full(self) -> bool:
+        return len(self._idle) + len(self._busy) >= self.limits.connections
+
     def add(self, stream: IOStream) -> None:
         """Serve one more, in the place of another if there is no room, or not at all."""
-        if len(self._idle) + len(self._busy) >= self.limits.connections:
+        if self.full:
             displaced = next(iter(self._idle), None) or next(
                 (busy for busy, answered in self._busy.items() if answered), None
             )

@@ -753,7 +753,10 @@ def defaults(agent: AgentProcess, plugins: Path) -> None:
     def left_alone() -> None:
         off = make(f"off{next(numbers)}")
         chain.add(off)
-        assert "veth0" not in in_pod(off, "ip", "link")
+        try:
+            assert "veth0" not in in_pod(off, "ip", "link")
+        finally:
+            chain.delete(off)  # the pool has fewer addresses than a slow agent may need attempts
 
     eventually(left_alone)
 
