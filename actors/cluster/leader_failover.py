@@ -52,12 +52,8 @@ COOLDOWN_MOST = 60.0
 KEPT = 60.0
 """Seconds for which a place here is kept after its last task: its blocks may have writes to undo."""
 _POLL = 0.01
-RENEW_AFTER = 600.0
-"""Seconds, about, after which an agent shows the leader anew who it is, on a new connection that then takes the place of
-the one before. The kubelet has replaced the token by then, if that was due."""
-LASTING = 1200.0
-"""Seconds for which a leader takes messages of a peer that has not done so."""
-RENEW_AGAIN = 30.0
+RENEW_AGAIN = 0.05
+"""Part of `Leadership.renew` after which a renewal that failed is tried again."""
 CONNECT = 5.0
 """Seconds for a connection to the leader, and as many for its hello. In the background; nobody waits for it."""
 ANSWER = 12.0
@@ -363,7 +359,8 @@ class LeaderFailover:
             if renewing is None and (linked or early > 0):
                 with self._state:
                     if (self._link is not None) == linked:
-                        self._state.wait(5.0 if linked else min(early, 5.0))
+                        renew = max(0.01, self._renew_at - time.monotonic())
+                        self._state.wait(min(5.0, renew if linked else early))
                 pause = RETRY_FIRST
                 continue
             found = self._try(renewing)
@@ -371,7 +368,9 @@ class LeaderFailover:
                 self._tried = True
                 self._state.notify_all()
                 if not found and renewing is not None:
-                    self._renew_at = time.monotonic() + RENEW_AGAIN * (0.5 + random.random())
+                    self._renew_at = time.monotonic() + self._leadership.renew * RENEW_AGAIN * (
+                        0.5 + random.random()
+                    )
                 elif not found and not self._stopping:
                     self._state.wait(pause * (0.5 + random.random()))
                     pause = min(RETRY_MOST, pause * 2)
@@ -405,7 +404,7 @@ class LeaderFailover:
                     self._former.append((self._link, time.monotonic() + FORMER))
                 self._link, self._holder = system, holder
                 self._linked_at = time.monotonic()
-                self._renew_at = self._linked_at + RENEW_AFTER * (0.8 + 0.4 * random.random())
+                self._renew_at = self._linked_at + self._leadership.renew * (0.8 + 0.4 * random.random())
                 self._retire()
                 self._state.notify_all()
             callbacks = tuple(self._on_linked)

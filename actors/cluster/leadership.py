@@ -23,7 +23,9 @@ class Leadership:
     """`namespace`: of the Lease and of the agents. `budget`: seconds in which a leader must show a sign of life. `patience`:
     seconds that an agent waits for an answer of a leader that lives; never more than half of the time that a request has.
     `cooldown`: seconds for which an agent works by itself after a leader that was there did not answer; it doubles, up to a
-    minute, while that repeats."""
+    minute, while that repeats. `renew`: seconds, about, after which an agent shows the leader anew who it is, on a connection
+    that takes the place of the one before; the kubelet has replaced the token by then, if that was due. `lasting`: seconds
+    for which a leader takes messages of an agent that has not done so."""
 
     namespace: str = NAMESPACE
     timing: Timing = field(default_factory=Timing)
@@ -32,3 +34,5 @@ class Leadership:
     patience: float = 6.0
     cooldown: float = 5.0
     token: Path = TOKEN
+    renew: float = 600.0
+    lasting: float = 1200.0

@@ -1,8 +1,9 @@
 """Asks, for each call of a peer, whether it may be: the rules, and what only the cluster knows.
 
 What must always hold: it answers at once from caches where those are sure, and reads the API server in threads of its own
-otherwise, so the thread that reads the connections never waits; how many calls wait for that is bounded. A cache that says
-no is never believed: it may be behind. An actor is not made for a pool or a block that is not there.
+otherwise, so the thread that reads the connections never waits; how many calls wait for that is bounded, for each node and
+in all. A cache that says no is never believed: it may be behind. An actor is not made for a pool or a block that is not
+there.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -26,6 +27,8 @@ log = logging.getLogger("orbweaver.peers")
 
 WORKERS = 8
 WAITING = 4096
+OF_ONE_NODE = 256
+"""Calls of one node that wait to be judged: as many as it has pods."""
 FRESH = 10.0
 """Seconds for which what was read of a pod is remembered: an ADD asks several times."""
 REMEMBERED = 4096
@@ -51,7 +54,8 @@ class PeerGuard:
         self._clock = clock
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="peer-guard")
         self._lock = threading.Lock()
-        self._waiting = 0
+        self._waiting: Counter[str] = Counter()
+        """How many calls of each node wait."""
         self._read: OrderedDict[tuple[str, str, str], float] = OrderedDict()
         """Pods, nodes and machines that were found together, and until when that counts."""
 
@@ -67,16 +71,16 @@ class PeerGuard:
             raise PeerRefused("it has not shown who it is, or names its arguments")
         found = permit(identity.node, call.actor, call.method, call.args, self._clock())
         if self._is_sure(identity.node, found):
-            return self._arguments(found, "")
+            return found.args
         with self._lock:
-            if self._waiting >= WAITING:
-                raise Overloaded(f"{WAITING} calls of peers wait to be judged; try again later")
-            self._waiting += 1
+            if self._waiting[identity.node] >= OF_ONE_NODE or self._waiting.total() >= WAITING:
+                raise Overloaded("too many calls of peers wait to be judged; try again later")
+            self._waiting[identity.node] += 1
         ref: ObjectRef[tuple[Any, ...]] = ObjectRef()
         try:
             self._workers.submit(self._judge, identity, found, ref)
         except RuntimeError:  # it was stopped
-            self._done()
+            self._done(identity.node)
             raise Overloaded("this process is ending; nothing was done") from None
         return ref
 
@@ -108,11 +112,13 @@ class PeerGuard:
         else:
             ref.complete(args)
         finally:
-            self._done()
+            self._done(identity.node)
 
-    def _done(self) -> None:
+    def _done(self, node: str) -> None:
         with self._lock:
-            self._waiting -= 1
+            self._waiting[node] -= 1
+            if not self._waiting[node]:
+                del self._waiting[node]
 
     def _ask(self, identity: Identity, found: Permit) -> tuple[Any, ...]:
         if found.pool and not self._has_pool(found.pool):
@@ -127,9 +133,6 @@ class PeerGuard:
         if pod is None or pod.node != identity.node:
             return found.args
         return completed(found.args, pod.key, pod.machine or "")
-
-    def _arguments(self, found: Permit, _: str) -> tuple[Any, ...]:
-        return found.args
 
     def _must_be(self, kind: str, name: str) -> None:
         try:

@@ -32,6 +32,9 @@ WAITING = 8192
 """All agents of a large cluster at once."""
 FRESH = 60.0
 """Seconds for which an answer is remembered: an agent that could not be served at once comes again."""
+REFUSED = 2.0
+"""Seconds for which a refusal is remembered: the API server looks for the token's pod in a cache, which may not have seen yet
+that there is a new one."""
 REMEMBERED = 8192
 SUSPECT = 60.0
 """Seconds for which whoever showed a false token waits behind all others."""
@@ -196,7 +199,7 @@ class TokenReviewer:
         with self._state:
             now = self._clock()
             if isinstance(answer, Identity | PeerRefused):
-                self._known[digest] = (answer, now + FRESH)
+                self._known[digest] = (answer, now + (FRESH if isinstance(answer, Identity) else REFUSED))
                 self._known.move_to_end(digest)
                 if len(self._known) > REMEMBERED:
                     self._known.popitem(last=False)

@@ -29,7 +29,6 @@ from actors.allocation.router import AlwaysLocal
 from actors.cluster.block_follower import BlockFollower
 from actors.cluster.gc_follower import GCFollower
 from actors.cluster.leader_certificate import LIFE, LeaderCertificate
-from actors.cluster.leader_failover import LASTING
 from actors.cluster.leadership import AGENT, AUDIENCE, LEASE, Leadership
 from actors.cluster.lease import Candidate
 from actors.cluster.peer_guard import PeerGuard
@@ -293,7 +292,9 @@ class Controller(Process):
             self._reviewer.identify,
             self.options.gate,
         )
-        limits = LinkLimits(in_flight=IN_FLIGHT, lasting=LASTING, ping_every=20.0, ping_timeout=60.0)
+        limits = LinkLimits(
+            in_flight=IN_FLIGHT, lasting=self.options.leadership.lasting, ping_every=20.0, ping_timeout=60.0
+        )
         listener = self.system.serve(door, SERVED, limits, refuse=self._refusal, guard=self._guard)
         self._listener = listener
         host = self.options.address

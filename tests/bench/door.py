@@ -26,6 +26,7 @@ from actors.cluster.credentials import SERVER_NAME
 from actors.cluster.leader_certificate import LIFE
 from actors.cluster.leadership import AGENT, AUDIENCE, NAMESPACE
 from actors.cluster.token_review import WORKERS, TokenReviewer
+from actors.errors import OrbweaverError
 from actors.runtime import ActorSystem, get
 from actors.store.kubernetes.store import KubernetesStore
 from cni.command.serving import raise_descriptor_limit
@@ -163,17 +164,7 @@ def rushed(leader: Leader, how: bytes, rushers: int) -> dict[str, Any]:
                 assert process.stdout is not None
                 process.stdout.readline()
             times[True] += calls(agent, SECONDS / 2)
-            began = time.monotonic()
-            while time.monotonic() < began + 60:
-                late = leader.agent("node2")
-                try:
-                    get(late.get_actor("worker/a").echo.remote("x"), timeout=10)
-                    came_in.append(time.monotonic() - began)
-                    break
-                except Exception:
-                    continue
-                finally:
-                    late.shutdown()
+            came_in.append(coming_in_after(leader))
     agent.shutdown()
     middle = {with_strangers: statistics.median(found) for with_strangers, found in times.items()}
     high = {with_strangers: _high(found) for with_strangers, found in times.items()}
@@ -183,6 +174,21 @@ def rushed(leader: Leader, how: bytes, rushers: int) -> dict[str, Any]:
         "p50_ratio": middle[True] / middle[False],
         "another_agent_comes_in_after_s": came_in,
     }
+
+
+def coming_in_after(leader: Leader) -> float:
+    """Seconds until an agent that tries again as often as it takes is served."""
+    began = time.monotonic()
+    while True:
+        late = leader.agent("late")
+        try:
+            get(late.get_actor("worker/a").echo.remote("x"), timeout=10)
+            return time.monotonic() - began
+        except OrbweaverError:
+            if time.monotonic() > began + 120:
+                raise
+        finally:
+            late.shutdown()
 
 
 def _high(times: Sequence[float]) -> float:
@@ -201,11 +207,9 @@ def kept(leader: Leader, how: bytes) -> dict[str, Any]:
         process.stdout.readline()
         process.stdout.readline()
         grown = leader.resident() - before
-        late = leader.agent("late")
-        answered = get(late.get_actor("worker/a").echo.remote("x"), timeout=60) == "x"
-        late.shutdown()
+        after = coming_in_after(leader)
         process.communicate()
-    return {"connections": STRANGERS, "MiB_more": grown / 2**20, "an_agent_came_in": answered}
+    return {"connections": STRANGERS, "MiB_more": grown / 2**20, "an_agent_comes_in_after_s": after}
 
 
 def client_hello() -> bytes:

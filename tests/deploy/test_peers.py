@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from actors.allocation.messages import Allocate
 from actors.allocation.registration import SERVED
+from actors.allocation.router import ask as ask_at
 from actors.cluster.credentials import SERVER_NAME, client_context
-from actors.cluster.leadership import LEASE, NAMESPACE
+from actors.cluster.leader_failover import LeaderFailover
+from actors.cluster.leadership import LEASE, NAMESPACE, Leadership
 from actors.cluster.lease import read_holder
 from actors.errors import Conflict, NotFound, PeerLost, PeerRefused, ProtocolError, StoreUnavailable
 from actors.resources.blocks.block import Claim, Granted, Release, Released, block_name
@@ -214,6 +216,59 @@ def test_a_forged_token_is_none(api_server: ApiServer, store: ClusterStore, lead
     forged = f"{header}.{claims}.{signature[::-1]}"
     with peer(store, forged) as thief, pytest.raises(PeerRefused, match="does not know the token"):
         ask(thief, "ledger/local", "reached", ())
+
+
+def test_an_agent_shows_anew_who_it_is_and_loses_nothing(
+    api_server: ApiServer, store: ClusterStore, leader: Controller, tmp_path: Path
+):
+    """Work goes on while one connection follows another; a token that is gone for a while ends none of them."""
+    token = tmp_path / "token"
+    token.write_text(agent_token(api_server.kubeconfig, "node1"))
+
+    def alone(wrote: object) -> NoReturn:
+        raise AssertionError("the leader was left")
+
+    made = LeaderFailover("agent", store, Leadership(budget=10.0, renew=0.2, token=token), alone)
+    made.start()
+    try:
+        eventually(lambda: _true(made.leader))
+        first = made._link
+
+        def work() -> None:
+            assert made.work(lambda at: ask_at(at, at.get_actor("ledger/local").reached.remote(()))[0])
+
+        def renewed() -> None:
+            work()
+            assert made._link is not first
+
+        eventually(renewed, 60)
+        token.write_text("nothing")
+        eventually(lambda: _true(made._told))  # it has tried
+        work()
+        token.write_text(agent_token(api_server.kubeconfig, "node1"))
+        first = made._link
+        eventually(renewed, 60)
+    finally:
+        made.stop(1)
+
+
+def test_a_leader_ends_the_connection_of_who_does_not_show_it_anew(
+    api_server: ApiServer, store: ClusterStore
+):
+    usual = in_process()
+    options = replace(usual, leadership=replace(usual.leadership, lasting=0.5))
+    store.create(pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.9"))
+    made = Controller(store, options)
+    made.start()
+    try:
+        eventually(lambda: _true(made.leads()))
+        token = agent_token(api_server.kubeconfig, "node1")
+        with peer(store, token) as agent:
+            assert ask(agent, "ledger/local", "reached", ())
+            eventually(lambda: _true(made._listener is not None and made._listener.connections == 0))
+            assert ask(agent, "ledger/local", "reached", ())  # on another connection
+    finally:
+        made.stop()
 
 
 def test_a_certificate_is_replaced_while_pods_start(

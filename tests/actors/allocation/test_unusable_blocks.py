@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from actors.errors import AddressTaken, NoAddress, PodRefused
+from actors.errors import AddressTaken, InvalidObject, InvalidRequest, NoAddress, PodRefused
 from actors.resources.blocks.block import Block, Claim, Release
 from actors.resources.blocks.record import Fence, Record
 from actors.runtime import get
@@ -114,3 +114,28 @@ def test_what_the_store_refuses_for_one_request_is_not_refused_for_those_beside_
         assert get(release, 20).done
         stored = Block.from_object(one.inner.get("SpiderIPBlock", NAME))
         assert stored.records.keys() == {BASE + 2, BASE + 4}
+
+
+@pytest.mark.parametrize("value", [5, -1, BASE + 64, 1 << 130])
+def test_a_claim_of_an_address_elsewhere_is_refused_and_harms_no_block(tmp_path: Path, value: int):
+    """Written into this block nobody would find it, and the block could not be read any more."""
+    with rig(tmp_path, ADDRESSES) as one:
+        block = one.agent.system.get_actor(f"block/{NAME}")
+        for refused in (
+            block.claim.remote(Claim(value, RECORD)),
+            block.release.remote(Release(value, Fence("old"), 0.0)),
+        ):
+            with pytest.raises(InvalidRequest, match="no address of block"):
+                get(refused, timeout=60)
+        assert one.add(sandbox("c1")) == ["10.6.0.1"]
+        one.delete(sandbox("c1"))
+
+
+def test_a_version_that_is_none_ends_no_ledger(tmp_path: Path):
+    with rig(tmp_path, ADDRESSES) as one:
+        ledger = one.agent.system.get_actor("ledger/local")
+        with pytest.raises(InvalidObject, match="not the version"):
+            get(ledger.reached.remote(((4, BASE, "abc"),)), timeout=60)
+        assert one.add(sandbox("c1")) == ["10.6.0.1"]
+        assert one.agent.fatal is None
+        one.delete(sandbox("c1"))

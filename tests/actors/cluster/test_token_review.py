@@ -147,6 +147,23 @@ def test_an_answer_is_fresh_for_a_while_only(server: ApiServer):
     made.stop()
 
 
+def test_a_refusal_is_remembered_for_a_moment_only(server: ApiServer):
+    """A pod that has just begun may not be in the API server's cache yet."""
+    now = 0.0
+    made = TokenReviewer(server, ACCOUNT, AUDIENCE, clock=lambda: now, wall=lambda: NOW)  # type: ignore[arg-type]
+    made.start()
+    shown = token(forged=True)
+    for _ in range(2):
+        with pytest.raises(PeerRefused):
+            get(made.identify(shown, "10.0.0.1"), timeout=60)
+    assert len(server.asked) == 1
+    now += token_review.REFUSED + 1
+    with pytest.raises(PeerRefused):
+        get(made.identify(shown, "10.0.0.1"), timeout=60)
+    assert len(server.asked) == 2
+    made.stop()
+
+
 def test_an_api_server_that_is_away_says_nothing_about_a_token(reviewer: TokenReviewer, server: ApiServer):
     server.away = True
     with pytest.raises(StoreUnavailable):

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -38,10 +38,20 @@ def eventually(condition: Callable[[], Any], within: float = 60.0) -> Any:
 class Served:
     """The cast in another process."""
 
-    def __init__(self, where: str, limits: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, where: str, limits: dict[str, Any] | None = None, *, wrapper: Sequence[str] = ()
+    ) -> None:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*filter(None, sys.path), str(ROOT)])}
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "tests.actors.runtime.cast", where, json.dumps(limits or QUICK)],
+            [
+                *wrapper,
+                sys.executable,
+                "-P",
+                "-m",
+                "tests.actors.runtime.cast",
+                where,
+                json.dumps(limits or QUICK),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

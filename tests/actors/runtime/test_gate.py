@@ -22,7 +22,7 @@ from actors.runtime import ActorSystem, GateLimits, ObjectRef, TlsDoor, get
 from actors.runtime.gate import source_of
 from actors.runtime.identity import Identity, Introduction, introduction
 from tests.actors.runtime import cast
-from tests.actors.runtime.conftest import certificates, eventually
+from tests.actors.runtime.conftest import Served, certificates, connected, eventually
 
 SMALL = GateLimits(visitors=16, per_source=8, introduce=1.0, identify=2.0)
 
@@ -234,6 +234,23 @@ def test_memory_stays_bounded_whatever_number_of_connections_there_were(tmp_path
     server.system.shutdown()
     assert made > 1500
     assert grown < 32 << 20, f"{grown >> 10} KiB for {made} connections, 64 at a time"
+
+
+def test_without_descriptors_strangers_make_room(tmp_path: Path):
+    """A process that may open 64 files, and more strangers than that, from one address."""
+    where = certificates(tmp_path)
+    limited = ["sh", "-c", 'ulimit -n 64; exec "$@"', "sh"]
+    with Served(where, wrapper=limited) as served, contextlib.ExitStack() as stack:
+        port = int(served.address.rpartition(":")[2])
+        for _ in range(100):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+        client = connected(served)
+        assert eventually(lambda: Server._asked(client)) == "hello"
+        client.shutdown()
+        left, log = served.stop()
+        assert left == []
+        assert "connections cannot be accepted" in log
+        assert "Traceback" not in log
 
 
 def client_hello() -> bytes:
