@@ -137,7 +137,7 @@ class SimulatedStore:
 def pool_objects(cluster: Cluster) -> list[IPPool]:
     """Pools with exactly as many addresses as pods."""
     each = -(-cluster.pods // cluster.pools)
-    first = int(IPv4Address("10.64.0.0"))
+    first = int(IPv4Address("10.64.1.0"))  # the first address of the subnet is the network's own
     found = []
     for number in range(cluster.pools):
         low = first + number * (each + (-each % BLOCK_SIZE))
