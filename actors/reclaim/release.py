@@ -112,15 +112,16 @@ def _outcome(ref: ObjectRef[Any], allocator: Allocator) -> Released | OrbweaverE
 
 
 def _tell(actor: Actor, done: Sequence[Reclaim]) -> None:
-    """One Event for each pod, pool and reason: a pod has several addresses."""
-    groups: dict[tuple[str, str, str, str, str], list[str]] = {}
+    """One Event for each pod and reason, where the pod is gone for each pool too: a pod has several addresses."""
+    groups: dict[tuple[str, str, str, str, str], dict[str, list[str]]] = {}
     for one in done:
         record = one.held.record
         fate = f"kept for the next pod {record.pod}" if one.keep else f"taken back from pod {record.pod}"
-        text = f"{fate}: {one.text}"
-        groups.setdefault((record.pod, one.uid, record.pool, one.reason, text), []).append(one.address)
-    for (pod, uid, pool, reason, text), addresses in groups.items():
-        told = f"{', '.join(addresses)} of pool {pool} {text}"
+        about = (record.pod, one.uid, "" if one.uid else record.pool, one.reason, f"{fate}: {one.text}")
+        groups.setdefault(about, {}).setdefault(record.pool, []).append(one.address)
+    for (pod, uid, pool, reason, text), by_pool in groups.items():
+        lists = (f"{', '.join(addresses)} of pool {name}" for name, addresses in by_pool.items())
+        told = f"{', '.join(lists)} {text}"
         ref = actor.get_actor("events/local").reclaimed.remote(pod, uid, pool, reason, told)
         ref.subscribe(_log_untold)
 
