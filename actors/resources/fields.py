@@ -64,6 +64,9 @@ class Fields:
         return cls(subject, path, value, error)
 
     def at(self, key: str) -> str:
+        """The place of a field, for messages: its name may be another's, of any length."""
+        if len(key) > _SHOWN or not key.isprintable():
+            key = showable(key if len(key) <= _SHOWN else f"{key[: _SHOWN - 3]}...")
         return f"{self.path}.{key}" if self.path else key
 
     def refuse(self, key: str, rule: str, remedy: str = "") -> OrbweaverError:
@@ -75,9 +78,8 @@ class Fields:
         """Refuse fields that are not known."""
         for key in self.data:
             if key not in known:
-                place = self.at(key if len(key) <= _SHOWN else f"{key[: _SHOWN - 3]}...")
                 raise self.error(
-                    f"{self.subject}: {showable(place)} is not a known field; {nearest(key, known)}"
+                    f"{self.subject}: {self.at(key)} is not a known field; {nearest(key, known)}"
                 )
 
     def has(self, key: str) -> bool:

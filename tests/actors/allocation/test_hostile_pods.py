@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +13,17 @@ from typing import Any
 import pytest
 
 from actors.allocation.router import is_lost
+from actors.decisions import annotations as known
 from actors.errors import OrbweaverError, PodRefused, ProtocolError, Unsendable
 from actors.resources.blocks.block import BLOCK_SIZE, Block, Claim
 from actors.resources.blocks.record import SHARERS, OtherSandbox, Record
+from actors.resources.json_text import has_encoding
+from actors.resources.pod import NETWORK_STATUS
 from actors.runtime import ActorSystem, get
 from actors.store.lifecycle import MAX_OBJECT_BYTES, encode
 from actors.views.events import EventsActor
+from tests.fuzz.corpus import corpus_of
+from tests.fuzz.mutation import Mutator
 from tests.support.rig import Rig, pod, pool, rig, sandbox
 
 BASE = 0x0A060000
@@ -48,6 +55,15 @@ def cpu_of(one: Rig, container: str) -> float:
     return time.process_time() - began
 
 
+ANNOTATIONS = {
+    "ippools": known.POD_POOLS,
+    "ippool": known.POD_POOL,
+    "routes": known.POD_ROUTES,
+    "networks": known.NETWORKS,
+    "default-network": known.DEFAULT_NETWORK,
+    "default-route-nic": known.POD_DEFAULT_ROUTE_NIC,
+    "network-status": NETWORK_STATUS,
+}
 NESTED = "[" * 973 + "]" * 973
 
 
@@ -176,6 +192,34 @@ def test_names_of_pools_cost_a_bounded_time(tmp_path: Path, names: list[str]):
         assert took < 400 * before
         assert after < 20 * before
         one.prove()
+
+
+def test_after_whatever_pods_say_an_ordinary_add_is_served_at_its_usual_cost(one: Rig):
+    """Two hundred pods whose annotations, status and owners are nearly right, out of the corpora of the fuzz targets."""
+    before = max(cpu_of(one, f"before-{number}") for number in range(5))
+    mutated = {name: iter(Mutator(corpus_of(name), 7)) for name in ANNOTATIONS}
+    chance = random.Random(7)
+    for number in range(200):
+        name = f"evil-{number}"
+        evil = pod(name)
+        for target, key in ANNOTATIONS.items():
+            if chance.random() < 0.4:
+                text = next(mutated[target])
+                evil["metadata"]["annotations"][key] = text if has_encoding(text) else "\\ud800"
+        owner = {"apiVersion": "v1", "kind": "K", "name": "n", "uid": "u", "controller": True}
+        owner[chance.choice(list(owner)[:4])] = chance.choice(
+            ("", " " * 9000, "a/b", "\x1b[2J", "StatefulSet/x", "x" * 400)
+        )
+        evil["metadata"]["ownerReferences"] = [owner]
+        one.apply(evil)
+        with contextlib.suppress(OrbweaverError):
+            one.add(sandbox(name))
+        one.delete(sandbox(name))
+    after = min(cpu_of(one, f"after-{number}") for number in range(5))
+
+    assert after < 20 * before
+    assert one.agent.fatal is None
+    one.prove()
 
 
 def test_an_event_tells_of_what_has_no_encoding(one: Rig):
