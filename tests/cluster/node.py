@@ -58,6 +58,11 @@ class Node:
         self._holder: int | None = None
         self._agent: tuple[Sequence[str], str] = ((), "")
 
+    @property
+    def root(self) -> Path:
+        """Its file system, as its own processes see it."""
+        return Path(f"/proc/{self._holder}/root")
+
     def start(self) -> None:
         """Start its programs; it becomes Ready a few seconds later. Raises ClusterFailed."""
         for name in ("cni-bin", "cni.d", "mounted", "static-pods"):
