@@ -32,7 +32,7 @@ from actors.resources.addresses import format_address, parse_address
 from actors.resources.fields import shown
 from actors.resources.interface_name import NAME_LENGTH, is_interface_name
 from actors.resources.json_text import read_json
-from cni.server.request_names import LONGEST, check_container, check_names
+from cni.server.request_names import LONGEST, check_container, check_names, quoted
 
 VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 T = TypeVar("T")
@@ -117,7 +117,7 @@ def parse(environment: Mapping[str, str], stdin: bytes) -> CniRequest:
     """Understand one request. Raises `InvalidRequest`."""
     command = environment.get("CNI_COMMAND", "")
     if command not in COMMANDS:
-        raise _environment(f"CNI_COMMAND is {command!r}; it must be one of {', '.join(COMMANDS)}")
+        raise _environment(f"CNI_COMMAND is {quoted(command)}; it must be one of {', '.join(COMMANDS)}")
     if command == "DEL":
         return _parse_delete(environment, stdin)
     conf = _decode(stdin)
@@ -192,7 +192,9 @@ def parse_arguments(text: str) -> dict[str, str]:
             continue
         key, sign, value = part.partition("=")
         if not sign or not key:
-            raise _environment(f"CNI_ARGS has {part!r}; it must be KEY=value pairs joined by semicolons")
+            raise _environment(
+                f"CNI_ARGS has {quoted(part)}; it must be KEY=value pairs joined by semicolons"
+            )
         found[key] = value
     return found
 
@@ -273,7 +275,7 @@ def _version(conf: dict[str, Any], command: str) -> str:
     if command == "VERSION":
         return version if isinstance(version, str) and version else NEWEST
     if version not in VERSIONS:
-        said = f"cniVersion {version!r}" if version is not None else "no cniVersion"
+        said = f"cniVersion {version!r:.260}" if version is not None else "no cniVersion"
         raise InvalidRequest(
             f"the network configuration has {said}; this plugin speaks {', '.join(VERSIONS)}",
             cni_code=CNI_INCOMPATIBLE_VERSION,
@@ -292,7 +294,7 @@ def _sandbox(environment: Mapping[str, str], command: str, arguments: dict[str, 
     interface = environment.get("CNI_IFNAME", "")
     if not is_interface_name(interface):
         raise _environment(
-            f"CNI_IFNAME is {interface!r}; it must be an interface name of 1 to {NAME_LENGTH} bytes without '/', "
+            f"CNI_IFNAME is {quoted(interface)}; it must be an interface name of 1 to {NAME_LENGTH} bytes without '/', "
             "':' or white space"
         )
     netns = environment.get("CNI_NETNS", "")
@@ -303,7 +305,7 @@ def _sandbox(environment: Mapping[str, str], command: str, arguments: dict[str, 
     for key, value in (("K8S_POD_NAME", pod), ("K8S_POD_NAMESPACE", namespace)):
         if "/" in value or value.strip() != value:
             raise _BadPodName(
-                f"{key} in CNI_ARGS is {value!r}; a name has no '/' and no white space around it",
+                f"{key} in CNI_ARGS is {quoted(value)}; a name has no '/' and no white space around it",
                 cni_code=CNI_INVALID_ENVIRONMENT,
             )
     return Sandbox(container, interface, namespace, pod, arguments.get("K8S_POD_UID", ""), netns)
@@ -327,7 +329,7 @@ def _pool_names(ipam: dict[str, Any], key: str, network: str) -> tuple[str, ...]
 def _flag(ipam: dict[str, Any], key: str, network: str) -> bool:
     value = ipam.get(key, False)
     if not isinstance(value, bool):
-        raise InvalidRequest(f'"ipam.{key}" of network {network} must be true or false, not {value!r}')
+        raise InvalidRequest(f'"ipam.{key}" of network {network} must be true or false, not {shown(value)}')
     return value
 
 
@@ -416,7 +418,7 @@ def _previous(conf: dict[str, Any], network: str) -> tuple[str, ...]:
             found.append(format_address(*parse_address(address)) + f"/{prefix}")
         except OrbweaverError as error:
             raise InvalidRequest(
-                f'"prevResult.ips" of network {network} has address {ip["address"]!r}, which is not one'
+                f'"prevResult.ips" of network {network} has address {quoted(ip["address"])}, which is not one'
             ) from error
     return tuple(found)
 

@@ -24,23 +24,23 @@ _CNI_RULE = "it must start with a letter or digit, and letters, digits, '_', '.'
 def check_container(container: str) -> None:
     """Raises `InvalidRequest` (code 4). For every command: runtimes never had other ids."""
     if not _CNI_NAME.fullmatch(container):
-        raise _environment(f"CNI_CONTAINERID is {_shown(container)}; {_CNI_RULE}")
+        raise _environment(f"CNI_CONTAINERID is {quoted(container)}; {_CNI_RULE}")
 
 
 def check_names(container: str, network: str, arguments: Mapping[str, str]) -> None:
     """The names of an ADD. Raises `InvalidRequest`: code 4 for the environment, 7 for the network configuration."""
     if len(container) > LONGEST:
         raise _environment(
-            f"CNI_CONTAINERID is {_shown(container)}; it may have {LONGEST} characters at most"
+            f"CNI_CONTAINERID is {quoted(container)}; it may have {LONGEST} characters at most"
         )
     if not _is_cni_name(network):
         raise InvalidRequest(
-            f'the network configuration has "name" {_shown(network)}; {_CNI_RULE}, {LONGEST} characters at most'
+            f'the network configuration has "name" {quoted(network)}; {_CNI_RULE}, {LONGEST} characters at most'
         )
     namespace, pod = arguments.get("K8S_POD_NAMESPACE", ""), arguments.get("K8S_POD_NAME", "")
     if namespace and not is_label(namespace):
         raise _environment(
-            f"K8S_POD_NAMESPACE in CNI_ARGS is {_shown(namespace)}; a namespace has lower case letters, digits and '-', at "
+            f"K8S_POD_NAMESPACE in CNI_ARGS is {quoted(namespace)}; a namespace has lower case letters, digits and '-', at "
             f"most {LABEL_LONGEST}, and begins and ends with a letter or digit (RFC 1123 label)"
         )
     # Without a namespace it is no pod of Kubernetes: podman gives the container's name here, which may be Some_Name.
@@ -52,10 +52,10 @@ def check_names(container: str, network: str, arguments: Mapping[str, str]) -> N
             if kubernetes
             else _CNI_RULE
         )
-        raise _environment(f"K8S_POD_NAME in CNI_ARGS is {_shown(pod)}; {rule}, {LONGEST} characters at most")
+        raise _environment(f"K8S_POD_NAME in CNI_ARGS is {quoted(pod)}; {rule}, {LONGEST} characters at most")
     uid = arguments.get("K8S_POD_UID", "")
     if len(uid.encode(errors="replace")) > LONGEST:
-        raise _environment(f"K8S_POD_UID in CNI_ARGS is {_shown(uid)}; it may have {LONGEST} bytes at most")
+        raise _environment(f"K8S_POD_UID in CNI_ARGS is {quoted(uid)}; it may have {LONGEST} bytes at most")
 
 
 def _is_cni_name(name: str) -> bool:
@@ -66,5 +66,6 @@ def _environment(message: str) -> InvalidRequest:
     return InvalidRequest(message, cni_code=CNI_INVALID_ENVIRONMENT)
 
 
-def _shown(name: str) -> str:
+def quoted(name: str) -> str:
+    """What a request says, in a refusal: it is as long as the request likes."""
     return repr(name) if len(name) <= LONGEST else f"{name[:64]!r}... ({len(name)} characters)"

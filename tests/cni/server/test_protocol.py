@@ -435,3 +435,16 @@ def test_the_mac_of_an_interface_is_taken_from_where_the_request_tells_it(
     arguments: str, more: dict[str, Any], mac: str
 ):
     assert ask(CNI_ARGS="K8S_POD_NAME=web" + arguments, stdin=conf(**more)).asks.mac == mac
+
+
+@pytest.mark.parametrize("name", ["CNI_COMMAND", "CNI_CONTAINERID", "CNI_IFNAME", "CNI_ARGS"])
+@pytest.mark.parametrize("text", ["x" * 9000, "\x1b[2J" * 3000, "K8S_POD_NAME=" + "/" * 9000])
+def test_a_refusal_is_short_whatever_the_environment_says(name: str, text: str):
+    environment = {
+        "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_NETNS": "/run/netns/x", name: text,
+    }  # fmt: skip
+    with pytest.raises(InvalidRequest) as refused:
+        parse(environment, b'{"cniVersion": "1.0.0", "name": "net", "ipam": {}}')
+
+    assert len(str(refused.value)) < 600
+    assert str(refused.value).isprintable()
