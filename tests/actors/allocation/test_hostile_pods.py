@@ -14,7 +14,7 @@ import pytest
 
 from actors.allocation.router import is_lost
 from actors.decisions import annotations as known
-from actors.errors import OrbweaverError, PodRefused, ProtocolError, Unsendable
+from actors.errors import DeadlineExceeded, OrbweaverError, PodRefused, ProtocolError, Unsendable
 from actors.resources.blocks.block import BLOCK_SIZE, Block, Claim
 from actors.resources.blocks.record import SHARERS, OtherSandbox, Record
 from actors.resources.json_text import has_encoding
@@ -24,6 +24,7 @@ from actors.store.lifecycle import MAX_OBJECT_BYTES, encode
 from actors.views.events import EventsActor
 from tests.fuzz.corpus import corpus_of
 from tests.fuzz.mutation import Mutator
+from tests.support.checker import eventually
 from tests.support.rig import Rig, pod, pool, rig, sandbox
 
 BASE = 0x0A060000
@@ -220,6 +221,29 @@ def test_after_whatever_pods_say_an_ordinary_add_is_served_at_its_usual_cost(one
     assert after < 20 * before
     assert one.agent.fatal is None
     one.prove()
+
+
+def test_a_decision_ends_with_the_request_s_time(one: Rig, monkeypatch: pytest.MonkeyPatch):
+    """However long it would take: nobody waits for it any more, and the processor is everybody's."""
+
+    def endless(*arguments: Any) -> None:
+        go_on = arguments[-1]
+        while True:
+            go_on()
+
+    with monkeypatch.context() as patch:
+        patch.setattr("actors.allocation.endpoint.plan", endless)
+        box = sandbox("evil")
+        with pytest.raises(DeadlineExceeded):
+            one.add(box, timeout=1.0)
+        one.journal.doubtful.discard((box.container, "eth0"))
+        eventually(lambda: ended(one, "endpoint/default/evil"))
+
+    assert one.add(sandbox("ordinary")) == ["10.6.0.1"]
+
+
+def ended(one: Rig, name: str) -> None:
+    assert all(row.state != "busy" for row in one.system.describe() if row.name == name)
 
 
 def test_an_event_tells_of_what_has_no_encoding(one: Rig):
