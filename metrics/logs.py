@@ -91,10 +91,11 @@ def level() -> str:
 
 
 def set_up_worker(level: str) -> None:
-    """For a worker process, with what its parent's `level` told. A worker ends when its parent does, so it leaves the
-    terminal's interrupt to it."""
+    """For a worker process, with what its parent's `level` told. A worker ends when its parent does, and with what it has
+    begun, so it leaves to its parent what a terminal or a service manager sends to all of them."""
     _set_up(level if level in LEVELS else "warning", sys.stderr, lambda: None)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 _uncaught = logging.getLogger("orbweaver.uncaught")

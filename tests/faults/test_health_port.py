@@ -139,3 +139,22 @@ def test_pipelined_scrapes(agent: AgentProcess):
         for client in clients:
             client.close()
     serves(agent)
+
+
+def test_what_comes_to_the_port_is_no_descriptor_of_the_agent(agent: AgentProcess):
+    port = port_of(agent)
+    with slow_one(port) as client:
+        eventually(lambda: accepted(port, client))
+        accepted_here = {link.readlink().name for link in Path(f"/proc/{agent.pid}/fd").iterdir()}
+        assert f"socket:[{server_side(port, client)}]" not in accepted_here
+
+
+def accepted(port: int, client: socket.socket) -> None:
+    assert server_side(port, client) != 0
+
+
+def server_side(port: int, client: socket.socket) -> int:
+    """The inode of the other end of a connection, 0 while no process has it."""
+    wanted = (f"0100007F:{port:04X}", f"0100007F:{client.getsockname()[1]:04X}")
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return next((int(words[9]) for words in lines if (words[1], words[2]) == wanted), 0)

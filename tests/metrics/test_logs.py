@@ -91,3 +91,16 @@ def test_nothing_stands_between_the_lines(kind: str):
     assert [line["thread_name"] for line in told if "thread_name" in line][0::2] == ["mine", "main"]
     assert "\x1b" not in done.stderr
     assert done.returncode == 1
+
+
+def test_a_worker_leaves_it_to_its_parent_to_end():
+    script = (
+        "import os, signal; from metrics import logs; logs.set_up_worker('info');"
+        "[os.kill(os.getpid(), number) for number in (signal.SIGINT, signal.SIGTERM)]; print('goes on')"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert (done.returncode, done.stdout) == (0, "goes on\n")
