@@ -31,7 +31,7 @@ class Route:
 
     @property
     def family(self) -> int:
-        return 6 if ":" in self.dst else 4
+        return family_of(self.dst)
 
     @property
     def default(self) -> bool:
@@ -198,3 +198,19 @@ def applied(pod: PodState, plan: Plan) -> PodState:
 def _without_host_length(cidr: str) -> str:
     address, _, length = cidr.partition("/")
     return address if length == ("128" if ":" in address else "32") else cidr
+
+
+def family_of(text: str) -> int:
+    """4 or 6, for an address or prefix that is known to be one."""
+    return 6 if ":" in text else 4
+
+
+def bare(cidr: str) -> str:
+    """The address without its length."""
+    return cidr.partition("/")[0]
+
+
+def host_cidr(cidr: str) -> str:
+    """The prefix that is this address alone."""
+    address = bare(cidr)
+    return f"{address}/{128 if family_of(address) == 6 else 32}"

@@ -26,8 +26,9 @@ from actors.errors import (
 )
 from cni.dataplane.coordinator import announce, ownership, reply_marks, sweep
 from cni.dataplane.coordinator.advertised import reachable
-from cni.dataplane.coordinator.plan import FIRST_MARK, MARK, VETH, host_veth_name, make_plan, policy_tables
+from cni.dataplane.coordinator.plan import FIRST_MARK, MARK, make_plan, policy_tables
 from cni.dataplane.coordinator.settings import CoordinatorSettings
+from cni.dataplane.coordinator.veth import VETH, host_veth_name
 from cni.dataplane.netlink.codec import Message
 from cni.dataplane.netlink.links import add_veth, delete_link, set_link
 from cni.dataplane.netlink.namespaces import inside, pod_namespace

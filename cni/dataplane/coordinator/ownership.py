@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cni.dataplane.coordinator.plan import ALIAS, HOST_END, VETH, host_veth_name, veth_mac
+from cni.dataplane.coordinator.veth import ALIAS, HOST_END, VETH, host_veth_name, veth_mac
 from cni.dataplane.state import Nic, PodState
 from cni.dataplane.workers.job import readable_addresses
 

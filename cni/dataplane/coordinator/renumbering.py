@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cni.dataplane.coordinator.advertised import AdvertisedPrefixes
-from cni.dataplane.coordinator.plan import host_veth_name
+from cni.dataplane.coordinator.veth import host_veth_name
 from cni.dataplane.netlink.router_advertisements import RouterAdvertisements
 from cni.dataplane.netlink.rtnetlink import Netlink, NewAddresses
 

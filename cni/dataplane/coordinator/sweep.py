@@ -12,8 +12,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
-from cni.dataplane.coordinator.plan import ALIAS, HOST_VETH, network_alias
 from cni.dataplane.coordinator.settings import CoordinatorSettings
+from cni.dataplane.coordinator.veth import ALIAS, HOST_VETH, network_alias
 from cni.dataplane.netlink.codec import Message
 from cni.dataplane.netlink.links import delete_link
 from cni.dataplane.netlink.routes import delete_neighbour, delete_route, delete_rule

@@ -14,7 +14,7 @@ from cni.dataplane.coordinator.ownership import (
     is_containers,
     is_host_end,
 )
-from cni.dataplane.coordinator.plan import (
+from cni.dataplane.coordinator.veth import (
     HOST_END,
     POD_END,
     VETH,

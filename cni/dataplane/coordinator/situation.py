@@ -1,0 +1,182 @@
+"""What a plan is made for: one ADD of one interface, and what follows from the pod, its host and the settings then.
+
+What must always hold: a situation that cannot be served is refused here, before anything is planned, with the setting
+or annotation that would have to change.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from actors.errors import InvalidRequest
+from cni.dataplane.coordinator.settings import CoordinatorSettings
+from cni.dataplane.coordinator.veth import VETH, veth_pair
+from cni.dataplane.state import MAIN, HostState, Nic, PodState, Veth, bare, family_of
+
+FIRST_TABLE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class HostPath:
+    """The way between pod and host. `dev`: the pod's interface that leads to the host; `host_dev`: the other end."""
+
+    dev: str
+    mac: str
+    host_dev: str
+    host_mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """`added`: the interface of this ADD. `nics`: the pod's, without the veth. `tables`: the policy table of every interface
+    that does not hold the default route. `families`: those in which the pod has addresses. `hosts`: the host's addresses
+    in them, without length. `nearest`: by family, the host's address that is the pod's gateway to it, or empty.
+    `sources`: by family, the address from which the pod speaks to its host, or empty."""
+
+    settings: CoordinatorSettings
+    pod: PodState
+    host: HostState
+    mode: str
+    added: Nic
+    gateways: tuple[str, ...]
+    veth: Veth | None
+    path: HostPath
+    nics: tuple[Nic, ...]
+    tables: Mapping[str, int]
+    families: tuple[int, ...]
+    hosts: tuple[str, ...]
+    nearest: Mapping[int, str]
+    sources: Mapping[int, str]
+
+    @property
+    def first(self) -> Nic | None:
+        """The pod's first interface."""
+        return self.pod.nic(self.settings.first_nic)
+
+    @property
+    def adds_first(self) -> bool:
+        """Whether this ADD is of the pod's first interface."""
+        return self.added.name == self.settings.first_nic
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All of the pod's addresses, in CIDR form, without the veth's."""
+        return tuple(address for nic in self.nics for address in nic.addresses)
+
+    @property
+    def added_families(self) -> frozenset[int]:
+        """The families in which the added interface has addresses."""
+        return frozenset(family_of(address) for address in self.added.addresses)
+
+    @property
+    def added_table(self) -> int:
+        """The table in which the added interface's routes are."""
+        return self.tables.get(self.added.name, MAIN)
+
+
+def read_situation(
+    settings: CoordinatorSettings,
+    pod: PodState,
+    host: HostState,
+    *,
+    mode: str,
+    added: Nic,
+    container: str,
+    gateways: tuple[str, ...],
+    expected: tuple[str, ...],
+) -> Situation:
+    """The situation of one ADD in overlay or underlay mode. Raises `InvalidRequest` where no plan can serve it."""
+    veth = veth_pair(settings, container) if mode == "underlay" else None
+    path = _host_path(settings, pod, host, veth)
+    nics = tuple(nic for nic in pod.nics if nic.name != VETH)
+    addresses = [address for nic in nics for address in nic.addresses]
+    families = tuple(sorted({family_of(address) for address in addresses}))
+    host_addresses = [address for address in host.addresses if family_of(address) in families]
+    return Situation(
+        settings=settings,
+        pod=pod,
+        host=host,
+        mode=mode,
+        added=added,
+        gateways=gateways,
+        veth=veth,
+        path=path,
+        nics=nics,
+        tables=_policy_tables(settings, pod, nics, added.name, expected) if settings.tune_routes else {},
+        families=families,
+        hosts=tuple(dict.fromkeys(bare(address) for address in host_addresses)),
+        nearest={family: _nearest(family, host_addresses, addresses) for family in families},
+        sources={4: first_of(4, pod.nic(settings.first_nic) or added), 6: ""},
+    )
+
+
+def first_of(family: int, nic: Nic) -> str:
+    """The interface's first address of the family, without length, or empty."""
+    return next((bare(address) for address in nic.addresses if family_of(address) == family), "")
+
+
+def _host_path(settings: CoordinatorSettings, pod: PodState, host: HostState, veth: Veth | None) -> HostPath:
+    """By the veth pair, or in overlay mode by the pod's first interface, which another plugin made."""
+    if veth is not None:
+        return HostPath(veth.pod, veth.pod_mac, veth.host, veth.host_mac)
+    first = pod.nic(settings.first_nic)
+    if first is None or host.peer is None:
+        raise InvalidRequest(
+            f"coordinator mode overlay needs the pod's first interface {settings.first_nic} to be one end of a veth pair "
+            "whose other end is on the host, as Calico and Cilium make it; name another one in podDefaultCniNic"
+        )
+    return HostPath(first.name, first.mac, host.peer.name, host.peer.mac)
+
+
+def _policy_tables(
+    settings: CoordinatorSettings,
+    pod: PodState,
+    nics: tuple[Nic, ...],
+    added: str,
+    expected: tuple[str, ...],
+) -> dict[str, int]:
+    """The policy table of every interface that is not the one with the default route. While the chosen one is still to
+    come, every interface gets the table that it will have afterwards; the first alone waits."""
+    names = [nic.name for nic in nics]
+    holder = settings.default_nic
+    if holder and holder not in names:
+        _require_coming(settings, names, added, expected)
+        if added == settings.first_nic and len(names) == 1:
+            holder = ""
+    if not holder:
+        with_default = {route.dev for route in pod.routes if route.default and route.table == MAIN}
+        holder = next((name for name in names if name in with_default), names[0])
+    others = [name for name in names if name != holder]
+    return {name: FIRST_TABLE + place for place, name in enumerate(others)}
+
+
+def _require_coming(
+    settings: CoordinatorSettings, names: list[str], added: str, expected: tuple[str, ...]
+) -> None:
+    """Raise unless the chosen interface may still come. What a configuration chose is for pods with several interfaces;
+    what a pod chose for itself must be."""
+    if settings.default_nic in expected:
+        return
+    alone = added == settings.first_nic and len(names) == 1
+    if alone and (not expected or (len(expected) == 1 and not settings.pod_chose)):
+        return
+    known = ", ".join(dict.fromkeys((*names, *expected)))
+    raise InvalidRequest(
+        f"the default route is to be on {settings.default_nic} (podDefaultRouteNIC or the annotation "
+        f"ipam.spidernet.io/default-route-nic), but the pod has only {known}; choose one of these, or, if it is still to "
+        "come, list its network in the pod's annotation k8s.v1.cni.cncf.io/networks"
+    )
+
+
+def _nearest(family: int, host_addresses: list[str], pod_addresses: list[str]) -> str:
+    """The host's address that the pod uses as its gateway: one in a subnet of the pod's if there is one."""
+    candidates = [bare(address) for address in host_addresses if family_of(address) == family]
+    for address in pod_addresses:
+        if family_of(address) == family:
+            subnet = ipaddress.ip_interface(address).network
+            for candidate in candidates:
+                if ipaddress.ip_address(candidate) in subnet:
+                    return candidate
+    return candidates[0] if candidates else ""
