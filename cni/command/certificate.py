@@ -31,7 +31,7 @@ def add_parser(commands: Any) -> None:
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     replace = actions.add_parser(
-        "replace", help="now; needs the rights of the ClusterRole orbweaver-controller"
+        "replace", help="now; needs the Role orbweaver-controller, which may change the Lease"
     )
     add_data_option(replace)
     replace.add_argument("--namespace", default=DEFAULT, help="where the Lease is (%(default)s)")
