@@ -81,27 +81,44 @@ Outcome = Granted | Taken | Quarantined | Released | SuspicionChanged
 
 @dataclass(slots=True)
 class Staged:
-    """One request that waits for the next write. `deadline` is monotonic; `reply` is None for our own undoing, and
-    `undoes` is then the record that may have been written."""
+    """One request that waits for the next write."""
 
     operation: Operation
     reply: ObjectRef[Outcome] | None
+    """None for our own undoing."""
     deadline: float | None
+    """Monotonic seconds."""
     maybe_written: bool = False
+    """A write that carried it got no answer."""
     undoes: Record | None = None
+    """For our own undoing: the record that may have been written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What a batch makes of a block: the block afterwards, each request's outcome, and what differs from before."""
+
+    block: Block
+    outcomes: list[Outcome]
+    changes: tuple[Change, ...]
 
 
 @dataclass(slots=True)
 class State:
-    """`stale`: what the store holds may differ from `block`, read it before the next write. `gather_until`: monotonic
-    seconds before which the next write does not begin."""
+    """What the actor has in memory; all of it can be made anew from the store and the requests that come again."""
 
     block: Block
+    """As it was last read or written."""
     staged: list[Staged] = field(default_factory=list)
+    """What waits for the next write, in the order in which it came."""
     flush_posted: bool = False
+    """Whether the next write is on its way: posted, or behind a timer."""
     gather_until: float = 0.0
+    """Monotonic seconds before which the next write does not begin."""
     stale: bool = True
+    """What the store holds may differ from `block`: read it before the next write."""
     backoff: float = _RETRY_FIRST
+    """Seconds until the next try while the store cannot be written."""
 
 
 class BlockActor(Actor):
@@ -232,50 +249,68 @@ class BlockActor(Actor):
                 self._fail(staged, error)
 
     def _commit(self, batch: list[Staged]) -> None:
+        """Write what the batch asks for, once, and answer. Raises what the store says, and `StoreUnavailable` when others
+        were faster each time."""
         state = self._state
-        certain = not self._shared
+        certain = not self._shared  # whether `block` is what the store holds, unless a write fails
         for conflicts in range(_CONFLICTS):
             if state.stale:
                 self._read()
                 certain = True
-            block = state.block.copy()
-            now = self._clock()
-            outcomes = [_outcome(block, staged, now) for staged in batch]
-            changes = _difference(state.block, block)
-            if not certain and len(changes) < len(batch):
+            decided = self._decide(batch)
+            if not certain and len(decided.changes) < len(batch):
                 state.stale = True  # some would be answered without a write, which proves nothing
-                continue
-            if not changes:
-                break
-            started = time.monotonic()
-            try:
-                self._write(block, batch)
-            except (Conflict, NotFound):
-                state.stale = True
-                claims = any(isinstance(staged.operation, Claim) for staged in batch)
-                self._observer.conflicted("allocation" if claims else "release")
-                # Who comes second over and over would starve; meanwhile more gathers for the next write.
-                time.sleep(random.uniform(0, min(_YIELD_MOST, _YIELD * 2**conflicts)))
-                continue
-            except StoreUnavailable as error:
-                if error.maybe_written:
-                    _mark_doubtful(batch, state.block, block)
-                raise
-            took = time.monotonic() - started
-            self._observer.committed(len(batch), took)
-            if len(batch) > 1:
-                only_released = all(isinstance(staged.operation, Release) for staged in batch)
-                gather = _GATHER_RELEASES if only_released else min(took, _GATHER_MOST)
-                state.gather_until = started + took + gather
-            state.block = block
-            self._wrote(block.family, block.base, block.version)
-            self._publish(changes)
-            break
-        else:
-            raise StoreUnavailable(
-                f"block {state.block.name} was changed by others {_CONFLICTS} times in a row, try again",
-                maybe_written=False,
-            )
+            elif self._attempt(batch, decided):
+                return self._answer(batch, decided.outcomes)
+            else:
+                self._give_way(batch, conflicts)
+        raise StoreUnavailable(
+            f"block {state.block.name} was changed by others {_CONFLICTS} times in a row, try again",
+            maybe_written=False,
+        )
+
+    def _decide(self, batch: list[Staged]) -> Decided:
+        block = self._state.block.copy()
+        now = self._clock()
+        outcomes = [_outcome(block, staged, now) for staged in batch]
+        return Decided(block, outcomes, _difference(self._state.block, block))
+
+    def _attempt(self, batch: list[Staged], decided: Decided) -> bool:
+        """Write what was decided, if anything changes. False when another process wrote the block meanwhile."""
+        if not decided.changes:
+            return True
+        started = time.monotonic()
+        try:
+            self._write(decided.block, batch)
+        except (Conflict, NotFound):
+            return False
+        except StoreUnavailable as error:
+            if error.maybe_written:
+                _mark_doubtful(batch, self._state.block, decided.block)
+            raise
+        self._written(batch, decided, started, time.monotonic() - started)
+        return True
+
+    def _written(self, batch: list[Staged], decided: Decided, started: float, took: float) -> None:
+        """The write is durable: what it holds is ours from here on, before anybody is answered."""
+        state, block = self._state, decided.block
+        self._observer.committed(len(batch), took)
+        if len(batch) > 1:
+            only_released = all(isinstance(staged.operation, Release) for staged in batch)
+            gather = _GATHER_RELEASES if only_released else min(took, _GATHER_MOST)
+            state.gather_until = started + took + gather
+        state.block = block
+        self._wrote(block.family, block.base, block.version)
+        self._publish(decided.changes)
+
+    def _give_way(self, batch: list[Staged], conflicts: int) -> None:
+        """After a conflict: who comes second over and over would starve; meanwhile more gathers for the next write."""
+        self._state.stale = True
+        claims = any(isinstance(staged.operation, Claim) for staged in batch)
+        self._observer.conflicted("allocation" if claims else "release")
+        time.sleep(random.uniform(0, min(_YIELD_MOST, _YIELD * 2**conflicts)))
+
+    def _answer(self, batch: list[Staged], outcomes: list[Outcome]) -> None:
         for staged, outcome in zip(batch, outcomes, strict=True):
             if staged.reply is not None:
                 staged.reply.complete(outcome)
