@@ -26,6 +26,7 @@ from actors.resources.pod import MIRROR, Pod
 from actors.resources.statefulset import StatefulSet
 from actors.resources.virtualmachine import INSTANCE, MACHINE, VirtualMachine, lives
 from actors.store.caches.catalog import Catalog
+from actors.store.caches.excerpts import TOLERATIONS
 from actors.store.caches.informer import Informer
 from actors.store.contract import Object, Store
 
@@ -217,7 +218,7 @@ def trimmed_pod(obj: Object) -> Object:
     tolerations = (obj.get("spec") or {}).get("tolerations") or ()
     for_ever = [one for one in tolerations if "tolerationSeconds" not in one]
     if for_ever:
-        kept["spec"]["tolerations"] = for_ever
+        kept["spec"]["tolerations"] = for_ever[:TOLERATIONS]
     return kept
 
 

@@ -29,10 +29,20 @@ def shown(value: object) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):
-        text = repr(value)
+        text = _in_python(value)
     except RecursionError:
         text = f"a {type(value).__name__} that is nested too deep to be shown"
     return showable(text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}...")
+
+
+def _in_python(value: object) -> str:
+    try:
+        return repr(value)
+    except (
+        ValueError,
+        RecursionError,
+    ):  # an integer of more digits than Python prints: YAML has them in hexadecimal
+        return f"a {type(value).__name__} that is too large to be shown"
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

@@ -13,10 +13,13 @@ KIND = "Namespace"
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
+    """`is_whole`: it has its labels and annotations; a cache leaves out those of one that is too large."""
+
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     terminating: bool = False
+    is_whole: bool = True
 
     @classmethod
     def from_object(cls, obj: Mapping[str, Any]) -> Namespace:

@@ -37,7 +37,7 @@ class Pod:
     """`uid`: as its runtime knows it, which for a static pod is not that of the object. `deleted_at`: when it should be
     gone (seconds since the epoch, grace included); None if not being deleted. `addresses`: those in its status.
     `stays_bound`: it tolerates the loss of its node for ever, so that nobody starts it elsewhere and it goes on where it
-    is."""
+    is. `is_whole`: it has its labels and annotations; a cache leaves out those of a pod that is too large."""
 
     namespace: str
     name: str
@@ -53,6 +53,7 @@ class Pod:
     version: str = ""
     addresses: tuple[str, ...] = ()
     stays_bound: bool = False
+    is_whole: bool = True
 
     @classmethod
     def from_object(cls, obj: Mapping[str, Any]) -> Pod:

@@ -19,8 +19,10 @@ largest frame they take) and speak the highest version both know.
     either    GOODBYE                                           CLOSED
     either    anything else                                     CLOSED, raises ProtocolError
 
-Values. What msgpack knows travels as that. Tuples, frozensets, integers over 64 bits, and the dataclasses
-and enums registered with `wire_value` travel as extension types, so that they arrive as what they were.
+Values. What msgpack knows travels as that. Tuples, frozensets of texts, integers over 64 bits, and the dataclasses
+and enums registered with `wire_value` travel as extension types, so that they arrive as what they were. Keys of maps are
+texts: Python's hash of a text is nobody's to know, while integers can be chosen so that all have the same, and then a
+frame of a megabyte took half a minute.
 Nothing else can be sent or received: there is no way to name a class that was not registered, and a field that is
 not of its declared type is refused.
 
@@ -52,6 +54,12 @@ FRAME_LIMIT = 1 << 20
 """Bytes of one frame, unless the two sides agree on less."""
 _DEPTH_LIMIT = 32
 """Values inside values; each level of extension types is a level of Python's stack."""
+_INTEGER_BYTES = 32
+"""Of an integer: room for an IPv6 address, and less than a float or a text of decimal digits can be made of."""
+_LONGEST_LEFT = 86_400_000
+"""Milliseconds that a caller can still wait, and are believed: clocks and locks take no more than some centuries."""
+_TRACED = 512
+"""Characters of each name in a trace."""
 _LENGTH = struct.Struct(">I")
 
 _EXT_VALUE, _EXT_TUPLE, _EXT_ENUM, _EXT_INTEGER, _EXT_FROZENSET = 1, 2, 3, 4, 5
@@ -129,8 +137,13 @@ def _extend(value: Any) -> msgpack.ExtType:
             _EXT_VALUE, _pack([name, {field: getattr(value, field) for field in shape.fields}])
         )
     if cls is int:
-        return msgpack.ExtType(_EXT_INTEGER, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+        size = value.bit_length() // 8 + 1
+        if size > _INTEGER_BYTES:
+            raise Unsendable(f"an integer of {size} bytes cannot be sent, the most is {_INTEGER_BYTES}")
+        return msgpack.ExtType(_EXT_INTEGER, value.to_bytes(size, "big", signed=True))
     if cls is frozenset:
+        if not _are_texts(value):
+            raise Unsendable("only frozensets of texts can be sent")
         return msgpack.ExtType(_EXT_FROZENSET, _pack(list(value)))
     raise Unsendable(f"{cls.__name__!r} cannot be sent to another process: it is no wire_value")
 
@@ -149,10 +162,12 @@ class _Unpacker:
         self._depth = 0
 
     def unpack(self, data: bytes) -> Any:
-        return msgpack.unpackb(data, ext_hook=self._restore, strict_map_key=False)
+        return msgpack.unpackb(data, ext_hook=self._restore)
 
     def _restore(self, code: int, data: bytes) -> Any:
         if code == _EXT_INTEGER:
+            if len(data) > _INTEGER_BYTES:
+                raise ProtocolError(f"an integer has {len(data)} bytes, the most is {_INTEGER_BYTES}")
             return int.from_bytes(data, "big", signed=True)
         self._depth += 1
         if self._depth > _DEPTH_LIMIT:
@@ -163,7 +178,7 @@ class _Unpacker:
             raise ProtocolError(f"extension type {code} holds no array")
         if code == _EXT_TUPLE:
             return tuple(inner)
-        if code == _EXT_FROZENSET:
+        if code == _EXT_FROZENSET and _are_texts(inner):
             return frozenset(inner)
         if code == _EXT_VALUE and len(inner) == 2:
             return self._rebuild(*inner)
@@ -187,6 +202,10 @@ class _Unpacker:
             if not fits(value, shape.types[field]):
                 raise ProtocolError(f"{name}.{field} came as {type(value).__name__}")
         return shape.cls(**fields)
+
+
+def _are_texts(values: Iterable[Any]) -> bool:
+    return all(type(value) is str for value in values)
 
 
 def encode_value(value: Any) -> bytes:
@@ -217,7 +236,9 @@ def _frame(body: list[Any]) -> bytes:
 
 
 def _trace_out(trace: Trace | None) -> list[str] | None:
-    return None if trace is None else [trace.request, trace.pod, trace.container]
+    if trace is None:
+        return None
+    return [part[:_TRACED] for part in (trace.request, trace.pod, trace.container)]
 
 
 def hello(
@@ -416,7 +437,8 @@ def _read_call(
     _check(fine, "trace")
     return CallReceived(
         number, actor, method, tuple(args), kwargs,
-        None if left is None else left / 1000, None if trace is None else Trace(*trace),
+        None if left is None else min(left, _LONGEST_LEFT) / 1000,
+        None if trace is None else Trace(*(part[:_TRACED] for part in trace)),
     )  # fmt: skip
 
 

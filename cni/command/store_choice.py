@@ -108,14 +108,15 @@ def cluster_store(chosen: argparse.Namespace, selectors: Mapping[str, str] | Non
             " run `orbweaver agent --standalone` on a host without Kubernetes",
             maybe_written=False,
         )
+    from actors.store.caches.excerpts import EXCERPTS, pod_excerpt
     from actors.store.kubernetes.store import KubernetesStore
 
     if selectors is not None:
-        return KubernetesStore(access, selectors=selectors)
+        return KubernetesStore(access, selectors=selectors, trim={**EXCERPTS, "Pod": pod_excerpt})
     # An agent has no use for what garbage collection knows of pods.
     from actors.reclaim.evidence import trimmed_pod
 
-    return KubernetesStore(access, trim={"Pod": trimmed_pod})
+    return KubernetesStore(access, trim={**EXCERPTS, "Pod": trimmed_pod})
 
 
 def node_selectors(node: str) -> Mapping[str, str]:

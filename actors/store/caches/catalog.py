@@ -27,6 +27,7 @@ from actors.resources.pod import Pod
 from actors.resources.reservedip import ReservedIP
 from actors.resources.statefulset import StatefulSet
 from actors.resources.virtualmachine import INSTANCE, VirtualMachine, lives
+from actors.store.caches.excerpts import cached_namespace, cached_pod
 from actors.store.caches.informer import Informer, Key
 from actors.store.contract import Object, Store
 
@@ -55,9 +56,9 @@ class Catalog:
     def __init__(self, store: Store, *, has_pods: bool) -> None:
         self._store = store
         self._has_pods = has_pods
-        watched = {**_WATCHED, "StatefulSet": self._watch_statefulset}
+        watched = {**_WATCHED, "StatefulSet": self._watch_statefulset, "Namespace": cached_namespace}
         if has_pods:
-            watched["Pod"] = Pod.from_object
+            watched["Pod"] = cached_pod
         self._informers = {kind: Informer(store, kind, transform=parse) for kind, parse in watched.items()}
         self._machines: dict[str, Informer] = {}
         self._started = False
@@ -164,7 +165,7 @@ class Catalog:
         annotations. Raises `PodRefused` when there must be an object and there is none."""
         if self._has_pods and uid:
             cached: Pod | None = self._informers["Pod"].get(name, namespace)
-            if cached is not None and cached.uid == uid:
+            if cached is not None and cached.uid == uid and cached.is_whole:
                 return cached
         try:
             return Pod.from_object(self._store.get("Pod", name, namespace))
@@ -185,7 +186,12 @@ class Catalog:
     def namespace(self, name: str) -> Namespace | None:
         """The namespace, or None where there is no such object."""
         found: Namespace | None = self._cached("Namespace", name)
-        return found
+        if found is None or found.is_whole:
+            return found
+        try:
+            return Namespace.from_object(self._store.get("Namespace", name))
+        except (NotFound, InvalidObject):
+            return None
 
     def node(self, name: str) -> Node | None:
         """The node, or None where there is no such object."""

@@ -51,6 +51,10 @@ class NotSent(OSError):
     """The request did not leave whole, so it was not carried out."""
 
 
+class TooMuch(Exception):
+    """The answer is larger than who asked can hold; the rest of it was not read."""
+
+
 class NoAnswer(OSError):
     """The request was sent whole and no answer came; it may have been carried out."""
 
@@ -125,11 +129,13 @@ class Connection:
             self._receive(deadline)
         return answer.status
 
-    def answer(self, deadline: float) -> Answer:
-        """Read a whole answer. Raises NoAnswer."""
+    def answer(self, deadline: float, most: int | None = None) -> Answer:
+        """Read a whole answer, of `most` bytes. Raises NoAnswer, and TooMuch."""
         self.head(deadline)
         answer = self._answer
         while not answer.ended:
+            if most is not None and answer.size > most:
+                raise TooMuch
             self._receive(deadline)
         return Answer(answer.status, answer.take(), answer.retry_after)
 
@@ -179,6 +185,7 @@ class Connection:
 
     def close(self) -> None:
         self._socket.close()
+        self._answer.take()  # it and its parser hold each other, so what is not read any more would stay for a while
 
 
 class _Incoming:
@@ -193,6 +200,8 @@ class _Incoming:
         self.status = 0
         self.retry_after: float | None = None
         self.pieces: list[bytes] = []
+        self.size = 0
+        """Bytes of the body that have come."""
         self.begun = False
         self.ended = False
         self.keeps = False
@@ -230,6 +239,7 @@ class _Incoming:
     def on_body(self, piece: bytes) -> None:
         if not self.ended:
             self.pieces.append(piece)
+            self.size += len(piece)
 
     def on_message_complete(self) -> None:
         self.ended = self.begun
@@ -245,15 +255,24 @@ class Client:
         self._idle: list[Connection] = []
         self._closed = threading.Event()
 
-    def send(self, method: str, path: str, body: bytes, timeout: float, accept: str = JSON) -> Answer:
-        """One exchange. Raises `StoreUnavailable`. A refused token is renewed once; reads wait and ask again
-        when the server is busy (429, 503) and says for how long, as long as there is time."""
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        timeout: float,
+        accept: str = JSON,
+        most: int | None = None,
+    ) -> Answer:
+        """One exchange. Raises `StoreUnavailable`, and `TooMuch` for an answer of more than `most` bytes. A refused
+        token is renewed once; reads wait and ask again when the server is busy (429, 503) and says for how long, as long
+        as there is time."""
         deadline = time.monotonic() + timeout
         renewed = False
         again = method == "GET"
         while True:
             try:
-                answer = self._once(method, path, body, renewed, deadline, accept)
+                answer = self._once(method, path, body, renewed, deadline, accept, most)
             except (NotSent, NoAnswer) as error:
                 if again and isinstance(error, NoAnswer) and time.monotonic() < deadline:
                     again = False
@@ -294,7 +313,16 @@ class Client:
         self._closed.set()
         self._drain()
 
-    def _once(self, method: str, path: str, body: bytes, renew: bool, deadline: float, accept: str) -> Answer:
+    def _once(
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        renew: bool,
+        deadline: float,
+        accept: str,
+        most: int | None,
+    ) -> Answer:
         authorization = self.access.authorize(renew)
         if not self._free.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise NotSent(f"all {self._limit} connections were busy")
@@ -311,7 +339,7 @@ class Client:
             if connection is None:
                 connection = Connection(self.access, deadline)
                 connection.send(method, path, body, authorization, deadline, accept)
-            answer = connection.answer(deadline)
+            answer = connection.answer(deadline, most)
             if connection.reusable:
                 connection.since = time.monotonic()
                 self._idle.append(connection)

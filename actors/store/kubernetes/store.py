@@ -24,11 +24,16 @@ from actors.store.contract import Listing, Object
 from actors.store.kinds import Kind
 from actors.store.kubernetes.access import Access
 from actors.store.kubernetes.errors import ApiRequest, refusal
-from actors.store.kubernetes.http import CONNECTIONS, JSON, Client
+from actors.store.kubernetes.http import CONNECTIONS, JSON, Client, TooMuch
 from actors.store.kubernetes.watch import SILENCE, KubernetesWatch
 
 PAGE = 500
 """Objects in one answer to a list, as kubectl asks for."""
+
+PAGE_BYTES = 8 << 20
+"""Bytes of one such answer, if it has more than one object: tenants make objects of megabytes, and Python's values take a
+multiple of their text. Ordinary pods are a third of that."""
+_FEWER = 8
 
 # Strict: a field that the installed CRD does not have is an error, not dropped in silence. An older CRD
 # would otherwise lose the digest that tells our own status from another IPAM's.
@@ -70,6 +75,7 @@ class KubernetesStore:
         silence: float = SILENCE,
         watch_lasting: float | None = None,
         page: int = PAGE,
+        page_bytes: int = PAGE_BYTES,
     ) -> None:
         self._client = Client(access, connections=connections)
         self._selectors = dict(selectors or {})
@@ -77,6 +83,7 @@ class KubernetesStore:
         self._silence = silence
         self._watch_lasting = watch_lasting
         self._page = page
+        self._page_bytes = page_bytes
         self._closing = threading.Lock()
         self._watches: weakref.WeakSet[KubernetesWatch] = weakref.WeakSet()
 
@@ -191,9 +198,16 @@ class KubernetesStore:
         return self._object("PUT", path, _body({**obj, "metadata": metadata}), asked, timeout)
 
     def _object(
-        self, method: str, path: str, body: bytes, asked: ApiRequest, timeout: float, accept: str = JSON
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        asked: ApiRequest,
+        timeout: float,
+        accept: str = JSON,
+        most: int | None = None,
     ) -> Object:
-        answer = self._client.send(method, path, body, timeout, accept)
+        answer = self._client.send(method, path, body, timeout, accept, most)
         if not 200 <= answer.status < 300:
             raise refusal(answer.status, answer.body, asked)
         try:
@@ -212,17 +226,25 @@ class KubernetesStore:
         trim = self._trim.get(kind.name)
         items: list[Object] = []
         token = ""
+        limit = self._page
         while True:
-            query = (
-                self._selection(kind) | {"limit": str(self._page)} | ({"continue": token} if token else {})
-            )
+            query = self._selection(kind) | {"limit": str(limit)} | ({"continue": token} if token else {})
             path = f"{_path(kind, namespace)}?{urlencode(query)}"
-            page = self._object("GET", path, b"", asked, max(0.0, deadline - time.monotonic()), accept)
+            most = self._page_bytes if limit > 1 else None  # one object is as large as the server lets it be
+            left = max(0.0, deadline - time.monotonic())
+            try:
+                page = self._object("GET", path, b"", asked, left, accept, most)
+            except TooMuch:
+                limit = max(1, limit // _FEWER)
+                continue
             for item in page.get("items") or ():
                 # Built-in kinds are listed without these two.
                 item["apiVersion"], item["kind"] = kind.api_version, kind.name
                 item["metadata"].pop("managedFields", None)
                 items.append(trim(item) if trim is not None else item)
+            limit = min(
+                self._page, limit + max(1, limit // 4)
+            )  # back to ordinary pages behind the large ones
             token = page["metadata"].get("continue") or ""
             if not token:
                 return Listing(tuple(items), page["metadata"]["resourceVersion"])

@@ -213,6 +213,7 @@ def test_a_release_gets_the_peer_s_node_and_the_leader_s_time():
         Release(ADDRESS, FENCE, NOW, forced=True),
         Release(ADDRESS, FENCE, NOW, quarantine=Quarantine("w" * 301, NOW)),
         Release(ADDRESS, FENCE, NOW, quarantine=Quarantine("w", math.nan)),
+        Release(ADDRESS, FENCE, NOW, quarantine=Quarantine("w", -(10**400))),
         Release(ADDRESS, replace(FENCE, container="c" * 513), NOW),
         Release(ADDRESS, FENCE, NOW, by="p" * 513),
     ],

@@ -99,3 +99,9 @@ def test_a_refusal_can_show_anything() -> None:
     assert shown("\ud800\x1b") == '"\\ud800\\u001b"'
     assert showable("a\ud800\n") == "a\\ud800\\n"
     assert len(shown("x" * 10**6)) == 120
+
+
+@pytest.mark.parametrize("value", [1 << 100_000, [1 << 100_000], {"vlan": -(1 << 100_000)}], ids=type)
+def test_an_integer_of_more_digits_than_python_prints_can_be_refused(value: object) -> None:
+    """YAML has them in hexadecimal, so a manifest of 25 kB ended `apply` with a traceback."""
+    assert shown(value) == f"a {type(value).__name__} that is too large to be shown"

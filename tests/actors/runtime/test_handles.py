@@ -37,7 +37,7 @@ from tests.actors.runtime.conftest import Place
         b"\x00\xff",
         [1, [2]],
         (1, (2, [3])),
-        {"a": (1,), 7: "seven"},
+        {"a": (1,), "7": "seven"},
         frozenset({"a", "b"}),
         Colour.BLUE,
         Point(1, 2),

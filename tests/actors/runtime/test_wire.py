@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.errors import NoAddress, ProtocolError
+from actors.errors import NoAddress, ProtocolError, Unsendable
 from actors.runtime import Trace, wire, wire_value
 from actors.runtime.wire import Incoming
 from tests.actors.runtime.cast import Colour, Point, Shape
@@ -256,3 +256,66 @@ def test_a_nested_field_of_another_type_is_refused(points):
     packed = wire._pack(["Shape", {"name": "line", "points": points, "tags": frozenset()}])
     with pytest.raises(ProtocolError, match="points came as"):
         wire.decode_value(wire._pack([msgpack.ExtType(wire._EXT_VALUE, packed)]))
+
+
+MODULUS = (1 << 61) - 1
+"""Integers that differ by a multiple of it have one hash in Python."""
+
+
+def _call(arguments: bytes, left: bytes = b"\xc0") -> bytes:
+    """A CALL whose list of arguments and deadline are these bytes of msgpack."""
+    body = b"\x98\x02\x01" + msgpack.packb("ledger/local") + msgpack.packb("reached")
+    body += b"\x91" + arguments + b"\x80" + left + b"\xc0"
+    return struct.pack(">I", len(body)) + body
+
+
+def _integer(value: int) -> bytes:
+    data = value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)
+    return bytes(msgpack.packb(msgpack.ExtType(wire._EXT_INTEGER, data)))
+
+
+COLLIDING = [_integer(MODULUS * number) for number in range(1, 60_001)]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        b"\xdf" + struct.pack(">I", len(COLLIDING)) + b"".join(one + b"\xc0" for one in COLLIDING),
+        bytes(
+            msgpack.packb(
+                msgpack.ExtType(
+                    wire._EXT_FROZENSET, b"\xdd" + struct.pack(">I", len(COLLIDING)) + b"".join(COLLIDING)
+                )
+            )
+        ),
+    ],
+    ids=["keys of a map", "members of a set"],
+)
+def test_integers_of_one_hash_never_meet(arguments: bytes) -> None:
+    """With the interpreter's lock held, one such frame stopped the leader for half a minute, and so cost it its Lease."""
+    frame = _call(arguments)
+    assert len(frame) < wire.FRAME_LIMIT
+    with pytest.raises(ProtocolError):
+        list(opened().receive(frame))
+
+
+@pytest.mark.parametrize("value", [1 << 260, -(1 << 260), 10**400, 1 << 4_000_000], ids=lambda value: "")
+def test_an_integer_larger_than_any_address_is_none(value: int) -> None:
+    with pytest.raises(ProtocolError, match="an integer has"):
+        list(opened().receive(_call(_integer(value))))
+    with pytest.raises(Unsendable):
+        wire.encode_value(value)
+
+
+@pytest.mark.parametrize("left", [(1 << 64) - 1, 1 << 100, 1 << 130])
+def test_nobody_waits_for_longer_than_a_day(left: int) -> None:
+    (event,) = opened().receive(_call(b"\xc0", bytes(wire.encode_value(left))))
+    assert isinstance(event, wire.CallReceived)
+    assert event.left == 86_400
+
+
+def test_names_in_a_trace_are_cut() -> None:
+    """They are in each line that is logged of the call."""
+    (event,) = opened().receive(wire.call(1, "a/b", "m", (), {}, None, Trace("r" * 600_000, "p" * 600_000)))
+    assert isinstance(event, wire.CallReceived)
+    assert event.trace == Trace("r" * 512, "p" * 512)

@@ -145,6 +145,9 @@ def test_addresses_asked_for_in_cni_args(text: str):
         ("ADD", {}, conf(runtimeConfig={"ips": "10.6.0.9"}), 7, "runtimeConfig.ips"),
         ("ADD", {}, conf(runtimeConfig={"ips": ["x"]}), 7, "runtimeConfig.ips"),
         ("ADD", {}, conf(args={"cni": {"ips": [5]}}), 7, "args.cni.ips"),
+        # Nothing is done with thousands of them, not even read: addresses can be chosen to have one hash.
+        ("ADD", {}, conf(runtimeConfig={"ips": ["x"] * 40_000}), 7, "asks for 40000 addresses; it may be 16"),
+        ("ADD", {"CNI_ARGS": "IP=" + "x," * 9000}, conf(), 7, "asks for 9000 addresses"),
         ("CHECK", {}, conf(), 7, "prevResult"),
         ("CHECK", {}, conf(prevResult=[]), 7, "prevResult"),
         ("CHECK", {}, conf(prevResult={"ips": {}}), 7, "prevResult.ips"),
