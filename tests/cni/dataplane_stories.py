@@ -577,7 +577,12 @@ def advertised(agent: AgentProcess, plugins: Path) -> None:
         run("nsenter", "--net=/run/netns/far", "ping", "-n", "-c", "1", "-W", "5", mine)
     assert ("out", mine, "2001:db8::2") in net1, net1
     assert not [packet for packet in eth0 if mine in packet], eth0
-    run("ping", "-n", "-c", "1", "-W", "5", mine)
+
+    def reached_by_the_host() -> None:
+        assert mine in run("ip", "-6", "route", "show", "table", "500")
+
+    eventually(reached_by_the_host)
+    run("ping", "-n", "-c", "3", "-W", "5", mine)
     there = snapshot(pod)
     for chain, nic in ((first, pod), (second, other)):
         chain.again(nic)

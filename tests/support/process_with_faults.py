@@ -35,7 +35,7 @@ def fail_store(text: str) -> None:
     from tests.support.faulty_store import FaultyStore, scripted
 
     plan, real = scripted(text), sqlite.SQLiteStore
-    vars(sqlite)["SQLiteStore"] = lambda path: FaultyStore(real(path), plan)
+    vars(sqlite)["SQLiteStore"] = lambda path, **options: FaultyStore(real(path, **options), plan)
 
 
 def run(arguments: list[str]) -> int:

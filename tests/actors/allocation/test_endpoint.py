@@ -403,8 +403,10 @@ def test_a_static_pod_gets_an_address_by_the_uid_of_its_manifest(tmp_path: Path)
     """Its mirror in the API has another UID than the one that the kubelet gives its runtime."""
     mirror = pod("proxy")
     mirror["metadata"]["annotations"]["kubernetes.io/config.mirror"] = "of-the-manifest"
+    mirror["spec"] = {**mirror.get("spec", {}), "nodeName": "node1"}  # the API server asks it of a mirror
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}}
-    with rig(tmp_path, V4, mirror, namespace, has_pods=True) as one:
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node1"}}
+    with rig(tmp_path, V4, node, mirror, namespace, has_pods=True) as one:
         box = sandbox("c1", pod="proxy", uid="of-the-manifest")
         assert one.add(box) == ["10.6.0.1"]
         assert one.add(box) == ["10.6.0.1"]
