@@ -21,6 +21,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from actors.allocation.ledger_index import content_of
 from actors.allocation.messages import Change
@@ -162,7 +163,7 @@ class BlockActor(Actor):
         return True
 
     @message
-    def claim(self, claim: Claim) -> ObjectRef[Outcome]:
+    def claim(self, claim: Claim) -> ObjectRef[Granted | Taken | Quarantined]:
         """Record an address. Completes with `Granted`, `Taken` or `Quarantined` once that is durable. Raises `PodRefused`
         for a record that is out of its bounds, whoever made it: the block belongs to 64 addresses' pods."""
         misfit = claim.record.misfit()
@@ -171,28 +172,28 @@ class BlockActor(Actor):
         return self._stage(claim)
 
     @message
-    def release(self, release: Release) -> ObjectRef[Outcome]:
+    def release(self, release: Release) -> ObjectRef[Released]:
         """Take a record away. Completes with `Released` once that is durable."""
         return self._stage(release)
 
     @message
-    def doubt(self, doubt: MarkSuspect) -> ObjectRef[Outcome]:
+    def doubt(self, doubt: MarkSuspect) -> ObjectRef[SuspicionChanged]:
         """Mark an address whose holder is lost but keeps it. Completes with `SuspicionChanged` once that is durable."""
         return self._stage(doubt)
 
     @message
-    def vouch(self, vouch: ClearSuspect) -> ObjectRef[Outcome]:
+    def vouch(self, vouch: ClearSuspect) -> ObjectRef[SuspicionChanged]:
         """Take the mark of an address away that was taken back by force. Completes with `SuspicionChanged` once that is
         durable."""
         return self._stage(vouch)
 
     @message
-    def holder_ended(self, ended: HolderEnded) -> ObjectRef[Outcome]:
+    def holder_ended(self, ended: HolderEnded) -> ObjectRef[SuspicionChanged]:
         """Take the mark of an address away whose last holder has ended since. Completes with `SuspicionChanged` once that is
         durable."""
         return self._stage(ended)
 
-    def _stage(self, operation: Operation) -> ObjectRef[Outcome]:
+    def _stage(self, operation: Operation) -> ObjectRef[Any]:
         block = self._state.block
         if base_of(operation.value) != block.base:
             # Written here it would be found by nobody, and the block could not be read any more.
@@ -200,7 +201,7 @@ class BlockActor(Actor):
                 f"{operation.value:#x} is no address of block {block.name}; ask block "
                 f"{block_name(block.family, max(0, operation.value))}"
             )
-        reply: ObjectRef[Outcome] = ObjectRef()
+        reply: ObjectRef[Any] = ObjectRef()
         self._state.staged.append(Staged(operation, reply, current_deadline()))
         self._post_flush()
         return reply

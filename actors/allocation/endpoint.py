@@ -21,24 +21,38 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
-from actors.allocation.conflict_detection import ConflictDetection, Prober, in_order, needed
+from actors.allocation.block import BlockActor
+from actors.allocation.conflict_detection import (
+    TRIES,
+    ConflictDetection,
+    Prober,
+    Proved,
+    Usage,
+    every_try_in_use,
+    in_order,
+    needed,
+    to_be_probed,
+)
+from actors.allocation.deallocation import UNDO_TIMEOUT, Deallocation
 from actors.allocation.departures import Departures, NoDepartures
 from actors.allocation.grant import Grant
+from actors.allocation.handles import block, ledger
+from actors.allocation.ledger import LedgerActor
 from actors.allocation.messages import AddRequest, AddResult, Allocation, Assigned, RouteTo, Sandbox
 from actors.allocation.observer import AllocationObserver
 from actors.allocation.pod_warnings import PodWarnings
-from actors.allocation.reservation import AddContext, AlreadyRecorded, Decision, Reservation, Where
+from actors.allocation.reservation import (
+    AddContext,
+    AlreadyRecorded,
+    Decision,
+    Refused,
+    Reservation,
+    Reserved,
+)
 from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.allocation.sandbox_evidence import NoEvidence, SandboxEvidence, SandboxState
-from actors.decisions.inherit import (
-    in_use_elsewhere,
-    inherit,
-    machine_of,
-    owning_statefulset,
-    still_wanted,
-)
+from actors.decisions.inherit import inherit, machine_of
 from actors.decisions.plan import Plan, Slot, plan
 from actors.decisions.routes import Lease, route, unreached
 from actors.decisions.settings import Settings
@@ -49,26 +63,19 @@ from actors.errors import (
     NoAddress,
     OrbweaverError,
     PodRefused,
-    StoreUnavailable,
     Withdrawn,
 )
-from actors.resources.addresses import format_address
-from actors.resources.blocks.block import HolderEnded, Release, Released, block_name
-from actors.resources.blocks.record import Fence, Record
+from actors.resources.addresses import Address, format_address
+from actors.resources.blocks.block import HolderEnded
+from actors.resources.blocks.record import Record
 from actors.resources.pod import Pod
 from actors.runtime import Actor, ActorContext, Cancellable, ObjectRef, current_deadline, message
 from actors.store.caches.catalog import Catalog, PoolTable
 
 log = logging.getLogger("orbweaver.endpoint")
 
-T = TypeVar("T")
-
 WAITS_MOST = 10.0
 """Seconds for which an ADD without a deadline waits for addresses on their way back."""
-
-UNDO_TIMEOUT = 20.0
-"""Seconds that releasing a failed request's addresses may take; the request's own time may be over by then."""
-
 
 DOUBTS = (8.0, 30.0, 90.0)
 """Seconds after which it is looked for what a lost leader may have recorded late. The first is longer than its messages
@@ -80,7 +87,7 @@ class LostRequest:
     """What was `answered` for a (container, interface) since its leader was lost, and when it is looked for what came
     late. While nobody knows what was answered before (None), only what has one of the `guessed` claims came late."""
 
-    answered: frozenset[Where] | None = frozenset()
+    answered: frozenset[Address] | None = frozenset()
     guessed: frozenset[str] = frozenset()
     looks: list[Cancellable] = field(default_factory=list)
 
@@ -88,7 +95,7 @@ class LostRequest:
         """Whether what is recorded for the container counts for nothing."""
         if self.answered is None:
             return held.record.claim in self.guessed
-        return (held.family, held.value) not in self.answered
+        return held.address not in self.answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,14 @@ class Ended:
 
     really: bool
     done: tuple[tuple[Allocation, bool], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Allocated:
+    """What an attempt reserved, and the decision that it follows."""
+
+    decision: Decision
+    grants: tuple[Grant, ...]
 
 
 @dataclass(slots=True)
@@ -136,187 +151,251 @@ class EndpointActor(Actor):
         self._observer = observer
         self._departures: Departures = departures or NoDepartures()
         self._clock = clock
-        self._reserving = Reservation(node, settings, clock, self._give_back, self._undo)
+        self._deallocation = Deallocation(
+            str(context.key), node, router, catalog, settings, clock, context.system
+        )
+        self._reservation = Reservation(node, settings, clock, self._deallocation)
         self._warnings = warnings or PodWarnings(tell)
-        self._proving: ConflictDetection | None = None
+        self._detection: ConflictDetection | None = None
         if prober is not None:
-            self._proving = ConflictDetection(prober, tell, self._touch, router, catalog, observer, clock)
+            self._detection = ConflictDetection(prober, tell, router, catalog, clock)
 
     @message
     def add(self, request: AddRequest, gone: ObjectRef[None] | None = None) -> AddResult:
         """CNI ADD. `gone` is completed when nobody wants its answer any more: it does not wait any longer then. Raises
         `PodRefused`, `NoAddress`, `AddressTaken`, or an error that a retry may cure."""
         self._sandboxes.began(request.sandbox)
-        asked = AddContext(self._pod(request.sandbox), request, time.perf_counter(), gone=gone)
-        place = (request.sandbox.container, request.sandbox.interface)
-        made, grants = self._work(asked, lambda allocator: self._add(allocator, asked))
+        context = AddContext(self._pod(request.sandbox), request, time.perf_counter(), gone=gone)
+        attachment = (request.sandbox.container, request.sandbox.interface)
+        allocated = self._allocate(context, lambda allocator: self._attempt(allocator, context))
+        plan, grants = allocated.decision.plan, list(allocated.grants)
         try:
-            notes = self._prove(asked, made, grants)
-            result = self._result(asked, made.plan, in_order(grants, made.plan.slots), notes)
+            notes = self._prove(context, allocated.decision, grants)
+            result = self._result(context, plan, in_order(grants, plan.slots), notes)
         except OrbweaverError as error:  # another host, or a pool was deleted or broken since the decision
-            self._undo(grants, error)
+            self._deallocation.undo(grants, str(error))
             raise
-        if place in self._state.doubts:
-            answered = frozenset((grant.slot.family, grant.value) for grant in grants)
-            self._state.doubts[place].answered = answered
-        self._touch([grant.record for grant in grants])
-        for line in result.reasons:
-            log.debug("decision", extra={"reason": line})
+        if attachment in self._state.doubts:
+            self._state.doubts[attachment].answered = frozenset(grant.address for grant in grants)
+        self._deallocation.refresh_views([grant.record for grant in grants])
+        for reason in result.reasons:
+            log.debug("decision", extra={"reason": reason})
         return result
 
-    def _work(self, asked: AddContext, task: Callable[[Allocator], T]) -> T:
-        """Run a part of an ADD; if there is no address, and some are on their way back, run it again and let it wait for
-        them, for half of the time that is left. The other half is for the write, and for a leader that is lost."""
-
-        def on_lost() -> None:
-            self._doubt(asked)
-
-        try:
-            return self._router.work(task, on_lost)
-        except AddressesReturning:
+    def _allocate(
+        self, context: AddContext, attempt: Callable[[Allocator], Allocated | Refused]
+    ) -> Allocated:
+        """Run an attempt; if there is no address, and some are on their way back, run it again and let it wait for them,
+        for half of the time that is left. The other half is for the write, and for a leader that is lost."""
+        outcome = self._router.work(attempt, lambda: self._doubt(context))
+        if isinstance(outcome, Refused) and isinstance(outcome.error, AddressesReturning):
             deadline = current_deadline()
             waits = WAITS_MOST if deadline is None else (deadline - time.monotonic()) / 2
-            if waits <= 0:
-                raise
-        began, outcome = time.monotonic(), "failed"
-        asked.waits_until = began + waits
+            if waits > 0:
+                outcome = self._allocate_waiting(context, attempt, waits)
+        if isinstance(outcome, Refused):
+            raise outcome.error
+        return outcome
+
+    def _allocate_waiting(
+        self, context: AddContext, attempt: Callable[[Allocator], Allocated | Refused], waits: float
+    ) -> Allocated | Refused:
         log.info("waiting for an address on its way back", extra={"seconds": round(waits, 1)})
+        began, ended = time.monotonic(), "failed"
+        context.waits_until = began + waits
         try:
-            result = self._router.work(task, on_lost, waits=waits)
-            outcome = "granted"
-        except Withdrawn:
-            outcome = "withdrawn"
-            raise
+            outcome = self._router.work(attempt, lambda: self._doubt(context), waits=waits)
+            ended = _how_waiting_ended(outcome)
         except NoAddress:
-            outcome = "refused"
+            ended = "refused"
             raise
         finally:
-            asked.waits_until = None
-            self._observer.waited(outcome, time.monotonic() - began)
-        return result
+            context.waits_until = None
+            self._observer.waited(ended, time.monotonic() - began)
+        return outcome
 
-    def _add(self, allocator: Allocator, asked: AddContext) -> tuple[Decision, list[Grant]]:
-        asked.claim = "" if allocator.alone else secrets.token_hex(3)
-        found: tuple[Allocation, ...] | None = None
-        if self._seems_new(allocator, asked):
-            try:
-                return self._guess(allocator, asked)
-            except AlreadyRecorded as known:
-                found = known.held
-            except OrbweaverError as error:
-                if error.retryable or allocator.failed:
-                    raise
-                log.debug("could not serve it as a new pod", extra={"reason": str(error)})
-            asked.claim = secrets.token_hex(3)  # what was claimed may be released late
-        held = self._current(allocator, asked, found)
-        asked.held = tuple(held)
-        self._note_before(asked, held)
-        made = self._decide(asked, held)
-        self._observer.stage("allocation", "decided", time.perf_counter() - asked.started)
-        try:
-            grants = self._reserving.reserve(allocator, made, asked)
-        except NoAddress:
-            # All that the cache had is exhausted; somebody may have applied another pool a moment ago.
-            held = self._current(allocator, asked)
-            fresh = self._decide_with(self._catalog.fresh_pools(), asked, held)
-            if fresh.plan.slots == made.plan.slots:
-                raise
-            made = fresh
-            grants = self._reserving.reserve(allocator, made, asked)
-        self._observer.stage("allocation", "committed", time.perf_counter() - asked.started)
-        return made, grants
+    def _attempt(self, allocator: Allocator, context: AddContext) -> Allocated | Refused:
+        """One attempt at one place: as for a pod that has nothing, where that is likely, then from what is recorded."""
+        context.claim = "" if allocator.alone else secrets.token_hex(3)
+        recorded: tuple[Allocation, ...] | None = None
+        if self._seems_new(allocator, context):
+            outcome = self._attempt_as_new(allocator, context)
+            if isinstance(outcome, Allocated):
+                return outcome
+            if isinstance(outcome, AlreadyRecorded):
+                recorded = outcome.allocations
+            elif outcome.error.retryable:
+                return outcome
+            else:
+                log.debug("could not serve it as a new pod", extra={"reason": str(outcome.error)})
+            context.claim = secrets.token_hex(3)  # what was claimed may be released late
+        return self._attempt_from_records(allocator, context, recorded)
 
-    def _seems_new(self, allocator: Allocator, asked: AddContext) -> bool:
+    def _seems_new(self, allocator: Allocator, context: AddContext) -> bool:
         """Whether it is worth a guess that nothing is recorded for the pod: one question to the leader less."""
-        sandbox, pod, settings = asked.request.sandbox, asked.pod, self._settings
+        sandbox, pod, settings = context.request.sandbox, context.pod, self._settings
         kept = (pod.statefulset is not None and settings.enable_statefulset) or pod.machine is not None
         doubted = (sandbox.container, sandbox.interface) in self._state.doubts
-        return not (allocator.alone or kept or doubted or asked.guessed or asked.before is not None)
+        return not (allocator.alone or kept or doubted or context.guessed or context.before is not None)
 
-    def _guess(self, allocator: Allocator, asked: AddContext) -> tuple[Decision, list[Grant]]:
-        """Ask for addresses as for a pod that has none; the Pools look whether that is so. Raises `AlreadyRecorded` if not."""
-        made = self._decide_with(self._catalog.pools(), asked, ())
-        self._observer.stage("allocation", "decided", time.perf_counter() - asked.started)
-        asked.guessed = frozenset({asked.claim})
-        sandbox = asked.request.sandbox
-        grants = self._reserving.reserve(allocator, made, asked, unless=(sandbox.container, sandbox.key))
-        self._observer.stage("allocation", "committed", time.perf_counter() - asked.started)
-        return made, grants
+    def _attempt_as_new(
+        self, allocator: Allocator, context: AddContext
+    ) -> Allocated | Refused | AlreadyRecorded:
+        """Ask for addresses as for a pod that has none; the Pools look whether that is so."""
+        try:
+            decision = self._decide_with(self._catalog.pools(), context, ())
+        except OrbweaverError as error:
+            return Refused(error)
+        self._observer.stage("allocation", "decided", time.perf_counter() - context.started)
+        context.guessed = frozenset({context.claim})
+        sandbox = context.request.sandbox
+        return self._reserve(allocator, decision, context, unless=(sandbox.container, sandbox.key))
 
-    def _note_before(self, asked: AddContext, held: Sequence[Allocation]) -> None:
+    def _attempt_from_records(
+        self, allocator: Allocator, context: AddContext, recorded: tuple[Allocation, ...] | None
+    ) -> Allocated | Refused:
+        """Look what the pod has, unless that is known, and ask for what it lacks."""
+        held = self._current(allocator, context, recorded)
+        context.held = tuple(held)
+        self._note_before(context, held)
+        decision = self._decide(context, held)
+        self._observer.stage("allocation", "decided", time.perf_counter() - context.started)
+        outcome = self._reserve(allocator, decision, context)
+        if isinstance(outcome, Refused) and isinstance(outcome.error, NoAddress):
+            # All that the cache had is exhausted; somebody may have applied another pool a moment ago.
+            held = self._current(allocator, context)
+            fresh = self._decide_with(self._catalog.fresh_pools(), context, held)
+            if fresh.plan.slots != decision.plan.slots:
+                outcome = self._reserve(allocator, fresh, context)
+        if isinstance(outcome, AlreadyRecorded):
+            return self._attempt_from_records(allocator, context, outcome.allocations)
+        return outcome
+
+    def _attempt_others(
+        self, allocator: Allocator, wanted: Decision, context: AddContext, used: frozenset[Address]
+    ) -> Allocated | Refused:
+        """Ask for other addresses than those in use for the slots of a plan."""
+        outcome: Allocated | Refused | AlreadyRecorded
+        try:
+            decision = self._decide_with(
+                self._catalog.pools(), context, self._current(allocator, context, used=used)
+            )
+            outcome = self._reserve(allocator, replace(decision, plan=wanted.plan), context)
+        except NoAddress as error:
+            outcome = Refused(error)
+        if isinstance(outcome, Refused) and isinstance(outcome.error, NoAddress):
+            held = self._current(allocator, context, used=used)
+            fresh = self._decide_with(self._catalog.fresh_pools(), context, held)
+            labels = {slot.label for slot in wanted.plan.slots}
+            slots = tuple(slot for slot in fresh.plan.slots if slot.label in labels)
+            if slots != wanted.plan.slots:
+                fresh = replace(fresh, plan=replace(fresh.plan, slots=slots))
+                outcome = self._reserve(allocator, fresh, context)
+        if isinstance(outcome, AlreadyRecorded):
+            return self._attempt_others(allocator, wanted, context, used)
+        return outcome
+
+    def _reserve(
+        self, allocator: Allocator, decision: Decision, context: AddContext, unless: tuple[str, ...] = ()
+    ) -> Allocated | Refused | AlreadyRecorded:
+        """Reserve what was decided on. Here what was granted in vain goes back; only if the allocator itself has failed it
+        stays, because the next run finds and takes it: that error is raised."""
+        outcome = self._reservation.reserve(allocator, decision, context, unless)
+        if isinstance(outcome, Reserved):
+            self._observer.stage("allocation", "committed", time.perf_counter() - context.started)
+            return Allocated(decision, outcome.grants)
+        if isinstance(outcome, AlreadyRecorded):
+            self._deallocation.undo(
+                outcome.granted, f"something is recorded for pod {context.pod.key} already"
+            )
+            return outcome
+        if allocator.failed:
+            raise outcome.error
+        self._deallocation.undo(outcome.granted, str(outcome.error))
+        return outcome
+
+    def _note_before(self, context: AddContext, held: Sequence[Allocation]) -> None:
         """Note what the container held before this ADD, at the first look."""
-        if asked.before is not None:
+        if context.before is not None:
             return
-        sandbox = asked.request.sandbox
-        asked.before = frozenset(
-            (one.family, one.value)
-            for one in held
-            if sandbox.container in one.record.containers and one.record.claim not in asked.guessed
+        sandbox = context.request.sandbox
+        context.before = frozenset(
+            allocation.address
+            for allocation in held
+            if sandbox.container in allocation.record.containers
+            and allocation.record.claim not in context.guessed
         )
         doubt = self._state.doubts.get((sandbox.container, sandbox.interface))
         if doubt is not None and doubt.answered is None:
-            doubt.answered = asked.before
+            doubt.answered = context.before
 
-    def _prove(self, asked: AddContext, made: Decision, grants: list[Grant]) -> tuple[str, ...]:
-        """Probe what was granted, as far as that is wished; exchanges in `grants` what other hosts use."""
-        detection = self._settings.detection.under(asked.request.asks.detection)
-        if self._proving is None or not needed(detection, grants):
+    def _prove(self, context: AddContext, decision: Decision, grants: list[Grant]) -> tuple[str, ...]:
+        """Probe what was granted, as far as that is wished, and exchange what others use. What the request holds is in
+        `grants` at every moment, so that it can be undone. Returns what is worth a note."""
+        wishes = self._settings.detection.under(context.request.asks.detection)
+        if self._detection is None or not needed(wishes, grants):
             return ()
+        started = time.perf_counter()
+        sandbox = context.request.sandbox
+        notes: list[str] = []
+        used: set[Address] = set()
+        unproved = to_be_probed(grants, sandbox.interface)
+        for _ in range(TRIES):
+            outcome = self._detection.probe_once(context.request, wishes, unproved)
+            notes += outcome.notes
+            if isinstance(outcome, Proved):
+                self._observer.stage("allocation", "probed", time.perf_counter() - started)
+                return tuple(notes)
+            for usage in outcome.usages:
+                if usage.quarantine is not None:
+                    self._deallocation.quarantine(usage.grant, usage.quarantine)
+                    grants.remove(usage.grant)
+                self._detection.announce(sandbox, usage)
+            if outcome.refusal is not None:
+                raise outcome.refusal
+            notes += [usage.reason for usage in outcome.usages]
+            used |= {usage.grant.address for usage in outcome.usages}
+            unproved = self._exchange(context, decision, outcome.usages, frozenset(used))
+            grants += unproved
+        raise every_try_in_use(sandbox.key, len(used), notes)
 
-        def others(slots: Sequence[Slot], used: frozenset[Where]) -> list[Grant]:
-            only = replace(made, plan=replace(made.plan, slots=tuple(slots)))
-            return self._work(asked, lambda allocator: self._others(allocator, only, asked, used))
-
-        return self._proving.prove(asked.request, detection, grants, others)
-
-    def _others(
-        self, allocator: Allocator, made: Decision, asked: AddContext, used: frozenset[Where]
+    def _exchange(
+        self, context: AddContext, decision: Decision, usages: Sequence[Usage], used: frozenset[Address]
     ) -> list[Grant]:
-        """Other addresses for the slots of a plan."""
-
-        def held() -> list[Allocation]:
-            found = self._current(allocator, asked)
-            return [one for one in found if (one.family, one.value) not in used]
-
-        try:
-            now = self._decide_with(self._catalog.pools(), asked, held())
-            return self._reserving.reserve(allocator, replace(now, plan=made.plan), asked)
-        except NoAddress:
-            fresh = self._decide_with(self._catalog.fresh_pools(), asked, held())
-            wanted = {(slot.interface, slot.family) for slot in made.plan.slots}
-            slots = tuple(slot for slot in fresh.plan.slots if (slot.interface, slot.family) in wanted)
-            if slots == made.plan.slots:
-                raise
-            return self._reserving.reserve(
-                allocator, replace(fresh, plan=replace(fresh.plan, slots=slots)), asked
-            )
+        """Other addresses than those in use."""
+        slots = tuple(usage.grant.slot for usage in usages)
+        wanted = replace(decision, plan=replace(decision.plan, slots=slots))
+        exchanged = self._allocate(
+            context, lambda allocator: self._attempt_others(allocator, wanted, context, used)
+        )
+        return list(exchanged.grants)
 
     @message
     def release(self, sandbox: Sandbox) -> int:
         """CNI DEL: how many addresses it released or keeps for the pod's next incarnation."""
-        place = (sandbox.container, sandbox.interface)
-        if place in self._state.doubts:
-            self._state.doubts[place].answered = frozenset()
+        attachment = (sandbox.container, sandbox.interface)
+        if attachment in self._state.doubts:
+            self._state.doubts[attachment].answered = frozenset()
         touched: list[Record] = []
 
         def drop(allocator: Allocator) -> int:
-            found = [
+            held_by_it = [
                 replace(held, record=held.record.seen_by(sandbox.container))
                 for held in self._held(allocator, sandbox)
                 if _belongs(held.record, sandbox)
             ]
-            touched.extend(held.record for held in found)
-            if not found:
+            touched.extend(held.record for held in held_by_it)
+            if not held_by_it:
                 self._end_suspicion(allocator, sandbox.container, sandbox.interface)
-            return len(self._drop(allocator, found))
+            return len(self._drop(allocator, held_by_it))
 
         try:
             with self._departures.stopping((sandbox.key,)):
-                done = self._router.work(drop)
+                released = self._router.work(drop)
         finally:
-            self._touch(touched)
+            self._deallocation.refresh_views(touched)
         self._sandboxes.deleted(sandbox)
-        return done
+        return released
 
     @message
     def ended(self, container: str) -> Ended:
@@ -330,44 +409,42 @@ class EndpointActor(Actor):
         touched: list[Record] = []
 
         def drop(allocator: Allocator) -> tuple[tuple[Allocation, bool], ...]:
-            (recorded,) = ask(allocator, allocator.get_actor("ledger/local").of_container.remote(container))
-            found = [replace(held, record=held.record.seen_by(container)) for held in recorded]
-            touched.extend(held.record for held in found)
+            held_by_it = [
+                replace(held, record=held.record.seen_by(container))
+                for held in _of_container(allocator, container)
+            ]
+            touched.extend(held.record for held in held_by_it)
             self._end_suspicion(allocator, container)
-            return tuple(self._drop(allocator, found))
+            return tuple(self._drop(allocator, held_by_it))
 
         try:
             with self._departures.stopping((str(self.context.key),)):
                 return Ended(really=True, done=self._router.work(drop))
         finally:
-            self._touch(touched)
+            self._deallocation.refresh_views(touched)
 
-    def _drop(self, allocator: Allocator, found: Sequence[Allocation]) -> list[tuple[Allocation, bool]]:
+    def _drop(self, allocator: Allocator, allocations: Sequence[Allocation]) -> list[tuple[Allocation, bool]]:
         """Release what a sandbox held that is over; returns what was, each with whether it is kept."""
-        wanted = [(held, self._keeps(held.record) and not _replaced(allocator, held)) for held in found]
-        return self._release(allocator, wanted, whoever=True)
+        wanted = [
+            (held, self._deallocation.keeps(held.record) and not _replaced(allocator, held))
+            for held in allocations
+        ]
+        return self._deallocation.release(allocator, wanted, whoever=True)
 
     def _end_suspicion(self, allocator: Allocator, container: str, interface: str = "") -> None:
         """A sandbox has ended, or one interface of it: what was taken from it by force is suspect no longer."""
-        (suspects,) = ask(
-            allocator, allocator.get_actor("ledger/local").suspects_of.remote(container, interface)
-        )
+        (suspects,) = ask(allocator, ledger(allocator).ask(LedgerActor.suspects_of, container, interface))
         refs = []
         for family, value in suspects:
-            block = allocator.get_actor("block/" + block_name(family, value))
-            ended = HolderEnded(value, container, self._node)
-            refs.append(block.holder_ended.options(timeout=UNDO_TIMEOUT).remote(ended))
+            recording = block(allocator, family, value).within(UNDO_TIMEOUT)
+            refs.append(recording.order(BlockActor.holder_ended, HolderEnded(value, container, self._node)))
         ask(allocator, *refs)
 
     @message
     def holder(self, container: str) -> str:
         """The pod for which a container is recorded, `namespace/name`, empty when nothing is."""
-        found = self._router.work(
-            lambda allocator: ask(
-                allocator, allocator.get_actor("ledger/local").of_container.remote(container)
-            )[0]
-        )
-        return str(found[0].record.seen_by(container).pod) if found else ""
+        allocations = self._router.work(lambda allocator: _of_container(allocator, container))
+        return allocations[0].record.seen_by(container).pod if allocations else ""
 
     @message
     def check(self, sandbox: Sandbox, previous: tuple[str, ...]) -> None:
@@ -405,60 +482,67 @@ class EndpointActor(Actor):
     def _held(self, allocator: Allocator, sandbox: Sandbox, pod: Pod | None = None) -> tuple[Allocation, ...]:
         """Everything recorded under the container id, for the pod's name, or for the virtual machine in the pod."""
         machine = () if pod is None or pod.machine is None else (machine_of(pod),)
-        ledger = allocator.get_actor("ledger/local")
-        (held,) = ask(allocator, ledger.of_sandbox.remote(sandbox.container, sandbox.key, *machine))
-        found: tuple[Allocation, ...] = held
-        return found
+        of_sandbox = ledger(allocator).ask(LedgerActor.of_sandbox, sandbox.container, sandbox.key, *machine)
+        (allocations,) = ask(allocator, of_sandbox)
+        return allocations
 
     def _current(
-        self, allocator: Allocator, asked: AddContext, found: tuple[Allocation, ...] | None = None
+        self,
+        allocator: Allocator,
+        context: AddContext,
+        recorded: tuple[Allocation, ...] | None = None,
+        used: frozenset[Address] = frozenset(),
     ) -> list[Allocation]:
-        """What is recorded for an ADD's sandbox, pod or machine, and counts; `found`: what is recorded, where that is
-        known."""
-        sandbox = asked.request.sandbox
-        return self._without_late(
-            self._held(allocator, sandbox, asked.pod) if found is None else found, sandbox
-        )
+        """What is recorded for an ADD's sandbox, pod or machine, and counts; `recorded`: what is, where that is known;
+        `used`: addresses that others use, which count for nothing."""
+        sandbox = context.request.sandbox
+        if recorded is None:
+            recorded = self._held(allocator, sandbox, context.pod)
+        return [held for held in self._without_late(recorded, sandbox) if held.address not in used]
 
     def _without_late(self, held: Sequence[Allocation], sandbox: Sandbox) -> list[Allocation]:
         """Leave out what a lost leader recorded late beside the address that was answered: a repeated ADD is answered
         the same, also before the other one is found and released."""
-        answered: set[Where] = set()
+        answered: set[Address] = set()
         for (container, _), doubt in self._state.doubts.items():
             if container == sandbox.container:
                 answered |= doubt.answered or frozenset()
-        mine = [one for one in held if sandbox.container in one.record.containers]
-        told = {_nic(one, sandbox) for one in mine if (one.family, one.value) in answered}
-        late = [one for one in mine if (one.family, one.value) not in answered and _nic(one, sandbox) in told]
-        return [one for one in held if one not in late]
+        mine = [allocation for allocation in held if sandbox.container in allocation.record.containers]
+        told = {_nic(allocation, sandbox) for allocation in mine if allocation.address in answered}
+        late = [
+            allocation
+            for allocation in mine
+            if allocation.address not in answered and _nic(allocation, sandbox) in told
+        ]
+        return [allocation for allocation in held if allocation not in late]
 
-    def _doubt(self, asked: AddContext) -> None:
+    def _doubt(self, context: AddContext) -> None:
         """The leader was lost while it served an ADD: what it records late is to be found. What the container held before
         was the answer to an earlier ADD, which counts whether or not this one succeeds."""
-        if asked.before is None and not asked.guessed:
+        if context.before is None and not context.guessed:
             return  # it had only been asked what is recorded
-        place = (asked.request.sandbox.container, asked.request.sandbox.interface)
-        doubt = self._state.doubts.setdefault(place, LostRequest())
+        attachment = (context.request.sandbox.container, context.request.sandbox.interface)
+        doubt = self._state.doubts.setdefault(attachment, LostRequest())
         for look in doubt.looks:
             look.cancel()
-        doubt.answered = asked.before
-        doubt.guessed |= asked.guessed
+        doubt.answered = context.before
+        doubt.guessed |= context.guessed
         doubt.looks = [
-            self.after(seconds, self._look_again, place, seconds == DOUBTS[-1]) for seconds in DOUBTS
+            self.after(seconds, self._look_again, attachment, seconds == DOUBTS[-1]) for seconds in DOUBTS
         ]
 
-    def _look_again(self, place: tuple[str, str], last: bool) -> None:
-        doubt = self._state.doubts[place]
-        container, interface = place
+    def _look_again(self, attachment: tuple[str, str], last: bool) -> None:
+        doubt = self._state.doubts[attachment]
+        container, interface = attachment
 
         def drop(allocator: Allocator) -> list[Allocation]:
-            (held,) = ask(allocator, allocator.get_actor("ledger/local").of_container.remote(container))
             late = [
-                replace(one, record=one.record.seen_by(container))
-                for one in held
-                if interface in (one.record.interface, one.record.request) and doubt.is_late(one)
+                replace(held, record=held.record.seen_by(container))
+                for held in _of_container(allocator, container)
+                if interface in (held.record.interface, held.record.request) and doubt.is_late(held)
             ]
-            self._release(allocator, [(one, self._keeps(one.record)) for one in late])
+            keeps = self._deallocation.keeps
+            self._deallocation.release(allocator, [(held, keeps(held.record)) for held in late])
             return late
 
         try:
@@ -467,7 +551,7 @@ class EndpointActor(Actor):
             log.warning(
                 "could not look for what a lost leader recorded, will try again", extra={"error": str(error)}
             )
-            doubt.looks.append(self.after(DOUBTS[0], self._look_again, place, last))
+            doubt.looks.append(self.after(DOUBTS[0], self._look_again, attachment, last))
             return
         log.log(
             logging.WARNING if late else logging.INFO,
@@ -475,103 +559,43 @@ class EndpointActor(Actor):
             extra={"container": container, "released": len(late)},
         )
         if late:
-            self._touch([one.record for one in late])
+            self._deallocation.refresh_views([held.record for held in late])
         if last:
-            del self._state.doubts[place]
+            del self._state.doubts[attachment]
 
-    def _decide(self, asked: AddContext, held: Sequence[Allocation]) -> Decision:
+    def _decide(self, context: AddContext, held: Sequence[Allocation]) -> Decision:
         """Decide on what the cache has; before the pod is refused or loses an address, on what the store has."""
         try:
-            made = self._decide_with(self._catalog.pools(), asked, held)
-            if not made.gives_back:
-                return made
+            decision = self._decide_with(self._catalog.pools(), context, held)
+            if not decision.gives_back:
+                return decision
         except DeadlineExceeded:
             raise
         except OrbweaverError as error:
             log.debug("refused on the pools in the cache, reading them anew", extra={"reason": str(error)})
-        return self._decide_with(self._catalog.fresh_pools(), asked, held)
+        return self._decide_with(self._catalog.fresh_pools(), context, held)
 
-    def _decide_with(self, table: PoolTable, asked: AddContext, held: Sequence[Allocation]) -> Decision:
-        pod, request = asked.pod, asked.request
+    def _decide_with(self, table: PoolTable, context: AddContext, held: Sequence[Allocation]) -> Decision:
+        pod, request = context.pod, context.request
         namespace = self._catalog.namespace(pod.namespace)
         node = self._catalog.node(pod.node or self._node)
         if not pod.node:  # without Kubernetes nothing says it
             pod = replace(pod, node=self._node)
-        made = plan(
+        wanted = plan(
             pod, namespace, node, table.pools, request.asks, self._settings, table.damaged, _while_in_time
         )
         container = request.sandbox.container
         inheritances = {
             slot.label: inherit(slot, _of_slot(slot, held), pod, container, table.pools, self._settings)
-            for slot in made.slots
+            for slot in wanted.slots
         }
-        served = [label for label, one in inheritances.items() if one.taken is not None]
-        return Decision(made.require(served), inheritances)
-
-    def _give_back(self, allocator: Allocator, held: Allocation) -> None:
-        if in_use_elsewhere(held.record):
-            return
-        try:
-            self._release(allocator, [(held, False)])
-        finally:
-            self._touch([held.record])
-
-    def _undo(self, grants: Sequence[Grant], because: OrbweaverError) -> None:
-        fresh = [
-            (
-                Allocation(grant.slot.family, grant.value, grant.record),
-                grant.inherited and self._keeps(grant.record),
-            )
-            for grant in grants
-            if grant.fresh
-        ]
-        if fresh:
-            log.info(
-                "releasing what a failed request was granted",
-                extra={"addresses": len(fresh), "because": str(because)},
-            )
-            try:
-                self._router.work(lambda allocator: self._release(allocator, fresh))
-            except OrbweaverError as error:
-                # The runtime follows a failed ADD with DEL (CNI spec, "Lifecycle & Ordering"), which finds them.
-                log.error("could not release them yet", exc_info=error)
-            self._touch([held.record for held, _ in fresh])
-
-    def _release(
-        self, allocator: Allocator, wanted: Sequence[tuple[Allocation, bool]], *, whoever: bool = False
-    ) -> list[tuple[Allocation, bool]]:
-        """Returns those that were released, or kept where it was wanted so. `whoever`: also what was confirmed for the same
-        sandbox under another claim since it was looked up."""
-        now = self._clock()
-        refs: list[ObjectRef[Released]] = []
-        for held, keep in wanted:
-            block = allocator.get_actor("block/" + block_name(held.family, held.value))
-            # What another node's sandbox had, the leader takes back on the word of the pod that has a right to it.
-            by = "" if held.record.node == self._node else self.context.key
-            release = Release(held.value, Fence.of(held.record), now, keep, by=by)
-            refs.append(block.release.options(timeout=UNDO_TIMEOUT).remote(release))
-        done: list[tuple[Allocation, bool]] = []
-        renamed: list[tuple[Allocation, bool]] = []
-        for (held, keep), released in zip(wanted, ask(allocator, *refs), strict=True):
-            if released.done:
-                done.append((held, keep))
-            found = released.found
-            same = found is not None and Fence.of(held.record).whoever().admits(found)
-            if whoever and not released.done and found is not None and same:
-                renamed.append((replace(held, record=found), keep))
-        return done + (self._release(allocator, renamed, whoever=True) if renamed else [])
-
-    def _keeps(self, record: Record) -> bool:
-        """Whether the address stays with the pod's name, or its machine, after this sandbox."""
-        try:
-            return is_kept(record, self._catalog, self._settings)
-        except StoreUnavailable:
-            return True  # what should not have been kept is reclaimed later; what was given away is lost
+        served = [label for label, inheritance in inheritances.items() if inheritance.taken is not None]
+        return Decision(wanted.require(served), inheritances)
 
     def _result(
-        self, asked: AddContext, made: Plan, grants: Sequence[Grant], notes: Sequence[str]
+        self, context: AddContext, plan: Plan, grants: Sequence[Grant], notes: Sequence[str]
     ) -> AddResult:
-        sandbox = asked.request.sandbox
+        sandbox = context.request.sandbox
         interface = sandbox.interface
         leases = []
         assigned = []
@@ -582,38 +606,29 @@ class EndpointActor(Actor):
                 gateway = "" if pool.gateway is None else format_address(pool.family, pool.gateway)
                 address = f"{format_address(pool.family, grant.value)}/{pool.subnet.prefix}"
                 assigned.append(Assigned(interface, pool.family, address, gateway, pool.name, pool.vlan))
-        routing = route(interface, leases, made)
-        self._warnings.warn(sandbox, "AnnotationIgnored", made.warnings)
-        if made.routes:
-            every = [*self._other_leases(asked), *leases]
-            self._warnings.warn(sandbox, "RouteUnreachable", unreached(made, interface, every))
+        routing = route(interface, leases, plan)
+        self._warnings.warn(sandbox, "AnnotationIgnored", plan.warnings)
+        if plan.routes:
+            every = [*self._other_leases(context), *leases]
+            self._warnings.warn(sandbox, "RouteUnreachable", unreached(plan, interface, every))
         return AddResult(
             tuple(assigned),
             tuple(
-                RouteTo(str(one.destination), format_address(one.family, one.gateway))
-                for one in routing.routes
+                RouteTo(str(hop.destination), format_address(hop.family, hop.gateway))
+                for hop in routing.routes
             ),
-            (*made.reasons(), *notes, *routing.reasons),
+            (*plan.reasons(), *notes, *routing.reasons),
             fresh=any(grant.fresh for grant in grants),
         )
 
-    def _other_leases(self, asked: AddContext) -> Iterator[Lease]:
+    def _other_leases(self, context: AddContext) -> Iterator[Lease]:
         """What the pod's other interfaces have from their own ADDs, as far as their pools are still there."""
-        sandbox, pools = asked.request.sandbox, self._catalog.pools().pools
-        for one in asked.held:
-            record = one.record.seen_by(sandbox.container)
+        sandbox, pools = context.request.sandbox, self._catalog.pools().pools
+        for held in context.held:
+            record = held.record.seen_by(sandbox.container)
             other = sandbox.container in record.containers and record.interface != sandbox.interface
             if other and record.pool in pools:
-                yield Lease(record.interface, one.value, pools[record.pool])
-
-    def _touch(self, records: Sequence[Record]) -> None:
-        if records:
-            pods = {record.holder for record in records}
-            pools = {record.pool for record in records}
-            changed = self.get_actor("views/local").changed.options(
-                timeout=None
-            )  # also when the request's time is over
-            changed.remote(tuple(sorted(pods)), tuple(sorted(pools)))
+                yield Lease(record.interface, held.value, pools[record.pool])
 
 
 def _while_in_time() -> None:
@@ -625,16 +640,13 @@ def _while_in_time() -> None:
         )
 
 
-def is_kept(record: Record, catalog: Catalog, settings: Settings) -> bool:
-    """Whether an address stays with the name of a StatefulSet's pod, or with a virtual machine, when its sandbox is
-    gone. Raises `StoreUnavailable`."""
-    namespace = record.pod.partition("/")[0]
-    if record.machine:
-        return settings.enable_kubevirt and catalog.machine_lives(namespace, record.machine)
-    name = owning_statefulset(record)
-    if name is None:
-        return False
-    return still_wanted(record, catalog.statefulset(namespace, name), settings)
+def _how_waiting_ended(outcome: Allocated | Refused) -> str:
+    """In one word, for a metric."""
+    if isinstance(outcome, Allocated):
+        return "granted"
+    if isinstance(outcome.error, Withdrawn):
+        return "withdrawn"
+    return "refused" if isinstance(outcome.error, NoAddress) else "failed"
 
 
 def _nic(held: Allocation, sandbox: Sandbox) -> tuple[str, int]:
@@ -644,17 +656,23 @@ def _nic(held: Allocation, sandbox: Sandbox) -> tuple[str, int]:
 
 def _of_slot(slot: Slot, held: Sequence[Allocation]) -> list[tuple[int, Record]]:
     return [
-        (one.value, one.record)
-        for one in held
-        if (one.record.interface, one.family) == (slot.interface, slot.family)
+        (allocation.value, allocation.record)
+        for allocation in held
+        if (allocation.record.interface, allocation.family) == (slot.interface, slot.family)
     ]
+
+
+def _of_container(allocator: Allocator, container: str) -> tuple[Allocation, ...]:
+    """What is recorded for a container id."""
+    (allocations,) = ask(allocator, ledger(allocator).ask(LedgerActor.of_container, container))
+    return allocations
 
 
 def _replaced(allocator: Allocator, held: Allocation) -> bool:
     """Whether the pod's machine runs elsewhere by now, where it got another address for the interface."""
     if not held.record.machine:
         return False
-    (others,) = ask(allocator, allocator.get_actor("ledger/local").of_pod.remote(held.record.holder))
+    (others,) = ask(allocator, ledger(allocator).ask(LedgerActor.of_pod, held.record.holder))
     return any(
         other.value != held.value
         and (other.family, other.record.interface) == (held.family, held.record.interface)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from actors.allocation.messages import Allocation
 from actors.decisions.inherit import is_fixed
 from actors.decisions.plan import Slot
+from actors.resources.addresses import Address
 from actors.resources.blocks.record import Record
 from actors.resources.blocks.suspect import Suspect
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Grant:
     """One address that the request now holds. `fresh`: this request recorded it, no earlier one; `inherited`: it was
     the pod's before; `suspect`: this last holder of it may still use it."""
@@ -21,6 +23,15 @@ class Grant:
     fresh: bool
     inherited: bool
     suspect: Suspect | None = None
+
+    @property
+    def address(self) -> Address:
+        return self.slot.family, self.value
+
+    @property
+    def allocation(self) -> Allocation:
+        """What is recorded of it."""
+        return Allocation(self.slot.family, self.value, self.record)
 
     @property
     def kept(self) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from actors.decisions.detection import DetectionOverrides
 from actors.decisions.request import AddressRequest
+from actors.resources.addresses import Address
 from actors.resources.blocks.block import (
     Claim,
     ClearSuspect,
@@ -35,6 +36,10 @@ class Allocation:
     family: int
     value: int
     record: Record
+
+    @property
+    def address(self) -> Address:
+        return self.family, self.value
 
     @property
     def per_sandbox(self) -> tuple[Allocation, ...]:

@@ -12,8 +12,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from actors.allocation.block import BlockActor
+from actors.allocation.deallocation import Deallocation
 from actors.allocation.grant import Grant
+from actors.allocation.handles import block, pool
 from actors.allocation.messages import AddRequest, Allocate, Allocation, Recorded
+from actors.allocation.pool import PoolActor
 from actors.allocation.router import Allocator
 from actors.decisions.brief import Reason, brief
 from actors.decisions.inherit import Inheritance
@@ -22,7 +26,6 @@ from actors.decisions.settings import Settings
 from actors.errors import (
     AddressesReturning,
     AddressTaken,
-    Conflict,
     DeadlineExceeded,
     NoAddress,
     OrbweaverError,
@@ -31,14 +34,11 @@ from actors.errors import (
     PoolUsedUp,
     Withdrawn,
 )
-from actors.resources.addresses import format_address
-from actors.resources.blocks.block import Claim, Granted, Quarantined, Taken, block_name
+from actors.resources.addresses import Address, format_address
+from actors.resources.blocks.block import Claim, Granted, Quarantined, Taken
 from actors.resources.blocks.record import Fence, Record
 from actors.resources.pod import Pod
 from actors.runtime import ObjectRef, current_deadline
-
-Where = tuple[int, int]
-"""Family and address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Decision:
 
     @property
     def gives_back(self) -> bool:
-        return any(one.given_back for one in self.inheritances.values())
+        return any(inheritance.given_back for inheritance in self.inheritances.values())
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ class AddContext:
     pod: Pod
     request: AddRequest
     started: float
-    before: frozenset[Where] | None = None
+    before: frozenset[Address] | None = None
     claim: str = ""
     guessed: frozenset[str] = frozenset()
     held: tuple[Allocation, ...] = ()
@@ -72,12 +72,28 @@ class AddContext:
     gone: ObjectRef[None] | None = None
 
 
-class AlreadyRecorded(Exception):
-    """Nothing was granted, because these are recorded for the pod already."""
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """Every slot of the plan has an address."""
 
-    def __init__(self, held: tuple[Allocation, ...]) -> None:
-        super().__init__()
-        self.held = held
+    grants: tuple[Grant, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """There is no address for one slot or more, or it is not known. `granted`: what the others had got by then, which is
+    to be undone."""
+
+    error: OrbweaverError
+    granted: tuple[Grant, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyRecorded:
+    """It was asked for as for a pod that has nothing, and these are recorded for it. `granted`: is to be undone."""
+
+    allocations: tuple[Allocation, ...]
+    granted: tuple[Grant, ...] = ()
 
 
 @dataclass(slots=True)
@@ -111,76 +127,67 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """`give_back` releases what a pod had before, `undo` what a failed request was granted."""
+    """Searches for one Endpoint."""
 
     node: str
     settings: Settings
     clock: Callable[[], float]
-    give_back: Callable[[Allocator, Allocation], None]
-    undo: Callable[[Sequence[Grant], OrbweaverError], None]
+    deallocation: Deallocation
 
     def reserve(
-        self, allocator: Allocator, made: Decision, asked: AddContext, unless: tuple[str, ...] = ()
-    ) -> list[Grant]:
-        """An address for every slot of the plan. Raises `NoAddress`, an error that a retry may cure, or
-        `AlreadyRecorded` (`unless`
-        is that of `Allocate`)."""
-        pod = asked.pod
+        self, allocator: Allocator, decision: Decision, context: AddContext, unless: tuple[str, ...] = ()
+    ) -> Reserved | Refused | AlreadyRecorded:
+        """Look for an address for every slot of the plan. `unless` is that of `Allocate`; without it nothing is
+        `AlreadyRecorded`. Raises what says that the allocator itself has failed."""
         attempts = [
-            self._attempt(allocator, slot, made.inheritances.get(slot.label, Inheritance()))
-            for slot in made.plan.slots
+            self._attempt(allocator, slot, decision.inheritances.get(slot.label, Inheritance()))
+            for slot in decision.plan.slots
         ]
         deadline = current_deadline()
-        error, recorded = self._ask(allocator, attempts, asked, unless)
-        while error is None and recorded is None and (short := _may_wait(attempts, asked)):
-            error = self._wait(allocator, attempts, short, asked)
-            if error is None:
-                error, recorded = self._ask(allocator, attempts, asked, unless)
-        if error is None and recorded is not None:
-            granted = [attempt.grant for attempt in attempts if attempt.grant is not None]
-            if granted:
-                self.undo(granted, Conflict(f"something is recorded for pod {pod.key} already"))
-            raise AlreadyRecorded(recorded.held)
-        if error is None and deadline is not None and time.monotonic() > deadline:
-            error = DeadlineExceeded(f"the addresses of pod {pod.key} were not recorded in time; try again")
-        if error is None and any(attempt.grant is None for attempt in attempts):
-            error = _refusal(made.plan, attempts, waited=asked.waits_until is not None)
-        grants = [attempt.grant for attempt in attempts if attempt.grant is not None]
-        if error is not None:
-            if not allocator.failed:  # else the next run finds and takes what was granted
-                self.undo(grants, error)
-            raise error
-        return grants
+        ending = self._search(allocator, attempts, context, unless)
+        while ending is None and (short := _may_wait(attempts, context)):
+            ending = self._wait(allocator, attempts, short, context)
+            ending = ending or self._search(allocator, attempts, context, unless)
+        granted = tuple(attempt.grant for attempt in attempts if attempt.grant is not None)
+        if isinstance(ending, Recorded):
+            return AlreadyRecorded(ending.held, granted)
+        if ending is None and deadline is not None and time.monotonic() > deadline:
+            ending = DeadlineExceeded(
+                f"the addresses of pod {context.pod.key} were not recorded in time; try again"
+            )
+        if ending is None and len(granted) < len(attempts):
+            ending = _refusal(decision.plan, attempts, waited=context.waits_until is not None)
+        return Reserved(granted) if ending is None else Refused(ending, granted)
 
-    def _ask(
-        self, allocator: Allocator, attempts: Sequence[Attempt], asked: AddContext, unless: tuple[str, ...]
-    ) -> tuple[OrbweaverError | None, Recorded | None]:
+    def _search(
+        self, allocator: Allocator, attempts: Sequence[Attempt], context: AddContext, unless: tuple[str, ...]
+    ) -> OrbweaverError | Recorded | None:
         """Ask the pools of every slot, one after the other, until each has an address or none left to ask; returns what
-        ends the search."""
+        ends the search before."""
         error: OrbweaverError | None = None
         recorded: Recorded | None = None
         while error is None and recorded is None:
-            going = [
+            questions = [
                 (attempt, ref)
                 for attempt in attempts
                 if attempt.grant is None
-                and (ref := self._next(allocator, attempt, asked, unless)) is not None
+                and (ref := self._next(allocator, attempt, context, unless)) is not None
             ]
-            if not going:
+            if not questions:
                 break
-            allocator.settle([ref for _, ref in going])
-            for attempt, ref in going:
-                answer = _take(attempt, ref, asked)
+            allocator.settle([ref for _, ref in questions])
+            for attempt, ref in questions:
+                answer = _take(attempt, ref, context)
                 if isinstance(answer, Recorded):
                     recorded = answer
                 else:
                     error = answer or error
             if error is None:
                 error = self._give_up_refused(allocator, attempts)
-        return error, recorded
+        return error or recorded
 
     def _wait(
-        self, allocator: Allocator, attempts: Sequence[Attempt], short: Sequence[Attempt], asked: AddContext
+        self, allocator: Allocator, attempts: Sequence[Attempt], short: Sequence[Attempt], context: AddContext
     ) -> OrbweaverError | None:
         """Wait for one of the slots that are short, and for others that are short of the same pools, until they have an
         address or are refused.
@@ -188,42 +195,42 @@ class Reservation:
         Nobody holds an address of a pool while he waits for one of the same pool or of one before it by name: so two
         pods that each have what the other one needs cannot wait for each other.
         """
-        pools = min((attempt.returning for attempt in short), key=min)
-        group = [attempt for attempt in short if attempt.returning == pools]
+        names = min((attempt.returning for attempt in short), key=min)
+        group = [attempt for attempt in short if attempt.returning == names]
         if len(group) > 1:
-            pools = pools[:1]  # which grants all of them or none
+            names = names[:1]  # a pool grants all of them or none
         for attempt in group:
             attempt.returning = []
-        left = (asked.waits_until or 0.0) - time.monotonic()
+        left = (context.waits_until or 0.0) - time.monotonic()
         if left <= 0:
             return None
-        self._let_go(attempts, min(pools))
-        going = [
-            (attempt, pool, self._queue(allocator, pool, attempt, asked, left, len(group)))
-            for pool in pools
+        self._let_go(attempts, min(names))
+        questions = [
+            (attempt, name, self._queue(allocator, name, attempt, context, left, len(group)))
+            for name in names
             for attempt in group
         ]
-        refs = [ref for *_, ref in going]
-        gone = () if asked.gone is None else (asked.gone,)
-        while not (asked.gone is not None and asked.gone.done()):
+        refs = [ref for *_, ref in questions]
+        gone = () if context.gone is None else (context.gone,)
+        while not (context.gone is not None and context.gone.done()):
             done = [ref for ref in refs if ref.done()]
             if len(done) == len(refs) or any(ref.error() is None for ref in done):
                 break
             allocator.settle((*refs, *gone), enough=len(done) + 1)
         left_behind = len(group) == 1 or not any(ref.done() and ref.error() is None for ref in refs)
         if left_behind:
-            for pool in pools:
-                allocator.get_actor("pool/" + pool).withdraw.remote(
-                    self.node, asked.request.sandbox.container, asked.claim
+            for name in names:
+                pool(allocator, name).ask(
+                    PoolActor.withdraw, self.node, context.request.sandbox.container, context.claim
                 )
         allocator.settle(refs)
         extra: list[Grant] = []
         error: OrbweaverError | None = None
-        for attempt, pool, ref in going:
+        for attempt, name, ref in questions:
             if isinstance(ref.error(), Withdrawn):
                 continue
-            faster, attempt.asking = attempt.grant, pool
-            answer = _take(attempt, ref, asked)
+            faster, attempt.asking = attempt.grant, name
+            answer = _take(attempt, ref, context)
             attempt.returning = []
             if isinstance(answer, OrbweaverError):
                 error = error or answer
@@ -231,18 +238,24 @@ class Reservation:
                 extra.append(attempt.grant)
                 attempt.grant = faster
         if extra:
-            self.undo(extra, Conflict("another pool was faster"))
-        if asked.gone is not None and asked.gone.done():
+            self.deallocation.undo(extra, "another pool was faster")
+        if context.gone is not None and context.gone.done():
             return Withdrawn(
-                f"the request of pod {asked.pod.key} was withdrawn while it waited for an address"
+                f"the request of pod {context.pod.key} was withdrawn while it waited for an address"
             )
         return error
 
     def _queue(
-        self, allocator: Allocator, pool: str, attempt: Attempt, asked: AddContext, left: float, together: int
-    ) -> ObjectRef[Any]:
-        request = Allocate(self._record(attempt.slot, asked), wait=left, together=together)
-        return allocator.get_actor("pool/" + pool).allocate.remote(request)
+        self,
+        allocator: Allocator,
+        name: str,
+        attempt: Attempt,
+        context: AddContext,
+        left: float,
+        together: int,
+    ) -> ObjectRef[Granted | Recorded]:
+        request = Allocate(self._record(attempt.slot, context), wait=left, together=together)
+        return pool(allocator, name).order(PoolActor.allocate, request)
 
     def _let_go(self, attempts: Sequence[Attempt], first: str) -> None:
         """Give back what was granted out of pools from `first` on, by name; it is asked for again later. What is the
@@ -257,7 +270,7 @@ class Reservation:
         ]
         if held:
             grants = [attempt.grant for attempt in held if attempt.grant is not None]
-            self.undo(grants, Conflict("the pod waits for an address for another interface or family"))
+            self.deallocation.undo(grants, "the pod waits for an address for another interface or family")
         for attempt in held:
             attempt.grant, attempt.pools, attempt.returning = None, list(attempt.slot.candidates), []
 
@@ -265,15 +278,15 @@ class Reservation:
         """What is recorded for this interface already goes first, then what is kept for the pod, then the pools."""
         for value, record in inheritance.given_back:
             # The pod now asks for other pools: what it had goes back.
-            self.give_back(allocator, Allocation(slot.family, value, record))
+            self.deallocation.give_back(allocator, Allocation(slot.family, value, record))
         if inheritance.taken is None:
             return Attempt(slot, list(slot.candidates))
         value, record = inheritance.taken
         again = list(inheritance.pools)
         # For the one address that the pod asks for nobody is asked twice.
-        pools = [pool for pool in slot.candidates if slot.exact is None or pool not in again]
+        names = [name for name in slot.candidates if slot.exact is None or name not in again]
         held = Allocation(slot.family, value, record)
-        return Attempt(slot, pools, held, again, confirming=inheritance.confirms)
+        return Attempt(slot, names, held, again, confirming=inheritance.confirms)
 
     def _give_up_refused(self, allocator: Allocator, attempts: Sequence[Attempt]) -> OrbweaverError | None:
         """Where no pool gives a pod its own address again (it is reserved now), it goes back."""
@@ -283,36 +296,38 @@ class Reservation:
                 continue
             held, attempt.held = attempt.held, None
             try:
-                self.give_back(allocator, held)
+                self.deallocation.give_back(allocator, held)
             except OrbweaverError as error:
                 return error
         return None
 
     def _next(
-        self, allocator: Allocator, attempt: Attempt, asked: AddContext, unless: tuple[str, ...]
+        self, allocator: Allocator, attempt: Attempt, context: AddContext, unless: tuple[str, ...]
     ) -> ObjectRef[Any] | None:
+        """Put the next question of a slot to a pool, or to the block where its address is recorded; None if there is none
+        left."""
         slot, held = attempt.slot, attempt.held
         if held is not None and attempt.confirming:
-            block = allocator.get_actor("block/" + block_name(held.family, held.value))
-            if allocator.alone:
-                return block.claim.remote(Claim(held.value, held.record))
-            # Another process may still undo the claim that stands there, not knowing that it counts.
-            confirmed = replace(held.record, claim=asked.claim)
-            return block.claim.remote(Claim(held.value, confirmed, Fence.of(held.record)))
-        record = self._record(slot, asked)
+            claim = Claim(held.value, held.record)
+            if not allocator.alone:
+                # Another process may still undo the claim that stands there, not knowing that it counts.
+                confirmed = replace(held.record, claim=context.claim)
+                claim = Claim(held.value, confirmed, Fence.of(held.record))
+            return block(allocator, held.family, held.value).order(BlockActor.claim, claim)
+        record = self._record(slot, context)
         if held is not None and attempt.again:
             attempt.inheriting = True
             attempt.asking = attempt.again.pop(0)
-            actor = allocator.get_actor("pool/" + attempt.asking)
-            return actor.allocate.remote(Allocate(record, held.value, Fence.of(held.record)))
+            request = Allocate(record, held.value, Fence.of(held.record))
+            return pool(allocator, attempt.asking).order(PoolActor.allocate, request)
         if not attempt.pools:
             return None
         attempt.asking = attempt.pools.pop(0)
-        pool = allocator.get_actor("pool/" + attempt.asking)
-        return pool.allocate.remote(Allocate(record, slot.exact, unless=unless))
+        request = Allocate(record, slot.exact, unless=unless)
+        return pool(allocator, attempt.asking).order(PoolActor.allocate, request)
 
-    def _record(self, slot: Slot, asked: AddContext) -> Record:
-        pod, request = asked.pod, asked.request
+    def _record(self, slot: Slot, context: AddContext) -> Record:
+        pod, request = context.pod, context.request
         sandbox = request.sandbox
         record = Record(
             pool="",
@@ -325,7 +340,7 @@ class Reservation:
             since=datetime.fromtimestamp(self.clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             network=request.network,
             request="" if slot.interface == sandbox.interface else sandbox.interface,
-            claim=asked.claim,
+            claim=context.claim,
             machine=(pod.machine or "") if self.settings.enable_kubevirt else "",
             mac=request.asks.mac if slot.interface == sandbox.interface else "",
         )
@@ -335,15 +350,15 @@ class Reservation:
         return record
 
 
-def _may_wait(attempts: Sequence[Attempt], asked: AddContext) -> list[Attempt]:
+def _may_wait(attempts: Sequence[Attempt], context: AddContext) -> list[Attempt]:
     """The slots that have no address yet, if the ADD waits and there is something on its way back for each."""
     short = [attempt for attempt in attempts if attempt.grant is None]
-    return short if asked.waits_until is not None and all(attempt.returning for attempt in short) else []
+    return short if context.waits_until is not None and all(attempt.returning for attempt in short) else []
 
 
-def _refusal(made: Plan, attempts: Sequence[Attempt], *, waited: bool) -> NoAddress:
+def _refusal(plan: Plan, attempts: Sequence[Attempt], *, waited: bool) -> NoAddress:
     """What the pod is told when the search found nothing for one slot or more."""
-    details = (*made.reasons(), *(line for attempt in attempts for line in attempt.refusals.values()))
+    details = (*plan.reasons(), *(line for attempt in attempts for line in attempt.refusals.values()))
     unserved = [attempt for attempt in attempts if attempt.grant is None]
     wanted = [
         format_address(attempt.slot.family, attempt.slot.exact)
@@ -355,23 +370,23 @@ def _refusal(made: Plan, attempts: Sequence[Attempt], *, waited: bool) -> NoAddr
         for attempt in unserved
     ]
     if len(wanted) == len(unserved):
-        message = f"no pool can give pod {made.pod} the address that it asks for, {' and '.join(wanted)}"
+        message = f"no pool can give pod {plan.pod} the address that it asks for, {' and '.join(wanted)}"
         return AddressTaken(message, details=details, brief=brief(message, reasons, ""))
     told = brief(
-        f"no pool can give pod {made.pod} an address",
+        f"no pool can give pod {plan.pod} an address",
         reasons,
         "Add addresses to spec.ips of one of these pools, or name another pool.",
     )
     returning = not waited and all(attempt.returning for attempt in unserved)
     refusal = AddressesReturning if returning else PoolsExhausted
     return refusal(
-        f"no pool can give pod {made.pod} an address for every interface it asks for",
+        f"no pool can give pod {plan.pod} an address for every interface it asks for",
         details=details,
         brief=told,
     )
 
 
-def _take(attempt: Attempt, ref: ObjectRef[Any], asked: AddContext) -> OrbweaverError | Recorded | None:
+def _take(attempt: Attempt, ref: ObjectRef[Any], context: AddContext) -> OrbweaverError | Recorded | None:
     """Note the answer of one pool; returns what ends the whole search."""
     try:
         outcome = ref.result()
@@ -396,6 +411,6 @@ def _take(attempt: Attempt, ref: ObjectRef[Any], asked: AddContext) -> Orbweaver
     elif isinstance(outcome, Granted):
         inherited = attempt.inheriting
         # What a lost leader recorded for this request is no earlier request's.
-        mine = outcome.fresh or (attempt.slot.family, outcome.value) not in (asked.before or ())
+        mine = outcome.fresh or (attempt.slot.family, outcome.value) not in (context.before or ())
         attempt.grant = Grant(attempt.slot, outcome.value, outcome.record, mine, inherited, outcome.suspect)
     return None

@@ -72,9 +72,9 @@ def is_lost(error: OrbweaverError) -> bool:
     return isinstance(error, PeerLost | DeadlineExceeded | StoreUnavailable | ProtocolError)
 
 
-def ask(place: Allocator, *refs: ObjectRef[Any]) -> list[Any]:
+def ask(allocator: Allocator, *refs: ObjectRef[T]) -> list[T]:
     """The answers of calls at a place. Raises the first error."""
-    place.settle(refs)
+    allocator.settle(refs)
     return [ref.result() for ref in refs]
 
 

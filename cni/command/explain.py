@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from actors.allocation.endpoint import is_kept
+from actors.allocation.deallocation import is_kept
 from actors.allocation.messages import Allocation
 from actors.decisions.exhausted import exhausted
 from actors.decisions.inherit import Inheritance, inherit, machine_of

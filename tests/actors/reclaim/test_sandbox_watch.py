@@ -207,7 +207,7 @@ def test_a_release_that_fails_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     monkeypatch.setattr("actors.reclaim.sandbox_watch.RETRY_FIRST", 0.05)
-    monkeypatch.setattr("actors.allocation.endpoint.UNDO_TIMEOUT", 0.2)
+    monkeypatch.setattr("actors.allocation.deallocation.UNDO_TIMEOUT", 0.2)
     with node(tmp_path, monkeypatch, BLUE, pod("web"), has_pods=True) as one:
         one.run("c1", "web")
         one.rig.inner.delete("Pod", "web", "default")

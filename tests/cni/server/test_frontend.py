@@ -560,7 +560,7 @@ def test_a_request_that_takes_too_long_is_answered_and_undone(tmp_path: Path):
 
 def test_what_could_not_be_undone_at_once_is_undone_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The store goes away with the first write that undoes the ADD, for longer than the undoing has time."""
-    monkeypatch.setattr("actors.allocation.endpoint.UNDO_TIMEOUT", 0.2)
+    monkeypatch.setattr("actors.allocation.deallocation.UNDO_TIMEOUT", 0.2)
     gate = Gate()
     gone = threading.Event()
     stores: list[FaultyStore] = []

@@ -1,0 +1,137 @@
+"""Giving addresses back: those of a sandbox that ended, of a request that failed, and those that a pod must not keep.
+
+What must always hold:
+
+* A release carries the record's own fence: an address that changed hands since it was looked up stays with its new
+  holder.
+* Giving back has its own time: the request's may be over, and what it was granted must go back all the same.
+* What stays for a StatefulSet's pod or a virtual machine is kept, not freed. Where nobody can say it, it is kept.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from actors.allocation.block import BlockActor
+from actors.allocation.grant import Grant
+from actors.allocation.handles import ActorSource, block
+from actors.allocation.messages import Allocation
+from actors.allocation.router import Allocator, AllocatorRouter, ask
+from actors.decisions.inherit import in_use_elsewhere, owning_statefulset, still_wanted
+from actors.decisions.settings import Settings
+from actors.errors import OrbweaverError, StoreUnavailable
+from actors.resources.blocks.block import Release, Released
+from actors.resources.blocks.quarantine import Quarantine
+from actors.resources.blocks.record import Fence, Record
+from actors.runtime import ObjectRef
+from actors.store.caches.catalog import Catalog
+
+log = logging.getLogger("orbweaver.endpoint")
+
+UNDO_TIMEOUT = 20.0
+"""Seconds that releasing a failed request's addresses may take; the request's own time may be over by then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deallocation:
+    """`pod`: for which pod, `namespace/name`; `node`: where it runs. `actors`: where the views are told of changes."""
+
+    pod: str
+    node: str
+    router: AllocatorRouter
+    catalog: Catalog
+    settings: Settings
+    clock: Callable[[], float]
+    actors: ActorSource
+
+    def release(
+        self, allocator: Allocator, wanted: Sequence[tuple[Allocation, bool]], *, whoever: bool = False
+    ) -> list[tuple[Allocation, bool]]:
+        """Release each, or keep it for the pod's next incarnation; returns those that were. `whoever`: also what was
+        confirmed for the same sandbox under another claim since it was looked up."""
+        now = self.clock()
+        refs: list[ObjectRef[Released]] = []
+        for held, keep in wanted:
+            # What another node's sandbox had, the leader takes back on the word of the pod that has a right to it.
+            by = "" if held.record.node == self.node else self.pod
+            release = Release(held.value, Fence.of(held.record), now, keep, by=by)
+            holding = block(allocator, held.family, held.value).within(UNDO_TIMEOUT)
+            refs.append(holding.order(BlockActor.release, release))
+        done: list[tuple[Allocation, bool]] = []
+        renamed: list[tuple[Allocation, bool]] = []
+        for (held, keep), released in zip(wanted, ask(allocator, *refs), strict=True):
+            if released.done:
+                done.append((held, keep))
+            now_recorded = released.found
+            same = now_recorded is not None and Fence.of(held.record).whoever().admits(now_recorded)
+            if whoever and not released.done and now_recorded is not None and same:
+                renamed.append((replace(held, record=now_recorded), keep))
+        return done + (self.release(allocator, renamed, whoever=True) if renamed else [])
+
+    def give_back(self, allocator: Allocator, held: Allocation) -> None:
+        """Release what the pod had before, unless another sandbox of it uses that."""
+        if in_use_elsewhere(held.record):
+            return
+        try:
+            self.release(allocator, [(held, False)])
+        finally:
+            self.refresh_views([held.record])
+
+    def undo(self, grants: Sequence[Grant], because: str) -> None:
+        """Give back what a request was granted and does not use. It never fails."""
+        fresh = [
+            (grant.allocation, grant.inherited and self.keeps(grant.record))
+            for grant in grants
+            if grant.fresh
+        ]
+        if fresh:
+            log.info(
+                "releasing what a failed request was granted",
+                extra={"addresses": len(fresh), "because": because},
+            )
+            try:
+                self.router.work(lambda allocator: self.release(allocator, fresh))
+            except OrbweaverError as error:
+                # The runtime follows a failed ADD with DEL (CNI spec, "Lifecycle & Ordering"), which finds them.
+                log.error("could not release them yet", exc_info=error)
+            self.refresh_views([held.record for held, _ in fresh])
+
+    def quarantine(self, grant: Grant, quarantine: Quarantine) -> None:
+        """Give back an address that somebody uses, so that nobody gets it for a while."""
+        release = Release(grant.value, Fence.of(grant.record), self.clock(), quarantine=quarantine)
+        self.router.work(
+            lambda allocator: ask(
+                allocator,
+                block(allocator, grant.slot.family, grant.value).order(BlockActor.release, release),
+            )
+        )
+        self.refresh_views([grant.record])
+
+    def keeps(self, record: Record) -> bool:
+        """Whether the address stays with the pod's name, or its machine, after this sandbox."""
+        try:
+            return is_kept(record, self.catalog, self.settings)
+        except StoreUnavailable:
+            return True  # what should not have been kept is reclaimed later; what was given away is lost
+
+    def refresh_views(self, records: Sequence[Record]) -> None:
+        """Have what people see of these records written anew, also when the request's time is over."""
+        if records:
+            pods = {record.holder for record in records}
+            pools = {record.pool for record in records}
+            changed = self.actors.get_actor("views/local").changed.options(timeout=None)
+            changed.remote(tuple(sorted(pods)), tuple(sorted(pools)))
+
+
+def is_kept(record: Record, catalog: Catalog, settings: Settings) -> bool:
+    """Whether an address stays with the name of a StatefulSet's pod, or with a virtual machine, when its sandbox is
+    gone. Raises `StoreUnavailable`."""
+    namespace = record.pod.partition("/")[0]
+    if record.machine:
+        return settings.enable_kubevirt and catalog.machine_lives(namespace, record.machine)
+    name = owning_statefulset(record)
+    if name is None:
+        return False
+    return still_wanted(record, catalog.statefulset(namespace, name), settings)
