@@ -31,6 +31,10 @@ class ClusterStore(KubernetesStore):
         namespace = obj["metadata"].get("namespace", "")
         try:
             return super().create(completed, timeout=timeout)
+        except Conflict:
+            if obj["kind"] != "Namespace":
+                raise
+            return self.get("Namespace", obj["metadata"]["name"])  # the server makes the first ones by itself
         except NotFound:
             with contextlib.suppress(Conflict):
                 super().create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
