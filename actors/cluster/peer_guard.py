@@ -2,8 +2,8 @@
 
 What must always hold: it answers at once from caches where those are sure, and reads the API server in threads of its own
 otherwise, so the thread that reads the connections never waits; how many calls wait for that is bounded, for each node and
-in all. A cache that says no is never believed: it may be behind. An actor is not made for a pool or a block that is not
-there.
+in all, and nodes take turns, so that nobody waits behind the hundreds of another one. A cache that says no is never
+believed: it may be behind. An actor is not made for a pool or a block that is not there.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 from actors.cluster.peer_rules import Permit, PodOnNode, completed, permit
 from actors.errors import InvalidObject, NotFound, OrbweaverError, Overloaded, PeerRefused, StoreUnavailable
@@ -33,6 +33,14 @@ FRESH = 10.0
 """Seconds for which what was read of a pod is remembered: an ADD asks several times."""
 REMEMBERED = 4096
 READ_TIMEOUT = 5.0
+
+
+class _Waiting(NamedTuple):
+    """A call that is to be judged."""
+
+    identity: Identity
+    permit: Permit
+    ref: ObjectRef[tuple[Any, ...]]
 
 
 class PeerGuard:
@@ -54,8 +62,10 @@ class PeerGuard:
         self._clock = clock
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="peer-guard")
         self._lock = threading.Lock()
-        self._waiting: Counter[str] = Counter()
-        """How many calls of each node wait."""
+        self._waiting: OrderedDict[str, deque[_Waiting]] = OrderedDict()
+        """Calls that no worker has begun with, by node; the node whose turn it is comes first."""
+        self._count = 0
+        """How many these are in all."""
         self._read: OrderedDict[tuple[str, str, str], float] = OrderedDict()
         """Pods, nodes and machines that were found together, and until when that counts."""
 
@@ -72,15 +82,15 @@ class PeerGuard:
         found = permit(identity.node, call.actor, call.method, call.args, self._clock())
         if self._is_sure(identity.node, found):
             return found.args
-        with self._lock:
-            if self._waiting[identity.node] >= OF_ONE_NODE or self._waiting.total() >= WAITING:
-                raise Overloaded("too many calls of peers wait to be judged; try again later")
-            self._waiting[identity.node] += 1
         ref: ObjectRef[tuple[Any, ...]] = ObjectRef()
+        with self._lock:
+            if len(self._waiting.get(identity.node, ())) >= OF_ONE_NODE or self._count >= WAITING:
+                raise Overloaded("too many calls of peers wait to be judged; try again later")
+            self._waiting.setdefault(identity.node, deque()).append(_Waiting(identity, found, ref))
+            self._count += 1
         try:
-            self._workers.submit(self._judge, identity, found, ref)
+            self._workers.submit(self._judge_next)
         except RuntimeError:  # it was stopped
-            self._done(identity.node)
             raise Overloaded("this process is ending; nothing was done") from None
         return ref
 
@@ -100,6 +110,18 @@ class PeerGuard:
         with self._lock:
             return self._read.get((pod.pod, node, pod.machine), 0.0) > time.monotonic()
 
+    def _judge_next(self) -> None:
+        """One call of the node whose turn it is; then it is the next node's. There are as many of these as calls wait."""
+        with self._lock:
+            node, calls = next(iter(self._waiting.items()))
+            one = calls.popleft()
+            self._count -= 1
+            if calls:
+                self._waiting.move_to_end(node)
+            else:
+                del self._waiting[node]
+        self._judge(one.identity, one.permit, one.ref)
+
     def _judge(self, identity: Identity, found: Permit, ref: ObjectRef[tuple[Any, ...]]) -> None:
         try:
             args = self._ask(identity, found)
@@ -111,14 +133,6 @@ class PeerGuard:
             ref.fail(PeerRefused(f"the call could not be judged: {type(error).__name__}"))
         else:
             ref.complete(args)
-        finally:
-            self._done(identity.node)
-
-    def _done(self, node: str) -> None:
-        with self._lock:
-            self._waiting[node] -= 1
-            if not self._waiting[node]:
-                del self._waiting[node]
 
     def _ask(self, identity: Identity, found: Permit) -> tuple[Any, ...]:
         if found.pool and not self._has_pool(found.pool):
