@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from actors.cluster.lease import Timing
+from actors.decisions.settings import AGENT_NAMESPACE
 
 LEASE = "orbweaver-controller"
 AGENT = "orbweaver-agent"
@@ -15,7 +16,7 @@ AUDIENCE = "orbweaver-leader"
 TOKEN = Path("/var/run/secrets/orbweaver/token")
 """Where an agent finds its token; the kubelet writes another one before it expires."""
 PORT = 5722
-NAMESPACE = "orbweaver-system"
+NAMESPACE = AGENT_NAMESPACE
 
 
 @dataclass(frozen=True, slots=True)

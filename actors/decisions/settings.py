@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from actors.decisions.detection import Detection
 from actors.errors import InvalidObject
 
+AGENT_NAMESPACE = "orbweaver-system"
+"""In which `deploy/` has agents and controllers run, and in which they are taken to run when nothing says it."""
+
 
 @dataclass(frozen=True, slots=True)
 class GCSettings:
@@ -56,7 +59,7 @@ class Settings:
     keep_scaled_down: bool = False
     default_ipv4_pools: tuple[str, ...] = ()
     default_ipv6_pools: tuple[str, ...] = ()
-    agent_namespace: str = "kube-system"
+    agent_namespace: str = AGENT_NAMESPACE
     multus_cluster_network: str | None = None
     networks_annotated: bool = False
     detection: Detection = field(default_factory=Detection)

@@ -6,14 +6,12 @@ What must always hold: whoever is shown a decision on other settings than the cl
 
 from __future__ import annotations
 
-import os
 import sys
 
-from actors.cluster.leadership import NAMESPACE
 from actors.decisions.settings import Settings
 from actors.errors import InvalidObject, NotFound, StoreUnavailable
 from actors.store.contract import Store
-from cni.command.config_file import parse_config
+from cni.command.config_file import own_namespace, parse_config
 from cni.command.manifest import read_text
 
 NAME = "orbweaver-conf"
@@ -23,7 +21,7 @@ KEY = "conf.yml"
 def cluster_settings(store: Store) -> Settings:
     """What the ConfigMap says; without it, the defaults, and a line on standard error. Raises `InvalidObject` for what
     agents would not start with."""
-    namespace = os.environ.get("POD_NAMESPACE") or NAMESPACE
+    namespace = own_namespace()
     source = f"ConfigMap {namespace}/{NAME}"
     try:
         found = store.get("ConfigMap", NAME, namespace)

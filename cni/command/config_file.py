@@ -7,12 +7,13 @@ key; a key without effect here is refused and not passed over, because whoever w
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from actors.cluster.leadership import Leadership
+from actors.cluster.leadership import NAMESPACE, Leadership
 from actors.cluster.lease import Timing
 from actors.decisions.detection import OPTIONS, Detection, unsound
 from actors.decisions.settings import GCSettings, Settings
@@ -24,8 +25,6 @@ _LEASE, _RENEW, _RETRY = "leaderLeaseDuration", "leaderRenewDeadline", "leaderRe
 SOCKET = Path("/var/run/spidernet/spiderpool.sock")
 _LONGEST = 30 * 86400
 _SHORTEST_INTERVAL = 10
-NAMESPACE = "kube-system"
-"""Where the agent is taken to run when nobody says it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +34,11 @@ class Configuration:
     settings: Settings
     socket: Path = SOCKET
     leadership: Leadership = field(default_factory=Leadership)
+
+
+def own_namespace() -> str:
+    """The namespace that this process runs in, or, outside of a cluster, in which `deploy/` has the agents run."""
+    return os.environ.get("POD_NAMESPACE") or NAMESPACE
 
 
 def read_config(path: str, *, namespace: str = NAMESPACE) -> Configuration:

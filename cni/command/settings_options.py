@@ -6,12 +6,10 @@ A configuration file says all of them, so that an option beside it would be a se
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from actors.cluster.leadership import NAMESPACE as DEFAULT
 from actors.cluster.leadership import Leadership
 from actors.cluster.lease import Timing
 from actors.decisions.detection import Detection
@@ -19,7 +17,7 @@ from actors.decisions.settings import Settings
 from actors.errors import InvalidObject
 from actors.store.contract import Store
 from cni.command import option_values
-from cni.command.config_file import NAMESPACE, Configuration, read_config
+from cni.command.config_file import Configuration, own_namespace, read_config
 
 
 def add_settings_options(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +62,7 @@ def add_leader_options(parser: argparse.ArgumentParser, *, controller: bool) -> 
     group = parser.add_argument_group("leader", "the controller that allocates for all agents")
     group.add_argument(
         "--namespace",
-        default=os.environ.get("POD_NAMESPACE") or DEFAULT,
+        default=own_namespace(),
         help="where the Lease and the agents' service account are (%(default)s; or set POD_NAMESPACE)",
     )
     usual = Leadership()
@@ -157,4 +155,4 @@ def read_configuration(chosen: argparse.Namespace) -> Configuration:
         raise InvalidObject(
             f"--config {chosen.config} and options for single settings are both given; write these into the file"
         )
-    return read_config(chosen.config, namespace=os.environ.get("POD_NAMESPACE") or NAMESPACE)
+    return read_config(chosen.config, namespace=own_namespace())

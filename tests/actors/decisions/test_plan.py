@@ -296,7 +296,7 @@ def test_several_interfaces_are_planned_in_one_request() -> None:
 
 def test_interfaces_left_out_follow_the_order_of_the_networks() -> None:
     entries = [{"ipv4": ["a"]}, {"ipv4": ["b"]}, {"ipv4": ["a"]}]
-    networks = {"k8s.v1.cni.cncf.io/networks": "kube-system/macvlan@data"}
+    networks = {"k8s.v1.cni.cncf.io/networks": "orbweaver-system/macvlan@data"}
     made = decide(pool("a"), pool("b"), annotations={POOLS: entries, **networks})
 
     assert made.interfaces == ("eth0", "data")
@@ -355,7 +355,7 @@ REFUSING: list[tuple[str, IPPool, str]] = [
     (
         "multus name",
         pool("p", multusName=["macvlan"]),
-        "spec.multusName [kube-system/macvlan] does not fit interface eth0",
+        "spec.multusName [orbweaver-system/macvlan] does not fit interface eth0",
     ),
 ]
 
@@ -380,7 +380,7 @@ def test_each_filter_refuses_with_its_rule_and_reason_and_spares_the_rest(
         pool("p", namespaceName=["shop"], namespaceAffinity=LABELS),
         pool("p", namespaceAffinity={"matchLabels": {"env": "prod"}}),
         pool("p", podAffinity=LABELS),
-        pool("p", multusName=["other", "kube-system/macvlan"]),
+        pool("p", multusName=["other", "orbweaver-system/macvlan"]),
         pool("p", multusName=["macvlan"]),
     ],
 )
@@ -423,7 +423,7 @@ def test_without_a_namespace_object_its_name_label_is_known() -> None:
     ("interface", "annotations", "settings", "fits"),
     [
         ("eth0", {}, Settings(), False),
-        ("eth0", {}, Settings(multus_cluster_network="kube-system/macvlan"), True),
+        ("eth0", {}, Settings(multus_cluster_network="orbweaver-system/macvlan"), True),
         (
             "eth0",
             {"v1.multus-cni.io/default-network": "other"},
@@ -432,13 +432,13 @@ def test_without_a_namespace_object_its_name_label_is_known() -> None:
         ),
         ("eth0", {"v1.multus-cni.io/default-network": [{"name": "macvlan"}]}, Settings(), True),
         ("net1", {"k8s.v1.cni.cncf.io/networks": "macvlan"}, Settings(), False),
-        ("net1", {"k8s.v1.cni.cncf.io/networks": "kube-system/macvlan"}, Settings(), True),
-        ("net2", {"k8s.v1.cni.cncf.io/networks": "other, kube-system/macvlan"}, Settings(), True),
-        ("data", {"k8s.v1.cni.cncf.io/networks": "kube-system/macvlan@data"}, Settings(), True),
-        ("net1", {"k8s.v1.cni.cncf.io/networks": "kube-system/macvlan@data"}, Settings(), False),
+        ("net1", {"k8s.v1.cni.cncf.io/networks": "orbweaver-system/macvlan"}, Settings(), True),
+        ("net2", {"k8s.v1.cni.cncf.io/networks": "other, orbweaver-system/macvlan"}, Settings(), True),
+        ("data", {"k8s.v1.cni.cncf.io/networks": "orbweaver-system/macvlan@data"}, Settings(), True),
+        ("net1", {"k8s.v1.cni.cncf.io/networks": "orbweaver-system/macvlan@data"}, Settings(), False),
         (
             "net1",
-            {"k8s.v1.cni.cncf.io/networks": [{"name": "macvlan", "namespace": "kube-system"}]},
+            {"k8s.v1.cni.cncf.io/networks": [{"name": "macvlan", "namespace": "orbweaver-system"}]},
             Settings(),
             True,
         ),
@@ -449,7 +449,7 @@ def test_the_network_of_an_interface(
 ) -> None:
     """eth0: the pod's default network, else the cluster's, in the agent's namespace. Others: in the pod's."""
     made = decide(
-        pool("a", multusName=["kube-system/macvlan"]),
+        pool("a", multusName=["orbweaver-system/macvlan"]),
         annotations={POOL: {"ipv4": ["a"]}, **annotations},
         request=AddressRequest(interface),
         settings=settings,
@@ -548,7 +548,7 @@ SPECS: list[dict[str, Any]] = [
     {"nodeAffinity": {"matchLabels": {"zone": "a"}}},
     {"namespaceName": ["shop"]},
     {"namespaceAffinity": {"matchLabels": {"env": "prod"}}},
-    {"multusName": ["kube-system/macvlan"]},
+    {"multusName": ["orbweaver-system/macvlan"]},
     {},
 ]
 

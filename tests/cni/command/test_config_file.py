@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
 
+from actors.cluster.leadership import NAMESPACE
 from actors.decisions.settings import GCSettings, Settings
 from actors.errors import InvalidObject
+from actors.store.contract import Store
+from cni.command.cluster_settings import cluster_settings
 from cni.command.config_file import SOCKET, Configuration, parse_config, read_config
+from cni.command.settings_options import add_settings_options, read_settings
 from cni.process.agent import SOCKET as AGENT_SOCKET
 
 DEPLOYED = Path(__file__).resolve().parents[3] / "deploy" / "configmap.yaml"
@@ -176,3 +181,27 @@ def test_what_is_no_mapping_of_keys_is_refused_with_the_files_name(tmp_path: Pat
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidObject, match=r"nowhere\.yml"):
         read_config(str(tmp_path / "nowhere.yml"))
+
+
+class ClusterWithConfigMap:
+    """A store that has the cluster's configuration and nothing else."""
+
+    def get(self, kind: str, name: str, namespace: str = "") -> dict[str, Any]:
+        assert (kind, namespace) == ("ConfigMap", NAMESPACE)
+        return {"data": {"conf.yml": "clusterNetwork: underlay\n"}}
+
+
+def test_a_network_without_namespace_is_the_same_from_a_file_and_from_the_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("POD_NAMESPACE", raising=False)
+    path = tmp_path / "conf.yml"
+    path.write_text("clusterNetwork: underlay\n")
+    options = argparse.ArgumentParser()
+    add_settings_options(options)
+
+    from_file = read_settings(options.parse_args(["--config", str(path)]))
+    from_cluster = cluster_settings(cast(Store, ClusterWithConfigMap()))
+
+    assert from_file == from_cluster
+    assert from_file.multus_cluster_network == f"{NAMESPACE}/underlay"
