@@ -10,7 +10,7 @@ from actors.runtime.gate import GateLimits
 from actors.runtime.handle import ActorHandle, RemoteMethod
 from actors.runtime.identity import Identity
 from actors.runtime.link import LinkLimits
-from actors.runtime.observer import RuntimeObserver
+from actors.runtime.observer import RuntimeObserver, guarded
 from actors.runtime.peer import Listener
 from actors.runtime.reference import ObjectRef, get, settle, wait
 from actors.runtime.scope import Trace, current_deadline, current_trace, request_scope, within
@@ -45,6 +45,7 @@ __all__ = [
     "current_deadline",
     "current_trace",
     "get",
+    "guarded",
     "message",
     "new_event_loop",
     "request_scope",

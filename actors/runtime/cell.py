@@ -458,7 +458,7 @@ class Cell:
         self.state = "idle"
 
     def _observed(self, call: Call, began: float) -> None:
-        if self._observer.active:
+        if self._system.observed:
             took = time.monotonic() - began
             self._observer.handled(call.kind, call.method, began - call.sent, took, self.depth)
 

@@ -1,14 +1,15 @@
-"""What the runtime tells to whoever measures it. Metrics implement `RuntimeObserver`; the runtime imports
-none.
+"""What the runtime tells to whoever measures it, and the guard that every observer stands behind. Metrics implement
+`RuntimeObserver`; the runtime imports none.
 
-What must always hold: an observer can never fail or stop a message. The first exception switches it off for
+What must always hold: an observer can never fail or stop what it observes. The first exception switches it off for
 good and is logged once, as in trio's instruments.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeVar, cast
 
 log = logging.getLogger("orbweaver.runtime")
 
@@ -42,66 +43,36 @@ class RuntimeObserver(Protocol):
         """An idle actor was passivated."""
 
 
-class GuardedObserver:
-    """Passes on to an observer until that fails."""
+T = TypeVar("T")
 
-    def __init__(self, observer: RuntimeObserver | None) -> None:
+
+def guarded(observer: T | None, whose: str) -> T:
+    """The observer, but what it raises reaches nobody: the first exception switches all of it off and is logged. None
+    observes nothing. `whose`: for the log, such as "the runtime's"."""
+    return cast(T, _Guard(observer, whose))
+
+
+class _Guard:
+    """Has every method of `observer`: each is wrapped when it is first asked for, and an attribute from then on."""
+
+    def __init__(self, observer: object | None, whose: str) -> None:
         self._observer = observer
+        self._whose = whose
+        self._on = observer is not None
 
-    @property
-    def active(self) -> bool:
-        """Whether there is anybody to tell: saves taking the time of every message when there is not."""
-        return self._observer is not None
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        method = None if self._observer is None else getattr(self._observer, name)
 
-    def handled(self, kind: str, method: str, waited: float, took: float, depth: int) -> None:
-        if self._observer is not None:
-            try:
-                self._observer.handled(kind, method, waited, took, depth)
-            except Exception as failure:
-                self._switch_off(failure)
+        def tell(*event: object) -> None:
+            if self._on and method is not None:
+                try:
+                    method(*event)
+                except Exception as failure:  # whatever it raises, what it observes goes on
+                    self._switch_off(failure)
 
-    def dropped(self, kind: str, method: str) -> None:
-        if self._observer is not None:
-            try:
-                self._observer.dropped(kind, method)
-            except Exception as failure:
-                self._switch_off(failure)
-
-    def overloaded(self, kind: str, method: str) -> None:
-        if self._observer is not None:
-            try:
-                self._observer.overloaded(kind, method)
-            except Exception as failure:
-                self._switch_off(failure)
-
-    def crashed(self, kind: str, error: BaseException) -> None:
-        if self._observer is not None:
-            try:
-                self._observer.crashed(kind, error)
-            except Exception as failure:
-                self._switch_off(failure)
-
-    def repeated(self, kind: str, method: str) -> None:
-        if self._observer is not None:
-            try:
-                self._observer.repeated(kind, method)
-            except Exception as failure:
-                self._switch_off(failure)
-
-    def activated(self, kind: str, took: float) -> None:
-        if self._observer is not None:
-            try:
-                self._observer.activated(kind, took)
-            except Exception as failure:
-                self._switch_off(failure)
-
-    def passivated(self, kind: str) -> None:
-        if self._observer is not None:
-            try:
-                self._observer.passivated(kind)
-            except Exception as failure:
-                self._switch_off(failure)
+        setattr(self, name, tell)
+        return tell
 
     def _switch_off(self, failure: Exception) -> None:
-        log.error("the runtime's observer %r failed and is switched off", self._observer, exc_info=failure)
-        self._observer = None
+        self._on = False
+        log.error("%s observer %r failed and is switched off", self._whose, self._observer, exc_info=failure)

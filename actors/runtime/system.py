@@ -23,7 +23,7 @@ from actors.runtime.cell import Call, Cell, Offer
 from actors.runtime.crashed_messages import CrashedMessages
 from actors.runtime.handle import ActorHandle
 from actors.runtime.link import IoThread, LinkLimits
-from actors.runtime.observer import GuardedObserver, RuntimeObserver
+from actors.runtime.observer import RuntimeObserver, guarded
 from actors.runtime.peer import Guard, Listener, Peer
 from actors.runtime.supervision import Child, Restart, Supervisor
 from actors.runtime.timers import Timers
@@ -117,7 +117,9 @@ class ActorSystem:
         on_fatal: Callable[[str], None] | None = None,
     ) -> None:
         self.name = name
-        self.observer = GuardedObserver(observer)
+        self.observer: RuntimeObserver = guarded(observer, "the runtime's")
+        self.observed = observer is not None
+        """Saves taking the time of every message when there is nobody to tell."""
         self.on_fatal = on_fatal
         """Called once with a message for the operator when a kind crashes too often: the process should
         end."""

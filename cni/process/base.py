@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from actors.allocation.observer import Guarded
+from actors.allocation.observer import AllocationObserver
 from actors.allocation.supervision import TABLE
 from actors.errors import AskedToEnd, OrbweaverError, StoreUnavailable
 from actors.resources.blocks.block import span_of
-from actors.runtime import ActorSystem, ObjectRef, get, wait
+from actors.runtime import ActorSystem, ObjectRef, get, guarded, wait
 from actors.store.caches.catalog import Catalog
 from actors.store.caches.informer import Informer, Key
 from actors.store.contract import Store
@@ -42,7 +42,7 @@ class Process:
         self.fatal: str | None = None
         self.store = store
         self.metrics = Metrics()
-        self.observer = Guarded(self.metrics)
+        self.observer: AllocationObserver = guarded(self.metrics, "the allocations'")
         self.catalog = Catalog(store, has_pods=has_pods)
         self.system = ActorSystem(name, self.metrics, supervision=TABLE, on_fatal=self._give_up)
         self.serving = False
