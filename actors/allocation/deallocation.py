@@ -19,7 +19,7 @@ from actors.allocation.grant import Grant
 from actors.allocation.handles import ActorSource, block
 from actors.allocation.messages import Allocation
 from actors.allocation.router import Allocator, AllocatorRouter, ask
-from actors.decisions.inherit import in_use_elsewhere, owning_statefulset, still_wanted
+from actors.decisions.inherit import in_use_elsewhere, wanted
 from actors.decisions.settings import Settings
 from actors.errors import OrbweaverError, StoreUnavailable
 from actors.resources.blocks.block import Release, Released
@@ -112,7 +112,7 @@ class Deallocation:
     def keeps(self, record: Record) -> bool:
         """Whether the address stays with the pod's name, or its machine, after this sandbox."""
         try:
-            return is_kept(record, self.catalog, self.settings)
+            return bool(wanted(record, self.catalog, self.settings))
         except StoreUnavailable:
             return True  # what should not have been kept is reclaimed later; what was given away is lost
 
@@ -123,15 +123,3 @@ class Deallocation:
             pools = {record.pool for record in records}
             changed = self.actors.get_actor("views/local").changed.options(timeout=None)
             changed.remote(tuple(sorted(pods)), tuple(sorted(pools)))
-
-
-def is_kept(record: Record, catalog: Catalog, settings: Settings) -> bool:
-    """Whether an address stays with the name of a StatefulSet's pod, or with a virtual machine, when its sandbox is
-    gone. Raises `StoreUnavailable`."""
-    namespace = record.pod.partition("/")[0]
-    if record.machine:
-        return settings.enable_kubevirt and catalog.machine_lives(namespace, record.machine)
-    name = owning_statefulset(record)
-    if name is None:
-        return False
-    return still_wanted(record, catalog.statefulset(namespace, name), settings)

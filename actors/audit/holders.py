@@ -15,7 +15,7 @@ from actors.audit.finding import Finding, ReleaseRecord, Rule
 from actors.decisions.inherit import is_fixed
 from actors.decisions.settings import Settings
 from actors.errors import InvalidObject, OrbweaverError
-from actors.reclaim.evidence import ClusterState, facts_of
+from actors.reclaim.facts import ClusterState, facts_of
 from actors.reclaim.rules import Action, Recorded, Verdict, judge
 from actors.resources.addresses import format_address
 from actors.resources.namespace import Namespace

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from actors.decisions.plan import Slot
 from actors.decisions.settings import Settings
@@ -116,3 +117,23 @@ def still_wanted(record: Record, statefulset: StatefulSet | None, settings: Sett
         and not statefulset.terminating
         and statefulset.keeps(record.pod.partition("/")[2], scaled_down=settings.keep_scaled_down)
     )
+
+
+class Owners(Protocol):
+    """Who may start a pod again: a StatefulSet (None: there is none), or a virtual machine."""
+
+    def statefulset(self, namespace: str, name: str) -> StatefulSet | None: ...
+
+    def machine_lives(self, namespace: str, name: str) -> bool: ...
+
+
+def wanted(record: Record, owners: Owners, settings: Settings) -> bool | None:
+    """Whether the record's owner will start its pod again, so that the address stays with the pod's name or its machine;
+    None when nobody keeps addresses for it. Raises what `owners` raises."""
+    if not is_fixed(record):
+        return None
+    namespace = record.pod.partition("/")[0]
+    if record.machine:
+        return settings.enable_kubevirt and owners.machine_lives(namespace, record.machine)
+    name = owning_statefulset(record)
+    return name is not None and still_wanted(record, owners.statefulset(namespace, name), settings)

@@ -23,11 +23,12 @@ from actors.allocation.messages import Allocation
 from actors.allocation.node_watches import NodeWatches
 from actors.allocation.observer import AllocationObserver
 from actors.allocation.router import Allocator, AllocatorRouter, ask
-from actors.decisions.inherit import owning_statefulset
+from actors.decisions.inherit import owning_statefulset, wanted
 from actors.decisions.node_watch import NOBODY
 from actors.decisions.settings import Settings
 from actors.errors import OrbweaverError
-from actors.reclaim.evidence import CachedClusterState, ClusterState, LiveClusterState, facts_of, wanted
+from actors.reclaim.evidence import CachedClusterState, LiveClusterState
+from actors.reclaim.facts import ClusterState, facts_of
 from actors.reclaim.release import RELEASE_TIMEOUT, Reclaim, reclaim
 from actors.reclaim.rules import Action, Recorded, Verdict, judge
 from actors.resources.addresses import format_address
@@ -52,6 +53,8 @@ RETRY = 5.0
 UNREADABLE = 60.0
 """Seconds until a pod is looked at again whose objects cannot be understood."""
 LEDGER_TIMEOUT = 10.0
+
+_OWNERS = ("StatefulSet", MACHINE, INSTANCE)
 
 T = TypeVar("T")
 
@@ -85,6 +88,34 @@ class State:
     nodes: dict[str, Node | None] = field(default_factory=dict)
     statefulsets: dict[tuple[str, str], StatefulSet | None] = field(default_factory=dict)
     readers: ThreadPoolExecutor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Concerned:
+    """Whose records changes of nodes, owners and namespaces may concern; owners by namespace and name."""
+
+    nodes: frozenset[str]
+    owners: frozenset[tuple[str, str]]
+    namespaces: frozenset[str]
+
+    @classmethod
+    def by(cls, objects: Sequence[tuple[str, str, str]]) -> Concerned:
+        """By what changed: kind, namespace and name."""
+        return cls(
+            # `Watch`: a node that nobody watches over any more.
+            frozenset(name for kind, _, name in objects if kind in ("Node", "Watch")),
+            frozenset((namespace, name) for kind, namespace, name in objects if kind in _OWNERS),
+            frozenset(name for kind, _, name in objects if kind == "Namespace"),
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.nodes or self.owners or self.namespaces)
+
+    def includes(self, record: Record) -> bool:
+        """Whether the record's holder may be gone by these changes."""
+        namespace = record.pod.partition("/")[0]
+        owner = record.machine or owning_statefulset(record) or ""
+        return record.node in self.nodes or namespace in self.namespaces or (namespace, owner) in self.owners
 
 
 class GCActor(Actor):
@@ -141,26 +172,24 @@ class GCActor(Actor):
         sandboxes."""
         if not self._state.running:
             return
-        pods = {f"{namespace}/{name}" for kind, namespace, name in objects if kind == "Pod"}
-        nodes = {name for kind, _, name in objects if kind == "Node" and self._node_is_news(name)}
-        # A node that nobody watches over any more.
-        nodes |= {name for kind, _, name in objects if kind == "Watch"}
-        owners = {
-            (namespace, name)
-            for kind, namespace, name in objects
-            if kind == "StatefulSet" and self._statefulset_is_news(namespace, name)
-        }
-        owners |= {
-            (namespace, name)
-            for kind, namespace, name in objects
-            if kind in (MACHINE, INSTANCE) and not self._census.machine_lives(namespace, name)
-        }
-        gone = {name for kind, _, name in objects if kind == "Namespace" and not self._census.namespace(name)}
-        if nodes or owners or gone:
-            for held in self._everything():
-                if self._concerns(held.record, nodes, owners, gone):
-                    pods.add(held.record.pod)
+        news = [one for one in objects if self._is_news(*one)]
+        pods = {f"{namespace}/{name}" for kind, namespace, name in news if kind == "Pod"}
+        concerned = Concerned.by(news)
+        if concerned:
+            pods |= {held.record.pod for held in self._everything() if concerned.includes(held.record)}
         self._look_at(sorted(pods))
+
+    def _is_news(self, kind: str, namespace: str, name: str) -> bool:
+        """Whether the change may let an address be taken back. Most changes of nodes and owners concern nobody here."""
+        if kind == "Node":
+            return self._node_is_news(name)
+        if kind == "StatefulSet":
+            return self._statefulset_is_news(namespace, name)
+        if kind in (MACHINE, INSTANCE):
+            return not self._census.machine_lives(namespace, name)
+        if kind == "Namespace":
+            return not self._census.namespace(name)
+        return kind in ("Pod", "Watch")
 
     # -- beginning and end ----------------------------------------------------------------------------------
 
@@ -248,15 +277,6 @@ class GCActor(Actor):
             now.terminating,
         )
 
-    def _concerns(
-        self, record: Record, nodes: set[str], owners: set[tuple[str, str]], namespaces: set[str]
-    ) -> bool:
-        if record.node in nodes:
-            return True
-        namespace = record.pod.partition("/")[0]
-        owner = record.machine or owning_statefulset(record) or ""
-        return namespace in namespaces or (namespace, owner) in owners
-
     # -- judging --------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
@@ -276,13 +296,13 @@ class GCActor(Actor):
             ]
             reading = LiveClusterState(self._store, self._census.statefulset)
             answers = state.readers.map(lambda one: self._read(one[0], one[1], reading), suspicious)
-            wanted: list[Reclaim] = []
+            reclaims: list[Reclaim] = []
             for (pod, held), witness in zip(suspicious, answers, strict=True):
                 if witness is not None:
                     self._later(pod, witness.until)
                     continue
-                wanted += self._act(self._of_one(pod, held, self._judge, reading, otherwise=()))
-            found = reclaim(self, self._router, wanted, self._clock(), self._observer, events=True)
+                reclaims += self._act(self._of_one(pod, held, self._judge, reading, otherwise=()))
+            found = reclaim(self, self._router, reclaims, self._clock(), self._observer, events=True)
             for one in found.failed:
                 self._later(one.held.record.pod, self._clock() + RETRY)
         except OrbweaverError as error:
@@ -354,7 +374,7 @@ class GCActor(Actor):
 
     def _act(self, judged: Sequence[Judged]) -> list[Reclaim]:
         """What is to be taken back; what only is to be marked is marked."""
-        wanted: list[Reclaim] = []
+        reclaims: list[Reclaim] = []
         marked: list[Allocation] = []
         for one in judged:
             verdict, held = one.verdict, one.held
@@ -362,10 +382,10 @@ class GCActor(Actor):
                 marked.append(held)
             elif verdict.action in (Action.RELEASE, Action.KEEP_FOR_NEXT):
                 keep = verdict.action is Action.KEEP_FOR_NEXT
-                wanted.append(Reclaim(held, verdict.reason, verdict.text, keep, verdict.forced, one.uid))
+                reclaims.append(Reclaim(held, verdict.reason, verdict.text, keep, verdict.forced, one.uid))
         if marked:
             self._router.work(lambda allocator: _doubt(allocator, marked))
-        return wanted
+        return reclaims
 
     # -- what is recorded, and when to look again -----------------------------------------------------------
 

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from actors.decisions.inherit import is_fixed, owning_statefulset, still_wanted
+from actors.decisions.inherit import is_fixed, owning_statefulset, still_wanted, wanted
 from actors.decisions.settings import Settings
-from actors.reclaim.evidence import CachedClusterState, wanted
+from actors.reclaim.evidence import CachedClusterState
 from actors.resources.blocks.record import Record
 from actors.resources.node import Node
 from actors.resources.pod import Pod

@@ -9,16 +9,11 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from actors.decisions.inherit import is_fixed, owning_statefulset, still_wanted
-from actors.decisions.node_watch import NOBODY, Watch
-from actors.decisions.settings import Settings
 from actors.errors import NoSuchResource, NotFound
-from actors.reclaim.rules import Facts, Recorded
-from actors.resources.blocks.record import Record
 from actors.resources.names import is_label, is_subdomain
 from actors.resources.namespace import Namespace
 from actors.resources.node import Node
@@ -38,56 +33,6 @@ LIST_TIMEOUT = 300.0
 _POD_METADATA = ("name", "namespace", "uid", "resourceVersion", "deletionTimestamp")
 _POD_SPEC = ("nodeName",)
 _POD_STATUS = ("phase", "reason", "podIPs")
-
-
-class ClusterState(Protocol):
-    """What a verdict asks for; None and False mean that there is no such object, or, of a namespace, that it is being
-    deleted. `pod` is `namespace/name`."""
-
-    def pod(self, pod: str) -> Pod | None: ...
-
-    def node(self, name: str) -> Node | None: ...
-
-    def statefulset(self, namespace: str, name: str) -> StatefulSet | None: ...
-
-    def machine_lives(self, namespace: str, name: str) -> bool: ...
-
-    def namespace(self, name: str) -> bool: ...
-
-    def pool(self, name: str) -> bool: ...
-
-
-def wanted(record: Record, source: ClusterState, settings: Settings) -> bool | None:
-    """Whether the record's owner will start its pod again; None when nobody keeps addresses for it."""
-    if not is_fixed(record):
-        return None
-    namespace = record.pod.partition("/")[0]
-    if record.machine:
-        return settings.enable_kubevirt and source.machine_lives(namespace, record.machine)
-    name = owning_statefulset(record)
-    return name is not None and still_wanted(record, source.statefulset(namespace, name), settings)
-
-
-def facts_of(
-    record: Record,
-    siblings: Sequence[Recorded],
-    source: ClusterState,
-    settings: Settings,
-    noticed: float,
-    watch: Watch = NOBODY,
-) -> Facts:
-    """What a source knows of a record's holder; `siblings`, `noticed` and `watch` as in `Facts`."""
-    pod = source.pod(record.pod)
-    return Facts(
-        pod=pod,
-        node=source.node(pod.node if pod is not None else record.node),
-        namespace=source.namespace(record.pod.partition("/")[0]),
-        pool=source.pool(record.pool),
-        wanted=wanted(record, source, settings),
-        siblings=tuple(siblings),
-        noticed=noticed,
-        watch=watch,
-    )
 
 
 class CachedClusterState:

@@ -12,11 +12,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from actors.allocation.deallocation import is_kept
 from actors.allocation.messages import Allocation
 from actors.allocation.observer import AllocationObserver
 from actors.allocation.router import Allocator, AllocatorRouter, ask
-from actors.decisions.inherit import is_fixed
+from actors.decisions.inherit import is_fixed, wanted
 from actors.decisions.settings import Settings
 from actors.reclaim.release import RELEASE_TIMEOUT, Reclaim, reclaim
 from actors.reclaim.stale_sandboxes import Sandboxes, is_left_behind
@@ -105,7 +104,7 @@ class NodeGCActor(Actor):
         self._router.work(task)
 
     def _is_kept(self, record: Record) -> bool:
-        return is_kept(record, self._catalog, self._settings)
+        return bool(wanted(record, self._catalog, self._settings))
 
     def _mine(self) -> tuple[Allocation, ...]:
         """What sandboxes of this node use, as each of them has it."""

@@ -10,6 +10,7 @@ and releases with the record's own fence.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -81,42 +82,45 @@ class Facts:
 KEEP = Verdict(Action.KEEP)
 
 
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One record, what is known of its holder, and when and by which settings it is judged."""
+
+    held: Recorded
+    facts: Facts
+    now: float
+    """Seconds since the epoch."""
+    settings: GCSettings
+
+    def once(self, verdict: Verdict, moment: float) -> Verdict:
+        """The verdict when the moment has come, until then to wait for it."""
+        if self.now >= moment:
+            return verdict
+        return Verdict(Action.WAIT, verdict.reason, verdict.text, until=moment)
+
+
 def judge(held: Recorded, facts: Facts, now: float, settings: GCSettings) -> Verdict:
-    """The verdict on one record; `now` is in seconds since the epoch."""
-    record, pod = held.record, facts.pod
+    """The verdict on one record; `now` is in seconds since the epoch. Of RULES, the first that says something decides."""
     if not settings.enabled:
         return KEEP
+    case = Case(held, facts, now, settings)
+    verdicts = (rule(case) for rule in RULES)
+    return next((verdict for verdict in verdicts if verdict is not None), KEEP)
+
+
+def _misnamed(case: Case) -> Verdict | None:
+    record = case.held.record
     if _POD.fullmatch(record.pod) is None:
         return Verdict(Action.RELEASE, "DirtyRecord", f"no pod can be named {record.pod!r}")
-    if record.is_retained or (record.machine and not record.container):
-        return _waiting(held, facts)  # another IPAM told the machine, but not in which pod it runs
-    if pod is None:
-        return _gone(held, facts, now, settings)
-    if record.uid and pod.uid and record.uid != pod.uid:
-        return _replaced(held, pod, facts, now, settings)
-    if pod.finished:
-        return _finished(pod, facts, now, settings)
-    lost = _lost(pod, facts.node, now, settings)
-    if lost is not None and lost.action is Action.RELEASE and facts.wanted:
-        return Verdict(Action.MARK, lost.reason, lost.text, forced=True)
-    if lost is not None and lost.action is Action.RELEASE:
-        return lost
-    dead = None if facts.wanted else _dead(pod, facts, now, settings)
-    waits = [verdict for verdict in (lost, dead) if verdict is not None and verdict.action is Action.WAIT]
-    if dead is not None and dead.action is Action.RELEASE:
-        return dead
-    if pod.deleted_at is None and _superseded(held, pod, facts.siblings):
-        return Verdict(
-            Action.RELEASE,
-            "Superseded",
-            f"pod {pod.key} uses another address for interface {record.interface}",
-        )
-    return min(waits, key=lambda verdict: verdict.until, default=KEEP)
+    return None
 
 
-def _waiting(held: Recorded, facts: Facts) -> Verdict:
+def _retained(case: Case) -> Verdict | None:
     """What is kept for a pod's next incarnation; a record taken over without a UID looks the same."""
+    held, facts = case.held, case.facts
     record, pod = held.record, facts.pod
+    if not record.is_retained and not (record.machine and not record.container):
+        return None  # with a machine and without a container: another IPAM did not tell in which of its pods it runs
     if pod is not None and not pod.finished and (not is_fixed(record) or _reports(pod, held)):
         return KEEP
     if facts.wanted and facts.pool:
@@ -127,11 +131,10 @@ def _waiting(held: Recorded, facts: Facts) -> Verdict:
             "DirtyRecord",
             f"it is kept for pod {record.pod} in pool {record.pool}, which is gone",
         )
-    return _release_unwanted(held, facts)
+    return _release_unwanted(record, facts)
 
 
-def _release_unwanted(held: Recorded, facts: Facts) -> Verdict:
-    record = held.record
+def _release_unwanted(record: Record, facts: Facts) -> Verdict:
     if record.machine:
         return Verdict(
             Action.RELEASE, "OwnerGone", f"virtual machine {record.holder} does not exist any more"
@@ -143,37 +146,63 @@ def _release_unwanted(held: Recorded, facts: Facts) -> Verdict:
     )
 
 
-def _gone(held: Recorded, facts: Facts, now: float, settings: GCSettings) -> Verdict:
-    pod = held.record.pod
+def _gone(case: Case) -> Verdict | None:
+    facts, pod = case.facts, case.held.record.pod
+    if facts.pod is not None:
+        return None
     text = f"pod {pod} is gone and no DEL came for it"
     if not facts.namespace:
         text = f"namespace {pod.partition('/')[0]} of pod {pod} is deleted and no DEL came for it"
     action = Action.KEEP_FOR_NEXT if facts.wanted else Action.RELEASE
-    verdict = Verdict(action, _why_gone(facts), text, forced=True)
-    return _once(verdict, _left_to_node(facts, facts.noticed, settings), now)
+    return case.once(Verdict(action, _why_gone(facts), text, forced=True), _left_to_node(case))
 
 
-def _replaced(held: Recorded, pod: Pod, facts: Facts, now: float, settings: GCSettings) -> Verdict:
+def _replaced(case: Case) -> Verdict | None:
+    held, facts = case.held, case.facts
+    uid, pod = held.record.uid, facts.pod
+    if pod is None or not uid or not pod.uid or uid == pod.uid:
+        return None
     if facts.wanted or (not pod.finished and _reports(pod, held)):
         return KEEP  # the new pod has it, or will take it over with its ADD
-    text = f"pod {pod.key} with UID {held.record.uid} is gone; the pod of that name has UID {pod.uid}"
-    verdict = Verdict(Action.RELEASE, "PodReplaced", text, forced=True)
-    return _once(verdict, _left_to_node(facts, facts.noticed, settings), now)
+    text = f"pod {pod.key} with UID {uid} is gone; the pod of that name has UID {pod.uid}"
+    return case.once(Verdict(Action.RELEASE, "PodReplaced", text, forced=True), _left_to_node(case))
 
 
-def _finished(pod: Pod, facts: Facts, now: float, settings: GCSettings) -> Verdict:
-    if facts.wanted:
+def _finished(case: Case) -> Verdict | None:
+    pod = case.facts.pod
+    if pod is None or not pod.finished:
+        return None
+    if case.facts.wanted:
         return KEEP
     evicted = pod.phase == "Failed" and pod.reason == "Evicted"
     text = f"pod {pod.key} was evicted" if evicted else f"pod {pod.key} has ended, its phase is {pod.phase}"
     # Its containers have ended, its sandbox perhaps not, and that is what answers for the address.
     verdict = Verdict(Action.RELEASE, "PodEvicted" if evicted else "PodFinished", text, forced=True)
-    return _once(verdict, _left_to_node(facts, facts.noticed, settings), now)
+    return case.once(verdict, _left_to_node(case))
 
 
-def _lost(pod: Pod, node: Node | None, now: float, settings: GCSettings) -> Verdict | None:
-    """Whether the cluster has given the pod's node up."""
-    if not settings.lost_nodes or not pod.node:
+def _living(case: Case) -> Verdict:
+    """The pod is there and has not ended. Of RULES_OF_A_LIVING_POD the first that does something decides, else the one that
+    waits the shortest."""
+    answers = (rule(case) for rule in RULES_OF_A_LIVING_POD)
+    verdicts = [verdict for verdict in answers if verdict is not None]
+    for verdict in verdicts:
+        if verdict.action is not Action.WAIT:
+            return verdict
+    return min(verdicts, key=lambda verdict: verdict.until, default=KEEP)
+
+
+def _on_lost_node(case: Case) -> Verdict | None:
+    """The cluster has given the pod's node up. What its owner will start again is only marked."""
+    lost = _lost(case)
+    if lost is not None and lost.action is Action.RELEASE and case.facts.wanted:
+        return Verdict(Action.MARK, lost.reason, lost.text, forced=True)
+    return lost
+
+
+def _lost(case: Case) -> Verdict | None:
+    pod, node, settings = case.facts.pod, case.facts.node, case.settings
+    if pod is None or not settings.lost_nodes or not pod.node:
         return None
     if node is None:
         return Verdict(
@@ -189,14 +218,14 @@ def _lost(pod: Pod, node: Node | None, now: float, settings: GCSettings) -> Verd
         return None
     text = f"node {node.name} of pod {pod.key} has not been Ready for {settings.not_ready_delay:g} s"
     verdict = Verdict(Action.RELEASE, "NodeNotReady", text, forced=True)
-    return _once(verdict, node.not_ready_since + settings.not_ready_delay, now)
+    return case.once(verdict, node.not_ready_since + settings.not_ready_delay)
 
 
-def _dead(pod: Pod, facts: Facts, now: float, settings: GCSettings) -> Verdict | None:
-    """Whether the pod is Terminating and has outlived its grace period."""
-    if pod.deleted_at is None:
+def _terminating(case: Case) -> Verdict | None:
+    """The pod is Terminating and has outlived its grace period."""
+    pod, node, settings = case.facts.pod, case.facts.node, case.settings
+    if pod is None or pod.deleted_at is None or case.facts.wanted:
         return None
-    node = facts.node
     ready = node is not None and node.ready
     if not (settings.dead_on_ready if ready else settings.dead_on_not_ready):
         return None
@@ -205,10 +234,34 @@ def _dead(pod: Pod, facts: Facts, now: float, settings: GCSettings) -> Verdict |
     text = f"pod {pod.key} is Terminating past its grace period, on a node that is {state}"
     reason = "TerminatingOnReadyNode" if ready else "TerminatingOnNotReadyNode"
     verdict = Verdict(Action.RELEASE, reason, text, forced=True)
-    return _once(verdict, max(pod.deleted_at + RESOLUTION + delay, _watched_until(facts, settings)), now)
+    return case.once(verdict, max(pod.deleted_at + RESOLUTION + delay, _watched_until(case)))
 
 
-def _superseded(held: Recorded, pod: Pod, siblings: tuple[Recorded, ...]) -> bool:
+def _superseded(case: Case) -> Verdict | None:
+    record, pod = case.held.record, case.facts.pod
+    if pod is None or pod.deleted_at is not None or not _uses_another(case.held, pod, case.facts.siblings):
+        return None
+    text = f"pod {pod.key} uses another address for interface {record.interface}"
+    return Verdict(Action.RELEASE, "Superseded", text)
+
+
+RULES: tuple[Callable[[Case], Verdict | None], ...] = (
+    _misnamed,
+    _retained,
+    _gone,
+    _replaced,
+    _finished,
+    _living,
+)
+"""In this order: each may take for granted that those before it said nothing."""
+RULES_OF_A_LIVING_POD: tuple[Callable[[Case], Verdict | None], ...] = (
+    _on_lost_node,
+    _terminating,
+    _superseded,
+)
+
+
+def _uses_another(held: Recorded, pod: Pod, siblings: tuple[Recorded, ...]) -> bool:
     """Whether the pod is seen to use another record's address for the same interface and family, and not this one.
 
     Only a sibling that is not older counts: what the pod shows may still be from before its present sandbox.
@@ -229,23 +282,18 @@ def _superseded(held: Recorded, pod: Pod, siblings: tuple[Recorded, ...]) -> boo
     )
 
 
-def _once(verdict: Verdict, moment: float, now: float) -> Verdict:
-    if now >= moment:
-        return verdict
-    return Verdict(Action.WAIT, verdict.reason, verdict.text, until=moment)
-
-
-def _left_to_node(facts: Facts, since: float, settings: GCSettings) -> float:
+def _left_to_node(case: Case) -> float:
     """Until when the node itself is left to release: its agent as long as that watches over it, and else its runtime, which
     may still send its DEL. Where there is neither, nothing is waited for."""
-    own_del = since + settings.own_del if facts.node is not None and facts.node.ready else since
-    return max(own_del, _watched_until(facts, settings))
+    node, since = case.facts.node, case.facts.noticed
+    own_del = since + case.settings.own_del if node is not None and node.ready else since
+    return max(own_del, _watched_until(case))
 
 
-def _watched_until(facts: Facts, settings: GCSettings) -> float:
+def _watched_until(case: Case) -> float:
     """Until when the agent of the record's node is believed to see to it. On a node that is not Ready, perhaps only because
     its kubelet stands, it counts if it was heard, and until the cluster gives the node up."""
-    node, watch = facts.node, facts.watch
+    node, watch, settings = case.facts.node, case.facts.watch, case.settings
     if node is None or not (node.ready or watch.heard):
         return 0.0
     if node.ready or not settings.lost_nodes:

@@ -16,10 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from actors.allocation.deallocation import is_kept
 from actors.allocation.messages import Allocation
 from actors.decisions.exhausted import exhausted
-from actors.decisions.inherit import Inheritance, inherit, machine_of
+from actors.decisions.inherit import Inheritance, inherit, machine_of, wanted
 from actors.decisions.overlaps import overlapping
 from actors.decisions.plan import Plan, Slot, plan
 from actors.decisions.refusal import Refusal
@@ -321,7 +320,7 @@ class Sight:
             for held in self._recorded.held()
             if held.family == pool.family
             and held.value in pool.available
-            and not is_kept(held.record, self._catalog, self._settings)
+            and not wanted(held.record, self._catalog, self._settings)
             and (why := self._leaving(held.record))
         ]
         if not returning:

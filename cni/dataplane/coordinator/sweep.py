@@ -18,33 +18,41 @@ from cni.dataplane.netlink.codec import Message
 from cni.dataplane.netlink.links import delete_link
 from cni.dataplane.netlink.routes import delete_neighbour, delete_route, delete_rule
 from cni.dataplane.netlink.rtnetlink import Netlink
-from cni.dataplane.state import Nic
+from cni.dataplane.state import Nic, Rule, bare, host_cidr
 
 
 def collect(host: Netlink, settings: CoordinatorSettings, containers: Sequence[str]) -> int:
     """Remove what is stale; `containers`: those with a valid attachment to the settings' network. Returns how many
     things were removed. Raises `OSError`."""
+    table = settings.host_table
     pairs = [nic for nic in host.nics() if nic.name.startswith(HOST_VETH) and nic.alias.startswith(ALIAS)]
-    mine = [nic for nic in pairs if nic.alias == network_alias(settings.network)]
-    dead = [
-        nic for nic in mine if not any(one.startswith(nic.name.removeprefix(HOST_VETH)) for one in containers)
-    ]
-    done = host.send([delete_link(nic.name) for nic in dead])
+    dead = [nic for nic in pairs if _is_dead(nic, settings.network, containers)]
+    removed = host.send([delete_link(nic.name) for nic in dead])
     for nic in pairs:
         if nic not in dead:
-            done += host.send(_abandoned(host, nic, settings.host_table))
+            removed += host.send(_abandoned(host, nic, table))
+    return removed + host.send([delete_rule(rule) for rule in _unused_rules(host, table)])
+
+
+def _is_dead(nic: Nic, network: str, containers: Sequence[str]) -> bool:
+    """Whether the veth is one of the network's, and the runtime has no container for it."""
+    begins = nic.name.removeprefix(HOST_VETH)
+    return nic.alias == network_alias(network) and not any(
+        container.startswith(begins) for container in containers
+    )
+
+
+def _unused_rules(host: Netlink, table: int) -> list[Rule]:
+    """Rules to one address to which the table has no route."""
     names = {nic.index: nic.name for nic in host.nics()}
-    there = [
-        ipaddress.ip_network(route.dst) for route in host.routes(names) if route.table == settings.host_table
-    ]
-    unused = [
+    reached = [ipaddress.ip_network(route.dst) for route in host.routes(names) if route.table == table]
+    return [
         rule
         for rule in host.rules()
-        if rule.table == settings.host_table
-        and rule.dst.endswith("/128" if rule.family == 6 else "/32")
-        and not any(ipaddress.ip_address(rule.dst.partition("/")[0]) in network for network in there)
+        if rule.table == table
+        and rule.dst == host_cidr(rule.dst)
+        and not any(ipaddress.ip_address(bare(rule.dst)) in network for network in reached)
     ]
-    return done + host.send([delete_rule(rule) for rule in unused])
 
 
 def _abandoned(host: Netlink, nic: Nic, table: int) -> list[Message]:
@@ -52,14 +60,12 @@ def _abandoned(host: Netlink, nic: Nic, table: int) -> list[Message]:
     alive = host.addresses_in(nic.namespace) if nic.namespace >= 0 else None
     if alive is None:
         return []
-    bare = {address.partition("/")[0] for address in alive}
+    addresses = {bare(address) for address in alive}
     names = {nic.index: nic.name}
     routes = [
-        route
-        for route in host.routes(names)
-        if route.table == table and route.dst.partition("/")[0] not in bare
+        route for route in host.routes(names) if route.table == table and bare(route.dst) not in addresses
     ]
-    neighbours = [one.address for one in host.neighbours(names) if one.address not in bare]
+    neighbours = [one.address for one in host.neighbours(names) if one.address not in addresses]
     return [
         *(delete_route(route, nic.index) for route in routes),
         *(delete_neighbour(address, nic.index) for address in neighbours),
