@@ -624,6 +624,79 @@ def claimed(agent: AgentProcess, plugins: Path) -> None:
     run("ping", "-n", "-c", "1", "-W", "5", theirs[0])
 
 
+def vandal(agent: AgentProcess, plugins: Path) -> None:
+    """A pod with NET_ADMIN fills its namespace with what can hardly be read: names of bytes that are no text, addresses of
+    which all have one hash, routes and rules of every kind. Others are served as ever, and its own DEL succeeds."""
+    cable()
+    chain = Chain(agent, plugins, {"type": "macvlan", "master": "uplink0", "ipam": agent.ipam})
+    pod, other = make("vandal"), make("other")
+    chain.add(pod)
+    for batch in VANDALISM:
+        subprocess.run(
+            ["nsenter", f"--net={pod.netns}", "ip", "-force", "-batch", "-"],
+            input="\n".join(batch).encode(),
+            check=False,
+        )
+    names = "b'd7'.ljust(16, b'\\0') + b'\\xff\\xfe'.ljust(16, b'\\0')"
+    rename = f"import fcntl, socket; s = socket.socket(); fcntl.ioctl(s, 0x8923, {names})"  # SIOCSIFNAME
+    in_pod(pod, sys.executable, "-c", rename)
+    later = make("vandal", "net1", pod.container)
+    _outcome(lambda: chain.again(pod))
+    _outcome(lambda: chain.check(pod))
+    _outcome(lambda: chain.add(later))
+    chain.add(other)
+    chain.check(other)
+    run("ping", "-n", "-c", "1", "-W", "5", other.addresses[0].partition("/")[0])
+    chain.delete(other)
+    chain.delete(pod)
+    assert "Traceback" not in agent.log.read_text()
+
+
+_MODULUS = (1 << 61) - 1
+
+
+def _same_hash(count: int) -> Iterator[str]:
+    for number in range(1, count + 1):
+        value = (0xFD000066 << 96) + number * _MODULUS
+        yield socket.inet_ntop(socket.AF_INET6, value.to_bytes(16, "big"))
+
+
+VANDALISM = (
+    [f"link add d{number} type veth peer name e{number}" for number in range(100)],
+    [
+        f"addr add {address}/128 dev eth0 nodad valid_lft 900 preferred_lft 900"
+        for address in _same_hash(1500)
+    ],
+    [f"addr add 198.18.{number >> 8}.{number & 255}/32 dev eth0" for number in range(500)],
+    [
+        f"route add 198.19.{number >> 8}.{number & 255}/32 dev eth0 table {1 + number % 252}"
+        for number in range(500)
+    ],
+    [f"route add fd00:99::{number:x} dev eth0 table {1 + number % 252}" for number in range(500)],
+    [f"rule add pref {number} from 198.18.0.{number % 256} lookup {number}" for number in range(1, 1000)],
+    [f"rule add pref {number} from fd00:77::{number:x} lookup {number}" for number in range(1, 500)],
+    [
+        f"neigh add 10.6.{number >> 8}.{number & 255} lladdr 02:00:00:00:00:01 nud permanent dev eth0"
+        for number in range(500)
+    ],
+    [
+        "nexthop add id 7 dev eth0",
+        "nexthop add id 8 group 7",
+        "route add 203.0.113.0/24 nhid 8",
+        "route add blackhole 203.0.113.0/25",
+        "route add unreachable 203.0.113.128/25",
+        "route add prohibit 192.0.2.0/25 metric 4294967295",
+        "route add fd00:55::/64 encap seg6 mode encap segs fd00::1,fd00::2 dev eth0",
+        "route add 192.0.2.128/25 encap ip id 7 dst 10.6.0.9 dev eth0",
+        "link add vx type vxlan id 5 dev eth0 dstport 4789",
+        "link add br0 type bridge",
+        "link add bond7 type bond",
+        "link add vrf7 type vrf table 7",
+        "link add v9 link eth0 type vlan id 9",
+    ],
+)
+
+
 def routes_to_pods() -> list[str]:
     """The host's routes to its pods."""
     return sorted(
@@ -1040,6 +1113,7 @@ STORIES: dict[str, Callable[[AgentProcess, Path], None]] = {
         two_nodes,
         advertised,
         claimed,
+        vandal,
         service,
         bridge,
         options,

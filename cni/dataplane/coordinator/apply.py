@@ -42,7 +42,7 @@ from cni.dataplane.netlink.routes import (
     delete_route,
     delete_rule,
 )
-from cni.dataplane.netlink.rtnetlink import Netlink, TooMany
+from cni.dataplane.netlink.rtnetlink import Netlink
 from cni.dataplane.netlink.sysctls import differing_sysctls, write_sysctls
 from cni.dataplane.state import Desired, HostState, Nic, Plan, PodState
 from cni.dataplane.workers.job import Job, readable_addresses
@@ -223,8 +223,9 @@ def _delete(job: Job, settings: CoordinatorSettings, notes: list[str]) -> int:
                         notes.append(
                             f"{job.netns} is not provably this container's, nothing in it was touched"
                         )
-            except TooMany as error:
-                notes.append(f"{job.netns} was not looked into: {error.strerror}")
+            except OSError as error:
+                # The pod may have done with it what it likes; what is left there goes with it.
+                notes.append(f"not everything in {job.netns} was removed: {error.strerror or error}")
             except OrbweaverError as error:
                 if error.cni_code not in (CNI_UNKNOWN_CONTAINER, CNI_INVALID_ENVIRONMENT):
                     raise

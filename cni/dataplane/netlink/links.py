@@ -111,12 +111,17 @@ def decoded(kind: Any, frame: bytes) -> Any:
     return message
 
 
+def _text(data: bytes) -> str:
+    """A name as the kernel has it: a pod's interface may be called by any bytes, and no other may seem to have its name."""
+    return data.rstrip(b"\0").decode(errors="backslashreplace")
+
+
 def nic_of(frame: bytes, addresses: dict[int, list[tuple[str, bool]]]) -> Nic:
     index, flags = struct.unpack_from("=iI", frame, 20)
     mine = addresses.get(index, ())
     found = attributes(frame, 32)
     return Nic(
-        found[IFNAME].rstrip(b"\0").decode(),
+        _text(found[IFNAME]),
         index,
         found.get(_ADDRESS, b"").hex(":"),
         tuple(address for address, _ in mine),
@@ -125,7 +130,7 @@ def nic_of(frame: bytes, addresses: dict[int, list[tuple[str, bool]]]) -> Nic:
         number(found, _MTU),
         number(found, _QUEUE),
         struct.unpack("=i", found[_LINK_NAMESPACE])[0] if _LINK_NAMESPACE in found else -1,
-        found.get(_ALIAS, b"").rstrip(b"\0").decode(errors="replace"),
+        _text(found.get(_ALIAS, b"")),
         tuple(address for address, dynamic in mine if dynamic),
     )
 
@@ -133,13 +138,13 @@ def nic_of(frame: bytes, addresses: dict[int, list[tuple[str, bool]]]) -> Nic:
 def link_of(frame: bytes) -> Link:
     index, flags = struct.unpack_from("=iI", frame, 20)
     found = attributes(frame, 32)
-    kind = attributes(found.get(_LINKINFO, b""), 0).get(_INFO_KIND, b"").rstrip(b"\0").decode()
+    kind = _text(attributes(found.get(_LINKINFO, b""), 0).get(_INFO_KIND, b""))
     info: dict[str, Any] = {}
     if kind in ("bond", "vlan"):  # a full decoding reads seventy attributes
         data = decoded(link_class(), frame).get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
         info = dict(data["attrs"]) if data is not None else {}
     return Link(
-        found[IFNAME].rstrip(b"\0").decode(),
+        _text(found[IFNAME]),
         index,
         kind,
         bool(flags & _UP),

@@ -67,6 +67,10 @@ _ALL_NAMESPACES, _IPV6_ADDRESSES = 8, 0x100
 _GETNSID, _NSID, _NSID_BY_FD = 90, 1, 3  # linux/net_namespace.h
 
 
+_TOGETHER = 100
+"""Messages that are sent at once: the kernel answers each, and the answers of thousands do not fit into the socket."""
+
+
 class TooMany(OSError):
     """There is more in a namespace than is looked at. The socket cannot be used any more."""
 
@@ -243,8 +247,18 @@ class Netlink:
 
     def send(self, messages: Sequence[Message]) -> int:
         """Do all of it, in order; returns how many took effect. Raises the first `OSError`, after all were tried."""
-        if not messages:
-            return 0
+        failed: OSError | None = None
+        done = 0
+        for start in range(0, len(messages), _TOGETHER):
+            try:
+                done += self._send(messages[start : start + _TOGETHER])
+            except OSError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+        return done
+
+    def _send(self, messages: Sequence[Message]) -> int:
         first = self._sequence + 1
         request = b"".join(self._encode(one.kind, ACK | one.flags, one.body) for one in messages)
         self._socket.send(request)

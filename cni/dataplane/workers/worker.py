@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import socket
 import sys
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from cni.dataplane.workers.channel import READY, read_frame, write_frame
 from cni.dataplane.workers.job import Job
 from metrics import logs
 
+log = logging.getLogger("orbweaver.dataplane")
+
 _PERFORM: dict[str, Callable[[Job, list[str]], int]] = {
     "coordinator": apply.perform,
     "ifacer": lambda job, notes: ifacer_apply.perform(job),
@@ -34,12 +37,19 @@ def serve(channel: socket.socket) -> None:
     channel.sendall(READY)
     while request := read_frame(channel):
         answer: dict[str, Any]
+        job = Job(**json.loads(request))
         try:
-            job = Job(**json.loads(request))
             notes: list[str] = []
             answer = {"changed": _PERFORM[job.plugin](job, notes), "notes": notes}
         except OrbweaverError as error:
             answer = {"error": error.to_wire()}
+        except Exception as error:
+            # A bug, or what a pod did to its namespace: it costs this job, and not the worker that others wait for.
+            log.exception("a job failed in a way that nobody foresaw", extra={"pod": job.pod})
+            why = f"internal error: {error!r:.200}; see the agent's log"
+            failed = OrbweaverError(f"{job.plugin} {job.command} for pod {job.pod}: {why}")
+            # What a DEL leaves goes with the namespace or is swept; one that fails each time would keep the pod for ever.
+            answer = {"changed": 0, "notes": [why]} if job.command == "DEL" else {"error": failed.to_wire()}
         write_frame(channel, answer)
 
 
