@@ -37,6 +37,8 @@ from cni.server.request_names import LONGEST, check_container, check_names, quot
 VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 T = TypeVar("T")
 
+IPAM = "spiderpool"
+"""The plugin that gives out addresses; others stand behind it in a network's list."""
 COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
 NEWEST = VERSIONS[-1]
 DEFAULT_NAMESPACE = "default"
@@ -61,7 +63,7 @@ class Attachment:
 @dataclass(frozen=True, slots=True)
 class CniRequest:
     """A request whose environment and configuration are in order. `named`: CNI_ARGS named the pod. `conf`: the decoded
-    network configuration. `ignored`: what a DEL said that was not understood."""
+    network configuration. `ignored`: what a DEL said that was not understood. `plugin`: whom it is for."""
 
     command: str
     version: str
@@ -73,6 +75,7 @@ class CniRequest:
     valid: tuple[Attachment, ...] = field(default=())
     conf: Mapping[str, Any] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    plugin: str = IPAM
 
     def add_request(self) -> AddRequest:
         """What the Endpoint needs of an ADD."""
@@ -85,7 +88,12 @@ def version_of(stdin: bytes) -> str:
         conf = _read(stdin)
     except ValueError:
         return NEWEST
-    version = conf.get("cniVersion") if isinstance(conf, dict) else None
+    return version_in(conf) if isinstance(conf, dict) else NEWEST
+
+
+def version_in(conf: Mapping[str, Any]) -> str:
+    """The version that a configuration names, known or not."""
+    version = conf.get("cniVersion")
     return version if isinstance(version, str) and _VERSION.fullmatch(version) else NEWEST
 
 

@@ -19,7 +19,7 @@ import pytest
 from actors.decisions.brief import LIMIT
 from actors.errors import StoreUnavailable
 from cni.server import connection as cni_client
-from cni.server import frontend
+from cni.server import connection_table, frontend, protocol
 from cni.server.protocol import VERSIONS
 from tests.support.checker import eventually, records
 from tests.support.cni_client import NoAnswer, add, ask, connect, delete, encode, read_answer
@@ -299,7 +299,7 @@ def test_a_client_that_never_finishes_is_cut_off(tmp_path: Path, monkeypatch: py
 def test_a_client_beyond_the_limit_takes_the_place_of_one_that_has_said_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(cni_client, "CLIENTS", 5)
+    monkeypatch.setattr(frontend, "CLIENTS", 5)
     with rig(tmp_path, *POOLS) as one:
         idle = [connect(one.socket) for _ in range(5)]
         eventually(lambda: _clients(one, 5))
@@ -319,7 +319,7 @@ def test_a_client_beyond_the_limit_takes_the_place_of_one_that_has_said_nothing(
 def test_a_client_beyond_the_limit_is_told_to_come_back_when_all_others_are_being_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(cni_client, "CLIENTS", 3)
+    monkeypatch.setattr(frontend, "CLIENTS", 3)
     gate = Gate()
     with rig(tmp_path, *POOLS, plan=gate) as one:
         gate.close()
@@ -344,7 +344,7 @@ def test_a_flood_of_connections_and_half_requests_keeps_nobody_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Thousands that say nothing, say it slowly, or announce a megabyte and send all but its end."""
-    monkeypatch.setattr(cni_client, "CLIENTS", 100)
+    monkeypatch.setattr(frontend, "CLIENTS", 100)
     with rig(tmp_path, *POOLS) as one:
         announced = b"OWC1" + struct.pack(">I", 1 << 20) + bytes((1 << 20) - 1)
         flood = []
@@ -357,9 +357,9 @@ def test_a_flood_of_connections_and_half_requests_keeps_nobody_out(
             if number % 50 == 0:
                 assert ask(one.socket, encode("ADD", f"c{number}")).status == 0
                 assert ask(one.socket, encode("DEL", f"c{number}")).status == 0
-                assert one.agent.front_end.clients <= 102
-                assert sum(len(client._buffer) for client in tuple(one.agent.front_end._connections)) < (
-                    cni_client.LARGE_TOGETHER << 20
+                assert len(one.agent.front_end.connections) <= 102
+                assert sum(len(client._buffer) for client in tuple(one.agent.front_end.connections.open)) < (
+                    connection_table.LARGE_TOGETHER << 20
                 ) + (100 << 16)
         for client in flood:
             client.close()
@@ -374,16 +374,16 @@ def _send_as_much_as_is_taken(client: socket.socket, data: bytes) -> None:
 
 
 def _in_flight(one: Rig, number: int) -> None:
-    assert sum(map(len, one.agent.front_end._in_flight.values())) == number
+    assert one.agent.front_end.adds.under_way == number
 
 
 def test_more_large_requests_than_are_read_at_once_are_told_to_come_back(one: Rig):
     """Their places are taken by what is incomplete, of which a small request needs none."""
     head = b"OWC1" + struct.pack(">I", cni_client.LARGE + 1)
-    large = [connect(one.socket) for _ in range(cni_client.LARGE_TOGETHER)]
+    large = [connect(one.socket) for _ in range(connection_table.LARGE_TOGETHER)]
     for client in large:
         client.sendall(head)
-    eventually(lambda: _large(one, cni_client.LARGE_TOGETHER))
+    eventually(lambda: _large(one, connection_table.LARGE_TOGETHER))
 
     with connect(one.socket) as client:
         client.sendall(head)
@@ -401,7 +401,7 @@ def test_more_large_requests_than_are_read_at_once_are_told_to_come_back(one: Ri
 
 
 def _large(one: Rig, number: int) -> None:
-    assert len(one.agent.front_end._large) == number
+    assert len(one.agent.front_end.connections.large) == number
 
 
 def test_who_does_not_take_its_answer_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -447,6 +447,22 @@ def test_a_bug_is_an_answer_too(one: Rig, monkeypatch: pytest.MonkeyPatch):
 
     assert answer.status == 1
     assert "what nobody thought of" in answer.json["msg"]
+
+
+@pytest.mark.parametrize("command", ["ADD", "DEL", "STATUS"])
+def test_a_configuration_is_decoded_once(one: Rig, monkeypatch: pytest.MonkeyPatch, command: str):
+    decoded: list[str] = []
+
+    def read_json(text: str, **options: Any) -> Any:
+        decoded.append(text)
+        return json.loads(text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(protocol, "read_json", read_json)
+        assert ask(one.socket, encode(command, "c1")).status == 0
+
+    assert len(decoded) == 1
+    assert ask(one.socket, encode("DEL", "c1")).status == 0
 
 
 def test_hundreds_may_wait_to_be_accepted(one: Rig):
@@ -758,26 +774,26 @@ def test_the_socket_of_a_dead_agent_is_replaced(tmp_path: Path):
 
 
 def _clients(one: Rig, number: int) -> None:
-    assert one.agent.front_end.clients == number
+    assert len(one.agent.front_end.connections) == number
 
 
 def _clients_at_least(one: Rig, number: int) -> None:
-    assert one.agent.front_end.clients >= number
+    assert len(one.agent.front_end.connections) >= number
 
 
 def _failed_to_undo(one: Rig) -> None:
-    (adds,) = one.agent.front_end._adds.values()
+    (adds,) = one.agent.front_end.adds.by_attachment.values()
     assert adds.owed
     assert not adds.undoing
 
 
 def _going(one: Rig, number: int) -> None:
-    assert sum(adds.going for adds in list(one.agent.front_end._adds.values())) == number
+    assert sum(adds.going for adds in one.agent.front_end.adds.by_attachment.values()) == number
 
 
 def _no_debts(one: Rig) -> None:
-    assert not one.agent.front_end._adds
-    assert not one.agent.front_end._in_flight
+    assert not one.agent.front_end.adds
+    assert not one.agent.front_end.adds.under_way
 
 
 def _recorded(one: Rig, number: int) -> None:
