@@ -23,6 +23,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from actors.allocation.handles import ledger_of
+from actors.allocation.ledger import LedgerActor
 from actors.allocation.ledger_index import content_of
 from actors.allocation.messages import Change
 from actors.allocation.observer import AllocationObserver
@@ -231,7 +233,7 @@ class BlockActor(Actor):
             state.stale = True
             self._again_later(batch, error)
         except DamagedObject as error:
-            self.get_actor("ledger/local").unreadable.remote(state.block.family, state.block.base)
+            ledger_of(self).ask(LedgerActor.unreadable, state.block.family, state.block.base)
             state.stale = True
             for staged in batch:
                 self._fail(staged, error)
@@ -327,8 +329,9 @@ class BlockActor(Actor):
         except NotFound:
             found = Block(state.block.family, state.block.base)
         # All of it, because the Ledger may list a claim of ours that was not written after all.
-        ledger = self.get_actor("ledger/local")
-        ledger.block_read.remote(found.family, found.base, found.version, content_of(found))
+        ledger_of(self).ask(
+            LedgerActor.block_read, found.family, found.base, found.version, content_of(found)
+        )
         state.block = found
         state.stale = False
 
@@ -350,9 +353,7 @@ class BlockActor(Actor):
     def _publish(self, changes: tuple[Change, ...]) -> None:
         if changes:
             block = self._state.block
-            self.get_actor("ledger/local").block_written.remote(
-                block.family, block.base, block.version, changes
-            )
+            ledger_of(self).ask(LedgerActor.block_written, block.family, block.base, block.version, changes)
 
     def _drop_expired(self, waiting: list[Staged]) -> list[Staged]:
         now = time.monotonic()

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from actors.allocation.block import BlockActor
 from actors.allocation.grant import Grant
-from actors.allocation.handles import block
+from actors.allocation.handles import block_of
 from actors.allocation.messages import AddRequest, Sandbox
 from actors.allocation.router import AllocatorRouter, ask
 from actors.decisions.detection import (
@@ -198,7 +198,7 @@ class ConflictDetection:
             self.router.work(
                 lambda allocator: ask(
                     allocator,
-                    block(allocator, grant.slot.family, grant.value).order(BlockActor.vouch, cleared),
+                    block_of(allocator, grant.slot.family, grant.value).order(BlockActor.vouch, cleared),
                 )
             )
         except OrbweaverError as error:  # it stays suspect: the next one to get it probes once more

@@ -37,7 +37,7 @@ from actors.allocation.conflict_detection import (
 from actors.allocation.deallocation import UNDO_TIMEOUT, Deallocation
 from actors.allocation.departures import Departures, NoDepartures
 from actors.allocation.grant import Grant
-from actors.allocation.handles import block, ledger
+from actors.allocation.handles import block_of, ledger_of
 from actors.allocation.ledger import LedgerActor
 from actors.allocation.messages import AddRequest, AddResult, Allocation, Assigned, RouteTo, Sandbox
 from actors.allocation.observer import AllocationObserver
@@ -433,10 +433,10 @@ class EndpointActor(Actor):
 
     def _end_suspicion(self, allocator: Allocator, container: str, interface: str = "") -> None:
         """A sandbox has ended, or one interface of it: what was taken from it by force is suspect no longer."""
-        (suspects,) = ask(allocator, ledger(allocator).ask(LedgerActor.suspects_of, container, interface))
+        (suspects,) = ask(allocator, ledger_of(allocator).ask(LedgerActor.suspects_of, container, interface))
         refs = []
         for family, value in suspects:
-            recording = block(allocator, family, value).within(UNDO_TIMEOUT)
+            recording = block_of(allocator, family, value).within(UNDO_TIMEOUT)
             refs.append(recording.order(BlockActor.holder_ended, HolderEnded(value, container, self._node)))
         ask(allocator, *refs)
 
@@ -482,7 +482,9 @@ class EndpointActor(Actor):
     def _held(self, allocator: Allocator, sandbox: Sandbox, pod: Pod | None = None) -> tuple[Allocation, ...]:
         """Everything recorded under the container id, for the pod's name, or for the virtual machine in the pod."""
         machine = () if pod is None or pod.machine is None else (machine_of(pod),)
-        of_sandbox = ledger(allocator).ask(LedgerActor.of_sandbox, sandbox.container, sandbox.key, *machine)
+        of_sandbox = ledger_of(allocator).ask(
+            LedgerActor.of_sandbox, sandbox.container, sandbox.key, *machine
+        )
         (allocations,) = ask(allocator, of_sandbox)
         return allocations
 
@@ -664,7 +666,7 @@ def _of_slot(slot: Slot, held: Sequence[Allocation]) -> list[tuple[int, Record]]
 
 def _of_container(allocator: Allocator, container: str) -> tuple[Allocation, ...]:
     """What is recorded for a container id."""
-    (allocations,) = ask(allocator, ledger(allocator).ask(LedgerActor.of_container, container))
+    (allocations,) = ask(allocator, ledger_of(allocator).ask(LedgerActor.of_container, container))
     return allocations
 
 
@@ -672,7 +674,7 @@ def _replaced(allocator: Allocator, held: Allocation) -> bool:
     """Whether the pod's machine runs elsewhere by now, where it got another address for the interface."""
     if not held.record.machine:
         return False
-    (others,) = ask(allocator, ledger(allocator).ask(LedgerActor.of_pod, held.record.holder))
+    (others,) = ask(allocator, ledger_of(allocator).ask(LedgerActor.of_pod, held.record.holder))
     return any(
         other.value != held.value
         and (other.family, other.record.interface) == (held.family, held.record.interface)

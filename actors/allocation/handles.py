@@ -60,16 +60,16 @@ class TypedHandle(Generic[A]):
         return answer
 
 
-def ledger(actors: ActorSource) -> TypedHandle[LedgerActor]:
+def ledger_of(actors: ActorSource) -> TypedHandle[LedgerActor]:
     """What is recorded for each pod, container and range."""
     return TypedHandle(actors.get_actor("ledger/local"))
 
 
-def pool(actors: ActorSource, name: str) -> TypedHandle[PoolActor]:
+def pool_of(actors: ActorSource, name: str) -> TypedHandle[PoolActor]:
     """The pool of a name, which gives out its addresses."""
     return TypedHandle(actors.get_actor("pool/" + name))
 
 
-def block(actors: ActorSource, family: int, value: int) -> TypedHandle[BlockActor]:
+def block_of(actors: ActorSource, family: int, value: int) -> TypedHandle[BlockActor]:
     """The block in which an address is recorded."""
     return TypedHandle(actors.get_actor("block/" + block_name(family, value)))

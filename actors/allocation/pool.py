@@ -26,9 +26,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from actors.allocation.block import QUIET
+from actors.allocation.block import QUIET, BlockActor
 from actors.allocation.departures import Departures, NoDepartures
 from actors.allocation.free_list import Draw, FreeList
+from actors.allocation.handles import block_of, ledger_of
+from actors.allocation.ledger import LedgerActor
 from actors.allocation.messages import Allocate, Allocation, Occupancy, Recorded
 from actors.allocation.takeover import take_over
 from actors.allocation.waiting_line import Waiter, WaitingLine
@@ -168,10 +170,11 @@ class PoolActor(Actor):
         self._draw: Draw | None = None if chance is None else chance.randrange
         self._clock = clock
         self._monotonic = monotonic
+        self._ledger = ledger_of(self).within(LEDGER_TIMEOUT)
 
     def on_activate(self) -> None:
         pool = self._source.pool(self.context.key)
-        pods = take_over(pool, self._store, self.get_actor, self._clock)
+        pods = take_over(pool, self._store, self.context.system, self._clock)
         if pods:
             self.get_actor("views/local").changed.remote(pods, (pool.name,))
         self._adopt(pool)
@@ -187,8 +190,7 @@ class PoolActor(Actor):
             request, ObjectRef(), current_deadline(), next(self._numbers), self._monotonic(), request.together
         )
         if request.unless:
-            recorded = self.get_actor("ledger/local").of_sandbox.options(timeout=LEDGER_TIMEOUT)
-            ref = recorded.remote(*request.unless)
+            ref = self._ledger.ask(LedgerActor.of_sandbox, *request.unless)
             if ref.done():
                 self._looked(ref, job)
             else:
@@ -264,9 +266,8 @@ class PoolActor(Actor):
         state.pool, state.reserved, state.free = pool, reserved, state.free.over(usable)
         state.left_out, state.look_again = {}, 0.0
         if state.watching:  # for other ranges now
-            self.get_actor("ledger/local").unwatch_releases.options(timeout=None).remote(self.context.key)
-        occupancy = self.get_actor("ledger/local").occupancy.options(timeout=LEDGER_TIMEOUT)
-        self._learn(get(occupancy.remote(pool.family, tuple(usable), -1)))
+            self._ledger.within(None).ask(LedgerActor.unwatch_releases, self.context.key)
+        self._learn(get(self._ledger.ask(LedgerActor.occupancy, pool.family, tuple(usable), -1)))
 
     def _learn(self, occupancy: Occupancy) -> None:
         state = self._state
@@ -313,10 +314,9 @@ class PoolActor(Actor):
         """Ask the Block for an address that is pending."""
         state = self._state
         record = replace(job.request.record, pool=state.pool.name)
-        block = self.get_actor("block/" + block_name(state.pool.family, value))
         timeout = None if job.deadline is None else job.deadline - self._monotonic()
         claim = Claim(value, record, job.request.instead_of, named=job.request.exact is not None)
-        ref = block.claim.options(timeout=timeout).remote(claim)
+        ref = block_of(self, state.pool.family, value).within(timeout).order(BlockActor.claim, claim)
         # A granted address is answered from the Block's thread: the pod need not wait until this one has its turn.
         ref.subscribe(lambda done: _pass_on(done, job))
         self.then(ref, self._claimed, job, value)
@@ -387,8 +387,8 @@ class PoolActor(Actor):
             # Who comes later is_retained for the next answer: this one may not hold a release that they have seen.
             asked, state.unsure = state.unsure, []
             state.catching_up = True
-            occupancy = self.get_actor("ledger/local").occupancy.options(timeout=LEDGER_TIMEOUT)
-            ref = occupancy.remote(state.pool.family, tuple(state.free.usable), state.sequence)
+            usable = tuple(state.free.usable)
+            ref = self._ledger.ask(LedgerActor.occupancy, state.pool.family, usable, state.sequence)
             self.then(ref, self._caught_up, asked)
 
     def _caught_up(self, ref: ObjectRef[Occupancy], asked: list[Job]) -> None:
@@ -448,8 +448,8 @@ class PoolActor(Actor):
         if len(state.line) + bool(refused) > self._on_their_way(refused):
             pods = self._departures.pods()
             if pods:
-                found = self.get_actor("ledger/local").of_pods.options(timeout=LEDGER_TIMEOUT).remote(pods)
-                self.then(found, self._looked_for_returning, refused)
+                held = self._ledger.ask(LedgerActor.of_pods, pods)
+                self.then(held, self._looked_for_returning, refused)
                 self._watch()
                 return
         self._turn_away(refused)
@@ -489,14 +489,16 @@ class PoolActor(Actor):
     def _watch(self) -> None:
         """Hear of the next release, of an edit of the pool, and of the time, as long as somebody waits."""
         state, key = self._state, self.context.key
-        ledger = self.get_actor("ledger/local")
+        ledger = self._ledger.within(None)
         if state.line and not state.watching:
             state.watching = True
-            releases = ledger.watch_releases.options(timeout=None)
-            ref = releases.remote(key, state.pool.family, tuple(state.free.usable), state.sequence)
-            self.then(ref, self._released)
+            ranges = tuple(state.free.usable)
+            releases = ledger.order(
+                LedgerActor.watch_releases, key, state.pool.family, ranges, state.sequence
+            )
+            self.then(releases, self._released)
         elif not state.line and state.watching:
-            ledger.unwatch_releases.options(timeout=None).remote(key)
+            ledger.ask(LedgerActor.unwatch_releases, key)
         if state.line and state.unfollow is None:
             state.unfollow = self._source.follow_pool(key, lambda: self.post(self._edited))
         elif not state.line and state.unfollow is not None:

@@ -15,7 +15,7 @@ from typing import Any
 from actors.allocation.block import BlockActor
 from actors.allocation.deallocation import Deallocation
 from actors.allocation.grant import Grant
-from actors.allocation.handles import block, pool
+from actors.allocation.handles import block_of, pool_of
 from actors.allocation.messages import AddRequest, Allocate, Allocation, Recorded
 from actors.allocation.pool import PoolActor
 from actors.allocation.router import Allocator
@@ -220,7 +220,7 @@ class Reservation:
         left_behind = len(group) == 1 or not any(ref.done() and ref.error() is None for ref in refs)
         if left_behind:
             for name in names:
-                pool(allocator, name).ask(
+                pool_of(allocator, name).ask(
                     PoolActor.withdraw, self.node, context.request.sandbox.container, context.claim
                 )
         allocator.settle(refs)
@@ -255,7 +255,7 @@ class Reservation:
         together: int,
     ) -> ObjectRef[Granted | Recorded]:
         request = Allocate(self._record(attempt.slot, context), wait=left, together=together)
-        return pool(allocator, name).order(PoolActor.allocate, request)
+        return pool_of(allocator, name).order(PoolActor.allocate, request)
 
     def _let_go(self, attempts: Sequence[Attempt], first: str) -> None:
         """Give back what was granted out of pools from `first` on, by name; it is asked for again later. What is the
@@ -313,18 +313,18 @@ class Reservation:
                 # Another process may still undo the claim that stands there, not knowing that it counts.
                 confirmed = replace(held.record, claim=context.claim)
                 claim = Claim(held.value, confirmed, Fence.of(held.record))
-            return block(allocator, held.family, held.value).order(BlockActor.claim, claim)
+            return block_of(allocator, held.family, held.value).order(BlockActor.claim, claim)
         record = self._record(slot, context)
         if held is not None and attempt.again:
             attempt.inheriting = True
             attempt.asking = attempt.again.pop(0)
             request = Allocate(record, held.value, Fence.of(held.record))
-            return pool(allocator, attempt.asking).order(PoolActor.allocate, request)
+            return pool_of(allocator, attempt.asking).order(PoolActor.allocate, request)
         if not attempt.pools:
             return None
         attempt.asking = attempt.pools.pop(0)
         request = Allocate(record, slot.exact, unless=unless)
-        return pool(allocator, attempt.asking).order(PoolActor.allocate, request)
+        return pool_of(allocator, attempt.asking).order(PoolActor.allocate, request)
 
     def _record(self, slot: Slot, context: AddContext) -> Record:
         pod, request = context.pod, context.request

@@ -13,15 +13,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from actors.allocation.block import BlockActor
+from actors.allocation.handles import ActorSource, block_of
 from actors.errors import Conflict, InvalidObject, NotFound
 from actors.resources.addresses import format_address
-from actors.resources.blocks.block import Claim, block_name
+from actors.resources.blocks.block import Claim
 from actors.resources.blocks.record import Record
 from actors.resources.ippool import IPPool
 from actors.resources.pod import KIND as POD
 from actors.resources.pool_status import DIGEST, digest_of, foreign_allocations
 from actors.resources.virtualmachine import GROUP, INSTANCE
-from actors.runtime import ActorHandle, get
+from actors.runtime import get
 from actors.store.contract import Object, Store
 
 log = logging.getLogger("orbweaver.takeover")
@@ -29,9 +31,7 @@ log = logging.getLogger("orbweaver.takeover")
 TIMEOUT = 30.0
 
 
-def take_over(
-    pool: IPPool, store: Store, get_actor: Callable[[str], ActorHandle], now: Callable[[], float]
-) -> tuple[str, ...]:
+def take_over(pool: IPPool, store: Store, actors: ActorSource, now: Callable[[], float]) -> tuple[str, ...]:
     """Record what another IPAM allocated out of `pool`; returns the pods whose addresses were recorded.
 
     Raises `InvalidObject` for a status that cannot be read, and what the store raises.
@@ -46,11 +46,8 @@ def take_over(
         refs = []
         for value, (pod, uid) in sorted(foreign.items()):
             claim = Claim(value, _record(pool, value, pod, uid, _endpoint(store, pod), since), named=True)
-            refs.append(
-                get_actor("block/" + block_name(pool.family, value))
-                .claim.options(timeout=TIMEOUT)
-                .remote(claim)
-            )
+            block = block_of(actors, pool.family, value).within(TIMEOUT)
+            refs.append(block.order(BlockActor.claim, claim))
         get(refs)
         try:
             store.update_status({**obj, "status": {**status, DIGEST: digest_of(status["allocatedIPs"])}})

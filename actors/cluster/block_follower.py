@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 
+from actors.allocation.handles import ledger_of
+from actors.allocation.ledger import LedgerActor
 from actors.allocation.ledger_index import content_of
 from actors.errors import InvalidObject, StoreUnavailable
 from actors.resources.blocks.block import Block, parse_block_name
@@ -23,7 +25,7 @@ class BlockFollower:
 
     def __init__(self, store: Store, system: ActorSystem) -> None:
         self._informer = Informer(store, "SpiderIPBlock", transform=_parse)
-        self._ledger = system.get_actor("ledger/local")
+        self._ledger = ledger_of(system)
 
     def start(self, timeout: float) -> None:
         """List and watch. Raises `StoreUnavailable` when the list takes longer than `timeout` seconds."""
@@ -62,11 +64,12 @@ class BlockFollower:
             log.error("an object that is no block is passed over", extra={"error": str(error)})
             return
         if isinstance(found, str):
-            self._ledger.unreadable.remote(family, base).subscribe(_log_failure)
+            self._ledger.ask(LedgerActor.unreadable, family, base).subscribe(_log_failure)
             return
         version = found.version if found is not None else self._informer.version
         changes = content_of(found) if found is not None else ()
-        self._ledger.block_watched.remote(family, base, version, changes).subscribe(_log_failure)
+        told = self._ledger.ask(LedgerActor.block_watched, family, base, version, changes)
+        told.subscribe(_log_failure)
 
 
 def _parse(obj: Object) -> Block | str:

@@ -25,6 +25,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from actors.allocation.handles import ledger_of
+from actors.allocation.ledger import LedgerActor
 from actors.allocation.registration import SERVED
 from actors.allocation.router import Allocator, LocalAllocator, is_lost
 from actors.cluster.credentials import SERVER_NAME, client_context
@@ -105,7 +107,7 @@ class LeaderAllocator:
 
     def alive(self, versions: tuple[tuple[int, int, str], ...] = ()) -> bool:
         """Whether the leader has seen these versions of blocks. Raises `PeerLost` when it does not answer in time."""
-        ref = self.get_actor("ledger/local").reached.options(timeout=self._budget).remote(versions)
+        ref = ledger_of(self).within(self._budget).ask(LedgerActor.reached, versions)
         wait([ref], 1, self._budget)
         if ref.error() is not None or not ref.done():
             self.lost = PeerLost(

@@ -42,7 +42,7 @@ MAC = 60
 NAMES = 8
 """Names in one question about a sandbox."""
 MANY = 4096
-"""Versions of blocks, or sandboxes, in one call."""
+"""Names, versions of blocks, or sandboxes, in one call."""
 _VERSION = 20
 """Digits of the largest version that etcd can count to."""
 
@@ -88,6 +88,12 @@ def _reached(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
         _check(
             version.isascii() and version.isdecimal() and len(version) <= _VERSION, "a version is a number"
         )
+    return Permit(args)
+
+
+def _about_pods(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
+    (pods,) = _the_ledger(key, args, 1)
+    _check(len(pods) <= MANY and all(len(pod) <= TEXT for pod in pods), f"at most {MANY} names")
     return Permit(args)
 
 
@@ -193,6 +199,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("ledger", "of_sandbox"): _about_names,
     ("ledger", "of_container"): _about_names,
     ("ledger", "of_pod"): _about_names,
+    ("ledger", "of_pods"): _about_pods,
     ("ledger", "of_node"): _about_its_node,
     ("ledger", "holders"): _about_its_node,
     ("ledger", "sandboxes_of"): _about_its_node,

@@ -17,8 +17,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from actors.allocation.block import BlockActor
+from actors.allocation.handles import block_of, ledger_of
+from actors.allocation.ledger import LedgerActor
 from actors.allocation.messages import Allocation
 from actors.allocation.node_watches import NodeWatches
 from actors.allocation.observer import AllocationObserver
@@ -32,7 +35,7 @@ from actors.reclaim.facts import ClusterState, facts_of
 from actors.reclaim.release import RELEASE_TIMEOUT, Reclaim, reclaim
 from actors.reclaim.rules import Action, Recorded, Verdict, judge
 from actors.resources.addresses import format_address
-from actors.resources.blocks.block import MarkSuspect, block_name
+from actors.resources.blocks.block import MarkSuspect
 from actors.resources.blocks.record import Fence, Record
 from actors.resources.node import Node
 from actors.resources.statefulset import StatefulSet
@@ -393,18 +396,18 @@ class GCActor(Actor):
         """Every sandbox's own view: of an address that two share, each is judged by itself."""
 
         def task(allocator: Allocator) -> tuple[Allocation, ...]:
-            ledger = allocator.get_actor("ledger/local")
-            (found,) = ask(allocator, ledger.everything.options(timeout=LEDGER_TIMEOUT).remote())
-            return tuple(view for held in found for view in held.per_sandbox)
+            ledger = ledger_of(allocator).within(LEDGER_TIMEOUT)
+            (allocations,) = ask(allocator, ledger.ask(LedgerActor.everything))
+            return tuple(view for held in allocations for view in held.per_sandbox)
 
         return self._router.work(task)
 
     def _held(self, pods: Sequence[str]) -> list[tuple[str, tuple[Allocation, ...]]]:
         """What is recorded for each of them, without those that nothing is recorded for."""
 
-        def task(allocator: Allocator) -> list[Any]:
-            of_pod = allocator.get_actor("ledger/local").of_pod.options(timeout=LEDGER_TIMEOUT)
-            return ask(allocator, *[of_pod.remote(pod) for pod in pods])
+        def task(allocator: Allocator) -> list[tuple[Allocation, ...]]:
+            ledger = ledger_of(allocator).within(LEDGER_TIMEOUT)
+            return ask(allocator, *[ledger.ask(LedgerActor.of_pod, pod) for pod in pods])
 
         answers = self._router.work(task)
         found = []
@@ -451,8 +454,6 @@ def _health(node: Node) -> tuple[bool, float | None, bool]:
 def _doubt(allocator: Allocator, held: Sequence[Allocation]) -> None:
     refs = []
     for one in held:
-        block = allocator.get_actor("block/" + block_name(one.family, one.value))
-        refs.append(
-            block.doubt.options(timeout=RELEASE_TIMEOUT).remote(MarkSuspect(one.value, Fence.of(one.record)))
-        )
+        block = block_of(allocator, one.family, one.value).within(RELEASE_TIMEOUT)
+        refs.append(block.order(BlockActor.doubt, MarkSuspect(one.value, Fence.of(one.record))))
     ask(allocator, *refs)

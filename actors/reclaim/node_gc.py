@@ -11,7 +11,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Concatenate, ParamSpec
 
+from actors.allocation.block import BlockActor
+from actors.allocation.handles import block_of, ledger_of
+from actors.allocation.ledger import LedgerActor
 from actors.allocation.messages import Allocation
 from actors.allocation.observer import AllocationObserver
 from actors.allocation.router import Allocator, AllocatorRouter, ask
@@ -19,10 +23,12 @@ from actors.decisions.inherit import is_fixed, wanted
 from actors.decisions.settings import Settings
 from actors.reclaim.release import RELEASE_TIMEOUT, Reclaim, reclaim
 from actors.reclaim.stale_sandboxes import Sandboxes, is_left_behind
-from actors.resources.blocks.block import HolderEnded, block_name
+from actors.resources.blocks.block import HolderEnded
 from actors.resources.blocks.record import Record
 from actors.runtime import Actor, ActorContext, message
 from actors.store.caches.catalog import Catalog
+
+P = ParamSpec("P")
 
 
 class NodeGCActor(Actor):
@@ -78,7 +84,7 @@ class NodeGCActor(Actor):
         """Release what is kept for pods that no StatefulSet wants any more, and for virtual machines that are gone."""
         stale = [
             held
-            for held in self._recorded("waiting")
+            for held in self._recorded(LedgerActor.waiting)
             if is_fixed(held.record) and not self._is_kept(held.record)
         ]
         return self._reclaim(
@@ -89,15 +95,18 @@ class NodeGCActor(Actor):
         """What was taken by force from an attachment of `network` that is not valid any more is suspect no longer."""
 
         def task(allocator: Allocator) -> None:
-            suspects = allocator.get_actor("ledger/local").suspects_on.options(timeout=RELEASE_TIMEOUT)
-            (found,) = ask(allocator, suspects.remote(self._node))
+            ledger = ledger_of(allocator).within(RELEASE_TIMEOUT)
+            (suspects,) = ask(allocator, ledger.ask(LedgerActor.suspects_on, self._node))
             ended = [
-                allocator.get_actor("block/" + block_name(one.family, one.value))
-                .holder_ended.options(timeout=RELEASE_TIMEOUT)
-                .remote(HolderEnded(one.value, one.suspect.container, self._node))
-                for one in found
-                if one.suspect.network == network
-                and (one.suspect.container, one.suspect.interface) not in alive
+                block_of(allocator, address.family, address.value)
+                .within(RELEASE_TIMEOUT)
+                .order(
+                    BlockActor.holder_ended,
+                    HolderEnded(address.value, address.suspect.container, self._node),
+                )
+                for address in suspects
+                if address.suspect.network == network
+                and (address.suspect.container, address.suspect.interface) not in alive
             ]
             ask(allocator, *ended)
 
@@ -108,15 +117,19 @@ class NodeGCActor(Actor):
 
     def _mine(self) -> tuple[Allocation, ...]:
         """What sandboxes of this node use, as each of them has it."""
-        found = self._recorded("of_node", self._node)
+        found = self._recorded(LedgerActor.of_node, self._node)
         return tuple(view for held in found for view in held.per_sandbox if view.record.node == self._node)
 
-    def _recorded(self, question: str, *arguments: str) -> tuple[Allocation, ...]:
+    def _recorded(
+        self,
+        question: Callable[Concatenate[LedgerActor, P], tuple[Allocation, ...]],
+        *arguments: P.args,
+        **named: P.kwargs,
+    ) -> tuple[Allocation, ...]:
         def task(allocator: Allocator) -> tuple[Allocation, ...]:
-            method = getattr(allocator.get_actor("ledger/local"), question).options(timeout=RELEASE_TIMEOUT)
-            (held,) = ask(allocator, method.remote(*arguments))
-            found: tuple[Allocation, ...] = held
-            return found
+            ledger = ledger_of(allocator).within(RELEASE_TIMEOUT)
+            (allocations,) = ask(allocator, ledger.ask(question, *arguments, **named))
+            return allocations
 
         return self._router.work(task)
 

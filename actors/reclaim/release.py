@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from actors.allocation.block import BlockActor
+from actors.allocation.handles import block_of
 from actors.allocation.messages import Allocation
 from actors.allocation.observer import AllocationObserver
 from actors.allocation.router import Allocator, AllocatorRouter, is_lost
 from actors.errors import OrbweaverError
 from actors.resources.addresses import format_address
-from actors.resources.blocks.block import Release, Released, block_name
+from actors.resources.blocks.block import Release, Released
 from actors.resources.blocks.record import Fence
 from actors.runtime import Actor, ObjectRef
 
@@ -66,9 +68,9 @@ def reclaim(
         refs = []
         for one in wanted:
             held = one.held
-            block = allocator.get_actor("block/" + block_name(held.family, held.value))
             release = Release(held.value, Fence.of(held.record), now, one.keep, one.forced)
-            refs.append(block.release.options(timeout=RELEASE_TIMEOUT).remote(release))
+            block = block_of(allocator, held.family, held.value).within(RELEASE_TIMEOUT)
+            refs.append(block.order(BlockActor.release, release))
         allocator.settle(refs)
         return [_outcome(ref, allocator) for ref in refs]
 

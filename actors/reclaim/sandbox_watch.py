@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from actors.allocation.endpoint import Ended
+from actors.allocation.handles import ledger_of
+from actors.allocation.ledger import LedgerActor
 from actors.allocation.messages import NodeSandbox
 from actors.allocation.observer import AllocationObserver
 from actors.allocation.router import Allocator, AllocatorRouter, ask
@@ -155,9 +157,8 @@ class SandboxWatchActor(Actor):
             return
 
         def task(allocator: Allocator) -> tuple[NodeSandbox, ...]:
-            recorded = allocator.get_actor("ledger/local").sandboxes_of.options(timeout=ASK_TIMEOUT)
-            (found,) = ask(allocator, recorded.remote(self._node))
-            sandboxes: tuple[NodeSandbox, ...] = found
+            ledger = ledger_of(allocator).within(ASK_TIMEOUT)
+            (sandboxes,) = ask(allocator, ledger.ask(LedgerActor.sandboxes_of, self._node))
             return sandboxes
 
         try:

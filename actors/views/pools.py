@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from actors.allocation.handles import ActorSource
 from actors.allocation.messages import Allocation
 from actors.allocation.takeover import take_over
 from actors.errors import InvalidObject
@@ -21,7 +22,6 @@ from actors.resources.admission import FINALIZER, admit
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
 from actors.resources.pool_status import DIGEST, digest_of
-from actors.runtime import ActorHandle
 from actors.store.caches.catalog import Catalog
 from actors.store.contract import Object, Store
 
@@ -45,7 +45,7 @@ class PoolViews:
 
     store: Store
     catalog: Catalog
-    get_actor: Callable[[str], ActorHandle]
+    actors: ActorSource
     usage: Callable[[str], tuple[int, tuple[Allocation, ...]]]
     clock: Callable[[], float] = time.time
 
@@ -53,7 +53,7 @@ class PoolViews:
         """Make the status of a pool say what is recorded. Raises `NotFound`, `InvalidObject`, and what the store does."""
         obj = self._completed(self.store.get("SpiderIPPool", name))
         pool = IPPool.from_object(obj)
-        pods = take_over(pool, self.store, self.get_actor, self.clock)
+        pods = take_over(pool, self.store, self.actors, self.clock)
         if pods:
             return Written(taken_over=pods)
         count, held = self.usage(name)

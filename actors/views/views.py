@@ -13,8 +13,10 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Concatenate, ParamSpec
 
+from actors.allocation.handles import ledger_of
+from actors.allocation.ledger import LedgerActor
 from actors.allocation.messages import Allocation
 from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.allocation.takeover import take_over
@@ -30,6 +32,8 @@ from actors.views.endpoints import EndpointViews
 from actors.views.pools import PoolViews
 
 log = logging.getLogger("orbweaver.views")
+
+P = ParamSpec("P")
 
 QUIET, LATEST = 0.3, 5.0
 """Seconds without a change after which SpiderEndpoints are written, and after which they are under any load."""
@@ -98,7 +102,7 @@ class ViewsActor(Actor):
         self._clock = clock
         self._state = State()
         self._endpoints = EndpointViews(store, catalog)
-        self._pool_views = PoolViews(store, catalog, self.get_actor, self._usage, clock)
+        self._pool_views = PoolViews(store, catalog, context.system, self._usage, clock)
 
     def on_activate(self) -> None:
         if self._follow:
@@ -150,26 +154,30 @@ class ViewsActor(Actor):
         """Whose SpiderEndpoints this process looks after."""
 
         def task(allocator: Allocator) -> tuple[str, ...]:
-            method = allocator.get_actor("ledger/local").holders.options(timeout=LEDGER_TIMEOUT)
-            (names,) = ask(allocator, method.remote(self._node or ""))
-            return tuple(names)
+            ledger = ledger_of(allocator).within(LEDGER_TIMEOUT)
+            (names,) = ask(allocator, ledger.ask(LedgerActor.holders, self._node or ""))
+            return names
 
         return self._router.work(task)
 
-    def _recorded(self, question: str, *arguments: Any) -> tuple[Allocation, ...]:
+    def _recorded(
+        self,
+        question: Callable[Concatenate[LedgerActor, P], tuple[Allocation, ...]],
+        *arguments: P.args,
+        **named: P.kwargs,
+    ) -> tuple[Allocation, ...]:
         """What the Ledger answers, wherever it lives."""
 
         def task(allocator: Allocator) -> tuple[Allocation, ...]:
-            method = getattr(allocator.get_actor("ledger/local"), question).options(timeout=LEDGER_TIMEOUT)
-            (held,) = ask(allocator, method.remote(*arguments))
-            found: tuple[Allocation, ...] = held
-            return found
+            ledger = ledger_of(allocator).within(LEDGER_TIMEOUT)
+            (allocations,) = ask(allocator, ledger.ask(question, *arguments, **named))
+            return allocations
 
         return self._router.work(task)
 
     def _take_over(self, name: str, obj: Object) -> None:
         try:
-            take_over(IPPool.from_object(obj), self._store, self.get_actor, self._clock)
+            take_over(IPPool.from_object(obj), self._store, self.context.system, self._clock)
         except InvalidObject as error:
             log.error(
                 "a pool's earlier allocations cannot be taken over", extra={"pool": name, "error": str(error)}
@@ -177,9 +185,9 @@ class ViewsActor(Actor):
 
     def _look(self) -> None:
         state = self._state
-        changed = self.get_actor("ledger/local").changed_pools.options(timeout=LEDGER_TIMEOUT)
+        ledger = ledger_of(self).within(LEDGER_TIMEOUT)
         try:
-            state.sequence, pools = get(changed.remote(state.sequence))
+            state.sequence, pools = get(ledger.ask(LedgerActor.changed_pools, state.sequence))
             self.changed((), pools)
         except OrbweaverError as error:
             log.warning("could not look for changed pools, will try again", extra={"error": str(error)})
@@ -216,7 +224,7 @@ class ViewsActor(Actor):
         """One question for all of them: the Ledger may be the leader's. What changes meanwhile is told once more."""
         recorded: dict[str, dict[tuple[int, int], Allocation]] = {pod: {} for pod in pods}
         try:
-            for one in self._recorded("of_pods", tuple(pods)):
+            for one in self._recorded(LedgerActor.of_pods, tuple(pods)):
                 if one.record.holder in recorded:
                     recorded[one.record.holder][one.family, one.value] = one
         except OrbweaverError as error:
@@ -304,10 +312,9 @@ class ViewsActor(Actor):
 
     def _usage(self, pool: str) -> tuple[int, tuple[Allocation, ...]]:
         def task(allocator: Allocator) -> tuple[int, tuple[Allocation, ...]]:
-            method = allocator.get_actor("ledger/local").usage.options(timeout=LEDGER_TIMEOUT)
-            (found,) = ask(allocator, method.remote(pool, LISTED))
-            count, held = found
-            return count, tuple(held)
+            ledger = ledger_of(allocator).within(LEDGER_TIMEOUT)
+            (usage,) = ask(allocator, ledger.ask(LedgerActor.usage, pool, LISTED))
+            return usage
 
         return self._router.work(task)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from actors.allocation.block import BlockActor
+from actors.allocation.handles import block_of, ledger_of
 from actors.allocation.ledger import LedgerActor
 from actors.allocation.messages import Allocation
 from actors.allocation.observer import Silent
@@ -23,7 +24,7 @@ from actors.errors import OrbweaverError, StoreUnavailable
 from actors.reclaim.evidence import LiveClusterState
 from actors.reclaim.rules import Action, Verdict
 from actors.resources.addresses import format_address
-from actors.resources.blocks.block import Release, Released, block_name
+from actors.resources.blocks.block import Release
 from actors.resources.blocks.record import Fence
 from actors.runtime import ActorSystem, get
 from actors.store.caches.catalog import Catalog
@@ -86,9 +87,9 @@ class Repairs:
             return False, f"left {text} alone: pod {record.pod} may have it"
         keep = verdict.action is Action.KEEP_FOR_NEXT
         release = Release(held.value, Fence.of(record), time.time(), keep, verdict.forced)
-        block = self._system.get_actor("block/" + block_name(held.family, held.value))
+        block = block_of(self._system, held.family, held.value).within(TIMEOUT)
         try:
-            released: Released = get(block.release.options(timeout=TIMEOUT).remote(release))
+            released = get(block.order(BlockActor.release, release))
         except OrbweaverError as error:
             return False, f"could not release {text}: {error}"
         if not released.done:
@@ -97,9 +98,8 @@ class Repairs:
         return not keep, done
 
     def _siblings(self, pod: str) -> list[Allocation]:
-        ledger = self._system.get_actor("ledger/local")
-        found: tuple[Allocation, ...] = get(ledger.of_pod.options(timeout=TIMEOUT).remote(pod))
-        return [view for one in found for view in one.per_sandbox if view.record.pod == pod]
+        allocations = get(ledger_of(self._system).within(TIMEOUT).ask(LedgerActor.of_pod, pod))
+        return [view for held in allocations for view in held.per_sandbox if view.record.pod == pod]
 
 
 @contextmanager
