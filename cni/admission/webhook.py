@@ -4,7 +4,8 @@ How it works. The leader asks its own actor. Another controller passes the whole
 the leader's address is that of the Lease with this endpoint's port.
 What must always hold: whatever goes wrong here, an object is let in, with a warning: no pod may ever wait for a webhook,
 and pools that overlap are told in their status all the same. A request is bounded in bytes and time, and their number at
-once; what is asked is answered within `ANSWER_TIMEOUT`, before an API server gives up.
+once; whoever reaches this port can ask, so questions are read for a fifth of a thread's time at most, and the leader's
+actors in the same process have the rest. What is asked is answered within `ANSWER_TIMEOUT`, before an API server gives up.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import asyncio
 import logging
 import socket
 import ssl
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -36,6 +38,8 @@ LIMITS = HttpLimits(
     body_seconds=2.0,
     answer_seconds=2.0,
 )
+_SHARE = 0.2
+"""Of a thread's time, for reading questions: one of 4 MB takes more than half a second."""
 _ANSWER_BYTES = 1 << 16
 _JSON = "application/json"
 
@@ -72,6 +76,8 @@ class Webhook:
             ) from error
         self.port: int = self._listener.getsockname()[1]
         self._server = HttpServer(self._listener, self.answer, tls=options.server, limits=LIMITS)
+        self._reads_on = 0.0
+        """Monotonic seconds before which no question is read."""
 
     def start(self) -> None:
         """Serve in a thread."""
@@ -86,14 +92,23 @@ class Webhook:
         """The handler of the HTTP server."""
         if request.path != PATH or request.method != "POST":
             return HttpAnswer(404, f"there is POST {PATH}\n".encode())
+        until = time.monotonic() + ANSWER_TIMEOUT
+        while (now := time.monotonic()) < self._reads_on:
+            if now >= until:
+                return HttpAnswer(503, b"there are too many questions; the object may be let in unjudged\n")
+            await asyncio.sleep(min(self._reads_on, until) - now)
+        began = time.thread_time()
         try:
             question = read_question(request.body)
         except InvalidRequest as error:
             return HttpAnswer(400, f"{error.message}\n".encode())
+        finally:
+            self._reads_on = time.monotonic() + (time.thread_time() - began) * (1 / _SHARE - 1)
         if question.review is None:
             return _told(question, Verdict())
         try:
-            return await asyncio.wait_for(self._judge(question, question.review, request), ANSWER_TIMEOUT)
+            left = max(0.0, until - time.monotonic())
+            return await asyncio.wait_for(self._judge(question, question.review, request), left)
         except (OrbweaverError, OSError, TimeoutError, ValueError) as error:
             log.warning(
                 "an object was let in unjudged",

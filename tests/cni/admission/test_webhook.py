@@ -1,0 +1,73 @@
+"""What strangers who reach the webhook's port can cost the leader, whose actors have the same process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from cni.admission import webhook as module
+from cni.admission.admission_review import Question
+from cni.admission.webhook import PATH, Webhook, WebhookOptions
+from metrics.http_server import HttpAnswer, HttpRequest
+from tests.support.webhook_authority import NAME, webhook_authority
+
+QUESTION = HttpRequest("POST", PATH, "", {}, b"{}")
+
+
+@pytest.fixture
+def webhook(tmp_path: Path) -> Iterator[Webhook]:
+    authority = webhook_authority(tmp_path, "127.0.0.1")
+    options = WebhookOptions(authority.server, authority.client, NAME, "127.0.0.1", 0)
+    made = Webhook(options, lambda review: None, lambda: None)
+    yield made
+    made._listener.close()
+
+
+def test_questions_are_read_for_a_fifth_of_the_time_at_most(
+    webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cost = 0.05
+    read: list[tuple[float, float]] = []
+
+    def slow(body: bytes) -> Question:
+        began, until = time.monotonic(), time.thread_time() + cost
+        while time.thread_time() < until:
+            pass
+        read.append((began, time.monotonic()))
+        return Question("u", None)
+
+    monkeypatch.setattr(module, "read_question", slow)
+
+    async def ask() -> list[HttpAnswer]:
+        return await asyncio.gather(*(webhook.answer(QUESTION) for _ in range(5)))
+
+    answers = asyncio.run(ask())
+    assert {answer.status for answer in answers} <= {200, 503}
+    assert len(read) >= 2
+    assert all(later[0] - earlier[1] >= 3.9 * cost for earlier, later in pairwise(read)), read
+
+
+def test_who_would_wait_for_too_long_is_told_so_unread(webhook: Webhook) -> None:
+    """An API server lets the object in then."""
+    webhook._reads_on = time.monotonic() + 3600
+
+    async def ask() -> HttpAnswer:
+        return await webhook.answer(QUESTION)
+
+    assert asyncio.run(ask()).status == 503
+
+
+def test_a_question_that_comes_alone_is_answered(webhook: Webhook) -> None:
+    asked = {"apiVersion": "admission.k8s.io/v1", "request": {"uid": "u", "kind": {"kind": "Pod"}}}
+    request = HttpRequest("POST", PATH, "", {}, json.dumps(asked).encode())
+
+    async def ask() -> HttpAnswer:
+        return await webhook.answer(request)
+
+    assert json.loads(asyncio.run(ask()).body)["response"] == {"uid": "u", "allowed": True}
