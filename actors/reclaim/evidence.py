@@ -30,6 +30,7 @@ T = TypeVar("T")
 LIST_TIMEOUT = 300.0
 """Seconds for listing the pods of a whole cluster, page by page."""
 
+_MANAGER = "kube-controller-manager"
 _POD_METADATA = ("name", "namespace", "uid", "resourceVersion", "deletionTimestamp")
 _POD_SPEC = ("nodeName",)
 _POD_STATUS = ("phase", "reason", "podIPs")
@@ -151,7 +152,8 @@ def _stays(namespace: Namespace | None) -> bool:
 
 
 def trimmed_pod(obj: Object) -> Object:
-    """A Pod object with nothing in it but what a verdict needs; for lists of all pods of a cluster."""
+    """A Pod object with nothing in it but what a verdict needs; for lists of all pods of a cluster. Of the cluster's own
+    kube-controller-manager also its arguments, which say the cluster's CIDRs (`views/coordinator.py`)."""
     parts = {"metadata": _POD_METADATA, "spec": _POD_SPEC, "status": _POD_STATUS}
     kept: Object = {}
     for part, fields in parts.items():
@@ -164,6 +166,13 @@ def trimmed_pod(obj: Object) -> Object:
     for_ever = [one for one in tolerations if "tolerationSeconds" not in one]
     if for_ever:
         kept["spec"]["tolerations"] = for_ever[:TOLERATIONS]
+    labels = (obj.get("metadata") or {}).get("labels") or {}
+    if kept["metadata"].get("namespace") == "kube-system" and labels.get("component") == _MANAGER:
+        kept["metadata"]["labels"] = {"component": _MANAGER}
+        kept["spec"]["containers"] = [
+            {word: container[word] for word in ("command", "args") if word in container}
+            for container in (obj.get("spec") or {}).get("containers") or ()
+        ]
     return kept
 
 

@@ -8,6 +8,7 @@ apart by their outcome.
 from __future__ import annotations
 
 import re
+import struct
 import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -136,7 +137,12 @@ def _status(text: str) -> str:
 
 
 def _frame(text: str) -> str:
-    return _outcome(lambda: wire.decode_value(text.encode("latin-1", errors="replace")))
+    """A body, as a value and as the frame of a peer that has shown who it is."""
+    body = text.encode("latin-1", errors="replace")
+    incoming = wire.Incoming()
+    list(incoming.receive(wire.hello("peer")))
+    _outcome(lambda: list(incoming.receive(struct.pack(">I", len(body)) + body)))
+    return _outcome(lambda: wire.decode_value(body))
 
 
 TARGETS: dict[str, Target] = {

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from actors.reclaim.evidence import trimmed_pod
 from actors.views.cidr_rules import ClusterCidrs, find_cidrs
 
 
@@ -100,3 +101,19 @@ def test_what_is_missing_is_said(kind: str, seen: ClusterCidrs, words: str) -> N
     assert found.status() == {
         "phase": "NotReady", "reason": found.reason, "overlayPodCIDR": [], "serviceCIDR": []
     }  # fmt: skip
+
+
+def test_a_list_that_is_cut_down_to_what_verdicts_need_still_tells_the_cidrs() -> None:
+    """As the controller lists pods; that of somebody else's pod stays as small as it was."""
+    metadata = {
+        **MANAGER["metadata"],
+        "namespace": "kube-system",
+        "labels": {"component": "kube-controller-manager"},
+    }
+    kept = trimmed_pod({**MANAGER, "metadata": metadata})
+    assert kept["metadata"]["labels"]["component"] == "kube-controller-manager"
+    assert find_cidrs("cluster", ClusterCidrs(managers=[kept])).pods == ("10.245.0.0/16",)
+
+    elsewhere = trimmed_pod({**MANAGER, "metadata": {**metadata, "namespace": "shop"}})
+    assert "labels" not in elsewhere["metadata"]
+    assert "containers" not in elsewhere["spec"]
