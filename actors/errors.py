@@ -107,9 +107,9 @@ class NoAddress(OrbweaverError):
 
 
 class PoolUsedUp(NoAddress):
-    """One pool has nothing to give: how many of its addresses are in use, reserved (SpiderReservedIP), in quarantine, or in
-    blocks that cannot be used. `worth_waiting`: an address is on its way back that nobody waits for yet; `waited`: a clause
-    on that for messages."""
+    """One pool has nothing to give: how many of its addresses are in use, reserved (SpiderReservedIP), in quarantine, or
+    under damaged blocks or records. `worth_waiting`: an address is on its way back that nobody waits for yet; `waited`: a
+    clause on that for messages."""
 
     pool = ""
     in_use = reserved = quarantined = unusable = 0

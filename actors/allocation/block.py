@@ -25,7 +25,7 @@ from typing import Any
 
 from actors.allocation.handles import ledger_of
 from actors.allocation.ledger import LedgerActor
-from actors.allocation.ledger_index import content_of
+from actors.allocation.ledger_index import change_of, content_of
 from actors.allocation.messages import Change
 from actors.allocation.observer import AllocationObserver
 from actors.decisions.inherit import is_fixed
@@ -46,8 +46,10 @@ from actors.resources.blocks.block import (
     Block,
     Claim,
     ClearSuspect,
+    Discard,
     Granted,
     HolderEnded,
+    HolderUnknown,
     MarkSuspect,
     Quarantined,
     Release,
@@ -59,6 +61,7 @@ from actors.resources.blocks.block import (
     parse_block_name,
 )
 from actors.resources.blocks.record import Fence, Record
+from actors.resources.blocks.unjudged import Unjudged
 from actors.resources.fields import shown
 from actors.runtime import Actor, ActorContext, ObjectRef, current_deadline, message
 from actors.store.contract import Store
@@ -78,8 +81,8 @@ _CONFLICTS = 50
 _YIELD, _YIELD_MOST = 0.001, 0.05
 """Seconds, at most, that a writer waits by chance after a conflict: doubled with each in a row."""
 
-Operation = Claim | Release | MarkSuspect | ClearSuspect | HolderEnded
-Outcome = Granted | Taken | Quarantined | Released | SuspicionChanged
+Operation = Claim | Release | MarkSuspect | ClearSuspect | HolderEnded | Discard
+Outcome = Granted | Taken | HolderUnknown | Quarantined | Released | SuspicionChanged
 
 
 @dataclass(slots=True)
@@ -153,7 +156,7 @@ class BlockActor(Actor):
         if state.staged:
             return False
         block = state.block
-        if not state.stale and block.version and not block.records and self._quiet(block):
+        if not state.stale and block.version and block.is_forgettable(self._clock() - QUIET):
             try:
                 self._store.delete("SpiderIPBlock", block.name, version=block.version, timeout=STORE_TIMEOUT)
             except (Conflict, NotFound):
@@ -165,10 +168,10 @@ class BlockActor(Actor):
         return True
 
     @message
-    def claim(self, claim: Claim) -> ObjectRef[Granted | Taken | Quarantined]:
-        """Record an address. Completes with `Granted`, `Taken` or `Quarantined` once that is durable. Raises `PodRefused`
-        for a record that is out of its bounds, whoever made it: the block belongs to 64 addresses' pods."""
-        misfit = claim.record.misfit()
+    def claim(self, claim: Claim) -> ObjectRef[Granted | Taken | HolderUnknown | Quarantined]:
+        """Record an address. Completes with `Granted`, `Taken`, `HolderUnknown` or `Quarantined` once that is durable. Raises
+        `PodRefused` for a record that is out of its bounds, whoever made it: the block belongs to 64 addresses' pods."""
+        misfit = claim.record.unjudgeable()
         if misfit is not None:
             raise PodRefused(f"pod {shown(claim.record.pod)} cannot be recorded: its {misfit}")
         return self._stage(claim)
@@ -194,6 +197,11 @@ class BlockActor(Actor):
         """Take the mark of an address away whose last holder has ended since. Completes with `SuspicionChanged` once that is
         durable."""
         return self._stage(ended)
+
+    @message
+    def discard(self, discard: Discard) -> ObjectRef[Released]:
+        """Take a record away that cannot be judged. Completes with `Released` once that is durable."""
+        return self._stage(discard)
 
     def _stage(self, operation: Operation) -> ObjectRef[Any]:
         block = self._state.block
@@ -408,10 +416,6 @@ class BlockActor(Actor):
             staged.reply.fail(error)
         return undoing
 
-    def _quiet(self, block: Block) -> bool:
-        horizon = self._clock() - QUIET
-        return not block.suspect and all(at <= horizon for at in block.released.values())
-
 
 def _outcome(block: Block, staged: Staged, now: float) -> Outcome:
     operation = staged.operation
@@ -426,6 +430,9 @@ def _outcome(block: Block, staged: Staged, now: float) -> Outcome:
         return block.doubt(operation)
     if isinstance(operation, HolderEnded):
         return block.holder_ended(operation)
+    if isinstance(operation, Discard):
+        discarded = block.discard(operation)
+        return replace(discarded, done=discarded.done or staged.maybe_written)
     released = block.release(operation)
     if staged.undoes is not None and released.found is None:
         # A write that timed out can still take place. This changes the block's version, so that it fails then.
@@ -447,7 +454,7 @@ def _mark_doubtful(batch: list[Staged], before: Block, after: Block) -> None:
     """Mark what the lost write carried; a claim or release that changed nothing is not in doubt."""
     for staged in batch:
         operation = staged.operation
-        changed = before.records.get(operation.value) != after.records.get(operation.value)
+        changed = _recorded(before, operation.value) != _recorded(after, operation.value)
         if isinstance(operation, Claim):
             found = before.records.get(operation.value)
             stands = after.records.get(operation.value)
@@ -460,19 +467,15 @@ def _mark_doubtful(batch: list[Staged], before: Block, after: Block) -> None:
 def _difference(before: Block, after: Block) -> tuple[Change, ...]:
     values = {value for value, record in before.records.items() if after.records.get(value) != record}
     values |= {value for value, record in after.records.items() if before.records.get(value) != record}
+    values |= before.unjudged.keys() - after.unjudged.keys()
     values |= {value for value, at in after.released.items() if before.released.get(value) != at}
     values |= {
         value for value in before.released if value not in after.released and value not in after.records
     }
     marked = before.suspect.keys() | after.suspect.keys()
     values |= {value for value in marked if before.suspect.get(value) != after.suspect.get(value)}
-    return tuple(
-        Change(
-            value,
-            after.records.get(value),
-            after.released.get(value),
-            after.quarantines.get(value),
-            after.suspect.get(value),
-        )
-        for value in sorted(values)
-    )
+    return tuple(change_of(after, value) for value in sorted(values))
+
+
+def _recorded(block: Block, value: int) -> Record | Unjudged | None:
+    return block.records.get(value) or block.unjudged.get(value)

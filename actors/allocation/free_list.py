@@ -222,7 +222,7 @@ class FreeList:
             self._start_over()
         for change in changes:
             value = change.value
-            if change.record is not None:
+            if not change.is_free:
                 self._drop(value)
             elif value in self._pending:
                 self._pending[value] = change.released

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from actors.allocation.ledger_index import Key, LedgerIndex, Ranges, content_of
 from actors.allocation.messages import Allocation, Change, NodeSandbox, Occupancy, SuspectAddress
 from actors.errors import DamagedObject, InvalidObject
+from actors.resources.addresses import format_address
 from actors.resources.blocks.block import Block, parse_block_name
 from actors.runtime import Actor, ActorContext, ObjectRef, message
 from actors.store.contract import Store, version_number
@@ -70,7 +71,7 @@ class LedgerActor(Actor):
         self._state.listed = version_number(version)
         for block in blocks:
             self._state.versions[block.family, block.base] = version_number(block.version)
-            self._index.apply(block.family, content_of(block))
+            self._apply(block.family, content_of(block))
 
     def _listed(self) -> tuple[str, list[Block]]:
         listing = self._store.list("SpiderIPBlock")
@@ -94,7 +95,7 @@ class LedgerActor(Actor):
     def block_written(self, family: int, base: int, version: str, changes: tuple[Change, ...]) -> None:
         """Take note of what a Block has written, or may have written, to its object, which then has `version`."""
         if self._advance((family, base), version):
-            self._index.apply(family, changes)
+            self._apply(family, changes)
             self._tell_watches()
 
     @message
@@ -103,7 +104,7 @@ class LedgerActor(Actor):
         `changes` is neither recorded nor remembered as released, whatever was believed before."""
         self._state.damaged.discard((family, base))
         if not version or self._advance((family, base), version):
-            self._index.replace(family, base, changes)
+            self._replace(family, base, changes)
             self._tell_watches()
 
     @message
@@ -113,8 +114,27 @@ class LedgerActor(Actor):
         if version_number(version) > known:
             self._state.damaged.discard((family, base))
             self._state.versions[family, base] = version_number(version)
-            self._index.replace(family, base, changes)
+            self._replace(family, base, changes)
             self._tell_watches()
+
+    def _apply(self, family: int, changes: tuple[Change, ...]) -> None:
+        self._name_unjudged(family, changes)
+        self._index.apply(family, changes)
+
+    def _replace(self, family: int, base: int, changes: tuple[Change, ...]) -> None:
+        self._name_unjudged(family, changes)
+        self._index.replace(family, base, changes)
+
+    def _name_unjudged(self, family: int, changes: tuple[Change, ...]) -> None:
+        """Log each record that cannot be judged when it is met first."""
+        for change in changes:
+            if change.unjudged and self._index.unjudged.get((family, change.value)) != change.unjudged:
+                text = format_address(family, change.value)
+                log.error(
+                    "the record of an address cannot be judged: nobody gets the address; when nothing uses it any more, "
+                    "free it with `orbweaver ip release ADDRESS --force`",
+                    extra={"address": text, "error": change.unjudged},
+                )
 
     @message
     def unreadable(self, family: int, base: int) -> None:
@@ -125,6 +145,11 @@ class LedgerActor(Actor):
     def damaged(self) -> tuple[tuple[int, int], ...]:
         """The blocks, as (family, base), that could not be read when they were read last."""
         return tuple(sorted(self._state.damaged))
+
+    @message
+    def unjudged(self) -> tuple[tuple[int, int], ...]:
+        """The addresses, as (family, value), whose record cannot be judged."""
+        return tuple(sorted(self._index.unjudged))
 
     @message
     def reached(self, versions: tuple[tuple[int, int, str], ...]) -> bool:

@@ -43,12 +43,15 @@ class LedgerIndex:
         "_touched",
         "records",
         "sequence",
+        "unjudged",
     )
 
     records: dict[Key, Record]
     """Who holds an address."""
     sequence: int
     """The number of the last change."""
+    unjudged: dict[Key, str]
+    """The addresses whose record cannot be judged, and why: they are nobody's, and not free."""
     _released: dict[Key, float]
     """When those without a record were released."""
     _quarantines: dict[Key, Quarantine]
@@ -74,7 +77,7 @@ class LedgerIndex:
 
     def __init__(self, sequence: int = 0) -> None:
         """`sequence`: where to count from."""
-        self.records, self._released, self._quarantines = {}, {}, {}
+        self.records, self.unjudged, self._released, self._quarantines = {}, {}, {}, {}
         self._suspects, self._taken_from = {}, {}
         self._blocks, self._pods, self._containers, self._pools = {}, {}, {}, {}
         self._nodes, self._touched = {}, {}
@@ -88,8 +91,15 @@ class LedgerIndex:
         for change in changes:
             key = (family, change.value)
             before = self.records.get(key)
-            known = (before, self._released.get(key), self._quarantines.get(key), self._suspects.get(key))
-            if known != (change.record, change.released, change.quarantine, change.suspect):
+            known = (
+                before,
+                self._released.get(key),
+                self._quarantines.get(key),
+                self._suspects.get(key),
+                self.unjudged.get(key, ""),
+            )
+            told = (change.record, change.released, change.quarantine, change.suspect, change.unjudged)
+            if known != told:
                 self._forget(key, before)
                 self._note(key, change)
                 self.sequence += 1
@@ -114,6 +124,7 @@ class LedgerIndex:
             for node in _nodes_of(before):
                 _unlink(self._nodes, node, key)
             _unlink(self._pools, before.pool, key)
+        self.unjudged.pop(key, None)
         self._released.pop(key, None)
         self._quarantines.pop(key, None)
         suspect = self._suspects.pop(key, None)
@@ -134,6 +145,9 @@ class LedgerIndex:
             for node in _nodes_of(change.record):
                 self._nodes.setdefault(node, set()).add(key)
             self._pools.setdefault(change.record.pool, set()).add(key)
+            values.add(change.value)
+        elif change.unjudged:
+            self.unjudged[key] = change.unjudged
             values.add(change.value)
         elif change.released is not None:
             self._released[key] = change.released
@@ -213,7 +227,7 @@ class LedgerIndex:
         for sequence, of_family, change in reversed(self._recent):
             if sequence <= since:
                 break
-            if of_family == family and change.record is None and _within(change.value, ranges):
+            if of_family == family and change.is_free and _within(change.value, ranges):
                 return True
         return False
 
@@ -234,6 +248,7 @@ class LedgerIndex:
                             self._released.get(key),
                             self._quarantines.get(key),
                             self._suspects.get(key),
+                            self.unjudged.get(key, ""),
                         )
 
 
@@ -246,8 +261,23 @@ def content_of(block: Block) -> tuple[Change, ...]:
     released = tuple(
         Change(value, None, at, block.quarantines.get(value), block.suspect.get(value))
         for value, at in block.released.items()
+        if value not in block.records and value not in block.unjudged
     )
-    return (*records, *released)
+    return (*records, *released, *(change_of(block, value) for value in block.unjudged))
+
+
+def change_of(block: Block, value: int) -> Change:
+    """What a block says of one address."""
+    unjudged = block.unjudged.get(value)
+    if unjudged is not None:
+        return Change(value, None, suspect=block.suspect.get(value), unjudged=unjudged.why or "unknown")
+    return Change(
+        value,
+        block.records.get(value),
+        block.released.get(value),
+        block.quarantines.get(value),
+        block.suspect.get(value),
+    )
 
 
 def _nodes_of(record: Record) -> tuple[str, ...]:

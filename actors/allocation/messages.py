@@ -14,8 +14,10 @@ from actors.resources.addresses import Address
 from actors.resources.blocks.block import (
     Claim,
     ClearSuspect,
+    Discard,
     Granted,
     HolderEnded,
+    HolderUnknown,
     MarkSuspect,
     Quarantined,
     Release,
@@ -26,6 +28,7 @@ from actors.resources.blocks.block import (
 from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Fence, OtherSandbox, Record
 from actors.resources.blocks.suspect import Suspect
+from actors.resources.blocks.unjudged import Unjudged
 from actors.runtime import wire_value
 
 
@@ -51,13 +54,20 @@ class Allocation:
 class Change:
     """What became of one address: `record` says who holds it now; without one, `released` says since when it is
     free (seconds since the epoch), and without either it was never seen to be used. `quarantine`: why it is not given
-    out although it is free. `suspect`: from whom it was taken by force."""
+    out although it is free. `suspect`: from whom it was taken by force. `unjudged`: why its record cannot be judged, so that
+    nobody knows who has it; empty where that is not so."""
 
     value: int
     record: Record | None
     released: float | None = None
     quarantine: Quarantine | None = None
     suspect: Suspect | None = None
+    unjudged: str = ""
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nobody has it, as far as anybody can tell."""
+        return self.record is None and not self.unjudged
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +181,7 @@ class AddResult:
 
 for _value in (
     Record, OtherSandbox, Fence, Quarantine, Suspect, Claim, Release, MarkSuspect, ClearSuspect, HolderEnded,
+    Discard, Unjudged, HolderUnknown,
     Granted, Taken, Quarantined, Released, SuspicionChanged, Allocation, NodeSandbox, SuspectAddress,
     Change, Occupancy, Allocate, Recorded, Sandbox, DetectionOverrides, AddressRequest, AddRequest, Assigned,
     RouteTo, AddResult,

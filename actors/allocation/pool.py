@@ -49,6 +49,7 @@ from actors.resources.addresses import format_address
 from actors.resources.blocks.block import (
     Claim,
     Granted,
+    HolderUnknown,
     Quarantined,
     Taken,
     base_of,
@@ -127,6 +128,8 @@ class State:
     """How far the Ledger's changes are known."""
     left_out: dict[int, InvalidObject] = field(default_factory=dict)
     """Blocks that cannot be read or written, by their first address, and why."""
+    unjudged: dict[int, str] = field(default_factory=dict)
+    """Addresses whose record cannot be judged, and why."""
     look_again: float = 0.0
     """Monotonic seconds before which those are not tried again."""
     unsure: list[Job] = field(default_factory=list)
@@ -277,8 +280,13 @@ class PoolActor(Actor):
         state.sequence = occupancy.sequence
         if occupancy.whole:
             state.returning.clear()
+            state.unjudged.clear()
         for change in occupancy.changes:
             state.returning.pop(change.value, None)
+            if change.unjudged:
+                state.unjudged[change.value] = change.unjudged
+            else:
+                state.unjudged.pop(change.value, None)
 
     def _advance(self, job: Job) -> None:
         state = self._state
@@ -321,7 +329,9 @@ class PoolActor(Actor):
         ref.subscribe(lambda done: _pass_on(done, job))
         self.then(ref, self._claimed, job, value)
 
-    def _claimed(self, ref: ObjectRef[Granted | Taken | Quarantined], job: Job, value: int) -> None:
+    def _claimed(
+        self, ref: ObjectRef[Granted | Taken | HolderUnknown | Quarantined], job: Job, value: int
+    ) -> None:
         free = self._state.free
         released = free.answered(value)
         try:
@@ -339,6 +349,13 @@ class PoolActor(Actor):
             if isinstance(outcome, Quarantined):
                 free.quarantine(value, outcome.quarantine)
                 self._advance(job)
+            elif isinstance(outcome, HolderUnknown):
+                self._state.unjudged[value] = outcome.why
+                if job.request.exact is not None:
+                    rule = self._unjudged(value)
+                    self._refuse_exact(job, value, rule, NoAddress)
+                else:
+                    self._look_anew(job)
             else:
                 if released is not None:
                     free.cool(value, released)
@@ -352,11 +369,21 @@ class PoolActor(Actor):
             rule = f"it is recorded for pod {taken.record.pod} out of pool {taken.record.pool}"
             self._refuse_exact(job, value, rule)
         else:
-            # The Block has read what else is taken, and the Ledger knows it by now.
-            if self._draw is not None:
-                self._state.free.look_elsewhere(self._draw)
-            self._state.unsure.append(job)
-            self._catch_up()
+            self._look_anew(job)
+
+    def _look_anew(self, job: Job) -> None:
+        """The Block has read what else is taken, and the Ledger knows it by now."""
+        if self._draw is not None:
+            self._state.free.look_elsewhere(self._draw)
+        self._state.unsure.append(job)
+        self._catch_up()
+
+    def _unjudged(self, value: int) -> str:
+        text = format_address(self._state.pool.family, value)
+        return (
+            f"its record cannot be judged ({self._state.unjudged[value]}), so nobody knows who has it; once nothing uses it, "
+            f"`orbweaver ip release {text} --force` frees it"
+        )
 
     def _retry(self, job: Job, value: int, rule: str) -> None:
         if job.request.exact is not None:
@@ -544,23 +571,30 @@ class PoolActor(Actor):
         quarantined = state.free.quarantined(now)
         left_out = sorted(state.left_out)
         lost = span_of(left_out).intersect(usable)
+        unjudged = sorted(value for value in state.unjudged if value in usable and value not in lost)
         why = exhausted(
             usable.size,
             quarantine=len(quarantined),
             lost=lost.size,
             blocks=[block_name(pool.family, base) for base in left_out],
+            unjudged=len(unjudged),
         )
         shown = [
             f"{format_address(pool.family, value)} is set aside for {quarantine.until - now:.0f} s: {quarantine.why}"
             for value, quarantine in quarantined[:_NAMED_IN_REFUSAL]
         ]
         shown += [str(state.left_out[base]) for base in left_out[:_NAMED_IN_REFUSAL]]
+        shown += [
+            f"{format_address(pool.family, value)} cannot be given: {self._unjudged(value)}"
+            for value in unjudged[:_NAMED_IN_REFUSAL]
+        ]
         refusal = PoolUsedUp(
             f"pool {pool.name} has no free address for pod {job.request.record.pod}: {why}{self._waited(job)}",
             details=tuple(f"pool {pool.name}: {line}" for line in shown),
         )
-        refusal.pool, refusal.quarantined, refusal.unusable = pool.name, len(quarantined), lost.size
-        refusal.in_use = usable.size - len(quarantined) - lost.size
+        unusable = lost.size + len(unjudged)
+        refusal.pool, refusal.quarantined, refusal.unusable = pool.name, len(quarantined), unusable
+        refusal.in_use = usable.size - len(quarantined) - unusable
         refusal.reserved = pool.available.size - usable.size
         refusal.worth_waiting, refusal.waited = worth_waiting, self._waited(job)
         job.reply.fail(refusal)
@@ -586,6 +620,6 @@ def _add_of(node: str, container: str, claim: str) -> str:
     return f"{node}/{container}/{claim}"
 
 
-def _pass_on(ref: ObjectRef[Granted | Taken | Quarantined], job: Job) -> None:
+def _pass_on(ref: ObjectRef[Granted | Taken | HolderUnknown | Quarantined], job: Job) -> None:
     if ref.error() is None and isinstance(granted := ref.result(), Granted):
         job.reply.complete(granted)

@@ -35,7 +35,7 @@ from actors.errors import (
     Withdrawn,
 )
 from actors.resources.addresses import Address, format_address
-from actors.resources.blocks.block import Claim, Granted, Quarantined, Taken
+from actors.resources.blocks.block import Claim, Granted, HolderUnknown, Quarantined, Taken
 from actors.resources.blocks.record import Fence, Record
 from actors.resources.pod import Pod
 from actors.runtime import ObjectRef, current_deadline
@@ -405,6 +405,11 @@ def _take(attempt: Attempt, ref: ObjectRef[Any], context: AddContext) -> Orbweav
         attempt.pools, attempt.held, attempt.confirming = list(attempt.slot.candidates), None, False
     elif isinstance(outcome, Taken):
         attempt.refuse(f"the address recorded for it went to pod {outcome.record.pod}")
+        attempt.pools, attempt.held, attempt.confirming = list(attempt.slot.candidates), None, False
+    elif isinstance(outcome, HolderUnknown):
+        attempt.refuse(
+            f"the address recorded for it has a record that cannot be judged by now: {outcome.why}"
+        )
         attempt.pools, attempt.held, attempt.confirming = list(attempt.slot.candidates), None, False
     elif isinstance(outcome, Recorded):
         return outcome

@@ -62,8 +62,9 @@ def audit(
     found += overlaps(pools.values())
     if all(one.rule is not Rule.BLOCK for one in findings):
         # A view tells perhaps what a damaged block does not; nobody may take it for wrong, least of all a repair.
-        found += states(held, snapshot.pools, pools, reserved)
-        found += endpoints(held, snapshot.endpoints)
+        unjudged = {one.subject for one in findings if one.rule is Rule.ENTRY}
+        found += states(held, snapshot.pools, pools, reserved, unjudged)
+        found += endpoints(held, snapshot.endpoints, unjudged)
     found += _holders(snapshot, held, settings or Settings(), now)
     if notes is not None:
         found += unended(held, notes)

@@ -1,24 +1,41 @@
-"""The block log by itself: every block is where its name says, every record can be read, no address is there twice.
+"""The block log by itself: every block is where its name says, every entry can be judged, no address is there twice.
 
-It reads what `Block.from_object` refuses as a whole entry by entry, so that one bad record does not hide the others.
+It reads what `Block.from_object` refuses as a whole entry by entry, so that one bad record does not hide the others. What
+costs only its own address there is a finding of that address here.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from actors.allocation.messages import Allocation
 from actors.audit.finding import Finding, Rule
 from actors.errors import InvalidObject
 from actors.resources.addresses import format_address, parse_address
-from actors.resources.blocks.block import BLOCK_SIZE, Block, base_of, parse_block_name, read_suspects
-from actors.resources.blocks.encoding import NOTHING, read_records, read_released, single_entries
+from actors.resources.blocks.block import (
+    BLOCK_SIZE,
+    Block,
+    base_of,
+    parse_block_name,
+    quarantine_entries,
+    suspect_entries,
+)
+from actors.resources.blocks.encoding import LONG_AGO, NOTHING, read_records, read_released, single_entries
+from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Record
+from actors.resources.blocks.suspect import Suspect
+from actors.resources.blocks.unjudged import Unjudged
+from actors.resources.json_text import showable
 from actors.store.contract import Object
 
 T = TypeVar("T")
+
+_LONGEST_WHY = 500
+_LONGEST_TEXT = 200
+"""Characters of an entry that a finding shows."""
 
 
 def recorded(blocks: Iterable[Object]) -> tuple[tuple[Allocation, ...], tuple[Finding, ...]]:
@@ -66,39 +83,103 @@ def _read_block(obj: Object, held: list[Allocation], findings: list[Finding]) ->
             bad(f"spec.{key} is {spec.get(key)!r}, but a block of this name has {proper[key]!r}")
     try:
         records, released = (single_entries(_text(spec.get(key))) for key in ("records", "released"))
-        suspect = read_suspects(spec.get("suspect"))
+        suspect = suspect_entries(spec.get("suspect"))
+        quarantines = quarantine_entries(spec.get("quarantine"))
     except Exception as error:
-        bad(f"its content cannot be read: {error}")
+        bad(f"its content cannot be read: {showable(str(error)[:_LONGEST_WHY])}")
         return
-    taken: set[int] = set()
-    free: set[int] = set()
+    entries = _Entries(name, family, base, held, findings)
     for text, entry in records:
-        try:
-            value, record = _only(read_records(family, base, BLOCK_SIZE, entry), family, text)
-        except Exception as error:  # one record that cannot be read does not hide the others
-            bad(f"the record of {text} cannot be read: {error}")
-            continue
-        if not record.pool or "/" not in record.pod:
-            bad(f"the record of {text} names pool {record.pool!r} and pod {record.pod!r}")
-        taken.add(value)
-        held.append(Allocation(family, value, record))
+        entries.record(text, entry)
     for text, entry in released:
+        entries.release(text, entry)
+    for text, data in suspect.items():
+        entries.suspect(text, data)
+    for text, data in quarantines.items():
+        entries.quarantine(text, data)
+    try:
+        Block.from_object(obj)
+    except InvalidObject as error:
+        told = any(one.rule is Rule.BLOCK and one.subject == name for one in findings)
+        if not told and not entries.doubled:
+            bad(error.message)  # what no entry shows by itself
+
+
+@dataclass(slots=True)
+class _Entries:
+    """What the entries of one block say, each by itself."""
+
+    block: str
+    family: int
+    base: int
+    held: list[Allocation]
+    findings: list[Finding]
+    taken: set[int] = field(default_factory=set)
+    free: set[int] = field(default_factory=set)
+    readable: set[int] = field(default_factory=set)
+    doubled: bool = False
+
+    def _bad(self, what: str) -> None:
+        self.findings.append(Finding(Rule.BLOCK, self.block, what, what))
+
+    def _unjudged(self, value: int, what: str) -> None:
+        text = format_address(self.family, value)
+        self.findings.append(Finding(Rule.ENTRY, text, f"block {self.block}: {what}", what))
+
+    def record(self, text: str, entry: str) -> None:
         try:
-            value, _ = _only(read_released(family, base, BLOCK_SIZE, entry), family, text)
+            value, content = _only(read_records(self.family, self.base, BLOCK_SIZE, entry), self.family, text)
         except Exception as error:  # one record that cannot be read does not hide the others
-            bad(f"the release of {text} cannot be read: {error}")
-            continue
-        free.add(value)
-        if value in taken:
-            bad(f"{text} is recorded, and remembered as released")
-    for text in suspect:
+            self._bad(f"the record of {text} cannot be read: {error}")
+            return
+        self.taken.add(value)
+        if isinstance(content, Unjudged):
+            what = (
+                f"its record cannot be judged: {content.why}; it is {showable(content.text[:_LONGEST_TEXT])}"
+            )
+            self._unjudged(value, what)
+        else:
+            self.doubled |= value in self.readable
+            self.readable.add(value)
+            self.held.append(Allocation(self.family, value, content))
+
+    def release(self, text: str, entry: str) -> None:
         try:
-            known = _value(family, base, text) in taken | free
+            value, at = _only(read_released(self.family, self.base, BLOCK_SIZE, entry), self.family, text)
+        except Exception as error:  # as above
+            self._bad(f"the release of {text} cannot be read: {error}")
+            return
+        self.free.add(value)
+        if at == LONG_AGO:
+            self._unjudged(value, "when it was released cannot be read: that counts as long ago")
+        if value in self.taken:
+            self._bad(f"{text} is recorded, and remembered as released")
+
+    def suspect(self, text: str, data: Any) -> None:
+        try:
+            value = _value(self.family, self.base, text)
         except InvalidObject as error:
-            bad(f"{text}, which is suspect, cannot be read: {error}")
-            continue
-        if not known:
-            bad(f"{text} is suspect, but neither recorded nor remembered as released")
+            self._bad(f"{text}, which is suspect, cannot be read: {error}")
+            return
+        try:
+            Suspect.from_json(data)
+        except InvalidObject as error:
+            self._unjudged(
+                value, f"from whom it was taken cannot be read, it is probed all the same: {error}"
+            )
+        if value not in self.taken | self.free:
+            self._bad(f"{text} is suspect, but neither recorded nor remembered as released")
+
+    def quarantine(self, text: str, data: Any) -> None:
+        try:
+            value = _value(self.family, self.base, text)
+        except InvalidObject as error:
+            self._bad(f"{text}, which is set aside, cannot be read: {error}")
+            return
+        try:
+            Quarantine.from_json(data)
+        except InvalidObject as error:
+            self._unjudged(value, f"why it is set aside cannot be read: {error}")
 
 
 def _twice(held: Iterable[Allocation]) -> Iterator[Finding]:

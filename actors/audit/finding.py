@@ -18,6 +18,10 @@ class Rule(Enum):
         "block",
         "restore the block from a backup, or correct the entry; `ip show ADDRESS` names the pods that are shown with it",
     )
+    ENTRY = (
+        "entry",
+        "once nothing uses the address, `ip release ADDRESS --force` frees it; what is no record goes with the next write",
+    )
     TWICE = "twice", "find out on the nodes which of them uses the address, and delete the other pod"
     ATTACHMENT = (
         "attachment",

@@ -44,7 +44,7 @@ class Reason:
             return cls(error.message, cut(error.message, _REASON))
         told = f"{error.in_use} in use, {error.reserved} reserved, {error.quarantined} in quarantine"
         if error.unusable:
-            told += f", {error.unusable} in blocks that cannot be used"
+            told += f", {error.unusable} under damaged blocks or records"
         return cls(f"pool {error.pool} {told}{error.waited}", f"pool {cut(error.pool, _NAME)} {told}")
 
 

@@ -31,10 +31,15 @@ class UnreadableText(ValueError):
 
 
 def read_json(
-    text: str, *, longest: int = LONGEST, deepest: int = DEEPEST, only_showable: bool = True
+    text: str,
+    *,
+    longest: int = LONGEST,
+    deepest: int = DEEPEST,
+    only_showable: bool = True,
+    texts_as_they_are: bool = False,
 ) -> Any:
-    """The value of a JSON text. `only_showable=False` admits control characters, for what others write for others.
-    Raises `UnreadableText`."""
+    """The value of a JSON text. `only_showable=False` admits control characters, for what others write for others, and
+    `texts_as_they_are` anything, for who judges each text inside. Raises `UnreadableText`."""
     size = len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
     if size > longest:
         raise UnreadableText(f"it has {size} bytes, but may have {longest}")
@@ -44,13 +49,20 @@ def read_json(
         value = json.loads(text, parse_constant=_no_number, parse_float=_finite)
     except ValueError as error:
         raise UnreadableText(f"it is not JSON: {error}") from error
-    _check_texts(value, only_showable=only_showable)
+    if not texts_as_they_are:
+        _check_texts(value, only_showable=only_showable)
     return value
 
 
 def is_deeper(text: str, deepest: int) -> bool:
     """Whether brackets in a JSON text stand deeper in each other; nothing is parsed."""
     return text.count("[") + text.count("{") > deepest and _depth(text) > deepest
+
+
+def without_depths(text: str, *, deepest: int = DEEPEST) -> str:
+    """The text with every value put as null that stands deeper: one that somebody nested without end costs the others
+    nothing."""
+    return _cut(text, deepest) if is_deeper(text, deepest) else text
 
 
 def has_encoding(text: str) -> bool:

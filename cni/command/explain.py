@@ -276,21 +276,37 @@ class Sight:
             if block.family == pool.family:
                 taken |= {value: one.pod for value, one in block.records.items() if value in readable}
         quarantined = self._quarantined(pool.family, readable)
-        free = readable.size - len(taken) - len(quarantined)
+        unjudged = self._unjudged(pool.family, readable)
+        free = readable.size - len(taken) - len(quarantined) - len(unjudged)
         refusal: Refusal | None = None
         if slot.exact is not None:
             text = format_address(pool.family, slot.exact)
             if slot.exact in taken:
                 refusal = Refusal(pool.name, "taken", f"{text} is recorded for pod {taken[slot.exact]}")
+            elif slot.exact in unjudged:
+                refusal = Refusal(pool.name, "unjudged", f"{text} cannot be given: {unjudged[slot.exact]}")
             elif slot.exact in reserved:
                 refusal = Refusal(pool.name, "reserved", f"{text} is reserved by a SpiderReservedIP")
             elif slot.exact not in readable:
                 refusal = Refusal(pool.name, "address", f"{text} is not one that it can give")
         elif free == 0:
             refusal = Refusal(
-                pool.name, "exhausted", self._exhausted(pool.family, usable, readable, len(quarantined))
+                pool.name,
+                "exhausted",
+                self._exhausted(pool.family, usable, readable, len(quarantined), unjudged),
             )
         return Offer(pool.name, free, usable.size, refusal)
+
+    def _unjudged(self, family: int, within: IntervalSet) -> dict[int, str]:
+        """The addresses of which nobody knows who has them, and why."""
+        return {
+            value: f"its record cannot be judged ({one.why}), so nobody knows who has it; once nothing uses it, `orbweaver ip "
+            f"release {format_address(family, value)} --force` frees it"
+            for block in self._recorded.blocks
+            if block.family == family
+            for value, one in sorted(block.unjudged.items())
+            if value in within
+        }
 
     def _quarantined(self, family: int, within: IntervalSet) -> dict[int, Quarantine]:
         """The addresses that are recorded for nobody and that nobody gets for now."""
@@ -299,7 +315,10 @@ class Sight:
             for block in self._recorded.blocks
             if block.family == family
             for value, quarantine in sorted(block.quarantines.items())
-            if value in within and value not in block.records and quarantine.holds(self._now)
+            if value in within
+            and value not in block.records
+            and value not in block.unjudged
+            and quarantine.holds(self._now)
         }
 
     def _quarantine_notes(self, pool: IPPool) -> list[str]:
@@ -340,15 +359,27 @@ class Sight:
             self._pods = {pod.key: pod for pod in pods}
         return leaving(record, self._pods.get(record.pod), self._catalog.node(record.node), complete=False)
 
-    def _exhausted(self, family: int, usable: IntervalSet, readable: IntervalSet, quarantined: int) -> str:
+    def _exhausted(
+        self,
+        family: int,
+        usable: IntervalSet,
+        readable: IntervalSet,
+        quarantined: int,
+        unjudged: Mapping[int, str],
+    ) -> str:
         if not usable:
             return "it has no address to give; add some to spec.ips"
         bases = [base for base in self._unreadable(family) if usable.intersect(span_of([base]))]
         blocks = {name: self._recorded.damaged[name] for name in (block_name(family, base) for base in bases)}
         why = exhausted(
-            usable.size, quarantine=quarantined, lost=usable.size - readable.size, blocks=list(blocks)
+            usable.size,
+            quarantine=quarantined,
+            lost=usable.size - readable.size,
+            blocks=list(blocks),
+            unjudged=len(unjudged),
         )
-        return "; ".join((why, *blocks.values()))
+        told = [f"{format_address(family, value)}: {why}" for value, why in list(unjudged.items())[:_LISTED]]
+        return "; ".join((why, *blocks.values(), *told))
 
     def _unreadable(self, family: int) -> list[int]:
         """The first addresses of the damaged blocks."""

@@ -17,6 +17,7 @@ from actors.resources.blocks.block import Block, block_name
 from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Record
 from actors.resources.blocks.suspect import Suspect
+from actors.resources.blocks.unjudged import Unjudged
 from actors.resources.endpoint import pod_of
 from actors.resources.ippool import IPPool
 from actors.resources.json_text import showable
@@ -26,6 +27,9 @@ from cni.command import ip_release
 from cni.command.get import print_value
 from cni.command.store_choice import add_data_option, open_store
 from cni.command.table import duration
+
+_LONGEST_SHOWN = 1000
+"""Characters of a record that cannot be judged."""
 
 
 def add_parser(commands: Any) -> None:
@@ -48,8 +52,9 @@ def add_parser(commands: Any) -> None:
 class Whereabouts:
     """All that is known of one address. `released`: when it was given back last, in seconds since the epoch,
     as long as its block remembers it. `quarantine`: why and until when it is not given out although it is free.
-    `damaged`: why objects that may speak of it could not be read; `unknown`: its own block is among them, and `shown_by`
-    are the SpiderEndpoints that have it. `suspect`: from whom it was taken by force."""
+    `damaged`: why objects that may speak of it could not be read; `unknown`: its own block is among them, or its record
+    cannot be judged (`unjudged`), and `shown_by` are the SpiderEndpoints that have it. `suspect`: from whom it was taken by
+    force."""
 
     family: int
     value: int
@@ -64,6 +69,7 @@ class Whereabouts:
     unknown: bool = False
     shown_by: tuple[str, ...] = ()
     suspect: Suspect | None = None
+    unjudged: Unjudged | None = None
 
     @property
     def text(self) -> str:
@@ -75,7 +81,7 @@ class Whereabouts:
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Print it; 1 when its block cannot be read."""
+    """Print it; 1 when its block cannot be read, or its record not be judged."""
     family, value = parse_address(chosen.address)
     with open_store(chosen) as store:
         found = look_up(store, family, value)
@@ -102,6 +108,9 @@ def look_up(store: Store, family: int, value: int) -> Whereabouts:
         block, unknown = Block(family, value), True
         damaged.append(str(error))
         shown_by = _shown_by(store, family, value)
+    unjudged = block.unjudged.get(value)
+    if unjudged is not None:
+        unknown, shown_by = True, _shown_by(store, family, value)
     pools: list[str] = []
     excluded: list[str] = []
     withheld: list[str] = []
@@ -140,6 +149,7 @@ def look_up(store: Store, family: int, value: int) -> Whereabouts:
         unknown,
         shown_by,
         block.suspect.get(value),
+        unjudged,
     )
 
 
@@ -156,6 +166,11 @@ def _shown_by(store: Store, family: int, value: int) -> tuple[str, ...]:
 
 def _state(found: Whereabouts) -> str:
     record = found.record
+    if found.unjudged is not None:
+        return (
+            f"not known, because its record cannot be judged: {found.unjudged.why}; it is given to nobody, and once nothing "
+            f"uses it, `orbweaver ip release {found.text} --force` frees it"
+        )
     if found.unknown:
         return "not known, because its block cannot be read; it is given to nobody until then"
     if record is None:
@@ -200,6 +215,8 @@ def _lines(found: Whereabouts) -> list[tuple[str, str]]:
             ("since", record.since),
         )
         lines += [(title, text) for title, text in told if text]
+    if found.unjudged is not None:
+        lines.append(("record", found.unjudged.text[:_LONGEST_SHOWN]))
     if found.suspect is not None:
         lines.append(("suspect", _suspicion(found.suspect)))
     if found.unknown:
@@ -234,6 +251,7 @@ def _as_object(found: Whereabouts) -> dict[str, Any]:
         "ipVersion": found.family,
         "state": _word(found),
         "record": None if record is None else record.to_json(),
+        **({"unjudged": {"why": found.unjudged.why, "text": found.unjudged.text}} if found.unjudged else {}),
         "quarantine": None if found.quarantine is None else found.quarantine.to_json(),
         **({"suspect": found.suspect.to_json()} if found.suspect is not None else {}),
         "released": None if found.released is None else _moment(found.released),

@@ -17,7 +17,7 @@ from actors.decisions.inherit import is_fixed
 from actors.decisions.settings import Settings
 from actors.errors import NotFound
 from actors.resources.addresses import format_address, parse_address
-from actors.resources.blocks.block import Block, block_name
+from actors.resources.blocks.block import Block, base_of, block_name
 from actors.store.contract import Store
 from cni.command import option_values
 from cni.command.settings_options import add_settings_options, read_settings
@@ -56,7 +56,12 @@ def run(chosen: argparse.Namespace) -> int:
     family, value = parse_address(chosen.address)
     settings = read_settings(chosen)
     with open_store(chosen) as store:
-        held = _recorded(store, family, value)
+        block = _block(store, family, value)
+        unjudged = block.unjudged.get(value)
+        if unjudged is not None:
+            return _discard(store, settings, block, value, force=chosen.force)
+        record = block.records.get(value)
+        held = Allocation(family, value, record).per_sandbox if record is not None else ()
         if not held:
             print(f"{format_address(family, value)} is recorded for nobody; there is nothing to release")
             return DONE
@@ -81,14 +86,33 @@ def _release(
     return DONE if all(released) else LEFT
 
 
-def _recorded(store: Store, family: int, value: int) -> tuple[Allocation, ...]:
-    """Who has it, each sandbox by itself. Raises `DamagedObject` when its block cannot be read."""
+def _block(store: Store, family: int, value: int) -> Block:
+    """Its block. Raises `DamagedObject` when that cannot be read."""
     try:
-        block = Block.from_object(store.get("SpiderIPBlock", block_name(family, value)))
+        return Block.from_object(store.get("SpiderIPBlock", block_name(family, value)))
     except NotFound:
-        return ()
-    record = block.records.get(value)
-    return Allocation(family, value, record).per_sandbox if record is not None else ()
+        return Block(family, base_of(value))
+
+
+def _discard(store: Store, settings: Settings, block: Block, value: int, *, force: bool) -> int:
+    """Free an address of a record that cannot be judged: of that nothing can be proved."""
+    text, unjudged = format_address(block.family, value), block.unjudged[value]
+    if not force:
+        print(
+            f"orbweaver: the record of {text} cannot be judged ({unjudged.why}), so nobody can prove that its holder is gone; "
+            "look for what uses the address, and use --force when nothing does",
+            file=sys.stderr,
+        )
+        return LEFT
+    print(
+        f"orbweaver: warning: {text} is taken from whoever has it, which its record does not tell ({unjudged.why}); if that "
+        "runs, two will use the address",
+        file=sys.stderr,
+    )
+    from cni.command.repairs import repairs  # the actors, which no other verb needs
+
+    with repairs(store, settings) as at_work:
+        return DONE if at_work.discard(block.family, value, unjudged) else LEFT
 
 
 def _unprovable(store: Store, held: tuple[Allocation, ...]) -> str:

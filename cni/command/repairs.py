@@ -24,8 +24,9 @@ from actors.errors import OrbweaverError, StoreUnavailable
 from actors.reclaim.evidence import LiveClusterState
 from actors.reclaim.rules import Action, Verdict
 from actors.resources.addresses import format_address
-from actors.resources.blocks.block import Release
+from actors.resources.blocks.block import Discard, Release
 from actors.resources.blocks.record import Fence
+from actors.resources.blocks.unjudged import Unjudged
 from actors.runtime import ActorSystem, get
 from actors.store.caches.catalog import Catalog
 from actors.store.contract import Store
@@ -75,6 +76,19 @@ class Repairs:
             views = self._system.get_actor("views/local")
             get(views.changed.options(timeout=TIMEOUT).remote((held.record.holder,), (held.record.pool,)))
         return done
+
+    def discard(self, family: int, value: int, unjudged: Unjudged) -> bool:
+        """Free an address of a record that cannot be judged, and tell; whether it is gone."""
+        text = format_address(family, value)
+        block = block_of(self._system, family, value).within(TIMEOUT)
+        try:
+            released = get(block.order(BlockActor.discard, Discard(value, unjudged, time.time())))
+        except OrbweaverError as error:
+            print(f"could not release {text}: {error}")
+            return False
+        done = f"released {text}: by hand; it is probed before it is given out"
+        print(done if released.done else f"left {text} alone: what stood there is gone")
+        return released.done
 
     def verdict(self, held: Allocation) -> Verdict | None:
         """What is to become of a record, on pod, node and owner as they are now; None while its holder may have it."""

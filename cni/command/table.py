@@ -125,7 +125,8 @@ def render(lines: Sequence[Sequence[str]]) -> str:
 
 def _records(obj: Object) -> Any:
     try:
-        return len(Block.from_object(obj).records)
+        block = Block.from_object(obj)
+        return len(block.records) + len(block.unjudged)
     except InvalidObject:
         return "damaged"
 

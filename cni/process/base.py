@@ -13,6 +13,7 @@ from actors.allocation.observer import AllocationObserver
 from actors.allocation.supervision import TABLE
 from actors.errors import AskedToEnd, OrbweaverError, StoreUnavailable
 from actors.resources.blocks.block import span_of
+from actors.resources.intervals import IntervalSet
 from actors.runtime import ActorSystem, ObjectRef, get, guarded, wait
 from actors.store.caches.catalog import Catalog
 from actors.store.caches.informer import Informer, Key
@@ -113,10 +114,16 @@ class Process:
             ledger = self.local("ledger")
             counts = get(ledger.counts.options(timeout=SCRAPE_TIMEOUT).remote())
             damaged = get(ledger.damaged.options(timeout=SCRAPE_TIMEOUT).remote())
+            unjudged = get(ledger.unjudged.options(timeout=SCRAPE_TIMEOUT).remote())
         except OrbweaverError as error:
             log.warning("pools are left out of this scrape", extra={"error": str(error)})
             return
-        unreadable = {family: span_of(base for of, base in damaged if of == family) for family in (4, 6)}
+        unreadable = {
+            family: span_of(base for of, base in damaged if of == family).union(
+                IntervalSet((value, value) for of, value in unjudged if of == family)
+            )
+            for family in (4, 6)
+        }
         for pool in self.catalog.pools().pools.values():
             usable = pool.available.minus(self.catalog.reserved(pool.family))
             lost = usable.intersect(unreadable[pool.family]).size

@@ -45,7 +45,12 @@ DEFAULT_NAMESPACE = "default"
 DEEPEST = 32
 """Values inside values of a network configuration; with the previous result in it, real ones have eight."""
 
+LONGEST_VARIABLE = 8192
+"""Bytes of one variable of the environment. Kubernetes' own CNI_ARGS have less than a thousand; the kernel lets them be
+sixteen times this, and a peer on the socket a megabyte."""
+
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_VARIABLES = ("CNI_CONTAINERID", "CNI_IFNAME", "CNI_NETNS", "CNI_ARGS")
 _SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
 _VERSION = re.compile(r"[0-9][0-9.]{0,14}")
 _NOTE = 200
@@ -110,8 +115,8 @@ class Named:
 def named_in(environment: Mapping[str, str]) -> Named:
     """What the environment names. Raises nothing."""
     command = environment.get("CNI_COMMAND", "")
-    container = environment.get("CNI_CONTAINERID", "")[:LONGEST]
-    arguments = dict(part.partition("=")[::2] for part in environment.get("CNI_ARGS", "").split(";"))
+    container = _first(environment, "CNI_CONTAINERID")[:LONGEST]
+    arguments = dict(part.partition("=")[::2] for part in _first(environment, "CNI_ARGS").split(";"))
     namespace = arguments.get("K8S_POD_NAMESPACE", "") or DEFAULT_NAMESPACE
     pod = arguments.get("K8S_POD_NAME", "") or container
     return Named(
@@ -140,6 +145,8 @@ def parse(environment: Mapping[str, str], stdin: bytes) -> CniRequest:
         return CniRequest(
             command, version, network, nobody, False, valid=_attachments(conf, network), conf=conf
         )
+    for name in _VARIABLES:
+        _check_length(environment, name)
     arguments = parse_arguments(environment.get("CNI_ARGS", ""))
     sandbox = _sandbox(environment, command, arguments)
     named = "K8S_POD_NAME" in arguments
@@ -178,6 +185,10 @@ def _parse_delete(environment: Mapping[str, str], stdin: bytes) -> CniRequest:
     conf = understood(lambda: _decode(stdin), nothing)
     version = understood(lambda: _version(conf, "DEL"), NEWEST) if conf else NEWEST
     network = understood(lambda: _network(conf), "") if conf else ""
+    environment = dict(environment)
+    for name in ("CNI_ARGS", "CNI_NETNS"):
+        if not understood(functools.partial(_check_length, environment, name), False):
+            environment[name] = ""
     arguments: dict[str, str] = {}
     for part in environment.get("CNI_ARGS", "").split(";"):
         arguments |= understood(functools.partial(parse_arguments, part), nothing)
@@ -190,6 +201,17 @@ def _parse_delete(environment: Mapping[str, str], stdin: bytes) -> CniRequest:
     named = "K8S_POD_NAME" in arguments
     ignored = tuple(note if len(note) <= _NOTE else note[:_NOTE] + "..." for note in notes[:8])
     return CniRequest("DEL", version, network, sandbox, named, conf=conf, ignored=ignored)
+
+
+def _check_length(environment: Mapping[str, str], name: str) -> bool:
+    value = environment.get(name, "")
+    if len(value) > LONGEST_VARIABLE:
+        raise _environment(f"{name} has {len(value)} characters; it may have {LONGEST_VARIABLE} at most")
+    return True
+
+
+def _first(environment: Mapping[str, str], name: str) -> str:
+    return environment.get(name, "")[:LONGEST_VARIABLE]
 
 
 def parse_arguments(text: str) -> dict[str, str]:

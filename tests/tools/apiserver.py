@@ -108,12 +108,13 @@ class ApiServer:
         return access_to(url, ca_file=str(self.ca_file), authorize=lambda _: f"Bearer {token}")
 
     def call(self, method: str, path: str, body: object = None, token: str = ADMIN_TOKEN) -> dict[str, Any]:
-        """One request, as the administrator by default. Raises urllib.error.HTTPError."""
+        """One request, as the administrator by default; a PATCH is merged. Raises urllib.error.HTTPError."""
+        content = "application/merge-patch+json" if method == "PATCH" else "application/json"
         request = urllib.request.Request(
             self.url + path,
             method=method,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+            headers={"Authorization": f"Bearer {token}", "Content-Type": content},
         )
         with urllib.request.urlopen(request, context=self._tls(), timeout=30) as answer:
             found: dict[str, Any] = json.load(answer)

@@ -4,8 +4,9 @@ What must always hold: an address is recorded in exactly one place, the block th
 succeeds only on an address without a record, or on one whose record the claimant names; a release takes away only the
 record that its fence admits and, for an agent, that is its node's own. An address that was taken back by force is suspect
 until somebody vouches for it or its last holder ends, and every claim of it says so, whoever had it meanwhile. One that is
-set aside goes to nobody before its time who did not ask for it by name. These are pure functions on a `Block`; the Block
-actor persists.
+set aside goes to nobody before its time who did not ask for it by name. An address whose record cannot be judged goes to
+nobody and stays as it is, whatever becomes of the other 63, until somebody discards that record. These are pure functions
+on a `Block`; the Block actor persists.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 from actors.errors import DamagedObject, InvalidObject
 from actors.resources.addresses import format_address
 from actors.resources.blocks.encoding import (
+    LONG_AGO,
     NOTHING,
     EncodedRecords,
     inside,
@@ -29,12 +31,15 @@ from actors.resources.blocks.encoding import (
 from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Fence, Record
 from actors.resources.blocks.suspect import Suspect
+from actors.resources.blocks.unjudged import Unjudged
 from actors.resources.intervals import IntervalSet
-from actors.resources.json_text import read_json, showable
+from actors.resources.json_text import read_json, showable, without_depths
 
 BLOCK_SIZE = 64
 _API_VERSION = "spiderpool.spidernet.io/v2beta1"
 _BITS = {4: 32, 6: 128}
+_LONGEST_TEXT = 262_144
+"""Bytes of all suspicions of a block, or quarantines: 64 with every text as long as it may be."""
 
 
 def span_of(bases: Iterable[int]) -> IntervalSet:
@@ -152,6 +157,16 @@ class HolderEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Discard:
+    """Take away a record that cannot be judged, if it is still this one, at a moment (seconds since the epoch). Whoever
+    has the address may use it on, so that it is suspect then."""
+
+    value: int
+    unjudged: Unjudged
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Granted:
     """The claim stands. `record` is what is recorded, which for a repeated claim is the first one's; `fresh`: it is
     this claim that recorded it; `suspect`: it was taken from its last holder by force, who may still use it, and
@@ -169,6 +184,14 @@ class Taken:
 
     value: int
     record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class HolderUnknown:
+    """A record stands there that cannot be judged, for the reason `why`."""
+
+    value: int
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +222,8 @@ class SuspicionChanged:
 
 @dataclass(slots=True)
 class Block:
-    """The content of one block. `version` is the store's, empty while the object does not exist. Copies share `known`,
-    which only saves work."""
+    """The content of one block. `unjudged`: the records that cannot be judged; no address of them has another. `version`
+    is the store's, empty while the object does not exist. Copies share `known`, which only saves work."""
 
     family: int
     base: int
@@ -210,6 +233,7 @@ class Block:
     quarantines: dict[int, Quarantine] = field(default_factory=dict)
     version: str = ""
     uid: str = ""
+    unjudged: dict[int, Unjudged] = field(default_factory=dict)
     known: EncodedRecords = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -224,10 +248,14 @@ class Block:
             released=dict(self.released),
             suspect=dict(self.suspect),
             quarantines=dict(self.quarantines),
+            unjudged=dict(self.unjudged),
         )
 
-    def claim(self, claim: Claim, now: float = 0.0) -> Granted | Taken | Quarantined:
+    def claim(self, claim: Claim, now: float = 0.0) -> Granted | Taken | HolderUnknown | Quarantined:
         """Apply a claim at a moment (seconds since the epoch); a repeated one is granted as it stands."""
+        unjudged = self.unjudged.get(claim.value)
+        if unjudged is not None:
+            return HolderUnknown(claim.value, unjudged.why)
         found = self.records.get(claim.value)
         suspect = self.suspect.get(claim.value)
         if found is not None and found.same_claim(claim.record):
@@ -273,6 +301,16 @@ class Block:
             self.suspect[release.value] = Suspect.of(found, release.fence)
         return Released(release.value, True, found)
 
+    def discard(self, discard: Discard) -> Released:
+        """Apply a discard; one that means another record changes nothing."""
+        found = self.unjudged.get(discard.value)
+        if found is None or found.entry != discard.unjudged.entry:
+            return Released(discard.value, False, None)
+        del self.unjudged[discard.value]
+        self.released[discard.value] = discard.at
+        self.suspect.setdefault(discard.value, Suspect())
+        return Released(discard.value, True, None)
+
     def _quarantine(self, value: int, quarantine: Quarantine | None) -> None:
         suspect = self.suspect.get(value)
         if quarantine is None or (quarantine.pause and suspect is None):
@@ -310,6 +348,13 @@ class Block:
             del self.quarantines[ended.value]
         return SuspicionChanged(ended.value, True)
 
+    def is_forgettable(self, horizon: float) -> bool:
+        """Whether nothing is lost with it: nobody has an address of it, as far as can be told, none is suspect, and none was
+        released after the moment `horizon`."""
+        if self.records or self.unjudged or self.suspect:
+            return False
+        return all(at <= horizon for at in self.released.values())
+
     def to_object(self) -> dict[str, Any]:
         """The SpiderIPBlock. Records are one string: the API server tracks ownership of every leaf of a map."""
         family = self.family
@@ -322,7 +367,7 @@ class Block:
         spec = {
             "cidr": f"{format_address(family, self.base)}/{prefix}",
             "ipVersion": family,
-            "records": write_records(self.base, self.records, self.known),
+            "records": write_records(self.base, self.records, self.known, self.unjudged),
             "released": write_released(self.base, self.released),
         }
         if self.suspect:
@@ -341,51 +386,88 @@ class Block:
     @classmethod
     def from_object(cls, obj: dict[str, Any]) -> Block:
         """Inverse of `to_object`. Raises `DamagedObject` naming what is wrong, and `InvalidObject` where no block has such
-        a name; nothing is guessed."""
+        a name; nothing is guessed. An entry that cannot be judged costs itself: of a record see `unjudged`; an unreadable
+        release was long ago, an unreadable suspicion is one of nobody, an unreadable quarantine lasts for the default."""
         metadata = obj.get("metadata") or {}
         name = str(metadata.get("name", ""))
         family, base = parse_block_name(name)
         spec = obj.get("spec") or {}
         try:
-            records = read_records(family, base, BLOCK_SIZE, spec.get("records") or NOTHING)
-            released = read_released(family, base, BLOCK_SIZE, spec.get("released") or NOTHING)
-            suspect = {
-                inside(family, base, BLOCK_SIZE, text): one
-                for text, one in read_suspects(spec.get("suspect")).items()
-            }
-            quarantines = {
-                inside(family, base, BLOCK_SIZE, text): Quarantine.from_json(data)
-                for text, data in read_json(spec.get("quarantine") or "{}", only_showable=False).items()
-            }
-            if len(dict(records)) < len(records):
+            entries = read_records(family, base, BLOCK_SIZE, spec.get("records") or NOTHING)
+            contents = dict(entries)
+            if len(contents) < len(entries):
                 raise ValueError("an address is recorded twice")
+            released = dict(read_released(family, base, BLOCK_SIZE, spec.get("released") or NOTHING))
+            suspect = {
+                inside(family, base, BLOCK_SIZE, text): _suspect(data)
+                for text, data in suspect_entries(spec.get("suspect")).items()
+            }
+            quarantines: dict[int, Quarantine] = {}
+            for text, data in quarantine_entries(spec.get("quarantine")).items():
+                value = inside(family, base, BLOCK_SIZE, text)
+                quarantines[value], readable = _quarantine(data, released.get(value, LONG_AGO))
+                if not readable and value in released:
+                    suspect.setdefault(value, Suspect())
         except Exception as error:  # whatever it is that its texts make fail, they are damaged
             raise DamagedObject(
                 f"SpiderIPBlock {name} is damaged: {showable(str(error)[:500])}; restore it from a backup, or correct it: "
                 "`orbweaver check` names each bad entry, `orbweaver ip show ADDRESS` the pods that SpiderEndpoints show with "
                 "an address of it"
             ) from error
+        unjudged = {value: content for value, content in entries if isinstance(content, Unjudged)}
+        records = {value: content for value, content in entries if isinstance(content, Record)}
         return cls(
             family,
             base,
-            dict(records),
-            dict(released),
+            records,
+            released,
             suspect,
             quarantines,
             str(metadata.get("resourceVersion", "")),
             str(metadata.get("uid", "")),
+            unjudged,
         )
 
 
-def read_suspects(text: Any) -> dict[str, Suspect]:
-    """The suspect addresses of a block; earlier versions wrote a list, without last holders. Raises ValueError or
-    `InvalidObject`."""
-    found = read_json(text or "{}", only_showable=False)
+def suspect_entries(text: Any) -> dict[str, Any]:
+    """What is told of each suspect address of a block; earlier versions wrote a list, without last holders. Raises
+    ValueError."""
+    found = _members(text)
     if isinstance(found, list) and all(isinstance(address, str) for address in found):
-        return {address: Suspect() for address in found}
+        return {address: {} for address in found}
     if not isinstance(found, dict):
         raise ValueError("what is suspect is no JSON object of addresses")  # noqa: TRY004 - a value of the block
-    return {address: Suspect.from_json(data) for address, data in found.items()}
+    return found
+
+
+def quarantine_entries(text: Any) -> dict[str, Any]:
+    """What is told of each address of a block that is set aside. Raises ValueError."""
+    found = _members(text)
+    if not isinstance(found, dict):
+        raise ValueError("what is set aside is no JSON object of addresses")  # noqa: TRY004 - a value of the block
+    return found
+
+
+def _members(text: Any) -> Any:
+    return read_json(without_depths(text or "{}"), longest=_LONGEST_TEXT, texts_as_they_are=True)
+
+
+def _suspect(data: Any) -> Suspect:
+    try:
+        return Suspect.from_json(data)
+    except InvalidObject:
+        return Suspect()
+
+
+def _quarantine(data: Any, released: float) -> tuple[Quarantine, bool]:
+    """Why an address is set aside, and whether that could be read."""
+    try:
+        found = Quarantine.from_json(data)
+    except InvalidObject:
+        return Quarantine.unreadable(released), False
+    if found.lasts_too_long(released):
+        return Quarantine.unreadable(released), False
+    return found, True
 
 
 def _replaceable(found: Record, by: Record, instead_of: Fence) -> bool:

@@ -6,9 +6,12 @@ which. Sharers follow the CLAIM, with the fields of `OtherSandbox` each, and the
 `released`: `#SECONDS OFFSET:MILLISECONDS …`, relative to SECONDS since the epoch. OFFSET is the address's distance from
 the block's first. A UID, a container id of 64 hex digits, a moment and a MAC are packed into 22, 43, 8 and 12 characters
 behind a tilde; other text is percent-encoded. There are no quotation marks, because each would be two bytes inside JSON.
+An entry that cannot be judged is written as `OFFSET:!TEXT!`, behind the others.
 
 What must always hold: what was written is read back as it was, whatever its fields hold; the JSON that earlier versions
-wrote is read too; nothing that cannot be read is passed over. Fields that a newer version appends are ignored.
+wrote is read too; nothing that cannot be read is passed over. One entry that cannot be judged costs its own address: only
+where it cannot be told which addresses have one (the end is missing, an offset is none) the text is refused as a whole.
+Fields that a newer version appends are ignored.
 """
 
 from __future__ import annotations
@@ -26,7 +29,15 @@ from urllib.parse import quote, unquote
 
 from actors.errors import InvalidObject
 from actors.resources.blocks.record import OtherSandbox, Record
-from actors.resources.json_text import has_encoding, read_json
+from actors.resources.blocks.unjudged import (
+    LONGEST_KEPT,
+    Unjudged,
+    is_complete,
+    is_shortened,
+    is_unjudged,
+    text_of,
+)
+from actors.resources.json_text import read_json, showable, without_depths
 
 NOTHING = "{}"
 MARK = "#"
@@ -37,15 +48,21 @@ _PLAIN = re.compile(r"[A-Za-z0-9._/-]*")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CONTAINER = re.compile(r"[0-9a-f]{64}")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_MILLISECONDS = re.compile(r"-?[0-9]{1,15}")
 _MOMENT = re.compile(r"(19[7-9][0-9]|20[0-9]{2})-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-5][0-9]Z")
 
 EncodedRecords = dict[int, tuple[Record, str]]
 """Records that were written before, with the text of what is their own, so that it is made once."""
 
 
-def write_records(base: int, records: Mapping[int, Record], known: EncodedRecords) -> str:
+def write_records(
+    base: int,
+    records: Mapping[int, Record],
+    known: EncodedRecords,
+    unjudged: Mapping[int, Unjudged] | None = None,
+) -> str:
     """The text of a block's records. `known` is looked up and added to."""
-    if not records:
+    if not records and not unjudged:
         return NOTHING
     shapes: dict[tuple[str, ...], int] = {}
     entries = []
@@ -58,40 +75,62 @@ def write_records(base: int, records: Mapping[int, Record], known: EncodedRecord
         if found is None or found[0] is not record:
             found = known[value] = (record, _own_text(record, at))
         entries.append(f"{value - base}:{index}:{found[1]}")
+    if unjudged:
+        entries += [f"{value - base}:{unjudged[value].entry}" for value in sorted(unjudged)]
     table = ",".join([":".join([_escape(part) for part in shape]) for shape in shapes])
     return f"{MARK}{table} {' '.join(entries)}"
 
 
-def read_records(family: int, base: int, size: int, text: str) -> list[tuple[int, Record]]:
+def read_records(family: int, base: int, size: int, text: str) -> list[tuple[int, Record | Unjudged]]:
     """The records of a text, each with its address, as often as they stand there. Raises ValueError or `InvalidObject`."""
-    if not has_encoding(text):
-        raise ValueError("it holds half of a surrogate pair, which could not be written again")
     if not text.startswith(MARK):
         return [
-            (inside(family, base, size, address), Record.from_json(data)) for address, data in _members(text)
+            (inside(family, base, size, address), _read_member(address, data))
+            for address, data in _members(text)
         ]
     table, *entries = text[len(MARK) :].split(" ")
     if not entries:
         raise ValueError("there are no records behind what they have in common")
+    if table.count(",") >= size:
+        raise ValueError(f"its records have more than {size} forms")
     found = []
     for entry in entries:
-        offset, record = _read_entry(table, entry)
-        found.append((base + _number(offset, size), record))
+        offset, content = _read_entry(table, entry)
+        found.append((base + _number(offset, size), content))
+    if found[-1][1].__class__ is Unjudged and _is_cut_off(entries[-1]):
+        raise ValueError("its end is missing")  # and with it perhaps other records
     return found
 
 
-def _read_entry(table: str, entry: str) -> tuple[str, Record]:
-    """The offset and the record of one entry. A block is read again with each change of it, and of its entries one or
+def _read_entry(table: str, entry: str) -> tuple[str, Record | Unjudged]:
+    """The offset and the content of one entry. A block is read again with each change of it, and of its entries one or
     two are new then; but what is remembered is as large as what others wrote, so only short ones are."""
     read = _remembered_entry if len(table) + len(entry) <= _REMEMBERED else _parse_entry
     return read(table, entry)
 
 
-def _parse_entry(table: str, entry: str) -> tuple[str, Record]:
-    offset, index, pod, uid, container, since, claim, *more = (entry + ":").split(":")
+def _parse_entry(table: str, entry: str) -> tuple[str, Record | Unjudged]:
+    offset, _, content = entry.partition(":")
+    if is_unjudged(content) and is_complete(content):
+        return offset, _read_again(offset, content)
+    index, _, own = content.partition(":")
+    shapes = table.split(",")
+    try:
+        shape = shapes[_number(index, len(shapes))]
+    except ValueError as error:
+        return offset, Unjudged.of(f"{MARK} {entry}", _why(error))
+    try:
+        return offset, _record(shape, own)
+    except Exception as error:  # whatever it is that its texts make fail
+        return offset, Unjudged.of(f"{MARK}{shape} {offset}:0:{own}", _why(error))
+
+
+def _record(shape: str, own: str) -> Record:
+    if len(own) > _LONGEST_OWN:
+        raise ValueError(f"it has {len(own)} characters, but may have {_LONGEST_OWN}")
+    pod, uid, container, since, claim, *more = (own + ":").split(":")
     other_sandboxes, mac = _sharers(more)
-    shapes = _shapes(table)
-    prefix, common = shapes[_number(index, len(shapes))]
+    prefix, common, fits = _remembered_parts(shape) if len(shape) <= _REMEMBERED else _common_parts(shape)
     record = Record(
         pod=prefix + _unescape(pod),
         uid=_unpack_uid(uid) if uid[:1] == "~" else _unescape(uid),
@@ -102,7 +141,75 @@ def _parse_entry(table: str, entry: str) -> tuple[str, Record]:
         mac=mac,
         **common,
     )
-    return offset, record
+    if (
+        fits
+        and pod[:1] not in ("", "/")
+        and not other_sandboxes
+        and len(own) < _ORDINARY
+        and len(since) + len(claim) + len(mac) < _ORDINARY_TEXT
+        and own.isascii()
+        and own.isprintable()
+        and "%" not in own
+    ):  # an ordinary one, which is within its bounds as a whole
+        return record
+    return _judged(record)
+
+
+def _judged(record: Record) -> Record:
+    why = record.unjudgeable()
+    if why is not None:
+        raise InvalidObject(f"its {why}")
+    return record
+
+
+def _read_member(address: str, data: Any) -> Record | Unjudged:
+    """A record of the JSON that earlier versions wrote."""
+    try:
+        return _judged(Record.from_json(data))
+    except Exception as error:  # as above
+        return Unjudged.of(json.dumps({address: data}), _why(error))
+
+
+def _read_again(offset: str, content: str) -> Record | Unjudged:
+    """What was not judged before: by another version, perhaps, which wrote it in this form."""
+    if is_shortened(content) or len(content) > LONGEST_KEPT + 2:
+        return Unjudged.shortened(
+            content, f"it has more than {LONGEST_KEPT} characters, and the end is not kept"
+        )
+    text = text_of(content)
+    try:
+        if not text.startswith(MARK):
+            [(_, data)] = _members(text)
+            return _judged(Record.from_json(data))
+        shape, _, entry = text[len(MARK) :].partition(" ")
+        inner, index, own = entry.split(":", 2)
+        if (inner, index) != (offset, "0"):
+            raise ValueError(f"{index[:20]!r} is not the number of a form of this block")
+        return _record(shape, own)
+    except Exception as error:  # as above
+        return Unjudged(content, _why(error)) if content.isascii() else Unjudged.of(text, _why(error))
+
+
+def _is_cut_off(entry: str) -> bool:
+    """Whether an entry that cannot be judged may be so because its end is missing."""
+    _, _, content = entry.partition(":")
+    if is_unjudged(content):
+        return not is_complete(content)
+    parts = entry.split(":")
+    last = parts[-1]
+    if len(parts) < _FEWEST or (
+        last[:1] == "~" and len(last) < (_MOMENT_SIZE if len(parts) == _FEWEST else _MAC_SIZE)
+    ):
+        return True
+    try:
+        _unescape(last)
+    except ValueError:
+        return True
+    return False
+
+
+def _why(error: Exception) -> str:
+    return showable(str(error)[:_LONGEST_WHY])
 
 
 def _sharers(texts: list[str]) -> tuple[tuple[OtherSandbox, ...], str]:
@@ -112,6 +219,8 @@ def _sharers(texts: list[str]) -> tuple[tuple[OtherSandbox, ...], str]:
     other_sandboxes = [[_unescape(text) for text in texts[at : at + size]] for at in range(0, whole, size)]
     mac = "".join(texts[whole : whole + 1])
     if mac[:1] == "~":
+        if len(mac) != _MAC_SIZE:
+            raise ValueError(f"{mac[:20]!r} is no MAC")
         mac = ":".join(mac[at : at + 2] for at in range(1, 13, 2))
     return tuple(OtherSandbox(*one) for one in other_sandboxes), _unescape(mac)
 
@@ -119,25 +228,36 @@ def _sharers(texts: list[str]) -> tuple[tuple[OtherSandbox, ...], str]:
 _LONGEST_JSON = 2 << 20
 _LAST_MOMENT = 1e11
 """Seconds since the epoch, in the year 5138."""
+LONG_AGO = 0.0
+"""When an address was released whose time cannot be read."""
 _REMEMBERED = 8192
-"""Characters of what is remembered once it was read. With 64 ordinary records a table has some 200."""
+"""Characters of what is remembered once it was read, and of what several records have in common. With 64 ordinary records
+a table has some 200."""
+_LONGEST_OWN = 32_768
+"""Characters of what is a record's own, which its bounds let be less."""
+_LONGEST_WHY = 300
+_ORDINARY, _ORDINARY_TEXT = 253, 64
+"""Characters of what is a record's own, and of its shorter texts, that are within all bounds."""
+_FEWEST, _MOMENT_SIZE, _MAC_SIZE = 6, 9, 13
+"""Parts of the shortest entry; characters of a moment and of a MAC that are packed."""
 _remembered_entry = lru_cache(2048)(_parse_entry)
 
 
-def _shapes(table: str) -> list[tuple[str, dict[str, str]]]:
-    return _remembered_shapes(table) if len(table) <= _REMEMBERED else _parse_shapes(table)
+def _common_parts(shape: str) -> tuple[str, dict[str, str], bool]:
+    """What the pods' names begin with, the other texts, and whether all of them are within their bounds."""
+    if len(shape) > _REMEMBERED:
+        raise ValueError(
+            f"what it has in common with others has {len(shape)} characters, but may have {_REMEMBERED}"
+        )
+    prefix, *parts = [_unescape(part) for part in shape.split(":")]
+    common = dict(zip(_COMMON, parts, strict=False))
+    alone = Record(
+        pod=f"{prefix}x", uid="", container="", since="", claim="", other_sandboxes=(), mac="", **common
+    )
+    return prefix, common, len(prefix) <= _ORDINARY_TEXT and alone.unjudgeable() is None
 
 
-def _parse_shapes(table: str) -> list[tuple[str, dict[str, str]]]:
-    return [_common_parts(shape) for shape in table.split(",")]
-
-
-_remembered_shapes = lru_cache(64)(_parse_shapes)
-
-
-def _common_parts(shape: str) -> tuple[str, dict[str, str]]:
-    prefix, *common = [_unescape(part) for part in shape.split(":")]
-    return prefix, dict(zip(_COMMON, common, strict=False))
+_remembered_parts = lru_cache(256)(_common_parts)
 
 
 def write_released(base: int, released: Mapping[int, float]) -> str:
@@ -150,15 +270,35 @@ def write_released(base: int, released: Mapping[int, float]) -> str:
 
 
 def read_released(family: int, base: int, size: int, text: str) -> list[tuple[int, float]]:
-    """The releases of a text, in seconds since the epoch. Raises ValueError or `InvalidObject`."""
+    """The releases of a text, in seconds since the epoch; `LONG_AGO` where that cannot be read. Raises ValueError or
+    `InvalidObject`."""
     if not text.startswith(MARK):
-        return [(inside(family, base, size, address), _seconds(at)) for address, at in _members(text)]
+        return [
+            (inside(family, base, size, address), _moment_or_long_ago(at)) for address, at in _members(text)
+        ]
     first, *entries = text[len(MARK) :].split(" ")
+    start = int(_seconds(int(first))) * 1000
     found = []
     for entry in entries:
-        offset, milliseconds, *_ = entry.split(":")
-        found.append((base + _number(offset, size), _seconds((int(first) * 1000 + int(milliseconds)) / 1000)))
+        offset, _, milliseconds = entry.partition(":")
+        found.append((base + _number(offset, size), _released_at(start, milliseconds)))
     return found
+
+
+def _released_at(start: int, text: str) -> float:
+    milliseconds, *_ = text.split(":")
+    return (
+        _moment_or_long_ago((start + int(milliseconds)) / 1000)
+        if _MILLISECONDS.fullmatch(milliseconds)
+        else LONG_AGO
+    )
+
+
+def _moment_or_long_ago(value: Any) -> float:
+    try:
+        return _seconds(value)
+    except InvalidObject:
+        return LONG_AGO
 
 
 def single_entries(text: str) -> list[tuple[str, str]]:
@@ -253,7 +393,8 @@ def _number(text: str, below: int) -> int:
 
 def _members(text: str) -> list[tuple[str, Any]]:
     """A JSON object's members as they stand there, also when a name is there twice."""
-    read_json(text, longest=_LONGEST_JSON, only_showable=False)  # for its bounds
+    text = without_depths(text)
+    read_json(text, longest=_LONGEST_JSON, texts_as_they_are=True)  # for its bounds
     found = json.loads(text, object_pairs_hook=_Members)
     if not isinstance(found, _Members):
         raise InvalidObject("it is no JSON object")

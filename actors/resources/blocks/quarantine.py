@@ -11,6 +11,11 @@ from typing import Any
 
 from actors.errors import InvalidObject
 
+DEFAULT = 300.0
+"""Seconds for which an address is set aside where nobody says otherwise."""
+LONGEST = 2 * 86_400.0
+"""Seconds; twice what settings admit, for clocks that differ."""
+
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
@@ -31,9 +36,30 @@ class Quarantine:
 
     @classmethod
     def from_json(cls, data: Any) -> Quarantine:
-        """Inverse of `to_json`. Raises `InvalidObject`, `ValueError`."""
+        """Inverse of `to_json`. Raises `InvalidObject`."""
         if not isinstance(data, dict):
             raise InvalidObject(
                 f"why an address is set aside must be a JSON object, not {type(data).__name__}"
             )
-        return cls(str(data.get("why", "")), float(data.get("until", 0.0)), data.get("pause") is True)
+        why, until = data.get("why", ""), data.get("until", 0.0)
+        if not isinstance(why, str) or len(why) > _LONGEST or not why.isprintable():
+            raise InvalidObject(
+                f"why an address is set aside must be a text of at most {_LONGEST} characters"
+            )
+        if isinstance(until, bool) or not isinstance(until, int | float) or not 0 <= until <= _LAST_MOMENT:
+            raise InvalidObject("until when an address is set aside must be a moment")
+        return cls(why, float(until), data.get("pause") is True)
+
+    @classmethod
+    def unreadable(cls, released: float) -> Quarantine:
+        """In the place of one that cannot be read, of an address that was released at that moment."""
+        return cls("why it is set aside cannot be read", released + DEFAULT)
+
+    def lasts_too_long(self, released: float) -> bool:
+        """Whether it ends later than anybody could have wished who set it aside when it was released."""
+        return self.until > released + LONGEST
+
+
+_LONGEST = 1024
+_LAST_MOMENT = 1e11
+"""Seconds since the epoch, in the year 5138."""

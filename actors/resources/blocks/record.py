@@ -9,6 +9,7 @@ one object, so no pod's names can keep its neighbours from being recorded.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -69,7 +70,7 @@ class Record:
 
     @classmethod
     def from_json(cls, data: Any) -> Record:
-        """Inverse of `to_json`. Unknown fields are ignored: a newer version may have written them."""
+        """Inverse of `to_json`. Unknown fields are ignored: a newer version may have written them. Raises `InvalidObject`."""
         if not isinstance(data, dict):
             raise InvalidObject(f"a block record must be a JSON object, not {type(data).__name__}")
         other_sandboxes = data.get("other_sandboxes") or ()
@@ -78,9 +79,9 @@ class Record:
         ):
             raise InvalidObject("the other sandboxes of a block record must be a list of JSON objects")
         return cls(
-            **{name: str(data.get(name, "")) for name in _TEXTS},
+            **{name: _text(data, name) for name in _TEXTS},
             other_sandboxes=tuple(
-                OtherSandbox(**{name: str(one.get(name, "")) for name in _SHARER}) for one in other_sandboxes
+                OtherSandbox(**{name: _text(one, name) for name in _SHARER}) for one in other_sandboxes
             ),
         )
 
@@ -91,8 +92,15 @@ class Record:
         if found is None and len(self.other_sandboxes) > SHARERS:
             found = f"other_sandboxes has {len(self.other_sandboxes)} entries, but may have {SHARERS}"
         for sandbox in self.other_sandboxes:
-            found = found or _too_long(sandbox, {name: _LONGEST[name] for name in _SHARER})
+            found = found or _too_long(sandbox, _LONGEST_OTHER)
         return found
+
+    def unjudgeable(self) -> str | None:
+        """Why nobody can tell from this who has the address, None where that can be told."""
+        misfit = self.misfit()
+        if misfit is None and not (self.pool and _POD.fullmatch(self.pod)):
+            return f"pool is {self.pool!r} and its pod {self.pod!r}, which names none"
+        return misfit
 
     def retained(self) -> Record:
         """The same address, kept for the pod's next incarnation."""
@@ -195,6 +203,14 @@ _LONGEST = {
     "mac": _OWN,
 }
 """Bytes of each text: Kubernetes' own limits for names, the kernel's for an interface."""
+_POD = re.compile(r"[^/]+/[^/].*")
+
+
+def _text(data: Mapping[str, Any], name: str) -> str:
+    text = data.get(name, "")
+    if not isinstance(text, str):
+        raise InvalidObject(f"{name} is no text, but {type(text).__name__}")
+    return text
 
 
 def _too_long(holder: Record | OtherSandbox, longest: Mapping[str, int]) -> str | None:
@@ -209,6 +225,7 @@ def _too_long(holder: Record | OtherSandbox, longest: Mapping[str, int]) -> str 
 
 _TEXTS = tuple(field.name for field in fields(Record) if field.name != "other_sandboxes")
 _SHARER = tuple(field.name for field in fields(OtherSandbox))
+_LONGEST_OTHER = {name: _LONGEST[name] for name in _SHARER}
 
 
 @dataclass(frozen=True, slots=True)

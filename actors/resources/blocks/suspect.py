@@ -65,10 +65,18 @@ class Suspect:
                 f"what is known of a suspect address must be a JSON object, not {type(data).__name__}"
             )
         answers = data.get("answers", 0)
-        if isinstance(answers, bool) or not isinstance(answers, int) or answers < 0:
-            raise InvalidObject(f"{answers!r} is no number of answers of a last holder")
-        texts = {name: str(data.get(name, "")) for name in _FIELDS if name != "answers"}
+        if isinstance(answers, bool) or not isinstance(answers, int) or not 0 <= answers <= _MOST_ANSWERS:
+            raise InvalidObject(f"{answers!r:.40} is no number of answers of a last holder")
+        texts = {name: data.get(name, "") for name in _FIELDS if name != "answers"}
+        for name, text in texts.items():
+            if not isinstance(text, str) or len(text) > _LONGEST or not text.isprintable():
+                raise InvalidObject(
+                    f"{name} of a suspect address is no text that can be shown, of {_LONGEST} bytes"
+                )
         return cls(**texts, answers=answers)
 
 
+_MOST_ANSWERS = 1_000_000_000
+_LONGEST = 512
+"""Characters of a text: more than a record's, from which it is taken, may have."""
 _FIELDS = tuple(field.name for field in fields(Suspect))

@@ -16,8 +16,10 @@ from actors.resources.blocks.block import (
     Block,
     Claim,
     ClearSuspect,
+    Discard,
     Granted,
     HolderEnded,
+    HolderUnknown,
     MarkSuspect,
     Quarantined,
     Release,
@@ -28,9 +30,11 @@ from actors.resources.blocks.block import (
     block_name,
     parse_block_name,
 )
+from actors.resources.blocks.encoding import write_records
 from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Fence, OtherSandbox, Record
 from actors.resources.blocks.suspect import Suspect
+from actors.resources.blocks.unjudged import Unjudged
 
 BASES = {4: 0x0A06A840, 6: 0xFD00 << 112}
 VALUES = st.integers(0, 3)
@@ -66,6 +70,7 @@ class BlockLog(RuleBasedStateMachine):
         self.released: dict[int, float] = {}
         self.suspect: dict[int, Suspect] = {}
         self.quarantines: dict[int, Quarantine] = {}
+        self.unjudged: dict[int, Unjudged] = {}
         self.clock = 1_700_000_000.0
 
     def record(self, pod: str, container: str, interface: str, uid: str) -> Record:
@@ -83,7 +88,9 @@ class BlockLog(RuleBasedStateMachine):
         outcome = self.block.claim(Claim(address, mine, named=named), self.clock)
         held = self.model.get(address)
         quarantine = self.quarantines.get(address)
-        if held is None and quarantine is not None and quarantine.until > self.clock and not named:
+        if address in self.unjudged:
+            assert outcome == HolderUnknown(address, self.unjudged[address].why)
+        elif held is None and quarantine is not None and quarantine.until > self.clock and not named:
             assert outcome == Quarantined(address, quarantine)
         elif held is None:
             assert outcome == Granted(address, mine, fresh=True, suspect=self.suspect.get(address))
@@ -110,7 +117,9 @@ class BlockLog(RuleBasedStateMachine):
             and (held.pod, held.container, held.interface) == (pod, container, "eth0")
         )
         set_aside = held is not None and (held.uid, held.container) == ("", "") and meant.pod == pod
-        if held is None or (not same and held.pod == pod and (set_aside or self._admits(meant, held))):
+        if address in self.unjudged:
+            assert isinstance(outcome, HolderUnknown)
+        elif held is None or (not same and held.pod == pod and (set_aside or self._admits(meant, held))):
             assert outcome == Granted(address, mine, fresh=True, suspect=self.suspect.get(address))
             self._hold(address, mine)
         else:
@@ -185,6 +194,30 @@ class BlockLog(RuleBasedStateMachine):
             if address in self.quarantines and self.quarantines[address].pause:
                 del self.quarantines[address]
 
+    @rule(value=VALUES, text=st.text(st.characters(categories=["L", "N", "Z", "C"]), max_size=9))
+    def spoil(self, value: int, text: str) -> None:
+        """Somebody edits the object, so that an address's record says nothing."""
+        address = self.block.base + value
+        obj = self.block.to_object()
+        kept = dict(self.block.records)
+        kept.pop(address, None)
+        others = write_records(
+            self.block.base, kept, {}, {**self.unjudged, address: Unjudged.of(f"# {value}:9:{text}", "")}
+        )
+        obj["spec"]["records"] = others
+        self.block = Block.from_object(obj)
+        self.model.pop(address, None)
+        self.unjudged[address] = self.block.unjudged[address]
+
+    @rule(value=VALUES)
+    def discard(self, value: int) -> None:
+        address = self.block.base + value
+        unjudged = self.unjudged.pop(address, None)
+        if unjudged is not None:
+            assert self.block.discard(Discard(address, unjudged, self.clock)).done
+            self.released[address] = self.clock
+            self.suspect.setdefault(address, Suspect())
+
     @invariant()
     def agrees_with_the_model(self) -> None:
         if hasattr(self, "block"):
@@ -196,6 +229,7 @@ class BlockLog(RuleBasedStateMachine):
             assert self.block.released == self.released
             assert self.block.suspect == self.suspect
             assert self.block.quarantines == self.quarantines
+            assert self.block.unjudged == self.unjudged
 
     @invariant()
     def survives_the_store(self) -> None:
@@ -251,7 +285,6 @@ def test_no_block_has_that_name(name: str):
         '{"10.6.168.63":{}}',
         '{"10.6.168.128":{}}',
         '{"fd00::1":{}}',
-        '{"10.6.168.64":[]}',
         '{"no address":{}}',
     ],
 )
@@ -269,8 +302,6 @@ def test_a_damaged_block_is_refused_whole(records: str):
     [
         ('["10.6.168.128"]', "outside the block"),
         ('{"10.6.168.128":{}}', "outside the block"),
-        ('{"10.6.168.64":[]}', "must be a JSON object"),
-        ('{"10.6.168.64":{"answers":-1}}', "no number of answers"),
         ("[1]", "no JSON object"),
         ("7", "no JSON object"),
     ],
@@ -281,6 +312,82 @@ def test_damaged_suspects_are_refused_too(suspect: str, why: str):
 
     with pytest.raises(InvalidObject, match=why):
         Block.from_object(obj)
+
+
+@pytest.mark.parametrize(
+    "entry", ["[]", "null", '{"answers":-1}', '{"pod":7}', '{"pod":"\\ud800"}', "[" * 999 + "]" * 999]
+)
+def test_a_suspicion_that_cannot_be_read_is_one_of_nobody(entry: str):
+    """Whoever gets the address probes it first; the others are read."""
+    known = Suspect("c1", "default/web-0", "node1")
+    obj = Block(4, BASES[4], suspect={BASES[4] + 1: known}).to_object()
+    obj["spec"]["suspect"] = obj["spec"]["suspect"][:-1] + f',"10.6.168.64":{entry}}}'
+
+    assert Block.from_object(obj).suspect == {BASES[4]: Suspect(), BASES[4] + 1: known}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "[]",
+        '{"until":"never"}',
+        '{"until":true}',
+        '{"until":1e300}',
+        '{"why":7}',
+        '{"why":"x","until":1800000000}',
+    ],
+)
+def test_a_quarantine_that_cannot_be_read_lasts_for_the_default(entry: str):
+    at = 1_700_000_000.0
+    obj = Block(4, BASES[4], released={BASES[4]: at, BASES[4] + 1: at}).to_object()
+    obj["spec"]["quarantine"] = f'{{"10.6.168.64":{entry},"10.6.168.65":{{"why":"w","until":1700000060}}}}'
+    block = Block.from_object(obj)
+
+    assert block.quarantines[BASES[4]].until == at + 300
+    assert block.suspect == {BASES[4]: Suspect()}, "somebody may use it"
+    assert block.quarantines[BASES[4] + 1] == Quarantine("w", at + 60)
+
+
+@pytest.mark.parametrize("text", ["#1700000000 0:x 1:5000", '{"10.6.168.64":"x","10.6.168.65":1700000005}'])
+def test_a_release_whose_time_cannot_be_read_was_long_ago(text: str):
+    obj = Block(4, BASES[4]).to_object()
+    obj["spec"]["released"] = text
+
+    assert Block.from_object(obj).released == {BASES[4]: 0.0, BASES[4] + 1: 1_700_000_005.0}
+
+
+def test_an_address_whose_record_cannot_be_judged_is_nobodys_until_it_is_discarded():
+    value = BASES[4]
+    unjudged = Unjudged.of("#a/:blue 0:9:web", "there is no form 9")
+    block = Block(4, value, unjudged={value: unjudged})
+
+    for claim in (
+        Claim(value, record()),
+        Claim(value, record(), named=True),
+        Claim(value, record(), instead_of=Fence.of(record())),
+    ):
+        assert block.claim(claim) == HolderUnknown(value, "there is no form 9")
+    assert not block.release(Release(value, Fence.of(record()), 1.0, forced=True)).done
+    assert not block.doubt(MarkSuspect(value, Fence.of(record()))).done
+    assert not block.vouch(ClearSuspect(value, Fence.of(record()))).done
+    assert not block.discard(Discard(value, Unjudged.of("other", ""), 1.0)).done
+    assert block == Block(4, value, unjudged={value: unjudged})
+
+    assert block.discard(Discard(value, unjudged, 1.0)) == Released(value, True, None)
+    assert block == Block(4, value, released={value: 1.0}, suspect={value: Suspect()})
+    assert block.claim(Claim(value, record())) == Granted(value, record(), suspect=Suspect())
+
+
+def test_a_block_stays_while_it_has_anything_to_say():
+    value = BASES[4]
+    assert Block(4, value, released={value: 9.0}).is_forgettable(9.0)
+    for block in (
+        Block(4, value, {value: record()}),
+        Block(4, value, released={value: 9.5}),
+        Block(4, value, suspect={value: Suspect()}),
+        Block(4, value, unjudged={value: Unjudged.of("?", "")}),
+    ):
+        assert not block.is_forgettable(9.0)
 
 
 def test_suspects_as_an_earlier_version_wrote_them_have_no_last_holder():

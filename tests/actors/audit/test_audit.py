@@ -108,16 +108,35 @@ def test_an_address_in_two_spellings(sound: Snapshot):
     assert found["block"] == {"v6-fd000000000000000000000000000000"}
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"10.6.0.10":7}', '{"10.6.0.10":{"pool":"v4"}}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"10.6.0.64":7}', '{"nonsense":7}'])
 def test_records_that_cannot_be_read(sound: Snapshot, text: str):
     assert rules(block(sound, lambda _: text))["block"] == {"v4-0a060000"}
 
 
 @pytest.mark.parametrize(
-    "again", [" 10:0:web::c9:", " 64:0:web::c9:", " 10:9:web::c9:", " 30:0:web", " 30:0:web:~no:c9:"]
+    "text",
+    ["7", '{"pool":"v4"}', '{"pool":"v4","pod":"default/a","claim":7}', '{"pool":"v4","pod":"a\\ud800/b"}'],
+)
+def test_a_record_that_cannot_be_judged_hides_nothing_else(sound: Snapshot, text: str):
+    """Neither another record nor what views tell of it, which may be all that is known of its holder."""
+    before = audit(sound)
+    spoiled = block(sound, lambda found: json.dumps({**json.loads(found), "10.6.0.10": json.loads(text)}))
+    found = audit(spoiled)
+
+    assert before.findings == ()
+    assert [(one.rule.label, one.subject, one.repair) for one in found.findings] == [
+        ("entry", "10.6.0.10", None)
+    ]
+    assert "cannot be judged" in found.findings[0].what
+    assert "ip release ADDRESS --force" in found.findings[0].rule.remedy
+    assert len(found.held) == len(before.held) - 1
+
+
+@pytest.mark.parametrize(
+    "again", [" 10:0:web::c9:", " 64:0:web::c9:", " 10:9:web::c9:", " 30:0:web", " 30:0:web::c9:~692"]
 )
 def test_a_record_too_many_in_the_short_form(sound: Snapshot, again: str):
-    """Twice, outside the block, of no known shape, cut off, with a UID that is none. The others are seen all the same."""
+    """Twice, outside the block, twice and of no known shape, cut off in two places. The others are seen all the same."""
     spoiled = tuple(
         edited(obj, "spec.records", obj["spec"]["records"] + again) if obj["spec"]["ipVersion"] == 4 else obj
         for obj in sound.blocks
@@ -130,18 +149,26 @@ def test_a_record_too_many_in_the_short_form(sound: Snapshot, again: str):
     assert len(found.held) == (7 if again.startswith(" 10:0") else 6)
 
 
-@pytest.mark.parametrize("text", ['{"10.6.0.10":1.0}', '{"10.6.0.30":"now"}', '{"10.7.0.1":1.0}'])
+@pytest.mark.parametrize("text", ['{"10.6.0.10":1.0}', '{"10.7.0.1":1.0}', "#x 30:1"])
 def test_releases_that_cannot_be(sound: Snapshot, text: str):
-    """Of an address that is recorded, without a time, outside."""
+    """Of an address that is recorded, outside, since no time at all."""
     assert rules(block(sound, lambda _: text, key="released")) == {"block": {"v4-0a060000"}}
 
 
-@pytest.mark.parametrize(
-    "text", ['["10.6.0.40"]', '{"10.6.0.40":{}}', '["10.7.0.10"]', '{"10.6.0.10":7}', "7"]
-)
+@pytest.mark.parametrize("text", ['{"10.6.0.30":"now"}', "#1700000000 30:now", "#1700000000 30"])
+def test_a_release_without_a_time(sound: Snapshot, text: str):
+    assert rules(block(sound, lambda _: text, key="released")) == {"entry": {"10.6.0.30"}}
+
+
+@pytest.mark.parametrize("text", ['["10.6.0.40"]', '{"10.6.0.40":{}}', '["10.7.0.10"]', "7"])
 def test_suspects_that_cannot_be(sound: Snapshot, text: str):
     assert rules(block(sound, lambda _: '["10.6.0.10"]', key="suspect")) == {}
     assert rules(block(sound, lambda _: text, key="suspect")) == {"block": {"v4-0a060000"}}
+
+
+@pytest.mark.parametrize("field", ["suspect", "quarantine"])
+def test_what_is_told_of_one_address_and_cannot_be_read(sound: Snapshot, field: str):
+    assert rules(block(sound, lambda _: '{"10.6.0.10":7}', key=field)) == {"entry": {"10.6.0.10"}}
 
 
 @pytest.mark.parametrize("path, value", [("metadata.name", "v4-0a060001"), ("spec.cidr", "10.6.0.64/26")])

@@ -38,7 +38,7 @@ def test_a_pool_without_addresses_is_told_by_its_counts():
 def test_addresses_in_blocks_that_cannot_be_used_are_counted_apart():
     reason = Reason.of_error(used_up("blue", unusable=64))
 
-    assert reason.short.endswith("1 in quarantine, 64 in blocks that cannot be used")
+    assert reason.short.endswith("1 in quarantine, 64 under damaged blocks or records")
 
 
 def test_where_there_is_room_a_rule_says_what_would_change_it():

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from actors.resources.addresses import parse_address
-from actors.resources.blocks.block import Block, base_of
+from actors.resources.blocks.block import Block, base_of, block_name
 from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Record
 from actors.store.sqlite.store import SQLiteStore
@@ -76,7 +76,9 @@ class CommandLine:
     def quarantine(self, address: str, why: str) -> None:
         """Set an address aside for an hour."""
         family, value = parse_address(address)
-        self._change(family, value).quarantines[value] = Quarantine(why, time.time() + 3600)
+        block = self._change(family, value)
+        block.released[value] = time.time()
+        block.quarantines[value] = Quarantine(why, time.time() + 3600)
         self._save()
 
     def damage(self, name: str) -> None:
@@ -84,6 +86,17 @@ class CommandLine:
         store = self.store()
         block = store.get("SpiderIPBlock", name)
         store.update({**block, "spec": {**block["spec"], "records": "{"}})
+        store.close()
+
+    def spoil(self, address: str) -> None:
+        """Make what is recorded for one address a record that cannot be judged."""
+        family, value = parse_address(address)
+        store = self.store()
+        found = store.get("SpiderIPBlock", block_name(family, value))
+        head, *entries = found["spec"]["records"].split(" ")
+        mark = f"{value - base_of(value)}:"
+        spoiled = [entry.replace(":0:", ":99:", 1) if entry.startswith(mark) else entry for entry in entries]
+        store.update({**found, "spec": {**found["spec"], "records": " ".join([head, *spoiled])}})
         store.close()
 
     def _change(self, family: int, value: int) -> Block:

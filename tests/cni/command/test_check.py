@@ -128,6 +128,24 @@ def test_a_damaged_block_is_found_and_its_pods_views_stay(served):
     }
 
 
+def test_a_record_that_cannot_be_judged_is_found_with_its_remedy_and_its_pods_view_stays(served):
+    served.spoil("10.6.0.10")
+
+    done = served("check", "--repair", *QUICK)
+
+    assert done.status == FOUND
+    assert "10.6.0.10" in done.out
+    assert "its record cannot be judged" in done.out
+    assert "ip release ADDRESS --force" in done.out
+    assert "lists and should not" not in done.out
+    assert [obj["metadata"]["name"] for obj in state(served).values() if obj["kind"] == "SpiderEndpoint"] == [
+        "web"
+    ]
+
+    assert served("ip", "release", "10.6.0.10", "--force").status == 0
+    assert served("check", "--repair", *QUICK).status == CLEAN
+
+
 def test_a_store_that_is_not_there_cannot_be_checked(orbweaver):
     done = orbweaver("check")
 

@@ -114,6 +114,21 @@ def test_the_addresses_of_a_damaged_block_are_not_free(orbweaver, make_pool):
     assert "SpiderIPBlock v4-0a060000 is damaged" in done.err
 
 
+def test_an_address_whose_record_cannot_be_judged_is_not_free(orbweaver, make_pool):
+    orbweaver.apply(make_pool("blue", "10.6.0.10-10.6.0.11", default=True))
+    orbweaver.record("10.6.0.10", "blue")
+    orbweaver.record("10.6.0.11", "blue")
+    orbweaver.spoil("10.6.0.10")
+
+    done = orbweaver("explain", "web-d")
+    named = orbweaver("explain", "web-d", "--ip", "10.6.0.10")
+
+    assert done.status == named.status == 1
+    assert "1 are in use and 1 have a record that cannot be judged" in done.err
+    for told in (done, named):
+        assert "`orbweaver ip release 10.6.0.10 --force` frees it" in told.err
+
+
 def test_a_statefulsets_pod_sees_its_own_address_again(orbweaver):
     orbweaver("apply", "-f", str(EXAMPLES))
     for address, pool in (("10.6.168.110", "underlay-v4"), ("fd00:6::a8:7", "underlay-v6")):

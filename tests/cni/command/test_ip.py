@@ -84,6 +84,36 @@ def test_an_address_of_a_damaged_block_is_unknown_and_tells_who_is_shown_with_it
     assert (other.json["state"], other.json["shownBy"], other.json["pools"]) == ("unknown", [], ["blue"])
 
 
+def test_an_address_whose_record_cannot_be_judged_is_freed_by_force_alone(orbweaver, make_pool):
+    orbweaver.apply(make_pool("blue"))
+    orbweaver.record("10.6.0.10", "blue")
+    orbweaver.spoil("10.6.0.10")
+
+    shown, other = orbweaver("ip", "show", "10.6.0.10"), orbweaver("ip", "show", "10.6.0.11")
+    assert (shown.status, other.status) == (1, 0)
+    assert "not known, because its record cannot be judged: '99' is not a number below 1" in shown.out
+    assert "`orbweaver ip release 10.6.0.10 --force` frees it" in shown.out
+    assert re.search("record +# 10:99:web-a", shown.out)
+    assert "free" in other.out
+    told = orbweaver("ip", "show", "10.6.0.10", "-o", "json").json
+    assert (told["state"], told["shownBy"], told["damaged"]) == ("unknown", [], [])
+    assert told["unjudged"]["text"].startswith("# 10:99:web-a")
+
+    left = orbweaver("ip", "release", "10.6.0.10")
+    assert left.status == 1
+    assert "cannot be judged" in left.err
+    assert "use --force when nothing does" in left.err
+    assert orbweaver("ip", "show", "10.6.0.10").status == 1
+
+    done = orbweaver("ip", "release", "10.6.0.10", "--force")
+    assert done.status == 0
+    assert "released 10.6.0.10: by hand" in done.out
+    assert "if that runs, two will use the address" in done.err
+    free = orbweaver("ip", "show", "10.6.0.10", "-o", "json").json
+    assert (free["state"], free["suspect"]) == ("free", {}), "whoever gets it probes it first"
+    assert "nothing to release" in orbweaver("ip", "release", "10.6.0.10", "--force").out
+
+
 def test_an_address_of_nobody_needs_no_release(orbweaver, make_pool):
     orbweaver.apply(make_pool("blue"))
 

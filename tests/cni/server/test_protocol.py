@@ -147,7 +147,7 @@ def test_addresses_asked_for_in_cni_args(text: str):
         ("ADD", {}, conf(args={"cni": {"ips": [5]}}), 7, "args.cni.ips"),
         # Nothing is done with thousands of them, not even read: addresses can be chosen to have one hash.
         ("ADD", {}, conf(runtimeConfig={"ips": ["x"] * 40_000}), 7, "asks for 40000 addresses; it may be 16"),
-        ("ADD", {"CNI_ARGS": "IP=" + "x," * 9000}, conf(), 7, "asks for 9000 addresses"),
+        ("ADD", {"CNI_ARGS": "IP=" + "x," * 4000}, conf(), 7, "asks for 4000 addresses"),
         ("CHECK", {}, conf(), 7, "prevResult"),
         ("CHECK", {}, conf(prevResult=[]), 7, "prevResult"),
         ("CHECK", {}, conf(prevResult={"ips": {}}), 7, "prevResult.ips"),
@@ -234,6 +234,34 @@ def test_what_is_told_of_a_del_is_bounded():
 
     assert len(request.ignored) <= 8
     assert all(len(note) <= 210 for note in request.ignored)
+
+
+@pytest.mark.parametrize("name", ["CNI_ARGS", "CNI_NETNS"])
+@pytest.mark.parametrize("length", [8193, 1_000_000])
+def test_a_variable_without_end_is_not_read_and_stops_no_del(
+    name: str, length: int, monkeypatch: pytest.MonkeyPatch
+):
+    """Taking a megabyte of arguments apart would hold up everybody else on the loop for a second."""
+    read: list[str] = []
+    known = protocol.parse_arguments
+
+    def parse_arguments(text: str) -> dict[str, str]:
+        read.append(text)
+        return known(text)
+
+    monkeypatch.setattr(protocol, "parse_arguments", parse_arguments)
+    text = "K8S_POD_NAME=web-0" + ";" * (length - len("K8S_POD_NAME=web-0"))
+
+    request = ask("DEL", None, **{"CNI_ARGS": "K8S_POD_NAME=a", name: text})
+    assert (request.sandbox.container, request.sandbox.interface) == ("c1", "eth0")
+    assert request.ignored == (f"{name} has {length} characters; it may have 8192 at most",)
+    assert request.named == (name != "CNI_ARGS")
+    assert sum(map(len, read)) < 100
+    for command in ("ADD", "CHECK"):
+        with pytest.raises(InvalidRequest, match=f"{name} has {length} characters") as refused:
+            ask(command, None, **{name: text})
+        assert refused.value.cni_code == 4
+    assert protocol.named_in({"CNI_CONTAINERID": "c1", "CNI_COMMAND": "DEL", name: text}).container == "c1"
 
 
 def test_a_del_that_is_in_order_has_nothing_to_tell():
