@@ -3,7 +3,8 @@
 What must always hold: a peer is known only by what the API server says of its token: the agents' own service account, our
 audience, and the node of the pod that the token is bound to, so it dies with that pod. Strangers cannot make the API server
 work: what does not even claim to be such a token is refused here, as much is under way at a time as there are threads, what
-waits is bounded, and whoever showed a false token waits behind all others from then on.
+waits is bounded, in number and in time, and whoever showed a false token waits behind all others from then on. Only who
+shows a token that was an agent's before does not: strangers may come from an agent's own address.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from actors.errors import OrbweaverError, Overloaded, PeerRefused
 from actors.runtime import Identity, ObjectRef
@@ -40,6 +41,8 @@ SUSPECT = 60.0
 """Seconds for which whoever showed a false token waits behind all others."""
 SUSPECT_PAUSE = 0.05
 """Seconds between two questions for those."""
+PATIENCE = 15.0
+"""Seconds after which nobody waits at the door any more for what becomes of a token."""
 TIMEOUT = 5.0
 
 
@@ -82,6 +85,15 @@ def identity_of(review: Object, account: str, audience: str) -> Identity:
     return Identity(account.rpartition(":")[2], str(nodes[0]))
 
 
+class _Asked(NamedTuple):
+    """A token that is to be asked about. `since`: monotonic seconds."""
+
+    digest: bytes
+    token: str
+    source: str
+    since: float
+
+
 class TokenReviewer:
     """One per controller. `identify` never blocks and may be called from any thread."""
 
@@ -103,8 +115,10 @@ class TokenReviewer:
         """Guards what follows."""
         self._known: OrderedDict[bytes, tuple[Identity | OrbweaverError, float]] = OrderedDict()
         self._asked: dict[bytes, list[ObjectRef[Identity]]] = {}
-        self._waiting: deque[tuple[bytes, str, str]] = deque()
-        self._behind: deque[tuple[bytes, str, str]] = deque()
+        self._waiting: deque[_Asked] = deque()
+        self._behind: deque[_Asked] = deque()
+        self._accepted: OrderedDict[bytes, None] = OrderedDict()
+        """Tokens that were an agent's when they were asked about last."""
         self._suspects: OrderedDict[str, float] = OrderedDict()
         self._stopping = False
         self.reviews = 0
@@ -156,12 +170,13 @@ class TokenReviewer:
             elif self._stopping:
                 answer = Overloaded("this controller is ending")
             else:
-                queue = self._behind if self._suspects.get(source, 0.0) > now else self._waiting
+                suspect = self._suspects.get(source, 0.0) > now and digest not in self._accepted
+                queue = self._behind if suspect else self._waiting
                 if len(queue) >= WAITING:
                     answer = Overloaded(f"{len(queue)} tokens wait to be reviewed; come again")
                 else:
                     self._asked[digest] = [ref]
-                    queue.append((digest, token, source))
+                    queue.append(_Asked(digest, token, source, now))
                     self._state.notify_all()
         if isinstance(answer, Identity):
             ref.complete(answer)
@@ -169,14 +184,18 @@ class TokenReviewer:
             ref.fail(answer)
         return ref
 
-    def _work(self, queue: deque[tuple[bytes, str, str]]) -> None:
+    def _work(self, queue: deque[_Asked]) -> None:
         while True:
             with self._state:
                 self._state.wait_for(lambda: self._stopping or bool(queue))
                 if self._stopping:
                     return
-                digest, token, source = queue.popleft()
-                self.reviews += 1
+                digest, token, source, since = queue.popleft()
+                late = self._clock() > since + PATIENCE
+                self.reviews += not late
+            if late:
+                self._answered(digest, source, Overloaded("too many tokens wait to be reviewed; come again"))
+                continue
             try:
                 answer: Identity | OrbweaverError = self._review(token)
             except OrbweaverError as error:
@@ -203,7 +222,13 @@ class TokenReviewer:
                 self._known.move_to_end(digest)
                 if len(self._known) > REMEMBERED:
                     self._known.popitem(last=False)
+            if isinstance(answer, Identity):
+                self._accepted[digest] = None
+                self._accepted.move_to_end(digest)
+                if len(self._accepted) > REMEMBERED:
+                    self._accepted.popitem(last=False)
             if isinstance(answer, PeerRefused):
+                self._accepted.pop(digest, None)
                 self._suspects[source] = now + SUSPECT
                 self._suspects.move_to_end(source)
                 if len(self._suspects) > REMEMBERED:

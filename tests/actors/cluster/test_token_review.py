@@ -206,3 +206,41 @@ def test_who_waits_is_told_when_the_controller_ends(server: ApiServer):
     ending.join()
     with pytest.raises(Overloaded, match="ending"):
         get(made.identify(token("late"), "10.0.0.1"), timeout=60)
+
+
+def test_who_was_an_agent_before_waits_behind_no_false_token(
+    reviewer: TokenReviewer, server: ApiServer
+) -> None:
+    """Strangers in pods behind their node's address share it with the node's agent, which comes again after a minute."""
+    get(reviewer.identify(token("node1"), "10.0.0.1"), timeout=60)
+    reviewer._known.clear()  # a minute later
+    with pytest.raises(PeerRefused):
+        get(reviewer.identify(token(forged=0.5), "10.0.0.1"), timeout=60)
+    server.open.clear()
+    for number in range(1, 300):
+        reviewer.identify(token(forged=number), "10.0.0.1")
+    again = reviewer.identify(token("node1"), "10.0.0.1")
+    server.open.set()
+
+    assert get(again, timeout=60).node == "node1"
+    assert len(server.asked) < 150
+
+
+def test_nobody_is_asked_about_for_whom_nobody_waits_any_more(server: ApiServer) -> None:
+    """The backlog of a flood ended when the API server had been asked about all of it, minutes behind the flood."""
+    now = 0.0
+    made = TokenReviewer(server, ACCOUNT, AUDIENCE, workers=1, wall=lambda: NOW, clock=lambda: now)  # type: ignore[arg-type]
+    server.open.clear()
+    made.start()
+    refs = [made.identify(token(forged=number), "10.0.0.1") for number in range(1, 101)]
+    now = token_review.PATIENCE + 1
+    late = made.identify(token("node1"), "10.0.0.2")
+    server.open.set()
+    try:
+        assert get(late, timeout=60).node == "node1"
+        for ref in refs[1:]:
+            with pytest.raises(Overloaded):
+                get(ref, timeout=60)
+        assert len(server.asked) <= 2
+    finally:
+        made.stop()
