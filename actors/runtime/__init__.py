@@ -4,7 +4,7 @@ What must always hold: the caller of a handle cannot tell where the actor lives.
 """
 
 from actors.runtime.actor import Actor, ActorContext, Cancellable, message
-from actors.runtime.cell import Call
+from actors.runtime.call import Call
 from actors.runtime.event_loop import new_event_loop
 from actors.runtime.gate import GateLimits
 from actors.runtime.handle import ActorHandle, RemoteMethod

@@ -5,7 +5,10 @@ lock: the first offer starts the thread, in which the instance is made and activ
 the offer and the sender looks the name up again. A cell closes once, under the same lock, so a message is
 either in the mailbox of a cell that will answer it, or with a sender that knows it is not.
 
-    open -> closed by
+    starting -> idle by     the instance, which was made and activated
+    idle -> busy by         a message that it begins
+    busy -> idle by         that message's end
+    starting, idle, busy -> closed by
       passivation   idle, and on_passivate() agreed; calls that came meanwhile move to the next cell, in order
       refusal       on_activate raised an OrbweaverError: everyone waiting gets that error
       crash         any other exception: everyone waiting gets PeerLost
@@ -21,6 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import inspect
 import logging
 import threading
 import time
@@ -37,9 +41,10 @@ from actors.errors import (
     ProtocolError,
 )
 from actors.runtime.actor import Actor, ActorContext, Mailbox
+from actors.runtime.call import Ask, Call, Internal, Offer
 from actors.runtime.crashed_messages import KEPT
 from actors.runtime.reference import ObjectRef
-from actors.runtime.scope import Scope, Trace, scope
+from actors.runtime.scope import Scope, scope
 from actors.runtime.supervision import ACTIVATION
 from actors.runtime.timers import Timer
 
@@ -54,60 +59,16 @@ LATE = 0.1
 queue as well. They are few, so what waits never runs out meanwhile."""
 
 
-class Call:
-    """A call on its way to an actor, here or in another process."""
+class State(enum.Enum):
+    """What a cell is doing; see the module's table."""
 
-    __slots__ = ("args", "deadline", "kind", "kwargs", "method", "name", "ref", "sent", "trace")
-
-    def __init__(
-        self,
-        kind: str,
-        name: str,
-        method: str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        ref: ObjectRef[Any],
-        deadline: float | None,
-        trace: Trace | None,
-    ) -> None:
-        self.kind = kind
-        self.name = name
-        self.method = method
-        self.args = args
-        self.kwargs = kwargs
-        self.ref = ref
-        self.deadline = deadline
-        self.trace = trace
-        self.sent = time.monotonic()
-
-
-class _Internal:
-    """Something that an actor told itself."""
-
-    __slots__ = ("args", "function", "trace")
-
-    def __init__(self, function: Callable[..., object], args: tuple[Any, ...], trace: Trace | None) -> None:
-        self.function = function
-        self.args = args
-        self.trace = trace
-
-
-class _Ask(enum.Enum):
-    """What the system asks of a cell, through its mailbox."""
-
-    ACTIVATE = "activate"
-    PASSIVATE = "passivate"
-    STOP = "stop"
-    LOOK = "look"
-
-
-class Offer(enum.Enum):
-    """What became of a call that was offered."""
-
-    TAKEN = "taken"
-    FULL = "full"
-    LATE = "behind"
+    STARTING = "starting"
+    """It has no instance yet."""
+    IDLE = "idle"
+    BUSY = "busy"
+    """It handles a message, in its own thread or a sender's."""
     CLOSED = "closed"
+    """For good."""
 
 
 class CellTimer:
@@ -115,7 +76,7 @@ class CellTimer:
 
     __slots__ = ("_cell", "_function", "timer")
 
-    def __init__(self, cell: Cell, function: _Internal) -> None:
+    def __init__(self, cell: Cell, function: Internal) -> None:
         self._cell = cell
         self._function = function
         self.timer: Timer | None = None
@@ -138,7 +99,9 @@ class Cell:
         self.name = name
         self.kind = kind
         self.closed = False
-        self.state = "starting"
+        """Set once, under the lock."""
+        self._doing = State.STARTING
+        """While it is not closed. Set by whoever holds the turn, so that no message costs a lock for it."""
         self.handled = 0
         self.last_used = time.monotonic()
         self.depth = len(waiting or ())
@@ -149,7 +112,7 @@ class Cell:
         self._lock = threading.Lock()
         self._turn = threading.Lock()
         """Held by whoever handles a message. Taken before any other lock, or tried without waiting."""
-        self._first: deque[Call | _Internal] = deque()
+        self._first: deque[Call | Internal] = deque()
         """What is handled before the mailbox: urgent calls, and continuations, so that what has begun is finished before
         anything else begins."""
         self._behind_until = 0.0
@@ -163,6 +126,10 @@ class Cell:
         idle."""
         self._idle_check: Timer | None = None
         self._scope = Scope(None, None, name)
+
+    @property
+    def state(self) -> State:
+        return State.CLOSED if self.closed else self._doing
 
     # In any thread.
 
@@ -205,7 +172,7 @@ class Cell:
         if self._system.draining:
             self._system.something_ended()
 
-    def ask(self, what: _Ask) -> bool:
+    def ask(self, what: Ask) -> bool:
         """Put a request of the system into the mailbox. False when the cell is closed."""
         with self._lock:
             if self.closed:
@@ -215,11 +182,11 @@ class Cell:
 
     def activate(self) -> bool:
         """Start without a call."""
-        return self.ask(_Ask.ACTIVATE)
+        return self.ask(Ask.ACTIVATE)
 
     def request_stop(self) -> bool:
         """Ask it to stop when nothing is left to do. False when it is closed."""
-        return self.ask(_Ask.STOP)
+        return self.ask(Ask.STOP)
 
     @property
     def deferred(self) -> int:
@@ -228,22 +195,24 @@ class Cell:
 
     def quiet(self) -> bool:
         """Whether nothing waits and nothing is outstanding, timers aside."""
-        return not (self.depth or self._outstanding or self._deferred or self.state in ("busy", "starting"))
+        return not (
+            self.depth or self._outstanding or self._deferred or self.state in (State.BUSY, State.STARTING)
+        )
 
     def then(self, ref: ObjectRef[Any], function: Callable[..., object], extra: tuple[Any, ...]) -> None:
-        internal = _Internal(function, (ref, *extra), scope.get().trace)
+        internal = Internal(function, (ref, *extra), scope.get().trace)
         with self._lock:
             self._outstanding += 1
         ref.subscribe(lambda _done: self._put_pinned(internal, first=True))
 
     def post(self, function: Callable[..., object], args: tuple[Any, ...]) -> None:
-        internal = _Internal(function, args, scope.get().trace)
+        internal = Internal(function, args, scope.get().trace)
         with self._lock:
             self._outstanding += 1
         self._put_pinned(internal)
 
     def after(self, seconds: float, function: Callable[..., object], args: tuple[Any, ...]) -> CellTimer:
-        timer = CellTimer(self, _Internal(function, args, None))
+        timer = CellTimer(self, Internal(function, args, None))
         with self._lock:
             self._timers.add(timer)
         timer.timer = self._system.timers.at(time.monotonic() + seconds, timer.fire)
@@ -253,7 +222,7 @@ class Cell:
         with self._lock:
             self._timers.discard(timer)
 
-    def timer_fired(self, timer: CellTimer, internal: _Internal) -> None:
+    def timer_fired(self, timer: CellTimer, internal: Internal) -> None:
         with self._lock:
             if timer not in self._timers:
                 return
@@ -261,7 +230,7 @@ class Cell:
             self._outstanding += 1
         self._put_pinned(internal)
 
-    def _put_pinned(self, internal: _Internal, *, first: bool = False) -> None:
+    def _put_pinned(self, internal: Internal, *, first: bool = False) -> None:
         with self._lock:
             # A closed cell's continuations have no instance to run in; what they would have answered is
             # failed.
@@ -271,10 +240,10 @@ class Cell:
                 else:
                     self._mailbox.put(internal)
 
-    def _put_first(self, mailbox: Mailbox, item: Call | _Internal) -> None:
+    def _put_first(self, mailbox: Mailbox, item: Call | Internal) -> None:
         # Under the lock.
         self._first.append(item)
-        mailbox.put(_Ask.LOOK)
+        mailbox.put(Ask.LOOK)
 
     def abandon(self, error: OrbweaverError) -> None:
         """Close from outside, whatever the actor is doing; everyone waiting gets `error`."""
@@ -307,7 +276,6 @@ class Cell:
     def _take_all(self) -> list[Call]:
         # Under the lock.
         self.closed = True
-        self.state = "closed"
         self.depth = 0
         for timer in self._timers:
             if timer.timer is not None:
@@ -349,7 +317,7 @@ class Cell:
         else:
             self._instance = instance
             self._messages = type(instance).messages
-            self.state = "idle"
+            self._doing = State.IDLE
             self.last_used = now = time.monotonic()
             self._observer.activated(self.kind.kind, now - started)
             self._watch_idle(now)
@@ -373,10 +341,10 @@ class Cell:
             return
         if type(item) is Call:
             self._handle_call(item)
-        elif type(item) is _Internal:
+        elif type(item) is Internal:
             self._handle_internal(item)
-        elif item is _Ask.PASSIVATE or item is _Ask.STOP:
-            self._retire(stopping=item is _Ask.STOP)
+        elif item is Ask.PASSIVATE or item is Ask.STOP:
+            self._retire(stopping=item is Ask.STOP)
         if self._system.draining:
             self._system.something_ended()
 
@@ -384,31 +352,11 @@ class Cell:
         with self._lock:
             self.depth -= 1
         now = time.monotonic()
-        ref = call.ref
-        if ref.done() or (call.deadline is not None and call.deadline <= now):
-            ref.fail(
-                DeadlineExceeded(
-                    f"{call.name}.{call.method} was not begun before its deadline; nothing was done"
-                )
-            )
-            self._observer.dropped(call.kind, call.method)
+        refusal = self._refusal(call, now)
+        if refusal is not None:
+            call.ref.fail(refusal)
             return
-        if call.deadline is not None and now > self._begin_by(call, call.deadline):
-            self._behind_until = now + LATE
-            self._observer.overloaded(call.kind, call.method)
-            ref.fail(self.behind())
-            return
-        if self._system.crashed_messages.is_dropped(call):
-            log.error("actor %s crashed on this %s() twice, and drops it", self.name, call.method)
-            self._observer.repeated(call.kind, call.method)
-            ref.fail(
-                MessageDropped(
-                    f"{call.name} crashed on this very {call.method}() twice, which is a bug; it is dropped for "
-                    f"{KEPT:g} s: see the log of {self._system.name}, and report it"
-                )
-            )
-            return
-        self.state = "busy"
+        self._doing = State.BUSY
         if call.trace is None and call.deadline is None:
             scope.set(self._scope)
         else:
@@ -421,25 +369,41 @@ class Cell:
         except OrbweaverError as error:
             self._settle(now)
             self._observed(call, now)
-            ref.fail(error)
+            call.ref.fail(error)
         except BaseException as error:
-            if (
-                type(error) is TypeError
-                and error.__traceback__ is not None
-                and error.__traceback__.tb_next is None
-            ):
-                # The handler was not entered: the arguments do not fit, which is the caller's fault.
+            if isinstance(error, TypeError) and function is not None and not _takes(function, call):
+                # The handler was not entered, which is the caller's fault.
                 self._settle(now)
-                ref.fail(ProtocolError(f"{call.name}: {error}"))
-                return
-            self._crash(f"{call.method}()", error, call)
+                call.ref.fail(ProtocolError(f"{call.name}: {error}"))
+            else:
+                self._crash(f"{call.method}()", error, call)
         else:
             self._settle(now)
             self._observed(call, now)
             if isinstance(result, ObjectRef):
                 self._defer(call, result)
             else:
-                ref.complete(result)
+                call.ref.complete(result)
+
+    def _refusal(self, call: Call, now: float) -> OrbweaverError | None:
+        """Why a call is not begun, if it is not: it is over, it waited for too long, or it is known to crash the actor."""
+        if call.ref.done() or (call.deadline is not None and call.deadline <= now):
+            self._observer.dropped(call.kind, call.method)
+            return DeadlineExceeded(
+                f"{call.name}.{call.method} was not begun before its deadline; nothing was done"
+            )
+        if call.deadline is not None and now > self._begin_by(call, call.deadline):
+            self._behind_until = now + LATE
+            self._observer.overloaded(call.kind, call.method)
+            return self.behind()
+        if self._system.crashed_messages.is_dropped(call):
+            log.error("actor %s crashed on this %s() twice, and drops it", self.name, call.method)
+            self._observer.repeated(call.kind, call.method)
+            return MessageDropped(
+                f"{call.name} crashed on this very {call.method}() twice, which is a bug; it is dropped for "
+                f"{KEPT:g} s: see the log of {self._system.name}, and report it"
+            )
+        return None
 
     def behind(self) -> Overloaded:
         """What is answered to calls that would not be begun in time."""
@@ -455,7 +419,7 @@ class Cell:
     def _settle(self, now: float) -> None:
         self.handled += 1
         self.last_used = now
-        self.state = "idle"
+        self._doing = State.IDLE
 
     def _observed(self, call: Call, began: float) -> None:
         if self._system.observed:
@@ -481,8 +445,8 @@ class Cell:
 
         result.subscribe(answer)
 
-    def _handle_internal(self, internal: _Internal) -> None:
-        self.state = "busy"
+    def _handle_internal(self, internal: Internal) -> None:
+        self._doing = State.BUSY
         scope.set(self._scope if internal.trace is None else Scope(internal.trace, None, self.name))
         try:
             internal.function(*internal.args)
@@ -492,7 +456,7 @@ class Cell:
             with self._lock:
                 self._outstanding -= 1
             self.last_used = time.monotonic()
-            self.state = "idle"
+            self._doing = State.IDLE
 
     def _crash(self, where: str, error: BaseException, call: Call | None = None) -> None:
         log.error("actor %s crashed in %s", self.name, where, exc_info=error)
@@ -525,7 +489,7 @@ class Cell:
         now = time.monotonic()
         if self.quiet() and not self._timers and now - self.last_used >= idle:
             with contextlib.suppress(RuntimeError):
-                self.ask(_Ask.PASSIVATE)
+                self.ask(Ask.PASSIVATE)
         else:
             self._watch_idle(max(self.last_used, now - idle * 0.5))
 
@@ -565,3 +529,12 @@ class Cell:
         except RuntimeError as error:
             self._system.forget(self)
             self.abandon(Overloaded(f"no thread for actor {self.name}: {error}"))
+
+
+def _takes(function: Callable[..., Any], call: Call) -> bool:
+    """Whether the call's arguments fit the handler's parameters."""
+    try:
+        inspect.signature(function).bind(None, *call.args, **call.kwargs)
+    except TypeError:
+        return False
+    return True

@@ -21,7 +21,7 @@ from actors.errors import Unsendable
 from actors.runtime import wire
 
 if TYPE_CHECKING:
-    from actors.runtime.cell import Call
+    from actors.runtime.call import Call
 
 KEPT = 60.0
 """Seconds for which a message is dropped after its last crash."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from actors.runtime.cell import Call
+from actors.runtime.call import Call
 from actors.runtime.reference import ObjectRef
 from actors.runtime.scope import scope
 

@@ -26,7 +26,7 @@ from actors.errors import (
     Unsendable,
 )
 from actors.runtime import wire
-from actors.runtime.cell import Call
+from actors.runtime.call import Call
 from actors.runtime.identity import Identity
 from actors.runtime.link import IoThread, Link, LinkLimits
 from actors.runtime.reference import ObjectRef

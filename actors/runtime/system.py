@@ -19,7 +19,8 @@ from typing import Protocol
 
 from actors.errors import OrbweaverError, Overloaded, PeerLost, ProtocolError
 from actors.runtime.actor import Actor, ActorContext
-from actors.runtime.cell import Call, Cell, Offer
+from actors.runtime.call import Call, Offer
+from actors.runtime.cell import Cell
 from actors.runtime.crashed_messages import CrashedMessages
 from actors.runtime.handle import ActorHandle
 from actors.runtime.link import IoThread, LinkLimits
@@ -378,7 +379,7 @@ async def _disconnect(listeners: list[Listener], peers: list[Peer]) -> None:
 def _row(cell: Cell, now: float) -> ActorRow:
     return ActorRow(
         name=cell.name,
-        state=cell.state,
+        state=cell.state.value,
         mailbox=cell.depth,
         deferred=cell.deferred,
         handled=cell.handled,
