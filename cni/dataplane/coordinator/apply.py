@@ -26,6 +26,7 @@ from actors.errors import (
 )
 from cni.dataplane.coordinator import announce, ownership, reply_marks, sweep
 from cni.dataplane.coordinator.advertised import reachable
+from cni.dataplane.coordinator.difference import Found, difference, told
 from cni.dataplane.coordinator.plan import FIRST_MARK, MARK, make_plan, policy_tables
 from cni.dataplane.coordinator.settings import CoordinatorSettings
 from cni.dataplane.coordinator.veth import VETH, host_veth_name
@@ -44,7 +45,7 @@ from cni.dataplane.netlink.routes import (
 )
 from cni.dataplane.netlink.rtnetlink import Netlink
 from cni.dataplane.netlink.sysctls import differing_sysctls, write_sysctls
-from cni.dataplane.state import Desired, HostState, Nic, Plan, PodState
+from cni.dataplane.state import Desired, HostState, Nic, Plan, PodState, bare
 from cni.dataplane.workers.job import Job, readable_addresses
 
 _NOT_THE_HOSTS = re.compile(
@@ -174,31 +175,32 @@ def inspect(job: Job, settings: CoordinatorSettings) -> Inspection:
 def _missing(
     plan: Plan, state: PodState, pod: Netlink, host: Netlink, settings: CoordinatorSettings
 ) -> list[str]:
-    desired = plan.pod
-    missing = [f"pod: link {plan.veth.pod}"] if plan.veth and state.nic(plan.veth.pod) is None else []
+    lines = [f"pod: link {plan.veth.pod}"] if plan.veth and state.nic(plan.veth.pod) is None else []
     if settings.default_nic and len(state.nics) > 2 and state.nic(settings.default_nic) is None:
-        missing.append(f"pod: link {settings.default_nic}, which is to have the default route")
+        lines.append(f"pod: link {settings.default_nic}, which is to have the default route")
     names = {nic.index: nic.name for nic in state.nics}
-    neighbours = set(pod.neighbours(names))
-    missing += [f"pod: route {one}" for one in desired.routes if one not in state.routes]
-    missing += [f"pod: rule {one}" for one in desired.rules if one not in state.rules]
-    missing += [f"pod: neighbour {one}" for one in desired.neighbours if one not in neighbours]
-    missing += [f"pod: should not have route {one}" for one in desired.gone]
-    rules = set(host.rules())
-    missing += [f"host: rule {one}" for one in plan.host.rules if one not in rules]
+    found = Found(state.routes, state.rules, set(pod.neighbours(names)))
+    lines += told("pod", difference(plan.pod, found))
     device = plan.host.neighbours[0].dev if plan.host.neighbours else ""
     link = host.nic(name=device) if device else None
-    if device and link is None:
-        return [*missing, f"host: link {device}"]
-    for route in plan.host.routes:
-        found = host.route_to(route.dst.partition("/")[0], {}, settings.host_table)
-        if found != route:
-            missing.append(f"host: route {route}")
-    for one in plan.host.neighbours:
-        assert link is not None
-        if host.neighbour(one.address, one.dev, link.index) != one:
-            missing.append(f"host: neighbour {one}")
-    return missing
+    if link is None:
+        lines += [f"host: link {device}"] if device else []
+        only_rules = Desired(rules=plan.host.rules)
+        return [*lines, *told("host", difference(only_rules, Found(rules=set(host.rules()))))]
+    found_on_host = _found_on_host(plan.host, host, link, settings.host_table)
+    return [*lines, *told("host", difference(plan.host, found_on_host))]
+
+
+def _found_on_host(desired: Desired, host: Netlink, link: Nic, table: int) -> Found:
+    """What the host has of what is desired: each route and neighbour is asked for, because a node has those of all pods."""
+    names = {link.index: link.name}
+    routes = (host.route_to(bare(route.dst), names, table) for route in desired.routes)
+    neighbours = (host.neighbour(one.address, one.dev, link.index) for one in desired.neighbours)
+    return Found(
+        [route for route in routes if route is not None],
+        set(host.rules()),
+        [neighbour for neighbour in neighbours if neighbour is not None],
+    )
 
 
 def _delete(job: Job, settings: CoordinatorSettings, notes: list[str]) -> int:
@@ -258,12 +260,12 @@ def _clean_pod(
     tables = policy_tables(state, settings.host_table)
     nic = state.nic(job.interface)
     mine = set(nic.addresses) if nic else set()
-    bare = {one.partition("/")[0] for one in mine}
+    addresses = {bare(address) for address in mine}
     first = job.interface == settings.first_nic
     rules = [
         rule
         for rule in state.rules
-        if (rule.src.partition("/")[0] in bare or rule.dst in mine)
+        if (bare(rule.src) in addresses or rule.dst in mine)
         or (first and (rule.table in tables or rule.mark == FIRST_MARK))
     ]
     own = {rule.table for rule in rules if rule.table in tables}
@@ -319,10 +321,10 @@ def _host_state(
         own = peer.name if peer is not None else host_veth_name(job.container)
         candidates = reachable(current, (), advertised, ())
         ways = {
-            bare: host.route_to(bare, {}, settings.host_table)
-            for bare in (cidr.partition("/")[0] for cidr in candidates)
+            address: host.route_to(address, {}, settings.host_table)
+            for address in (bare(cidr) for cidr in candidates)
         }
-        taken = [bare for bare, way in ways.items() if way is not None and way.dev != own]
+        taken = [address for address, way in ways.items() if way is not None and way.dev != own]
     return HostState(host_addresses(host), peer, advertised, tuple(taken))
 
 
@@ -386,22 +388,25 @@ def _pod_changes(desired: Desired, pod: Netlink, state: PodState) -> list[Messag
     ):
         nics = {nic.name: nic for nic in pod.nics()}
     names = {nic.index: nic.name for nic in nics.values()}
-    there = set(pod.neighbours(names)) if VETH in {nic.name for nic in state.nics} else set()
-    changes = [
-        add_address(cidr, nics[dev].index)
-        for dev, cidr in desired.addresses
-        if cidr not in nics[dev].addresses
-    ]
-    changes += [add_neighbour(one, nics[one.dev].index) for one in desired.neighbours if one not in there]
-    missing = [one for one in desired.routes if one not in state.routes]
+    found = Found(
+        state.routes,
+        state.rules,
+        set(pod.neighbours(names)) if state.nic(VETH) is not None else (),
+        {(nic.name, address) for nic in nics.values() for address in nic.addresses},
+    )
+    missing = difference(desired, found)
     # The kernel takes no second IPv4 route to one destination in one table.
-    places = {(one.dst, one.table) for one in desired.gone}
-    first = [one for one in missing if (one.dst, one.table) not in places]
-    changes += [add_route(one, nics[one.dev].index) for one in first]
-    changes += [add_rule(one) for one in desired.rules if one not in state.rules]
-    changes += [delete_route(one, nics[one.dev].index) for one in desired.gone]
-    changes += [add_route(one, nics[one.dev].index) for one in missing if one not in first]
-    return changes
+    occupied = {(route.dst, route.table) for route in missing.gone}
+    behind = [route for route in missing.routes if (route.dst, route.table) in occupied]
+    first = [route for route in missing.routes if route not in behind]
+    return [
+        *(add_address(cidr, nics[dev].index) for dev, cidr in missing.addresses),
+        *(add_neighbour(neighbour, nics[neighbour.dev].index) for neighbour in missing.neighbours),
+        *(add_route(route, nics[route.dev].index) for route in first),
+        *(add_rule(rule) for rule in missing.rules),
+        *(delete_route(route, nics[route.dev].index) for route in missing.gone),
+        *(add_route(route, nics[route.dev].index) for route in behind),
+    ]
 
 
 def _apply_to_host(plan: Plan, host: Netlink, settings: CoordinatorSettings) -> int:
@@ -414,18 +419,11 @@ def _apply_to_host(plan: Plan, host: Netlink, settings: CoordinatorSettings) -> 
     changed = write_sysctls(plan.host.sysctls)
     addresses = {one.address for one in plan.host.neighbours}
     changed += _clean_host(host, addresses, settings, lambda index: index != link.index)
-    rules = set(host.rules())
-    names = {link.index: link.name}
-    changes = [add_rule(rule) for rule in plan.host.rules if rule not in rules]
-    changes += [
-        add_route(route, link.index, replace=True)
-        for route in plan.host.routes
-        if host.route_to(route.dst.partition("/")[0], names, settings.host_table) != route
-    ]
-    changes += [
-        add_neighbour(one, link.index)
-        for one in plan.host.neighbours
-        if host.neighbour(one.address, one.dev, link.index) != one
+    missing = difference(plan.host, _found_on_host(plan.host, host, link, settings.host_table))
+    changes = [
+        *(add_rule(rule) for rule in missing.rules),
+        *(add_route(route, link.index, replace=True) for route in missing.routes),
+        *(add_neighbour(neighbour, link.index) for neighbour in missing.neighbours),
     ]
     return changed + host.send(changes)
 
