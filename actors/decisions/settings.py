@@ -16,27 +16,27 @@ AGENT_NAMESPACE = "orbweaver-system"
 
 @dataclass(frozen=True, slots=True)
 class GCSettings:
-    """What garbage collection may do, and when; times are in seconds.
-
-    `interval`: between two scans of everything. `dead_on_ready`, `dead_on_not_ready`: whether a Terminating pod of a
-    node that is (not) Ready loses its addresses `dead_on_ready_delay`, `dead_on_not_ready_delay` after its grace
-    period. `lost_nodes`: whether the pods of a node that is lost lose theirs: at once when its object is gone or it
-    is tainted out of service, else when it has not been Ready for `not_ready_delay`. `own_del`: how long the runtime of
-    a Ready node may take for its own DEL of a pod that is gone, has finished or outlived its grace period. `agent_away`:
-    for how long after its last word that is left to the node's agent, which sees when a sandbox has ended; `own_del` is
-    for nodes where nobody sees that.
-    """
+    """What garbage collection may do, and when; times are in seconds."""
 
     enabled: bool = True
     interval: float = 600.0
+    """Between two scans of everything."""
     dead_on_ready: bool = True
+    """Whether a Terminating pod of a node that is Ready loses its addresses."""
     dead_on_ready_delay: float = 0.0
+    """How long after its grace period."""
     dead_on_not_ready: bool = True
+    """The same on a node that is not Ready."""
     dead_on_not_ready_delay: float = 0.0
+    """Likewise."""
     lost_nodes: bool = True
+    """Whether the pods of a node that is lost lose theirs: its object is gone, or it is not Ready and out of service."""
     not_ready_delay: float = 300.0
+    """After so long without being Ready a node counts as lost too."""
     own_del: float = 5.0
+    """For nodes where nobody sees when a sandbox has ended: how long the runtime of a Ready one may take for its own DEL."""
     agent_away: float = 120.0
+    """For how long after its last word the release is left to the node's agent, which sees that."""
 
 
 @dataclass(frozen=True, slots=True)

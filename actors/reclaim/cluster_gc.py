@@ -76,21 +76,29 @@ class Judged:
 
 @dataclass(slots=True)
 class State:
-    """`todo`: pods to look at, in order. `noticed`: for each pod, since when its records have looked abandoned. `due`:
-    pods to look at again, and when. `nodes`, `statefulsets`: as last acted on, because most of their changes
-    concern nobody here."""
+    """What the actor remembers between two messages; none of it is needed to judge aright."""
 
     running: bool = False
+    """Between `start` and `stop`."""
     todo: dict[str, None] = field(default_factory=dict)
+    """Pods to look at, in order."""
     posted: bool = False
+    """Whether a look at them is on its way."""
     noticed: dict[str, dict[Sight, float]] = field(default_factory=dict)
+    """For each pod, since when its records have looked abandoned."""
     due: dict[str, float] = field(default_factory=dict)
+    """Pods to look at again, and when."""
     timer: Cancellable | None = None
+    """Rings at `timer_at`, for the first of those."""
     timer_at: float = float("inf")
     tick: Cancellable | None = None
+    """For the next scan of everything."""
     nodes: dict[str, Node | None] = field(default_factory=dict)
+    """As last acted on, because most of their changes concern nobody here."""
     statefulsets: dict[tuple[str, str], StatefulSet | None] = field(default_factory=dict)
+    """Likewise, by namespace and name."""
     readers: ThreadPoolExecutor | None = None
+    """The threads that read from the store."""
 
 
 @dataclass(frozen=True, slots=True)

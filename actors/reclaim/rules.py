@@ -48,35 +48,39 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`reason` is one word, for metrics and Events; `text` says it in a sentence. `forced`: the holder may still
-    run somewhere."""
+    """What is to be done about one record, and why."""
 
     action: Action
     reason: str = ""
+    """One word, for metrics and Events."""
     text: str = ""
+    """The same in a sentence."""
     forced: bool = False
+    """The holder may still run somewhere."""
     until: float = 0.0
+    """With WAIT: when to judge again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of the holder at one moment.
-
-    `pod`: the pod that has the record's name now, if any. `node`: the node that it runs on, or, without a pod, the
-    record's; None when there is no such object. `namespace`: whether it exists and is to stay; `pool`: whether it
-    exists. `wanted`: whether somebody will start a pod of that name again who is to find its address (None: nobody keeps
-    addresses for it). `siblings`: what else is recorded for the pod's name. `noticed`: when whoever asks first saw the
-    pod gone or finished. `watch`: whether the record's own node sees to it when its sandbox has ended.
-    """
+    """What is known of the holder at one moment."""
 
     pod: Pod | None
+    """The pod that has the record's name now, if any."""
     node: Node | None
+    """The node that it runs on, or, without a pod, the record's; None when there is no such object."""
     namespace: bool = True
+    """Whether it exists and is to stay."""
     pool: bool = True
+    """Whether it exists."""
     wanted: bool | None = None
+    """Whether somebody will start a pod of that name again who is to find its address; None: nobody keeps addresses for it."""
     siblings: tuple[Recorded, ...] = ()
+    """What else is recorded for the pod's name."""
     noticed: float = 0.0
+    """When whoever asks first saw the pod gone or finished."""
     watch: Watch = NOBODY
+    """Whether the record's own node sees to it when its sandbox has ended."""
 
 
 KEEP = Verdict(Action.KEEP)

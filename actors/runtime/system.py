@@ -66,10 +66,15 @@ class LocalKind:
     kind: str
     factory: Callable[[ActorContext], Actor]
     mailbox: int
+    """How many calls may wait for one actor; one more is refused."""
     idle: float | None
+    """Seconds without work after which an actor is passivated; None: never."""
     start_fraction: float
+    """Of a call's time: what was not begun by then is refused."""
     urgent: frozenset[str]
+    """Messages that are handled before all others, and never refused for load."""
     inline: frozenset[str]
+    """Messages that the sender's thread may handle when the actor has nothing else to do."""
     system: ActorSystem
 
     def submit(self, call: Call) -> None:

@@ -53,22 +53,26 @@ _AT_ONCE = 32
 
 @dataclass(slots=True)
 class State:
-    """`pods` and `pools` are to be written; `changed` and `waiting` are the monotonic seconds of the last change of `pods`
-    and of the first that is not written; `overlaps` are those of the pools in `table`. `later`: of pools that list many
-    addresses the monotonic seconds before which they are not written again."""
+    """What is to be written, and what it was decided by."""
 
     pods: set[str] = field(default_factory=set)
+    """To be written."""
     pools: set[str] = field(default_factory=set)
+    """To be written."""
     sequence: int = -1
     changed: float = 0.0
+    """Monotonic seconds of the last change of `pods`."""
     waiting: float = 0.0
+    """Monotonic seconds of the first change that is not written."""
     ending: bool = False
     pods_set: bool = False
     pools_set: bool = False
     table: PoolTable | None = None
     overlaps: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of the pools in `table`."""
     withheld: dict[str, str] = field(default_factory=dict)
     later: dict[str, float] = field(default_factory=dict)
+    """Of pools that list many addresses, the monotonic seconds before which they are not written again."""
 
 
 class ViewsActor(Actor):

@@ -30,25 +30,31 @@ class HostPath:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """`added`: the interface of this ADD. `nics`: the pod's, without the veth. `tables`: the policy table of every interface
-    that does not hold the default route. `families`: those in which the pod has addresses. `hosts`: the host's addresses
-    in them, without length. `nearest`: by family, the host's address that is the pod's gateway to it, or empty.
-    `sources`: by family, the address from which the pod speaks to its host, or empty."""
+    """One ADD of one interface, and what follows for its plan."""
 
     settings: CoordinatorSettings
     pod: PodState
     host: HostState
     mode: str
     added: Nic
+    """The interface of this ADD."""
     gateways: tuple[str, ...]
+    """Those that IPAM named for it."""
     veth: Veth | None
+    """The pair that leads to the host, in underlay mode."""
     path: HostPath
     nics: tuple[Nic, ...]
+    """The pod's interfaces, without the veth."""
     tables: Mapping[str, int]
+    """The policy table of every interface that does not hold the default route."""
     families: tuple[int, ...]
+    """Those in which the pod has addresses."""
     hosts: tuple[str, ...]
+    """The host's addresses in them, without length."""
     nearest: Mapping[int, str]
+    """By family, the host's address that is the pod's gateway to it, or empty."""
     sources: Mapping[int, str]
+    """By family, the address from which the pod speaks to its host, or empty."""
 
     @property
     def first(self) -> Nic | None:
