@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from actors.decisions.refusal import Refusal
+from actors.decisions.filters import Refusal
 from actors.errors import OrbweaverError, PoolUsedUp
 
 LIMIT = 600

@@ -47,7 +47,7 @@ from actors.decisions.annotations import (
     read_networks,
     refuse_subnets,
 )
-from actors.decisions.refusal import Refusal
+from actors.decisions.filters import Refusal
 from actors.decisions.request import AddressRequest
 from actors.decisions.settings import Settings
 from actors.errors import PodRefused

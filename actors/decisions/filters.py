@@ -1,22 +1,39 @@
-"""Which of the candidate pools this pod may not use, and why.
+"""Which of the candidate pools this pod may not use, and why; and in which order the others are tried.
 
 What must always hold: every filter is asked about every pool, so that one look at the answer shows all that
 has to change; a filter sees values only and returns None or a `Refusal`. Names outrank affinities where a
 pool has both (`nodeName` over `nodeAffinity`, `namespaceName` over `namespaceAffinity`), as in Spiderpool.
+
+The more specific pool is tried first: one with pod affinity comes before one without; among equals, node names, then node
+affinity, then namespace names, then namespace affinity, then multus names decide likewise, as Spiderpool ranks them.
+Pools that are equal in all of this keep the order in which they were named. (Spiderpool shuffles those; its documentation
+promises the order of the annotation, which is what we keep.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
-from actors.decisions.refusal import Refusal
 from actors.resources.addresses import format_address
 from actors.resources.ippool import IPPool
 from actors.resources.namespace import Namespace
 from actors.resources.node import Node
 from actors.resources.pod import Pod
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a pool was not taken. `rule` is one or two words for counting ("node affinity"); `reason` says what did not fit
+    and what would."""
+
+    pool: str
+    rule: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"pool {self.pool} refused: {self.rule}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,3 +230,20 @@ def _ranges(pool: IPPool) -> str:
     if not ranges:
         return "it has none"
     return ", ".join(ranges[:3]) + (f" and {len(ranges) - 3} more ranges" if len(ranges) > 3 else "")
+
+
+def rank(pool: IPPool) -> tuple[bool, ...]:
+    """Lower is tried earlier."""
+    return (
+        pool.pod_affinity is None,
+        not pool.node_names,
+        pool.node_affinity is None,
+        not pool.namespace_names,
+        pool.namespace_affinity is None,
+        not pool.multus_names,
+    )
+
+
+def by_affinity(pools: Iterable[IPPool]) -> tuple[IPPool, ...]:
+    """The pools in the order of trying; stable."""
+    return tuple(sorted(pools, key=rank))

@@ -30,9 +30,7 @@ from actors.decisions.annotations import (
 )
 from actors.decisions.brief import Reason, brief
 from actors.decisions.candidates import RULES, Candidates, choose
-from actors.decisions.filters import Applicant
-from actors.decisions.order import by_affinity
-from actors.decisions.refusal import Refusal
+from actors.decisions.filters import Applicant, Refusal, by_affinity
 from actors.decisions.request import AddressRequest
 from actors.decisions.settings import Settings
 from actors.errors import NoAddress, PodRefused

@@ -18,10 +18,10 @@ from typing import Any
 
 from actors.allocation.messages import Allocation
 from actors.decisions.exhausted import exhausted
+from actors.decisions.filters import Refusal
 from actors.decisions.inherit import Inheritance, inherit, machine_of, wanted
 from actors.decisions.overlaps import overlapping
 from actors.decisions.plan import Plan, Slot, plan
-from actors.decisions.refusal import Refusal
 from actors.decisions.request import AddressRequest
 from actors.decisions.routes import Lease, unreached
 from actors.decisions.settings import Settings

@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from actors.decisions.brief import LIMIT, Reason, brief, in_brief, told
-from actors.decisions.refusal import Refusal
+from actors.decisions.filters import Refusal
 from actors.errors import AddressTaken, NoAddress, OrbweaverError, PodRefused, PoolUsedUp, from_wire
 
 REMEDY = "Add addresses to spec.ips of one of these pools, or name another pool."

@@ -19,8 +19,7 @@ from actors.decisions.candidates import (
     FROM_PODS_POOLS,
     expand,
 )
-from actors.decisions.filters import FILTERS
-from actors.decisions.order import by_affinity, rank
+from actors.decisions.filters import FILTERS, by_affinity, rank
 from actors.decisions.plan import Plan, Slot, plan
 from actors.decisions.request import AddressRequest
 from actors.decisions.settings import Settings
