@@ -11,7 +11,7 @@ import argparse
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from cni.command.store_choice import open_store
 from cni.dataplane.coordinator.apply import Inspection, host_addresses, inspect
 from cni.dataplane.coordinator.plan import make_plan
 from cni.dataplane.coordinator.plugin import NAME as PLUGIN
-from cni.dataplane.coordinator.settings import CoordinatorSettings
+from cni.dataplane.coordinator.settings import CoordinatorSettings, read_settings
 from cni.dataplane.netlink.namespaces import inside
 from cni.dataplane.netlink.rtnetlink import Netlink
 from cni.dataplane.state import Desired, HostState, Nic, Plan, PodState, Route, applied
@@ -57,9 +57,8 @@ class Subject:
     pod: Pod
     record: Record
     interfaces: tuple[Interface, ...]
-    default_nic: str
     expected: tuple[str, ...]
-    conf: Mapping[str, Any]
+    settings: CoordinatorSettings
     node_addresses: tuple[str, ...]
 
     def job(self, interface: Interface, netns: str) -> Job:
@@ -68,9 +67,8 @@ class Subject:
             {"address": address, **({"gateway": gateway} if gateway else {})}
             for address, gateway in interface.addresses
         ]
-        conf = {**self.conf, "prevResult": {"ips": ips}}
         place = (self.record.container, interface.name, netns, self.pod.key)
-        return Job("CHECK", conf, *place, self.default_nic, self.expected)
+        return Job("CHECK", self.settings, *place, {"ips": ips}, self.expected)
 
 
 def run(chosen: argparse.Namespace, namespace: str, name: str) -> int:
@@ -80,7 +78,9 @@ def run(chosen: argparse.Namespace, namespace: str, name: str) -> int:
     netns = chosen.netns or _find_namespace(subject)
     if netns is not None:
         try:
-            made = {one.name: _inspect(subject.job(one, netns)) for one in subject.interfaces}
+            made = {
+                one.name: _inspect(subject.job(one, netns), subject.settings) for one in subject.interfaces
+            }
         except OSError as error:
             raise InvalidRequest(
                 f"the network namespace {netns} of pod {subject.pod.key} cannot be looked into: {error.strerror or error}; run "
@@ -102,8 +102,8 @@ def run(chosen: argparse.Namespace, namespace: str, name: str) -> int:
     return 1 if any(found.missing or found.sysctls for found in made.values()) else 0
 
 
-def _inspect(job: Job) -> Inspection:
-    return inspect(job, job.settings())
+def _inspect(job: Job, settings: CoordinatorSettings) -> Inspection:
+    return inspect(job, settings)
 
 
 def _read(store: Store, namespace: str, name: str, conf_file: str | None) -> Subject:
@@ -141,13 +141,15 @@ def _read(store: Store, namespace: str, name: str, conf_file: str | None) -> Sub
     record = held[0].record
     defaults = _defaults(store)
     conf = _configuration(conf_file)
+    settings = read_settings(conf if defaults is None else defaults.under(conf))
+    if default_nic:
+        settings = replace(settings, default_nic=default_nic, pod_chose=True)
     return Subject(
         pod,
         record,
         tuple(found.values()),
-        default_nic,
         (FIRST_INTERFACE, *networks) if networks else (),
-        conf if defaults is None else defaults.under(conf),
+        settings,
         _node_addresses(store, record.node),
     )
 
@@ -209,7 +211,7 @@ def _imagine(subject: Subject) -> dict[str, Plan]:
     state = PodState(())
     made: dict[str, Plan] = {}
     for number, one in enumerate(subject.interfaces):
-        settings: CoordinatorSettings = subject.job(one, "").settings()
+        settings = subject.settings
         if not subject.node_addresses:
             raise InvalidRequest(
                 f"the addresses of node {subject.record.node} are not known here: there is no Node object that has them; run "

@@ -56,7 +56,8 @@ _NOT_THE_HOSTS = re.compile(
 
 def perform(job: Job, notes: list[str]) -> int:
     """Do it; returns how many things changed. `notes` gets what the log should tell of it. Raises `OrbweaverError`."""
-    settings = job.settings()
+    settings = job.settings
+    assert isinstance(settings, CoordinatorSettings)
     if settings.mode == "disable" or (job.command in ("ADD", "CHECK") and not job.netns):
         return 0
     try:
@@ -85,8 +86,8 @@ def _plan(
         _host_state(job, host, pod, state, settings, namespace),
         container=job.container,
         interface=job.interface,
-        recorded=readable_addresses(_previous(job.conf)),
-        gateways=_gateways(job.conf),
+        recorded=readable_addresses(job.previous),
+        gateways=_gateways(job.previous),
         expected=tuple(job.interfaces),
     )
 
@@ -126,7 +127,7 @@ def _require_own(job: Job, state: PodState, host: Netlink, namespace: int) -> No
         why = f"its {VETH} was made for another container"
     elif job.again:
         why = f"it has no {VETH} any more"
-    elif ownership.has_an_address(state.nic(job.interface), _previous(job.conf)):
+    elif ownership.has_an_address(state.nic(job.interface), job.previous):
         return
     else:
         why = f'its {job.interface} has none of the addresses in "prevResult"'
@@ -207,7 +208,7 @@ def _delete(job: Job, settings: CoordinatorSettings, notes: list[str]) -> int:
     """Remove what is provably this container's. The path of its namespace may be stale, and its addresses another's."""
     with Netlink() as host:
         changed = 0
-        addresses = readable_addresses(_previous(job.conf))
+        addresses = readable_addresses(job.previous)
         named = host.nic(name=host_veth_name(job.container))
         ends = [named] if named is not None and ownership.is_host_end(named, job.container) else []
         if job.netns and os.path.lexists(job.netns):
@@ -248,7 +249,7 @@ def _is_containers(
         job.interface,
         host_end=named,
         namespace=namespace,
-        previous=_previous(job.conf),
+        previous=job.previous,
         mac_prefix=settings.mac_prefix,
     )
 
@@ -450,13 +451,7 @@ def _clean_host(
     return host.send(changes)
 
 
-def _gateways(conf: Mapping[str, Any]) -> tuple[str, ...]:
-    previous = conf.get("prevResult")
-    ips = previous.get("ips", ()) if isinstance(previous, Mapping) else ()
+def _gateways(previous: Mapping[str, Any]) -> tuple[str, ...]:
+    ips = previous.get("ips", ())
     named = [ip.get("gateway") for ip in (ips if isinstance(ips, list) else ()) if isinstance(ip, Mapping)]
     return tuple(dict.fromkeys(one for one in named if isinstance(one, str) and one))
-
-
-def _previous(conf: Mapping[str, Any]) -> Mapping[str, Any]:
-    previous = conf.get("prevResult")
-    return previous if isinstance(previous, Mapping) else {}

@@ -98,7 +98,7 @@ class Coordinator:
             sandbox.netns,
             sandbox.key if sandbox.container else "",
         )
-        job = Job(request.command, conf, *place, valid=valid)
+        job = Job(request.command, settings, *place, previous=previous, valid=valid)
 
         def go_on() -> None:
             if request.command == "ADD":
@@ -204,9 +204,12 @@ class Coordinator:
         if request.command in ("DEL", "GC"):
             return job
         wishes = self._wishes(request)
+        settings = job.settings
+        if wishes.default_nic and isinstance(settings, CoordinatorSettings):
+            settings = replace(settings, default_nic=wishes.default_nic, pod_chose=True)
         return replace(
             job,
-            default_nic=wishes.default_nic,
+            settings=settings,
             interfaces=wishes.interfaces,
             advertised=self.renumbering.advertised(),
         )

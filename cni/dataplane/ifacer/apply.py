@@ -26,7 +26,7 @@ from cni.dataplane.ifacer.plan import (
     Step,
     make_plan,
 )
-from cni.dataplane.ifacer.settings import IfacerSettings, read_ifacer_settings
+from cni.dataplane.ifacer.settings import IfacerSettings
 from cni.dataplane.netlink.links import add_link, delete_link, set_down, set_link, set_master
 from cni.dataplane.netlink.rtnetlink import Netlink
 from cni.dataplane.state import Link
@@ -38,7 +38,8 @@ Undo = Callable[[], object]
 
 def perform(job: Job) -> int:
     """Do it; returns how many things changed. Raises `OrbweaverError`."""
-    settings = read_ifacer_settings(job.conf)
+    settings = job.settings
+    assert isinstance(settings, IfacerSettings)
     with Netlink() as host:
         try:
             steps = make_plan(settings, _look(host, settings))

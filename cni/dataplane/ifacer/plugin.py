@@ -43,7 +43,7 @@ class Ifacer:
         sandbox = request.sandbox
         job = Job(
             request.command,
-            conf,
+            settings,
             sandbox.container,
             sandbox.interface,
             sandbox.netns,

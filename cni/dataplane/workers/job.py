@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from actors.decisions.detection import DetectionOverrides
 from actors.errors import InvalidRequest
 from actors.resources.fields import shown
-from cni.dataplane.coordinator.settings import CoordinatorSettings, read_settings
+from cni.dataplane.coordinator.settings import CoordinatorSettings
+from cni.dataplane.ifacer.settings import BondSettings, IfacerSettings
 
 MOST_ADDRESSES = 256
 """Of one interface, in a result. A network's author may write a result into its configuration."""
@@ -22,29 +24,50 @@ MOST_ADDRESSES = 256
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One CNI request for `plugin`, as it crosses to a worker. `default_nic`: from the pod's annotation.
-    `interfaces`: all that the pod will have, empty where nothing tells. `valid`: of GC, the (container, interface) pairs
-    that are alive. `again`: ADD of an interface that was added before; what it finds must be this container's.
-    `advertised`: what routers advertise, by the index of the host's interface."""
+    """One CNI request for `plugin`, as it crosses to a worker: with the configuration as the agent understood it, which
+    nobody reads again. `previous`: the result of the plugin before. `interfaces`: all that the pod will have, empty where
+    nothing tells. `valid`: of GC, the (container, interface) pairs that are alive. `again`: ADD of an interface that was
+    added before; what it finds must be this container's. `advertised`: what routers advertise, by the index of the host's
+    interface."""
 
     command: str
-    conf: Mapping[str, Any]
+    settings: CoordinatorSettings | IfacerSettings
     container: str
     interface: str
     netns: str
     pod: str
-    default_nic: str = ""
+    previous: Mapping[str, Any] = field(default_factory=dict)
     interfaces: tuple[str, ...] = ()
     valid: tuple[tuple[str, str], ...] = ()
     plugin: str = "coordinator"
     again: bool = False
     advertised: tuple[tuple[int, str], ...] = ()
 
-    def settings(self) -> CoordinatorSettings:
-        settings = read_settings(self.conf)
-        if self.default_nic:
-            settings = replace(settings, default_nic=self.default_nic, pod_chose=True)
-        return settings
+    def to_json(self) -> dict[str, Any]:
+        """As it crosses to a worker."""
+        return {**asdict(self), "kind": type(self.settings).__name__}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Job:
+        """As it arrives there."""
+        values = {name: _frozen(value) for name, value in data.items()}
+        settings = values.pop("settings")
+        values["previous"] = data["previous"]
+        if values.pop("kind") == CoordinatorSettings.__name__:
+            settings["detection"] = DetectionOverrides(**settings["detection"])
+            return cls(settings=CoordinatorSettings(**settings), **values)
+        if settings["bond"] is not None:
+            settings["bond"] = BondSettings(**settings["bond"])
+        return cls(settings=IfacerSettings(**settings), **values)
+
+
+def _frozen(value: Any) -> Any:
+    """A value of a dataclass as it was before it was JSON, which knows no tuples."""
+    if isinstance(value, list):
+        return tuple(map(_frozen, value))
+    if isinstance(value, dict):
+        return {name: _frozen(inner) for name, inner in value.items()}
+    return value
 
 
 def require_few(previous: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from actors.errors import (
@@ -166,7 +166,7 @@ class Workers:
             if left <= 0:
                 raise TimeoutError
             job = task.complete(job)
-            answer = worker.ask(asdict(job), left)
+            answer = worker.ask(job.to_json(), left)
         except OrbweaverError as error:
             task.ref.fail(error)
             return worker

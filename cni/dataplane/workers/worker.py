@@ -37,7 +37,7 @@ def serve(channel: socket.socket) -> None:
     channel.sendall(READY)
     while request := read_frame(channel):
         answer: dict[str, Any]
-        job = Job(**json.loads(request))
+        job = Job.from_json(json.loads(request))
         try:
             notes: list[str] = []
             answer = {"changed": _PERFORM[job.plugin](job, notes), "notes": notes}

@@ -9,12 +9,13 @@ import pytest
 
 from actors.errors import OrbweaverError
 from actors.runtime import get
+from cni.dataplane.coordinator.settings import read_settings
 from cni.dataplane.workers.job import Job
 from cni.dataplane.workers.pool import Workers
 
 
-def job(conf: dict[str, Any]) -> Job:
-    return Job("ADD", {"name": "blue", **conf}, "c1", "eth0", "", "default/web")
+def job(previous: dict[str, Any]) -> Job:
+    return Job("ADD", read_settings({"name": "blue"}), "c1", "eth0", "", "default/web", previous)
 
 
 def nested(depth: int) -> Any:
@@ -24,11 +25,11 @@ def nested(depth: int) -> Any:
     return value
 
 
-@pytest.mark.parametrize("conf", [{"x": nested(100_000)}, {"x": object()}, {"x": "\ud800"}])
-def test_a_job_that_cannot_cross_to_a_process_is_refused_and_the_next_one_is_done(conf: dict[str, Any]):
+@pytest.mark.parametrize("previous", [{"x": nested(100_000)}, {"x": object()}, {"x": "\ud800"}])
+def test_a_job_that_cannot_cross_to_a_process_is_refused_and_the_next_one_is_done(previous: dict[str, Any]):
     workers = Workers(count=1, most=1, timeout=60)
     try:
-        refs = [workers.submit(job(conf), lambda job: job) for _ in range(3)]
+        refs = [workers.submit(job(previous), lambda job: job) for _ in range(3)]
         for ref in refs:
             with suppress(OrbweaverError):  # half of a surrogate pair crosses, and is not looked at
                 get(ref, timeout=60)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from dataclasses import asdict
 from typing import NoReturn
 
 import pytest
 
+from cni.dataplane.coordinator.settings import CoordinatorSettings
 from cni.dataplane.workers import worker
 from cni.dataplane.workers.channel import READY, read_frame, write_frame
 from cni.dataplane.workers.job import Job
@@ -27,7 +27,8 @@ def test_what_nobody_foresaw_costs_the_job_and_a_del_is_not_refused_for_it(monke
         assert here.recv(1) == READY
         answers = []
         for command in ("ADD", "CHECK", "DEL", "ADD"):
-            write_frame(here, asdict(Job(command, {}, "c1", "eth0", "", "default/web")))
+            job = Job(command, CoordinatorSettings(), "c1", "eth0", "", "default/web")
+            write_frame(here, job.to_json())
             answers.append(json.loads(read_frame(here)))
     finally:
         here.close()
