@@ -57,7 +57,7 @@ class Deallocation:
             # What another node's sandbox had, the leader takes back on the word of the pod that has a right to it.
             by = "" if held.record.node == self.node else self.pod
             release = Release(held.value, Fence.of(held.record), now, keep, by=by)
-            holding = block_of(allocator, held.family, held.value).within(UNDO_TIMEOUT)
+            holding = block_of(allocator, held.address).within(UNDO_TIMEOUT)
             refs.append(holding.order(BlockActor.release, release))
         done: list[tuple[Allocation, bool]] = []
         renamed: list[tuple[Allocation, bool]] = []
@@ -104,7 +104,7 @@ class Deallocation:
         self.router.work(
             lambda allocator: ask(
                 allocator,
-                block_of(allocator, grant.slot.family, grant.value).order(BlockActor.release, release),
+                block_of(allocator, grant.address).order(BlockActor.release, release),
             )
         )
         self.refresh_views([grant.record])

@@ -436,7 +436,7 @@ class EndpointActor(Actor):
         (suspects,) = ask(allocator, ledger_of(allocator).ask(LedgerActor.suspects_of, container, interface))
         refs = []
         for family, value in suspects:
-            recording = block_of(allocator, family, value).within(UNDO_TIMEOUT)
+            recording = block_of(allocator, Address(family, value)).within(UNDO_TIMEOUT)
             refs.append(recording.order(BlockActor.holder_ended, HolderEnded(value, container, self._node)))
         ask(allocator, *refs)
 
@@ -450,7 +450,7 @@ class EndpointActor(Actor):
     def check(self, sandbox: Sandbox, previous: tuple[str, ...]) -> None:
         """CNI CHECK: the addresses of the previous result are the ones recorded. Raises `CheckFailed`."""
         recorded = {
-            format_address(held.family, held.value)
+            held.address.text
             for held in self._without_late(
                 self._router.work(lambda allocator: self._held(allocator, sandbox)), sandbox
             )

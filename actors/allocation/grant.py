@@ -26,12 +26,12 @@ class Grant:
 
     @property
     def address(self) -> Address:
-        return self.slot.family, self.value
+        return Address(self.slot.family, self.value)
 
     @property
     def allocation(self) -> Allocation:
         """What is recorded of it."""
-        return Allocation(self.slot.family, self.value, self.record)
+        return Allocation(*self.address, self.record)
 
     @property
     def kept(self) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
+from actors.resources.addresses import Address
 from actors.resources.blocks.block import block_name
 from actors.runtime import Actor, ActorHandle, ObjectRef
 
@@ -70,6 +71,6 @@ def pool_of(actors: ActorSource, name: str) -> TypedHandle[PoolActor]:
     return TypedHandle(actors.get_actor("pool/" + name))
 
 
-def block_of(actors: ActorSource, family: int, value: int) -> TypedHandle[BlockActor]:
+def block_of(actors: ActorSource, address: Address) -> TypedHandle[BlockActor]:
     """The block in which an address is recorded."""
-    return TypedHandle(actors.get_actor("block/" + block_name(family, value)))
+    return TypedHandle(actors.get_actor("block/" + block_name(*address)))

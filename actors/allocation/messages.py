@@ -42,7 +42,7 @@ class Allocation:
 
     @property
     def address(self) -> Address:
-        return self.family, self.value
+        return Address(self.family, self.value)
 
     @property
     def per_sandbox(self) -> tuple[Allocation, ...]:
@@ -88,6 +88,10 @@ class SuspectAddress:
     family: int
     value: int
     suspect: Suspect
+
+    @property
+    def address(self) -> Address:
+        return Address(self.family, self.value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ from actors.errors import (
     PoolUsedUp,
     Withdrawn,
 )
-from actors.resources.addresses import format_address
+from actors.resources.addresses import Address, format_address
 from actors.resources.blocks.block import (
     Claim,
     Granted,
@@ -324,7 +324,7 @@ class PoolActor(Actor):
         record = replace(job.request.record, pool=state.pool.name)
         timeout = None if job.deadline is None else job.deadline - self._monotonic()
         claim = Claim(value, record, job.request.instead_of, named=job.request.exact is not None)
-        ref = block_of(self, state.pool.family, value).within(timeout).order(BlockActor.claim, claim)
+        ref = block_of(self, Address(state.pool.family, value)).within(timeout).order(BlockActor.claim, claim)
         # A granted address is answered from the Block's thread: the pod need not wait until this one has its turn.
         ref.subscribe(lambda done: _pass_on(done, job))
         self.then(ref, self._claimed, job, value)

@@ -313,7 +313,7 @@ class Reservation:
                 # Another process may still undo the claim that stands there, not knowing that it counts.
                 confirmed = replace(held.record, claim=context.claim)
                 claim = Claim(held.value, confirmed, Fence.of(held.record))
-            return block_of(allocator, held.family, held.value).order(BlockActor.claim, claim)
+            return block_of(allocator, held.address).order(BlockActor.claim, claim)
         record = self._record(slot, context)
         if held is not None and attempt.again:
             attempt.inheriting = True
@@ -416,6 +416,6 @@ def _take(attempt: Attempt, ref: ObjectRef[Any], context: AddContext) -> Orbweav
     elif isinstance(outcome, Granted):
         inherited = attempt.inheriting
         # What a lost leader recorded for this request is no earlier request's.
-        mine = outcome.fresh or (attempt.slot.family, outcome.value) not in (context.before or ())
+        mine = outcome.fresh or Address(attempt.slot.family, outcome.value) not in (context.before or ())
         attempt.grant = Grant(attempt.slot, outcome.value, outcome.record, mine, inherited, outcome.suspect)
     return None

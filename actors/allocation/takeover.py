@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from actors.allocation.block import BlockActor
 from actors.allocation.handles import ActorSource, block_of
 from actors.errors import Conflict, InvalidObject, NotFound
-from actors.resources.addresses import format_address
+from actors.resources.addresses import Address, format_address
 from actors.resources.blocks.block import Claim
 from actors.resources.blocks.record import Record
 from actors.resources.ippool import IPPool
@@ -46,7 +46,7 @@ def take_over(pool: IPPool, store: Store, actors: ActorSource, now: Callable[[],
         refs = []
         for value, (pod, uid) in sorted(foreign.items()):
             claim = Claim(value, _record(pool, value, pod, uid, _endpoint(store, pod), since), named=True)
-            block = block_of(actors, pool.family, value).within(TIMEOUT)
+            block = block_of(actors, Address(pool.family, value)).within(TIMEOUT)
             refs.append(block.order(BlockActor.claim, claim))
         get(refs)
         try:

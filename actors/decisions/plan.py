@@ -34,7 +34,7 @@ from actors.decisions.filters import Applicant, Refusal, by_affinity
 from actors.decisions.request import AddressRequest
 from actors.decisions.settings import Settings
 from actors.errors import NoAddress, PodRefused
-from actors.resources.addresses import Address, format_address
+from actors.resources.addresses import format_address
 from actors.resources.ippool import IPPool, Route
 from actors.resources.namespace import Namespace
 from actors.resources.node import Node
@@ -219,7 +219,7 @@ def _networks(pod: Pod, settings: Settings) -> dict[str, Network]:
 
 def _exact(pod: Pod, interface: str, network: Network | None, request: AddressRequest) -> dict[int, int]:
     """The address that is wanted in each family."""
-    sources: list[tuple[str, Iterable[Address]]] = []
+    sources: list[tuple[str, Iterable[tuple[int, int]]]] = []
     if interface == request.interface:
         sources.append(("the CNI request", request.exact))
     if network is not None:

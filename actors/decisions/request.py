@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from actors.decisions.detection import DetectionOverrides
-from actors.resources.addresses import Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +18,7 @@ class AddressRequest:
     ipv4_pools: tuple[str, ...] = ()
     ipv6_pools: tuple[str, ...] = ()
     clean_gateway: bool = False
-    exact: tuple[Address, ...] = ()
+    exact: tuple[tuple[int, int], ...] = ()
     detection: DetectionOverrides = field(default_factory=DetectionOverrides)
     mac: str = ""
 

@@ -462,6 +462,6 @@ def _health(node: Node) -> tuple[bool, float | None, bool]:
 def _doubt(allocator: Allocator, held: Sequence[Allocation]) -> None:
     refs = []
     for one in held:
-        block = block_of(allocator, one.family, one.value).within(RELEASE_TIMEOUT)
+        block = block_of(allocator, one.address).within(RELEASE_TIMEOUT)
         refs.append(block.order(BlockActor.doubt, MarkSuspect(one.value, Fence.of(one.record))))
     ask(allocator, *refs)

@@ -98,7 +98,7 @@ class NodeGCActor(Actor):
             ledger = ledger_of(allocator).within(RELEASE_TIMEOUT)
             (suspects,) = ask(allocator, ledger.ask(LedgerActor.suspects_on, self._node))
             ended = [
-                block_of(allocator, address.family, address.value)
+                block_of(allocator, address.address)
                 .within(RELEASE_TIMEOUT)
                 .order(
                     BlockActor.holder_ended,

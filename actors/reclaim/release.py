@@ -69,7 +69,7 @@ def reclaim(
         for one in wanted:
             held = one.held
             release = Release(held.value, Fence.of(held.record), now, one.keep, one.forced)
-            block = block_of(allocator, held.family, held.value).within(RELEASE_TIMEOUT)
+            block = block_of(allocator, held.address).within(RELEASE_TIMEOUT)
             refs.append(block.order(BlockActor.release, release))
         allocator.settle(refs)
         return [_outcome(ref, allocator) for ref in refs]

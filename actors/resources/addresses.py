@@ -2,7 +2,7 @@
 
 What must always hold:
 
-* An address is the pair (family, value): family 4 or 6, value 0 .. 2**32-1 or 2**128-1. Everything between
+* An address is an `Address`, the pair (family, value): family 4 or 6, value 0 .. 2**32-1 or 2**128-1. Everything between
   parsing and printing is integer arithmetic, so a /10 or an IPv6 /64 costs what a /24 costs.
 * Text is read strictly, as `inet_pton` reads it: no leading zeros, no short forms ("10.1"), no zone, no
   spaces. What a lenient reader would take for octal ("010.0.0.1") is refused, not guessed.
@@ -18,16 +18,13 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple
 
 from netaddr import INET_PTON, AddrFormatError
 from netaddr.strategy import ipv4 as _v4
 from netaddr.strategy import ipv6 as _v6
 
 from actors.errors import InvalidObject
-
-Address: TypeAlias = tuple[int, int]
-"""(family, value)"""
 
 IPV4 = 4
 IPV6 = 6
@@ -37,11 +34,23 @@ WIDTH = {IPV4: 32, IPV6: 128}
 _MAPPED = 0xFFFF  # ::ffff:0:0/96, RFC 4291 section 2.5.5.2
 
 
+class Address(NamedTuple):
+    """One address. It is equal to the plain pair, as which it travels between processes."""
+
+    family: int
+    value: int
+
+    @property
+    def text(self) -> str:
+        """As people write it."""
+        return format_address(self.family, self.value)
+
+
 def parse_address(text: str) -> Address:
-    """The address that `text` names, as (family, value). Raises `InvalidObject`."""
+    """The address that `text` names. Raises `InvalidObject`."""
     try:
         if ":" not in text:
-            return IPV4, int(_v4.str_to_int(text, flags=INET_PTON))
+            return Address(IPV4, int(_v4.str_to_int(text, flags=INET_PTON)))
         value = int(_v6.str_to_int(text))
     except (AddrFormatError, ValueError, TypeError) as cause:
         raise InvalidObject(
@@ -53,7 +62,7 @@ def parse_address(text: str) -> Address:
             f"{text!r} is an IPv4-mapped IPv6 address; write it as the IPv4 address"
             f" {format_address(4, value & 0xFFFFFFFF)}"
         )
-    return IPV6, value
+    return Address(IPV6, value)
 
 
 def is_unicast(family: int, value: int) -> bool:

@@ -127,7 +127,7 @@ def _extend(value: Any) -> msgpack.ExtType:
     does."""
     cls = type(value)
     name = _names.get(cls)
-    if cls is tuple:
+    if isinstance(value, tuple):  # a named one arrives as a plain one
         return msgpack.ExtType(_EXT_TUPLE, _pack(list(value)))
     if name is not None:
         if isinstance(value, enum.Enum):

@@ -23,7 +23,7 @@ from actors.decisions.settings import Settings
 from actors.errors import OrbweaverError, StoreUnavailable
 from actors.reclaim.evidence import LiveClusterState
 from actors.reclaim.rules import Action, Verdict
-from actors.resources.addresses import format_address
+from actors.resources.addresses import Address, format_address
 from actors.resources.blocks.block import Discard, Release
 from actors.resources.blocks.record import Fence
 from actors.resources.blocks.unjudged import Unjudged
@@ -79,8 +79,9 @@ class Repairs:
 
     def discard(self, family: int, value: int, unjudged: Unjudged) -> bool:
         """Free an address of a record that cannot be judged, and tell; whether it is gone."""
-        text = format_address(family, value)
-        block = block_of(self._system, family, value).within(TIMEOUT)
+        address = Address(family, value)
+        text = address.text
+        block = block_of(self._system, address).within(TIMEOUT)
         try:
             released = get(block.order(BlockActor.discard, Discard(value, unjudged, time.time())))
         except OrbweaverError as error:
@@ -101,7 +102,7 @@ class Repairs:
             return False, f"left {text} alone: pod {record.pod} may have it"
         keep = verdict.action is Action.KEEP_FOR_NEXT
         release = Release(held.value, Fence.of(record), time.time(), keep, verdict.forced)
-        block = block_of(self._system, held.family, held.value).within(TIMEOUT)
+        block = block_of(self._system, held.address).within(TIMEOUT)
         try:
             released = get(block.order(BlockActor.release, release))
         except OrbweaverError as error:

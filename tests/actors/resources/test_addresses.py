@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from actors.errors import InvalidObject
 from actors.resources.addresses import (
+    Address,
     Subnet,
     format_address,
     format_range,
@@ -130,3 +131,12 @@ def test_a_range_is_one_address_or_two() -> None:
 def test_refuses_a_broken_range(text: str, says: str) -> None:
     with pytest.raises(InvalidObject, match=says):
         parse_range(text, 4)
+
+
+@given(st.sampled_from([4, 6]), st.integers(0, 2**32 - 1))
+def test_an_address_is_its_pair_and_reads_as_text(family: int, value: int):
+    address = Address(family, value)
+
+    assert address == (family, value)
+    assert hash(address) == hash((family, value))
+    assert address.text == format_address(family, value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import struct
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 import pytest
@@ -319,3 +319,14 @@ def test_names_in_a_trace_are_cut() -> None:
     (event,) = opened().receive(wire.call(1, "a/b", "m", (), {}, None, Trace("r" * 600_000, "p" * 600_000)))
     assert isinstance(event, wire.CallReceived)
     assert event.trace == Trace("r" * 512, "p" * 512)
+
+
+def test_a_named_tuple_arrives_as_the_plain_one_that_it_equals():
+    class Pair(NamedTuple):
+        first: int
+        second: str
+
+    arrived = wire.decode_value(wire.encode_value([Pair(1, "x")]))
+
+    assert arrived == [(1, "x")]
+    assert type(arrived[0]) is tuple
