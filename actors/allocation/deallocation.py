@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 from actors.allocation.block import BlockActor
 from actors.allocation.grant import Grant
 from actors.allocation.handles import ActorSource, block_of
-from actors.allocation.messages import Allocation
 from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.decisions.inherit import in_use_elsewhere, wanted
 from actors.decisions.settings import Settings
 from actors.errors import OrbweaverError, StoreUnavailable
+from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import Release, Released
 from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Fence, Record

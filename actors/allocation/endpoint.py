@@ -39,7 +39,7 @@ from actors.allocation.departures import Departures, NoDepartures
 from actors.allocation.grant import Grant
 from actors.allocation.handles import block_of, ledger_of
 from actors.allocation.ledger import LedgerActor
-from actors.allocation.messages import AddRequest, AddResult, Allocation, Assigned, RouteTo, Sandbox
+from actors.allocation.messages import AddRequest, AddResult, Assigned, RouteTo, Sandbox
 from actors.allocation.observer import AllocationObserver
 from actors.allocation.pod_warnings import PodWarnings
 from actors.allocation.reservation import (
@@ -66,6 +66,7 @@ from actors.errors import (
     Withdrawn,
 )
 from actors.resources.addresses import Address, format_address
+from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import HolderEnded
 from actors.resources.blocks.record import Record
 from actors.resources.pod import Pod

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from actors.allocation.messages import Allocation
 from actors.decisions.inherit import is_fixed
 from actors.decisions.plan import Slot
 from actors.resources.addresses import Address
+from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.record import Record
 from actors.resources.blocks.suspect import Suspect
 

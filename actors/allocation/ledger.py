@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from actors.allocation.ledger_index import Key, LedgerIndex, Ranges, content_of
-from actors.allocation.messages import Allocation, Change, NodeSandbox, Occupancy, SuspectAddress
+from actors.allocation.messages import Change, NodeSandbox, Occupancy, SuspectAddress
 from actors.errors import DamagedObject, InvalidObject
 from actors.resources.addresses import format_address
+from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import Block, parse_block_name
 from actors.runtime import Actor, ActorContext, ObjectRef, message
 from actors.store.contract import Store, version_number

@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
-from actors.allocation.messages import Allocation, Change, Occupancy, SuspectAddress
+from actors.allocation.messages import Change, Occupancy, SuspectAddress
+from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import BLOCK_SIZE, Block, base_of
 from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Record

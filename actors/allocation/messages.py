@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from actors.decisions.detection import DetectionOverrides
 from actors.decisions.request import AddressRequest
 from actors.resources.addresses import Address
+from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import (
     Claim,
     ClearSuspect,
@@ -30,24 +31,6 @@ from actors.resources.blocks.record import Fence, OtherSandbox, Record
 from actors.resources.blocks.suspect import Suspect
 from actors.resources.blocks.unjudged import Unjudged
 from actors.runtime import wire_value
-
-
-@dataclass(frozen=True, slots=True)
-class Allocation:
-    """One address that is, or may be, recorded."""
-
-    family: int
-    value: int
-    record: Record
-
-    @property
-    def address(self) -> Address:
-        return Address(self.family, self.value)
-
-    @property
-    def per_sandbox(self) -> tuple[Allocation, ...]:
-        """The same for each sandbox that uses the address, with a record whose fence names that one."""
-        return tuple(Allocation(self.family, self.value, record) for record in self.record.per_sandbox)
 
 
 @dataclass(frozen=True, slots=True)

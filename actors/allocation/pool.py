@@ -31,7 +31,7 @@ from actors.allocation.departures import Departures, NoDepartures
 from actors.allocation.free_list import Draw, FreeList
 from actors.allocation.handles import block_of, ledger_of
 from actors.allocation.ledger import LedgerActor
-from actors.allocation.messages import Allocate, Allocation, Occupancy, Recorded
+from actors.allocation.messages import Allocate, Occupancy, Recorded
 from actors.allocation.takeover import take_over
 from actors.allocation.waiting_line import Waiter, WaitingLine
 from actors.decisions.exhausted import exhausted
@@ -46,6 +46,7 @@ from actors.errors import (
     Withdrawn,
 )
 from actors.resources.addresses import Address, format_address
+from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import (
     Claim,
     Granted,

@@ -16,7 +16,7 @@ from actors.allocation.block import BlockActor
 from actors.allocation.deallocation import Deallocation
 from actors.allocation.grant import Grant
 from actors.allocation.handles import block_of, pool_of
-from actors.allocation.messages import AddRequest, Allocate, Allocation, Recorded
+from actors.allocation.messages import AddRequest, Allocate, Recorded
 from actors.allocation.pool import PoolActor
 from actors.allocation.router import Allocator
 from actors.decisions.brief import Reason, brief
@@ -35,6 +35,7 @@ from actors.errors import (
     Withdrawn,
 )
 from actors.resources.addresses import Address, format_address
+from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import Claim, Granted, HolderUnknown, Quarantined, Taken
 from actors.resources.blocks.record import Fence, Record
 from actors.resources.pod import Pod

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from actors.allocation.messages import Allocation
 from actors.audit.blocks import attachments, recorded
 from actors.audit.endpoints import endpoints
 from actors.audit.finding import Finding, Rule
@@ -20,6 +19,7 @@ from actors.audit.pools import overlaps, places, states
 from actors.audit.snapshot import Snapshot
 from actors.decisions.settings import Settings
 from actors.errors import InvalidObject
+from actors.resources.blocks.allocation import Allocation
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
 from actors.resources.namespace import Namespace

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from actors.allocation.messages import Allocation
 from actors.audit.finding import Finding, Rule
 from actors.errors import InvalidObject
 from actors.resources.addresses import format_address, parse_address
+from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import (
     BLOCK_SIZE,
     Block,

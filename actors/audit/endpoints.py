@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from actors.allocation.messages import Allocation
 from actors.audit.finding import Finding, Rule, WriteEndpoint
 from actors.resources.addresses import format_address
+from actors.resources.blocks.allocation import Allocation
 from actors.resources.endpoint import pod_of
 from actors.store.contract import Object
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from actors.allocation.messages import Allocation
+from actors.resources.blocks.allocation import Allocation
 
 
 class Rule(Enum):

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from actors.allocation.messages import Allocation
 from actors.audit.finding import Finding, Rule
 from actors.resources.addresses import format_address
+from actors.resources.blocks.allocation import Allocation
 
 
 @dataclass(frozen=True, slots=True)

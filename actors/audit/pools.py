@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from actors.allocation.messages import Allocation
 from actors.audit.finding import Finding, Rule, WriteStatus
 from actors.resources.addresses import format_address, format_range
 from actors.resources.admission import FINALIZER
+from actors.resources.blocks.allocation import Allocation
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
 from actors.resources.pool_status import DIGEST, LISTED, digest_of

@@ -22,7 +22,6 @@ from typing import TypeVar
 from actors.allocation.block import BlockActor
 from actors.allocation.handles import block_of, ledger_of
 from actors.allocation.ledger import LedgerActor
-from actors.allocation.messages import Allocation
 from actors.allocation.node_watches import NodeWatches
 from actors.allocation.observer import AllocationObserver
 from actors.allocation.router import Allocator, AllocatorRouter, ask
@@ -35,6 +34,7 @@ from actors.reclaim.facts import ClusterState, facts_of
 from actors.reclaim.release import RELEASE_TIMEOUT, Reclaim, reclaim
 from actors.reclaim.rules import Action, Recorded, Verdict, judge
 from actors.resources.addresses import format_address
+from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import MarkSuspect
 from actors.resources.blocks.record import Fence, Record
 from actors.resources.node import Node

@@ -16,13 +16,13 @@ from typing import Concatenate, ParamSpec
 from actors.allocation.block import BlockActor
 from actors.allocation.handles import block_of, ledger_of
 from actors.allocation.ledger import LedgerActor
-from actors.allocation.messages import Allocation
 from actors.allocation.observer import AllocationObserver
 from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.decisions.inherit import is_fixed, wanted
 from actors.decisions.settings import Settings
 from actors.reclaim.release import RELEASE_TIMEOUT, Reclaim, reclaim
 from actors.reclaim.stale_sandboxes import Sandboxes, is_left_behind
+from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import HolderEnded
 from actors.resources.blocks.record import Record
 from actors.runtime import Actor, ActorContext, message

@@ -14,11 +14,11 @@ from typing import Any
 
 from actors.allocation.block import BlockActor
 from actors.allocation.handles import block_of
-from actors.allocation.messages import Allocation
 from actors.allocation.observer import AllocationObserver
 from actors.allocation.router import Allocator, AllocatorRouter, is_lost
 from actors.errors import OrbweaverError
 from actors.resources.addresses import format_address
+from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import Release, Released
 from actors.resources.blocks.record import Fence
 from actors.runtime import Actor, ObjectRef

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.allocation.messages import Allocation
 from actors.errors import Conflict, NotFound
 from actors.resources.addresses import format_address
+from actors.resources.blocks.allocation import Allocation
 from actors.resources.endpoint import POD, endpoint_name, pools_of
 from actors.resources.ippool import IPPool
 from actors.store.caches.catalog import Catalog

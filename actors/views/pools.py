@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.allocation.handles import ActorSource
-from actors.allocation.messages import Allocation
 from actors.allocation.takeover import take_over
 from actors.errors import InvalidObject
 from actors.resources.addresses import format_address
 from actors.resources.admission import FINALIZER, admit
+from actors.resources.blocks.allocation import Allocation
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
 from actors.resources.pool_status import DIGEST, digest_of

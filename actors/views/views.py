@@ -17,11 +17,11 @@ from typing import Concatenate, ParamSpec
 
 from actors.allocation.handles import ledger_of
 from actors.allocation.ledger import LedgerActor
-from actors.allocation.messages import Allocation
 from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.allocation.takeover import take_over
 from actors.decisions.overlaps import overlapping
 from actors.errors import InvalidObject, NotFound, OrbweaverError
+from actors.resources.blocks.allocation import Allocation
 from actors.resources.endpoint import pod_of
 from actors.resources.ippool import IPPool
 from actors.resources.pool_status import LISTED

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
-from actors.allocation.messages import Allocation
 from actors.errors import InvalidObject
+from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import Block
 from actors.store.contract import Store
 

@@ -11,10 +11,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from actors.allocation.messages import Allocation
 from actors.errors import Conflict, InvalidObject, NotFound, OrbweaverError
 from actors.resources.addresses import format_address
 from actors.resources.admission import FINALIZER
+from actors.resources.blocks.allocation import Allocation
 from actors.store import lifecycle
 from actors.store.contract import Object, Store
 from actors.store.kinds import Kind, find_kind

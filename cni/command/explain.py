@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from actors.allocation.messages import Allocation
 from actors.decisions.exhausted import exhausted
 from actors.decisions.filters import Refusal
 from actors.decisions.inherit import Inheritance, inherit, machine_of, wanted
@@ -36,6 +35,7 @@ from actors.errors import (
 from actors.reclaim.departures import leaving
 from actors.reclaim.evidence import trimmed_pod
 from actors.resources.addresses import format_address
+from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import block_name, parse_block_name, span_of
 from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Record

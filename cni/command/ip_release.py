@@ -12,11 +12,11 @@ import sys
 import time
 from typing import Any
 
-from actors.allocation.messages import Allocation
 from actors.decisions.inherit import is_fixed
 from actors.decisions.settings import Settings
 from actors.errors import NotFound
 from actors.resources.addresses import format_address, parse_address
+from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import Block, base_of, block_name
 from actors.store.contract import Store
 from cni.command import option_values

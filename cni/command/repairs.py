@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from actors.allocation.block import BlockActor
 from actors.allocation.handles import block_of, ledger_of
 from actors.allocation.ledger import LedgerActor
-from actors.allocation.messages import Allocation
 from actors.allocation.observer import Silent
 from actors.allocation.router import AlwaysLocal
 from actors.allocation.supervision import TABLE
@@ -24,6 +23,7 @@ from actors.errors import OrbweaverError, StoreUnavailable
 from actors.reclaim.evidence import LiveClusterState
 from actors.reclaim.rules import Action, Verdict
 from actors.resources.addresses import Address, format_address
+from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import Discard, Release
 from actors.resources.blocks.record import Fence
 from actors.resources.blocks.unjudged import Unjudged

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from actors.allocation.messages import Allocation, Occupancy
+from actors.allocation.messages import Occupancy
+from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import (
     Block,
     Claim,
