@@ -7,6 +7,7 @@ apart by their outcome.
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 import tempfile
@@ -25,7 +26,7 @@ from actors.resources.blocks.block import Block
 from actors.resources.blocks.record import Record
 from actors.resources.coordinator import SpiderCoordinator
 from actors.resources.ippool import IPPool
-from actors.resources.json_text import read_shallow
+from actors.resources.json_text import read_json, read_shallow, without_depths
 from actors.resources.namespace import Namespace
 from actors.resources.node import Node
 from actors.resources.pod import NETWORK_STATUS, Pod
@@ -42,6 +43,7 @@ Target = Callable[[str], str]
 BLUE = IPPool.from_object(
     {"metadata": {"name": "blue"}, "spec": {"subnet": "10.6.0.0/16", "ips": ["10.6.0.1-10.6.0.9"]}}
 )
+_BASE = 0x0A060000
 _PARTICULAR = re.compile(r"'[^']*'|\"[^\"]*\"|[0-9]+|is .{1,120}?,")
 _LONGEST = 8_000
 
@@ -107,6 +109,40 @@ def _block(field: str) -> Target:
     return target
 
 
+def _beside(records: str, beside: set[int]) -> str:
+    """A block in which one entry is somebody's: the records beside it are read whatever that is, and it is written as often
+    as anybody likes."""
+    obj = Block(4, _BASE).to_object()
+    obj["spec"]["records"] = records
+
+    def read() -> Block:
+        block = Block.from_object(obj)
+        assert {value - _BASE for value in block.records} >= beside, block.records
+        assert len(block.records) + len(block.unjudged) == len(beside) + 1
+        assert Block.from_object(json.loads(encoded(block.to_object()))).records == block.records
+        return block
+
+    outcome = _outcome(lambda: encoded(read().to_object()))
+    assert outcome.startswith("value"), outcome
+    return outcome
+
+
+def _entry(text: str) -> str:
+    if " " in text:
+        return "more than one"
+    head = "#shop/:blue:eth0:n1:::: 1:0:web-1:u1:c1:~69200000"
+    return _beside(f"{head} 5:{text} 9:0:web-9:u9:c9:~69200000", {1, 9})
+
+
+def _member(text: str) -> str:
+    try:
+        read_json(without_depths(text), longest=1 << 20, texts_as_they_are=True)
+    except ValueError:
+        return "no JSON"
+    good = '{"pool":"blue","pod":"shop/web-1"}'
+    return _beside(f'{{"10.6.0.1":{good},"10.6.0.5":{text},"10.6.0.9":{good}}}', {1, 9})
+
+
 def _stdin(text: str) -> str:
     environment = {
         "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_NETNS": "/run/netns/x",
@@ -167,6 +203,8 @@ TARGETS: dict[str, Target] = {
     "pool": _object(IPPool.from_object),
     "reserved": _object(ReservedIP.from_object),
     "records": _block("records"),
+    "entry": _entry,
+    "member": _member,
     "released": _block("released"),
     "suspect": _block("suspect"),
     "quarantine": _block("quarantine"),
