@@ -19,17 +19,17 @@ import struct
 import time
 import uuid
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 from actors.allocation.observer import AllocationObserver
+from actors.decisions.brief import in_brief
 from actors.errors import DeadlineExceeded, InvalidRequest, OrbweaverError, Overloaded
 from actors.runtime import ObjectRef, Trace
 from cni.dataplane.netlink.namespaces import require_foreign
 from cni.server import protocol
 from cni.server.connection_table import LARGE_TOGETHER, ConnectionTable
-from cni.server.exchange import Answer, Exchange, Fate, Serve
+from cni.server.exchange import Answer, Exchange, Fate, Serve, log_request
 from cni.server.protocol import IPAM, CniRequest
-from cni.server.request_log import report
 
 log = logging.getLogger("orbweaver.cni")
 
@@ -40,6 +40,7 @@ LARGE = 1 << 16
 """Bytes of a request that not many have; a configuration has a few kB."""
 
 _HEADER = 8
+_OPERATIONS = {"ADD": "allocation", "DEL": "release"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +229,7 @@ class Connection(asyncio.Protocol):
             self._timer = self._loop.call_later(READ_TIMEOUT, self._transport.abort)  # who does not take it
             self._transport.close()
         seconds = time.perf_counter() - self._started
-        report(self._observer, self._trace, self._command, self._plugin, seconds, self._request, outcome)
+        _report(self._observer, self._trace, self._command, self._plugin, seconds, self._request, outcome)
         return Fate.TAKEN if taken else Fate.LOST
 
     def _drop(self) -> None:
@@ -238,6 +239,37 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
         if self._transport is not None:
             self._transport.abort()
+
+
+def _report(
+    observer: AllocationObserver,
+    trace: Trace,
+    command: str,
+    plugin: str,
+    seconds: float,
+    request: CniRequest | None,
+    outcome: Answer | OrbweaverError,
+) -> None:
+    """Tell how a request was answered. `request`: None for one that could not be understood."""
+    error = outcome if isinstance(outcome, OrbweaverError) else None
+    operation = _OPERATIONS.get(command, command.lower()) if plugin == IPAM else f"{plugin}_{command.lower()}"
+    observer.stage(operation, "total", seconds)
+    observer.finished(operation, "error" if error else "ok", type(error).__name__ if error else "")
+    details: dict[str, Any] = {"command": command, "ms": round(seconds * 1000, 2)}
+    if request is not None:
+        details |= {"interface": request.sandbox.interface, "network": request.network}
+    if isinstance(outcome, Answer):
+        if outcome.result is not None:
+            details["addresses"] = [
+                f"{assigned.address} from {assigned.pool}" for assigned in outcome.result.addresses
+            ]
+        elif outcome.released is not None:
+            details["released"] = outcome.released
+    if error is not None:
+        details |= {"error": in_brief(error), "code": error.cni_code}
+        whole = {"error": error.message, "details": list(error.details)}
+        log_request(logging.DEBUG, "all that an answer says in brief", trace, **whole)
+    log_request(logging.WARNING if error else logging.INFO, "answered", trace, **details)
 
 
 def _write(transport: asyncio.Transport, data: bytes) -> bool:

@@ -7,6 +7,7 @@ is recorded.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -19,10 +20,11 @@ from actors.errors import (
 )
 from actors.runtime import ActorSystem, ObjectRef, Trace, request_scope
 from cni.server import protocol
-from cni.server.exchange import Answer, Exchange, Fate
+from cni.server.exchange import Answer, Exchange, Fate, log_request
 from cni.server.pending_adds import PendingAdds
 from cni.server.protocol import IPAM, CniRequest
-from cni.server.request_log import log_request
+
+log = logging.getLogger("orbweaver.cni")
 
 
 class ChainedPlugin(Protocol):
@@ -179,6 +181,14 @@ class Dispatcher:
 def internal_error(error: BaseException) -> OrbweaverError:
     """A bug, in the words of an answer."""
     return OrbweaverError(f"internal error: {error!r}")
+
+
+def run_on(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: Any) -> None:
+    """Run `callback` on the event loop's thread; after the loop has stopped, nowhere."""
+    try:
+        loop.call_soon_threadsafe(callback, *args)
+    except RuntimeError:
+        log.debug("an answer came after the front end had stopped")
 
 
 def _finish_chained(exchange: Exchange, output: ObjectRef[bytes]) -> None:

@@ -7,13 +7,16 @@ answer was given, or when it came too late to be given.
 from __future__ import annotations
 
 import enum
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from actors.allocation.messages import AddResult
 from actors.runtime import ObjectRef, Trace
 from cni.server.protocol import CniRequest
+
+log = logging.getLogger("orbweaver.cni")
 
 
 class Fate(enum.Enum):
@@ -47,3 +50,9 @@ class Exchange:
 
 Serve: TypeAlias = Callable[[CniRequest, Trace], Exchange]
 """Begins to serve a request, without waiting."""
+
+
+def log_request(level: int, text: str, trace: Trace, **details: Any) -> None:
+    """A line about one request."""
+    extra = {"request": trace.request, "pod": trace.pod, "container": trace.container, **details}
+    log.log(level, text, extra=extra)

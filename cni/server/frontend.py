@@ -16,14 +16,13 @@ import stat
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from actors.allocation.observer import AllocationObserver
 from actors.errors import OrbweaverError, StoreUnavailable
 from actors.runtime import ActorSystem, new_event_loop
 from cni.server.connection import Connection, Limits
 from cni.server.connection_table import ConnectionTable
-from cni.server.dispatcher import ChainedPlugin, Dispatcher
+from cni.server.dispatcher import ChainedPlugin, Dispatcher, run_on
 from cni.server.pending_adds import PendingAdds
 from cni.server.protocol import CniRequest
 
@@ -64,7 +63,7 @@ class FrontEnd:
         self._observer = observer
         self.chained = dict(chained or {})
         self._limits = Limits(timeout, tuple(self.chained))
-        self.soon = functools.partial(_run_on, self._loop)
+        self.soon = functools.partial(run_on, self._loop)
         self.adds = PendingAdds(system, timeout, self.soon, self._loop.call_later)
         self._dispatcher = Dispatcher(
             system,
@@ -125,14 +124,6 @@ class FrontEnd:
             connection.give_up()
         while self.connections.open and self._loop.time() < deadline + 1.0:
             await asyncio.sleep(0)  # lets the transports close
-
-
-def _run_on(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: Any) -> None:
-    """Run `callback` on the event loop's thread; after the loop has stopped, nowhere."""
-    try:
-        loop.call_soon_threadsafe(callback, *args)
-    except RuntimeError:
-        log.debug("an answer came after the front end had stopped")
 
 
 def _listen(path: Path) -> socket.socket:

@@ -14,7 +14,7 @@ from typing import Any
 
 from actors.allocation.messages import Sandbox
 from actors.runtime import ActorSystem, ObjectRef, Trace, request_scope
-from cni.server.request_log import log_request
+from cni.server.exchange import log_request
 
 UNDO_PAUSE, UNDO_PAUSE_MOST = 0.5, 10.0
 """Seconds between attempts to release what nobody took."""
