@@ -12,7 +12,7 @@ What must always hold:
   the Ledger hears of a release. Requests for one address by name pass the line.
 * An address that is set aside is offered to nobody before its time, and a refusal names it.
 * Which address comes next is the `FreeList`'s to say (`free_list.py`).
-* It never is_retained for a Block: it decides, marks pending, sends, and takes the next message. (Only while it loads,
+* It never waits for a Block: it decides, marks pending, sends, and takes the next message. (Only while it loads,
   before its first message, does it wait, for what it takes over from another IPAM.)
 """
 
@@ -412,7 +412,7 @@ class PoolActor(Actor):
     def _catch_up(self) -> None:
         state = self._state
         if not state.catching_up and state.unsure:
-            # Who comes later is_retained for the next answer: this one may not hold a release that they have seen.
+            # Who comes later waits for the next answer: this one may not hold a release that they have seen.
             asked, state.unsure = state.unsure, []
             state.catching_up = True
             usable = tuple(state.free.usable)

@@ -213,7 +213,7 @@ def _why(error: Exception) -> str:
 
 
 def _sharers(texts: list[str]) -> tuple[tuple[OtherSandbox, ...], str]:
-    """The other_sandboxes, and the MAC behind them: what is left of whole ones, empty for none."""
+    """The other sandboxes, and the MAC behind them: what is left of whole ones, empty for none."""
     size = len(fields(OtherSandbox))
     whole = len(texts) // size * size
     other_sandboxes = [[_unescape(text) for text in texts[at : at + size]] for at in range(0, whole, size)]

@@ -3,7 +3,7 @@
 What must always hold: a record names the claim it stands for well enough that nobody else's late request
 can free it. `Fence` is that name: the container id, else the pod's UID, and the claim that wrote the record. While a
 virtual machine moves, the pod that it leaves and the pod that it goes to both use its address: the newest is the
-record, the others are its other_sandboxes. The 64 records of a block, each as large as `misfit` lets it be, fit into
+record, the others are its other sandboxes. The 64 records of a block, each as large as `misfit` lets it be, fit into
 one object, so no pod's names can keep its neighbours from being recorded.
 """
 
