@@ -13,7 +13,14 @@ from typing import Any
 
 import pytest
 
-from actors.errors import MessageDropped, NoAddress, OrbweaverError, PeerLost, StoreUnavailable
+from actors.errors import (
+    MessageDropped,
+    NoAddress,
+    OrbweaverError,
+    PeerLost,
+    ProtocolError,
+    StoreUnavailable,
+)
 from actors.runtime import (
     Actor,
     ActorContext,
@@ -266,6 +273,25 @@ def test_a_cancelled_timer_does_not_fire(local: ActorSystem) -> None:
     eventually(lambda: ran)
 
     assert ran == ["fired"]
+
+
+def test_a_type_error_of_a_handler_is_a_crash_and_arguments_that_do_not_fit_are_none() -> None:
+    class Adding(Actor):
+        @message
+        def add(self, left: Any, right: Any) -> Any:
+            return left + right
+
+    system = ActorSystem("x")
+    system.register("adding", Adding)
+    try:
+        actor = system.get_actor("adding/a")
+        with pytest.raises(ProtocolError, match="argument"):
+            get(actor.add.remote(1), timeout=60)
+        with pytest.raises(PeerLost, match=r"crashed in add\(\) \(TypeError"):
+            get(actor.add.remote(1, "2"), timeout=60)
+        assert get(actor.add.remote(1, 2), timeout=60) == 3
+    finally:
+        system.shutdown()
 
 
 def test_an_error_in_a_continuation_is_a_crash_whatever_its_type(
