@@ -182,15 +182,15 @@ class BlockActor(Actor):
         return self._stage(release)
 
     @message
-    def doubt(self, doubt: MarkSuspect) -> ObjectRef[SuspicionChanged]:
+    def mark_suspect(self, mark: MarkSuspect) -> ObjectRef[SuspicionChanged]:
         """Mark an address whose holder is lost but keeps it. Completes with `SuspicionChanged` once that is durable."""
-        return self._stage(doubt)
+        return self._stage(mark)
 
     @message
-    def vouch(self, vouch: ClearSuspect) -> ObjectRef[SuspicionChanged]:
+    def clear_suspect(self, clear: ClearSuspect) -> ObjectRef[SuspicionChanged]:
         """Take the mark of an address away that was taken back by force. Completes with `SuspicionChanged` once that is
         durable."""
-        return self._stage(vouch)
+        return self._stage(clear)
 
     @message
     def holder_ended(self, ended: HolderEnded) -> ObjectRef[SuspicionChanged]:
@@ -425,9 +425,9 @@ def _outcome(block: Block, staged: Staged, now: float) -> Outcome:
             return replace(granted, fresh=True)  # what stands there is its own write, whose answer was lost
         return granted
     if isinstance(operation, ClearSuspect):
-        return block.vouch(operation)
+        return block.clear_suspect(operation)
     if isinstance(operation, MarkSuspect):
-        return block.doubt(operation)
+        return block.mark_suspect(operation)
     if isinstance(operation, HolderEnded):
         return block.holder_ended(operation)
     if isinstance(operation, Discard):

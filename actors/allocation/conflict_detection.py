@@ -198,7 +198,7 @@ class ConflictDetection:
             self.router.work(
                 lambda allocator: ask(
                     allocator,
-                    block_of(allocator, grant.address).order(BlockActor.vouch, cleared),
+                    block_of(allocator, grant.address).order(BlockActor.clear_suspect, cleared),
                 )
             )
         except OrbweaverError as error:  # it stays suspect: the next one to get it probes once more

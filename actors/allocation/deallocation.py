@@ -2,8 +2,8 @@
 
 What must always hold:
 
-* A release carries the record's own fence: an address that changed hands since it was looked up stays with its new
-  holder.
+* A release carries the record's own fence, which the block compares (`Block.release` in `actors/resources/blocks/block.py`):
+  an address that changed hands since it was looked up stays with its new holder.
 * Giving back has its own time: the request's may be over, and what it was granted must go back all the same.
 * What stays for a StatefulSet's pod or a virtual machine is kept, not freed. Where nobody can say it, it is kept.
 """

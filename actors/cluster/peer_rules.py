@@ -163,13 +163,13 @@ def _release(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
     return Permit((mine,), block=key, on_behalf=release.by)
 
 
-def _vouch(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
-    (vouch,) = _arguments(args, 1)
-    assert isinstance(vouch, ClearSuspect)
-    _check_in_block(key, vouch.value)
-    _check_fence(vouch.fence)
-    _check(len(vouch.mac) <= MAC and vouch.mac.isprintable(), "a MAC is short")
-    return Permit((replace(vouch, asker=Asker(node)),), block=key)
+def _clear_suspect(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
+    (clear,) = _arguments(args, 1)
+    assert isinstance(clear, ClearSuspect)
+    _check_in_block(key, clear.value)
+    _check_fence(clear.fence)
+    _check(len(clear.mac) <= MAC and clear.mac.isprintable(), "a MAC is short")
+    return Permit((replace(clear, asker=Asker(node)),), block=key)
 
 
 def _holder_ended(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
@@ -209,7 +209,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("pool", "withdraw"): _withdraw,
     ("block", "claim"): _claim,
     ("block", "release"): _release,
-    ("block", "vouch"): _vouch,
+    ("block", "clear_suspect"): _clear_suspect,
     ("block", "holder_ended"): _holder_ended,
     ("watches", "watching"): _watching,
 }

@@ -22,6 +22,9 @@ from actors.resources.namespace import Namespace
 from actors.resources.node import Node
 from actors.resources.pod import Pod
 
+ADDRESS = "address"
+"""The rule that refuses a pool because it cannot give the one address that is asked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -180,13 +183,13 @@ def by_address(pool: IPPool, applicant: Applicant) -> Refusal | None:
     text = format_address(applicant.family, applicant.exact)
     if applicant.exact in pool.exclude_ips:
         return Refusal(
-            pool.name, "address", f"{text} is in spec.excludeIPs; ask for another address or remove it there"
+            pool.name, ADDRESS, f"{text} is in spec.excludeIPs; ask for another address or remove it there"
         )
     if applicant.exact in pool.withheld:
-        return Refusal(pool.name, "address", f"{pool.withheld_reason}; ask for another address")
+        return Refusal(pool.name, ADDRESS, f"{pool.withheld_reason}; ask for another address")
     return Refusal(
         pool.name,
-        "address",
+        ADDRESS,
         f"{text} is not one of its addresses ({_ranges(pool)}); ask for one of these or add it to spec.ips",
     )
 

@@ -30,10 +30,10 @@ from actors.decisions.annotations import (
 )
 from actors.decisions.brief import Reason, brief
 from actors.decisions.candidates import RULES, Candidates, choose
-from actors.decisions.filters import Applicant, Refusal, by_affinity
+from actors.decisions.filters import ADDRESS, Applicant, Refusal, by_affinity
 from actors.decisions.request import AddressRequest
 from actors.decisions.settings import Settings
-from actors.errors import NoAddress, PodRefused
+from actors.errors import AddressTaken, NoAddress, PodRefused
 from actors.resources.addresses import format_address
 from actors.resources.ippool import IPPool, Route
 from actors.resources.namespace import Namespace
@@ -98,7 +98,8 @@ class Plan:
         return (*self.notes, *warned, *(line for slot in self.slots for line in slot.reasons()))
 
     def require(self, served: Container[str] = ()) -> Plan:
-        """The plan itself, if each of its slots has a candidate. Raises `NoAddress` with all reasons. `served`: labels
+        """The plan itself, if each of its slots has a candidate. Raises `NoAddress` with all reasons,
+        `AddressTaken` where it is for the one address that the pod asks for. `served`: labels
         of slots that need none, because their address is recorded."""
         if not self.slots:
             raise NoAddress(
@@ -106,9 +107,12 @@ class Plan:
                 " in the CNI configuration, or set spec.default: true on a pool",
                 details=self.reasons(),
             )
-        hopeless = [slot.label for slot in self.slots if not slot.candidates and slot.label not in served]
-        if hopeless:
-            raise NoAddress(
+        unserved = [slot for slot in self.slots if not slot.candidates and slot.label not in served]
+        if unserved:
+            hopeless = [slot.label for slot in unserved]
+            # Where pools would serve the pod, but for the one address that it asks for, that is the answer (code 102).
+            named = all(any(refusal.rule == ADDRESS for refusal in slot.refusals) for slot in unserved)
+            raise (AddressTaken if named else NoAddress)(
                 f"pod {self.pod}: no pool may give it an address for {', '.join(hopeless)}; the details say"
                 " for each pool which rule refused it and what would change that",
                 details=self.reasons(),
@@ -116,8 +120,7 @@ class Plan:
                     f"no pool may give pod {self.pod} an address",
                     [
                         (slot.label, tuple(map(Reason.of_refusal, slot.refusals)) or (_NONE_NAMED,))
-                        for slot in self.slots
-                        if slot.label in hopeless
+                        for slot in unserved
                     ],
                     "Change what the rule names, or name another pool.",
                 ),

@@ -463,5 +463,5 @@ def _doubt(allocator: Allocator, held: Sequence[Allocation]) -> None:
     refs = []
     for one in held:
         block = block_of(allocator, one.address).within(RELEASE_TIMEOUT)
-        refs.append(block.order(BlockActor.doubt, MarkSuspect(one.value, Fence.of(one.record))))
+        refs.append(block.order(BlockActor.mark_suspect, MarkSuspect(one.value, Fence.of(one.record))))
     ask(allocator, *refs)

@@ -100,7 +100,7 @@ ATTACKS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
         f"block/{block_name(4, 0x0B000001)}", "release", (Release(0x0B000001, Fence("c"), 0.0),),
     ),
     "an owner of a megabyte": ("pool/blue", "allocate", (Allocate(record("web-1", owner="x" * 900_000)),)),
-    "a suspicion": (f"block/{BLOCK}", "doubt", (Release(0x0A060001, Fence("c"), 0.0),)),
+    "a suspicion": (f"block/{BLOCK}", "mark_suspect", (Release(0x0A060001, Fence("c"), 0.0),)),
     "garbage collection": ("gc/local", "stop", ()),
 }  # fmt: skip
 

@@ -213,7 +213,7 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class SuspicionChanged:
-    """Answer to a doubt, a vouch or a holder's end: `done` is false when the address is another's by now, or not suspect
+    """Answer to a mark, its taking away or a holder's end: `done` is false when the address is another's by now, or not suspect
     because of that holder; then nothing changed."""
 
     value: int
@@ -284,7 +284,7 @@ class Block:
     def release(self, release: Release) -> Released:
         """Apply a release; one that its fence does not admit changes nothing. An address that others share stays."""
         found = self.records.get(release.value)
-        if found is None or not found.admitted(release.fence):
+        if found is None or not found.meant_by(release.fence):
             return Released(release.value, False, found)
         if release.asker is not None and not release.asker.owns(found, release.fence):
             return Released(release.value, False, None)  # nothing of its own
@@ -318,24 +318,24 @@ class Block:
         self.quarantines[value] = quarantine
         self.suspect[value] = suspect.heard() if quarantine.pause and suspect is not None else Suspect()
 
-    def doubt(self, doubt: MarkSuspect) -> SuspicionChanged:
-        """Apply a doubt; one that its fence does not admit changes nothing."""
-        found = self.records.get(doubt.value)
-        if found is None or not doubt.fence.admits(found):
-            return SuspicionChanged(doubt.value, False)
-        self.suspect[doubt.value] = Suspect.of(found, doubt.fence)
-        return SuspicionChanged(doubt.value, True)
+    def mark_suspect(self, mark: MarkSuspect) -> SuspicionChanged:
+        """Apply a mark; one that its fence does not admit changes nothing."""
+        found = self.records.get(mark.value)
+        if found is None or not mark.fence.admits(found):
+            return SuspicionChanged(mark.value, False)
+        self.suspect[mark.value] = Suspect.of(found, mark.fence)
+        return SuspicionChanged(mark.value, True)
 
-    def vouch(self, vouch: ClearSuspect) -> SuspicionChanged:
-        """Apply a vouch; one that its fence does not admit changes nothing."""
-        found = self.records.get(vouch.value)
-        if found is None or not found.admitted(vouch.fence):
-            return SuspicionChanged(vouch.value, False)
-        if vouch.asker is not None and not vouch.asker.owns(found, vouch.fence):
-            return SuspicionChanged(vouch.value, False)
-        if self.suspect.pop(vouch.value, None) is not None and vouch.mac and vouch.fence.admits(found):
-            self.records[vouch.value] = replace(found, mac=vouch.mac)
-        return SuspicionChanged(vouch.value, True)
+    def clear_suspect(self, clear: ClearSuspect) -> SuspicionChanged:
+        """Take a mark away; one that its fence does not admit changes nothing."""
+        found = self.records.get(clear.value)
+        if found is None or not found.meant_by(clear.fence):
+            return SuspicionChanged(clear.value, False)
+        if clear.asker is not None and not clear.asker.owns(found, clear.fence):
+            return SuspicionChanged(clear.value, False)
+        if self.suspect.pop(clear.value, None) is not None and clear.mac and clear.fence.admits(found):
+            self.records[clear.value] = replace(found, mac=clear.mac)
+        return SuspicionChanged(clear.value, True)
 
     def holder_ended(self, ended: HolderEnded) -> SuspicionChanged:
         """Apply a last holder's end; that of somebody else changes nothing."""
@@ -476,4 +476,4 @@ def _replaceable(found: Record, by: Record, instead_of: Fence) -> bool:
     if found.holder != by.holder:
         return False
     kept = found.is_retained and (bool(found.machine) or instead_of.pod == found.pod)
-    return found.admitted(instead_of) or kept
+    return found.meant_by(instead_of) or kept

@@ -137,7 +137,7 @@ class Record:
             and self.holder == other.holder
         )
 
-    def admitted(self, fence: Fence) -> bool:
+    def meant_by(self, fence: Fence) -> bool:
         """Whether the fence names one of the sandboxes that use the address."""
         return fence.admits(self) or any(fence.admits(one) for one in self.other_sandboxes)
 

@@ -27,7 +27,8 @@ from actors.errors import (
 from cni.dataplane.coordinator import announce, ownership, reply_marks, sweep
 from cni.dataplane.coordinator.advertised import reachable
 from cni.dataplane.coordinator.difference import Found, difference, told
-from cni.dataplane.coordinator.plan import FIRST_MARK, MARK, make_plan, policy_tables
+from cni.dataplane.coordinator.plan import FIRST_MARK, MARK, make_plan
+from cni.dataplane.coordinator.policy_tables import possible_tables
 from cni.dataplane.coordinator.settings import CoordinatorSettings
 from cni.dataplane.coordinator.veth import VETH, host_veth_name
 from cni.dataplane.netlink.codec import Message
@@ -258,7 +259,7 @@ def _clean_pod(
     job: Job, settings: CoordinatorSettings, descriptor: int, pod: Netlink, state: PodState
 ) -> int:
     """Remove the interface's rules and tables; with the first interface, everything that was made."""
-    tables = policy_tables(state, settings.host_table)
+    tables = possible_tables(state, settings.host_table)
     nic = state.nic(job.interface)
     mine = set(nic.addresses) if nic else set()
     addresses = {bare(address) for address in mine}

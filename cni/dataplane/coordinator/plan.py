@@ -21,8 +21,9 @@ from dataclasses import replace
 
 from actors.errors import InvalidRequest, PodRefused
 from cni.dataplane.coordinator.advertised import reachable
+from cni.dataplane.coordinator.policy_tables import FIRST_TABLE
 from cni.dataplane.coordinator.settings import CoordinatorSettings, usable_veth_address
-from cni.dataplane.coordinator.situation import FIRST_TABLE, Situation, first_of, read_situation
+from cni.dataplane.coordinator.situation import Situation, first_of, read_situation
 from cni.dataplane.coordinator.veth import VETH
 from cni.dataplane.state import (
     MAIN,
@@ -113,11 +114,6 @@ def effective_mode(settings: CoordinatorSettings, pod: PodState, interface: str)
             "interface is in underlay mode; use one mode for all interfaces, or auto"
         )
     return mode
-
-
-def policy_tables(pod: PodState, limit: int) -> frozenset[int]:
-    """The policy tables that a pod with these interfaces may have, and `limit`, the one for marked replies."""
-    return frozenset({*range(FIRST_TABLE, FIRST_TABLE + max(len(pod.nics), 1)), limit})
 
 
 def _in_pod(situation: Situation) -> Desired:

@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from actors.errors import InvalidRequest
+from cni.dataplane.coordinator.policy_tables import policy_tables
 from cni.dataplane.coordinator.settings import CoordinatorSettings
 from cni.dataplane.coordinator.veth import VETH, veth_pair
 from cni.dataplane.state import MAIN, HostState, Nic, PodState, Veth, bare, family_of
-
-FIRST_TABLE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +109,7 @@ def read_situation(
         veth=veth,
         path=path,
         nics=nics,
-        tables=_policy_tables(settings, pod, nics, added.name, expected) if settings.tune_routes else {},
+        tables=policy_tables(settings, pod, nics, added.name, expected) if settings.tune_routes else {},
         families=families,
         hosts=tuple(dict.fromkeys(bare(address) for address in host_addresses)),
         nearest={family: _nearest(family, host_addresses, addresses) for family in families},
@@ -134,46 +133,6 @@ def _host_path(settings: CoordinatorSettings, pod: PodState, host: HostState, ve
             "whose other end is on the host, as Calico and Cilium make it; name another one in podDefaultCniNic"
         )
     return HostPath(first.name, first.mac, host.peer.name, host.peer.mac)
-
-
-def _policy_tables(
-    settings: CoordinatorSettings,
-    pod: PodState,
-    nics: tuple[Nic, ...],
-    added: str,
-    expected: tuple[str, ...],
-) -> dict[str, int]:
-    """The policy table of every interface that is not the one with the default route. While the chosen one is still to
-    come, every interface gets the table that it will have afterwards; the first alone waits."""
-    names = [nic.name for nic in nics]
-    holder = settings.default_nic
-    if holder and holder not in names:
-        _require_coming(settings, names, added, expected)
-        if added == settings.first_nic and len(names) == 1:
-            holder = ""
-    if not holder:
-        with_default = {route.dev for route in pod.routes if route.default and route.table == MAIN}
-        holder = next((name for name in names if name in with_default), names[0])
-    others = [name for name in names if name != holder]
-    return {name: FIRST_TABLE + place for place, name in enumerate(others)}
-
-
-def _require_coming(
-    settings: CoordinatorSettings, names: list[str], added: str, expected: tuple[str, ...]
-) -> None:
-    """Raise unless the chosen interface may still come. What a configuration chose is for pods with several interfaces;
-    what a pod chose for itself must be."""
-    if settings.default_nic in expected:
-        return
-    alone = added == settings.first_nic and len(names) == 1
-    if alone and (not expected or (len(expected) == 1 and not settings.pod_chose)):
-        return
-    known = ", ".join(dict.fromkeys((*names, *expected)))
-    raise InvalidRequest(
-        f"the default route is to be on {settings.default_nic} (podDefaultRouteNIC or the annotation "
-        f"ipam.spidernet.io/default-route-nic), but the pod has only {known}; choose one of these, or, if it is still to "
-        "come, list its network in the pod's annotation k8s.v1.cni.cncf.io/networks"
-    )
 
 
 def _nearest(family: int, host_addresses: list[str], pod_addresses: list[str]) -> str:

@@ -167,7 +167,7 @@ class BlockLog(RuleBasedStateMachine):
         address, meant = fence
         held = self.model.get(address)
         mine = held is not None and self._admits(meant, held)
-        assert self.block.doubt(MarkSuspect(address, meant)) == SuspicionChanged(address, mine)
+        assert self.block.mark_suspect(MarkSuspect(address, meant)) == SuspicionChanged(address, mine)
         if held is not None and mine:
             self.suspect[address] = Suspect(held.container, held.pod, "node1", held.interface)
 
@@ -176,7 +176,7 @@ class BlockLog(RuleBasedStateMachine):
         address, meant = fence
         held = self.model.get(address)
         mine = held is not None and self._admits(meant, held)
-        assert self.block.vouch(ClearSuspect(address, meant)) == SuspicionChanged(address, mine)
+        assert self.block.clear_suspect(ClearSuspect(address, meant)) == SuspicionChanged(address, mine)
         if mine:
             self.suspect.pop(address, None)
 
@@ -368,8 +368,8 @@ def test_an_address_whose_record_cannot_be_judged_is_nobodys_until_it_is_discard
     ):
         assert block.claim(claim) == HolderUnknown(value, "there is no form 9")
     assert not block.release(Release(value, Fence.of(record()), 1.0, forced=True)).done
-    assert not block.doubt(MarkSuspect(value, Fence.of(record()))).done
-    assert not block.vouch(ClearSuspect(value, Fence.of(record()))).done
+    assert not block.mark_suspect(MarkSuspect(value, Fence.of(record()))).done
+    assert not block.clear_suspect(ClearSuspect(value, Fence.of(record()))).done
     assert not block.discard(Discard(value, Unjudged.of("other", ""), 1.0)).done
     assert block == Block(4, value, unjudged={value: unjudged})
 
@@ -448,10 +448,10 @@ def test_an_answer_of_a_last_holder_who_has_ended_since_pauses_nothing():
 def test_a_vouch_notes_the_mac_that_the_probe_saw():
     block = Block(4, BASES[4])
     block.claim(Claim(BASES[4], record()))
-    block.vouch(ClearSuspect(BASES[4], Fence.of(record()), "02:00:00:00:00:0a"))
+    block.clear_suspect(ClearSuspect(BASES[4], Fence.of(record()), "02:00:00:00:00:0a"))
     assert not block.records[BASES[4]].mac, "what is not suspect costs no write"
     block.suspect[BASES[4]] = Suspect("c0", "default/web-9", "node1")
-    block.vouch(ClearSuspect(BASES[4], Fence.of(record()), "02:00:00:00:00:0a"))
+    block.clear_suspect(ClearSuspect(BASES[4], Fence.of(record()), "02:00:00:00:00:0a"))
 
     assert block.records[BASES[4]].mac == "02:00:00:00:00:0a"
     assert block.claim(Claim(BASES[4], record())) == Granted(

@@ -42,7 +42,9 @@ def test_only_what_is_listed_can_be_called():
                     asked(f"{kind}/local", method)
     told_by_the_leader_alone = {"block_written", "block_read", "block_watched", "unreadable", "occupancy"}
     assert told_by_the_leader_alone <= set(SERVED["ledger"].messages)
-    assert {method for _, method in RULES}.isdisjoint(told_by_the_leader_alone | {"doubt", "everything"})
+    assert {method for _, method in RULES}.isdisjoint(
+        told_by_the_leader_alone | {"mark_suspect", "everything"}
+    )
 
 
 def test_every_rule_is_for_a_message_that_there_is():
@@ -179,7 +181,7 @@ def test_a_pool_has_a_name(key: str):
     [
         ("claim", lambda value: Claim(value, IN_POOL, FENCE)),
         ("release", lambda value: Release(value, FENCE, NOW)),
-        ("vouch", lambda value: ClearSuspect(value, FENCE)),
+        ("clear_suspect", lambda value: ClearSuspect(value, FENCE)),
         ("holder_ended", lambda value: HolderEnded(value, "c-1", "node1")),
     ],
 )
@@ -294,7 +296,7 @@ class TestBlock:
 
     def test_a_suspicion_of_another_node_s_stays(self):
         block = self._block(replace(IN_POOL, node="node2"))
-        assert not block.vouch(ClearSuspect(ADDRESS, FENCE, asker=Asker("node1"))).done
+        assert not block.clear_suspect(ClearSuspect(ADDRESS, FENCE, asker=Asker("node1"))).done
 
     def test_a_release_on_behalf_of_a_pod_is_completed_with_what_is_known_of_it(self):
         args = asked(f"block/{BLOCK}", "release", Release(ADDRESS, FENCE, NOW, by="shop/web-1")).args

@@ -23,7 +23,7 @@ from actors.decisions.filters import FILTERS, by_affinity, rank
 from actors.decisions.plan import Plan, Slot, plan
 from actors.decisions.request import AddressRequest
 from actors.decisions.settings import Settings
-from actors.errors import DeadlineExceeded, InvalidObject, NoAddress, PodRefused
+from actors.errors import AddressTaken, DeadlineExceeded, InvalidObject, NoAddress, PodRefused
 from actors.resources.addresses import parse_address
 from actors.resources.ippool import IPPool
 from actors.resources.namespace import Namespace
@@ -472,6 +472,22 @@ def test_an_exact_address_is_one_slot_and_pools_without_it_are_refused() -> None
     assert [refusal.rule for refusal in made.slots[0].refusals] == ["address", "address"]
     assert "spec.excludeIPs" in made.slots[0].refusals[0].reason
     assert "10.6.9.1" in made.slots[0].refusals[1].reason
+
+
+@pytest.mark.parametrize(
+    ("ips", "refusal"), [(["10.6.9.1"], AddressTaken), ([], NoAddress)], ids=["not its", "no pool"]
+)
+def test_an_address_that_no_pool_has_is_refused_for_itself(ips: list[str], refusal: type[NoAddress]) -> None:
+    """CNI code 102 says that another address would do; 101 that no pool would."""
+    made = decide(
+        pool("a", ips=ips or ["10.6.0.15"], disable=not ips),
+        annotations={POOL: {"ipv4": ["a"]}},
+        request=AddressRequest(exact=(parse_address("10.6.0.15"),)),
+    )
+    with pytest.raises(NoAddress) as refused:
+        made.require()
+
+    assert type(refused.value) is refusal
 
 
 def test_exact_addresses_of_the_networks_annotation() -> None:
