@@ -116,13 +116,13 @@ def equal(found: object, expected: object) -> None:
 
 
 def eventually(prove: Callable[[], None], within: float = 60.0) -> None:
-    """Wait until `prove` passes; after `within` seconds its failure is the test's. Lists that change under it count
-    as not yet."""
+    """Wait until `prove` passes; after `within` seconds its failure is the test's. What is not there yet (a field, an
+    element) and lists that change under it count as not yet."""
     until = time.monotonic() + within
     while True:
         try:
             prove()
-        except (AssertionError, OrbweaverError):
+        except (AssertionError, LookupError, OrbweaverError, TypeError, ValueError):
             if time.monotonic() > until:
                 raise
         else:
