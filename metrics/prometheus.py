@@ -37,8 +37,8 @@ class Metrics:
         self._registry = registry = CollectorRegistry()
         self._stage = Histogram(
             "orbweaver_stage_duration_seconds",
-            "Time from the arrival of a request to the end of a stage: queued, decided, committed, total (release: queued, "
-            "total)",
+            "Time from the arrival of a request to the end of a stage: queued, decided, committed, probed, total (release: "
+            "queued, total)",
             ["operation", "stage"],
             buckets=_SECONDS,
             registry=registry,

@@ -1,4 +1,4 @@
-"""`orbweaver delete KIND NAME…`, or `-f FILE`: remove objects from the embedded store.
+"""`orbweaver delete KIND NAME…`, or `-f FILE`: remove objects.
 
 What must always hold: a pool with addresses in use does not go before the last of them. It is marked first,
 so that it gives out no more, and only then are its addresses counted.
