@@ -107,9 +107,6 @@ class Fields:
             raise self.refuse(key, "but must be a whole number, without quotes")
         return self._typed(key, int, "but must be a whole number, without quotes", default)
 
-    def number_or_none(self, key: str) -> int | None:
-        return self.number(key, 0) if self.has(key) else None
-
     def inner(self, key: str) -> Fields:
         """The mapping under `key`, empty when absent."""
         value = self.data.get(key)
