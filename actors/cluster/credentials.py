@@ -11,6 +11,7 @@ import os
 import ssl
 
 from actors.errors import InvalidObject
+from actors.tls_socket import TlsSocket
 
 SERVER_NAME = "leader.orbweaver"
 """What the leader's certificate says, so that it holds on every node and address."""
@@ -19,6 +20,7 @@ SERVER_NAME = "leader.orbweaver"
 def server_context(certificate: str, key: str) -> ssl.SSLContext:
     """For the leader. PEM texts."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslsocket_class = TlsSocket
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.num_tickets = 0  # an agent shows its token on each connection, and none resumes another
     descriptor = os.memfd_create("orbweaver-certificate", os.MFD_CLOEXEC)

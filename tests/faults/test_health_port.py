@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import resource
 import socket
 import struct
@@ -37,8 +36,7 @@ def agent(tmp_path: Path) -> Iterator[AgentProcess]:
 
 
 def port_of(agent: AgentProcess) -> int:
-    told = [json.loads(line) for line in agent.log.read_text().splitlines()]
-    return int(next(line["metrics_port"] for line in told if line["event"] == "serving"))
+    return int(next(line["metrics_port"] for line in agent.log_lines if line["event"] == "serving"))
 
 
 def serves(agent: AgentProcess) -> None:

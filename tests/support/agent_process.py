@@ -170,6 +170,12 @@ class AgentProcess(ServingProcess):
         """The `ipam` section that leads a plugin to this agent."""
         return {"type": "spiderpool", "ipam_unix_socket_path": str(self.socket)}
 
+    @property
+    def log_lines(self) -> list[dict[str, Any]]:
+        """What it logged so far; a line that is still being written is not there yet."""
+        written = self.log.read_text()
+        return [json.loads(line) for line in written[: written.rfind("\n") + 1].splitlines()]
+
     def serves(self) -> bool:
         """It answers STATUS."""
         try:

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from actors.errors import InvalidRequest, StoreUnavailable
+from actors.tls_socket import TlsSocket
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 TOKEN_AGE = 60.0
@@ -62,6 +63,7 @@ def access_to(
     if parts.scheme == "https":
         try:
             tls = ssl.create_default_context(cafile=ca_file, cadata=ca_data)
+            tls.sslsocket_class = TlsSocket
             if client_cert is not None:
                 tls.load_cert_chain(*client_cert)
         except (OSError, ssl.SSLError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import tomllib
 import urllib.request
@@ -116,29 +115,10 @@ def test_a_running_agent_serves_its_metrics_and_writes_a_line_for_each_answer(tm
         )
         (serving,) = lines(agent, "serving")
         url = f"http://127.0.0.1:{serving['metrics_port']}"
-        with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:
-            text = answer.read().decode()
         with urllib.request.urlopen(f"{url}/readyz", timeout=10) as answer:
             assert answer.status == 200
-
-    told = parsed(text)
-    for operation, stages in (
-        ("allocation", ("queued", "decided", "committed", "total")),
-        ("release", ("queued", "total")),
-    ):
-        for stage in stages:
-            name = "orbweaver_stage_duration_seconds_count"
-            assert told[f'{name}{{operation="{operation}",stage="{stage}"}}'] >= 1
-    ok, wrong = 'reason="",result="ok"', 'reason="InvalidRequest",result="error"'
-    assert told[f'orbweaver_requests_total{{operation="allocation",{ok}}}'] == 1
-    assert told[f'orbweaver_requests_total{{operation="allocation",{wrong}}}'] == 1
-    assert told[f'orbweaver_requests_total{{operation="release",{ok}}}'] == 1
-    assert told["spiderpool_ipam_allocation_counts_total"] == 2
-    assert told["spiderpool_ipam_allocation_duration_seconds_count"] == 2
-    assert told["orbweaver_commit_batch_size_count"] >= 2
-    assert told['spiderpool_debug_ippool_total_ip_counts{ippool="blue"}'] == 9
-    assert told['spiderpool_debug_ippool_available_ip_counts{ippool="blue"}'] == 9
-    assert 'orbweaver_mailbox_depth{actor="endpoint"}' in told
+        # What an actor counts after it has answered may be a scrape late.
+        eventually(lambda: prove_counted(f"{url}/metrics"))
 
     added, refused = lines(agent, "answered", "ADD")
     assert {**added, "time": 0, "ms": 0, "request": ""} == {
@@ -161,10 +141,34 @@ def test_a_running_agent_serves_its_metrics_and_writes_a_line_for_each_answer(tm
     assert any("blue" in line["reason"] for line in decisions)
 
 
+def prove_counted(url: str) -> None:
+    """One ADD that was answered, one that was refused, and one DEL."""
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        told = parsed(answer.read().decode())
+    for operation, stages in (
+        ("allocation", ("queued", "decided", "committed", "total")),
+        ("release", ("queued", "total")),
+    ):
+        for stage in stages:
+            name = "orbweaver_stage_duration_seconds_count"
+            assert told[f'{name}{{operation="{operation}",stage="{stage}"}}'] >= 1
+    ok, wrong = 'reason="",result="ok"', 'reason="InvalidRequest",result="error"'
+    assert told[f'orbweaver_requests_total{{operation="allocation",{ok}}}'] == 1
+    assert told[f'orbweaver_requests_total{{operation="allocation",{wrong}}}'] == 1
+    assert told[f'orbweaver_requests_total{{operation="release",{ok}}}'] == 1
+    assert told["spiderpool_ipam_allocation_counts_total"] == 2
+    assert told["spiderpool_ipam_allocation_duration_seconds_count"] == 2
+    assert told["orbweaver_commit_batch_size_count"] >= 2
+    assert told['spiderpool_debug_ippool_total_ip_counts{ippool="blue"}'] == 9
+    assert told['spiderpool_debug_ippool_available_ip_counts{ippool="blue"}'] == 9
+    assert 'orbweaver_mailbox_depth{actor="endpoint"}' in told
+
+
 def lines(agent: AgentProcess, event: str, command: str | None = None) -> list[dict[str, Any]]:
-    """The lines of its log about one kind of event; each line is JSON."""
-    found = [json.loads(line) for line in agent.log.read_text().splitlines()]
-    return [line for line in found if line["event"] == event and command in (None, line.get("command"))]
+    """The lines of its log about one kind of event."""
+    return [
+        line for line in agent.log_lines if line["event"] == event and command in (None, line.get("command"))
+    ]
 
 
 @pytest.mark.skipif(not list(metadata.distributions(name="orbweaver")), reason="the wheel is not installed")
