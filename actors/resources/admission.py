@@ -21,7 +21,16 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from actors.errors import InvalidObject
-from actors.resources import coordinator, ippool, namespace, node, pod, reservedip, statefulset
+from actors.resources import (
+    coordinator,
+    ippool,
+    namespace,
+    network_attachment,
+    node,
+    pod,
+    reservedip,
+    statefulset,
+)
 from actors.resources.addresses import format_address, format_range, parse_address, parse_cidr, parse_range
 from actors.resources.fields import Fields, nearest, shown
 from actors.resources.intervals import IntervalSet
@@ -55,12 +64,14 @@ API_VERSIONS = {
     namespace.KIND: "v1",
     node.KIND: "v1",
     statefulset.KIND: "apps/v1",
+    network_attachment.KIND: network_attachment.API_VERSION,
 }
-_READERS = {
+_READERS: dict[str, Callable[[Mapping[str, Any]], object]] = {
     pod.KIND: pod.Pod.from_object,
     namespace.KIND: namespace.Namespace.from_object,
     node.KIND: node.Node.from_object,
     statefulset.KIND: statefulset.StatefulSet.from_object,
+    network_attachment.KIND: network_attachment.admit_network_attachment,
 }
 
 
