@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,10 @@ class Trace:
     """`namespace/name`, empty when there is none."""
     container: str = ""
     """Container id as the runtime gave it."""
+
+    def named(self, **details: Any) -> dict[str, Any]:
+        """The fields of a log line about the request."""
+        return {"request": self.request, "pod": self.pod, "container": self.container, **details}
 
 
 class Scope:

@@ -24,11 +24,11 @@ from typing import Any, cast
 from actors.allocation.observer import AllocationObserver
 from actors.decisions.brief import in_brief
 from actors.errors import DeadlineExceeded, InvalidRequest, OrbweaverError, Overloaded
-from actors.runtime import ObjectRef, Trace
+from actors.runtime import Trace
 from cni.dataplane.netlink.namespaces import require_foreign
 from cni.server import protocol
 from cni.server.connection_table import LARGE_TOGETHER, ConnectionTable
-from cni.server.exchange import Answer, Exchange, Fate, Serve, log_request
+from cni.server.exchange import Answer, Exchange, Fate, Serve
 from cni.server.protocol import IPAM, CniRequest
 
 log = logging.getLogger("orbweaver.cni")
@@ -172,21 +172,15 @@ class Connection(asyncio.Protocol):
         pod = sandbox.key if sandbox.container else ""
         self._trace = Trace(self._trace.request, pod, sandbox.container)
         self._timer = self._loop.call_later(self._limits.timeout, self._deadline_passed)
-        self._exchange = self._serve(request, self._trace)
-        self._exchange.answer.subscribe(self._served)
+        self._exchange = Exchange(request, self._trace, self._deliver)
+        self._serve(self._exchange)
 
-    def _served(self, answer: ObjectRef[Answer]) -> None:
-        assert self._exchange is not None
-        error = answer.error()
+    def _deliver(self, outcome: Answer | OrbweaverError) -> Fate:
         if self._answered:
-            fate = Fate.LATE  # the deadline came first
-        elif error is not None:
-            fate = self._refuse(
-                error if isinstance(error, OrbweaverError) else OrbweaverError(f"internal error: {error!r}")
-            )
-        else:
-            fate = self._answer(0, answer.result().output, answer.result())
-        self._exchange.fate.complete(fate)
+            return Fate.LATE  # the deadline came first
+        if isinstance(outcome, OrbweaverError):
+            return self._refuse(outcome)
+        return self._answer(0, outcome.output, outcome)
 
     def stop_reading(self) -> None:
         """The agent stops: a request that is not complete by now is not served."""
@@ -268,8 +262,8 @@ def _report(
     if error is not None:
         details |= {"error": in_brief(error), "code": error.cni_code}
         whole = {"error": error.message, "details": list(error.details)}
-        log_request(logging.DEBUG, "all that an answer says in brief", trace, **whole)
-    log_request(logging.WARNING if error else logging.INFO, "answered", trace, **details)
+        log.debug("all that an answer says in brief", extra=trace.named(**whole))
+    log.log(logging.WARNING if error else logging.INFO, "answered", extra=trace.named(**details))
 
 
 def _write(transport: asyncio.Transport, data: bytes) -> bool:

@@ -12,15 +12,16 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from actors.allocation.messages import AddResult
 from actors.errors import (
     CNI_NOT_AVAILABLE,
     OrbweaverError,
     StoreUnavailable,
     WriteRefused,
 )
-from actors.runtime import ActorSystem, ObjectRef, Trace, request_scope
+from actors.runtime import ActorSystem, ObjectRef, request_scope
 from cni.server import protocol
-from cni.server.exchange import Answer, Exchange, Fate, log_request
+from cni.server.exchange import Answer, Exchange, Fate
 from cni.server.pending_adds import PendingAdds
 from cni.server.protocol import IPAM, CniRequest
 
@@ -60,77 +61,61 @@ class Dispatcher:
         self._chained = chained
         self._soon = soon
 
-    def serve(self, request: CniRequest, trace: Trace) -> Exchange:
-        """Begin to serve a request; the answer comes on the event loop's thread."""
-        exchange = Exchange()
+    def serve(self, exchange: Exchange) -> None:
+        """Begin to serve a request; on the event loop's thread, where the answer is delivered too."""
+        request = exchange.request
         if request.ignored:
-            log_request(
-                logging.WARNING,
+            log.warning(
                 "a DEL says what cannot be understood; it is done all the same",
-                trace,
-                ignored=list(request.ignored),
+                extra=exchange.trace.named(ignored=list(request.ignored)),
             )
         if request.command == "VERSION":
-            exchange.answer.complete(Answer(protocol.versions(request)))
+            exchange.deliver(Answer(protocol.versions(request)))
         elif request.command == "STATUS":
-            self._status(exchange)
+            exchange.deliver(self._status())
         elif request.plugin != IPAM:
-            self._chain(request, exchange)
+            self._chain(exchange)
         else:
-            self._allocate(request, trace, exchange)
-        return exchange
+            self._allocate(exchange)
 
-    def _status(self, exchange: Exchange) -> None:
+    def _status(self) -> Answer | OrbweaverError:
         reason = self._not_ready()
         if reason is None:
-            exchange.answer.complete(Answer())
-        else:
-            exchange.answer.fail(
-                StoreUnavailable(f"the agent cannot serve ADD now: {reason}", cni_code=CNI_NOT_AVAILABLE)
-            )
+            return Answer()
+        return StoreUnavailable(f"the agent cannot serve ADD now: {reason}", cni_code=CNI_NOT_AVAILABLE)
 
-    def _chain(self, request: CniRequest, exchange: Exchange) -> None:
+    def _chain(self, exchange: Exchange) -> None:
+        request = exchange.request
         try:
             output = self._chained[request.plugin].handle(request)
         except OrbweaverError as error:
-            exchange.answer.fail(error)
+            exchange.deliver(error)
         else:
             output.subscribe(lambda done: self._soon(_finish_chained, exchange, done))
 
-    def _allocate(self, request: CniRequest, trace: Trace, exchange: Exchange) -> None:
-        sandbox = request.sandbox
+    def _allocate(self, exchange: Exchange) -> None:
+        request, sandbox = exchange.request, exchange.request.sandbox
         if request.command == "ADD":
             self._adds.started(sandbox, exchange.gone)
         elif request.command == "DEL":
             self._adds.unwanted(sandbox.container)
-        if request.command == "GC":
-            self._send(request, trace, exchange, "")
-        else:
-            self._route(request).subscribe(
-                lambda pod: self._soon(self._routed, request, trace, exchange, pod)
-            )
-
-    def _route(self, request: CniRequest) -> ObjectRef[str]:
-        """The key of the pod whose Endpoint serves the request."""
-        pod: ObjectRef[str] = ObjectRef(label="route")
-        sandbox = request.sandbox
         served = self._adds.pod_of(sandbox.container)
-        if request.named or request.command == "ADD" or served is not None:
-            pod.complete(served or sandbox.key)
-            return pod
-        holder = self._system.get_actor("endpoint/" + sandbox.key).holder.remote(sandbox.container)
-        holder.subscribe(lambda known: _complete_route(pod, known, sandbox.key))
-        return pod
-
-    def _routed(self, request: CniRequest, trace: Trace, exchange: Exchange, pod: ObjectRef[str]) -> None:
-        error = pod.error()
-        if error is not None:
-            self._finish(request, trace, exchange, error, None)
+        if served is not None or request.named or request.command in ("ADD", "GC"):
+            self._send(exchange, served or sandbox.key)
         else:
-            self._send(request, trace, exchange, pod.result())
+            holder = self._system.get_actor("endpoint/" + sandbox.key).holder.remote(sandbox.container)
+            holder.subscribe(lambda known: self._soon(self._routed, exchange, known))
 
-    def _send(self, request: CniRequest, trace: Trace, exchange: Exchange, pod: str) -> None:
-        with request_scope(trace, self._timeout):
+    def _routed(self, exchange: Exchange, holder: ObjectRef[Any]) -> None:
+        if holder.error() is not None:
+            self._done(exchange, holder)
+        else:
+            self._send(exchange, holder.result() or exchange.request.sandbox.key)
+
+    def _send(self, exchange: Exchange, pod: str) -> None:
+        """Have the pod's Endpoint serve it; GC, which is for no pod, the node's collector."""
+        request = exchange.request
+        with request_scope(exchange.trace, self._timeout):
             if request.command == "GC":
                 valid = tuple((attachment.container, attachment.interface) for attachment in request.valid)
                 ref = self._system.get_actor("node-gc/local").collect.remote(request.network, valid)
@@ -143,44 +128,38 @@ class Dispatcher:
                 else:
                     ref = endpoint.check.remote(request.sandbox, request.previous or ())
         # What really became of an ADD must be known even after the deadline, to undo it.
-        ref.subscribe(lambda done: self._soon(self._done, request, trace, exchange, done))
+        ref.subscribe(lambda done: self._soon(self._done, exchange, done))
 
-    def _done(self, request: CniRequest, trace: Trace, exchange: Exchange, ref: ObjectRef[Any]) -> None:
-        error = ref.error()
-        self._finish(request, trace, exchange, error, None if error is not None else ref.result())
-
-    def _finish(
-        self, request: CniRequest, trace: Trace, exchange: Exchange, error: BaseException | None, value: Any
-    ) -> None:
-        if error is not None:
-            refusal = error if isinstance(error, OrbweaverError) else internal_error(error)
-            exchange.fate.subscribe(lambda fate: self._refused(request, refusal, fate.result()))
-            exchange.answer.fail(refusal)
-        elif request.command == "ADD":
-            exchange.answer.complete(Answer(protocol.success(request, value), result=value))
-        else:
-            exchange.answer.complete(Answer(released=value if isinstance(value, int) else None))
+    def _done(self, exchange: Exchange, ref: ObjectRef[Any]) -> None:
+        request, error = exchange.request, ref.error()
         if request.command == "ADD":
-            fresh = error is None and value.fresh
-            exchange.fate.subscribe(
-                lambda fate: self._adds.finished(
-                    request.sandbox,
-                    trace,
-                    delivered=error is None and fate.result() is Fate.TAKEN,
-                    fresh=fresh,
-                )
-            )
+            self._added(exchange, ref)
+        elif error is not None:
+            exchange.deliver(_refusal(error))
+        else:
+            released = ref.result()
+            exchange.deliver(Answer(released=released if isinstance(released, int) else None))
 
-    def _refused(self, request: CniRequest, error: OrbweaverError, fate: Fate) -> None:
-        # A retry cures what the cluster refuses to record only once somebody has changed the cluster.
-        lasting = isinstance(error, WriteRefused) or not error.retryable
-        if request.command == "ADD" and lasting and fate is not Fate.LATE:
-            self._on_refused(request, error)
+    def _added(self, exchange: Exchange, ref: ObjectRef[AddResult]) -> None:
+        request, error = exchange.request, ref.error()
+        if error is None:
+            result = ref.result()
+            fate = exchange.deliver(Answer(protocol.success(request, result), result=result))
+            taken = fate is Fate.TAKEN
+            self._adds.finished(request.sandbox, exchange.trace, delivered=taken, fresh=result.fresh)
+        else:
+            refusal = _refusal(error)
+            fate = exchange.deliver(refusal)
+            self._adds.finished(request.sandbox, exchange.trace, delivered=False, fresh=False)
+            # A retry cures what the cluster refuses to record only once somebody has changed the cluster.
+            lasting = isinstance(refusal, WriteRefused) or not refusal.retryable
+            if lasting and fate is not Fate.LATE:
+                self._on_refused(request, refusal)
 
 
-def internal_error(error: BaseException) -> OrbweaverError:
-    """A bug, in the words of an answer."""
-    return OrbweaverError(f"internal error: {error!r}")
+def _refusal(error: BaseException) -> OrbweaverError:
+    """What is answered: the error itself, or that there is a bug."""
+    return error if isinstance(error, OrbweaverError) else OrbweaverError(f"internal error: {error!r}")
 
 
 def run_on(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: Any) -> None:
@@ -193,15 +172,4 @@ def run_on(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *ar
 
 def _finish_chained(exchange: Exchange, output: ObjectRef[bytes]) -> None:
     error = output.error()
-    if error is None:
-        exchange.answer.complete(Answer(output.result()))
-    else:
-        exchange.answer.fail(error if isinstance(error, OrbweaverError) else internal_error(error))
-
-
-def _complete_route(pod: ObjectRef[str], holder: ObjectRef[Any], default: str) -> None:
-    error = holder.error()
-    if error is not None:
-        pod.fail(error)
-    else:
-        pod.complete(holder.result() or default)
+    exchange.deliver(Answer(output.result()) if error is None else _refusal(error))

@@ -1,22 +1,20 @@
 """One CNI request between the connection that reads and answers it and whoever serves it.
 
-What must always hold: who serves completes `answer` once, however late; the connection completes `fate` once, when the
-answer was given, or when it came too late to be given.
+What must always hold: who serves calls `deliver` once, however late, on the event loop's thread, and hears what became of
+the answer.
 """
 
 from __future__ import annotations
 
 import enum
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from actors.allocation.messages import AddResult
+from actors.errors import OrbweaverError
 from actors.runtime import ObjectRef, Trace
 from cni.server.protocol import CniRequest
-
-log = logging.getLogger("orbweaver.cni")
 
 
 class Fate(enum.Enum):
@@ -41,18 +39,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A request that is being served. `gone`: the connection completes it when the client hung up."""
+    """A request that is being served. `deliver`: gives the answer, or says why there is none, to whoever asked; `gone`: the
+    connection completes it when the client hung up."""
 
-    answer: ObjectRef[Answer] = field(default_factory=ObjectRef)
-    fate: ObjectRef[Fate] = field(default_factory=ObjectRef)
+    request: CniRequest
+    trace: Trace
+    deliver: Callable[[Answer | OrbweaverError], Fate]
     gone: ObjectRef[None] = field(default_factory=ObjectRef)
 
 
-Serve: TypeAlias = Callable[[CniRequest, Trace], Exchange]
+Serve: TypeAlias = Callable[[Exchange], None]
 """Begins to serve a request, without waiting."""
-
-
-def log_request(level: int, text: str, trace: Trace, **details: Any) -> None:
-    """A line about one request."""
-    extra = {"request": trace.request, "pod": trace.pod, "container": trace.container, **details}
-    log.log(level, text, extra=extra)

@@ -14,7 +14,8 @@ from typing import Any
 
 from actors.allocation.messages import Sandbox
 from actors.runtime import ActorSystem, ObjectRef, Trace, request_scope
-from cni.server.exchange import log_request
+
+log = logging.getLogger("orbweaver.cni")
 
 UNDO_PAUSE, UNDO_PAUSE_MOST = 0.5, 10.0
 """Seconds between attempts to release what nobody took."""
@@ -106,7 +107,7 @@ class PendingAdds:
         if not adds.owed:
             del self._adds[attachment]
             return
-        log_request(logging.WARNING, "nobody took the answer of an ADD, releasing its addresses", trace)
+        log.warning("nobody took the answer of an ADD, releasing its addresses", extra=trace.named())
         adds.undoing = True
         with request_scope(trace, self._timeout):
             ref = self._system.get_actor("endpoint/" + sandbox.key).release.remote(sandbox)
@@ -121,5 +122,5 @@ class PendingAdds:
             adds.owed = False
             self._settle(sandbox, trace, UNDO_PAUSE)
         else:
-            log_request(logging.ERROR, "could not release them yet, will try again", trace, error=str(error))
+            log.error("could not release them yet, will try again", extra=trace.named(error=str(error)))
             self._later(pause, self._settle, sandbox, trace, min(2 * pause, UNDO_PAUSE_MOST))
