@@ -47,7 +47,7 @@ class LetIn:
 
 
 @dataclass(slots=True)
-class State:
+class OverlapReviewState:
     """`let_in`: the oldest first; several entries may be about one object. `pools`: the extents of those in `table`."""
 
     let_in: list[LetIn] = field(default_factory=list)
@@ -67,7 +67,7 @@ class OverlapReviewActor(Actor):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(context)
-        self._state = State()
+        self._state = OverlapReviewState()
         self._store = store
         self._catalog = catalog
         self._clock = clock

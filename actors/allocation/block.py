@@ -110,7 +110,7 @@ class Decided:
 
 
 @dataclass(slots=True)
-class State:
+class BlockState:
     """What the actor has in memory; all of it can be made anew from the store and the requests that come again."""
 
     block: Block
@@ -144,7 +144,7 @@ class BlockActor(Actor):
         anybody is answered."""
         super().__init__(context)
         family, base = parse_block_name(context.key)
-        self._state = State(Block(family, base))
+        self._state = BlockState(Block(family, base))
         self._store = store
         self._observer = observer
         self._shared = shared

@@ -117,7 +117,7 @@ class Allocated:
 
 
 @dataclass(slots=True)
-class State:
+class EndpointState:
     """Nothing but doubts is kept between messages: what is recorded is the Ledger's to know and the Block's to judge."""
 
     doubts: dict[tuple[str, str], LostRequest] = field(default_factory=dict)
@@ -143,7 +143,7 @@ class EndpointActor(Actor):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(context)
-        self._state = State()
+        self._state = EndpointState()
         self._router = router
         self._catalog = catalog
         self._settings = settings

@@ -42,7 +42,7 @@ class ReleaseWatch:
 
 
 @dataclass(slots=True)
-class State:
+class LedgerState:
     """How far the blocks are known, beside the index of what they say. A block is named by family and first address."""
 
     versions: dict[Key, int] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class LedgerActor(Actor):
         super().__init__(context)
         self._store = store
         self._known = known or self._listed
-        self._state = State()
+        self._state = LedgerState()
         # Never below what an earlier instance counted to: a pool that learned from that one must read everything anew.
         self._index = LedgerIndex(time.monotonic_ns())
 

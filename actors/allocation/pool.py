@@ -116,7 +116,7 @@ class Job:
 
 
 @dataclass(slots=True)
-class State:
+class PoolState:
     """What the actor has between two messages."""
 
     pool: IPPool
@@ -152,7 +152,7 @@ class State:
 class PoolActor(Actor):
     """One per SpiderIPPool in use, named `pool/<name>`."""
 
-    _state: State
+    _state: PoolState
 
     def __init__(
         self,
@@ -265,7 +265,7 @@ class PoolActor(Actor):
         reserved = self._source.reserved(pool.family)
         usable = pool.available.minus(reserved)
         if not hasattr(self, "_state"):
-            self._state = State(pool, reserved, FreeList(usable, memory=QUIET))
+            self._state = PoolState(pool, reserved, FreeList(usable, memory=QUIET))
         state = self._state
         state.pool, state.reserved, state.free = pool, reserved, state.free.over(usable)
         state.left_out, state.look_again = {}, 0.0

@@ -75,7 +75,7 @@ class Judged:
 
 
 @dataclass(slots=True)
-class State:
+class GCState:
     """What the actor remembers between two messages; none of it is needed to judge aright."""
 
     running: bool = False
@@ -152,7 +152,7 @@ class GCActor(Actor):
         self._observer = observer
         self._watches = watches
         self._clock = clock
-        self._state = State()
+        self._state = GCState()
 
     def on_activate(self) -> None:
         self._begin()
@@ -213,7 +213,7 @@ class GCActor(Actor):
         self.post(self._tick)
 
     def _end(self) -> None:
-        state, self._state = self._state, State()
+        state, self._state = self._state, GCState()
         for timer in (state.timer, state.tick):
             if timer is not None:
                 timer.cancel()

@@ -83,7 +83,7 @@ class Watched:
 
 
 @dataclass(slots=True)
-class State:
+class SandboxWatchState:
     """`watched`: by container. `unseen`: those of them that the leader was told of."""
 
     watched: dict[str, Watched] = field(default_factory=dict)
@@ -117,7 +117,7 @@ class SandboxWatchActor(Actor):
         self._node = node
         self._observer = observer
         self._announce = announce
-        self._state = State()
+        self._state = SandboxWatchState()
 
     def on_activate(self) -> None:
         self.post(self._begin)

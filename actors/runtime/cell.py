@@ -59,7 +59,7 @@ LATE = 0.1
 queue as well. They are few, so what waits never runs out meanwhile."""
 
 
-class State(enum.Enum):
+class CellState(enum.Enum):
     """What a cell is doing; see the module's table."""
 
     STARTING = "starting"
@@ -100,7 +100,7 @@ class Cell:
         self.kind = kind
         self.closed = False
         """Set once, under the lock."""
-        self._doing = State.STARTING
+        self._doing = CellState.STARTING
         """While it is not closed. Set by whoever holds the turn, so that no message costs a lock for it."""
         self.handled = 0
         self.last_used = time.monotonic()
@@ -128,8 +128,8 @@ class Cell:
         self._scope = Scope(None, None, name)
 
     @property
-    def state(self) -> State:
-        return State.CLOSED if self.closed else self._doing
+    def state(self) -> CellState:
+        return CellState.CLOSED if self.closed else self._doing
 
     # In any thread.
 
@@ -196,7 +196,10 @@ class Cell:
     def quiet(self) -> bool:
         """Whether nothing waits and nothing is outstanding, timers aside."""
         return not (
-            self.depth or self._outstanding or self._deferred or self.state in (State.BUSY, State.STARTING)
+            self.depth
+            or self._outstanding
+            or self._deferred
+            or self.state in (CellState.BUSY, CellState.STARTING)
         )
 
     def then(self, ref: ObjectRef[Any], function: Callable[..., object], extra: tuple[Any, ...]) -> None:
@@ -317,7 +320,7 @@ class Cell:
         else:
             self._instance = instance
             self._messages = type(instance).messages
-            self._doing = State.IDLE
+            self._doing = CellState.IDLE
             self.last_used = now = time.monotonic()
             self._observer.activated(self.kind.kind, now - started)
             self._watch_idle(now)
@@ -356,7 +359,7 @@ class Cell:
         if refusal is not None:
             call.ref.fail(refusal)
             return
-        self._doing = State.BUSY
+        self._doing = CellState.BUSY
         if call.trace is None and call.deadline is None:
             scope.set(self._scope)
         else:
@@ -419,7 +422,7 @@ class Cell:
     def _settle(self, now: float) -> None:
         self.handled += 1
         self.last_used = now
-        self._doing = State.IDLE
+        self._doing = CellState.IDLE
 
     def _observed(self, call: Call, began: float) -> None:
         if self._system.observed:
@@ -446,7 +449,7 @@ class Cell:
         result.subscribe(answer)
 
     def _handle_internal(self, internal: Internal) -> None:
-        self._doing = State.BUSY
+        self._doing = CellState.BUSY
         scope.set(self._scope if internal.trace is None else Scope(internal.trace, None, self.name))
         try:
             internal.function(*internal.args)
@@ -456,7 +459,7 @@ class Cell:
             with self._lock:
                 self._outstanding -= 1
             self.last_used = time.monotonic()
-            self._doing = State.IDLE
+            self._doing = CellState.IDLE
 
     def _crash(self, where: str, error: BaseException, call: Call | None = None) -> None:
         log.error("actor %s crashed in %s", self.name, where, exc_info=error)

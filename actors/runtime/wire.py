@@ -327,7 +327,7 @@ class GoodbyeReceived:
 Event = Hello | CallReceived | ReplyReceived | PingReceived | PongReceived | GoodbyeReceived
 
 
-class State(enum.Enum):
+class WireState(enum.Enum):
     HELLO = "waiting for the peer's hello"
     OPEN = "open"
     CLOSED = "closed"
@@ -339,7 +339,7 @@ class Incoming:
     def __init__(
         self, limit: int = FRAME_LIMIT, lowest: int = LOWEST_VERSION, highest: int = HIGHEST_VERSION
     ) -> None:
-        self.state = State.HELLO
+        self.state = WireState.HELLO
         self.limit = limit
         self._versions = (lowest, highest)
         self._buffer = bytearray()
@@ -350,7 +350,7 @@ class Incoming:
         buffer += data
         start = 0
         try:
-            while self.state is not State.CLOSED and len(buffer) - start >= _LENGTH.size:
+            while self.state is not WireState.CLOSED and len(buffer) - start >= _LENGTH.size:
                 (length,) = _LENGTH.unpack_from(buffer, start)
                 if length > self.limit:
                     raise ProtocolError(f"a frame of {length} bytes is over the limit of {self.limit}")
@@ -361,7 +361,7 @@ class Incoming:
                 start = end
                 yield self._event(body)
         except ProtocolError:
-            self.state = State.CLOSED
+            self.state = WireState.CLOSED
             raise
         finally:
             del buffer[:start]
@@ -374,7 +374,7 @@ class Incoming:
         if read is None:
             raise ProtocolError(f"there are no frames of type {frame[0]}")
         opening = frame[0] == Frame.HELLO
-        if frame[0] != Frame.GOODBYE and opening is not (self.state is State.HELLO):
+        if frame[0] != Frame.GOODBYE and opening is not (self.state is WireState.HELLO):
             raise ProtocolError(f"a frame of type {frame[0]} is out of place: {self.state.value}")
         try:
             event: Event | _Offered = read(*frame[1:])
@@ -383,7 +383,7 @@ class Incoming:
         if isinstance(event, _Offered):
             return self._agree(event)
         if isinstance(event, GoodbyeReceived):
-            self.state = State.CLOSED
+            self.state = WireState.CLOSED
         return event
 
     def _agree(self, offered: _Offered) -> Hello:
@@ -394,7 +394,7 @@ class Incoming:
                 f"{offered.system} speaks protocol versions {offered.lowest} to {offered.highest},"
                 f" this process {lowest} to {highest}: upgrade the older of the two"
             )
-        self.state = State.OPEN
+        self.state = WireState.OPEN
         return Hello(offered.system, version, offered.limit)
 
 

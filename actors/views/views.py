@@ -52,7 +52,7 @@ _AT_ONCE = 32
 
 
 @dataclass(slots=True)
-class State:
+class ViewsState:
     """What is to be written, and what it was decided by."""
 
     pods: set[str] = field(default_factory=set)
@@ -104,7 +104,7 @@ class ViewsActor(Actor):
         self._follow = follow
         self._may_write = may_write
         self._clock = clock
-        self._state = State()
+        self._state = ViewsState()
         self._endpoints = EndpointViews(store, catalog)
         self._pool_views = PoolViews(store, catalog, context.system, self._usage, clock)
 

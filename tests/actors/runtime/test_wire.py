@@ -92,7 +92,7 @@ def test_garbage_raises_nothing_but_protocol_error(garbage: bytes) -> None:
         try:
             list(incoming.receive(data))
         except ProtocolError:
-            assert incoming.state is wire.State.CLOSED
+            assert incoming.state is wire.WireState.CLOSED
 
 
 @settings(max_examples=500)
