@@ -103,7 +103,7 @@ class Allocate:
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RecordedElsewhere:
     """Nothing was done, because of this: it is recorded for one of those that `Allocate.unless` names."""
 
     held: tuple[Allocation, ...]
@@ -170,7 +170,7 @@ for _value in (
     Record, OtherSandbox, Fence, Quarantine, Suspect, Claim, Release, MarkSuspect, ClearSuspect, HolderEnded,
     Discard, Unjudged, HolderUnknown,
     Granted, Taken, Quarantined, Released, SuspicionChanged, Allocation, NodeSandbox, SuspectAddress,
-    Change, Occupancy, Allocate, Recorded, Sandbox, DetectionOverrides, AddressRequest, AddRequest, Assigned,
+    Change, Occupancy, Allocate, RecordedElsewhere, Sandbox, DetectionOverrides, AddressRequest, AddRequest, Assigned,
     RouteTo, AddResult,
 ):  # fmt: skip
     wire_value(_value)

@@ -31,7 +31,7 @@ from actors.allocation.departures import Departures, NoDepartures
 from actors.allocation.free_list import Draw, FreeList
 from actors.allocation.handles import block_of, ledger_of
 from actors.allocation.ledger import LedgerActor
-from actors.allocation.messages import Allocate, Occupancy, Recorded
+from actors.allocation.messages import Allocate, Occupancy, RecordedElsewhere
 from actors.allocation.takeover import take_over
 from actors.allocation.waiting_line import Waiter, WaitingLine
 from actors.decisions.exhausted import exhausted
@@ -95,7 +95,7 @@ class Job:
     """One request on its way. Times are monotonic seconds."""
 
     request: Allocate
-    reply: ObjectRef[Granted | Recorded]
+    reply: ObjectRef[Granted | RecordedElsewhere]
     deadline: float | None
     number: int
     """In which order requests came."""
@@ -187,8 +187,8 @@ class PoolActor(Actor):
         return not (self._state.free.pending or self._state.unsure or self._state.line)
 
     @message
-    def allocate(self, request: Allocate) -> ObjectRef[Granted | Recorded]:
-        """Reserve one address. Completes with `Granted`, with `Recorded` where `request.unless` says so, or fails with
+    def allocate(self, request: Allocate) -> ObjectRef[Granted | RecordedElsewhere]:
+        """Reserve one address. Completes with `Granted`, with `RecordedElsewhere` where `request.unless` says so, or fails with
         `NoAddress` when every address is in use and with `AddressTaken` when the one that was asked for is."""
         job = Job(
             request, ObjectRef(), current_deadline(), next(self._numbers), self._monotonic(), request.together
@@ -235,7 +235,7 @@ class PoolActor(Actor):
         # What has this request's claim is for another of its interfaces, or its other family.
         others = tuple(one for one in held if one.record.claim != job.request.record.claim)
         if others:
-            job.reply.complete(Recorded(others))
+            job.reply.complete(RecordedElsewhere(others))
         else:
             self._begin(job)
 

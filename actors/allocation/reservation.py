@@ -16,7 +16,7 @@ from actors.allocation.block import BlockActor
 from actors.allocation.deallocation import Deallocation
 from actors.allocation.grant import Grant
 from actors.allocation.handles import block_of, pool_of
-from actors.allocation.messages import AddRequest, Allocate, Recorded
+from actors.allocation.messages import AddRequest, Allocate, RecordedElsewhere
 from actors.allocation.pool import PoolActor
 from actors.allocation.router import Allocator
 from actors.decisions.brief import Reason, brief
@@ -150,7 +150,7 @@ class Reservation:
             ending = self._wait(allocator, attempts, short, context)
             ending = ending or self._search(allocator, attempts, context, unless)
         granted = tuple(attempt.grant for attempt in attempts if attempt.grant is not None)
-        if isinstance(ending, Recorded):
+        if isinstance(ending, RecordedElsewhere):
             return AlreadyRecorded(ending.held, granted)
         if ending is None and deadline is not None and time.monotonic() > deadline:
             ending = DeadlineExceeded(
@@ -162,11 +162,11 @@ class Reservation:
 
     def _search(
         self, allocator: Allocator, attempts: Sequence[Attempt], context: AddContext, unless: tuple[str, ...]
-    ) -> OrbweaverError | Recorded | None:
+    ) -> OrbweaverError | RecordedElsewhere | None:
         """Ask the pools of every slot, one after the other, until each has an address or none left to ask; returns what
         ends the search before."""
         error: OrbweaverError | None = None
-        recorded: Recorded | None = None
+        recorded: RecordedElsewhere | None = None
         while error is None and recorded is None:
             questions = [
                 (attempt, ref)
@@ -179,7 +179,7 @@ class Reservation:
             allocator.settle([ref for _, ref in questions])
             for attempt, ref in questions:
                 answer = _take(attempt, ref, context)
-                if isinstance(answer, Recorded):
+                if isinstance(answer, RecordedElsewhere):
                     recorded = answer
                 else:
                     error = answer or error
@@ -254,7 +254,7 @@ class Reservation:
         context: AddContext,
         left: float,
         together: int,
-    ) -> ObjectRef[Granted | Recorded]:
+    ) -> ObjectRef[Granted | RecordedElsewhere]:
         request = Allocate(self._record(attempt.slot, context), wait=left, together=together)
         return pool_of(allocator, name).order(PoolActor.allocate, request)
 
@@ -387,7 +387,9 @@ def _refusal(plan: Plan, attempts: Sequence[Attempt], *, waited: bool) -> NoAddr
     )
 
 
-def _take(attempt: Attempt, ref: ObjectRef[Any], context: AddContext) -> OrbweaverError | Recorded | None:
+def _take(
+    attempt: Attempt, ref: ObjectRef[Any], context: AddContext
+) -> OrbweaverError | RecordedElsewhere | None:
     """Note the answer of one pool; returns what ends the whole search."""
     try:
         outcome = ref.result()
@@ -412,7 +414,7 @@ def _take(attempt: Attempt, ref: ObjectRef[Any], context: AddContext) -> Orbweav
             f"the address recorded for it has a record that cannot be judged by now: {outcome.why}"
         )
         attempt.pools, attempt.held, attempt.confirming = list(attempt.slot.candidates), None, False
-    elif isinstance(outcome, Recorded):
+    elif isinstance(outcome, RecordedElsewhere):
         return outcome
     elif isinstance(outcome, Granted):
         inherited = attempt.inheriting
