@@ -22,7 +22,7 @@ from actors.resources.ippool import IPPool
 from actors.store import lifecycle
 from actors.store.contract import Object, Store
 from actors.store.kinds import KINDS, SPIDERPOOL, Kind
-from cni.command.block_inventory import Recorded
+from cni.command.block_inventory import BlockInventory
 from cni.command.manifest import Document, read_documents
 from cni.command.store_choice import add_data_option, open_store
 from cni.command.table import resource
@@ -108,7 +108,7 @@ class Batch:
     def __init__(self, store: Store, documents: Sequence[Document], namespace: str) -> None:
         self._store = store
         self._namespace = namespace
-        self._recorded: Recorded | None = None
+        self._recorded: BlockInventory | None = None
         self._pools: list[tuple[Subnet, Object]] | None = None
         self._wanted = {
             _key(wanted): wanted for one in documents if _named(wanted := self._placed(one.object))
@@ -172,7 +172,7 @@ class Batch:
     def _with_recorded(self, pool: Object) -> Object:
         """With the blocks' records as its `allocatedIPs`: they are the truth, and there before the view."""
         if self._recorded is None:
-            self._recorded = Recorded.read(self._store)
+            self._recorded = BlockInventory.read(self._store)
             for why in self._recorded.damaged.values():
                 print(f"orbweaver: warning: {why}", file=sys.stderr)
         allocated = {

@@ -16,14 +16,14 @@ from actors.store.contract import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class BlockInventory:
     """All blocks at one moment; `damaged` says of those that cannot be read why, by name."""
 
     blocks: tuple[Block, ...]
     damaged: dict[str, str]
 
     @classmethod
-    def read(cls, store: Store) -> Recorded:
+    def read(cls, store: Store) -> BlockInventory:
         """Raises `StoreUnavailable`."""
         blocks: list[Block] = []
         damaged: dict[str, str] = {}

@@ -18,7 +18,7 @@ from actors.resources.blocks.allocation import Allocation
 from actors.store import lifecycle
 from actors.store.contract import Object, Store
 from actors.store.kinds import Kind, find_kind
-from cni.command.block_inventory import Recorded
+from cni.command.block_inventory import BlockInventory
 from cni.command.manifest import read_documents
 from cni.command.store_choice import add_data_option, open_store
 from cni.command.table import resource_type
@@ -126,7 +126,7 @@ def _delete(store: Store, kind: Kind, namespace: str, name: str) -> str:
         if kind.name != POOL or FINALIZER not in metadata.get("finalizers", ()):
             others = ", ".join(metadata["finalizers"])
             return f"{told} is being deleted; it goes when its finalizers do: {others}"
-        recorded = Recorded.read(store)
+        recorded = BlockInventory.read(store)
         if recorded.damaged:
             return (
                 f"{told} is terminating: whether its addresses are in use is not known, because "

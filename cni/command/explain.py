@@ -47,7 +47,7 @@ from actors.resources.reservedip import ReservedIP
 from actors.store.caches.catalog import Catalog, PoolTable
 from actors.store.contract import Store
 from cni.command import explain_routes
-from cni.command.block_inventory import Recorded
+from cni.command.block_inventory import BlockInventory
 from cni.command.get import print_value
 from cni.command.manifest import read_mapping
 from cni.command.settings_options import add_settings_options, settings_on
@@ -192,7 +192,7 @@ class Sight:
         # Never started: an informer without a cache leaves every question to the store.
         self._catalog = Catalog(store, has_pods=False)
         self.table: PoolTable = self._catalog.fresh_pools()
-        self._recorded = Recorded.read(store)
+        self._recorded = BlockInventory.read(store)
         self._reserved = _reserved(store)
         self._overlaps = overlapping(self.table.pools.values())
         self._now = time.time()

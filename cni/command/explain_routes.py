@@ -24,7 +24,7 @@ from actors.resources.json_text import showable
 from actors.resources.pod import Pod
 from actors.store.caches.catalog import Catalog
 from actors.store.contract import Store
-from cni.command.block_inventory import Recorded
+from cni.command.block_inventory import BlockInventory
 from cni.command.get import print_value
 from cni.command.manifest import read_mapping
 from cni.command.store_choice import open_store
@@ -110,7 +110,7 @@ def _read(store: Store, namespace: str, name: str, conf_file: str | None) -> Sub
     # Never started: an informer without a cache leaves every question to the store.
     catalog = Catalog(store, has_pods=False)
     pod = catalog.pod(namespace, name, "")
-    held = [one for one in Recorded.read(store).of_pod(pod.key) if one.record.container]
+    held = [one for one in BlockInventory.read(store).of_pod(pod.key) if one.record.container]
     if not held:
         raise NotFound(
             f"pod {pod.key} has no recorded address, so there is nothing to plan; `orbweaver explain {pod.key}` tells which "
