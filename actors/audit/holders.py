@@ -15,7 +15,7 @@ from actors.decisions.inherit import is_fixed
 from actors.decisions.settings import Settings
 from actors.errors import InvalidObject, OrbweaverError
 from actors.reclaim.facts import ClusterState, facts_of
-from actors.reclaim.rules import Action, Recorded, Verdict, judge
+from actors.reclaim.rules import Action, RecordedAddress, Verdict, judge
 from actors.resources.addresses import format_address
 from actors.resources.blocks.allocation import Allocation
 from actors.resources.namespace import Namespace
@@ -77,9 +77,9 @@ def verdict_on(
 ) -> Verdict | None:
     """Why an address should be given back, or kept for the pod's next incarnation; None while its holder may have it.
     `siblings`: what else is recorded for the pod; `now` in seconds since the epoch."""
-    recorded = [Recorded(format_address(one.family, one.value), one.record) for one in siblings]
+    recorded = [RecordedAddress(format_address(one.family, one.value), one.record) for one in siblings]
     facts = facts_of(held.record, recorded, source, settings, _LONG_AGO)
-    this = Recorded(format_address(held.family, held.value), held.record)
+    this = RecordedAddress(format_address(held.family, held.value), held.record)
     verdict = judge(this, facts, now, replace(settings.gc, enabled=True))
     return verdict if verdict.action in (Action.RELEASE, Action.KEEP_FOR_NEXT) else None
 

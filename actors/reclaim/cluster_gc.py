@@ -32,7 +32,7 @@ from actors.errors import OrbweaverError
 from actors.reclaim.evidence import CachedClusterState, LiveClusterState
 from actors.reclaim.facts import ClusterState, facts_of
 from actors.reclaim.release import RELEASE_TIMEOUT, Reclaim, reclaim
-from actors.reclaim.rules import Action, Recorded, Verdict, judge
+from actors.reclaim.rules import Action, RecordedAddress, Verdict, judge
 from actors.resources.addresses import format_address
 from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import MarkSuspect
@@ -361,7 +361,7 @@ class GCActor(Actor):
     def _judge(self, pod: str, held: Sequence[Allocation], source: ClusterState) -> list[Judged]:
         now = self._clock()
         found = source.pod(pod)
-        recorded = [Recorded(format_address(one.family, one.value), one.record) for one in held]
+        recorded = [RecordedAddress(format_address(one.family, one.value), one.record) for one in held]
         before = self._state.noticed.pop(pod, {})
         noticed: dict[Sight, float] = {}
         judged = []

@@ -12,7 +12,7 @@ from typing import Protocol
 from actors.decisions.inherit import wanted
 from actors.decisions.node_watch import NOBODY, Watch
 from actors.decisions.settings import Settings
-from actors.reclaim.rules import Facts, Recorded
+from actors.reclaim.rules import Facts, RecordedAddress
 from actors.resources.blocks.record import Record
 from actors.resources.node import Node
 from actors.resources.pod import Pod
@@ -38,7 +38,7 @@ class ClusterState(Protocol):
 
 def facts_of(
     record: Record,
-    siblings: Sequence[Recorded],
+    siblings: Sequence[RecordedAddress],
     source: ClusterState,
     settings: Settings,
     noticed: float,

@@ -39,7 +39,7 @@ class Action(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RecordedAddress:
     """One address, without prefix, and who it is recorded for."""
 
     address: str
@@ -75,7 +75,7 @@ class Facts:
     """Whether it exists."""
     wanted: bool | None = None
     """Whether somebody will start a pod of that name again who is to find its address; None: nobody keeps addresses for it."""
-    siblings: tuple[Recorded, ...] = ()
+    siblings: tuple[RecordedAddress, ...] = ()
     """What else is recorded for the pod's name."""
     noticed: float = 0.0
     """When whoever asks first saw the pod gone or finished."""
@@ -90,7 +90,7 @@ KEEP = Verdict(Action.KEEP)
 class Case:
     """One record, what is known of its holder, and when and by which settings it is judged."""
 
-    held: Recorded
+    held: RecordedAddress
     facts: Facts
     now: float
     """Seconds since the epoch."""
@@ -103,7 +103,7 @@ class Case:
         return Verdict(Action.WAIT, verdict.reason, verdict.text, until=moment)
 
 
-def judge(held: Recorded, facts: Facts, now: float, settings: GCSettings) -> Verdict:
+def judge(held: RecordedAddress, facts: Facts, now: float, settings: GCSettings) -> Verdict:
     """The verdict on one record; `now` is in seconds since the epoch. Of RULES, the first that says something decides."""
     if not settings.enabled:
         return KEEP
@@ -265,7 +265,7 @@ RULES_OF_A_LIVING_POD: tuple[Callable[[Case], Verdict | None], ...] = (
 )
 
 
-def _uses_another(held: Recorded, pod: Pod, siblings: tuple[Recorded, ...]) -> bool:
+def _uses_another(held: RecordedAddress, pod: Pod, siblings: tuple[RecordedAddress, ...]) -> bool:
     """Whether the pod is seen to use another record's address for the same interface and family, and not this one.
 
     Only a sibling that is not older counts: what the pod shows may still be from before its present sandbox.
@@ -314,5 +314,5 @@ def _why_gone(facts: Facts) -> str:
     return "PodGone" if facts.namespace else "NamespaceGone"
 
 
-def _reports(pod: Pod, held: Recorded) -> bool:
+def _reports(pod: Pod, held: RecordedAddress) -> bool:
     return held.address in pod.reported

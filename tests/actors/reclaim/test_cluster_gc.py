@@ -20,7 +20,7 @@ from actors.audit.finding import Rule
 from actors.audit.snapshot import Snapshot
 from actors.decisions.settings import GCSettings, Settings
 from actors.errors import Conflict, NotFound, StoreUnavailable
-from actors.reclaim.rules import Recorded, Verdict, judge
+from actors.reclaim.rules import RecordedAddress, Verdict, judge
 from actors.resources.addresses import format_address, parse_address
 from actors.resources.blocks.block import Block, Claim, Granted, block_name
 from actors.resources.blocks.record import Fence, Record
@@ -203,7 +203,7 @@ def test_one_pod_whose_status_means_nothing_holds_up_nobody_s_address(world: Wor
 def test_a_pod_that_cannot_be_judged_costs_itself(world: World, monkeypatch: pytest.MonkeyPatch):
     """Whatever the bug is that its record meets: the other pods of the slice are judged, and the process lives on."""
 
-    def judged(held: Recorded, *rest: Any) -> Verdict:
+    def judged(held: RecordedAddress, *rest: Any) -> Verdict:
         if held.record.pod == "default/evil":
             raise RecursionError("a bug")
         return judge(held, *rest)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from actors.decisions.node_watch import NOBODY, Watch
 from actors.decisions.settings import GCSettings
-from actors.reclaim.rules import Action, Facts, Recorded, judge
+from actors.reclaim.rules import Action, Facts, RecordedAddress, judge
 from actors.resources.blocks.record import Record
 from actors.resources.node import Node
 from actors.resources.pod import NETWORK_STATUS, Pod
@@ -24,9 +24,9 @@ KEEP, WAIT, MARK = Action.KEEP, Action.WAIT, Action.MARK
 KEEP_FOR_NEXT, RELEASE = Action.KEEP_FOR_NEXT, Action.RELEASE
 
 RECORD = Record("blue", "default/web", "u1", "c1", "eth0", "n1", "", "2025-01-31T12:00:00Z", "net")
-MINE = Recorded("10.6.0.1", RECORD)
-OWNED = Recorded("10.6.0.1", replace(RECORD, owner="StatefulSet/web"))
-KEPT = Recorded("10.6.0.1", OWNED.record.retained())
+MINE = RecordedAddress("10.6.0.1", RECORD)
+OWNED = RecordedAddress("10.6.0.1", replace(RECORD, owner="StatefulSet/web"))
+KEPT = RecordedAddress("10.6.0.1", OWNED.record.retained())
 ALIVE = Pod("default", "web", "u1", node="n1", phase="Running", addresses=("10.6.0.1",))
 READY = Node("n1", ready=True)
 DOWN = Node("n1", not_ready_since=NOW - 10)
@@ -120,14 +120,14 @@ def facts(pod: Pod | None, node: Node | None, *, noticed: float = NOW - 6, **mor
         (KEPT, facts(replace(ALIVE, addresses=()), READY, wanted=False), RELEASE, "OwnerGone", False),
         # dirty: what cannot be
         (KEPT, facts(None, None, wanted=True, pool=False), RELEASE, "DirtyRecord", False),
-        (Recorded("10.6.0.1", replace(RECORD, pod="web")), facts(None, None), RELEASE, "DirtyRecord", False),
+        (RecordedAddress("10.6.0.1", replace(RECORD, pod="web")), facts(None, None), RELEASE, "DirtyRecord", False),
         # taken over from another IPAM, without container, and with or without UID
-        (Recorded("10.6.0.1", replace(RECORD, container="")), facts(ALIVE, READY), KEEP, "", False),
-        (Recorded("10.6.0.1", RECORD.retained()), facts(ALIVE, READY), KEEP, "", False),
-        (Recorded("10.6.0.1", RECORD.retained()), facts(None, READY), RELEASE, "PodGone", False),
+        (RecordedAddress("10.6.0.1", replace(RECORD, container="")), facts(ALIVE, READY), KEEP, "", False),
+        (RecordedAddress("10.6.0.1", RECORD.retained()), facts(ALIVE, READY), KEEP, "", False),
+        (RecordedAddress("10.6.0.1", RECORD.retained()), facts(None, READY), RELEASE, "PodGone", False),
     ],
 )  # fmt: skip
-def test_verdict(held: Recorded, seen: Facts, action: Action, reason: str, forced: bool):
+def test_verdict(held: RecordedAddress, seen: Facts, action: Action, reason: str, forced: bool):
     found = judge(held, seen, NOW, SETTINGS)
 
     assert (found.action, found.reason, found.forced) == (action, reason, forced)
@@ -154,9 +154,9 @@ def test_each_switch_switches_its_case_off(switch: str, seen: Facts, instead: Ac
     assert judge(MINE, seen, NOW, replace(SETTINGS, **{switch: False})).action is instead
 
 
-def newer(address: str = "10.6.0.2", container: str = "c2", interface: str = "eth0") -> Recorded:
+def newer(address: str = "10.6.0.2", container: str = "c2", interface: str = "eth0") -> RecordedAddress:
     since = "2025-01-31T12:00:05Z"
-    return Recorded(address, replace(RECORD, container=container, interface=interface, since=since))
+    return RecordedAddress(address, replace(RECORD, container=container, interface=interface, since=since))
 
 
 @pytest.mark.parametrize(
@@ -169,12 +169,12 @@ def newer(address: str = "10.6.0.2", container: str = "c2", interface: str = "et
         (newer(), [], KEEP),
         (newer(interface="net1"), ["10.6.0.2"], KEEP),
         (newer("fd00::2"), ["fd00::2"], KEEP),
-        (Recorded("10.6.0.2", replace(RECORD, container="c0")), ["10.6.0.2"], KEEP),
-        (Recorded("10.6.0.2", replace(RECORD, uid="u0", container="c0")), ["10.6.0.2"], KEEP),
+        (RecordedAddress("10.6.0.2", replace(RECORD, container="c0")), ["10.6.0.2"], KEEP),
+        (RecordedAddress("10.6.0.2", replace(RECORD, uid="u0", container="c0")), ["10.6.0.2"], KEEP),
     ],
 )
 def test_of_two_addresses_the_one_that_the_pod_does_not_show_goes(
-    sibling: Recorded, reported: list[str], action: Action
+    sibling: RecordedAddress, reported: list[str], action: Action
 ):
     """Unless the other may be from before the present sandbox: what the pod shows may be old."""
     pod = replace(ALIVE, addresses=tuple(reported))
@@ -187,7 +187,7 @@ def test_of_two_addresses_the_one_that_the_pod_does_not_show_goes(
 
 TIMES = st.floats(NOW - 1e6, NOW + 1e6)
 RECORDS = st.builds(
-    Recorded,
+    RecordedAddress,
     st.sampled_from(["10.6.0.1", "fd00::1"]),
     st.builds(
         Record,
@@ -235,8 +235,8 @@ SETTINGS_OF_ALL_KINDS = st.builds(
     settings=SETTINGS_OF_ALL_KINDS,
 )
 def test_a_healthy_pod_never_loses_its_address(
-    held: Recorded,
-    siblings: list[Recorded],
+    held: RecordedAddress,
+    siblings: list[RecordedAddress],
     pod: Pod,
     since: float | None,
     out_of_service: bool,
@@ -254,7 +254,7 @@ def test_a_healthy_pod_never_loses_its_address(
     if since is not None and NOW - since >= settings.not_ready_delay:
         node = replace(node, not_ready_since=NOW)
     if held.record.is_retained:
-        held = Recorded(held.address, replace(held.record, uid="u1"))
+        held = RecordedAddress(held.address, replace(held.record, uid="u1"))
     seen = Facts(pod, node, namespace, pool, wanted, (held, *siblings), noticed)
 
     assert judge(held, seen, NOW, settings).action in (KEEP, WAIT)
@@ -262,7 +262,7 @@ def test_a_healthy_pod_never_loses_its_address(
 
 @given(held=RECORDS, noticed=TIMES, ready=st.booleans(), settings=SETTINGS_OF_ALL_KINDS)
 def test_what_is_still_wanted_is_never_given_to_others(
-    held: Recorded, noticed: float, ready: bool, settings: GCSettings
+    held: RecordedAddress, noticed: float, ready: bool, settings: GCSettings
 ):
     pods = [
         None,
@@ -298,7 +298,8 @@ MACHINE = replace(
 )
 def test_a_virtual_machine_s_address_goes_with_the_machine(record: Record, wanted: bool, action: Action):
     assert (
-        judge(Recorded("10.6.0.1", record), facts(None, READY, wanted=wanted), NOW, SETTINGS).action is action
+        judge(RecordedAddress("10.6.0.1", record), facts(None, READY, wanted=wanted), NOW, SETTINGS).action
+        is action
     )
 
 
