@@ -44,7 +44,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class ObjectName:
     """Which object is meant, checked by `address` or `address_of`; `namespace` is "" for cluster scope."""
 
     kind: Kind
@@ -64,7 +64,7 @@ def kind_named(name: str) -> Kind:
         raise InvalidObject(f"the store holds no kind {name!r}; known are {', '.join(KINDS)}") from None
 
 
-def address(kind: str, name: str, namespace: str = "") -> Address:
+def address(kind: str, name: str, namespace: str = "") -> ObjectName:
     """Check the three parts against each other (RFC 1123 names, scope). Raises `InvalidObject`."""
     found = kind_named(kind)
     label = kind == "Namespace"
@@ -84,10 +84,10 @@ def address(kind: str, name: str, namespace: str = "") -> Address:
         raise InvalidObject(
             f"{kind} {name} is cluster scoped: leave metadata.namespace out, not {namespace[:100]!r}"
         )
-    return Address(found, namespace, name)
+    return ObjectName(found, namespace, name)
 
 
-def address_of(obj: Object) -> Address:
+def address_of(obj: Object) -> ObjectName:
     """The address of an object, with the shape of its envelope checked. Raises `InvalidObject`."""
     metadata = obj.get("metadata")
     if not isinstance(metadata, dict):
@@ -145,7 +145,7 @@ def private_copy(obj: Object) -> Object:
     return copy
 
 
-def created(where: Address, obj: Object, current: Object | None, *, uid: str, now: str) -> Outcome:
+def created(where: ObjectName, obj: Object, current: Object | None, *, uid: str, now: str) -> Outcome:
     """A new object. Raises `Conflict` when the name is taken, `InvalidObject` when it has a version."""
     if current is not None:
         raise Conflict(f"{where} exists already; read it and update it, or choose another name")
@@ -160,7 +160,7 @@ def created(where: Address, obj: Object, current: Object | None, *, uid: str, no
     return Outcome("ADDED", result)
 
 
-def updated(where: Address, obj: Object, current: Object | None) -> Outcome:
+def updated(where: ObjectName, obj: Object, current: Object | None) -> Outcome:
     """A new state of everything but the system's fields and, with the subresource, the status."""
     current = _held(where, obj, current)
     before = current["metadata"]
@@ -187,7 +187,7 @@ def updated(where: Address, obj: Object, current: Object | None) -> Outcome:
     return Outcome("MODIFIED", result)
 
 
-def status_updated(where: Address, obj: Object, current: Object | None) -> Outcome:
+def status_updated(where: ObjectName, obj: Object, current: Object | None) -> Outcome:
     """A new status; everything else in `obj` is ignored, its metadata included."""
     if not where.kind.status:
         raise InvalidObject(f"{where.kind.name} has no status subresource: write its status with update")
@@ -200,7 +200,7 @@ def status_updated(where: Address, obj: Object, current: Object | None) -> Outco
 
 
 def deleted(
-    where: Address, current: Object | None, *, uid: str | None, version: str | None, now: str
+    where: ObjectName, current: Object | None, *, uid: str | None, version: str | None, now: str
 ) -> Outcome:
     """Gone, or marked as being deleted while finalizers hold it. Raises `NotFound` or `Conflict`."""
     if current is None:
@@ -227,7 +227,7 @@ def deleted(
     return Outcome("MODIFIED", {**current, "metadata": {**metadata, **marks}})
 
 
-def _held(where: Address, obj: Object, current: Object | None) -> Object:
+def _held(where: ObjectName, obj: Object, current: Object | None) -> Object:
     """The compare of the compare-and-swap."""
     sent = obj["metadata"]
     version = sent.get("resourceVersion")

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from actors.errors import OrbweaverError, StoreUnavailable
 from actors.store.contract import Object
-from actors.store.lifecycle import Address, Outcome, encode
+from actors.store.lifecycle import ObjectName, Outcome, encode
 from actors.store.sqlite import file as sqlite_file
 from actors.store.sqlite.file import Identity
 
@@ -71,7 +71,7 @@ class _Write:
 
     __slots__ = ("address", "answered", "decide", "done", "error", "result", "row")
 
-    def __init__(self, address: Address, decide: Decide) -> None:
+    def __init__(self, address: ObjectName, decide: Decide) -> None:
         self.address = address
         self.row: Row = (address.kind.name, address.namespace, address.name)
         self.decide = decide
@@ -111,7 +111,7 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, address: Address, decide: Decide, timeout: float) -> Object:
+    def submit(self, address: ObjectName, decide: Decide, timeout: float) -> Object:
         """Do one write and wait until it is durable. Raises what `decide` raises, and `StoreUnavailable`."""
         write = _Write(address, decide)
         with self._lock:
