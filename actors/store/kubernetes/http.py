@@ -39,7 +39,7 @@ _RETRY_AFTER = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ApiResponse:
     """`retry_after`: the seconds that the server asks to wait for, None if it does not."""
 
     status: int
@@ -129,7 +129,7 @@ class Connection:
             self._receive(deadline)
         return answer.status
 
-    def answer(self, deadline: float, most: int | None = None) -> Answer:
+    def answer(self, deadline: float, most: int | None = None) -> ApiResponse:
         """Read a whole answer, of `most` bytes. Raises NoAnswer, and TooMuch."""
         self.head(deadline)
         answer = self._answer
@@ -137,7 +137,7 @@ class Connection:
             if most is not None and answer.size > most:
                 raise TooMuch
             self._receive(deadline)
-        return Answer(answer.status, answer.take(), answer.retry_after)
+        return ApiResponse(answer.status, answer.take(), answer.retry_after)
 
     def more(self, deadline: float) -> bytes:
         """The next piece of a stream, empty at its end. Raises NoAnswer."""
@@ -263,7 +263,7 @@ class Client:
         timeout: float,
         accept: str = JSON,
         most: int | None = None,
-    ) -> Answer:
+    ) -> ApiResponse:
         """One exchange. Raises `StoreUnavailable`, and `TooMuch` for an answer of more than `most` bytes. A refused
         token is renewed once; reads wait and ask again when the server is busy (429, 503) and says for how long, as long
         as there is time."""
@@ -322,7 +322,7 @@ class Client:
         deadline: float,
         accept: str,
         most: int | None,
-    ) -> Answer:
+    ) -> ApiResponse:
         authorization = self.access.authorize(renew)
         if not self._free.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise NotSent(f"all {self._limit} connections were busy")
