@@ -59,7 +59,7 @@ class NoAnswer(OSError):
     """The request was sent whole and no answer came; it may have been carried out."""
 
 
-class Connection:
+class ApiConnection:
     """One connection; one request at a time."""
 
     def __init__(self, access: Access, deadline: float) -> None:
@@ -252,7 +252,7 @@ class Client:
         self.access = access
         self._free = threading.BoundedSemaphore(connections)
         self._limit = connections
-        self._idle: list[Connection] = []
+        self._idle: list[ApiConnection] = []
         self._closed = threading.Event()
 
     def send(
@@ -290,7 +290,7 @@ class Client:
                     continue
             return answer
 
-    def stream(self, path: str, timeout: float) -> Connection:
+    def stream(self, path: str, timeout: float) -> ApiConnection:
         """A connection of its own on which GET was sent; the caller reads the answer and closes it.
 
         Raises `StoreUnavailable`.
@@ -298,7 +298,7 @@ class Client:
         deadline = time.monotonic() + timeout
         self._refuse_if_closed()
         try:
-            connection = Connection(self.access, deadline)
+            connection = ApiConnection(self.access, deadline)
             try:
                 connection.send("GET", path, b"", self.access.authorize(False), deadline)
             except BaseException:
@@ -326,7 +326,7 @@ class Client:
         authorization = self.access.authorize(renew)
         if not self._free.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise NotSent(f"all {self._limit} connections were busy")
-        connection: Connection | None = None
+        connection: ApiConnection | None = None
         try:
             self._refuse_if_closed()
             connection = self._kept()
@@ -337,7 +337,7 @@ class Client:
                     connection.close()
                     connection = None
             if connection is None:
-                connection = Connection(self.access, deadline)
+                connection = ApiConnection(self.access, deadline)
                 connection.send(method, path, body, authorization, deadline, accept)
             answer = connection.answer(deadline, most)
             if connection.reusable:
@@ -352,7 +352,7 @@ class Client:
                 connection.close()
             self._free.release()
 
-    def _kept(self) -> Connection | None:
+    def _kept(self) -> ApiConnection | None:
         """The connection used last that still stands; those that were not needed for long go unused."""
         while self._idle:
             try:

@@ -18,7 +18,7 @@ from actors.errors import StoreUnavailable
 from actors.resources.json_text import read_shallow
 from actors.store.contract import Event
 from actors.store.kubernetes.errors import ApiRequest, refusal, refused
-from actors.store.kubernetes.http import Client, Connection, NoAnswer
+from actors.store.kubernetes.http import ApiConnection, Client, NoAnswer
 
 SILENCE = 150.0
 _START = 30.0
@@ -48,7 +48,7 @@ class KubernetesWatch:
         self._silence = silence
         self._lasting = lasting
         self._lock = threading.Lock()
-        self._connection: Connection | None = None
+        self._connection: ApiConnection | None = None
         self._closed = threading.Event()
 
     def __iter__(self) -> Iterator[Event]:
@@ -107,7 +107,7 @@ class KubernetesWatch:
                 self._connection = None
             connection.close()
 
-    def _rest(self, connection: Connection, deadline: float) -> bytes:
+    def _rest(self, connection: ApiConnection, deadline: float) -> bytes:
         body = b""
         while piece := connection.more(deadline):
             body += piece

@@ -15,7 +15,7 @@ from actors.resources.pod import Pod
 from actors.store.caches.catalog import Catalog
 from actors.store.caches.informer import Informer
 from actors.store.contract import Object
-from actors.store.kubernetes.http import Connection
+from actors.store.kubernetes.http import ApiConnection
 from actors.store.kubernetes.store import KubernetesStore
 from actors.store.kubernetes.watch import KubernetesWatch
 from tests.actors.store.contract_suite import fresh, pool
@@ -147,7 +147,7 @@ def _holds_little(census: CachedClusterState, name: str) -> None:
 
 
 def test_a_connection_does_not_gather_what_it_sends(api_server: ApiServer) -> None:
-    connection = Connection(api_server.access(), time.monotonic() + 10)
+    connection = ApiConnection(api_server.access(), time.monotonic() + 10)
     try:
         found = connection._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     finally:
