@@ -26,7 +26,7 @@ from typing import Any
 from actors.allocation.handles import ledger_of
 from actors.allocation.ledger import LedgerActor
 from actors.allocation.ledger_index import change_of, content_of
-from actors.allocation.messages import Change
+from actors.allocation.messages import AddressChange
 from actors.allocation.observer import AllocationObserver
 from actors.decisions.inherit import is_fixed
 from actors.errors import (
@@ -106,7 +106,7 @@ class Decided:
 
     block: Block
     outcomes: list[Outcome]
-    changes: tuple[Change, ...]
+    changes: tuple[AddressChange, ...]
 
 
 @dataclass(slots=True)
@@ -358,7 +358,7 @@ class BlockActor(Actor):
         block.version = stored["metadata"]["resourceVersion"]
         block.uid = stored["metadata"].get("uid", "")
 
-    def _publish(self, changes: tuple[Change, ...]) -> None:
+    def _publish(self, changes: tuple[AddressChange, ...]) -> None:
         if changes:
             block = self._state.block
             ledger_of(self).ask(LedgerActor.block_written, block.family, block.base, block.version, changes)
@@ -406,7 +406,7 @@ class BlockActor(Actor):
         undoing: list[Staged] = []
         operation = staged.operation
         if staged.maybe_written and isinstance(operation, Claim):
-            self._publish((Change(operation.value, operation.record),))
+            self._publish((AddressChange(operation.value, operation.record),))
             fence = Fence.of(operation.record)
             # What was kept for this pod before stays kept; for any other nobody would ever come back.
             keep = operation.instead_of is not None and is_fixed(operation.record)
@@ -464,7 +464,7 @@ def _mark_doubtful(batch: list[Staged], before: Block, after: Block) -> None:
         staged.maybe_written |= changed
 
 
-def _difference(before: Block, after: Block) -> tuple[Change, ...]:
+def _difference(before: Block, after: Block) -> tuple[AddressChange, ...]:
     values = {value for value, record in before.records.items() if after.records.get(value) != record}
     values |= {value for value, record in after.records.items() if before.records.get(value) != record}
     values |= before.unjudged.keys() - after.unjudged.keys()

@@ -25,7 +25,7 @@ import heapq
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
-from actors.allocation.messages import Change
+from actors.allocation.messages import AddressChange
 from actors.resources.blocks.block import BLOCK_SIZE, base_of
 from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.intervals import FreeSet, IntervalSet
@@ -216,7 +216,7 @@ class FreeList:
             self.cool(value, quarantine.until)
             self._quarantine[value] = quarantine
 
-    def learn(self, changes: Iterable[Change], now: float, *, whole: bool) -> None:
+    def learn(self, changes: Iterable[AddressChange], now: float, *, whole: bool) -> None:
         """Believe what the Ledger tells. `whole`: that is all there is, and everything else was never used."""
         if whole:
             self._start_over()

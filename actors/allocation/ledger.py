@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from actors.allocation.ledger_index import Key, LedgerIndex, Ranges, content_of
-from actors.allocation.messages import Change, NodeSandbox, Occupancy, SuspectAddress
+from actors.allocation.messages import AddressChange, NodeSandbox, Occupancy, SuspectAddress
 from actors.errors import DamagedObject, InvalidObject
 from actors.resources.addresses import format_address
 from actors.resources.blocks.allocation import Allocation
@@ -93,14 +93,14 @@ class LedgerActor(Actor):
         return False
 
     @message
-    def block_written(self, family: int, base: int, version: str, changes: tuple[Change, ...]) -> None:
+    def block_written(self, family: int, base: int, version: str, changes: tuple[AddressChange, ...]) -> None:
         """Take note of what a Block has written, or may have written, to its object, which then has `version`."""
         if self._advance((family, base), version):
             self._apply(family, changes)
             self._tell_watches()
 
     @message
-    def block_read(self, family: int, base: int, version: str, changes: tuple[Change, ...]) -> None:
+    def block_read(self, family: int, base: int, version: str, changes: tuple[AddressChange, ...]) -> None:
         """Take note of a whole block as a Block has read it (`version` empty: there is none): what is not among
         `changes` is neither recorded nor remembered as released, whatever was believed before."""
         self._state.damaged.discard((family, base))
@@ -109,7 +109,7 @@ class LedgerActor(Actor):
             self._tell_watches()
 
     @message
-    def block_watched(self, family: int, base: int, version: str, changes: tuple[Change, ...]) -> None:
+    def block_watched(self, family: int, base: int, version: str, changes: tuple[AddressChange, ...]) -> None:
         """As `block_read`, but out of a watch, which may be behind: only news counts."""
         known = self._state.versions.get((family, base), -1)
         if version_number(version) > known:
@@ -118,15 +118,15 @@ class LedgerActor(Actor):
             self._replace(family, base, changes)
             self._tell_watches()
 
-    def _apply(self, family: int, changes: tuple[Change, ...]) -> None:
+    def _apply(self, family: int, changes: tuple[AddressChange, ...]) -> None:
         self._name_unjudged(family, changes)
         self._index.apply(family, changes)
 
-    def _replace(self, family: int, base: int, changes: tuple[Change, ...]) -> None:
+    def _replace(self, family: int, base: int, changes: tuple[AddressChange, ...]) -> None:
         self._name_unjudged(family, changes)
         self._index.replace(family, base, changes)
 
-    def _name_unjudged(self, family: int, changes: tuple[Change, ...]) -> None:
+    def _name_unjudged(self, family: int, changes: tuple[AddressChange, ...]) -> None:
         """Log each record that cannot be judged when it is met first."""
         for change in changes:
             if change.unjudged and self._index.unjudged.get((family, change.value)) != change.unjudged:

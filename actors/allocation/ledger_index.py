@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
-from actors.allocation.messages import Change, Occupancy, SuspectAddress
+from actors.allocation.messages import AddressChange, Occupancy, SuspectAddress
 from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import BLOCK_SIZE, Block, base_of
 from actors.resources.blocks.quarantine import Quarantine
@@ -73,7 +73,7 @@ class LedgerIndex:
     """What is recorded out of each pool."""
     _touched: dict[str, int]
     """The number of the last change of each pool."""
-    _recent: deque[tuple[int, int, Change]]
+    _recent: deque[tuple[int, int, AddressChange]]
     """The last changes, each with its number and the family."""
 
     def __init__(self, sequence: int = 0) -> None:
@@ -87,7 +87,7 @@ class LedgerIndex:
 
     # What it is told.
 
-    def apply(self, family: int, changes: Iterable[Change]) -> None:
+    def apply(self, family: int, changes: Iterable[AddressChange]) -> None:
         """Take note of what became of some addresses."""
         for change in changes:
             key = (family, change.value)
@@ -109,11 +109,11 @@ class LedgerIndex:
                         self._touched[record.pool] = self.sequence
                 self._recent.append((self.sequence, family, change))
 
-    def replace(self, family: int, base: int, changes: tuple[Change, ...]) -> None:
+    def replace(self, family: int, base: int, changes: tuple[AddressChange, ...]) -> None:
         """Take note of a whole block: what is not among `changes` is neither recorded nor remembered as released."""
         told = {change.value for change in changes}
         absent = sorted(self._blocks.get((family, base), set()) - told)
-        self.apply(family, (*(Change(value, None) for value in absent), *changes))
+        self.apply(family, (*(AddressChange(value, None) for value in absent), *changes))
 
     def _forget(self, key: Key, before: Record | None) -> None:
         if before is not None:
@@ -132,7 +132,7 @@ class LedgerIndex:
         if suspect is not None:
             _unlink(self._taken_from, suspect.container, key)
 
-    def _note(self, key: Key, change: Change) -> None:
+    def _note(self, key: Key, change: AddressChange) -> None:
         values = self._blocks.setdefault((key[0], base_of(change.value)), set())
         if change.suspect is not None:
             self._suspects[key] = change.suspect
@@ -210,7 +210,7 @@ class LedgerIndex:
         """What changed in the ranges after the number `since`; everything, where that is too long ago."""
         if not self.remembers(since):
             return Occupancy(self.sequence, True, tuple(self._everything_in(family, ranges)))
-        last: dict[int, Change] = {}
+        last: dict[int, AddressChange] = {}
         for sequence, of_family, change in reversed(self._recent):
             if sequence <= since:
                 break
@@ -232,7 +232,7 @@ class LedgerIndex:
                 return True
         return False
 
-    def _everything_in(self, family: int, ranges: Ranges) -> Iterator[Change]:
+    def _everything_in(self, family: int, ranges: Ranges) -> Iterator[AddressChange]:
         for low, high in ranges:
             bases: Iterable[int]
             if (high - low) // BLOCK_SIZE + 2 <= len(self._blocks):
@@ -243,7 +243,7 @@ class LedgerIndex:
                 for value in self._blocks.get((family, base), ()):
                     if low <= value <= high:
                         key = (family, value)
-                        yield Change(
+                        yield AddressChange(
                             value,
                             self.records.get(key),
                             self._released.get(key),
@@ -253,26 +253,29 @@ class LedgerIndex:
                         )
 
 
-def content_of(block: Block) -> tuple[Change, ...]:
+def content_of(block: Block) -> tuple[AddressChange, ...]:
     """All that a block says, for `LedgerIndex.replace`."""
     records = tuple(
-        Change(value, record, suspect=block.suspect.get(value)) for value, record in block.records.items()
+        AddressChange(value, record, suspect=block.suspect.get(value))
+        for value, record in block.records.items()
     )
     # What is set aside is among these: a block keeps the time of a release for as long as the address is suspect.
     released = tuple(
-        Change(value, None, at, block.quarantines.get(value), block.suspect.get(value))
+        AddressChange(value, None, at, block.quarantines.get(value), block.suspect.get(value))
         for value, at in block.released.items()
         if value not in block.records and value not in block.unjudged
     )
     return (*records, *released, *(change_of(block, value) for value in block.unjudged))
 
 
-def change_of(block: Block, value: int) -> Change:
+def change_of(block: Block, value: int) -> AddressChange:
     """What a block says of one address."""
     unjudged = block.unjudged.get(value)
     if unjudged is not None:
-        return Change(value, None, suspect=block.suspect.get(value), unjudged=unjudged.why or "unknown")
-    return Change(
+        return AddressChange(
+            value, None, suspect=block.suspect.get(value), unjudged=unjudged.why or "unknown"
+        )
+    return AddressChange(
         value,
         block.records.get(value),
         block.released.get(value),

@@ -34,7 +34,7 @@ from actors.runtime import wire_value
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class AddressChange:
     """What became of one address: `record` says who holds it now; without one, `released` says since when it is
     free (seconds since the epoch), and without either it was never seen to be used. `quarantine`: why it is not given
     out although it is free. `suspect`: from whom it was taken by force. `unjudged`: why its record cannot be judged, so that
@@ -84,7 +84,7 @@ class Occupancy:
 
     sequence: int
     whole: bool
-    changes: tuple[Change, ...]
+    changes: tuple[AddressChange, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ for _value in (
     Record, OtherSandbox, Fence, Quarantine, Suspect, Claim, Release, MarkSuspect, ClearSuspect, HolderEnded,
     Discard, Unjudged, HolderUnknown,
     Granted, Taken, Quarantined, Released, SuspicionChanged, Allocation, NodeSandbox, SuspectAddress,
-    Change, Occupancy, Allocate, RecordedElsewhere, Sandbox, DetectionOverrides, AddressRequest, AddRequest, Assigned,
+    AddressChange, Occupancy, Allocate, RecordedElsewhere, Sandbox, DetectionOverrides, AddressRequest, AddRequest, Assigned,
     RouteTo, AddResult,
 ):  # fmt: skip
     wire_value(_value)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from actors.allocation.free_list import CHOICE_WINDOW, FreeList
-from actors.allocation.messages import Change
+from actors.allocation.messages import AddressChange
 from actors.resources.blocks.block import base_of
 from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Record
@@ -138,17 +138,17 @@ class Lists(RuleBasedStateMachine):
             at = self.now - moment
             match what:
                 case "used":
-                    changes.append(Change(value, HOLDER))
+                    changes.append(AddressChange(value, HOLDER))
                     self.facts.pop(value, None)
                 case "released":
-                    changes.append(Change(value, None, at))
+                    changes.append(AddressChange(value, None, at))
                     self._hear(value, at, Released(at))
                 case "aside":
                     until = self.now + moment
-                    changes.append(Change(value, None, at, Quarantine("why", until)))
+                    changes.append(AddressChange(value, None, at, Quarantine("why", until)))
                     self._hear(value, at, Quarantined(until) if moment else Released(at))
                 case _:
-                    changes.append(Change(value, None))
+                    changes.append(AddressChange(value, None))
                     fact = self.facts.get(value)
                     if isinstance(fact, Quarantined):
                         fact = Released(

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from actors.allocation import ledger_index
 from actors.allocation.ledger_index import LedgerIndex, content_of
-from actors.allocation.messages import Change
+from actors.allocation.messages import AddressChange
 from actors.resources.blocks.block import Block, Claim, HolderEnded, Release, base_of
 from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Fence, OtherSandbox, Record
@@ -44,7 +44,7 @@ def anew(blocks: Iterable[Block]) -> LedgerIndex:
     return index
 
 
-def whole(index: LedgerIndex, family: int) -> dict[int, Change]:
+def whole(index: LedgerIndex, family: int) -> dict[int, AddressChange]:
     """All that it tells of a family."""
     occupancy = index.occupancy(family, RANGES[family], -2)
     assert occupancy.whole
@@ -63,7 +63,7 @@ class Indexes(RuleBasedStateMachine):
         before, ledger_index.REMEMBERED = ledger_index.REMEMBERED, remembered
         self.index = LedgerIndex(7)
         ledger_index.REMEMBERED = before
-        self.known: dict[int, tuple[int, dict[int, Change]]] = {4: (-1, {}), 6: (-1, {})}
+        self.known: dict[int, tuple[int, dict[int, AddressChange]]] = {4: (-1, {}), 6: (-1, {})}
         self.counted = 7
 
     def _block(self, where: tuple[int, int]) -> Block:
@@ -72,7 +72,7 @@ class Indexes(RuleBasedStateMachine):
     def _tell(self, where: tuple[int, int]) -> None:
         family, value = where
         block = self._block(where)
-        change = Change(
+        change = AddressChange(
             value,
             block.records.get(value),
             block.released.get(value),
