@@ -62,7 +62,7 @@ WHERE version < max((SELECT version FROM changes WHERE total > ? ORDER BY versio
 
 Decide = Callable[[Object | None], Outcome]
 Row = tuple[str, str, str]  # kind, namespace, name
-Change = tuple[int, str, str, int, str]  # version, kind, type, total, object
+ChangeRow = tuple[int, str, str, int, str]  # version, kind, type, total, object
 OnCommit = Callable[[int, frozenset[str]], None]
 
 
@@ -227,10 +227,10 @@ class Writer:
                     if not self._queue:
                         return None
 
-    def _decide(self, connection: sqlite3.Connection, batch: list[_Write]) -> tuple[int, list[Change]]:
+    def _decide(self, connection: sqlite3.Connection, batch: list[_Write]) -> tuple[int, list[ChangeRow]]:
         """Decide every write and put what changes into the transaction; the rows that the log got."""
         newest, total, state = _read(connection, {write.row for write in batch})
-        rows: list[Change] = []
+        rows: list[ChangeRow] = []
         touched: dict[Row, str | None] = {}
         for write in batch:
             try:
@@ -339,7 +339,7 @@ def _select(count: int) -> str:
 
 
 def _insert(
-    connection: sqlite3.Connection, into: str, rows: list[Change] | list[tuple[str, str, str, str]]
+    connection: sqlite3.Connection, into: str, rows: list[ChangeRow] | list[tuple[str, str, str, str]]
 ) -> None:
     for start in range(0, len(rows), _ROWS):
         part = rows[start : start + _ROWS]
