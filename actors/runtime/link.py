@@ -120,7 +120,7 @@ class Link(asyncio.Protocol):
     def opened(self, _hello: wire.Hello) -> None:
         """The handshake is done."""
 
-    def received(self, event: wire.Event) -> None:
+    def received(self, event: wire.PeerEvent) -> None:
         """A call or a reply came. May raise ProtocolError."""
 
     def lost(self, reason: OrbweaverError) -> None:
@@ -229,7 +229,7 @@ class Link(asyncio.Protocol):
         with self._lock:
             self._buffered = transport.get_write_buffer_size()
 
-    def _dispatch(self, event: wire.Event) -> None:
+    def _dispatch(self, event: wire.PeerEvent) -> None:
         if isinstance(event, wire.Hello):
             self.peer = event.system
             self.send_limit = min(event.limit, self.limits.frame)

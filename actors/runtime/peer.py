@@ -228,7 +228,7 @@ class _ClientLink(Link):
     def opened(self, _hello: wire.Hello) -> None:
         self._owner.link_opened(self)
 
-    def received(self, event: wire.Event) -> None:
+    def received(self, event: wire.PeerEvent) -> None:
         if not isinstance(event, wire.ReplyReceived):
             raise ProtocolError("only clients call")
         self._owner.replied(event.number, event.value, event.error)
@@ -374,7 +374,7 @@ class _ServerLink(Link):
     def _over(self) -> None:
         self.close(PeerLost(f"{self.peer} has shown too long ago who it is; it may connect again"))
 
-    def received(self, event: wire.Event) -> None:
+    def received(self, event: wire.PeerEvent) -> None:
         if not isinstance(event, wire.CallReceived):
             raise ProtocolError("only servers reply")
         number = event.number

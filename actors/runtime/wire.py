@@ -324,7 +324,7 @@ class GoodbyeReceived:
     error: OrbweaverError | None
 
 
-Event = Hello | CallReceived | ReplyReceived | PingReceived | PongReceived | GoodbyeReceived
+PeerEvent = Hello | CallReceived | ReplyReceived | PingReceived | PongReceived | GoodbyeReceived
 
 
 class WireState(enum.Enum):
@@ -344,7 +344,7 @@ class Incoming:
         self._versions = (lowest, highest)
         self._buffer = bytearray()
 
-    def receive(self, data: bytes) -> Iterable[Event]:
+    def receive(self, data: bytes) -> Iterable[PeerEvent]:
         """Yield what `data` completes. Raises ProtocolError, behind the events before the fault."""
         buffer = self._buffer
         buffer += data
@@ -366,7 +366,7 @@ class Incoming:
         finally:
             del buffer[:start]
 
-    def _event(self, body: bytes) -> Event:
+    def _event(self, body: bytes) -> PeerEvent:
         frame = decode_value(body)
         if not isinstance(frame, list) or not frame or type(frame[0]) is not int:
             raise ProtocolError("a frame is an array that begins with its type")
@@ -377,7 +377,7 @@ class Incoming:
         if frame[0] != Frame.GOODBYE and opening is not (self.state is WireState.HELLO):
             raise ProtocolError(f"a frame of type {frame[0]} is out of place: {self.state.value}")
         try:
-            event: Event | _Offered = read(*frame[1:])
+            event: PeerEvent | _Offered = read(*frame[1:])
         except TypeError as error:
             raise ProtocolError(f"a frame of type {frame[0]} has the wrong number of fields") from error
         if isinstance(event, _Offered):

@@ -140,7 +140,7 @@ def test_garbage_inside_of_tls_gets_a_typed_error(
     ):
         inside.sendall(said)
         incoming = wire.Incoming()
-        events: list[wire.Event] = []
+        events: list[wire.PeerEvent] = []
         while data := inside.recv(1 << 16):
             events += incoming.receive(data)
     assert isinstance(events[-1], wire.GoodbyeReceived)

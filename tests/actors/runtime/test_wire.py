@@ -68,7 +68,7 @@ def test_frames_survive_any_cut(value: Any, cuts: list[int]) -> None:
         wire.hello("peer") + wire.call(7, "pool/a", "take", (value,), {"k": value}, 1.5, trace) + wire.ping(3)
     )
     incoming = Incoming()
-    events: list[wire.Event] = []
+    events: list[wire.PeerEvent] = []
     while stream:
         for cut in cuts:
             events += incoming.receive(stream[:cut])
