@@ -52,7 +52,7 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class WatchEvent:
     """One change. A deleted object comes as it was last. A bookmark has only kind and resourceVersion."""
 
     type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
@@ -62,7 +62,7 @@ class Event:
 class Watch(Protocol):
     """A running watch: iterate for events; `close` from any thread ends the iteration."""
 
-    def __iter__(self) -> Iterator[Event]: ...
+    def __iter__(self) -> Iterator[WatchEvent]: ...
 
     def close(self) -> None: ...
 

@@ -26,7 +26,7 @@ from enum import Enum
 from fnmatch import fnmatchcase
 
 from actors.errors import StoreUnavailable
-from actors.store.contract import Event, Listing, Object, Store, Watch
+from actors.store.contract import Listing, Object, Store, Watch, WatchEvent
 
 
 class How(Enum):
@@ -209,7 +209,7 @@ class _FaultyWatch:
     def close(self) -> None:
         self._inner.close()
 
-    def __iter__(self) -> Iterator[Event]:
+    def __iter__(self) -> Iterator[WatchEvent]:
         try:
             for event in self._inner:
                 if self._broken:

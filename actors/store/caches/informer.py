@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from actors.errors import NoSuchResource, OrbweaverError, StoreUnavailable, WatchExpired
-from actors.store.contract import Event, Object, Store, Watch
+from actors.store.contract import Object, Store, Watch, WatchEvent
 
 log = logging.getLogger("orbweaver.informer")
 
@@ -224,7 +224,7 @@ class Informer:
                 f"the watch of {self.kind} ended as soon as it had begun", maybe_written=False
             )
 
-    def _apply(self, event: Event) -> None:
+    def _apply(self, event: WatchEvent) -> None:
         version = event.object["metadata"]["resourceVersion"]
         if event.type == "BOOKMARK":
             self._version = version

@@ -16,7 +16,7 @@ from typing import Any
 
 from actors.errors import StoreUnavailable
 from actors.resources.json_text import read_shallow
-from actors.store.contract import Event
+from actors.store.contract import WatchEvent
 from actors.store.kubernetes.errors import ApiRequest, refusal, refused
 from actors.store.kubernetes.http import ApiConnection, Client, NoAnswer
 
@@ -51,7 +51,7 @@ class KubernetesWatch:
         self._connection: ApiConnection | None = None
         self._closed = threading.Event()
 
-    def __iter__(self) -> Iterator[Event]:
+    def __iter__(self) -> Iterator[WatchEvent]:
         while not self._closed.is_set():
             began = time.monotonic()
             events = 0
@@ -78,7 +78,7 @@ class KubernetesWatch:
             if self._connection is not None:
                 self._connection.interrupt()
 
-    def _once(self) -> Iterator[Event]:
+    def _once(self) -> Iterator[WatchEvent]:
         """One request's events; ends when the server ends it in good order."""
         lasting = self._lasting if self._lasting is not None else random.uniform(240, 480)
         query = (
@@ -113,10 +113,10 @@ class KubernetesWatch:
             body += piece
         return body
 
-    def _event(self, data: dict[str, Any]) -> Event:
+    def _event(self, data: dict[str, Any]) -> WatchEvent:
         obj = data["object"]
         if data["type"] not in _TYPES:  # ERROR
             raise refused(int(obj.get("code") or 500), obj, self._asked)
         obj["metadata"].pop("managedFields", None)
         self._version = obj["metadata"]["resourceVersion"]
-        return Event(data["type"], obj)
+        return WatchEvent(data["type"], obj)

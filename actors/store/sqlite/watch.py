@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from actors.errors import StoreUnavailable, WatchExpired
-from actors.store.contract import Event
+from actors.store.contract import WatchEvent
 from actors.store.kinds import Kind
 from actors.store.sqlite import file as sqlite_file
 
@@ -61,7 +61,7 @@ class SQLiteWatch:
         self._wake.set()
         self._ended(self)
 
-    def __iter__(self) -> Iterator[Event]:
+    def __iter__(self) -> Iterator[WatchEvent]:
         """Raises `WatchExpired` and `StoreUnavailable`; after either the watch is over."""
         try:
             more = True  # read before the first wait: there may be changes since `since`
@@ -77,7 +77,7 @@ class SQLiteWatch:
         finally:
             self.close()
 
-    def _read(self) -> tuple[list[Event], bool]:
+    def _read(self) -> tuple[list[WatchEvent], bool]:
         with self._reader(10.0) as connection:
             rows = connection.execute(_READ, (self.position, self.kind.name, _PAGE)).fetchall()
         oldest, _, newest = rows.pop()
@@ -90,11 +90,11 @@ class SQLiteWatch:
             )
         more = len(rows) == _PAGE
         self.position = rows[-1][0] if more else newest
-        return [Event(type_, json.loads(text)) for _, type_, text in rows], more
+        return [WatchEvent(type_, json.loads(text)) for _, type_, text in rows], more
 
-    def _mark(self) -> Event:
+    def _mark(self) -> WatchEvent:
         metadata = {"resourceVersion": str(self.position)}
-        return Event(
+        return WatchEvent(
             "BOOKMARK", {"kind": self.kind.name, "apiVersion": self.kind.api_version, "metadata": metadata}
         )
 

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import pytest
 
 from actors.errors import Conflict, InvalidObject, NotFound, WatchExpired
-from actors.store.contract import Event, Object, Store
+from actors.store.contract import Object, Store, WatchEvent
 from actors.store.kinds import SPIDERPOOL
 
 _serial = itertools.count()
@@ -52,7 +52,7 @@ class Follower:
     """Reads a watch on a thread of its own, so that a test can wait for events with a deadline."""
 
     def __init__(self, store: Store, kind: str, since: str) -> None:
-        self.events: list[Event] = []
+        self.events: list[WatchEvent] = []
         self.error: BaseException | None = None
         self.watch = store.watch(kind, since)
         self._changed = threading.Condition()
@@ -70,7 +70,7 @@ class Follower:
         with self._changed:
             self._changed.notify_all()
 
-    def of(self, *names: str) -> list[Event]:
+    def of(self, *names: str) -> list[WatchEvent]:
         return [event for event in self.events if event.object["metadata"].get("name") in names]
 
     def until(self, enough: Callable[[], bool], timeout: float = 60.0) -> None:
