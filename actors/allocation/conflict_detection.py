@@ -24,9 +24,9 @@ from actors.allocation.messages import AddRequest, Sandbox
 from actors.allocation.router import AllocatorRouter, ask
 from actors.decisions.detection import (
     Detection,
-    Finding,
     Inquiry,
     Probe,
+    ProbeResult,
     conflict,
     silence,
     still_used,
@@ -50,7 +50,7 @@ WHY = 300
 TRIES = 16
 """How many times one request asks for other addresses because those that it got are in use."""
 
-Findings = tuple[Finding, ...]
+Findings = tuple[ProbeResult, ...]
 
 
 class Prober(Protocol):
@@ -161,7 +161,7 @@ class ConflictDetection:
         return ref.result()
 
     def _usage(
-        self, sandbox: Sandbox, detection: Detection, grant: Grant, probe: Probe, finding: Finding
+        self, sandbox: Sandbox, detection: Detection, grant: Grant, probe: Probe, finding: ProbeResult
     ) -> Usage:
         """What is to become of an address that is in use, and of the pod that it was granted to."""
         if grant.suspect is not None and grant.suspect.explains(finding.holder):

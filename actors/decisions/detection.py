@@ -75,7 +75,7 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ProbeResult:
     """What became of a probe. `holder`: the MAC that has the address, empty for nobody. `silent`: the gateway did not
     answer. `skipped`: why it was not probed. `mac`: that of the interface which it was probed from."""
 
@@ -97,12 +97,12 @@ class Inquiry:
     configured: bool = False
 
 
-def why_quarantined(finding: Finding, probe: Probe, pod: str) -> str:
+def why_quarantined(finding: ProbeResult, probe: Probe, pod: str) -> str:
     """The reason for which an address is set aside, for refusals and `ip show`."""
     return f"{finding.holder} answered for it when pod {pod} was to get it on {probe.interface}"
 
 
-def conflict(pod: str, probe: Probe, finding: Finding) -> str:
+def conflict(pod: str, probe: Probe, finding: ProbeResult) -> str:
     """What is wrong, in words."""
     return (
         f"pod {pod}: {probe.address}{_of_pool(probe)} is in use on the network of {probe.interface} by the host with MAC "

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from actors.decisions.detection import Detection, Finding, Inquiry
+from actors.decisions.detection import Detection, Inquiry, ProbeResult
 from actors.decisions.settings import Settings
 from actors.errors import OrbweaverError
 from actors.runtime import ObjectRef
@@ -26,8 +26,8 @@ class Segment:
         self.asked: list[str] = []
         self.error: OrbweaverError | None = None
 
-    def probe(self, inquiry: Inquiry, within: float | None = None) -> ObjectRef[tuple[Finding, ...]]:
-        ref: ObjectRef[tuple[Finding, ...]] = ObjectRef()
+    def probe(self, inquiry: Inquiry, within: float | None = None) -> ObjectRef[tuple[ProbeResult, ...]]:
+        ref: ObjectRef[tuple[ProbeResult, ...]] = ObjectRef()
         if self.error is not None:
             ref.fail(self.error)
             return ref
@@ -35,7 +35,7 @@ class Segment:
         found = []
         for one in inquiry.probes:
             holder = MAC if one.conflict and one.address in self.used else ""
-            found.append(Finding(holder, silent=not holder and one.gateway in self.dead))
+            found.append(ProbeResult(holder, silent=not holder and one.gateway in self.dead))
         ref.complete(tuple(found))
         return ref
 

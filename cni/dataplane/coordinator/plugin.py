@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.allocation.conflict_detection import Prober
-from actors.decisions.detection import Detection, Finding, Inquiry, Probe, conflict, silence, unsound
+from actors.decisions.detection import Detection, Inquiry, Probe, ProbeResult, conflict, silence, unsound
 from actors.errors import AddressTaken, InvalidRequest, NetworkNotReady, OrbweaverError, StoreUnavailable
 from actors.resources.coordinator import NOT_READY, SYNCED, SpiderCoordinator
 from actors.runtime import ObjectRef
@@ -174,7 +174,7 @@ class Coordinator:
             for address, gateway in addresses_of(previous)
         )
 
-        def found(done: ObjectRef[tuple[Finding, ...]]) -> None:
+        def found(done: ObjectRef[tuple[ProbeResult, ...]]) -> None:
             error = done.error()
             if error is None:
                 error = _wrong(sandbox.key, probes, done.result(), detection)
@@ -244,7 +244,7 @@ def _log_failure(job: Job, done: ObjectRef[int]) -> None:
 
 
 def _wrong(
-    pod: str, probes: Sequence[Probe], findings: Sequence[Finding], detection: Detection
+    pod: str, probes: Sequence[Probe], findings: Sequence[ProbeResult], detection: Detection
 ) -> OrbweaverError | None:
     for probe, finding in zip(probes, findings, strict=True):
         if finding.holder:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from actors.decisions.detection import Detection, Finding, Inquiry, Probe
+from actors.decisions.detection import Detection, Inquiry, Probe, ProbeResult
 from actors.errors import CNI_IO_FAILURE, NetworkNotReady, OrbweaverError
 from cni.dataplane.netlink.links import set_down, set_link
 from cni.dataplane.netlink.namespaces import inside, pod_namespace
@@ -46,7 +46,7 @@ class _Asked:
     answered: bool = False
 
 
-def ask(inquiry: Inquiry) -> tuple[list[Finding], list[socket.socket]]:
+def ask(inquiry: Inquiry) -> tuple[list[ProbeResult], list[socket.socket]]:
     """Find out; the findings are in the order of the probes. The sockets are to be closed by the caller, after it has
     passed the findings on: the kernel takes milliseconds for it. Raises `OrbweaverError`."""
     try:
@@ -62,7 +62,7 @@ def ask(inquiry: Inquiry) -> tuple[list[Finding], list[socket.socket]]:
                 _ask(list(asked.values()), own, inquiry.detection)
             for number, one in asked.items():
                 silent = bool(one.gateway) and not one.holder and not one.answered
-                findings[number] = Finding(one.holder, silent, mac=one.mac.hex(":"))
+                findings[number] = ProbeResult(one.holder, silent, mac=one.mac.hex(":"))
             return findings, channels
     except OSError as error:
         raise OrbweaverError(
@@ -71,18 +71,18 @@ def ask(inquiry: Inquiry) -> tuple[list[Finding], list[socket.socket]]:
         ) from error
 
 
-def _choose(inquiry: Inquiry, nics: dict[str, Nic]) -> tuple[list[Finding], dict[int, tuple[Nic, Probe]]]:
-    findings: list[Finding] = []
+def _choose(inquiry: Inquiry, nics: dict[str, Nic]) -> tuple[list[ProbeResult], dict[int, tuple[Nic, Probe]]]:
+    findings: list[ProbeResult] = []
     wanted: dict[int, tuple[Nic, Probe]] = {}
     for number, probe in enumerate(inquiry.probes):
         nic = nics.get(probe.interface)
-        finding = Finding()
+        finding = ProbeResult()
         if nic is None:
-            finding = Finding(skipped=f"the pod has no interface {probe.interface} yet")
+            finding = ProbeResult(skipped=f"the pod has no interface {probe.interface} yet")
         elif len(nic.mac) != 17:
-            finding = Finding(skipped=f"interface {probe.interface} has no Ethernet address")
+            finding = ProbeResult(skipped=f"interface {probe.interface} has no Ethernet address")
         elif not inquiry.configured and any(one.partition("/")[0] == probe.address for one in nic.addresses):
-            finding = Finding(skipped=f"interface {probe.interface} has the address already")
+            finding = ProbeResult(skipped=f"interface {probe.interface} has the address already")
         else:
             wanted[number] = (nic, probe)
         findings.append(finding)

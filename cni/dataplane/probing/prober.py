@@ -18,7 +18,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from actors.decisions.detection import Finding, Inquiry
+from actors.decisions.detection import Inquiry, ProbeResult
 from actors.errors import DeadlineExceeded, OrbweaverError, PeerLost, from_wire
 from actors.runtime import ObjectRef
 from cni.dataplane.workers.channel import read_frame, write_frame
@@ -30,7 +30,7 @@ STUCK = 16
 """Threads that hang, after which a process gets no more inquiries."""
 _SEND_TIMEOUT = 1.0
 
-Findings = tuple[Finding, ...]
+Findings = tuple[ProbeResult, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +191,7 @@ class _Process:
         if "error" in answer:
             task.ref.fail(from_wire(answer["error"]))
         else:
-            task.ref.complete(tuple(Finding(**one) for one in answer["findings"]))
+            task.ref.complete(tuple(ProbeResult(**one) for one in answer["findings"]))
 
     def _expire(self) -> None:
         now = time.monotonic()

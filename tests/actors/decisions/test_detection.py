@@ -9,8 +9,8 @@ import pytest
 from actors.decisions.detection import (
     Detection,
     DetectionOverrides,
-    Finding,
     Probe,
+    ProbeResult,
     conflict,
     read_wishes,
     silence,
@@ -77,7 +77,7 @@ def test_values_that_do_not_go_together_are_refused(detection: Detection, said: 
 
 
 def test_findings_are_told_with_pod_pool_gateway_interface_and_vlan():
-    said = conflict("default/a", PROBE, Finding(holder="02:00:00:00:00:99"))
+    said = conflict("default/a", PROBE, ProbeResult(holder="02:00:00:00:00:99"))
     for word in ("default/a", "10.6.0.7", "blue", "net1", "02:00:00:00:00:99"):
         assert word in said
 
