@@ -118,7 +118,7 @@ class Actor:
 _THREADS = Threads("actor")
 
 
-class Host(pykka.ThreadingActor):
+class ActorThread(pykka.ThreadingActor):
     """The thread and the mailbox of one activation of one actor."""
 
     def __init__(self, cell: Cell) -> None:
@@ -148,13 +148,13 @@ class Host(pykka.ThreadingActor):
 
 
 class Mailbox:
-    """The way into a `Host`, for `Cell`."""
+    """The way into a `ActorThread`, for `Cell`."""
 
     __slots__ = ("_inbox", "_ref", "put")
 
     def __init__(self, cell: Cell) -> None:
         """Start the thread. Raises RuntimeError when the system has no thread to give."""
-        self._ref = Host.start(cell)
+        self._ref = ActorThread.start(cell)
         self._inbox: Any = self._ref.actor_inbox
         self.put: Callable[[Any], None] = self._ref.tell
 
