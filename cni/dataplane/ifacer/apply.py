@@ -22,7 +22,7 @@ from cni.dataplane.ifacer.plan import (
     CreateBond,
     CreateVlan,
     Enslave,
-    Host,
+    HostLinks,
     Step,
     make_plan,
 )
@@ -71,7 +71,7 @@ def _alone() -> Iterator[None]:
         os.close(descriptor)
 
 
-def _look(host: Netlink, settings: IfacerSettings) -> Host:
+def _look(host: Netlink, settings: IfacerSettings) -> HostLinks:
     """What tells whether anything is missing: cheap, because every pod's ADD does it."""
     vlans = host.links("vlan") if settings.vlan else []
     names = dict.fromkeys((*settings.interfaces, settings.base))
@@ -81,17 +81,17 @@ def _look(host: Netlink, settings: IfacerSettings) -> Host:
         other = host.link(settings.vlan_name)
         if other is not None:
             links[other.name] = other
-    return Host(tuple(links.values()))
+    return HostLinks(tuple(links.values()))
 
 
-def _observe(host: Netlink, settings: IfacerSettings) -> Host:
+def _observe(host: Netlink, settings: IfacerSettings) -> HostLinks:
     links = host.links()
     members = {link.index: link.name for link in links if settings.bond and link.name in settings.interfaces}
     addresses: dict[str, tuple[str, ...]] = {}
     for index, address in host.addresses() if members else ():
         if index in members:
             addresses[members[index]] = (*addresses.get(members[index], ()), address)
-    return Host(tuple(links), addresses, tuple(host.routes(members)) if members else ())
+    return HostLinks(tuple(links), addresses, tuple(host.routes(members)) if members else ())
 
 
 def _apply(host: Netlink, steps: tuple[Step, ...], settings: IfacerSettings) -> None:

@@ -24,7 +24,7 @@ _ENSLAVERS = ("bond", "team")
 
 
 @dataclass(frozen=True, slots=True)
-class Host:
+class HostLinks:
     """What there is. `links`: at least those that the configuration names, and every VLAN. `addresses`, `routes`: of
     interfaces that are to become members of a bond, by name."""
 
@@ -83,7 +83,7 @@ class BringUp:
 Step = CreateBond | Enslave | CreateVlan | BringUp
 
 
-def make_plan(settings: IfacerSettings, host: Host) -> tuple[Step, ...]:
+def make_plan(settings: IfacerSettings, host: HostLinks) -> tuple[Step, ...]:
     """The steps, in order. Raises `InvalidRequest` for what must not be done."""
     if not settings.vlan and settings.bond is None:
         return ()
@@ -110,7 +110,7 @@ def _refused(settings: IfacerSettings, what: str) -> InvalidRequest:
     return InvalidRequest(f"ifacer of network {settings.network}: {what}")
 
 
-def _refuse_missing(settings: IfacerSettings, host: Host) -> None:
+def _refuse_missing(settings: IfacerSettings, host: HostLinks) -> None:
     missing = [name for name in settings.interfaces if host.link(name) is None]
     if missing:
         are = "are no interfaces" if len(missing) > 1 else "is no interface"
@@ -124,7 +124,9 @@ def _refuse_missing(settings: IfacerSettings, host: Host) -> None:
 # ---- bonds ------------------------------------------------------------------------------------------------
 
 
-def _bond_steps(settings: IfacerSettings, bond: BondSettings, host: Host) -> tuple[list[Step], list[str]]:
+def _bond_steps(
+    settings: IfacerSettings, bond: BondSettings, host: HostLinks
+) -> tuple[list[Step], list[str]]:
     there = host.link(bond.name)
     steps: list[Step] = []
     members = [link for name in settings.interfaces if (link := host.link(name)) is not None]
@@ -144,7 +146,7 @@ def _bond_steps(settings: IfacerSettings, bond: BondSettings, host: Host) -> tup
 
 
 def _refuse_another_bond(
-    settings: IfacerSettings, bond: BondSettings, there: Link, members: list[Link], host: Host
+    settings: IfacerSettings, bond: BondSettings, there: Link, members: list[Link], host: HostLinks
 ) -> None:
     if there.kind != "bond":
         what = f"of kind {there.kind}" if there.kind else "a card"
@@ -179,7 +181,7 @@ def _refuse_another_bond(
         )
 
 
-def _option(there: Link, name: str, host: Host) -> object:
+def _option(there: Link, name: str, host: HostLinks) -> object:
     value = there.info.get(f"IFLA_BOND_{name.upper()}")
     if name == "primary":
         return host.name(value) if value else "none"
@@ -188,7 +190,7 @@ def _option(there: Link, name: str, host: Host) -> object:
     return value
 
 
-def _refuse_in_use(settings: IfacerSettings, bond: BondSettings, member: Link, host: Host) -> None:
+def _refuse_in_use(settings: IfacerSettings, bond: BondSettings, member: Link, host: HostLinks) -> None:
     """A member of a bond has no network of its own: it is taken down, and what it was used for stops."""
     if member.master:
         raise _refused(
@@ -226,7 +228,7 @@ def _refuse_in_use(settings: IfacerSettings, bond: BondSettings, member: Link, h
 # ---- VLANs ------------------------------------------------------------------------------------------------
 
 
-def _vlan(settings: IfacerSettings, base: Link | None, host: Host) -> Link | None:
+def _vlan(settings: IfacerSettings, base: Link | None, host: HostLinks) -> Link | None:
     """The VLAN interface if it is there and right."""
     name, vlan = settings.vlan_name, settings.vlan
     there = host.link(name)
