@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from actors.cluster.peer_rules import Permit, PodOnNode, completed, permit
 from actors.errors import InvalidObject, NotFound, OrbweaverError, Overloaded, PeerRefused, StoreUnavailable
 from actors.resources.pod import Pod
-from actors.runtime import Identity, ObjectRef
+from actors.runtime import ObjectRef, PeerIdentity
 from actors.runtime.wire import CallReceived
 from actors.store.contract import Store
 
@@ -38,7 +38,7 @@ READ_TIMEOUT = 5.0
 class _Waiting(NamedTuple):
     """A call that is to be judged."""
 
-    identity: Identity
+    identity: PeerIdentity
     permit: Permit
     ref: ObjectRef[tuple[Any, ...]]
 
@@ -74,7 +74,7 @@ class PeerGuard:
         self._workers.shutdown(wait=False, cancel_futures=True)
 
     def __call__(
-        self, identity: Identity | None, call: CallReceived
+        self, identity: PeerIdentity | None, call: CallReceived
     ) -> tuple[Any, ...] | ObjectRef[tuple[Any, ...]]:
         """The arguments with which a call goes on. Raises, or fails with, `PeerRefused`."""
         if identity is None or call.kwargs:
@@ -122,7 +122,7 @@ class PeerGuard:
                 del self._waiting[node]
         self._judge(one.identity, one.permit, one.ref)
 
-    def _judge(self, identity: Identity, found: Permit, ref: ObjectRef[tuple[Any, ...]]) -> None:
+    def _judge(self, identity: PeerIdentity, found: Permit, ref: ObjectRef[tuple[Any, ...]]) -> None:
         try:
             args = self._ask(identity, found)
         except OrbweaverError as error:
@@ -134,7 +134,7 @@ class PeerGuard:
         else:
             ref.complete(args)
 
-    def _ask(self, identity: Identity, found: Permit) -> tuple[Any, ...]:
+    def _ask(self, identity: PeerIdentity, found: Permit) -> tuple[Any, ...]:
         if found.pool and not self._has_pool(found.pool):
             self._must_be("SpiderIPPool", found.pool)
         if found.block and not self._has_block(found.block):

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from actors.errors import OrbweaverError, Overloaded, PeerRefused
-from actors.runtime import Identity, ObjectRef
+from actors.runtime import ObjectRef, PeerIdentity
 from actors.store.contract import Object, Store
 
 log = logging.getLogger("orbweaver.peers")
@@ -63,7 +63,7 @@ def claims_fit(token: str, account: str, audience: str, now: float) -> bool:
     return claims.get("sub") == account and named and isinstance(expires, int | float) and expires > now - 300
 
 
-def identity_of(review: Object, account: str, audience: str) -> Identity:
+def identity_of(review: Object, account: str, audience: str) -> PeerIdentity:
     """The peer that a TokenReview's answer names. Raises `PeerRefused` with what is missing, and the remedy."""
     status: Mapping[str, Any] = review.get("status") or {}
     if not status.get("authenticated"):
@@ -82,7 +82,7 @@ def identity_of(review: Object, account: str, audience: str) -> Identity:
             "the token is bound to no pod on a node, so it does not say where the agent runs; use the projected token of "
             "the DaemonSet's pod, on Kubernetes 1.30 or later"
         )
-    return Identity(account.rpartition(":")[2], str(nodes[0]))
+    return PeerIdentity(account.rpartition(":")[2], str(nodes[0]))
 
 
 class _Asked(NamedTuple):
@@ -113,8 +113,8 @@ class TokenReviewer:
         self._clock, self._wall = clock, wall
         self._state = threading.Condition()
         """Guards what follows."""
-        self._known: OrderedDict[bytes, tuple[Identity | OrbweaverError, float]] = OrderedDict()
-        self._asked: dict[bytes, list[ObjectRef[Identity]]] = {}
+        self._known: OrderedDict[bytes, tuple[PeerIdentity | OrbweaverError, float]] = OrderedDict()
+        self._asked: dict[bytes, list[ObjectRef[PeerIdentity]]] = {}
         self._waiting: deque[_Asked] = deque()
         self._behind: deque[_Asked] = deque()
         self._accepted: OrderedDict[bytes, None] = OrderedDict()
@@ -148,9 +148,9 @@ class TokenReviewer:
             if thread.is_alive():
                 thread.join()
 
-    def identify(self, token: str, source: str) -> ObjectRef[Identity]:
+    def identify(self, token: str, source: str) -> ObjectRef[PeerIdentity]:
         """Whose token it is; fails with `PeerRefused`, or with why that could not be found out."""
-        ref: ObjectRef[Identity] = ObjectRef()
+        ref: ObjectRef[PeerIdentity] = ObjectRef()
         if not claims_fit(token, self._account, self._audience, self._wall()):
             ref.fail(
                 PeerRefused(
@@ -159,7 +159,7 @@ class TokenReviewer:
             )
             return ref
         digest = hashlib.sha256(token.encode()).digest()
-        answer: Identity | OrbweaverError | None = None
+        answer: PeerIdentity | OrbweaverError | None = None
         with self._state:
             now = self._clock()
             found = self._known.get(digest)
@@ -178,7 +178,7 @@ class TokenReviewer:
                     self._asked[digest] = [ref]
                     queue.append(_Asked(digest, token, source, now))
                     self._state.notify_all()
-        if isinstance(answer, Identity):
+        if isinstance(answer, PeerIdentity):
             ref.complete(answer)
         elif answer is not None:
             ref.fail(answer)
@@ -197,7 +197,7 @@ class TokenReviewer:
                 self._answered(digest, source, Overloaded("too many tokens wait to be reviewed; come again"))
                 continue
             try:
-                answer: Identity | OrbweaverError = self._review(token)
+                answer: PeerIdentity | OrbweaverError = self._review(token)
             except OrbweaverError as error:
                 answer = error
             self._answered(digest, source, answer)
@@ -205,7 +205,7 @@ class TokenReviewer:
                 with self._state:
                     self._state.wait_for(lambda: self._stopping, SUSPECT_PAUSE)
 
-    def _review(self, token: str) -> Identity:
+    def _review(self, token: str) -> PeerIdentity:
         asked = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenReview",
@@ -214,15 +214,15 @@ class TokenReviewer:
         }
         return identity_of(self._store.create(asked, timeout=TIMEOUT), self._account, self._audience)
 
-    def _answered(self, digest: bytes, source: str, answer: Identity | OrbweaverError) -> None:
+    def _answered(self, digest: bytes, source: str, answer: PeerIdentity | OrbweaverError) -> None:
         with self._state:
             now = self._clock()
-            if isinstance(answer, Identity | PeerRefused):
-                self._known[digest] = (answer, now + (FRESH if isinstance(answer, Identity) else REFUSED))
+            if isinstance(answer, PeerIdentity | PeerRefused):
+                self._known[digest] = (answer, now + (FRESH if isinstance(answer, PeerIdentity) else REFUSED))
                 self._known.move_to_end(digest)
                 if len(self._known) > REMEMBERED:
                     self._known.popitem(last=False)
-            if isinstance(answer, Identity):
+            if isinstance(answer, PeerIdentity):
                 self._accepted[digest] = None
                 self._accepted.move_to_end(digest)
                 if len(self._accepted) > REMEMBERED:
@@ -235,7 +235,7 @@ class TokenReviewer:
                     self._suspects.popitem(last=False)
             refs = self._asked.pop(digest, [])
         for ref in refs:
-            if isinstance(answer, Identity):
+            if isinstance(answer, PeerIdentity):
                 ref.complete(answer)
             else:
                 ref.fail(answer)

@@ -8,7 +8,7 @@ from actors.runtime.call import Call
 from actors.runtime.event_loop import new_event_loop
 from actors.runtime.gate import GateLimits
 from actors.runtime.handle import ActorHandle, RemoteMethod
-from actors.runtime.identity import Identity
+from actors.runtime.identity import PeerIdentity
 from actors.runtime.link import LinkLimits
 from actors.runtime.observer import RuntimeObserver, guarded
 from actors.runtime.peer import Listener
@@ -30,10 +30,10 @@ __all__ = [
     "Child",
     "Door",
     "GateLimits",
-    "Identity",
     "LinkLimits",
     "Listener",
     "ObjectRef",
+    "PeerIdentity",
     "RemoteMethod",
     "Restart",
     "RuntimeObserver",

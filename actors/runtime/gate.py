@@ -29,13 +29,13 @@ from typing import NamedTuple
 from actors.errors import InvalidObject, OrbweaverError, PeerLost, ProtocolError
 from actors.resources.addresses import format_address, parse_address
 from actors.runtime import wire
-from actors.runtime.identity import Identify, Identity, Introduction
+from actors.runtime.identity import Identify, Introduction, PeerIdentity
 from actors.runtime.reference import ObjectRef
 from actors.runtime.tls_connection import say_end
 
 log = logging.getLogger("orbweaver.gate")
 
-Admit = Callable[[ssl.SSLSocket, Identity], object]
+Admit = Callable[[ssl.SSLSocket, PeerIdentity], object]
 
 _BATCH = 32
 """Connections accepted between two looks at those that are there."""
@@ -114,7 +114,7 @@ class Gate:
         """Sources with more than one visitor."""
         self._holding = False
         """Newcomers wait in the kernel's queue."""
-        self._known: queue.SimpleQueue[tuple[_Visitor, ObjectRef[Identity]]] = queue.SimpleQueue()
+        self._known: queue.SimpleQueue[tuple[_Visitor, ObjectRef[PeerIdentity]]] = queue.SimpleQueue()
         self._bell, self._ring = socket.socketpair()
         self._closing = False
         self._accept_from = 0.0
@@ -278,7 +278,7 @@ class Gate:
         visitor.events = 0
         visitor.until = time.monotonic() + self._limits.identify
 
-        def known(ref: ObjectRef[Identity]) -> None:
+        def known(ref: ObjectRef[PeerIdentity]) -> None:
             self._known.put((visitor, ref))
             self._wake()
 

@@ -19,7 +19,7 @@ _LENGTH = struct.Struct(">I")
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class PeerIdentity:
     """A peer that has shown who it is: `account` in words for the log, `node` where it runs."""
 
     account: str
@@ -29,7 +29,7 @@ class Identity:
         return f"{self.account} on node {self.node}"
 
 
-Identify = Callable[[str, str], ObjectRef[Identity]]
+Identify = Callable[[str, str], ObjectRef[PeerIdentity]]
 """Finds out whose token it is that came from an address; fails with why it is nobody's."""
 
 

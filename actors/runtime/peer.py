@@ -27,7 +27,7 @@ from actors.errors import (
 )
 from actors.runtime import wire
 from actors.runtime.call import Call
-from actors.runtime.identity import Identity
+from actors.runtime.identity import PeerIdentity
 from actors.runtime.link import IoThread, Link, LinkLimits
 from actors.runtime.reference import ObjectRef
 from actors.runtime.shapes import Parameters
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("orbweaver.runtime")
 
-Guard = Callable[["Identity | None", wire.CallReceived], "tuple[Any, ...] | ObjectRef[tuple[Any, ...]]"]
+Guard = Callable[["PeerIdentity | None", wire.CallReceived], "tuple[Any, ...] | ObjectRef[tuple[Any, ...]]"]
 """Says with which arguments a peer's call goes on, now or later; raises, or fails with, why it does not."""
 
 
@@ -356,7 +356,7 @@ class _ServerLink(Link):
         system: ActorSystem,
         limits: LinkLimits,
         owner: Listener,
-        identity: Identity | None,
+        identity: PeerIdentity | None,
     ) -> None:
         super().__init__(loop, system.name, limits)
         self.identity = identity

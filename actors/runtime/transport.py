@@ -22,11 +22,11 @@ from typing import Protocol, cast
 
 from actors.errors import OrbweaverError
 from actors.runtime.gate import Gate, GateLimits
-from actors.runtime.identity import Identify, Identity, introduction
+from actors.runtime.identity import Identify, PeerIdentity, introduction
 from actors.runtime.tls_connection import TlsConnection
 
 Factory = Callable[[], asyncio.Protocol]
-ServerFactory = Callable[["Identity | None"], asyncio.Protocol]
+ServerFactory = Callable[["PeerIdentity | None"], asyncio.Protocol]
 """Makes the protocol of a connection that came in; None where the transport does not ask who that is."""
 
 _BACKLOG = 1024
@@ -258,10 +258,10 @@ class TlsDoor:
         except OSError as error:
             raise OrbweaverError(f"cannot listen on {self.describe()}: {error.strerror or error}") from error
 
-        def welcome(tls: ssl.SSLSocket, identity: Identity) -> None:
+        def welcome(tls: ssl.SSLSocket, identity: PeerIdentity) -> None:
             TlsConnection(loop, tls, factory(identity)).start()
 
-        def admit(tls: ssl.SSLSocket, identity: Identity) -> None:
+        def admit(tls: ssl.SSLSocket, identity: PeerIdentity) -> None:
             try:
                 loop.call_soon_threadsafe(welcome, tls, identity)
             except RuntimeError:  # the loop is closed: the process ends

@@ -12,7 +12,7 @@ from actors.allocation.messages import Allocate
 from actors.cluster.peer_guard import OF_ONE_NODE, WORKERS, PeerGuard
 from actors.errors import NotFound, Overloaded, PeerRefused
 from actors.resources.blocks.record import Record
-from actors.runtime import Identity, ObjectRef
+from actors.runtime import ObjectRef, PeerIdentity
 from actors.runtime.wire import CallReceived
 
 
@@ -52,7 +52,7 @@ def guard(store: SlowStore) -> Iterator[PeerGuard]:
 def ask(guard: PeerGuard, node: str, pod: str) -> ObjectRef[Any]:
     record = Record("", f"default/{pod}", "uid", "c", "eth0", node, "", "2026-11-27T07:00:00Z", "net")
     call = CallReceived(1, "pool/blue", "allocate", (Allocate(record),), {}, 20.0, None)
-    found = guard(Identity("orbweaver-agent", node), call)
+    found = guard(PeerIdentity("orbweaver-agent", node), call)
     assert isinstance(found, ObjectRef)
     return found
 

@@ -12,7 +12,7 @@ import pytest
 from actors.cluster import token_review
 from actors.cluster.token_review import NODE, TokenReviewer, claims_fit, identity_of
 from actors.errors import Overloaded, PeerRefused, StoreUnavailable
-from actors.runtime import Identity, get
+from actors.runtime import PeerIdentity, get
 
 ACCOUNT, AUDIENCE = "system:serviceaccount:orbweaver-system:orbweaver-agent", "orbweaver-leader"
 NOW = 1_800_000_000.0
@@ -123,7 +123,7 @@ def test_who_is_no_agent_of_a_node_is_told_why(answer: dict[str, Any], why: str)
 
 
 def test_an_agent_is_known_by_its_node():
-    assert identity_of(review("node7"), ACCOUNT, AUDIENCE) == Identity("orbweaver-agent", "node7")
+    assert identity_of(review("node7"), ACCOUNT, AUDIENCE) == PeerIdentity("orbweaver-agent", "node7")
 
 
 def test_the_same_token_is_asked_about_once(reviewer: TokenReviewer, server: ApiServer):
@@ -131,7 +131,7 @@ def test_the_same_token_is_asked_about_once(reviewer: TokenReviewer, server: Api
     server.open.clear()
     refs = [reviewer.identify(token(), "10.0.0.1") for _ in range(5)]
     server.open.set()
-    assert {get(ref, timeout=60) for ref in refs} == {Identity("orbweaver-agent", "node1")}
+    assert {get(ref, timeout=60) for ref in refs} == {PeerIdentity("orbweaver-agent", "node1")}
     assert get(reviewer.identify(token(), "10.0.0.9"), timeout=60).node == "node1"
     assert len(server.asked) == 1
 

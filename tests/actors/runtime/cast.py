@@ -23,9 +23,9 @@ from actors.runtime import (
     ActorSystem,
     Door,
     GateLimits,
-    Identity,
     LinkLimits,
     ObjectRef,
+    PeerIdentity,
     TcpTransport,
     TlsDoor,
     Transport,
@@ -203,12 +203,12 @@ TOKEN = "agent@node1"
 """What a peer shows, in place of a service account's token: who and where."""
 
 
-def identify(token: str, source: str) -> ObjectRef[Identity]:
+def identify(token: str, source: str) -> ObjectRef[PeerIdentity]:
     """Whom a token of these tests names."""
-    ref: ObjectRef[Identity] = ObjectRef()
+    ref: ObjectRef[PeerIdentity] = ObjectRef()
     account, _, node = token.partition("@")
     if account == "agent" and node:
-        ref.complete(Identity(account, node))
+        ref.complete(PeerIdentity(account, node))
     else:
         ref.fail(PeerRefused(f"{token!r} is nobody's token"))
     return ref

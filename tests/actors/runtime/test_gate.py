@@ -20,7 +20,7 @@ from actors.cluster.credentials import SERVER_NAME, client_context, server_conte
 from actors.errors import PeerLost
 from actors.runtime import ActorSystem, GateLimits, ObjectRef, TlsDoor, get
 from actors.runtime.gate import source_of
-from actors.runtime.identity import Identity, Introduction, introduction
+from actors.runtime.identity import Introduction, PeerIdentity, introduction
 from tests.actors.runtime import cast
 from tests.actors.runtime.conftest import Served, certificates, connected, eventually
 
@@ -173,9 +173,9 @@ def test_one_who_shows_its_token_bit_by_bit_is_too_slow(server: Server, tmp_path
 
 def test_nothing_is_read_while_it_is_found_out_who_that_is(tmp_path: Path):
     """A visitor may send what it likes: the bytes stay in the kernel, and the answer comes to who waits for it."""
-    asked: list[ObjectRef[Identity]] = []
+    asked: list[ObjectRef[PeerIdentity]] = []
 
-    def identify(token: str, source: str) -> ObjectRef[Identity]:
+    def identify(token: str, source: str) -> ObjectRef[PeerIdentity]:
         asked.append(ObjectRef())
         return asked[-1]
 
@@ -189,7 +189,7 @@ def test_nothing_is_read_while_it_is_found_out_who_that_is(tmp_path: Path):
     ref = client.get_actor("worker/a").echo.remote("early")
     eventually(lambda: asked)
     assert not ref.done()
-    asked[0].complete(Identity("agent", "node1"))
+    asked[0].complete(PeerIdentity("agent", "node1"))
     assert get(ref, timeout=60) == "early"
     client.shutdown()
     system.shutdown()
