@@ -84,18 +84,18 @@ def connect(path: Path, *, busy: float = 1.0) -> sqlite3.Connection:
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class FileIdentity:
     """Which file it is, wherever it is moved."""
 
     device: int
     inode: int
 
     @classmethod
-    def of(cls, status: os.stat_result) -> Identity:
+    def of(cls, status: os.stat_result) -> FileIdentity:
         return cls(status.st_dev, status.st_ino)
 
 
-def prepare(path: Path, *, timeout: float = 10.0) -> Identity:
+def prepare(path: Path, *, timeout: float = 10.0) -> FileIdentity:
     """Make the file if there is none, and check that it is ours. Raises `StoreUnavailable`."""
     deadline = time.monotonic() + timeout
     try:
@@ -123,10 +123,10 @@ def prepare(path: Path, *, timeout: float = 10.0) -> Identity:
             time.sleep(0.01)
 
 
-def missing(path: Path, identity: Identity) -> str | None:
+def missing(path: Path, identity: FileIdentity) -> str | None:
     """Why what is written to the open file would be lost: its name leads to it no more."""
     try:
-        there = Identity.of(path.stat())
+        there = FileIdentity.of(path.stat())
     except FileNotFoundError:
         return (
             f"the store's file {path} was removed while it was in use; stop Orbweaver, restore the file or, to start with "
@@ -157,7 +157,7 @@ def has_space(path: Path) -> bool:
     return True
 
 
-def _secure(path: Path) -> Identity:
+def _secure(path: Path) -> FileIdentity:
     """The file that is there, closed to others than its owner. Raises `OSError` and `StoreUnavailable`."""
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
@@ -179,7 +179,7 @@ def _secure(path: Path) -> Identity:
             for beside in ("-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
                     path.with_name(path.name + beside).chmod(0o600)
-        return Identity.of(status)
+        return FileIdentity.of(status)
     finally:
         os.close(descriptor)
 

@@ -30,7 +30,7 @@ from actors.errors import OrbweaverError, StoreUnavailable
 from actors.store.contract import Object
 from actors.store.lifecycle import ObjectName, Outcome, encode
 from actors.store.sqlite import file as sqlite_file
-from actors.store.sqlite.file import Identity
+from actors.store.sqlite.file import FileIdentity
 
 log = logging.getLogger("orbweaver.store")
 
@@ -90,7 +90,7 @@ class Writer:
     """`keep` and `keep_bytes` bound the change log; `on_commit(newest, kinds)` runs after a commit."""
 
     def __init__(
-        self, path: Path, identity: Identity, *, keep: int, keep_bytes: int, on_commit: OnCommit
+        self, path: Path, identity: FileIdentity, *, keep: int, keep_bytes: int, on_commit: OnCommit
     ) -> None:
         self.commits = 0
         self._path = path
