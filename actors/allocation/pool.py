@@ -91,7 +91,7 @@ class PoolSource(Protocol):
 
 
 @dataclass(slots=True)
-class Job:
+class PendingRequest:
     """One request on its way. Times are monotonic seconds."""
 
     request: Allocate
@@ -133,11 +133,11 @@ class PoolState:
     """Addresses whose record cannot be judged, and why."""
     look_again: float = 0.0
     """Monotonic seconds before which those are not tried again."""
-    unsure: list[Job] = field(default_factory=list)
+    unsure: list[PendingRequest] = field(default_factory=list)
     """Requests for which nothing was found, until the Ledger has told what is new."""
     catching_up: bool = False
     """Whether it is being asked."""
-    line: WaitingLine[Job] = field(default_factory=WaitingLine)
+    line: WaitingLine[PendingRequest] = field(default_factory=WaitingLine)
     """Requests that wait for addresses on their way back."""
     returning: dict[int, str] = field(default_factory=dict)
     """Those addresses, and why they are, as of the last look."""
@@ -190,7 +190,7 @@ class PoolActor(Actor):
     def allocate(self, request: Allocate) -> ObjectRef[Granted | RecordedElsewhere]:
         """Reserve one address. Completes with `Granted`, with `RecordedElsewhere` where `request.unless` says so, or fails with
         `NoAddress` when every address is in use and with `AddressTaken` when the one that was asked for is."""
-        job = Job(
+        job = PendingRequest(
             request, ObjectRef(), current_deadline(), next(self._numbers), self._monotonic(), request.together
         )
         if request.unless:
@@ -226,7 +226,7 @@ class PoolActor(Actor):
             waiter.job.reply.fail(PeerLost("the process in which the request waited ends; nothing was done"))
         self._watch()
 
-    def _looked(self, ref: ObjectRef[tuple[Allocation, ...]], job: Job) -> None:
+    def _looked(self, ref: ObjectRef[tuple[Allocation, ...]], job: PendingRequest) -> None:
         try:
             held = ref.result()
         except OrbweaverError as error:
@@ -239,7 +239,7 @@ class PoolActor(Actor):
         else:
             self._begin(job)
 
-    def _begin(self, job: Job) -> None:
+    def _begin(self, job: PendingRequest) -> None:
         self._follow_edits()
         if job.request.exact is not None:
             self._claim_exact(job, job.request.exact)
@@ -289,7 +289,7 @@ class PoolActor(Actor):
             else:
                 state.unjudged.pop(change.value, None)
 
-    def _advance(self, job: Job) -> None:
+    def _advance(self, job: PendingRequest) -> None:
         state = self._state
         alone = not state.line and job.together == 1
         value = state.free.choose(self._clock(), self._draw) if alone else None
@@ -299,7 +299,7 @@ class PoolActor(Actor):
         else:
             self._claim(job, value)
 
-    def _claim_exact(self, job: Job, value: int) -> None:
+    def _claim_exact(self, job: PendingRequest, value: int) -> None:
         state = self._state
         if state.free.take(value):
             self._claim(job, value)
@@ -310,7 +310,9 @@ class PoolActor(Actor):
         else:
             self._refuse_exact(job, value, "it is not one of its addresses")
 
-    def _refuse_exact(self, job: Job, value: int, rule: str, refusal: type[NoAddress] = AddressTaken) -> None:
+    def _refuse_exact(
+        self, job: PendingRequest, value: int, rule: str, refusal: type[NoAddress] = AddressTaken
+    ) -> None:
         text = format_address(self._state.pool.family, value)
         job.reply.fail(
             refusal(
@@ -319,7 +321,7 @@ class PoolActor(Actor):
             )
         )
 
-    def _claim(self, job: Job, value: int) -> None:
+    def _claim(self, job: PendingRequest, value: int) -> None:
         """Ask the Block for an address that is pending."""
         state = self._state
         record = replace(job.request.record, pool=state.pool.name)
@@ -331,7 +333,7 @@ class PoolActor(Actor):
         self.then(ref, self._claimed, job, value)
 
     def _claimed(
-        self, ref: ObjectRef[Granted | Taken | HolderUnknown | Quarantined], job: Job, value: int
+        self, ref: ObjectRef[Granted | Taken | HolderUnknown | Quarantined], job: PendingRequest, value: int
     ) -> None:
         free = self._state.free
         released = free.answered(value)
@@ -365,14 +367,14 @@ class PoolActor(Actor):
             self._serve()
             self._settle_line()
 
-    def _beaten(self, job: Job, value: int, taken: Taken) -> None:
+    def _beaten(self, job: PendingRequest, value: int, taken: Taken) -> None:
         if job.request.exact is not None:
             rule = f"it is recorded for pod {taken.record.pod} out of pool {taken.record.pool}"
             self._refuse_exact(job, value, rule)
         else:
             self._look_anew(job)
 
-    def _look_anew(self, job: Job) -> None:
+    def _look_anew(self, job: PendingRequest) -> None:
         """The Block has read what else is taken, and the Ledger knows it by now."""
         if self._draw is not None:
             self._state.free.look_elsewhere(self._draw)
@@ -386,7 +388,7 @@ class PoolActor(Actor):
             f"`orbweaver ip release {text} --force` frees it"
         )
 
-    def _retry(self, job: Job, value: int, rule: str) -> None:
+    def _retry(self, job: PendingRequest, value: int, rule: str) -> None:
         if job.request.exact is not None:
             self._refuse_exact(job, value, rule, NoAddress)
         else:
@@ -419,7 +421,7 @@ class PoolActor(Actor):
             ref = self._ledger.ask(LedgerActor.occupancy, state.pool.family, usable, state.sequence)
             self.then(ref, self._caught_up, asked)
 
-    def _caught_up(self, ref: ObjectRef[Occupancy], asked: list[Job]) -> None:
+    def _caught_up(self, ref: ObjectRef[Occupancy], asked: list[PendingRequest]) -> None:
         self._state.catching_up = False
         try:
             self._learn(ref.result())
@@ -439,7 +441,7 @@ class PoolActor(Actor):
             if job.request.wait > 0:
                 line.join(Waiter(job.number, job.add, job.together, job.until, job))
         self._serve()
-        refused: list[Job] = []
+        refused: list[PendingRequest] = []
         for job in asked:
             if job.request.wait > 0:
                 continue
@@ -467,7 +469,7 @@ class PoolActor(Actor):
                 waiter.job.together = 1
                 self._claim(waiter.job, value)
 
-    def _settle_line(self, refused: Sequence[Job] = ()) -> None:
+    def _settle_line(self, refused: Sequence[PendingRequest] = ()) -> None:
         """Let only as many wait as addresses are on their way back. `refused`: who does not wait, and is told whether it
         might."""
         state = self._state
@@ -482,7 +484,9 @@ class PoolActor(Actor):
                 return
         self._turn_away(refused)
 
-    def _looked_for_returning(self, ref: ObjectRef[tuple[Allocation, ...]], refused: Sequence[Job]) -> None:
+    def _looked_for_returning(
+        self, ref: ObjectRef[tuple[Allocation, ...]], refused: Sequence[PendingRequest]
+    ) -> None:
         state = self._state
         family, usable = state.pool.family, state.free.usable
         try:
@@ -497,7 +501,7 @@ class PoolActor(Actor):
             log.warning("cannot see what is on its way back", extra={"error": str(error)})
         self._turn_away(refused)
 
-    def _on_their_way(self, refused: Sequence[Job] = ()) -> int:
+    def _on_their_way(self, refused: Sequence[PendingRequest] = ()) -> int:
         """How many addresses somebody who waits may still get."""
         state, now, wall = self._state, self._monotonic(), self._clock()
         ends = [state.line.last_end or now, *(job.deadline or now for job in refused)]
@@ -506,7 +510,7 @@ class PoolActor(Actor):
         # What is free, and yet waited beside, is for a request that waits until there is more than one.
         return len(state.returning) + paused + state.free.ready(len(state.line), wall)
 
-    def _turn_away(self, refused: Sequence[Job]) -> None:
+    def _turn_away(self, refused: Sequence[PendingRequest]) -> None:
         line, most = self._state.line, self._on_their_way(refused)
         for waiter in line.cut(most):
             self._refuse(waiter.job)
@@ -566,7 +570,7 @@ class PoolActor(Actor):
             self._refuse(waiter.job)
         self._settle_line()
 
-    def _refuse(self, job: Job, *, worth_waiting: bool = False) -> None:
+    def _refuse(self, job: PendingRequest, *, worth_waiting: bool = False) -> None:
         state, now = self._state, self._clock()
         pool, usable = state.pool, state.free.usable
         quarantined = state.free.quarantined(now)
@@ -600,7 +604,7 @@ class PoolActor(Actor):
         refusal.worth_waiting, refusal.waited = worth_waiting, self._waited(job)
         job.reply.fail(refusal)
 
-    def _waited(self, job: Job) -> str:
+    def _waited(self, job: PendingRequest) -> str:
         """What a refusal says of addresses on their way back."""
         state = self._state
         returning = sorted(state.returning.items())
@@ -621,6 +625,6 @@ def _add_of(node: str, container: str, claim: str) -> str:
     return f"{node}/{container}/{claim}"
 
 
-def _pass_on(ref: ObjectRef[Granted | Taken | HolderUnknown | Quarantined], job: Job) -> None:
+def _pass_on(ref: ObjectRef[Granted | Taken | HolderUnknown | Quarantined], job: PendingRequest) -> None:
     if ref.error() is None and isinstance(granted := ref.result(), Granted):
         job.reply.complete(granted)
