@@ -91,7 +91,7 @@ class IoThread:
             loop.close()
 
 
-class Link(asyncio.Protocol):
+class PeerLink(asyncio.Protocol):
     """The half that clients and servers share. They implement `opened`, `received` and `lost`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, system: str, limits: LinkLimits) -> None:

@@ -28,7 +28,7 @@ from actors.errors import (
 from actors.runtime import wire
 from actors.runtime.call import Call
 from actors.runtime.identity import PeerIdentity
-from actors.runtime.link import IoThread, Link, LinkLimits
+from actors.runtime.link import IoThread, LinkLimits, PeerLink
 from actors.runtime.reference import ObjectRef
 from actors.runtime.shapes import Parameters
 from actors.runtime.transport import Door, Listening, Transport
@@ -220,7 +220,7 @@ class Peer:
             await asyncio.wait([link.ended], timeout=self._limits.connect)
 
 
-class _ClientLink(Link):
+class _ClientLink(PeerLink):
     def __init__(self, loop: asyncio.AbstractEventLoop, system: str, limits: LinkLimits, owner: Peer) -> None:
         super().__init__(loop, system, limits)
         self._owner = owner
@@ -349,7 +349,7 @@ class Listener:
             self._of_node.pop(link.identity.node, None)
 
 
-class _ServerLink(Link):
+class _ServerLink(PeerLink):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
