@@ -88,7 +88,7 @@ class PoolNames:
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class NetworkSelection:
     """One network attachment that the pod asks for. `ips` are the addresses that it wants there."""
 
     namespace: str
@@ -187,12 +187,14 @@ def read_default_route_nic(pod: Pod) -> str | None:
     return interface
 
 
-def read_networks(pod: Pod) -> tuple[Network, ...]:
+def read_networks(pod: Pod) -> tuple[NetworkSelection, ...]:
     """The additional networks, in order, each with the interface that it gets. Raises `PodRefused`."""
     return _networks(pod, NETWORKS, pod.annotations.get(NETWORKS, ""), pod.namespace)
 
 
-def read_default_network(pod: Pod, agent_namespace: str, cluster_network: str | None) -> Network | None:
+def read_default_network(
+    pod: Pod, agent_namespace: str, cluster_network: str | None
+) -> NetworkSelection | None:
     """The network of the first interface: the pod's own choice, else the cluster's. Raises `PodRefused`."""
     text = pod.annotations.get(DEFAULT_NETWORK, "") or cluster_network or ""
     found = _networks(pod, DEFAULT_NETWORK, text, agent_namespace)
@@ -220,7 +222,7 @@ def _unknown_keys(value: Any, known: tuple[str, ...]) -> list[str]:
     return list(islice(dict.fromkeys(keys), _IGNORED_TOLD))
 
 
-def _networks(pod: Pod, key: str, text: str, namespace: str) -> tuple[Network, ...]:
+def _networks(pod: Pod, key: str, text: str, namespace: str) -> tuple[NetworkSelection, ...]:
     if not text.strip():
         return ()
     with _reading(pod.key, key) as subject:
@@ -243,7 +245,9 @@ def _networks(pod: Pod, key: str, text: str, namespace: str) -> tuple[Network, .
                 raise PodRefused(f"{subject}: entry {index} has no name")
             if interface:
                 _check_interface(subject, interface)
-            found.append(Network(entry_namespace or namespace, name, interface or f"net{index + 1}", ips))
+            found.append(
+                NetworkSelection(entry_namespace or namespace, name, interface or f"net{index + 1}", ips)
+            )
         return tuple(found)
 
 

@@ -21,7 +21,7 @@ from actors.decisions.annotations import (
     FIRST_INTERFACE,
     NETWORKS,
     POD_DEFAULT_ROUTE_NIC,
-    Network,
+    NetworkSelection,
     ignored_keys,
     read_default_network,
     read_default_route_nic,
@@ -210,7 +210,7 @@ def _slot(
     )
 
 
-def _networks(pod: Pod, settings: Settings) -> dict[str, Network]:
+def _networks(pod: Pod, settings: Settings) -> dict[str, NetworkSelection]:
     """The network attachment of each interface. Multus gives eth0 the default network, and net1, net2, … or
     the names they ask for to the others."""
     found = {network.interface: network for network in read_networks(pod)}
@@ -220,7 +220,9 @@ def _networks(pod: Pod, settings: Settings) -> dict[str, Network]:
     return found
 
 
-def _exact(pod: Pod, interface: str, network: Network | None, request: AddressRequest) -> dict[int, int]:
+def _exact(
+    pod: Pod, interface: str, network: NetworkSelection | None, request: AddressRequest
+) -> dict[int, int]:
     """The address that is wanted in each family."""
     sources: list[tuple[str, Iterable[tuple[int, int]]]] = []
     if interface == request.interface:

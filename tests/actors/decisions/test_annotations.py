@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.decisions import annotations as known
-from actors.decisions.annotations import Network, PoolNames
+from actors.decisions.annotations import NetworkSelection, PoolNames
 from actors.errors import PodRefused
 from actors.resources.addresses import parse_address
 from actors.resources.namespace import Namespace
@@ -44,12 +44,12 @@ def test_right_forms() -> None:
         ("fd00::/8", parse_address("fd00:6::1"))
     ]
     assert known.read_networks(pod(known.NETWORKS, "a, b/c@data ,d")) == (
-        Network("shop", "a", "net1", ()),
-        Network("b", "c", "data", ()),
-        Network("shop", "d", "net3", ()),
+        NetworkSelection("shop", "a", "net1", ()),
+        NetworkSelection("b", "c", "data", ()),
+        NetworkSelection("shop", "d", "net3", ()),
     )
     assert known.read_networks(pod(known.NETWORKS, '[{"name":"a","mac":"x","ips":["10.0.0.1/8"]}]')) == (
-        Network("shop", "a", "net1", (parse_address("10.0.0.1"),)),
+        NetworkSelection("shop", "a", "net1", (parse_address("10.0.0.1"),)),
     )
 
 
