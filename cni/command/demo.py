@@ -27,7 +27,7 @@ from actors.resources.blocks.block import Block
 from actors.resources.blocks.record import Record
 from cni import shim
 from cni.command import option_values
-from cni.command.sandbox import Network, SandboxPod, enter, find_plugins, lay_cable
+from cni.command.sandbox import CniNetwork, SandboxPod, enter, find_plugins, lay_cable
 
 UPLINK = "uplink0"
 START_TIMEOUT = 20.0
@@ -109,7 +109,7 @@ class _Demo:
         shim.install(directory / "bin", names=("spiderpool",))
         self.ipam = {"type": "spiderpool", "ipam_unix_socket_path": str(self.socket)}
         conf = {"cniVersion": "1.0.0", "name": "blue", "type": "macvlan", "master": UPLINK, "mode": "bridge"}
-        self.network = Network({**conf, "ipam": self.ipam}, (plugins, directory / "bin"))
+        self.network = CniNetwork({**conf, "ipam": self.ipam}, (plugins, directory / "bin"))
 
     def play(self, adds: int) -> int:
         """The story, step by step."""
@@ -184,7 +184,7 @@ class _Demo:
             for one in self._recorded()
             if one.container != lost.container
         ]
-        Network(conf, self.network.plugins).call("GC", {}, {"cni.dev/valid-attachments": valid})
+        CniNetwork(conf, self.network.plugins).call("GC", {}, {"cni.dev/valid-attachments": valid})
         self._wait_until_free(addresses[0])
         print("after GC:")
         self._orbweaver("ip", "show", addresses[0].partition("/")[0])
@@ -213,13 +213,13 @@ class _Demo:
 
     def _latencies(self, adds: int) -> None:
         _title(f"Latency of the IPAM plugin alone, {adds} requests a row (dual stack: two addresses an ADD)")
-        network = Network({**self.network.conf, "type": "spiderpool"}, self.network.plugins)
+        network = CniNetwork({**self.network.conf, "type": "spiderpool"}, self.network.plugins)
         print(f"{'':26}{'p50':>10}{'p99':>10}{'per second':>13}")
         for width in (1, 16):
             # As many pods at once as the pools have room for beside those of the story.
             self._time(network, width, adds)
 
-    def _time(self, network: Network, width: int, count: int) -> None:
+    def _time(self, network: CniNetwork, width: int, count: int) -> None:
         containers = [uuid.uuid4().hex for _ in range(count)]
 
         def call(command: str, container: str) -> float:

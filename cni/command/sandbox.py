@@ -94,7 +94,7 @@ def lay_cable(uplink: str, fabric: str = "fabric0") -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class CniNetwork:
     """A CNI network configuration and where its plugins are. `plugins` is CNI_PATH."""
 
     conf: Mapping[str, Any]
@@ -142,7 +142,7 @@ class SandboxPod:
     """A pod as the runtime sees it: a network namespace, a container id, and a name."""
 
     name: str
-    network: Network
+    network: CniNetwork
     namespace: str = "default"
     interface: str = "eth0"
     container: str = field(default_factory=lambda: uuid.uuid4().hex + uuid.uuid4().hex)

@@ -26,7 +26,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 import pytest
 
 from actors.errors import OrbweaverError
-from cni.command.sandbox import Network, SandboxPod, lay_cable, run
+from cni.command.sandbox import CniNetwork, SandboxPod, lay_cable, run
 from cni.dataplane.coordinator import reply_marks
 from cni.dataplane.netlink.namespaces import inside
 from tests.support.agent_process import PROGRAM, AgentProcess, pool
@@ -55,11 +55,11 @@ class Chain:
     name: str = "blue"
     host: str | None = None
 
-    def networks(self) -> tuple[Network, Network]:
+    def networks(self) -> tuple[CniNetwork, CniNetwork]:
         base = {"cniVersion": "1.0.0", "name": self.name}
         places = (self.plugins, self.agent.plugins)
         last = {"type": "coordinator", "serviceCIDR": SERVICES, **self.agent.ipam, **self.coordinator}
-        return Network({**base, **self.main}, places), Network(
+        return CniNetwork({**base, **self.main}, places), CniNetwork(
             {**base, **last, "type": "coordinator"}, places
         )
 
@@ -100,7 +100,7 @@ def within(netns: str | None) -> Iterator[None]:
 
 def make(name: str, interface: str = "eth0", container: str | None = None) -> SandboxPod:
     """A pod with a namespace and nothing in it; a second interface of one shares its namespace."""
-    pod = SandboxPod(name, Network({"type": "none"}, ()), interface=interface)
+    pod = SandboxPod(name, CniNetwork({"type": "none"}, ()), interface=interface)
     if container is not None:
         pod.container = container
     else:
@@ -1039,7 +1039,7 @@ def strangers(agent: AgentProcess, plugins: Path) -> None:
         for path in (own, alive.netns) if network is last else (own,):
             asked = {**new.environment(), "CNI_NETNS": path}
             ipam = network is not last and {"type": "spiderpool"}
-            caller = Network({**network.conf, **(ipam or {})}, network.plugins)
+            caller = CniNetwork({**network.conf, **(ipam or {})}, network.plugins)
             with pytest.raises(OrbweaverError, match="CNI_NETNS") as refused:
                 caller.call("ADD", asked, {"prevResult": gone.result} if network is last else None)
             assert refused.value.cni_code == 4

@@ -31,7 +31,7 @@ from actors.resources.addresses import parse_address
 from actors.resources.blocks.block import Block, block_name
 from actors.resources.blocks.suspect import Suspect
 from actors.store.sqlite.store import SQLiteStore
-from cni.command.sandbox import Network, SandboxPod, lay_cable, run
+from cni.command.sandbox import CniNetwork, SandboxPod, lay_cable, run
 from cni.dataplane.netlink.namespaces import inside
 from cni.dataplane.probing import frames
 from tests.support.agent_process import AgentProcess, pool
@@ -96,10 +96,10 @@ def owns(*addresses: str) -> str:
 
 def network(
     agent: AgentProcess, plugins: Path, main: Mapping[str, Any] | None = None, **ipam: Any
-) -> Network:
+) -> CniNetwork:
     kind = main or {"type": "macvlan", "master": "uplink0"}
     conf = {"cniVersion": "1.0.0", "name": "blue", **kind, "ipam": {**agent.ipam, **ipam}}
-    return Network(conf, (plugins, agent.plugins))
+    return CniNetwork(conf, (plugins, agent.plugins))
 
 
 def bare(pod: SandboxPod) -> list[str]:
@@ -227,7 +227,9 @@ def kept(agent: AgentProcess, plugins: Path) -> None:
     made.call("DEL", again.environment())  # what a runtime does after a failed ADD
     assert agent.records()["10.7.9.10"]["pod"] == "default/db-0"
     assert "kept for the next pod default/db-0" in agent.orbweaver("ip", "show", "10.7.9.10")
-    named = SandboxPod("named", Network({**made.conf, "args": {"cni": {"ips": ["10.7.9.20"]}}}, made.plugins))
+    named = SandboxPod(
+        "named", CniNetwork({**made.conf, "args": {"cni": {"ips": ["10.7.9.20"]}}}, made.plugins)
+    )
     with pytest.raises(OrbweaverError, match=rf"default/named.*10\.7\.9\.20.*{mac}.*no other"):
         named.start()
     assert sorted(agent.records()) == ["10.7.9.10"]
@@ -360,16 +362,16 @@ def _suspect(agent: AgentProcess, address: str) -> None:
 
 def _by_hand(name: str, mac: str) -> SandboxPod:
     """A pod as it is when a main plugin calls IPAM: its interface is there, and down."""
-    pod = SandboxPod(name, Network({"type": "none"}, ()))
+    pod = SandboxPod(name, CniNetwork({"type": "none"}, ()))
     run("ip", "netns", "add", name)
     run("ip", "link", "add", "tmp0", "link", "uplink0", "type", "macvlan", "mode", "bridge")
     run("ip", "link", "set", "tmp0", "address", mac, "netns", name, "name", "eth0")
     return pod
 
 
-def _ipam(made: Network, pod: SandboxPod, command: str = "ADD") -> list[str]:
+def _ipam(made: CniNetwork, pod: SandboxPod, command: str = "ADD") -> list[str]:
     """Call the IPAM plugin alone."""
-    alone = Network({**made.conf, "type": "spiderpool"}, made.plugins)
+    alone = CniNetwork({**made.conf, "type": "spiderpool"}, made.plugins)
     result = alone.call(command, pod.environment()) or {}
     return [one["address"].partition("/")[0] for one in result.get("ips", ())]
 
@@ -395,7 +397,7 @@ def as_it_was(agent: AgentProcess, plugins: Path) -> None:
     run("nsenter", f"--net={pod.netns}", "sh", "-c", script)
     assert _ipam(made, pod) == found
     assert "UP" in str(state())
-    bare_pod = SandboxPod("bare", Network({"type": "none"}, ()))
+    bare_pod = SandboxPod("bare", CniNetwork({"type": "none"}, ()))
     run("ip", "netns", "add", "bare")
     assert len(_ipam(made, bare_pod)) == 2
     for one in (pod, bare_pod):
@@ -472,7 +474,7 @@ def many(agent: AgentProcess, plugins: Path) -> None:
     )  # fmt: skip
     pods = [_by_hand(f"p{number}", f"02:00:00:00:00:{number:02x}") for number in range(24)]
 
-    def timed(made: Network, command: str, some: Sequence[SandboxPod]) -> tuple[float, list[list[str]]]:
+    def timed(made: CniNetwork, command: str, some: Sequence[SandboxPod]) -> tuple[float, list[list[str]]]:
         started = time.monotonic()
         with ThreadPoolExecutor(len(some)) as executor:
             found = list(executor.map(lambda pod: _ipam(made, pod, command), some))
@@ -517,7 +519,7 @@ def chained(agent: AgentProcess, plugins: Path) -> None:
     base = {"cniVersion": "1.0.0", "name": "blue", **agent.ipam, "type": "coordinator"}
 
     def chain(**wished: Any) -> Any:
-        last = Network({**base, "serviceCIDR": ["10.96.0.0/12"], **wished}, made.plugins)
+        last = CniNetwork({**base, "serviceCIDR": ["10.96.0.0/12"], **wished}, made.plugins)
         return last.call("ADD", pod.environment(), {"prevResult": pod.result})
 
     with pytest.raises(OrbweaverError, match=rf"default/a: 10\.12\.9\.10 is in use.*{mac}"):

@@ -17,7 +17,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 import pytest
 
 from actors.errors import OrbweaverError
-from cni.command.sandbox import Network, lay_cable, run
+from cni.command.sandbox import CniNetwork, lay_cable, run
 from tests.cni.dataplane_stories import HOST, HOST6, MAIN, V4, V6, Chain, capture, make
 from tests.support.agent_process import AgentProcess
 
@@ -31,9 +31,9 @@ POD = {
 }
 
 
-def network(agent: AgentProcess, version: str = "1.1.0", **conf: Any) -> Network:
+def network(agent: AgentProcess, version: str = "1.1.0", **conf: Any) -> CniNetwork:
     base = {"cniVersion": version, "name": "blue", "type": "ifacer"}
-    return Network({**base, "ipam_unix_socket_path": str(agent.socket), **conf}, (agent.plugins,))
+    return CniNetwork({**base, "ipam_unix_socket_path": str(agent.socket), **conf}, (agent.plugins,))
 
 
 def _links() -> dict[str, bool]:

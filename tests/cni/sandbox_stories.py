@@ -20,7 +20,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 import pytest
 
 from actors.errors import OrbweaverError
-from cni.command.sandbox import Network, SandboxPod, lay_cable, run
+from cni.command.sandbox import CniNetwork, SandboxPod, lay_cable, run
 from tests.support.agent_process import AgentProcess, pool
 
 UPLINK = "uplink0"
@@ -28,9 +28,9 @@ V4 = pool("blue-v4", "10.6.0.0/16", "10.6.1.10-10.6.1.40", "10.6.0.1")
 V6 = pool("blue-v6", "fd00:6::/64", "fd00:6::10-fd00:6::40", "fd00:6::1")
 
 
-def _network(agent: AgentProcess, plugins: Path, version: str = "1.0.0", **conf: Any) -> Network:
+def _network(agent: AgentProcess, plugins: Path, version: str = "1.0.0", **conf: Any) -> CniNetwork:
     base = {"cniVersion": version, "name": "blue", "ipam": agent.ipam}
-    return Network({**base, **conf}, (plugins, agent.plugins))
+    return CniNetwork({**base, **conf}, (plugins, agent.plugins))
 
 
 def _meet(agent: AgentProcess, first: SandboxPod, second: SandboxPod) -> None:
@@ -50,7 +50,7 @@ def _meet(agent: AgentProcess, first: SandboxPod, second: SandboxPod) -> None:
     for pod in (first, second):
         pod.stop()
         # A runtime may repeat it (CNI spec, "DEL"). To our plugin alone: host-device itself fails without the interface.
-        Network({**pod.network.conf, "type": "spiderpool"}, pod.network.plugins).call(
+        CniNetwork({**pod.network.conf, "type": "spiderpool"}, pod.network.plugins).call(
             "DEL", pod.environment()
         )
     assert agent.records() == {}
@@ -135,7 +135,7 @@ def two_interfaces(agent: AgentProcess, plugins: Path, _: Path | None) -> None:
     first = SandboxPod("two", _network(agent, plugins, type="macvlan", master=UPLINK))
     first.start()
     assert sorted(agent.records()) == ["10.6.1.10", "10.7.1.10"]
-    red = Network({**first.network.conf, "name": "red"}, first.network.plugins)
+    red = CniNetwork({**first.network.conf, "name": "red"}, first.network.plugins)
     second = SandboxPod("two", red, interface="net1", container=first.container)
     result = red.call("ADD", second.environment())
     assert [one["address"] for one in result["ips"]] == ["10.7.1.10/16"]
@@ -150,7 +150,7 @@ def exhausted(agent: AgentProcess, plugins: Path, _: Path | None) -> None:
     lay_cable(UPLINK)
     agent.apply(pool("tiny", "10.8.0.0/24", "10.8.0.5", default=False))
     ipam = {**agent.ipam, "default_ipv4_ippool": ["tiny"]}
-    network = Network(
+    network = CniNetwork(
         {**_network(agent, plugins, type="macvlan", master=UPLINK).conf, "ipam": ipam},
         (plugins, agent.plugins),
     )
@@ -218,12 +218,12 @@ def garbage(agent: AgentProcess, plugins: Path, _: Path | None) -> None:
     lay_cable(UPLINK)
     network = _network(agent, plugins, "1.1.0", type="macvlan", master=UPLINK)
     stays, lost = SandboxPod("stays", network), SandboxPod("lost", network)
-    other = SandboxPod("other", Network({**network.conf, "name": "another"}, network.plugins))
+    other = SandboxPod("other", CniNetwork({**network.conf, "name": "another"}, network.plugins))
     for pod in (stays, lost, other):
         pod.start()
     lost.vanish()
     # To our plugin: the reference plugins take GC (1.9.1) and do not pass it on to the IPAM plugin, as they should.
-    Network({**network.conf, "type": "spiderpool"}, network.plugins).call(
+    CniNetwork({**network.conf, "type": "spiderpool"}, network.plugins).call(
         "GC", {}, {"cni.dev/valid-attachments": [{"containerID": stays.container, "ifname": "eth0"}]}
     )
     assert {record["pod"] for record in agent.records().values()} == {"default/stays", "default/other"}

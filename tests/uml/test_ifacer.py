@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from actors.errors import OrbweaverError
-from cni.command.sandbox import Network, run
+from cni.command.sandbox import CniNetwork, run
 from cni.dataplane.netlink.links import add_link, delete_link, set_link
 from cni.dataplane.netlink.rtnetlink import Netlink
 from tests.cni.ifacer_stories import PATIENT, POD, network
@@ -59,7 +59,7 @@ def is_up(name: str) -> bool:
     return "UP" in links()[name]["flags"]
 
 
-def add(network: Network) -> Any:
+def add(network: CniNetwork) -> Any:
     """ADD and CHECK; a second ADD changes nothing."""
     result = network.call("ADD", POD)
     network.call("CHECK", POD, {"prevResult": result})
@@ -69,7 +69,7 @@ def add(network: Network) -> Any:
     return result
 
 
-def bond(agent: AgentProcess, mode: int = 1, options: str = "", **conf: Any) -> Network:
+def bond(agent: AgentProcess, mode: int = 1, options: str = "", **conf: Any) -> CniNetwork:
     settings = {"name": "bond0", "mode": mode, "options": options}
     return network(agent, interfaces=["nic0", "nic1"], bond=settings, **conf)
 
