@@ -99,7 +99,7 @@ def add_parser(commands: Any) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class PoolOffer:
     """What one candidate pool has: `free` of `total` addresses. `why_not`: what keeps it from serving."""
 
     pool: str
@@ -113,13 +113,13 @@ class Outlook:
     """One slot: what each candidate has, the record that would be taken up again, and notes on others."""
 
     slot: Slot
-    offers: tuple[Offer, ...]
+    offers: tuple[PoolOffer, ...]
     again: Allocation | None
     again_from: str
     notes: tuple[str, ...]
 
     @property
-    def chosen(self) -> Offer | None:
+    def chosen(self) -> PoolOffer | None:
         """The first candidate that can serve."""
         return next((offer for offer in self.offers if offer.why_not is None), None)
 
@@ -267,7 +267,7 @@ class Sight:
             notes.append(f"{text} is recorded for {whose} since {record.since} {becomes}")
         return inheritance, notes
 
-    def _offer(self, pool: IPPool, slot: Slot) -> Offer:
+    def _offer(self, pool: IPPool, slot: Slot) -> PoolOffer:
         reserved = self._reserved.get(pool.family, IntervalSet())
         usable = pool.available.minus(reserved)
         readable = usable.minus(span_of(self._unreadable(pool.family)))
@@ -295,7 +295,7 @@ class Sight:
                 "exhausted",
                 self._exhausted(pool.family, usable, readable, len(quarantined), unjudged),
             )
-        return Offer(pool.name, free, usable.size, refusal)
+        return PoolOffer(pool.name, free, usable.size, refusal)
 
     def _unjudged(self, family: int, within: IntervalSet) -> dict[int, str]:
         """The addresses of which nobody knows who has them, and why."""
