@@ -36,7 +36,7 @@ _canonical = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class WriteOutcome:
     """What a write leads to. `event` is None when nothing changes; a DELETED object is as it was last."""
 
     event: Literal["ADDED", "MODIFIED", "DELETED"] | None
@@ -145,7 +145,7 @@ def private_copy(obj: Object) -> Object:
     return copy
 
 
-def created(where: ObjectName, obj: Object, current: Object | None, *, uid: str, now: str) -> Outcome:
+def created(where: ObjectName, obj: Object, current: Object | None, *, uid: str, now: str) -> WriteOutcome:
     """A new object. Raises `Conflict` when the name is taken, `InvalidObject` when it has a version."""
     if current is not None:
         raise Conflict(f"{where} exists already; read it and update it, or choose another name")
@@ -157,10 +157,10 @@ def created(where: ObjectName, obj: Object, current: Object | None, *, uid: str,
     result = {**obj, "metadata": metadata}
     if where.kind.status:
         result.pop("status", None)
-    return Outcome("ADDED", result)
+    return WriteOutcome("ADDED", result)
 
 
-def updated(where: ObjectName, obj: Object, current: Object | None) -> Outcome:
+def updated(where: ObjectName, obj: Object, current: Object | None) -> WriteOutcome:
     """A new state of everything but the system's fields and, with the subresource, the status."""
     current = _held(where, obj, current)
     before = current["metadata"]
@@ -179,15 +179,15 @@ def updated(where: ObjectName, obj: Object, current: Object | None) -> Outcome:
                 f"{where} is being deleted: finalizers cannot be added ({', '.join(sorted(added))})"
             )
         if not finalizers:
-            return Outcome("DELETED", result)
+            return WriteOutcome("DELETED", result)
     if not _same(_content(where.kind, result), _content(where.kind, current)):
         metadata["generation"] = before.get("generation", 0) + 1
     elif _same(result, current):
-        return Outcome(None, current)
-    return Outcome("MODIFIED", result)
+        return WriteOutcome(None, current)
+    return WriteOutcome("MODIFIED", result)
 
 
-def status_updated(where: ObjectName, obj: Object, current: Object | None) -> Outcome:
+def status_updated(where: ObjectName, obj: Object, current: Object | None) -> WriteOutcome:
     """A new status; everything else in `obj` is ignored, its metadata included."""
     if not where.kind.status:
         raise InvalidObject(f"{where.kind.name} has no status subresource: write its status with update")
@@ -196,12 +196,12 @@ def status_updated(where: ObjectName, obj: Object, current: Object | None) -> Ou
     result.pop("status", None)
     if "status" in obj:
         result["status"] = obj["status"]
-    return Outcome(None, current) if _same(result, current) else Outcome("MODIFIED", result)
+    return WriteOutcome(None, current) if _same(result, current) else WriteOutcome("MODIFIED", result)
 
 
 def deleted(
     where: ObjectName, current: Object | None, *, uid: str | None, version: str | None, now: str
-) -> Outcome:
+) -> WriteOutcome:
     """Gone, or marked as being deleted while finalizers hold it. Raises `NotFound` or `Conflict`."""
     if current is None:
         raise NotFound(f"{where} does not exist")
@@ -215,16 +215,16 @@ def deleted(
             f"{where} changed since version {version} (it is at {metadata['resourceVersion']}): read it again"
         )
     if not metadata.get("finalizers"):
-        return Outcome("DELETED", {**current, "metadata": {**metadata}})
+        return WriteOutcome("DELETED", {**current, "metadata": {**metadata}})
     if metadata.get("deletionTimestamp"):
-        return Outcome(None, current)
+        return WriteOutcome(None, current)
     # The mark counts for the generation, as in the API server (registry store, markAsDeleting).
     marks = {
         "deletionTimestamp": now,
         "deletionGracePeriodSeconds": 0,
         "generation": metadata["generation"] + 1,
     }
-    return Outcome("MODIFIED", {**current, "metadata": {**metadata, **marks}})
+    return WriteOutcome("MODIFIED", {**current, "metadata": {**metadata, **marks}})
 
 
 def _held(where: ObjectName, obj: Object, current: Object | None) -> Object:

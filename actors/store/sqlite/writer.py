@@ -28,7 +28,7 @@ from pathlib import Path
 
 from actors.errors import OrbweaverError, StoreUnavailable
 from actors.store.contract import Object
-from actors.store.lifecycle import ObjectName, Outcome, encode
+from actors.store.lifecycle import ObjectName, WriteOutcome, encode
 from actors.store.sqlite import file as sqlite_file
 from actors.store.sqlite.file import FileIdentity
 
@@ -60,7 +60,7 @@ DELETE FROM changes
 WHERE version < max((SELECT version FROM changes WHERE total > ? ORDER BY version LIMIT 1), ?) AND version < ?
 """
 
-Decide = Callable[[Object | None], Outcome]
+Decide = Callable[[Object | None], WriteOutcome]
 Row = tuple[str, str, str]  # kind, namespace, name
 ChangeRow = tuple[int, str, str, int, str]  # version, kind, type, total, object
 OnCommit = Callable[[int, frozenset[str]], None]
