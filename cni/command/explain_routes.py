@@ -34,7 +34,7 @@ from cni.dataplane.coordinator.plugin import NAME as PLUGIN
 from cni.dataplane.coordinator.settings import CoordinatorSettings, read_settings
 from cni.dataplane.netlink.namespaces import inside
 from cni.dataplane.netlink.rtnetlink import Netlink
-from cni.dataplane.state import Desired, HostState, Nic, Plan, PodState, Route, applied
+from cni.dataplane.state import CoordinatorPlan, Desired, HostState, Nic, PodState, Route, applied
 from cni.dataplane.workers.job import Job
 
 NAMESPACES = Path("/run/netns")
@@ -206,10 +206,10 @@ def _find_namespace(subject: Subject) -> str | None:
     return None
 
 
-def _imagine(subject: Subject) -> dict[str, Plan]:
+def _imagine(subject: Subject) -> dict[str, CoordinatorPlan]:
     """One ADD after the other on a model of the pod."""
     state = PodState(())
-    made: dict[str, Plan] = {}
+    made: dict[str, CoordinatorPlan] = {}
     for number, one in enumerate(subject.interfaces):
         settings = subject.settings
         if not subject.node_addresses:

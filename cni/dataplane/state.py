@@ -170,7 +170,7 @@ class Desired:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class CoordinatorPlan:
     """Everything that should be after ADD. `marks`: whether connections that come in through the veth are marked, so
     that their replies leave through it. `mac`: the interface's new MAC, empty to keep it."""
 
@@ -183,7 +183,7 @@ class Plan:
     queue: int = 0
 
 
-def applied(pod: PodState, plan: Plan) -> PodState:
+def applied(pod: PodState, plan: CoordinatorPlan) -> PodState:
     """What the kernel has in the pod after the plan."""
     nics = pod.nics
     if plan.veth and pod.nic(plan.veth.pod) is None:

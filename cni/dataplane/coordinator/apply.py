@@ -46,7 +46,7 @@ from cni.dataplane.netlink.routes import (
 )
 from cni.dataplane.netlink.rtnetlink import Netlink
 from cni.dataplane.netlink.sysctls import differing_sysctls, write_sysctls
-from cni.dataplane.state import Desired, HostState, Nic, Plan, PodState, bare
+from cni.dataplane.state import CoordinatorPlan, Desired, HostState, Nic, PodState, bare
 from cni.dataplane.workers.job import Job, readable_addresses
 
 _NOT_THE_HOSTS = re.compile(
@@ -79,7 +79,7 @@ def perform(job: Job, notes: list[str]) -> int:
 
 def _plan(
     job: Job, settings: CoordinatorSettings, state: PodState, host: Netlink, pod: Netlink, namespace: int
-) -> Plan:
+) -> CoordinatorPlan:
     """What ADD makes and CHECK looks for. `namespace`: the host's number for the pod's."""
     return make_plan(
         settings,
@@ -154,7 +154,7 @@ def _check(job: Job, settings: CoordinatorSettings) -> int:
 class Inspection:
     """A pod's plan and what of it is not so. `sysctls`: apart, because a pod may have changed them on purpose."""
 
-    plan: Plan
+    plan: CoordinatorPlan
     missing: tuple[str, ...] = ()
     sysctls: tuple[str, ...] = ()
 
@@ -175,7 +175,7 @@ def inspect(job: Job, settings: CoordinatorSettings) -> Inspection:
 
 
 def _missing(
-    plan: Plan, state: PodState, pod: Netlink, host: Netlink, settings: CoordinatorSettings
+    plan: CoordinatorPlan, state: PodState, pod: Netlink, host: Netlink, settings: CoordinatorSettings
 ) -> list[str]:
     lines = [f"pod: link {plan.veth.pod}"] if plan.veth and state.nic(plan.veth.pod) is None else []
     if settings.default_nic and len(state.nics) > 2 and state.nic(settings.default_nic) is None:
@@ -347,7 +347,7 @@ def _advertised_to(current: Nic, job: Job, pod: Netlink) -> tuple[str, ...]:
 
 
 def _make_veth(
-    plan: Plan, state: PodState, host: Netlink, pod: Netlink, descriptor: int, container: str
+    plan: CoordinatorPlan, state: PodState, host: Netlink, pod: Netlink, descriptor: int, container: str
 ) -> int:
     veth = plan.veth
     if veth is None or state.nic(veth.pod) is not None:
@@ -373,7 +373,7 @@ def _make_veth(
     return changed + pod.send([set_link(name=veth.pod, up=True)])
 
 
-def _link_changes(plan: Plan, current: Nic) -> list[Message]:
+def _link_changes(plan: CoordinatorPlan, current: Nic) -> list[Message]:
     mac = plan.mac if plan.mac != current.mac else ""
     queue = plan.queue if plan.queue != current.queue else 0
     if current.up and not mac and not queue:
@@ -411,7 +411,7 @@ def _pod_changes(desired: Desired, pod: Netlink, state: PodState) -> list[Messag
     ]
 
 
-def _apply_to_host(plan: Plan, host: Netlink, settings: CoordinatorSettings) -> int:
+def _apply_to_host(plan: CoordinatorPlan, host: Netlink, settings: CoordinatorSettings) -> int:
     if not plan.host.routes:
         return 0
     device = plan.host.routes[0].dev

@@ -27,11 +27,11 @@ from cni.dataplane.coordinator.situation import Situation, first_of, read_situat
 from cni.dataplane.coordinator.veth import VETH
 from cni.dataplane.state import (
     MAIN,
+    CoordinatorPlan,
     Desired,
     HostState,
     Neighbour,
     Nic,
-    Plan,
     PodState,
     Route,
     Rule,
@@ -57,7 +57,7 @@ def make_plan(
     recorded: Collection[str],
     gateways: tuple[str, ...] = (),
     expected: tuple[str, ...] = (),
-) -> Plan:
+) -> CoordinatorPlan:
     """The plan for ADD of `interface`; `recorded`: the addresses, without length, that IPAM gave it; `gateways`: those that
     IPAM named for it; `expected`: all interfaces that the pod will have, empty where nothing tells.
 
@@ -70,7 +70,7 @@ def make_plan(
         )
     mode = effective_mode(settings, pod, interface)
     if mode == "disable":
-        return Plan(mode, None, Desired(), Desired())
+        return CoordinatorPlan(mode, None, Desired(), Desired())
     situation = read_situation(
         settings,
         pod,
@@ -81,7 +81,7 @@ def make_plan(
         gateways=gateways,
         expected=expected,
     )
-    return Plan(
+    return CoordinatorPlan(
         mode,
         situation.veth,
         _in_pod(situation),

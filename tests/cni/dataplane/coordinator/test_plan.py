@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from actors.errors import InvalidRequest, PodRefused
 from cni.dataplane.coordinator.plan import effective_mode, make_plan
 from cni.dataplane.coordinator.settings import read_settings
-from cni.dataplane.state import MAIN, HostState, Nic, Plan, PodState, Route, Rule, applied
+from cni.dataplane.state import MAIN, CoordinatorPlan, HostState, Nic, PodState, Route, Rule, applied
 
 HOST = HostState(("10.6.168.123/16", "fd00:6::123/64"))
 ETH0 = Nic("eth0", 2, "02:00:00:00:00:01", ("10.6.168.172/16",))
@@ -54,7 +54,7 @@ def _plan(
     gateways: tuple[str, ...] = (),
     pod_chose: bool = False,
     **conf: object,
-) -> Plan:
+) -> CoordinatorPlan:
     settings = replace(read_settings({**SERVICES, **conf}), pod_chose=pod_chose)
     return make_plan(
         settings,
