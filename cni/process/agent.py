@@ -42,7 +42,7 @@ from actors.views.views import ViewsActor
 from cni.dataplane.coordinator import reply_marks
 from cni.dataplane.coordinator.plugin import Coordinator, PodInterfaces
 from cni.dataplane.ifacer.plugin import Ifacer
-from cni.dataplane.probing.prober import Prober
+from cni.dataplane.probing.prober import WorkerProber
 from cni.dataplane.workers.pool import Workers
 from cni.process.base import START_TIMEOUT, Process, log_failure
 from cni.server.frontend import FrontEnd
@@ -112,7 +112,7 @@ class Agent(Process):
             )
             router = AlwaysLocal(system, alone=not cluster)
             self.metrics.watch_pools(self.usage)
-        self.prober = Prober(timeout=options.timeout / 2)
+        self.prober = WorkerProber(timeout=options.timeout / 2)
         self.pod_warnings = PodWarnings(self._tell)  # an Endpoint ends soon after its request
         self.sandboxes = NodeSandboxes(options.attachments, options.namespaces)
         system.register(

@@ -41,7 +41,7 @@ class _Task:
     seconds: float
 
 
-class Prober:
+class WorkerProber:
     """`timeout`: seconds in which every inquiry is answered, at most."""
 
     def __init__(self, *, timeout: float = 10.0) -> None:
