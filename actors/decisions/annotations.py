@@ -26,7 +26,7 @@ from actors.resources.addresses import Address, parse_address, parse_address_of,
 from actors.resources.fields import Fields, nearest, shown
 from actors.resources.interface_name import RULE as INTERFACE_RULE
 from actors.resources.interface_name import is_interface_name
-from actors.resources.ippool import Route
+from actors.resources.ippool import PoolRoute
 from actors.resources.json_text import UnreadableText, read_json, showable
 from actors.resources.names import SUBDOMAIN_LONGEST
 from actors.resources.namespace import Namespace
@@ -159,7 +159,7 @@ def read_namespace_pools(pod: Pod, namespace: Namespace | None) -> PoolNames | N
     return PoolNames("", found[4], found[6]) if found[4] or found[6] else None
 
 
-def read_routes(pod: Pod) -> tuple[Route, ...]:
+def read_routes(pod: Pod) -> tuple[PoolRoute, ...]:
     """`ipam.spidernet.io/routes`. Raises `PodRefused`."""
     if POD_ROUTES not in pod.annotations:
         return ()
@@ -173,7 +173,7 @@ def read_routes(pod: Pod) -> tuple[Route, ...]:
                     raise entry.refuse(key, "but every route needs dst and gw")
             destination = entry.read("dst", parse_cidr)
             gateway = entry.read("gw", partial(parse_address_of, family=destination.family))
-            found.append(Route(destination, gateway))
+            found.append(PoolRoute(destination, gateway))
         return tuple(found)
 
 

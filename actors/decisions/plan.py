@@ -35,7 +35,7 @@ from actors.decisions.request import AddressRequest
 from actors.decisions.settings import Settings
 from actors.errors import AddressTaken, NoAddress, PodRefused
 from actors.resources.addresses import format_address
-from actors.resources.ippool import IPPool, Route
+from actors.resources.ippool import IPPool, PoolRoute
 from actors.resources.namespace import Namespace
 from actors.resources.node import Node
 from actors.resources.pod import Pod
@@ -79,7 +79,7 @@ class Plan:
     pod: str
     slots: tuple[Slot, ...]
     notes: tuple[str, ...] = ()
-    routes: tuple[Route, ...] = ()
+    routes: tuple[PoolRoute, ...] = ()
     default_route_nic: str | None = None
     warnings: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from actors.decisions.annotations import FIRST_INTERFACE, POD_ROUTES
 from actors.decisions.plan import Plan
 from actors.resources.addresses import IPV4, IPV6, Subnet, format_address, is_link_local
-from actors.resources.ippool import IPPool, Route, is_router_of
+from actors.resources.ippool import IPPool, PoolRoute, is_router_of
 
 _WARNED = 8
 """Routes of one pod that are judged for warnings; it may have hundreds."""
@@ -47,7 +47,7 @@ class Lease:
 class Routing:
     """The routes of one interface, and the reasons for what was left out."""
 
-    routes: tuple[Route, ...]
+    routes: tuple[PoolRoute, ...]
     reasons: tuple[str, ...]
 
 
@@ -55,7 +55,7 @@ def route(interface: str, leases: Sequence[Lease], plan: Plan) -> Routing:
     """The routes of `interface`; `leases` are those of all interfaces that are known, in the order of the
     plan."""
     reasons: list[str] = []
-    found: dict[Subnet, Route] = {}
+    found: dict[Subnet, PoolRoute] = {}
     mine = sorted((lease for lease in leases if lease.interface == interface), key=lambda lease: lease.family)
     for custom in plan.routes:
         owner = _reaching(custom, leases, plan.default_route_nic)
@@ -79,7 +79,7 @@ def route(interface: str, leases: Sequence[Lease], plan: Plan) -> Routing:
             )
         else:
             default = DEFAULT[lease.family]
-            found.setdefault(default, Route(default, lease.pool.gateway))
+            found.setdefault(default, PoolRoute(default, lease.pool.gateway))
     for lease in mine:
         for given in lease.pool.routes:
             found.setdefault(given.destination, given)
@@ -108,7 +108,7 @@ def _subnets(leases: Sequence[Lease]) -> str:
     return ", ".join(found) or "none has an address of a pool"
 
 
-def _reaching(custom: Route, leases: Sequence[Lease], default_nic: str | None) -> str | None:
+def _reaching(custom: PoolRoute, leases: Sequence[Lease], default_nic: str | None) -> str | None:
     """The first interface that can; a link-local gateway is looked for on the pod's chosen interface first."""
     for lease in sorted(leases, key=lambda lease: _is_everywhere(custom) and lease.interface != default_nic):
         if lease.family == custom.family and is_router_of(lease.pool.subnet, custom.gateway):
@@ -116,5 +116,5 @@ def _reaching(custom: Route, leases: Sequence[Lease], default_nic: str | None) -
     return None
 
 
-def _is_everywhere(custom: Route) -> bool:
+def _is_everywhere(custom: PoolRoute) -> bool:
     return is_link_local(custom.family, custom.gateway)

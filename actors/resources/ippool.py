@@ -50,7 +50,7 @@ OWNER_APPLICATION = "ipam.spidernet.io/owner-application-name"
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class PoolRoute:
     """A route through a gateway; both of one family."""
 
     destination: Subnet
@@ -73,7 +73,7 @@ class IPPool:
     available: IntervalSet = field(default_factory=IntervalSet)
     withheld: IntervalSet = field(default_factory=IntervalSet)
     gateway: int | None = None
-    routes: tuple[Route, ...] = ()
+    routes: tuple[PoolRoute, ...] = ()
     vlan: int = 0
     pod_affinity: LabelSelector | None = None
     namespace_affinity: LabelSelector | None = None
@@ -188,7 +188,7 @@ def is_router_of(subnet: Subnet, address: int) -> bool:
     return subnet.contains(address) or (subnet.family == IPV6 and is_link_local(IPV6, address))
 
 
-def parse_routes(spec: Fields, family: int) -> tuple[Route, ...]:
+def parse_routes(spec: Fields, family: int) -> tuple[PoolRoute, ...]:
     """`spec.routes`, all of this family."""
     found = []
     for item in spec.items("routes"):
@@ -203,7 +203,7 @@ def parse_routes(spec: Fields, family: int) -> tuple[Route, ...]:
                 f"which is IPv{destination.family} in an IPv{family} pool",
                 "move it to a pool of its family",
             )
-        found.append(Route(destination, item.read("gw", lambda text: parse_address_of(text, family))))
+        found.append(PoolRoute(destination, item.read("gw", lambda text: parse_address_of(text, family))))
     return tuple(found)
 
 

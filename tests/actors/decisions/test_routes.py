@@ -9,7 +9,7 @@ from typing import Any
 from actors.decisions.plan import Plan
 from actors.decisions.routes import Lease, route, unreached
 from actors.resources.addresses import format_address, parse_address, parse_cidr
-from actors.resources.ippool import IPPool, Route
+from actors.resources.ippool import IPPool, PoolRoute
 
 
 def lease(interface: str, subnet: str, *, clean_gateway: bool = False, **spec: Any) -> Lease:
@@ -22,11 +22,11 @@ def lease(interface: str, subnet: str, *, clean_gateway: bool = False, **spec: A
     return Lease(interface, pool.subnet.first + 9, pool, clean_gateway)
 
 
-def custom(*pairs: tuple[str, str]) -> tuple[Route, ...]:
-    return tuple(Route(parse_cidr(dst), parse_address(gw)[1]) for dst, gw in pairs)
+def custom(*pairs: tuple[str, str]) -> tuple[PoolRoute, ...]:
+    return tuple(PoolRoute(parse_cidr(dst), parse_address(gw)[1]) for dst, gw in pairs)
 
 
-def texts(routes: tuple[Route, ...]) -> list[tuple[str, str]]:
+def texts(routes: tuple[PoolRoute, ...]) -> list[tuple[str, str]]:
     return [(str(one.destination), format_address(one.family, one.gateway)) for one in routes]
 
 
