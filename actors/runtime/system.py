@@ -37,7 +37,7 @@ _RESTART_MOST = 10.0
 _JOIN = 1.0
 
 
-class Route(Protocol):
+class CallRoute(Protocol):
     """Where calls to a kind of actor go."""
 
     def submit(self, call: Call) -> None:
@@ -137,7 +137,7 @@ class ActorSystem:
         self._io = IoThread(name)
         self._peers: list[Peer] = []
         self._listeners: list[Listener] = []
-        self._routes: dict[str, Route] = {}
+        self._routes: dict[str, CallRoute] = {}
         self._lock = threading.Lock()
         self._ended = threading.Condition(threading.Lock())
         self._stopped = False
@@ -165,7 +165,7 @@ class ActorSystem:
             raise ValueError(f"{kind!r} cannot be a kind of actor: it is the part of a name before the slash")
         self.route(kind, LocalKind(kind, factory, mailbox, idle, start_fraction, urgent, inline, self))
 
-    def route(self, kind: str, route: Route) -> None:
+    def route(self, kind: str, route: CallRoute) -> None:
         """Send calls to `kind` there. Raises ValueError when the kind has a place already."""
         with self._lock:
             if kind in self._routes:
