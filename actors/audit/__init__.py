@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from actors.audit.audit import Audit, audit, confirm
 from actors.audit.blocks import recorded
-from actors.audit.finding import Finding, ReleaseRecord, Repair, Rule, WriteEndpoint, WriteStatus
+from actors.audit.finding import AuditRule, Finding, ReleaseRecord, Repair, WriteEndpoint, WriteStatus
 from actors.audit.holders import verdict_on
 from actors.audit.notes import RuntimeNotes
 from actors.audit.snapshot import Snapshot
 
 __all__ = [
     "Audit",
+    "AuditRule",
     "Finding",
     "ReleaseRecord",
     "Repair",
-    "Rule",
     "RuntimeNotes",
     "Snapshot",
     "WriteEndpoint",

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from actors.audit.blocks import attachments, recorded
 from actors.audit.endpoints import endpoints
-from actors.audit.finding import Finding, Rule
+from actors.audit.finding import AuditRule, Finding
 from actors.audit.holders import SnapshotState, abandoned
 from actors.audit.notes import RuntimeNotes, unended
 from actors.audit.pools import overlaps, places, states
@@ -53,22 +53,22 @@ def audit(
     held, findings = recorded(snapshot.blocks)
     found = list(findings)
     pools, damaged = _parsed(snapshot.pools, IPPool.from_object)
-    found += [Finding(Rule.POOL, name, why) for name, why in damaged.items()]
+    found += [Finding(AuditRule.POOL, name, why) for name, why in damaged.items()]
     reserved: dict[int, IntervalSet] = {}
     for one in _parsed(snapshot.reserved, ReservedIP.from_object)[0].values():
         reserved[one.family] = reserved.get(one.family, IntervalSet()).union(one.ips)
     found += attachments(held)
     found += places(held, pools, damaged)
     found += overlaps(pools.values())
-    if all(one.rule is not Rule.BLOCK for one in findings):
+    if all(one.rule is not AuditRule.BLOCK for one in findings):
         # A view tells perhaps what a damaged block does not; nobody may take it for wrong, least of all a repair.
-        unjudged = {one.subject for one in findings if one.rule is Rule.ENTRY}
+        unjudged = {one.subject for one in findings if one.rule is AuditRule.ENTRY}
         found += states(held, snapshot.pools, pools, reserved, unjudged)
         found += endpoints(held, snapshot.endpoints, unjudged)
     found += _holders(snapshot, held, settings or Settings(), now)
     if notes is not None:
         found += unended(held, notes)
-    order = list(Rule)
+    order = list(AuditRule)
     return Audit(tuple(sorted(found, key=lambda one: (order.index(one.rule), one.subject))), held)
 
 

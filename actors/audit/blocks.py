@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from actors.audit.finding import Finding, Rule
+from actors.audit.finding import AuditRule, Finding
 from actors.errors import InvalidObject
 from actors.resources.addresses import format_address, parse_address
 from actors.resources.blocks.allocation import Allocation
@@ -58,7 +58,7 @@ def attachments(held: Iterable[Allocation]) -> Iterator[Finding]:
         if len(several) > 1:
             texts = ", ".join(format_address(one.family, one.value) for one in several)
             yield Finding(
-                Rule.ATTACHMENT,
+                AuditRule.ATTACHMENT,
                 several[0].record.pod,
                 f"interface {interface} of container {container} is recorded with {len(several)} IPv{family} addresses:"
                 f" {texts}",
@@ -70,7 +70,7 @@ def _read_block(obj: Object, held: list[Allocation], findings: list[Finding]) ->
     name, spec = obj["metadata"]["name"], obj.get("spec") or {}
 
     def bad(what: str) -> None:
-        findings.append(Finding(Rule.BLOCK, name, what, what))
+        findings.append(Finding(AuditRule.BLOCK, name, what, what))
 
     try:
         family, base = parse_block_name(name)
@@ -100,7 +100,7 @@ def _read_block(obj: Object, held: list[Allocation], findings: list[Finding]) ->
     try:
         Block.from_object(obj)
     except InvalidObject as error:
-        told = any(one.rule is Rule.BLOCK and one.subject == name for one in findings)
+        told = any(one.rule is AuditRule.BLOCK and one.subject == name for one in findings)
         if not told and not entries.doubled:
             bad(error.message)  # what no entry shows by itself
 
@@ -120,11 +120,11 @@ class _Entries:
     doubled: bool = False
 
     def _bad(self, what: str) -> None:
-        self.findings.append(Finding(Rule.BLOCK, self.block, what, what))
+        self.findings.append(Finding(AuditRule.BLOCK, self.block, what, what))
 
     def _unjudged(self, value: int, what: str) -> None:
         text = format_address(self.family, value)
-        self.findings.append(Finding(Rule.ENTRY, text, f"block {self.block}: {what}", what))
+        self.findings.append(Finding(AuditRule.ENTRY, text, f"block {self.block}: {what}", what))
 
     def record(self, text: str, entry: str) -> None:
         try:
@@ -190,7 +190,7 @@ def _twice(held: Iterable[Allocation]) -> Iterator[Finding]:
         if len(records) > 1:
             holders = " and ".join(f"pod {record.pod} (container {record.container})" for record in records)
             yield Finding(
-                Rule.TWICE, format_address(family, value), f"recorded {len(records)} times: {holders}"
+                AuditRule.TWICE, format_address(family, value), f"recorded {len(records)} times: {holders}"
             )
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from actors.audit.finding import Finding, Rule, WriteEndpoint
+from actors.audit.finding import AuditRule, Finding, WriteEndpoint
 from actors.resources.addresses import format_address
 from actors.resources.blocks.allocation import Allocation
 from actors.resources.endpoint import pod_of
@@ -32,11 +32,13 @@ def endpoints(
             continue
         why = _difference(several, obj) if several else "nothing is recorded for the pod"
         if why is not None:
-            yield Finding(Rule.ENDPOINT, pod, why, version, WriteEndpoint(pod))
+            yield Finding(AuditRule.ENDPOINT, pod, why, version, WriteEndpoint(pod))
     for pod, several in by_pod.items():
         texts = ", ".join(format_address(one.family, one.value) for one in several)
         identity = " ".join(sorted(f"{one.record.container} {one.record.uid}" for one in several))
-        yield Finding(Rule.ENDPOINT, pod, f"it is missing; recorded is {texts}", identity, WriteEndpoint(pod))
+        yield Finding(
+            AuditRule.ENDPOINT, pod, f"it is missing; recorded is {texts}", identity, WriteEndpoint(pod)
+        )
 
 
 def _shown(obj: Object) -> set[str]:

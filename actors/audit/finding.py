@@ -8,7 +8,7 @@ from enum import Enum
 from actors.resources.blocks.allocation import Allocation
 
 
-class Rule(Enum):
+class AuditRule(Enum):
     """What is proved: its name in tables and JSON, and what to do about a breach."""
 
     label: str
@@ -87,12 +87,12 @@ class Finding:
     """`subject` is the address or object. `evidence` is what must stay the same for a later finding to be this one:
     the version of a view, the identity of a record. `repair` is None where a person has to decide."""
 
-    rule: Rule
+    rule: AuditRule
     subject: str
     what: str
     evidence: str = ""
     repair: Repair | None = None
 
     @property
-    def key(self) -> tuple[Rule, str, str]:
+    def key(self) -> tuple[AuditRule, str, str]:
         return self.rule, self.subject, self.evidence

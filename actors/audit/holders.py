@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from actors.audit.finding import Finding, ReleaseRecord, Rule
+from actors.audit.finding import AuditRule, Finding, ReleaseRecord
 from actors.decisions.inherit import is_fixed
 from actors.decisions.settings import Settings
 from actors.errors import InvalidObject, OrbweaverError
@@ -108,7 +108,7 @@ def abandoned(
 def _unjudged(held: Allocation, error: Exception) -> Finding:
     why = str(error) if isinstance(error, OrbweaverError) else f"{type(error).__name__}: {error}"
     return Finding(
-        Rule.UNJUDGED,
+        AuditRule.UNJUDGED,
         format_address(held.family, held.value),
         f"whether pod {held.record.pod} may have it cannot be told: {why}",
         f"{held.record.container} {held.record.pod} {held.record.uid}",
@@ -119,7 +119,7 @@ def _finding(held: Allocation, verdict: Verdict) -> Finding:
     record = held.record
     since = f", since {record.since}" if record.since else ""
     return Finding(
-        Rule.KEPT if record.is_retained else Rule.LEAKED,
+        AuditRule.KEPT if record.is_retained else AuditRule.LEAKED,
         format_address(held.family, held.value),
         f"{verdict.text} (pool {record.pool}, node {record.node or 'unknown'}{since})",
         f"{record.container} {record.pod} {record.uid}",

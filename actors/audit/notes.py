@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from actors.audit.finding import Finding, Rule
+from actors.audit.finding import AuditRule, Finding
 from actors.resources.addresses import format_address
 from actors.resources.blocks.allocation import Allocation
 
@@ -28,7 +28,7 @@ def unended(held: Iterable[Allocation], notes: RuntimeNotes) -> Iterator[Finding
     """What of the notes is bad or missing. Only where some record has its note, the records of the others are known to be
     this runtime's."""
     for file, why in notes.bad.items():
-        yield Finding(Rule.NOTE, file, f"{why}: the runtime cannot end this attachment", why)
+        yield Finding(AuditRule.NOTE, file, f"{why}: the runtime cannot end this attachment", why)
     mine = [
         (one, view)
         for one in held
@@ -42,4 +42,4 @@ def unended(held: Iterable[Allocation], notes: RuntimeNotes) -> Iterator[Finding
             continue
         address = format_address(one.family, one.value)
         what = f"the runtime has no note of container {record.container} of pod {record.pod}, and may never end it"
-        yield Finding(Rule.NOTE, address, what, f"{record.container} {record.interface}")
+        yield Finding(AuditRule.NOTE, address, what, f"{record.container} {record.interface}")

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from actors.audit.finding import Finding, Rule, WriteStatus
+from actors.audit.finding import AuditRule, Finding, WriteStatus
 from actors.resources.addresses import format_address, format_range
 from actors.resources.admission import FINALIZER
 from actors.resources.blocks.allocation import Allocation
@@ -40,29 +40,33 @@ def states(
             continue
         several = by_pool[name]
         for rule, field, why in _state(obj, pool, several, reserved.get(pool.family, _NOTHING)):
-            if rule is Rule.STATUS and unjudged and set(unjudged) & _listed(obj):
+            if rule is AuditRule.STATUS and unjudged and set(unjudged) & _listed(obj):
                 continue
             yield Finding(rule, name, why, f"{field} {version}", WriteStatus(name))
 
 
 def _state(
     obj: Object, pool: IPPool, held: list[Allocation], reserved: IntervalSet
-) -> Iterator[tuple[Rule, str, str]]:
+) -> Iterator[tuple[AuditRule, str, str]]:
     """Rule, field and what is wrong."""
     status = obj.get("status") or {}
     allocated = status.get("allocatedIPs") or ""
     if pool.terminating and not held:
-        yield Rule.LINGERS, "metadata", "it is being deleted and has no address in use, and is still there"
+        yield (
+            AuditRule.LINGERS,
+            "metadata",
+            "it is being deleted and has no address in use, and is still there",
+        )
         return
     if not pool.terminating and FINALIZER not in (obj["metadata"].get("finalizers") or ()):
         yield (
-            Rule.FINALIZER,
+            AuditRule.FINALIZER,
             "finalizers",
             f"the finalizer {FINALIZER} is missing, so it would go with addresses in use",
         )
     if allocated and status.get(DIGEST) != digest_of(allocated):
         yield (
-            Rule.FOREIGN,
+            AuditRule.FOREIGN,
             DIGEST,
             "status.allocatedIPs was written by another IPAM and is not recorded in blocks yet",
         )
@@ -75,14 +79,14 @@ def _state(
     }
     told = _told(allocated)
     if told != (expected if len(held) <= LISTED else {}):
-        yield Rule.STATUS, "allocatedIPs", f"status.allocatedIPs {_compared(told, expected)}"
+        yield AuditRule.STATUS, "allocatedIPs", f"status.allocatedIPs {_compared(told, expected)}"
     numbers = {
         "allocatedIPCount": len(held),
         "totalIPCount": min(pool.available.minus(reserved).size, 2**63 - 1),
     }
     for key, number in numbers.items():
         if status.get(key) != number:
-            yield Rule.STATUS, key, f"status.{key} is {status.get(key)}, but should be {number}"
+            yield AuditRule.STATUS, key, f"status.{key} is {status.get(key)}, but should be {number}"
 
 
 def _listed(obj: Object) -> set[str]:
@@ -123,11 +127,11 @@ def places(
             continue
         if pool is None:
             yield Finding(
-                Rule.NO_POOL, text, f"pool {record.pool} of pod {record.pod} does not exist", record.pool
+                AuditRule.NO_POOL, text, f"pool {record.pool} of pod {record.pod} does not exist", record.pool
             )
         elif pool.family != one.family or one.value not in pool.available:
             yield Finding(
-                Rule.OUTSIDE,
+                AuditRule.OUTSIDE,
                 text,
                 f"it is not among the addresses of pool {pool.name}, and pod {record.pod} has it",
                 record.pool,
@@ -151,7 +155,7 @@ def overlaps(pools: Iterable[IPPool]) -> Iterator[Finding]:
             open_spans.append((high, name))
         for (one, two), (low, high) in sorted(shared.items()):
             yield Finding(
-                Rule.OVERLAP,
+                AuditRule.OVERLAP,
                 one,
                 f"pool {two} has {format_range(family, low, high)} of its addresses too",
                 two,

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from actors.audit import Finding, Rule, RuntimeNotes, Snapshot, audit, confirm
+from actors.audit import AuditRule, Finding, RuntimeNotes, Snapshot, audit, confirm
 from actors.decisions.settings import Settings
 from actors.errors import OrbweaverError
 from actors.resources.json_text import showable
@@ -133,7 +133,7 @@ def _notes(directory: Path, *, cluster: bool) -> RuntimeNotes | None:
 
 def _wait(found: Sequence[Finding], settings: Settings) -> float:
     """Seconds until a second look tells what was only on its way: a view that lags behind, a DEL that a node still sends."""
-    return WAIT + (settings.gc.own_del if any(one.rule is Rule.LEAKED for one in found) else 0.0)
+    return WAIT + (settings.gc.own_del if any(one.rule is AuditRule.LEAKED for one in found) else 0.0)
 
 
 def _has_pods(store: Store) -> bool:

@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
-from actors.audit import Finding, Rule, Snapshot, audit, recorded
+from actors.audit import AuditRule, Finding, Snapshot, audit, recorded
 from actors.errors import OrbweaverError
 from actors.resources.addresses import format_address
 from actors.store.contract import Store
@@ -20,7 +20,14 @@ from actors.store.contract import Store
 Place = tuple[str, str]
 """Container id and interface, the key of an attachment."""
 
-VIEWS = {Rule.ATTACHMENT, Rule.FOREIGN, Rule.FINALIZER, Rule.LINGERS, Rule.STATUS, Rule.ENDPOINT}
+VIEWS = {
+    AuditRule.ATTACHMENT,
+    AuditRule.FOREIGN,
+    AuditRule.FINALIZER,
+    AuditRule.LINGERS,
+    AuditRule.STATUS,
+    AuditRule.ENDPOINT,
+}
 
 
 class Journal:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from actors.audit import ReleaseRecord, Rule, Snapshot, WriteEndpoint, WriteStatus, audit, confirm
+from actors.audit import AuditRule, ReleaseRecord, Snapshot, WriteEndpoint, WriteStatus, audit, confirm
 from actors.resources.addresses import format_address
 from actors.resources.admission import FINALIZER
 from actors.resources.blocks.block import block_name
@@ -199,8 +199,8 @@ def test_a_pod_that_is_gone_leaks_its_addresses(sound: Snapshot, path: str | Non
     found = audit(replace(sound, pods=pods)).findings
 
     assert [(one.rule, one.subject) for one in found] == [
-        (Rule.LEAKED, "10.6.0.10"),
-        (Rule.LEAKED, "fd00::10"),
+        (AuditRule.LEAKED, "10.6.0.10"),
+        (AuditRule.LEAKED, "fd00::10"),
     ]
     assert all(
         isinstance(one.repair, ReleaseRecord) and one.repair.held.record.pod == "default/web" for one in found
@@ -231,7 +231,7 @@ def test_what_is_kept_for_a_statefulset_that_does_not_want_it(sound: Snapshot, c
 def test_an_endpoint_that_is_missing_too_many_or_wrong(sound: Snapshot):
     missing = audit(replace(sound, endpoints=without(sound.endpoints, "web"))).findings
     assert [(one.rule, one.subject, one.repair) for one in missing] == [
-        (Rule.ENDPOINT, "default/web", WriteEndpoint("default/web"))
+        (AuditRule.ENDPOINT, "default/web", WriteEndpoint("default/web"))
     ]
 
     more = (*sound.endpoints, {"metadata": {"name": "ghost", "namespace": "default"}, "status": {}})
@@ -292,7 +292,7 @@ def test_pools_that_overlap_and_pools_that_linger(sound: Snapshot):
     ]
     made = tuple({**obj, "metadata": {**obj["metadata"], **metadata}} for obj in others)
     found = audit(replace(sound, pools=(*sound.pools, *made))).findings
-    assert [(one.subject, one.evidence) for one in found if one.rule is Rule.OVERLAP] == [
+    assert [(one.subject, one.evidence) for one in found if one.rule is AuditRule.OVERLAP] == [
         ("inner", "left"),
         ("inner", "right"),
         ("left", "v4"),
@@ -309,7 +309,7 @@ def test_a_finding_counts_when_both_looks_have_it_with_the_same_evidence(sound: 
     later = audit(replace(sound, pools=only(count, "v4", "metadata.resourceVersion", "999"))).findings
     same = audit(replace(sound, pools=count)).findings
 
-    assert [one.rule for one in first] == [Rule.STATUS, Rule.ENDPOINT]
+    assert [one.rule for one in first] == [AuditRule.STATUS, AuditRule.ENDPOINT]
     assert confirm(first, later) == ((), 3)
     assert confirm(first, same) == (same, 1)
 
@@ -334,7 +334,7 @@ def test_twenty_thousand_records_are_audited_in_one_pass():
 
     assert len(found.held) == 20_032
     assert Counter(one.rule for one in found.findings) == dict.fromkeys(
-        (Rule.NO_POOL, Rule.ENDPOINT, Rule.LEAKED), 20_032
+        (AuditRule.NO_POOL, AuditRule.ENDPOINT, AuditRule.LEAKED), 20_032
     )
 
 

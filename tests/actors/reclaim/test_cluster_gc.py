@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from actors.audit.audit import audit
-from actors.audit.finding import Rule
+from actors.audit.finding import AuditRule
 from actors.audit.snapshot import Snapshot
 from actors.decisions.settings import GCSettings, Settings
 from actors.errors import Conflict, NotFound, StoreUnavailable
@@ -197,7 +197,7 @@ def test_one_pod_whose_status_means_nothing_holds_up_nobody_s_address(world: Wor
         eventually(lambda: holds(world, second))
         assert first not in records(world.store)
     found = audit(Snapshot.read(world.plain, pods=True))
-    assert [one for one in found.findings if one.rule is Rule.UNJUDGED] == []
+    assert [one for one in found.findings if one.rule is AuditRule.UNJUDGED] == []
 
 
 def test_a_pod_that_cannot_be_judged_costs_itself(world: World, monkeypatch: pytest.MonkeyPatch):
