@@ -67,7 +67,7 @@ class Permit:
     on_behalf: str = ""
 
 
-Rule = Callable[[str, str, tuple[Any, ...], float], Permit]
+PeerRule = Callable[[str, str, tuple[Any, ...], float], Permit]
 """Of the peer's node, the actor's key, the arguments, and the moment. Raises `PeerRefused`."""
 
 
@@ -194,7 +194,7 @@ def _watching(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
     return Permit(args)
 
 
-RULES: dict[tuple[str, str], Rule] = {
+RULES: dict[tuple[str, str], PeerRule] = {
     ("ledger", "reached"): _reached,
     ("ledger", "of_sandbox"): _about_names,
     ("ledger", "of_container"): _about_names,
