@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.errors import InvalidObject
-from actors.resources.coordinator_rules import MOST, OBJECT_MODES, Rule, read_field, word
+from actors.resources.coordinator_rules import MOST, OBJECT_MODES, FieldRule, read_field, word
 from actors.resources.fields import Fields
 from actors.resources.metadata import open_object
 
@@ -26,7 +26,7 @@ _PLAIN = (
 )
 """Fields that a plugin's configuration has under the same name and with the same values."""
 SPEC_FIELDS = ("mode", *_PLAIN, "podCIDRType", "hijackCIDR", "policyRoutes")
-_MODE: Rule = word(*OBJECT_MODES)
+_MODE: FieldRule = word(*OBJECT_MODES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class SpiderCoordinator:
         return {**self.conf, **{key: value for key, value in conf.items() if value not in ("", [], None)}}
 
 
-def _read(fields: Fields, key: str, rule: Rule | None = None) -> Any:
+def _read(fields: Fields, key: str, rule: FieldRule | None = None) -> Any:
     try:
         return rule.read(fields.data[key]) if rule is not None else read_field(key, fields.data[key])
     except ValueError as error:

@@ -40,7 +40,7 @@ _MAC_PREFIX = re.compile(r"[0-9a-fA-F][02468aceACE][:-][0-9a-fA-F]{2}")
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class FieldRule:
     """`read` gives what a value means and raises `ValueError` or `InvalidObject` if it is wrong; `right` says what would be
     right, to follow "it must be". `edges`: values on both sides of where it changes, for tests."""
 
@@ -49,7 +49,7 @@ class Rule:
     edges: tuple[Any, ...] = ()
 
 
-def number(low: int, high: int, but: tuple[int, ...] = (), why: str = "") -> Rule:
+def number(low: int, high: int, but: tuple[int, ...] = (), why: str = "") -> FieldRule:
     """A whole number within these bounds, none of those in `but`."""
 
     def read(value: Any) -> int:
@@ -58,13 +58,13 @@ def number(low: int, high: int, but: tuple[int, ...] = (), why: str = "") -> Rul
         return value
 
     edges = (low - 1, low, low + 1, high - 1, high, high + 1, *but)
-    return Rule(f"a whole number from {low} to {high}{why}", read, edges)
+    return FieldRule(f"a whole number from {low} to {high}{why}", read, edges)
 
 
-def word(*words: str, empty: bool = False) -> Rule:
+def word(*words: str, empty: bool = False) -> FieldRule:
     """One of these words; `empty`: or none."""
     edges = ("", *words, words[0].upper(), f"{words[0]} ")
-    return Rule(
+    return FieldRule(
         f"one of {', '.join(words)}", _reader(lambda text: text in words or (empty and text == "")), edges
     )
 
@@ -150,28 +150,28 @@ def _text(value: Any) -> str:
     return value
 
 
-_CIDRS = Rule(
+_CIDRS = FieldRule(
     f"a list of at most {MOST_CIDRS} subnets in CIDR form, such as [10.96.0.0/12], or of addresses", _cidrs
 )
-_OWN_CIDRS = Rule(
+_OWN_CIDRS = FieldRule(
     f"a list of at most {MOST} subnets in CIDR form, such as [10.96.0.0/12], or of addresses",
     lambda value: _cidrs(value, MOST),
 )
-_INTERFACE = Rule(
+_INTERFACE = FieldRule(
     f"empty or an interface's name; {INTERFACE_RULE}",
     _reader(lambda text: text == "" or is_interface_name(text)),
 )
-_RP_FILTER = Rule("0, 1 or 2, or -1 to leave it as it is", _rp_filter)
-_FLAG = Rule("true or false, without quotes", _flag)
+_RP_FILTER = FieldRule("0, 1 or 2, or -1 to leave it as it is", _rp_filter)
+_FLAG = FieldRule("true or false, without quotes", _flag)
 
-RULES: Mapping[str, Rule] = {
+RULES: Mapping[str, FieldRule] = {
     "mode": word(*MODES, empty=True),
     "podCIDRType": word(*POD_CIDR_TYPES),
     "podDefaultRouteNIC": _INTERFACE,
     "podDefaultRouteNic": _INTERFACE,
     "podDefaultCniNic": _INTERFACE,
-    "podMACPrefix": Rule("two bytes, the first one even, such as 0a:1b", _mac_prefix),
-    "vethLinkAddress": Rule(
+    "podMACPrefix": FieldRule("two bytes, the first one even, such as 0a:1b", _mac_prefix),
+    "vethLinkAddress": FieldRule(
         "an IPv4 address that an interface can have, such as 169.254.100.1", _veth_address
     ),
     "tunePodRoutes": _FLAG,
@@ -190,7 +190,7 @@ RULES: Mapping[str, Rule] = {
     "hijackCIDR": _OWN_CIDRS,
     "overlayPodCIDR": _CIDRS,
     "serviceCIDR": _CIDRS,
-    "policyRoutes": Rule(
+    "policyRoutes": FieldRule(
         f'a list of at most {MOST} objects like {{"dst": "10.10.0.0/16", "gw": "10.6.0.1"}}, both of one address family',
         _policy_routes,
     ),
