@@ -50,7 +50,7 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class PolicyRule:
     """One policy rule. `src`, `dst`: CIDR form or empty for all, host bits kept as the kernel keeps them."""
 
     family: int
@@ -123,7 +123,7 @@ class PodState:
 
     nics: tuple[Nic, ...]
     routes: tuple[Route, ...] = ()
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[PolicyRule, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
 
     def nic(self, name: str) -> Nic | None:
@@ -163,7 +163,7 @@ class Desired:
 
     addresses: tuple[tuple[str, str], ...] = ()
     routes: tuple[Route, ...] = ()
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[PolicyRule, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
     gone: tuple[Route, ...] = ()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from cni.dataplane.state import Desired, Neighbour, Route, Rule
+from cni.dataplane.state import Desired, Neighbour, PolicyRule, Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Found:
     """What there is in one namespace. `addresses`: each with the interface that has it, as in `Desired`."""
 
     routes: Collection[Route] = ()
-    rules: Collection[Rule] = ()
+    rules: Collection[PolicyRule] = ()
     neighbours: Collection[Neighbour] = ()
     addresses: Collection[tuple[str, str]] = ()
 

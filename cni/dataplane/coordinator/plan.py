@@ -33,8 +33,8 @@ from cni.dataplane.state import (
     Neighbour,
     Nic,
     PodState,
+    PolicyRule,
     Route,
-    Rule,
     bare,
     family_of,
     host_cidr,
@@ -149,7 +149,7 @@ def _on_host(situation: Situation, recorded: Collection[str]) -> Desired:
     return Desired(
         routes=tuple(_on_link(address, path.host_dev, settings.host_table) for address in reached),
         rules=tuple(
-            Rule(family, HOST_RULE_PRIORITY, settings.host_table)
+            PolicyRule(family, HOST_RULE_PRIORITY, settings.host_table)
             for family in sorted(situation.added_families)
         ),
         neighbours=tuple(Neighbour(bare(address), path.host_dev, path.mac) for address in reached),
@@ -276,38 +276,38 @@ def _routes_of_marked_replies(situation: Situation) -> Iterator[Route]:
             yield Route(_everywhere(family), dev, gw=via, src=src, table=table)
 
 
-def _interface_rules(situation: Situation) -> Iterator[Rule]:
+def _interface_rules(situation: Situation) -> Iterator[PolicyRule]:
     """`32764: from 10.7.168.173 lookup 100` and `32765: from all to 10.7.168.173/16 lookup 100`."""
     for name, table in situation.tables.items():
         nic = situation.pod.nic(name)
         priority = TO_PRIORITY - 2 * (table - FIRST_TABLE)
         for address in nic.addresses if nic else ():
             family = family_of(address)
-            yield Rule(family, priority - 1, table, src=host_cidr(address))
-            yield Rule(family, priority, table, dst=address)
+            yield PolicyRule(family, priority - 1, table, src=host_cidr(address))
+            yield PolicyRule(family, priority, table, dst=address)
 
 
-def _mark_rules(situation: Situation) -> Iterator[Rule]:
+def _mark_rules(situation: Situation) -> Iterator[PolicyRule]:
     """`1000: from all fwmark 0x1 lookup 500`: the replies of what came in through the veth; with several interfaces also
     `1000: from all fwmark 0x2 lookup main`: of what came in through the first one."""
     if situation.veth is None:
         return
     for family in situation.families:
         if situation.nearest[family]:
-            yield Rule(family, MARK_PRIORITY, situation.settings.host_table, mark=MARK)
+            yield PolicyRule(family, MARK_PRIORITY, situation.settings.host_table, mark=MARK)
     if situation.tables and situation.first is not None:
         table = situation.tables.get(situation.settings.first_nic, MAIN)
         for family in sorted({family_of(address) for address in situation.first.addresses}):
-            yield Rule(family, MARK_PRIORITY, table, mark=FIRST_MARK)
+            yield PolicyRule(family, MARK_PRIORITY, table, mark=FIRST_MARK)
 
 
-def _first_interface_rules(situation: Situation) -> Iterator[Rule]:
+def _first_interface_rules(situation: Situation) -> Iterator[PolicyRule]:
     """`32763: from 10.6.168.172 lookup main`, in overlay mode: a client in the subnet of another interface that called the
     first one is answered by the first one."""
     first, tables = situation.first, situation.tables
     if situation.mode == "overlay" and tables and first is not None and first.name not in tables:
         for address in first.addresses:
-            yield Rule(family_of(address), TO_PRIORITY - 2 * len(tables), MAIN, src=host_cidr(address))
+            yield PolicyRule(family_of(address), TO_PRIORITY - 2 * len(tables), MAIN, src=host_cidr(address))
 
 
 def _veth_address(situation: Situation) -> tuple[tuple[str, str], ...]:

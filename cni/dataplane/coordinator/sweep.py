@@ -18,7 +18,7 @@ from cni.dataplane.netlink.codec import Message
 from cni.dataplane.netlink.links import delete_link
 from cni.dataplane.netlink.routes import delete_neighbour, delete_route, delete_rule
 from cni.dataplane.netlink.rtnetlink import Netlink
-from cni.dataplane.state import Nic, Rule, bare, host_cidr
+from cni.dataplane.state import Nic, PolicyRule, bare, host_cidr
 
 
 def collect(host: Netlink, settings: CoordinatorSettings, containers: Sequence[str]) -> int:
@@ -42,7 +42,7 @@ def _is_dead(nic: Nic, network: str, containers: Sequence[str]) -> bool:
     )
 
 
-def _unused_rules(host: Netlink, table: int) -> list[Rule]:
+def _unused_rules(host: Netlink, table: int) -> list[PolicyRule]:
     """Rules to one address to which the table has no route."""
     names = {nic.index: nic.name for nic in host.nics()}
     reached = [ipaddress.ip_network(route.dst) for route in host.routes(names) if route.table == table]

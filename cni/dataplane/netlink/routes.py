@@ -18,7 +18,7 @@ from cni.dataplane.netlink.codec import (
     number,
     packed,
 )
-from cni.dataplane.state import Neighbour, Route, Rule
+from cni.dataplane.state import Neighbour, PolicyRule, Route
 
 # linux/rtnetlink.h, linux/fib_rules.h, linux/neighbour.h
 NEWADDR, GETADDR = 20, 22
@@ -57,12 +57,12 @@ def delete_route(route: Route, index: int) -> Message:
     return Message(DELROUTE, 0, _route_body(route, index), gone_ok=True, text=f"route {route}")
 
 
-def add_rule(rule: Rule) -> Message:
+def add_rule(rule: PolicyRule) -> Message:
     """Add a rule."""
     return Message(NEWRULE, CREATE | EXCL, _rule_body(rule), there_ok=True, text=f"rule {rule}")
 
 
-def delete_rule(rule: Rule) -> Message:
+def delete_rule(rule: PolicyRule) -> Message:
     """Remove a rule."""
     return Message(DELRULE, 0, _rule_body(rule), gone_ok=True, text=f"rule {rule}")
 
@@ -119,14 +119,14 @@ def routes_of(frame: bytes, names: dict[int, str]) -> list[Route]:
     ]
 
 
-def rule_of(frame: bytes) -> Rule | None:
+def rule_of(frame: bytes) -> PolicyRule | None:
     """The rule that a message tells of, if it looks up a table."""
     family, dst_length, src_length, _, table, _, _, action = struct.unpack_from("=8B", frame, 16)
     if family not in (socket.AF_INET, socket.AF_INET6) or action != _TO_TABLE:
         return None
     told = attributes(frame, 28)
     dst, src = told.get(_FRA_DST), told.get(_FRA_SRC)
-    return Rule(
+    return PolicyRule(
         4 if family == socket.AF_INET else 6,
         number(told, _FRA_PRIORITY),
         number(told, _FRA_TABLE) or table,
@@ -156,7 +156,7 @@ def _route_body(route: Route, index: int) -> bytes:
     return body
 
 
-def _rule_body(rule: Rule) -> bytes:
+def _rule_body(rule: PolicyRule) -> bytes:
     parts = attribute(_FRA_TABLE, struct.pack("=I", rule.table))
     parts += attribute(_FRA_PRIORITY, struct.pack("=I", rule.priority))
     lengths = {_FRA_DST: 0, _FRA_SRC: 0}

@@ -55,7 +55,7 @@ from cni.dataplane.netlink.routes import (
     routes_of,
     rule_of,
 )
-from cni.dataplane.state import Link, Neighbour, Nic, Route, Rule
+from cni.dataplane.state import Link, Neighbour, Nic, PolicyRule, Route
 
 _SKIP_STATISTICS = 8
 _TARGET_NAMESPACE = 10
@@ -223,7 +223,7 @@ class Netlink:
         found = [one for one in routes_of(frame, names) if one.table == table]
         return next((one for one in found if one.dst.partition("/")[0] == address), None)
 
-    def rules(self) -> list[Rule]:
+    def rules(self) -> list[PolicyRule]:
         """Every rule that looks up a table, of both families."""
         told = [rule_of(frame) for frame in self._list(GETRULE, _ROUTE_HEADER)]
         return [rule for rule in told if rule is not None]

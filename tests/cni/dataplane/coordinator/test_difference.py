@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from cni.dataplane.coordinator.difference import Found, difference, told
-from cni.dataplane.state import Desired, Neighbour, Route, Rule
+from cni.dataplane.state import Desired, Neighbour, PolicyRule, Route
 
 HOST = Route("10.6.0.123/32", "veth0", link=True)
 SERVICES = Route("10.96.0.0/12", "veth0", gw="10.6.0.123")
-RULE = Rule(4, 32764, 100, src="10.7.0.9/32")
+RULE = PolicyRule(4, 32764, 100, src="10.7.0.9/32")
 NEIGHBOUR = Neighbour("10.6.0.123", "veth0", "02:00:00:00:00:01")
 MOVED = Route("10.7.0.0/16", "net1")
 DESIRED = Desired(

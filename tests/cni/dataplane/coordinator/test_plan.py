@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from actors.errors import InvalidRequest, PodRefused
 from cni.dataplane.coordinator.plan import effective_mode, make_plan
 from cni.dataplane.coordinator.settings import read_settings
-from cni.dataplane.state import MAIN, CoordinatorPlan, HostState, Nic, PodState, Route, Rule, applied
+from cni.dataplane.state import MAIN, CoordinatorPlan, HostState, Nic, PodState, PolicyRule, Route, applied
 
 HOST = HostState(("10.6.168.123/16", "fd00:6::123/64"))
 ETH0 = Nic("eth0", 2, "02:00:00:00:00:01", ("10.6.168.172/16",))
@@ -101,7 +101,7 @@ def test_the_chosen_nic_keeps_the_default_route() -> None:
     assert {(route.dev, route.table) for route in state.routes if route.default} == {
         ("net1", MAIN), ("eth0", 100), ("veth0", 500)
     }  # fmt: skip
-    assert Rule(4, 32764, 100, src="10.6.168.172/32") in state.rules
+    assert PolicyRule(4, 32764, 100, src="10.6.168.172/32") in state.rules
 
 
 @pytest.mark.parametrize("expected", [(), ("eth0", "net1")])
@@ -198,7 +198,7 @@ def test_what_a_router_advertised_moves_and_its_default_route_does_not_come_back
     assert {(route.dst, route.table) for route in state.routes if route.dev == "net1" and route.family == 6} == {
         ("fd00:7::/64", MAIN), ("fd00:7::/64", 100), ("::/0", 100)
     }  # fmt: skip
-    assert Rule(6, 32764, 100, src="fd00:7::9/128") in state.rules
+    assert PolicyRule(6, 32764, 100, src="fd00:7::9/128") in state.rules
 
 
 def test_routes_are_left_alone_when_asked() -> None:
