@@ -167,7 +167,6 @@ class EndpointActor(Actor):
         `PodRefused`, `NoAddress`, `AddressTaken`, or an error that a retry may cure."""
         self._sandboxes.began(request.sandbox)
         context = AddContext(self._pod(request.sandbox), request, time.perf_counter(), gone=gone)
-        attachment = (request.sandbox.container, request.sandbox.interface)
         allocated = self._allocate(context, lambda allocator: self._attempt(allocator, context))
         plan, grants = allocated.decision.plan, list(allocated.grants)
         try:
@@ -176,12 +175,49 @@ class EndpointActor(Actor):
         except OrbweaverError as error:  # another host, or a pool was deleted or broken since the decision
             self._deallocation.undo(grants, str(error))
             raise
-        if attachment in self._state.doubts:
-            self._state.doubts[attachment].answered = frozenset(grant.address for grant in grants)
+        self._settle_doubts(context, grants)
         self._deallocation.refresh_views([grant.record for grant in grants])
         for reason in result.reasons:
             log.debug("decision", extra={"reason": reason})
         return result
+
+    @message
+    def reserve(
+        self, requests: tuple[AddRequest, ...], gone: ObjectRef[None] | None = None
+    ) -> tuple[AddResult | None, ...]:
+        """Record the addresses of several interfaces of one sandbox, all or none, before any of them exists; for each its
+        result, or None where its own ADD has to prove the address on the wire first. Raises as `add`."""
+        for request in requests:
+            self._sandboxes.began(request.sandbox)
+        first, *others = requests
+        context = AddContext(
+            self._pod(first.sandbox), first, time.perf_counter(), others=tuple(others), gone=gone
+        )
+        allocated = self._allocate(context, lambda allocator: self._attempt(allocator, context))
+        plan, grants = allocated.decision.plan, list(allocated.grants)
+        results: list[AddResult | None] = []
+        try:
+            for request in requests:
+                wishes = self._settings.detection.under(request.asks.detection)
+                own = [grant for grant in grants if grant.slot.interface == request.sandbox.interface]
+                if self._detection is not None and needed(wishes, own):
+                    results.append(None)
+                    continue
+                asking = replace(context, request=request)
+                results.append(self._result(asking, plan, in_order(grants, plan.slots), ()))
+        except OrbweaverError as error:
+            self._deallocation.undo(grants, str(error))
+            raise
+        self._settle_doubts(context, grants)
+        self._deallocation.refresh_views([grant.record for grant in grants])
+        return tuple(results)
+
+    def _settle_doubts(self, context: AddContext, grants: Sequence[Grant]) -> None:
+        """Note what is answered for interfaces whose leader was lost."""
+        for request in context.requests:
+            doubt = self._state.doubts.get((request.sandbox.container, request.sandbox.interface))
+            if doubt is not None:
+                doubt.answered = frozenset(grant.address for grant in grants)
 
     def _allocate(
         self, context: AddContext, attempt: Callable[[Allocator], Allocated | Refused]
@@ -236,7 +272,9 @@ class EndpointActor(Actor):
         """Whether it is worth a guess that nothing is recorded for the pod: one question to the leader less."""
         sandbox, pod, settings = context.request.sandbox, context.pod, self._settings
         kept = (pod.statefulset is not None and settings.enable_statefulset) or pod.machine is not None
-        doubted = (sandbox.container, sandbox.interface) in self._state.doubts
+        doubted = any(
+            (sandbox.container, one.sandbox.interface) in self._state.doubts for one in context.requests
+        )
         return not (allocator.alone or kept or doubted or context.guessed or context.before is not None)
 
     def _attempt_as_new(
@@ -326,9 +364,10 @@ class EndpointActor(Actor):
             if sandbox.container in allocation.record.containers
             and allocation.record.claim not in context.guessed
         )
-        doubt = self._state.doubts.get((sandbox.container, sandbox.interface))
-        if doubt is not None and doubt.answered is None:
-            doubt.answered = context.before
+        for request in context.requests:
+            doubt = self._state.doubts.get((sandbox.container, request.sandbox.interface))
+            if doubt is not None and doubt.answered is None:
+                doubt.answered = context.before
 
     def _prove(self, context: AddContext, decision: Decision, grants: list[Grant]) -> tuple[str, ...]:
         """Probe what was granted, as far as that is wished, and exchange what others use. What the request holds is in
@@ -524,7 +563,10 @@ class EndpointActor(Actor):
         was the answer to an earlier ADD, which counts whether or not this one succeeds."""
         if context.before is None and not context.guessed:
             return  # it had only been asked what is recorded
-        attachment = (context.request.sandbox.container, context.request.sandbox.interface)
+        for request in context.requests:
+            self._doubt_attachment(context, (request.sandbox.container, request.sandbox.interface))
+
+    def _doubt_attachment(self, context: AddContext, attachment: tuple[str, str]) -> None:
         doubt = self._state.doubts.setdefault(attachment, LostRequest())
         for look in doubt.looks:
             look.cancel()
@@ -584,9 +626,16 @@ class EndpointActor(Actor):
         node = self._catalog.node(pod.node or self._node)
         if not pod.node:  # without Kubernetes nothing says it
             pod = replace(pod, node=self._node)
-        wanted = plan(
-            pod, namespace, node, table.pools, request.asks, self._settings, table.damaged, _while_in_time
-        )
+
+        def planned(request: AddRequest) -> Plan:
+            return plan(
+                pod, namespace, node, table.pools, request.asks, self._settings, table.damaged, _while_in_time
+            )
+
+        wanted = planned(request)
+        if context.others:
+            others = {other.sandbox.interface: planned(other) for other in context.others}
+            wanted = wanted.joined(request.sandbox.interface, others)
         container = request.sandbox.container
         inheritances = {
             slot.label: inherit(slot, _of_slot(slot, held), pod, container, table.pools, self._settings)

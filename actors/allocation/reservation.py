@@ -60,17 +60,28 @@ class AddContext:
     a lost leader recorded is known as this request's own. `claim` names what it records. `guessed`: the claims that it made
     before anybody had looked. `held`: what was recorded for the pod at the last look. `waits_until`: until when (monotonic
     seconds) it waits for addresses on their way back; None while it does not. `gone` is done when nobody wants its answer
-    any more."""
+    any more. `others`: the same sandbox's further interfaces, whose addresses are asked for together with its own."""
 
     pod: Pod
     request: AddRequest
     started: float
+    others: tuple[AddRequest, ...] = ()
     before: frozenset[Address] | None = None
     claim: str = ""
     guessed: frozenset[str] = frozenset()
     held: tuple[Allocation, ...] = ()
     waits_until: float | None = None
     gone: ObjectRef[None] | None = None
+
+    @property
+    def requests(self) -> tuple[AddRequest, ...]:
+        """What is asked for, an interface each."""
+        return (self.request, *self.others)
+
+    def of(self, interface: str) -> AddRequest:
+        """The request for an interface; for one that nobody asks for yet, the first."""
+        asking = (one for one in self.others if one.sandbox.interface == interface)
+        return next(asking, self.request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,7 +339,7 @@ class Reservation:
         return pool_of(allocator, attempt.asking).order(PoolActor.allocate, request)
 
     def _record(self, slot: Slot, context: AddContext) -> Record:
-        pod, request = context.pod, context.request
+        pod, request = context.pod, context.of(slot.interface)
         sandbox = request.sandbox
         record = Record(
             pool="",

@@ -92,6 +92,21 @@ class Plan:
     def of(self, interface: str) -> tuple[Slot, ...]:
         return tuple(slot for slot in self.slots if slot.interface == interface)
 
+    def joined(self, interface: str, others: Mapping[str, Plan]) -> Plan:
+        """The plan of an ADD for several interfaces: this one, made for `interface`, with what was planned for each of the
+        `others` on its own request in the place of what this one has for it."""
+        mine = tuple(
+            slot for slot in self.slots if slot.interface == interface or slot.interface not in others
+        )
+        theirs = tuple(slot for name, made in others.items() for slot in made.of(name))
+        every = (self, *others.values())
+        return replace(
+            self,
+            slots=(*mine, *theirs),
+            notes=tuple(dict.fromkeys(note for made in every for note in made.notes)),
+            warnings=tuple(dict.fromkeys(text for made in every for text in made.warnings)),
+        )
+
     def reasons(self) -> tuple[str, ...]:
         """Every decision in words: for `explain`, the details of a CNI error and the debug log."""
         warned = (f"warning: {text}" for text in self.warnings)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from actors.errors import InvalidObject
 
 SPIDERPOOL = "spiderpool.spidernet.io/v2beta1"
+PLUMBING = "k8s.cni.cncf.io"
+"""API group of the Network Plumbing Working Group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ KINDS: dict[str, Kind] = {
             namespaced=True,
             status=False,
         ),
+        Kind("IPAMClaim", f"{PLUMBING}/v1alpha1", "ipamclaims", "ipamclaim", namespaced=True, status=True),
         Kind("Pod", "v1", "pods", "po", namespaced=True, status=True),
         Kind("Namespace", "v1", "namespaces", "ns", namespaced=False, status=True),
         Kind("Node", "v1", "nodes", "no", namespaced=False, status=True),
