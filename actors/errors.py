@@ -125,6 +125,17 @@ class PoolsExhausted(NoAddress):
     """Pools may serve the pod, and none of them has an address to give."""
 
 
+class SubnetsExhausted(NoAddress):
+    """No subnet that the pod's application names has an address left for it."""
+
+
+class PoolNotReady(OrbweaverError):
+    """The pool of the pod's application is not made yet, or the leader that makes it is not there."""
+
+    cni_code = CNI_TRY_AGAIN_LATER
+    retryable = True
+
+
 class AddressesReturning(PoolsExhausted):
     """Nothing is free, and some addresses are on their way back: the same request may have one if it waits."""
 

@@ -21,6 +21,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+from actors.decisions.auto_pool import Size
 from actors.errors import InvalidObject, PodRefused
 from actors.resources.addresses import Address, parse_address, parse_address_of, parse_cidr
 from actors.resources.fields import Fields, nearest, shown
@@ -31,13 +32,15 @@ from actors.resources.json_text import UnreadableText, read_json, showable
 from actors.resources.names import SUBDOMAIN_LONGEST
 from actors.resources.namespace import Namespace
 from actors.resources.pod import Pod
+from actors.resources.workload import IP_NUMBER, RECLAIM, SUBNET, SUBNETS
 
 PREFIX = "ipam.spidernet.io"
 POD_POOLS = f"{PREFIX}/ippools"
 POD_POOL = f"{PREFIX}/ippool"
 POD_ROUTES = f"{PREFIX}/routes"
 POD_DEFAULT_ROUTE_NIC = f"{PREFIX}/default-route-nic"
-POD_SUBNETS = (f"{PREFIX}/subnets", f"{PREFIX}/subnet")
+POD_SUBNETS, POD_SUBNET = SUBNETS, SUBNET
+POD_IP_NUMBER, POD_RECLAIM = IP_NUMBER, RECLAIM
 NAMESPACE_POOLS = {4: f"{PREFIX}/default-ipv4-ippool", 6: f"{PREFIX}/default-ipv6-ippool"}
 NETWORKS = "k8s.v1.cni.cncf.io/networks"
 DEFAULT_NETWORK = "v1.multus-cni.io/default-network"
@@ -48,6 +51,10 @@ FIRST_INTERFACE = "eth0"
 _EXAMPLES = {
     POD_POOLS: '[{"interface": "eth0", "ipv4": ["blue"], "ipv6": ["blue-v6"], "cleangateway": false}]',
     POD_POOL: '{"ipv4": ["blue"], "ipv6": ["blue-v6"]}',
+    POD_SUBNETS: '[{"interface": "eth0", "ipv4": ["floor-1", "floor-2"], "ipv6": ["floor-v6"]}]',
+    POD_SUBNET: '{"ipv4": ["floor-1"], "ipv6": ["floor-v6"]}',
+    POD_IP_NUMBER: '"+1" for one address more than there are replicas, "5" for five',
+    POD_RECLAIM: '"false"',
     POD_ROUTES: '[{"dst": "10.0.0.0/16", "gw": "192.168.1.1"}]',
     POD_DEFAULT_ROUTE_NIC: "net1",
     NAMESPACE_POOLS[4]: '["blue", "green"]',
@@ -61,10 +68,14 @@ _EXAMPLES = {
 _KEYS = {
     POD_POOLS: ("interface", "ipv4", "ipv6", "cleangateway"),
     POD_POOL: ("ipv4", "ipv6"),
+    POD_SUBNETS: ("interface", "ipv4", "ipv6"),
+    POD_SUBNET: ("interface", "ipv4", "ipv6"),
     POD_ROUTES: ("dst", "gw"),
 }
 _IGNORED_TOLD = 5
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", re.ASCII)
+_SIZE = re.compile(r"(\+?)([0-9]{1,9})", re.ASCII)
+_TRUE, _FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
 
 MOST_INTERFACES = 32
 """Interfaces of one pod that are served, and so twice as many addresses at most."""
@@ -88,6 +99,17 @@ class PoolNames:
 
 
 @dataclass(frozen=True, slots=True)
+class SubnetWish:
+    """What an application asks for: for each interface the subnets to make a pool from, in order; how large it is to be,
+    None for the cluster's default; and whether it goes with the application. `source`: the annotation that says so."""
+
+    source: str
+    interfaces: tuple[PoolNames, ...]
+    size: Size | None = None
+    reclaim: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkSelection:
     """One network attachment that the pod asks for. `ips` are the addresses that it wants there."""
 
@@ -101,15 +123,67 @@ class NetworkSelection:
         return f"{self.namespace}/{self.name}"
 
 
-def refuse_subnets(pod: Pod) -> None:
-    """Raise `PodRefused` for a pod that wants an automatic pool."""
-    for key in POD_SUBNETS:
-        if key in pod.annotations:
-            raise PodRefused(
-                f"pod {pod.key}: annotation {key} asks for an automatic pool from a SpiderSubnet, which this"
-                f" version does not support; create a SpiderIPPool and name it in {POD_POOL}:"
-                f" {_EXAMPLES[POD_POOL]}"
+def asks_for_subnets(annotations: Mapping[str, str]) -> bool:
+    """Whether a pool is to be made for the application of a pod with these annotations."""
+    return POD_SUBNETS in annotations or POD_SUBNET in annotations
+
+
+def read_subnets(subject: str, annotations: Mapping[str, str]) -> SubnetWish | None:
+    """What `ipam.spidernet.io/subnets`, else `subnet`, and the two that go with them ask for; None without either.
+    `subject`: whose annotations they are ("pod shop/web-0"), for refusals. Raises `PodRefused`."""
+    key = POD_SUBNETS if POD_SUBNETS in annotations else POD_SUBNET
+    if key not in annotations:
+        return None
+    with _reading_of(subject, key) as place:
+        if key == POD_SUBNET:
+            entry = Fields.of(place, "", _folded(_json(place, annotations[key])), PodRefused)
+            choices: tuple[PoolNames, ...] = (
+                _pool_names(entry, entry.text("interface") or FIRST_INTERFACE, False, "subnet"),
             )
+        else:
+            entries = _mappings(place, annotations[key])
+            if not entries:
+                raise PodRefused(f"{place}: the list is empty, but must have one entry for each interface")
+            _bound(place, entries, MOST_INTERFACES, "interfaces")
+            choices = tuple(_pool_names(entry, entry.text("interface"), False, "subnet") for entry in entries)
+        interfaces = [choice.interface for choice in choices]
+        for interface in interfaces:
+            _check_interface(place, interface)
+            if interfaces.count(interface) > 1:
+                raise PodRefused(f"{place}: interface {interface} has two entries; keep one")
+        for family in (4, 6):
+            named = [name for choice in choices for name in choice.names(family)]
+            _bound_names(place, named, "subnets")
+            for name in named:
+                if named.count(name) > 1:
+                    raise PodRefused(
+                        f"{place}: subnet {shown(name)} is named twice for IPv{family}; keep one"
+                    )
+    return SubnetWish(key, choices, _size(subject, annotations), _reclaim(subject, annotations))
+
+
+def _size(subject: str, annotations: Mapping[str, str]) -> Size | None:
+    if POD_IP_NUMBER not in annotations:
+        return None
+    with _reading_of(subject, POD_IP_NUMBER) as place:
+        found = (
+            _SIZE.fullmatch(annotations[POD_IP_NUMBER].strip())
+            if len(annotations[POD_IP_NUMBER]) < 64
+            else None
+        )
+        if found is None:
+            raise PodRefused(
+                f"{place}: it is {shown(annotations[POD_IP_NUMBER])}, but must be a number of addresses, or + and a number"
+            )
+        return Size(int(found[2]), bool(found[1]))
+
+
+def _reclaim(subject: str, annotations: Mapping[str, str]) -> bool:
+    text = annotations.get(POD_RECLAIM, "true")
+    with _reading_of(subject, POD_RECLAIM) as place:
+        if text not in (*_TRUE, *_FALSE):
+            raise PodRefused(f"{place}: it is {shown(text)}, but must be true or false")
+    return text in _TRUE
 
 
 def read_ippools(pod: Pod) -> tuple[PoolNames, ...] | None:
@@ -201,14 +275,17 @@ def read_default_network(
     return found[0] if found else None
 
 
-def ignored_keys(pod: Pod) -> tuple[str, ...]:
+def ignored_keys(pod: Pod, *, subnets: bool = True) -> tuple[str, ...]:
     """A warning for each key in the pod's annotations that means nothing there, as `interface` in `ippool`: Spiderpool
-    passes over it, and so do we, but whoever wrote it believes that it does something. The annotations can be read."""
-    outranked = (POD_POOL,) if POD_POOLS in pod.annotations else ()
+    passes over it, and so do we, but whoever wrote it believes that it does something. The annotations can be read.
+    `subnets`: whether those that name subnets are."""
+    order = (*((POD_SUBNETS, POD_SUBNET) if subnets else ()), POD_POOLS, POD_POOL)
+    first = next((key for key in order if key in pod.annotations), "")
+    read = (first, POD_ROUTES)  # what another one outranks nobody reads
     return tuple(
         f"annotation {annotation}: {shown(key)} is no key of it and is ignored; {nearest(key, known)}"
         for annotation, known in _KEYS.items()
-        if annotation in pod.annotations and annotation not in outranked
+        if annotation in read and annotation in pod.annotations
         for key in _unknown_keys(_json(pod.key, pod.annotations[annotation]), known)
     )
 
@@ -281,13 +358,13 @@ def _short_networks(subject: str, text: str) -> Iterator[tuple[str, str, str, tu
         yield namespace, name, interface, ()
 
 
-def _pool_names(entry: Fields, interface: str, clean_gateway: bool) -> PoolNames:
+def _pool_names(entry: Fields, interface: str, clean_gateway: bool, what: str = "pool") -> PoolNames:
     ipv4, ipv6 = entry.texts("ipv4"), entry.texts("ipv6")
     if not ipv4 and not ipv6:
         raise PodRefused(
-            f"{entry.subject}: {entry.path or 'it'} names no pool; name at least one in ipv4 or ipv6{_misspelt(entry)}"
+            f"{entry.subject}: {entry.path or 'it'} names no {what}; name at least one in ipv4 or ipv6{_misspelt(entry)}"
         )
-    _check_names(entry.subject, (*ipv4, *ipv6))
+    _check_names(entry.subject, (*ipv4, *ipv6), what)
     return PoolNames(interface, ipv4, ipv6, clean_gateway)
 
 
@@ -298,19 +375,19 @@ def _misspelt(entry: Fields) -> str:
     )
 
 
-def _check_names(subject: str, names: tuple[str, ...]) -> None:
+def _check_names(subject: str, names: tuple[str, ...], what: str = "pool") -> None:
     for name in names:
         if not name.strip():
-            raise PodRefused(f"{subject}: the name of a pool is empty")
+            raise PodRefused(f"{subject}: the name of a {what} is empty")
         if len(name) > SUBDOMAIN_LONGEST:
             raise PodRefused(
-                f"{subject}: the name of a pool has {len(name)} characters, but may have {SUBDOMAIN_LONGEST}"
+                f"{subject}: the name of a {what} has {len(name)} characters, but may have {SUBDOMAIN_LONGEST}"
             )
-    _bound_names(subject, names)
+    _bound_names(subject, names, f"{what}s")
 
 
-def _bound_names(subject: str, names: Sequence[str]) -> None:
-    _bound(subject, names, MOST_POOLS, "pools")
+def _bound_names(subject: str, names: Sequence[str], what: str = "pools") -> None:
+    _bound(subject, names, MOST_POOLS, what)
     _bound(subject, [name for name in names if is_wildcard(name)], MOST_WILDCARDS, "wildcards")
 
 
@@ -356,8 +433,15 @@ def _json(subject: str, text: str, *, only_showable: bool = True) -> Any:
 
 @contextmanager
 def _reading(pod: str, key: str, owner: str = "") -> Iterator[str]:
-    """Gives the subject of error messages, and adds a right form to each of them."""
+    """Gives the subject of error messages about a pod's annotation, or its namespace's, and adds a right form."""
+    with _reading_of(f"pod {pod}", key, owner) as place:
+        yield place
+
+
+@contextmanager
+def _reading_of(subject: str, key: str, owner: str = "") -> Iterator[str]:
+    """The same about an annotation of anything."""
     try:
-        yield f"pod {pod}: {owner}annotation {key}"
+        yield f"{subject}: {owner}annotation {key}"
     except (PodRefused, InvalidObject) as cause:
         raise PodRefused(f"{showable(cause.message)}; a right form is: {_EXAMPLES[key]}") from cause

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import translate
 
@@ -39,18 +39,23 @@ from actors.decisions.annotations import (
     NETWORKS,
     POD_POOL,
     POD_POOLS,
+    POD_SUBNETS,
     PoolNames,
+    SubnetWish,
+    asks_for_subnets,
     is_wildcard,
     read_ippool,
     read_ippools,
     read_namespace_pools,
     read_networks,
-    refuse_subnets,
+    read_subnets,
 )
+from actors.decisions.auto_pool import ApplicationPools
+from actors.decisions.brief import without_middle
 from actors.decisions.filters import Refusal
 from actors.decisions.request import AddressRequest
 from actors.decisions.settings import Settings
-from actors.errors import PodRefused
+from actors.errors import PodRefused, SubnetsExhausted
 from actors.resources.ippool import IPPool
 from actors.resources.namespace import Namespace
 from actors.resources.pod import Pod
@@ -92,32 +97,112 @@ def choose(
     settings: Settings,
     damaged: Mapping[str, str] | None = None,
     go_on: Callable[[], None] = lambda: None,
+    auto: ApplicationPools | None = None,
 ) -> Choice:
-    """Apply the rules. `damaged`: pools whose object cannot be read, and why. `go_on` raises what ends the search. Raises
-    `PodRefused` for an annotation that cannot be read or does not fit the request."""
-    refuse_subnets(pod)
+    """Apply the rules. `damaged`: pools whose object cannot be read, and why. `go_on` raises what ends the search. `auto`:
+    the pools that were made for the pod's application, which outrank every other rule. Raises `PodRefused` for an annotation
+    that cannot be read or does not fit the request."""
+    if wish_of(pod, settings) is not None:
+        return _considered(
+            *_of_application(pod, auto, request, settings),
+            pod,
+            pools,
+            request,
+            settings,
+            damaged or {},
+            go_on,
+        )
     notes: list[str] = []
-    hints = _Hints(pools)
     for rule in RULES:
         chosen = _apply(rule, pod, namespace, pools, request, settings)
         if chosen is None:
             notes.append(f"{rule}: not given")
             continue
-        found = []
-        chosen, passed_over = _only_served(pod, chosen, request.interface, settings)
-        notes += passed_over
-        for names in chosen:
-            for family in (4, 6):
-                wanted = names.names(family)
-                if wanted and not settings.enabled(family):
-                    notes.append(
-                        f"{names.interface} IPv{family}: left out, IPv{family} is disabled in the settings"
-                    )
-                elif wanted:
-                    given, refusals = expand(wanted, family, pools, damaged or {}, hints, go_on)
-                    found.append(Candidates(names.interface, family, given, refusals, names.clean_gateway))
-        return Choice(rule, tuple(found), tuple(notes))
+        choice = _considered(rule, chosen, pod, pools, request, settings, damaged or {}, go_on)
+        return replace(choice, notes=(*notes, *choice.notes))
     return Choice("", (), tuple(notes))
+
+
+def wish_of(pod: Pod, settings: Settings) -> SubnetWish | None:
+    """What the pod asks of subnets; None where it asks for nothing, or where the settings say that this says nothing.
+    Raises `PodRefused`."""
+    if not (settings.enable_subnets and asks_for_subnets(pod.annotations)):
+        return None
+    wish = read_subnets(f"pod {pod.key}", pod.annotations)
+    assert wish is not None
+    if not settings.enable_auto_pools:
+        raise PodRefused(
+            f"pod {pod.key}: annotation {wish.source} asks for an automatic pool from a SpiderSubnet, but the settings switch"
+            f" those off (enableAutoPoolForApplication: false); name pools in {POD_POOL}, or have it switched on"
+        )
+    if pod.owner is None:
+        raise PodRefused(
+            f"pod {pod.key}: annotation {wish.source} asks for an automatic pool from a SpiderSubnet, but the pod has no"
+            " controller that such a pool could follow; make it by a Deployment, StatefulSet or the like, or name pools in"
+            f" {POD_POOL}"
+        )
+    return wish
+
+
+def _considered(
+    source: str,
+    chosen: tuple[PoolNames, ...],
+    pod: Pod,
+    pools: Mapping[str, IPPool],
+    request: AddressRequest,
+    settings: Settings,
+    damaged: Mapping[str, str],
+    go_on: Callable[[], None],
+) -> Choice:
+    """The candidates of the pools that a rule names."""
+    hints = _Hints(pools)
+    found = []
+    chosen, notes = _only_served(pod, chosen, request.interface, settings)
+    for names in chosen:
+        for family in (4, 6):
+            wanted = names.names(family)
+            if wanted and not settings.enabled(family):
+                notes.append(
+                    f"{names.interface} IPv{family}: left out, IPv{family} is disabled in the settings"
+                )
+            elif wanted:
+                given, refusals = expand(wanted, family, pools, damaged, hints, go_on)
+                found.append(Candidates(names.interface, family, given, refusals, names.clean_gateway))
+    return Choice(source, tuple(found), tuple(notes))
+
+
+def _of_application(
+    pod: Pod, auto: ApplicationPools | None, request: AddressRequest, settings: Settings
+) -> tuple[str, tuple[PoolNames, ...]]:
+    """The pools that subnets made for the pod's application, and which annotation asked for them."""
+    if auto is None:
+        raise PodRefused(f"pod {pod.key}: which pools were made for its application is not known")
+    interfaces = tuple(dict.fromkeys(one.interface for one in auto.interfaces))
+    if request.interface not in interfaces:
+        raise PodRefused(
+            f"pod {pod.key}: annotation {auto.source} has entries for {', '.join(interfaces)} but none for interface"
+            f" {request.interface}, which asks for an address now; add an entry with"
+            f' "interface": "{request.interface}" to {POD_SUBNETS}'
+        )
+    empty = [
+        f"{one.interface} IPv{one.family}: {one.short}"
+        for one in auto.interfaces
+        if not one.pools and settings.enabled(one.family)
+    ]
+    if empty:
+        message = f"no SpiderSubnet has addresses for pod {pod.key} of {auto.application.title}"
+        raise SubnetsExhausted(
+            message, details=tuple(empty), brief=without_middle(f"{message}: {'; '.join(empty)}")
+        )
+    return f"pod annotation {auto.source}", tuple(
+        PoolNames(
+            interface,
+            auto.names(interface, 4),
+            auto.names(interface, 6),
+            request.clean_gateway and interface == request.interface,
+        )
+        for interface in interfaces
+    )
 
 
 def expand(

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from actors.resources.addresses import format_address
+from actors.resources.application import Application
 from actors.resources.ippool import IPPool
 from actors.resources.namespace import Namespace
 from actors.resources.node import Node
@@ -42,7 +43,8 @@ class Refusal:
 @dataclass(frozen=True, slots=True)
 class Applicant:
     """Who asks, for which interface and family. `network` ("namespace/name") is the network attachment that
-    the interface belongs to, None when there is none; `exact` is the one address that is wanted."""
+    the interface belongs to, None when there is none; `exact` is the one address that is wanted. `application`: the pod's,
+    where it asks for addresses of a subnet, proven by its owners' UIDs."""
 
     pod: Pod
     namespace: Namespace | None
@@ -52,6 +54,7 @@ class Applicant:
     network: str | None
     agent_namespace: str
     exact: int | None = None
+    application: Application | None = None
 
     @property
     def node_name(self) -> str:

@@ -28,8 +28,9 @@ from actors.decisions.annotations import (
     read_networks,
     read_routes,
 )
+from actors.decisions.auto_pool import ApplicationPools
 from actors.decisions.brief import Reason, brief
-from actors.decisions.candidates import RULES, Candidates, choose
+from actors.decisions.candidates import FROM_PODS_POOL, Candidates, choose
 from actors.decisions.filters import ADDRESS, Applicant, Refusal, by_affinity
 from actors.decisions.request import AddressRequest
 from actors.decisions.settings import Settings
@@ -152,16 +153,18 @@ def plan(
     settings: Settings,
     damaged: Mapping[str, str] | None = None,
     go_on: Callable[[], None] = lambda: None,
+    auto: ApplicationPools | None = None,
 ) -> Plan:
     """Decide. `namespace` and `node` are None where there is no such object; `damaged` names the pools whose
     object cannot be read, and why; `go_on` is called between two pools, and raises when the request's time is over.
+    `auto`: the pools of the pod's application, where it asks for addresses of a subnet.
     Raises `PodRefused` when the pod itself is the reason (it has ended, its annotations are broken, it asks for what
     cannot be); a slot that no pool may serve is not an error here, but in `Plan.require`."""
     if pod.ended is not None:
         raise PodRefused(
             f"pod {pod.key} gets no address, because {pod.ended}; a new pod in its place will get one"
         )
-    choice = choose(pod, namespace, pools, request, settings, damaged, go_on)
+    choice = choose(pod, namespace, pools, request, settings, damaged, go_on, auto)
     interfaces = tuple(dict.fromkeys((*(one.interface for one in choice.candidates), request.interface)))
     networks = _networks(pod, settings)
     exact = {
@@ -180,6 +183,7 @@ def plan(
             network=networks[candidates.interface].key if candidates.interface in networks else None,
             agent_namespace=settings.agent_namespace,
             exact=exact.get((candidates.interface, candidates.family)),
+            application=auto.application if auto is not None else None,
         )
         slots.append(_slot(choice.source, candidates, pools, applicant, go_on))
     made = Plan(
@@ -188,7 +192,7 @@ def plan(
         notes=choice.notes,
         routes=read_routes(pod),
         default_route_nic=_default_route_nic(pod, (*interfaces, FIRST_INTERFACE, *networks)),
-        warnings=ignored_keys(pod),
+        warnings=ignored_keys(pod, subnets=settings.enable_subnets),
         networks=tuple(networks),
     )
     _refuse_unserved(made, exact)
@@ -275,6 +279,6 @@ def _refuse_unserved(made: Plan, exact: Mapping[tuple[str, int], int]) -> None:
         if served and (interface, family) not in served:
             raise PodRefused(
                 f"pod {made.pod}: interface {interface} asks for {format_address(family, value)}, but no "
-                f"IPv{family} pool is considered for it; name the pool of that address in {RULES[1]}",
+                f"IPv{family} pool is considered for it; name the pool of that address in {FROM_PODS_POOL}",
                 details=made.reasons(),
             )

@@ -49,7 +49,9 @@ class Settings:
     network attachment ("namespace/name") that the first interface gets when the pod does not choose one. `detection`:
     what is looked for on the wire before an address is given out. `keep_scaled_down`: a StatefulSet that is scaled
     down keeps the addresses of the pods that it may start again. `networks_annotated`: a pod has no interface beside the
-    first one but those that its annotation of networks names (Kubernetes with Multus).
+    first one but those that its annotation of networks names (Kubernetes with Multus). `enable_subnets`: pools are made for
+    applications that name a SpiderSubnet; without it their annotations say nothing. `enable_auto_pools`: without it their
+    pods are refused. `spare_addresses`: how many more than replicas such a pool has, where the application does not say.
     """
 
     enable_ipv4: bool = True
@@ -62,6 +64,9 @@ class Settings:
     agent_namespace: str = AGENT_NAMESPACE
     multus_cluster_network: str | None = None
     networks_annotated: bool = False
+    enable_subnets: bool = True
+    enable_auto_pools: bool = True
+    spare_addresses: int = 1
     detection: Detection = field(default_factory=Detection)
     gc: GCSettings = field(default_factory=GCSettings)
 

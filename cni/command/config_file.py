@@ -25,6 +25,8 @@ _LEASE, _RENEW, _RETRY = "leaderLeaseDuration", "leaderRenewDeadline", "leaderRe
 SOCKET = Path("/var/run/spidernet/spiderpool.sock")
 _LONGEST = 30 * 86400
 _SHORTEST_INTERVAL = 10
+MOST_SPARE = 65_535
+"""Spare addresses of every application that does not say how many it wants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,9 @@ def parse_config(
         default_ipv6_pools=values.get("clusterDefaultIPv6IPPool", ()),
         agent_namespace=namespace,
         multus_cluster_network=_qualified(values.get("clusterNetwork", ""), namespace),
+        enable_subnets=values.get("enableSpiderSubnet", True),
+        enable_auto_pools=values.get("enableAutoPoolForApplication", True),
+        spare_addresses=values.get("clusterSubnetDefaultFlexibleIPNumber", 1),
         detection=detection,
         gc=GCSettings(**{field: values[name] for name, field in _GC_FIELDS.items() if name in values}),
     )
@@ -143,6 +148,12 @@ def _names(value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in value or ()))
 
 
+def _spare(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST_SPARE:
+        raise ValueError(f"a number of addresses from 0 to {MOST_SPARE}, without quotes")
+    return value
+
+
 def _network(value: Any) -> str:
     parts = value.split("/") if isinstance(value, str) else []
     if not isinstance(value, str) or (value and not (len(parts) <= 2 and all(parts))):
@@ -178,6 +189,9 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     "clusterDefaultIPv4IPPool": _names,
     "clusterDefaultIPv6IPPool": _names,
     "clusterNetwork": _network,
+    "enableSpiderSubnet": _switch,
+    "enableAutoPoolForApplication": _switch,
+    "clusterSubnetDefaultFlexibleIPNumber": _spare,
     "ipamUnixSocketPath": _socket_path,
     "enableIPConflictDetection": _switch,
     "enableGatewayDetection": _switch,

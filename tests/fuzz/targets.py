@@ -34,6 +34,7 @@ from actors.resources.pool_status import foreign_allocations
 from actors.resources.reservedip import ReservedIP
 from actors.resources.statefulset import StatefulSet
 from actors.resources.virtualmachine import VirtualMachine
+from actors.resources.workload import Workload, workload_excerpt
 from actors.runtime import wire
 from actors.store.lifecycle import encoded
 from cni.server import protocol
@@ -73,6 +74,13 @@ def _planned(key: str) -> Target:
     return _of_pod(key, read)
 
 
+def _subnets(key: str) -> Target:
+    def read(pod: Pod) -> Any:
+        return known.read_subnets("pod", {known.POD_SUBNET: '{"ipv4":["floor"]}', **pod.annotations})
+
+    return _of_pod(key, read)
+
+
 def _of_namespace(text: str) -> str:
     pod = Pod("shop", "web-0")
     namespace = Namespace("shop", annotations={known.NAMESPACE_POOLS[4]: text})
@@ -92,6 +100,13 @@ def _object(parse: Callable[[Mapping[str, Any]], Any]) -> Target:
         return _outcome(lambda: parse(obj))
 
     return target
+
+
+def _workload(obj: Mapping[str, Any]) -> Workload:
+    """As a list cuts it down, and whole: the same."""
+    found = Workload.from_object(obj)
+    assert Workload.from_object(workload_excerpt(obj)) == found
+    return found
 
 
 def _block(field: str) -> Target:
@@ -184,6 +199,9 @@ def _frame(text: str) -> str:
 TARGETS: dict[str, Target] = {
     "ippools": _planned(known.POD_POOLS),
     "ippool": _planned(known.POD_POOL),
+    "subnets": _subnets(known.POD_SUBNETS),
+    "subnet": _subnets(known.POD_SUBNET),
+    "ip-number": _subnets(known.POD_IP_NUMBER),
     "routes": _of_pod(known.POD_ROUTES, known.read_routes),
     "networks": _of_pod(known.NETWORKS, known.read_networks),
     "default-network": _of_pod(
@@ -199,6 +217,7 @@ TARGETS: dict[str, Target] = {
     "node": _object(Node.from_object),
     "statefulset": _object(lambda obj: StatefulSet.watched(obj, None).keeps("web-1")),
     "machine": _object(VirtualMachine.from_instance),
+    "workload": _object(_workload),
     "coordinator": _object(SpiderCoordinator.from_object),
     "pool": _object(IPPool.from_object),
     "reserved": _object(ReservedIP.from_object),

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.decisions import annotations as known
-from actors.decisions.annotations import NetworkSelection, PoolNames
+from actors.decisions.annotations import NetworkSelection, PoolNames, SubnetWish
+from actors.decisions.auto_pool import Size
 from actors.errors import PodRefused
 from actors.resources.addresses import parse_address
 from actors.resources.namespace import Namespace
@@ -26,6 +27,14 @@ READERS: dict[str, Any] = {
     known.POD_POOL: known.read_ippool,
     known.POD_ROUTES: known.read_routes,
     known.POD_DEFAULT_ROUTE_NIC: known.read_default_route_nic,
+    known.POD_SUBNETS: lambda pod: known.read_subnets(f"pod {pod.key}", pod.annotations),
+    known.POD_SUBNET: lambda pod: known.read_subnets(f"pod {pod.key}", pod.annotations),
+    **{
+        key: lambda pod: known.read_subnets(
+            f"pod {pod.key}", {known.POD_SUBNET: '{"ipv4":["a"]}', **pod.annotations}
+        )
+        for key in (known.POD_IP_NUMBER, known.POD_RECLAIM)
+    },
     known.NETWORKS: known.read_networks,
     known.DEFAULT_NETWORK: lambda pod: known.read_default_network(pod, "kube-system", None),
     **{
@@ -53,9 +62,51 @@ def test_right_forms() -> None:
     )
 
 
-@pytest.mark.parametrize("read", READERS.values())
-def test_absent_is_absent(read: Any) -> None:
-    assert read(Pod.bare("shop", "web-0")) in (None, ())
+@pytest.mark.parametrize(
+    "key", [key for key in READERS if key not in (known.POD_IP_NUMBER, known.POD_RECLAIM)]
+)
+def test_absent_is_absent(key: str) -> None:
+    assert READERS[key](Pod.bare("shop", "web-0")) in (None, ())
+
+
+SUBNETS = {
+    known.POD_SUBNETS: '[{"interface":"eth0","ipv4":["a","b-*"],"ipv6":["c"]},{"interface":"net1","ipv4":["d"]}]'
+}
+
+
+@pytest.mark.parametrize(
+    ("annotations", "wish"),
+    [
+        (
+            SUBNETS,
+            SubnetWish(
+                known.POD_SUBNETS,
+                (PoolNames("eth0", ("a", "b-*"), ("c",)), PoolNames("net1", ("d",), ())),
+            ),
+        ),
+        (
+            {known.POD_SUBNET: '{"ipv4":["a"]}', known.POD_IP_NUMBER: "+2", known.POD_RECLAIM: "false"},
+            SubnetWish(known.POD_SUBNET, (PoolNames("eth0", ("a",), ()),), Size(2, True), False),
+        ),
+        (
+            {
+                known.POD_SUBNET: '{"interface":"net2","ipv6":["a"]}',
+                known.POD_IP_NUMBER: "5",
+                known.POD_RECLAIM: "T",
+            },
+            SubnetWish(known.POD_SUBNET, (PoolNames("net2", (), ("a",)),), Size(5, False), True),
+        ),
+        (
+            SUBNETS | {known.POD_SUBNET: "not read, because the other one outranks it"},
+            SubnetWish(
+                known.POD_SUBNETS,
+                (PoolNames("eth0", ("a", "b-*"), ("c",)), PoolNames("net1", ("d",), ())),
+            ),
+        ),
+    ],
+)
+def test_what_an_application_asks_of_subnets(annotations: dict[str, str], wish: SubnetWish) -> None:
+    assert known.read_subnets("Deployment shop/web", annotations) == wish
 
 
 @pytest.mark.parametrize(
@@ -154,6 +205,41 @@ def test_absent_is_absent(read: Any) -> None:
             "[0].ips[0]: '10.0.0' is not an IP address",
         ),
         (known.NETWORKS, '["a"]', '[0] is "a", but must be a mapping'),
+        (known.POD_SUBNETS, "[]", "the list is empty"),
+        (known.POD_SUBNETS, '[{"ipv4":["a"]}]', '"" is not the name of an interface'),
+        (
+            known.POD_SUBNETS,
+            '[{"interface":"eth0"}]',
+            "[0] names no subnet; name at least one in ipv4 or ipv6",
+        ),
+        (known.POD_SUBNETS, '[{"interface":"eth0","ipv4":[""]}]', "the name of a subnet is empty"),
+        (
+            known.POD_SUBNETS,
+            '[{"interface":"eth0","ipv4":["a"]},{"interface":"eth0","ipv4":["b"]}]',
+            "interface eth0 has two entries; keep one",
+        ),
+        (
+            known.POD_SUBNETS,
+            '[{"interface":"eth0","ipv4":["a"]},{"interface":"net1","ipv4":["a"]}]',
+            'subnet "a" is named twice for IPv4; keep one',
+        ),
+        (
+            known.POD_SUBNETS,
+            '[{"interface":"a","ipv4":' + json.dumps(["x"] * 257) + "}]",
+            "it has 257 subnets",
+        ),
+        (known.POD_SUBNETS, "[" * 900 + "]" * 900, "nested deeper than 16"),
+        (known.POD_SUBNET, "[]", "it is [], but must be a mapping"),
+        (known.POD_SUBNET, '{"ipv4":"a"}', 'ipv4 is "a", but must be a list'),
+        (known.POD_SUBNET, json.dumps({"ipv4": ["a*"] * 33}), "it has 33 wildcards, but may have 32"),
+        *(
+            (known.POD_IP_NUMBER, text, "but must be a number of addresses, or + and a number")
+            for text in ("", "-1", "++1", "1+", "1.5", "+ 1", "a", "1234567890", "9" * 5000, "\u0663")
+        ),
+        *(
+            (known.POD_RECLAIM, text, "but must be true or false")
+            for text in ("", "yes", "tRuE", "no", "2", "t" * 5000)
+        ),
         (known.DEFAULT_NETWORK, "{", "it is not JSON"),
         (known.NAMESPACE_POOLS[4], '{"ipv4":["a"]}', "but must be a list"),
         (known.NAMESPACE_POOLS[4], "[4]", "[0] is 4, but must be a text"),
@@ -210,6 +296,7 @@ def test_whatever_it_is_it_is_read_or_refused(key: str, value: str) -> None:
         (known.POD_POOLS, '[{"ipv4":["a"],"x":1},{"ipv4":["b"],"x":2,"y":3}]', ["x", "y"]),
         (known.POD_ROUTES, '[{"dst":"10.0.0.0/8","gw":"10.6.0.1","via":"eth0"}]', ["via"]),
         (known.POD_POOLS, '[{"IPv4":["a"],"cleanGateway":true,"Interface":"eth0"}]', []),
+        (known.POD_SUBNETS, '[{"ipv4":["a"],"interface":"eth0","cleangateway":true}]', ["cleangateway"]),
     ],
 )
 def test_a_key_that_spiderpool_passes_over_refuses_no_pod_and_is_told(
@@ -239,3 +326,6 @@ def test_nothing_is_told_of_an_annotation_that_another_outranks() -> None:
     annotations = {known.POD_POOLS: '[{"ipv4":["a"]}]', known.POD_POOL: '{"interface":"eth0"}'}
 
     assert known.ignored_keys(Pod("shop", "web", annotations=annotations)) == ()
+    asks = annotations | {known.POD_SUBNET: '{"ipv4":["a"],"x":1}'}
+    assert len(known.ignored_keys(Pod("shop", "web", annotations=asks))) == 1
+    assert known.ignored_keys(Pod("shop", "web", annotations=asks), subnets=False) == ()

@@ -4,6 +4,8 @@ silently."""
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.decisions.auto_pool import ApplicationPools, InterfacePools
 from actors.decisions.candidates import (
     FROM_CLUSTER,
     FROM_CNI,
@@ -23,9 +26,18 @@ from actors.decisions.filters import FILTERS, by_affinity, rank
 from actors.decisions.plan import Plan, Slot, plan
 from actors.decisions.request import AddressRequest
 from actors.decisions.settings import Settings
-from actors.errors import AddressTaken, DeadlineExceeded, InvalidObject, NoAddress, PodRefused
+from actors.errors import (
+    AddressTaken,
+    DeadlineExceeded,
+    InvalidObject,
+    NoAddress,
+    PodRefused,
+    SubnetsExhausted,
+)
 from actors.resources.addresses import parse_address
+from actors.resources.application import Application
 from actors.resources.ippool import IPPool
+from actors.resources.metadata import Owner
 from actors.resources.namespace import Namespace
 from actors.resources.node import Node
 from actors.resources.pod import Pod
@@ -528,11 +540,75 @@ def test_an_ended_pod_is_refused() -> None:
         )
 
 
-def test_automatic_pools_are_refused_by_name() -> None:
-    with pytest.raises(
-        PodRefused, match=r"ipam\.spidernet\.io/subnet asks for an automatic pool .* not support"
-    ):
-        decide(annotations={"ipam.spidernet.io/subnet": {"ipv4": ["s"]}})
+SUBNET = "ipam.spidernet.io/subnet"
+OF_WEB = Pod(
+    "shop",
+    "web-0",
+    owner=Owner("apps/v1", "ReplicaSet", "web", "u"),
+    annotations={SUBNET: '{"ipv4": ["floor"], "ipv6": ["floor-v6"]}', POOL: '{"ipv4": ["a"]}'},
+)
+WEB = Application("apps", "v1", "Deployment", "shop", "web", "w")
+
+
+def of_web(
+    *pools: IPPool, made: Sequence[InterfacePools], settings: Settings | None = None, interface: str = "eth0"
+) -> Plan:
+    return plan(
+        OF_WEB,
+        None,
+        None,
+        {one.name: one for one in pools},
+        AddressRequest(interface),
+        settings or Settings(),
+        auto=ApplicationPools(WEB, SUBNET, tuple(made)),
+    )
+
+
+def test_the_pools_of_the_application_outrank_every_other_rule() -> None:
+    made = of_web(
+        pool("a"),
+        pool("auto-1"),
+        pool("auto-2"),
+        pool("auto-6", 6),
+        made=[InterfacePools("eth0", 4, ("auto-2", "auto-1")), InterfacePools("eth0", 6, ("auto-6",))],
+    )
+
+    assert [(slot.label, slot.candidates) for slot in made.slots] == [
+        ("eth0 IPv4", ("auto-2", "auto-1")),
+        ("eth0 IPv6", ("auto-6",)),
+    ]
+    assert {slot.source for slot in made.slots} == {f"pod annotation {SUBNET}"}
+
+
+def test_a_family_without_a_pool_refuses_the_pod_and_not_only_the_family() -> None:
+    made = [
+        InterfacePools("eth0", 4, ("auto-1",)),
+        InterfacePools("eth0", 6, (), "floor-v6: required 3, left 0"),
+    ]
+
+    with pytest.raises(SubnetsExhausted, match=r"pod shop/web-0 of Deployment shop/web.*required 3, left 0"):
+        of_web(pool("auto-1"), made=made)
+    only_four = of_web(pool("auto-1"), made=made, settings=Settings(enable_ipv6=False))
+    assert [slot.label for slot in only_four.slots] == ["eth0 IPv4"]
+
+
+def test_an_interface_that_the_annotation_does_not_name_is_refused() -> None:
+    with pytest.raises(PodRefused, match="has entries for eth0 but none for interface net1"):
+        of_web(pool("auto-1"), made=[InterfacePools("eth0", 4, ("auto-1",))], interface="net1")
+
+
+def test_a_pod_that_asks_for_subnets_goes_no_other_way() -> None:
+    pools = {"a": pool("a", default=True)}
+    asks = (None, None, pools, AddressRequest())
+
+    with pytest.raises(PodRefused, match="which pools were made for its application is not known"):
+        plan(OF_WEB, *asks, Settings())
+    with pytest.raises(PodRefused, match=r"switch those off \(enableAutoPoolForApplication: false\)"):
+        plan(OF_WEB, *asks, Settings(enable_auto_pools=False))
+    with pytest.raises(PodRefused, match="the pod has no controller that such a pool could follow"):
+        plan(replace(OF_WEB, owner=None), *asks, Settings())
+    without = plan(OF_WEB, *asks, Settings(enable_subnets=False))
+    assert without.slots[0].candidates == ("a",), "as if the annotation were not there"
 
 
 def test_the_default_route_interface_must_be_one_of_the_pods() -> None:
