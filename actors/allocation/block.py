@@ -23,8 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from actors.allocation.handles import ledger_of
-from actors.allocation.ledger import LedgerActor
+from actors.allocation.ledger import LedgerActor, ledger_of
 from actors.allocation.ledger_index import change_of, content_of
 from actors.allocation.messages import AddressChange
 from actors.allocation.observer import AllocationObserver
@@ -42,6 +41,7 @@ from actors.errors import (
     TooLarge,
     WriteRefused,
 )
+from actors.resources.addresses import Address
 from actors.resources.blocks.block import (
     Block,
     Claim,
@@ -63,7 +63,7 @@ from actors.resources.blocks.block import (
 from actors.resources.blocks.record import Fence, Record
 from actors.resources.blocks.unjudged import Unjudged
 from actors.resources.fields import shown
-from actors.runtime import Actor, ActorContext, ObjectRef, current_deadline, message
+from actors.runtime import Actor, ActorContext, ActorSource, ObjectRef, TypedHandle, current_deadline, message
 from actors.store.contract import Store
 
 log = logging.getLogger("orbweaver.block")
@@ -415,6 +415,11 @@ class BlockActor(Actor):
         if staged.reply is not None:
             staged.reply.fail(error)
         return undoing
+
+
+def block_of(actors: ActorSource, address: Address) -> TypedHandle[BlockActor]:
+    """The block there in which an address is recorded."""
+    return TypedHandle(actors.get_actor("block/" + block_name(*address)))
 
 
 def _outcome(block: Block, staged: Staged, now: float) -> Outcome:

@@ -14,9 +14,8 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from actors.allocation.block import BlockActor
+from actors.allocation.block import BlockActor, block_of
 from actors.allocation.grant import Grant
-from actors.allocation.handles import ActorSource, block_of
 from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.decisions.inherit import in_use_elsewhere, wanted
 from actors.decisions.settings import Settings
@@ -25,7 +24,7 @@ from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import Release, Released
 from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Fence, Record
-from actors.runtime import ObjectRef
+from actors.runtime import ActorSource, ObjectRef
 from actors.store.caches.catalog import Catalog
 
 log = logging.getLogger("orbweaver.endpoint")

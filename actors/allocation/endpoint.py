@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from actors.allocation.block import BlockActor
+from actors.allocation.block import BlockActor, block_of
 from actors.allocation.conflict_detection import (
     TRIES,
     ConflictDetection,
@@ -37,8 +37,7 @@ from actors.allocation.conflict_detection import (
 from actors.allocation.deallocation import UNDO_TIMEOUT, Deallocation
 from actors.allocation.departures import Departures, NoDepartures
 from actors.allocation.grant import Grant
-from actors.allocation.handles import block_of, ledger_of
-from actors.allocation.ledger import LedgerActor
+from actors.allocation.ledger import LedgerActor, ledger_of
 from actors.allocation.messages import AddRequest, AddResult, Assigned, RouteTo, Sandbox
 from actors.allocation.observer import AllocationObserver
 from actors.allocation.pod_warnings import PodWarnings

@@ -19,7 +19,7 @@ from actors.errors import DamagedObject, InvalidObject
 from actors.resources.addresses import format_address
 from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import Block, parse_block_name
-from actors.runtime import Actor, ActorContext, ObjectRef, message
+from actors.runtime import Actor, ActorContext, ActorSource, ObjectRef, TypedHandle, message
 from actors.store.contract import Store, version_number
 
 log = logging.getLogger("orbweaver.ledger")
@@ -304,3 +304,8 @@ class LedgerActor(Actor):
     def _answer(self, pool: str) -> None:
         watch = self._state.watches.pop(pool)
         watch.reply.complete(self._index.occupancy(watch.family, watch.ranges, watch.since))
+
+
+def ledger_of(actors: ActorSource) -> TypedHandle[LedgerActor]:
+    """The Ledger there."""
+    return TypedHandle(actors.get_actor("ledger/local"))

@@ -26,11 +26,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from actors.allocation.block import QUIET, BlockActor
+from actors.allocation.block import QUIET, BlockActor, block_of
 from actors.allocation.departures import Departures, NoDepartures
 from actors.allocation.free_list import Draw, FreeList
-from actors.allocation.handles import block_of, ledger_of
-from actors.allocation.ledger import LedgerActor
+from actors.allocation.ledger import LedgerActor, ledger_of
 from actors.allocation.messages import Allocate, Occupancy, RecordedElsewhere
 from actors.allocation.takeover import take_over
 from actors.allocation.waiting_line import Waiter, WaitingLine
@@ -59,7 +58,16 @@ from actors.resources.blocks.block import (
 )
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
-from actors.runtime import Actor, ActorContext, ObjectRef, current_deadline, get, message
+from actors.runtime import (
+    Actor,
+    ActorContext,
+    ActorSource,
+    ObjectRef,
+    TypedHandle,
+    current_deadline,
+    get,
+    message,
+)
 from actors.runtime.actor import Cancellable
 from actors.store.contract import Store
 
@@ -618,6 +626,11 @@ class PoolActor(Actor):
             waited = self._monotonic() - job.came
             return f"; the request waited {waited:.1f} s" + (f" for {names}" if names else "")
         return f"; on their way back: {names}" if names else ""
+
+
+def pool_of(actors: ActorSource, name: str) -> TypedHandle[PoolActor]:
+    """The pool of a name there."""
+    return TypedHandle(actors.get_actor("pool/" + name))
 
 
 def _add_of(node: str, container: str, claim: str) -> str:

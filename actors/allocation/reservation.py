@@ -12,12 +12,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from actors.allocation.block import BlockActor
+from actors.allocation.block import BlockActor, block_of
 from actors.allocation.deallocation import Deallocation
 from actors.allocation.grant import Grant
-from actors.allocation.handles import block_of, pool_of
 from actors.allocation.messages import AddRequest, Allocate, RecordedElsewhere
-from actors.allocation.pool import PoolActor
+from actors.allocation.pool import PoolActor, pool_of
 from actors.allocation.router import Allocator
 from actors.decisions.brief import Reason, brief
 from actors.decisions.inherit import Inheritance

@@ -13,8 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from actors.allocation.block import BlockActor
-from actors.allocation.handles import ActorSource, block_of
+from actors.allocation.block import BlockActor, block_of
 from actors.errors import Conflict, InvalidObject, NotFound
 from actors.resources.addresses import Address, format_address
 from actors.resources.blocks.block import Claim
@@ -23,7 +22,7 @@ from actors.resources.ippool import IPPool
 from actors.resources.pod import KIND as POD
 from actors.resources.pool_status import DIGEST, digest_of, foreign_allocations
 from actors.resources.virtualmachine import GROUP, INSTANCE
-from actors.runtime import get
+from actors.runtime import ActorSource, get
 from actors.store.contract import Object, Store
 
 log = logging.getLogger("orbweaver.takeover")

@@ -25,8 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from actors.allocation.handles import ledger_of
-from actors.allocation.ledger import LedgerActor
+from actors.allocation.ledger import LedgerActor, ledger_of
 from actors.allocation.registration import SERVED
 from actors.allocation.router import Allocator, LocalAllocator, is_lost
 from actors.cluster.credentials import SERVER_NAME, client_context

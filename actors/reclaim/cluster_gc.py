@@ -19,9 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from actors.allocation.block import BlockActor
-from actors.allocation.handles import block_of, ledger_of
-from actors.allocation.ledger import LedgerActor
+from actors.allocation.block import BlockActor, block_of
+from actors.allocation.ledger import LedgerActor, ledger_of
 from actors.allocation.node_watches import NodeWatches
 from actors.allocation.observer import AllocationObserver
 from actors.allocation.router import Allocator, AllocatorRouter, ask

@@ -13,9 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Concatenate, ParamSpec
 
-from actors.allocation.block import BlockActor
-from actors.allocation.handles import block_of, ledger_of
-from actors.allocation.ledger import LedgerActor
+from actors.allocation.block import BlockActor, block_of
+from actors.allocation.ledger import LedgerActor, ledger_of
 from actors.allocation.observer import AllocationObserver
 from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.decisions.inherit import is_fixed, wanted

@@ -20,8 +20,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from actors.allocation.endpoint import Ended
-from actors.allocation.handles import ledger_of
-from actors.allocation.ledger import LedgerActor
+from actors.allocation.ledger import LedgerActor, ledger_of
 from actors.allocation.messages import NodeSandbox
 from actors.allocation.observer import AllocationObserver
 from actors.allocation.router import Allocator, AllocatorRouter, ask

@@ -7,7 +7,7 @@ from actors.runtime.actor import Actor, ActorContext, Cancellable, message
 from actors.runtime.call import Call
 from actors.runtime.event_loop import new_event_loop
 from actors.runtime.gate import GateLimits
-from actors.runtime.handle import ActorHandle, RemoteMethod
+from actors.runtime.handle import ActorHandle, ActorSource, RemoteMethod, TypedHandle
 from actors.runtime.identity import PeerIdentity
 from actors.runtime.link import LinkLimits
 from actors.runtime.observer import RuntimeObserver, guarded
@@ -24,6 +24,7 @@ __all__ = [
     "ActorContext",
     "ActorHandle",
     "ActorRow",
+    "ActorSource",
     "ActorSystem",
     "Call",
     "Cancellable",
@@ -41,6 +42,7 @@ __all__ = [
     "TlsDoor",
     "Trace",
     "Transport",
+    "TypedHandle",
     "UnixTransport",
     "current_deadline",
     "current_trace",

@@ -1,20 +1,27 @@
 """Handles: how one calls an actor without knowing where it lives. Shaped like Ray's.
 
 What must always hold: making a handle costs nothing and activates nothing; `.remote()` never blocks and never
-raises, what goes wrong is the answer.
+raises, what goes wrong is the answer. Through a `TypedHandle` a call is checked against the actor's own method, as a plain
+call is: a wrong argument, or an answer that is taken for another one, is found before it runs.
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
+from actors.runtime.actor import Actor
 from actors.runtime.call import Call
 from actors.runtime.reference import ObjectRef
 from actors.runtime.scope import scope
 
 if TYPE_CHECKING:
     from actors.runtime.system import ActorSystem
+
+A = TypeVar("A", bound="Actor")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 INHERITED = -1.0
 
@@ -74,3 +81,40 @@ class ActorHandle:
         if method.startswith("_"):
             raise AttributeError(method)
         return RemoteMethod(self, method)
+
+
+class ActorSource(Protocol):
+    """Who has handles: an allocator, an actor, a system."""
+
+    def get_actor(self, name: str) -> ActorHandle: ...
+
+
+class TypedHandle(Generic[A]):
+    """A handle of an actor of class `A`."""
+
+    __slots__ = ("_handle", "_options")
+
+    def __init__(self, handle: ActorHandle, options: dict[str, float | None] | None = None) -> None:
+        self._handle = handle
+        self._options = options
+
+    def within(self, seconds: float | None) -> TypedHandle[A]:
+        """The same with a time of its own for the answer; None for no limit, not even that of the request."""
+        return TypedHandle(self._handle, {"timeout": seconds})
+
+    def ask(self, method: Callable[Concatenate[A, P], R], *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
+        """Call a method that answers at once."""
+        return self._send(method, args, kwargs)
+
+    def order(
+        self, method: Callable[Concatenate[A, P], ObjectRef[R]], *args: P.args, **kwargs: P.kwargs
+    ) -> ObjectRef[R]:
+        """Call a method that promises its answer, which comes when it is done."""
+        return self._send(method, args, kwargs)
+
+    def _send(self, method: Callable[..., Any], args: Any, kwargs: Any) -> ObjectRef[Any]:
+        remote = getattr(self._handle, method.__name__)
+        if self._options is not None:
+            remote = remote.options(**self._options)
+        answer: ObjectRef[Any] = remote.remote(*args, **kwargs)
+        return answer

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from actors.allocation.handles import ActorSource
 from actors.allocation.takeover import take_over
 from actors.errors import InvalidObject
 from actors.resources.addresses import format_address
@@ -22,6 +21,7 @@ from actors.resources.blocks.allocation import Allocation
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
 from actors.resources.pool_status import DIGEST, digest_of
+from actors.runtime import ActorSource
 from actors.store.caches.catalog import Catalog
 from actors.store.contract import Object, Store
 

@@ -15,8 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Concatenate, ParamSpec
 
-from actors.allocation.handles import ledger_of
-from actors.allocation.ledger import LedgerActor
+from actors.allocation.ledger import LedgerActor, ledger_of
 from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.allocation.takeover import take_over
 from actors.decisions.overlaps import overlapping

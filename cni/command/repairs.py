@@ -11,9 +11,8 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from actors.allocation.block import BlockActor
-from actors.allocation.handles import block_of, ledger_of
-from actors.allocation.ledger import LedgerActor
+from actors.allocation.block import BlockActor, block_of
+from actors.allocation.ledger import LedgerActor, ledger_of
 from actors.allocation.observer import Silent
 from actors.allocation.router import AlwaysLocal
 from actors.allocation.supervision import TABLE
