@@ -21,6 +21,7 @@ T = TypeVar("T")
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
+_LAST = "reserved-addresses.yaml"
 # Refused by the policy that is applied last, and by nothing else.
 _NEVER_ADMITTED = {
     "apiVersion": "spiderpool.spidernet.io/v2beta1",
@@ -97,7 +98,8 @@ def api_server(bare_api_server: ApiServer) -> ApiServer:
     namespace = yaml.safe_load((_ROOT / "deploy" / "namespace.yaml").read_text())
     bare_api_server.ask("POST", "/api/v1/namespaces", namespace)
     for folder in ("crds", "admission"):
-        for path in sorted((_ROOT / "deploy" / folder).glob("*.yaml")):
+        paths = (_ROOT / "deploy" / folder).glob("*.yaml")
+        for path in sorted(paths, key=lambda path: (path.name == _LAST, path.name)):
             if path.name != "kustomization.yaml":
                 bare_api_server.apply(*yaml.safe_load_all(path.read_text()))
     bare_api_server.wait_refused(_NEVER_ADMITTED)

@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import copy
 import json
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from actors.errors import InvalidObject
@@ -31,10 +30,11 @@ from actors.resources import (
     reservedip,
     statefulset,
 )
-from actors.resources.addresses import format_address, format_range, parse_address, parse_cidr, parse_range
+from actors.resources import subnet as subnets
+from actors.resources.addresses import format_address, parse_address
 from actors.resources.fields import Fields, nearest, shown
 from actors.resources.intervals import IntervalSet
-from actors.resources.ippool import IPPool, is_router_of
+from actors.resources.ippool import OWNER_APPLICATION, IPPool
 from actors.resources.names import (
     LABEL_KEY_RULE,
     LABEL_RULE,
@@ -47,7 +47,15 @@ from actors.resources.names import (
     is_subdomain,
 )
 from actors.resources.reservedip import ReservedIP
-from actors.resources.withheld import special_block
+from actors.resources.space_rules import (
+    check_gateway,
+    check_kept,
+    check_routes,
+    check_space,
+    ranges_text,
+    unchanged,
+)
+from actors.resources.subnet import SUBNET_CIDR_LABEL, SpiderSubnet, cidr_label
 
 SPIDERPOOL = "spiderpool.spidernet.io/v2beta1"
 FINALIZER = "spiderpool.spidernet.io"
@@ -57,6 +65,7 @@ CIDR_LABEL = "ipam.spidernet.io/ippool-cidr"
 API_VERSIONS = {
     ippool.KIND: SPIDERPOOL,
     reservedip.KIND: SPIDERPOOL,
+    subnets.KIND: SPIDERPOOL,
     coordinator.KIND: SPIDERPOOL,
     "SpiderIPBlock": SPIDERPOOL,
     "SpiderEndpoint": SPIDERPOOL,
@@ -90,6 +99,9 @@ def admit(
     elif kind == reservedip.KIND:
         top.only("apiVersion", "kind", "metadata", "spec", "status")
         _admit_reserved(admitted, top, old)
+    elif kind == subnets.KIND:
+        top.only("apiVersion", "kind", "metadata", "spec", "status")
+        _admit_subnet(admitted, top, old, others)
     elif kind == coordinator.KIND:
         top.only("apiVersion", "kind", "metadata", "spec", "status")
         top.inner("spec").only(*coordinator.SPEC_FIELDS)
@@ -135,36 +147,99 @@ def _admit_pool(
     spec = top.inner("spec")
     spec.only(*ippool.SPEC_FIELDS)
     if old is not None:
-        _keep(spec, old, "ipVersion", "subnet")
+        check_kept(spec, old, "ipVersion", "subnet")
     pool = IPPool.from_object(admitted)
-    _check_space(spec, pool, old)
+    check_space(spec, pool, old)
     _check_affinities(spec, pool, old)
-    _check_gateway(spec, pool)
-    _check_routes(spec, pool)
+    check_gateway(spec, pool)
+    check_routes(spec, pool)
     if pool.pod_affinity is not None and pool.pod_affinity.empty:
         raise spec.refuse(
             "podAffinity", "which matches every pod", "name labels in it, or remove it to match all"
         )
     if old is not None:
+        _check_automatic(spec, old)
         _check_in_use(spec, pool, old)
-    _check_overlap(spec, pool, others)
+    _check_overlap(spec, pool, pool.available, _others(ippool.KIND, pool.name, others))
 
     fields = {key: value for key, value in spec.data.items() if value is not None}
     admitted["spec"] = {"ipVersion": pool.family, **fields}
     for key, value in (("default", False), ("disable", False), ("vlan", 0)):
         admitted["spec"].setdefault(key, value)
     meta = admitted["metadata"]
-    meta["labels"] = {**(meta.get("labels") or {}), CIDR_LABEL: re.sub(r"[.:/]", "-", str(pool.subnet))}
-    if not pool.terminating and FINALIZER not in (finalizers := list(meta.get("finalizers") or ())):
-        # It holds a deleted pool until its last address is released; never put back while that is under way.
+    meta["labels"] = {**(meta.get("labels") or {}), CIDR_LABEL: cidr_label(pool.subnet)}
+    if not pool.terminating:
+        _hold(meta)
+
+
+def _hold(meta: dict[str, Any]) -> None:
+    """Put our finalizer on: it holds what is deleted until its last address, or its last pool, is back. It is never put back
+    while that is under way."""
+    finalizers = list(meta.get("finalizers") or ())
+    if FINALIZER not in finalizers:
         meta["finalizers"] = [*finalizers, FINALIZER]
+
+
+def _admit_subnet(
+    admitted: dict[str, Any],
+    top: Fields,
+    old: Mapping[str, Any] | None,
+    others: Iterable[Mapping[str, Any]],
+) -> None:
+    spec = top.inner("spec")
+    spec.only(*subnets.SPEC_FIELDS)
+    if old is not None:
+        check_kept(spec, old, "ipVersion", "subnet")
+    subnet = SpiderSubnet.from_object(admitted)
+    check_space(spec, subnet, old)
+    check_gateway(spec, subnet)
+    check_routes(spec, subnet)
+    if old is not None:
+        _check_held(spec, subnet, old)
+    _check_overlap(spec, subnet, subnet.available, _others(subnets.KIND, subnet.name, others))
+
+    fields = {key: value for key, value in spec.data.items() if value is not None}
+    admitted["spec"] = {"ipVersion": subnet.family, **fields}
+    meta = admitted["metadata"]
+    meta["labels"] = {**(meta.get("labels") or {}), SUBNET_CIDR_LABEL: cidr_label(subnet.subnet)}
+    if not subnet.terminating:
+        _hold(meta)
+
+
+def _check_held(spec: Fields, subnet: SpiderSubnet, old: Mapping[str, Any]) -> None:
+    """An address that a pool has must stay in the subnet; what an earlier edit took away is not held against this one."""
+    before = SpiderSubnet.from_object(old)
+    removed = before.listed.minus(subnet.listed)
+    for pool, entry in sorted(before.controlled.items()):
+        if lost := entry.ips.intersect(removed):
+            raise spec.refuse(
+                "ips",
+                f"without excludeIPs {shown(spec.data.get('excludeIPs') or [])}, which takes away"
+                f" {ranges_text(lost, subnet.family)} while SpiderIPPool {pool} has them",
+                "leave them in until the pool is smaller, or gone",
+            )
+
+
+def _check_automatic(spec: Fields, old: Mapping[str, Any]) -> None:
+    """The addresses of a pool that follows an application, and which pods may have them, are not for people to edit."""
+    labels = (old.get("metadata") or {}).get("labels") or {}
+    if OWNER_APPLICATION not in labels:
+        return
+    for key in ("ips", "excludeIPs", "podAffinity"):
+        before = (old.get("spec") or {}).get(key) or None
+        if (spec.data.get(key) or None) != before:
+            raise spec.refuse(
+                key,
+                f"but the pool follows application {labels[OWNER_APPLICATION]}",
+                "scale the application, or change its annotation ipam.spidernet.io/ippool-ip-number",
+            )
 
 
 def _admit_reserved(admitted: dict[str, Any], top: Fields, old: Mapping[str, Any] | None) -> None:
     spec = top.inner("spec")
     spec.only(*reservedip.SPEC_FIELDS)
     if old is not None:
-        _keep(spec, old, "ipVersion")
+        check_kept(spec, old, "ipVersion")
     reserved = ReservedIP.from_object(admitted)
     if not reserved.family:
         raise spec.refuse(
@@ -174,43 +249,6 @@ def _admit_reserved(admitted: dict[str, Any], top: Fields, old: Mapping[str, Any
     admitted["spec"] = {"ipVersion": reserved.family, **fields}
 
 
-def _keep(spec: Fields, old: Mapping[str, Any], *keys: str) -> None:
-    """Refuse to change these fields. A field that is left out keeps its meaning (`ipVersion` is inferred)."""
-    before = Fields.of(spec.subject, "spec", old.get("spec") or {})
-    for key in keys:
-        was, now = before.data.get(key), spec.data.get(key)
-        if was is None or now is None or was == now or (key == "subnet" and _same_subnet(was, now)):
-            continue
-        raise spec.refuse(
-            key, f"but it was {shown(was)} and cannot change", "create another object with the new value"
-        )
-
-
-def _same_subnet(was: Any, now: Any) -> bool:
-    return isinstance(was, str) and isinstance(now, str) and parse_cidr(was) == parse_cidr(now)
-
-
-def _check_space(spec: Fields, pool: IPPool, old: Mapping[str, Any] | None) -> None:
-    """Refuse a pool where no host can be. One that was stored before may still be changed otherwise."""
-    if old is None and (block := special_block(pool.family, pool.subnet.first, pool.subnet.last)):
-        raise spec.refuse(
-            "subnet", f"which is inside {block}, where no host can be", "write the subnet of your network"
-        )
-    if _unchanged(spec, old, "ips"):
-        return
-    for index, text in enumerate(spec.texts("ips")):
-        low, high = parse_range(text, pool.family)
-        if block := special_block(pool.family, low, high):
-            raise InvalidObject(
-                f"{spec.subject}: {spec.at('ips')}[{index}] is {shown(text)}, which is inside {block}, where no host can be;"
-                " take it out"
-            )
-
-
-def _unchanged(spec: Fields, old: Mapping[str, Any] | None, key: str) -> bool:
-    return old is not None and (old.get("spec") or {}).get(key) == spec.data.get(key)
-
-
 def _check_affinities(spec: Fields, pool: IPPool, old: Mapping[str, Any] | None) -> None:
     """Refuse what no object of Kubernetes can match, because nobody means it."""
     for key, selector in (
@@ -218,7 +256,7 @@ def _check_affinities(spec: Fields, pool: IPPool, old: Mapping[str, Any] | None)
         ("namespaceAffinity", pool.namespace_affinity),
         ("nodeAffinity", pool.node_affinity),
     ):
-        if selector is not None and not _unchanged(spec, old, key):
+        if selector is not None and not unchanged(spec, old, key):
             for place, text in selector.label_keys():
                 _check_name(spec, f"{key}.{place}", text, is_label_key, "the key of a label", LABEL_KEY_RULE)
             for place, text in selector.label_values():
@@ -236,7 +274,7 @@ def _check_affinities(spec: Fields, pool: IPPool, old: Mapping[str, Any] | None)
             f"namespace/name, or a name alone: {SUBDOMAIN_RULE}",
         ),
     ):
-        if not _unchanged(spec, old, key):
+        if not unchanged(spec, old, key):
             for index, text in enumerate(names):
                 _check_name(spec, f"{key}[{index}]", text, accepts, what, rule)
 
@@ -248,31 +286,6 @@ def _check_name(
         raise InvalidObject(
             f"{spec.subject}: {spec.at(place)} is {shown(text)}, which cannot be {what}; write {rule}"
         )
-
-
-def _check_gateway(spec: Fields, pool: IPPool) -> None:
-    if pool.gateway is not None and pool.gateway in pool.ips.minus(pool.exclude_ips):
-        raise spec.refuse(
-            "gateway",
-            f"which is also one of the addresses to give out ({_ranges(pool.ips, pool.family)})",
-            f"add it to {spec.at('excludeIPs')} or take it out of {spec.at('ips')}",
-        )
-
-
-def _check_routes(spec: Fields, pool: IPPool) -> None:
-    seen = set()
-    for item, route in zip(spec.items("routes"), pool.routes, strict=True):
-        if route.destination.prefix == 0:
-            raise item.refuse("dst", "which is the default route", f"set {spec.at('gateway')} for it")
-        if route.destination in seen:
-            raise item.refuse("dst", "which an earlier route has too", "keep one of them")
-        seen.add(route.destination)
-        if not is_router_of(pool.subnet, route.gateway):
-            raise item.refuse(
-                "gw",
-                f"which is not inside {spec.at('subnet')} {pool.subnet}",
-                "a pod reaches only routers in its own subnet; write one of these",
-            )
 
 
 def _check_in_use(spec: Fields, pool: IPPool, old: Mapping[str, Any]) -> None:
@@ -299,35 +312,45 @@ def _check_in_use(spec: Fields, pool: IPPool, old: Mapping[str, Any]) -> None:
             )
 
 
-def _check_overlap(spec: Fields, pool: IPPool, others: Iterable[Mapping[str, Any]]) -> None:
-    for obj in others:
-        if obj.get("kind") != ippool.KIND or (obj.get("metadata") or {}).get("name") == pool.name:
+def _others(
+    kind: str, name: str, objects: Iterable[Mapping[str, Any]]
+) -> Iterator[tuple[int, str, IntervalSet]]:
+    """Family, title and addresses of the stored objects of a kind but for the one of this name."""
+    for obj in objects:
+        if obj.get("kind") != kind or (obj.get("metadata") or {}).get("name") == name:
             continue
         try:
-            other = IPPool.from_object(obj)
+            read = IPPool.from_object if kind == ippool.KIND else SpiderSubnet.from_object
+            other: IPPool | SpiderSubnet = read(obj)
         except InvalidObject:
-            # A stored pool that does not parse gives out no address, so it overlaps with nothing; and it
+            # A stored one that does not parse gives out no address, so it overlaps with nothing; and it
             # must not keep others from being created or mended.
             continue
-        shared = pool.available.intersect(other.available) if other.family == pool.family else IntervalSet()
+        yield other.family, f"{kind} {other.name}", other.available
+
+
+def _check_overlap(
+    spec: Fields,
+    space: IPPool | SpiderSubnet,
+    available: IntervalSet,
+    others: Iterable[tuple[int, str, IntervalSet]],
+) -> None:
+    what = "pool" if isinstance(space, IPPool) else "subnet"
+    for family, title, theirs in others:
+        shared = available.intersect(theirs) if family == space.family else IntervalSet()
         for low, _ in shared:
-            index = _index(spec, pool, low)
+            index = _index(spec, space, low)
             raise InvalidObject(
                 f"{spec.subject}: {spec.at('ips')}[{index}] is {shown(spec.texts('ips')[index])}, which"
-                f" overlaps with SpiderIPPool {other.name} in {_ranges(shared, pool.family)}; an address may"
-                f" be in one pool only, so take it out of {spec.at('ips')} or add it to"
+                f" overlaps with {title} in {ranges_text(shared, space.family)}; an address may"
+                f" be in one {what} only, so take it out of {spec.at('ips')} or add it to"
                 f" {spec.at('excludeIPs')} of one of them"
             )
 
 
-def _index(spec: Fields, pool: IPPool, value: int) -> int:
+def _index(spec: Fields, pool: IPPool | SpiderSubnet, value: int) -> int:
     """Which entry of `spec.ips` has the address."""
     for index, text in enumerate(spec.texts("ips")):
         if value in ippool.parse_ranges(Fields(spec.subject, spec.path, {"ips": [text]}), "ips", pool.subnet):
             return index
     raise AssertionError(f"{format_address(pool.family, value)} is in the pool but in no range of it")
-
-
-def _ranges(ips: IntervalSet, family: int) -> str:
-    found = [format_range(family, low, high) for low, high in ips]
-    return ", ".join(found[:5]) + (f" and {len(found) - 5} more ranges" if len(found) > 5 else "")

@@ -2,8 +2,8 @@
 
 What must always hold: every document is validated before the first is written, and when one is refused
 nothing is written and every refusal is told; a write is a compare-and-swap on what was validated, so that an
-edit made meanwhile is seen, not overwritten. What the manifest no longer has is removed; status, finalizers
-and what the system labels on pools stay.
+edit made meanwhile is seen, not overwritten. What the manifest no longer has is removed; status, finalizers,
+what the system labels on pools and what pools have from their subnet stay.
 """
 
 from __future__ import annotations
@@ -11,14 +11,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from actors.errors import Conflict, InvalidObject, NotFound
+from actors.errors import Conflict, InvalidObject, NoSuchResource, NotFound
 from actors.resources.addresses import Subnet, format_address, parse_cidr
 from actors.resources.admission import admit
+from actors.resources.inheritance import with_inherited
 from actors.resources.ippool import IPPool
+from actors.resources.subnet import KIND as SUBNET
+from actors.resources.subnet import SpiderSubnet
+from actors.resources.subnet_pools import listed, misfit, misplaced
 from actors.store import lifecycle
 from actors.store.contract import Object, Store
 from actors.store.kinds import KINDS, SPIDERPOOL, Kind
@@ -37,6 +42,8 @@ _FROM_STORE = (
     *("deletionTimestamp", "deletionGracePeriodSeconds"),
 )
 _DROPPED = (*_FROM_STORE, "managedFields", "selfLink")
+
+T = TypeVar("T")
 
 Key = tuple[str, str, str]
 """Kind, namespace, name."""
@@ -97,7 +104,7 @@ def run(chosen: argparse.Namespace) -> int:
             )
         for step in steps:
             print(f"{step.name} {batch.write(step)}", flush=True)
-            if step.kind.name == POOL and (reason := IPPool.from_object(step.admitted).withheld_reason):
+            if reason := _withheld(step.admitted):
                 print(f"orbweaver: warning: {step.name}: {reason}", file=sys.stderr)
     return 0
 
@@ -109,7 +116,7 @@ class Batch:
         self._store = store
         self._namespace = namespace
         self._recorded: BlockInventory | None = None
-        self._pools: list[tuple[Subnet, Object]] | None = None
+        self._stored: dict[str, list[tuple[Subnet, Object]]] = {}
         self._wanted = {
             _key(wanted): wanted for one in documents if _named(wanted := self._placed(one.object))
         }
@@ -124,10 +131,34 @@ class Batch:
         except NotFound:
             current = None
         new = merged(wanted, current)
-        if where.kind.name != POOL:
-            return Step(document, where.kind, admit(new, current), current)
-        old = None if current is None else self._with_recorded(current)
-        return Step(document, where.kind, admit(new, old, self._near(wanted)), current)
+        if where.kind.name == SUBNET:
+            admitted = admit(new, current, self._near(SUBNET, wanted))
+            self._check_subnet(admitted, current)
+        elif where.kind.name == POOL:
+            old = None if current is None else self._with_recorded(current)
+            admitted = admit(new, old, self._near(POOL, wanted))
+            self._check_pool(admitted, current)
+        else:
+            admitted = admit(new, current)
+        return Step(document, where.kind, admitted, current)
+
+    def _check_pool(self, admitted: Object, current: Object | None) -> None:
+        """A pool in a subnet of its CIDR has no other addresses. Raises `InvalidObject`."""
+        pool = IPPool.from_object(admitted)
+        subnets = _readable(SpiderSubnet.from_object, self._near(SUBNET, admitted))
+        before = [listed(one) for one in _readable(IPPool.from_object, [current] if current else [])]
+        if why := misplaced(pool, subnets, before[0] if before else None):
+            raise InvalidObject(why)
+
+    def _check_subnet(self, admitted: Object, current: Object | None) -> None:
+        """A new subnet fits the pools that are there. Raises `InvalidObject`."""
+        if current is not None:
+            return
+        subnet = SpiderSubnet.from_object(admitted)
+        others = _readable(SpiderSubnet.from_object, self._near(SUBNET, admitted))
+        pools = _readable(IPPool.from_object, self._near(POOL, admitted))
+        if why := misfit(subnet, pools, others):
+            raise InvalidObject(why)
 
     def write(self, step: Step) -> str:
         """Write; prepared anew when somebody else wrote meanwhile. Tells what became of the object."""
@@ -138,7 +169,8 @@ class Batch:
                     return "created"
                 stored = self._store.update(step.admitted)
             except (Conflict, NotFound):
-                self._pools = self._recorded = None
+                self._recorded = None
+                self._stored.clear()
                 step = self.prepare(step.document)
                 continue
             version = step.current["metadata"]["resourceVersion"]
@@ -159,15 +191,23 @@ class Batch:
             return obj
         return {**obj, "metadata": {**metadata, "namespace": self._namespace}}
 
-    def _near(self, wanted: Object) -> list[Object]:
-        """The pools that may share an address with this one, as they will be: those in the store, with the
+    def _near(self, kind: str, wanted: Object) -> list[Object]:
+        """The pools or subnets that may share an address with this object, as they will be: those in the store, with the
         batch's in place of theirs."""
-        if self._pools is None:
-            pools = {_key(obj): obj for obj in self._store.list(POOL).items}
-            pools |= {key: obj for key, obj in self._wanted.items() if key[0] == POOL}
-            self._pools = [(subnet, obj) for obj in pools.values() if (subnet := _subnet(obj)) is not None]
+        if kind not in self._stored:
+            objects = {_key(obj): obj for obj in self._list(kind)}
+            objects |= {key: obj for key, obj in self._wanted.items() if key[0] == kind}
+            self._stored[kind] = [
+                (subnet, obj) for obj in objects.values() if (subnet := _subnet(obj)) is not None
+            ]
         mine = _subnet(wanted)
-        return [obj for subnet, obj in self._pools if mine is not None and _meet(mine, subnet)]
+        return [obj for subnet, obj in self._stored[kind] if mine is not None and _meet(mine, subnet)]
+
+    def _list(self, kind: str) -> tuple[Object, ...]:
+        try:
+            return self._store.list(kind).items
+        except NoSuchResource:  # a cluster without SpiderSubnets
+            return ()
 
     def _with_recorded(self, pool: Object) -> Object:
         """With the blocks' records as its `allocatedIPs`: they are the truth, and there before the view."""
@@ -199,12 +239,32 @@ def merged(wanted: Object, current: Object | None) -> Object:
             kept = {key: value for key, value in (before.get(field) or {}).items() if key.startswith(_OURS)}
             if kept or metadata.get(field):
                 metadata[field] = {**kept, **(metadata.get(field) or {})}
+    if wanted["kind"] == POOL:
+        result["spec"] = with_inherited(wanted["spec"], current)
+        if "ownerReferences" in before:  # the subnet's
+            metadata.setdefault("ownerReferences", before["ownerReferences"])
     return result
 
 
-def _subnet(pool: Mapping[str, Any]) -> Subnet | None:
-    """The pool's subnet; None for one that cannot be read, which admission refuses or passes over itself."""
-    spec = pool.get("spec")
+def _readable(read: Callable[[Object], T], objects: Iterable[Object]) -> list[T]:
+    """Those that can be read: what is stored and cannot be gives out nothing, and keeps nobody from being stored."""
+    found = []
+    for obj in objects:
+        with suppress(InvalidObject):
+            found.append(read(obj))
+    return found
+
+
+def _withheld(obj: Object) -> str:
+    """Which of the addresses that a pool or subnet lists are nobody's, and why."""
+    if obj["kind"] == POOL:
+        return IPPool.from_object(obj).withheld_reason
+    return SpiderSubnet.from_object(obj).withheld_reason if obj["kind"] == SUBNET else ""
+
+
+def _subnet(obj: Mapping[str, Any]) -> Subnet | None:
+    """The CIDR of a pool or subnet; None for one that cannot be read, which admission refuses or passes over itself."""
+    spec = obj.get("spec")
     text = spec.get("subnet") if isinstance(spec, dict) else None
     try:
         return parse_cidr(text) if isinstance(text, str) else None

@@ -294,7 +294,61 @@ RESERVED = [
         {"ipVersion": 4, "ips": ["10.0.0.1"]},
     ),
 ]
-CASES = POOLS + RESERVED
+
+
+def subnet(
+    title: str, spec: Spec, names: str = "", old: Spec | None = None, status: Spec | None = None
+) -> Case:
+    return Case(title, spec, names, old, "SpiderSubnet", status or {})
+
+
+HAD = {
+    "controlledIPPools": '{"10.6.0.11":{"ips":["10.6.0.12-10.6.0.13","10.6.0.15"],"application":'
+    '"apps_v1_Deployment_shop_web"},"made-by-hand":{"ips":["10.6.0.19"]}}'
+}
+HAD_IPV6 = {"controlledIPPools": '{"auto6-web-eth0-1a2b3":{"ips":["fd00:6::12-fd00:6::13"]}}'}
+SUBNETS = [
+    subnet("a range", v4()),
+    subnet("IPv6", v6()),
+    subnet("no address", {"subnet": "10.6.0.0/16"}),
+    subnet("host bits in the subnet", v4(subnet="10.6.0.1/16")),
+    subnet("a family that agrees", v4(ipVersion=4)),
+    subnet("a gateway, routes and exclusions", v4(gateway="10.6.0.1", routes=route("10.7.0.0/16", "10.6.0.2"),
+                                                  excludeIPs=["10.6.0.15"])),
+    subnet("a link-local IPv6 gateway", v6(gateway="fe80::1")),
+    subnet("no subnet", {"ips": ["10.6.0.1"]}, "subnet"),
+    subnet("a subnet that is none", v4(subnet="10.6.0.0"), "subnet"),
+    subnet("a subnet of loopback", {"subnet": "127.0.0.0/8"}, "subnet"),
+    subnet("another family", v4(ipVersion=6), "ipVersion"),
+    subnet("no address at all", v4(ips=["here"]), "ips"),
+    subnet("an address outside", v4(ips=["10.7.0.1"]), "ips"),
+    subnet("a range that ends before it starts", v4(ips=["10.6.0.9-10.6.0.2"]), "ips"),
+    subnet("an exclusion outside", v4(excludeIPs=["10.7.0.1"]), "excludeIPs"),
+    subnet("a gateway outside", v4(gateway="10.7.0.1"), "gateway"),
+    subnet("a gateway that is given out", v4(gateway="10.6.0.12"), "gateway"),
+    subnet("the default route", v4(routes=route("0.0.0.0/0", "10.6.0.1")), "dst"),
+    subnet("a route to the other family", v4(routes=route("fd00::/64", "10.6.0.1")), "dst"),
+    subnet("the same route twice", v4(routes=route("10.8.0.0/16", "10.6.0.1") * 2), "dst"),
+    subnet("a router outside", v4(routes=route("10.7.0.0/16", "10.7.0.1")), "gw"),
+    subnet("a field that only pools have", v4(vlan=7), "vlan"),
+    subnet("a misspelt field", v4(excludeIps=[]), "excludeIps"),
+    # -- updates
+    subnet("more addresses", v4(ips=["10.6.0.10-10.6.0.99"]), old=v4()),
+    subnet("another subnet", v4(subnet="10.6.0.0/17"), "subnet", old=v4()),
+    subnet("addresses that no pool has are left out", v4(ips=["10.6.0.12-10.6.0.19"]), old=v4(), status=HAD),
+    subnet("what pools have stays in other words", v4(ips=["10.6.0.12-10.6.0.15", "10.6.0.19"]), old=v4(), status=HAD),
+    subnet("another gateway", v4(gateway="10.6.0.1"), old=v4(), status=HAD),
+    subnet("a pool's address is left out", v4(ips=["10.6.0.10-10.6.0.18"]), "ips", v4(), HAD),
+    subnet("the first of a pool's range is left out", v4(ips=["10.6.0.13-10.6.0.19"]), "ips", v4(), HAD),
+    subnet("the last of a pool's range is left out", v4(ips=["10.6.0.10-10.6.0.12", "10.6.0.15-10.6.0.19"]), "ips",
+           v4(), HAD),
+    subnet("a pool's address is excluded", v4(excludeIPs=["10.6.0.15"]), "ips", v4(), HAD),
+    subnet("the middle of a pool's addresses is excluded", v4(excludeIPs=["10.6.0.14-10.6.0.16"]), "ips", v4(), HAD),
+    subnet("all addresses are left out", {"subnet": "10.6.0.0/16"}, "ips", v4(), HAD),
+    subnet("a pool's IPv6 address is left out", v6(ips=["fd00:6::13-fd00:6::19"]), "ips", v6(), HAD_IPV6),
+    subnet("IPv6 addresses that no pool has are left out", v6(ips=["fd00:6::12-fd00:6::13"]), old=v6(), status=HAD_IPV6),
+]  # fmt: skip
+CASES = POOLS + RESERVED + SUBNETS
 
 
 def judged(case: Case) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -254,3 +255,66 @@ def test_addresses_that_no_pod_may_have_are_told(orbweaver, make_pool):
     )
     assert "withheld by" in orbweaver("ip", "show", "10.6.255.255").out
     assert orbweaver.apply(make_pool("blue", "10.6.0.1-10.6.255.254")).err == ""
+
+
+RACK = (
+    "{apiVersion: spiderpool.spidernet.io/v2beta1, kind: SpiderSubnet, metadata: {name: rack},\n"
+    " spec: {subnet: 10.6.0.0/16, ips: [10.6.0.10-10.6.0.19], gateway: 10.6.0.1}}\n"
+)
+
+
+def test_a_subnet_is_applied_listed_and_deleted(orbweaver):
+    name = "spidersubnet.spiderpool.spidernet.io/rack"
+
+    assert orbweaver.apply(RACK).out == f"{name} created\n"
+    assert orbweaver.apply(RACK).out == f"{name} unchanged\n"
+    assert orbweaver("get", "ss").out == (
+        "NAME   VERSION   SUBNET        ALLOCATED-IP-COUNT   TOTAL-IP-COUNT\n"
+        "rack   4         10.6.0.0/16   <none>               <none>\n"
+    )
+    other = RACK.replace("name: rack", "name: other")
+    assert "overlaps with SpiderSubnet rack in 10.6.0.10-10.6.0.19" in orbweaver.apply(other).err
+    assert "also one of the addresses" in orbweaver.apply(RACK.replace("6.0.1}", "6.0.12}")).err
+
+
+def test_a_pool_and_its_subnet_fit_whichever_comes_first(orbweaver, make_pool):
+    beyond = make_pool("blue", "10.6.0.12-10.6.0.25")
+    orbweaver.apply(RACK)
+
+    said = orbweaver.apply(beyond).err
+    assert (
+        "spec.ips has 10.6.0.20-10.6.0.25, which SpiderSubnet rack of the same CIDR 10.6.0.0/16 does not have"
+        in said
+    )
+    assert orbweaver.apply(make_pool("blue", "10.6.0.12-10.6.0.15")).status == 0
+
+    wider = RACK.replace("rack", "wide").replace("10.6.0.10-10.6.0.19", "10.6.1.0-10.6.1.9")
+    assert orbweaver.apply(wider).status == 0
+    inside = make_pool("red", "10.7.0.3", subnet="10.7.0.0/24")
+    assert orbweaver.apply(inside).status == 0
+    around = (
+        "{apiVersion: spiderpool.spidernet.io/v2beta1, kind: SpiderSubnet, metadata: {name: around},\n"
+        " spec: {subnet: 10.7.0.0/16, ips: [10.7.0.1-10.7.0.9]}}\n"
+    )
+    said = orbweaver.apply(around)
+    assert "spec.ips has 10.7.0.3, which SpiderIPPool red has with another CIDR 10.7.0.0/24" in said.err
+    assert orbweaver.apply(around.replace("10.7.0.1-", "10.7.0.4-")).status == 0
+
+
+def test_what_a_pool_has_from_its_subnet_is_not_taken_away(orbweaver, make_pool):
+    """By the controller, which does it when the pool is there."""
+    orbweaver.apply(make_pool("blue"))
+    with closing(orbweaver.store()) as store:
+        found = store.get("SpiderIPPool", "blue")
+        owner = {
+            "apiVersion": "spiderpool.spidernet.io/v2beta1",
+            "kind": "SpiderSubnet",
+            "name": "rack",
+            "uid": "u",
+        }
+        noted = {"ipam.spidernet.io/inherited-from-subnet": '{"gateway":"10.6.0.1"}'}
+        metadata = {**found["metadata"], "ownerReferences": [owner], "annotations": noted}
+        store.update({**found, "metadata": metadata, "spec": {**found["spec"], "gateway": "10.6.0.1"}})
+
+    assert orbweaver.apply(make_pool("blue")).out == f"{BLUE} unchanged\n"
+    assert orbweaver.apply(make_pool("blue", gateway="10.6.0.2")).out == f"{BLUE} configured\n"

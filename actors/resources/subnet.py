@@ -1,0 +1,186 @@
+"""SpiderSubnet: addresses of one family out of which pools are made, and what its status says of who has them.
+
+What must always hold: a `SpiderSubnet` is consistent, whoever wrote the object, as an `IPPool` is. `available` is `ips`
+minus `excludeIPs`, the gateway and what no pod may have (`withheld`); reserved addresses are not known here. The status is
+read with patience, because whatever stands there is put right from the pools: an entry that cannot be read is nobody's, and
+costs no other entry. What is written is Spiderpool's own form: `controlledIPPools` is a JSON text, by pool.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from actors.errors import InvalidObject
+from actors.resources.addresses import Subnet, parse_range
+from actors.resources.intervals import IntervalSet
+from actors.resources.ippool import PoolRoute, parse_gateway, parse_ranges, parse_routes, parse_subnet
+from actors.resources.json_text import UnreadableText, read_json
+from actors.resources.metadata import open_object
+from actors.resources.withheld import explained, withheld
+
+KIND = "SpiderSubnet"
+SPEC_FIELDS = ("ipVersion", "subnet", "ips", "excludeIPs", "gateway", "routes")
+SUBNET_CIDR_LABEL = "ipam.spidernet.io/subnet-cidr"
+"""Spiderpool finds the subnet of a pool by this label."""
+OWNER_SUBNET = "ipam.spidernet.io/owner-spider-subnet"
+"""The label of a pool that says out of which subnet it is."""
+
+CONTROLLED, FORMER = "controlledIPPools", "formerIPPools"
+_LONGEST_STATUS = 1_572_864
+"""Bytes of a text in the status: more than the API server takes."""
+
+
+def cidr_label(subnet: Subnet) -> str:
+    """`10-6-0-0-16`, as labels of pools and subnets write a CIDR."""
+    return re.sub(r"[.:/]", "-", str(subnet))
+
+
+@dataclass(frozen=True, slots=True)
+class Controlled:
+    """What one pool has of the subnet. `application`: for whom it was made, as the status names it; empty for a pool that
+    somebody made by hand."""
+
+    ips: IntervalSet
+    application: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SpiderSubnet:
+    """One subnet. `listed`: `ips` without `excludeIPs`; `controlled`: what each pool has; `former`: what pools gave back and
+    would like to have again."""
+
+    name: str
+    subnet: Subnet
+    ips: IntervalSet = field(default_factory=IntervalSet)
+    exclude_ips: IntervalSet = field(default_factory=IntervalSet)
+    listed: IntervalSet = field(default_factory=IntervalSet)
+    available: IntervalSet = field(default_factory=IntervalSet)
+    withheld: IntervalSet = field(default_factory=IntervalSet)
+    gateway: int | None = None
+    routes: tuple[PoolRoute, ...] = ()
+    controlled: Mapping[str, Controlled] = field(default_factory=dict)
+    former: Mapping[str, IntervalSet] = field(default_factory=dict)
+    exhausted: bool = False
+    """By its condition."""
+    total: int = 0
+    """As its status counts: addresses that pools can be made of, and those that pools have."""
+    allocated: int = 0
+    terminating: bool = False
+    uid: str = ""
+    version: str = ""
+
+    @property
+    def family(self) -> int:
+        return self.subnet.family
+
+    @property
+    def withheld_reason(self) -> str:
+        """Which of the addresses that it lists no pool gets, and why; "" where there is none."""
+        return explained(self.subnet, self.withheld)
+
+    @classmethod
+    def from_object(cls, obj: Mapping[str, Any]) -> SpiderSubnet:
+        """Parse the API object. Raises `InvalidObject` that names subnet, field, value and rule."""
+        meta, top = open_object(obj, KIND)
+        spec = top.inner("spec")
+        subnet = parse_subnet(spec)
+        ips = parse_ranges(spec, "ips", subnet)
+        exclude_ips = parse_ranges(spec, "excludeIPs", subnet)
+        listed = ips.minus(exclude_ips)
+        never = listed.intersect(withheld(subnet))
+        gateway = parse_gateway(spec, subnet)
+        routers = IntervalSet([(gateway, gateway)] if gateway is not None else ())
+        status = obj.get("status")
+        status = status if isinstance(status, Mapping) else {}
+        return cls(
+            name=meta.name,
+            subnet=subnet,
+            ips=ips,
+            exclude_ips=exclude_ips,
+            listed=listed,
+            available=listed.minus(never).minus(routers),
+            withheld=never,
+            gateway=gateway,
+            routes=parse_routes(spec, subnet.family),
+            controlled=read_controlled(status.get(CONTROLLED), subnet.family),
+            former=read_former(status.get(FORMER), subnet.family),
+            exhausted=_is_exhausted(status.get("conditions")),
+            total=_count(status.get("totalIPCount")),
+            allocated=_count(status.get("allocatedIPCount")),
+            terminating=meta.deleted_at is not None,
+            uid=meta.uid,
+            version=meta.version,
+        )
+
+
+def read_controlled(text: object, family: int) -> dict[str, Controlled]:
+    """The pools of `status.controlledIPPools`; what cannot be read is left out."""
+    found: dict[str, Controlled] = {}
+    for pool, entry in _mapping(text).items():
+        if isinstance(entry, Mapping):
+            ips = _ranges(entry.get("ips"), family)
+            application = entry.get("application")
+            if ips is not None and isinstance(application, str | None):
+                found[pool] = Controlled(ips, application or "")
+    return found
+
+
+def read_former(text: object, family: int) -> dict[str, IntervalSet]:
+    """The pools of `status.formerIPPools`; what cannot be read is left out."""
+    read = ((pool, _ranges(entry, family)) for pool, entry in _mapping(text).items())
+    return {pool: ips for pool, ips in read if ips}
+
+
+def write_controlled(controlled: Mapping[str, Controlled], family: int) -> str | None:
+    """The text for `status.controlledIPPools`; None for no pool, as Spiderpool has it."""
+    content: dict[str, dict[str, Any]] = {}
+    for pool in sorted(controlled):
+        entry = controlled[pool]
+        content[pool] = {"ips": list(entry.ips.ranges_text(family))}
+        if entry.application:
+            content[pool]["application"] = entry.application
+    return _text(content)
+
+
+def write_former(former: Mapping[str, IntervalSet], family: int) -> str | None:
+    """The text for `status.formerIPPools`; None for no pool."""
+    return _text({pool: list(former[pool].ranges_text(family)) for pool in sorted(former)})
+
+
+def _text(content: Mapping[str, Any]) -> str | None:
+    return json.dumps(content, separators=(",", ":")) if content else None
+
+
+def _mapping(text: object) -> Mapping[str, Any]:
+    if not isinstance(text, str) or not text:
+        return {}
+    try:
+        found = read_json(text, longest=_LONGEST_STATUS)
+    except UnreadableText:
+        return {}
+    return found if isinstance(found, Mapping) else {}
+
+
+def _ranges(value: object, family: int) -> IntervalSet | None:
+    """The addresses of a list of ranges; None for what is none."""
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        return None
+    try:
+        return IntervalSet(parse_range(one, family) for one in value)
+    except InvalidObject:
+        return None
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
+
+
+def _is_exhausted(conditions: object) -> bool:
+    return isinstance(conditions, list) and any(
+        isinstance(one, Mapping) and one.get("type") == "Exhausted" and one.get("status") == "True"
+        for one in conditions
+    )
