@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from actors.resources.application import Application
-from actors.resources.names import LABEL_LONGEST, SUBDOMAIN_LONGEST, is_label_value
+from actors.resources.names import SUBDOMAIN_LONGEST, label_value
+from actors.resources.subnet import IP_VERSION, IPPOOL_CIDR, OWNER_SUBNET
 from actors.resources.workload import IP_NUMBER, PREFIX
 from actors.resources.workload import RECLAIM as RECLAIM_LABEL
 
@@ -24,8 +25,6 @@ GROUP_VERSION, KIND, NAMESPACE, NAME, UID = (
     f"{OWNER}-{part}" for part in ("gv", "kind", "namespace", "name", "uid")
 )
 INTERFACE = f"{PREFIX}/interface"
-OWNER_SUBNET = f"{PREFIX}/owner-spider-subnet"
-IP_VERSION, IPPOOL_CIDR = f"{PREFIX}/ip-version", f"{PREFIX}/ippool-cidr"
 LABELS = (
     OWNER_SUBNET,
     GROUP_VERSION,
@@ -92,14 +91,6 @@ class ApplicationPools:
             if (one.interface, one.family) == (interface, family)
             for name in one.pools
         )
-
-
-def label_value(text: str) -> str:
-    """The text as a label's value: itself, or its beginning and a digest of all of it."""
-    if is_label_value(text):
-        return text
-    beginning = re.sub(r"[^-A-Za-z0-9_.]", "-", text[: LABEL_LONGEST - _DIGEST - 1]).lstrip("-_.")
-    return f"{beginning}-{_digest(text)}" if beginning else f"x-{_digest(text)}"
 
 
 def pool_labels(application: Application, interface: str, *, reclaim: bool) -> Pairs:

@@ -224,8 +224,7 @@ def expand(
         elif name in damaged:
             refusals.append(Refusal(name, "damaged", f"{damaged[name]}; mend the object"))
         elif is_wildcard(name):
-            # Go's patterns, which Spiderpool takes, negate a class with ^, Python's with !.
-            fits = re.compile(translate(name.replace("[^", "[!"))).match
+            fits = name_matcher(name)
             matching = [p.name for p in pools.values() if p.family == family and fits(p.name)]
             if not matching:
                 refusals.append(
@@ -239,6 +238,12 @@ def expand(
         else:
             refusals.append(Refusal(name, "exists", f"there is no such pool; {hints.like(name, family)}"))
     return tuple(found), tuple(dict.fromkeys(refusals))
+
+
+def name_matcher(pattern: str) -> Callable[[str], object]:
+    """Whether a name is one that a wildcard means. Go's patterns, which Spiderpool takes, negate a class with ^, Python's
+    with !."""
+    return re.compile(translate(pattern.replace("[^", "[!"))).match
 
 
 def _apply(

@@ -55,12 +55,10 @@ from actors.resources.space_rules import (
     ranges_text,
     unchanged,
 )
-from actors.resources.subnet import SUBNET_CIDR_LABEL, SpiderSubnet, cidr_label
+from actors.resources.subnet import IPPOOL_CIDR, SUBNET_CIDR_LABEL, SpiderSubnet, cidr_label
 
 SPIDERPOOL = "spiderpool.spidernet.io/v2beta1"
 FINALIZER = "spiderpool.spidernet.io"
-CIDR_LABEL = "ipam.spidernet.io/ippool-cidr"
-"""Spiderpool finds the pools of a subnet by this label."""
 
 API_VERSIONS = {
     ippool.KIND: SPIDERPOOL,
@@ -167,7 +165,7 @@ def _admit_pool(
     for key, value in (("default", False), ("disable", False), ("vlan", 0)):
         admitted["spec"].setdefault(key, value)
     meta = admitted["metadata"]
-    meta["labels"] = {**(meta.get("labels") or {}), CIDR_LABEL: cidr_label(pool.subnet)}
+    meta["labels"] = {**(meta.get("labels") or {}), IPPOOL_CIDR: cidr_label(pool.subnet)}
     if not pool.terminating:
         _hold(meta)
 

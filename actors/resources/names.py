@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 LABEL_LONGEST, SUBDOMAIN_LONGEST = 63, 253
@@ -21,6 +22,8 @@ LABEL_VALUE_RULE = (
 _PART = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _LABEL = re.compile(_PART)
 _QUALIFIED = re.compile("([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]")
+_NOT_IN_VALUES = re.compile("[^-A-Za-z0-9_.]")
+_DIGEST = 10
 _SUBDOMAIN = re.compile(rf"{_PART}(\.{_PART})*")
 
 
@@ -43,6 +46,15 @@ def is_label_key(text: str) -> bool:
 def is_label_value(text: str) -> bool:
     """Whether a label of an object may have this value."""
     return text == "" or _QUALIFIED.fullmatch(text) is not None
+
+
+def label_value(text: str) -> str:
+    """The text as the value of a label: itself, or, where that cannot be, its beginning and a digest of all of it."""
+    if is_label_value(text):
+        return text
+    digest = hashlib.sha256(text.encode(errors="replace")).hexdigest()[:_DIGEST]
+    beginning = _NOT_IN_VALUES.sub("-", text[: LABEL_LONGEST - _DIGEST - 1]).lstrip("-_.")
+    return f"{beginning or 'x'}-{digest}"
 
 
 def is_network_name(text: str) -> bool:

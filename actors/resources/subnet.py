@@ -27,7 +27,9 @@ SPEC_FIELDS = ("ipVersion", "subnet", "ips", "excludeIPs", "gateway", "routes")
 SUBNET_CIDR_LABEL = "ipam.spidernet.io/subnet-cidr"
 """Spiderpool finds the subnet of a pool by this label."""
 OWNER_SUBNET = "ipam.spidernet.io/owner-spider-subnet"
-"""The label of a pool that says out of which subnet it is."""
+"""The label of a pool that says out of which subnet it is, by `label_value` of its name."""
+IP_VERSION, IPPOOL_CIDR = "ipam.spidernet.io/ip-version", "ipam.spidernet.io/ippool-cidr"
+"""Labels of a pool that say its family (`IPv4`) and its CIDR."""
 
 CONTROLLED, FORMER = "controlledIPPools", "formerIPPools"
 _LONGEST_STATUS = 1_572_864

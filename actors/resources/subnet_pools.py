@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
+from actors.resources.names import label_value
 from actors.resources.space_rules import ranges_text
 from actors.resources.subnet import OWNER_SUBNET, SpiderSubnet
 
@@ -30,7 +31,7 @@ def subnet_of(pool: IPPool, subnets: Iterable[SpiderSubnet]) -> SpiderSubnet | N
     candidates = of_its_cidr(pool, subnets)
     named = pool.labels.get(OWNER_SUBNET)
     for one in candidates:
-        if one.name == named:
+        if named == label_value(one.name):
             return one
     mine = listed(pool)
     for one in candidates:

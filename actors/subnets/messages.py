@@ -64,13 +64,13 @@ class Exhausted:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class SubnetRefused:
     """Why the subnet cannot make the pool at all, and what would help."""
 
     reason: str
 
 
-EnsureAnswer: TypeAlias = Ensured | Exhausted | Refused
+EnsureAnswer: TypeAlias = Ensured | Exhausted | SubnetRefused
 
-for _value in (Application, AutoPool, Ensured, Exhausted, Refused):
+for _value in (Application, AutoPool, Ensured, Exhausted, SubnetRefused):
     wire_value(_value)

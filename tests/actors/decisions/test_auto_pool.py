@@ -12,7 +12,6 @@ from actors.decisions.auto_pool import (
     NAME,
     Size,
     belongs,
-    label_value,
     owner_of,
     pool_affinity,
     pool_annotations,
@@ -20,7 +19,7 @@ from actors.decisions.auto_pool import (
     pool_names,
 )
 from actors.resources.application import Application
-from actors.resources.names import is_label_value, is_subdomain
+from actors.resources.names import is_label_value, is_subdomain, label_value
 
 WEB = Application("apps", "v1", "Deployment", "shop", "Test-App", "0f5ab5d8-9ac4-4b3e-8bf1-b1a361c7e9df")
 LONG = Application("apps", "v1", "StatefulSet", "shop", "a" * 200 + ".b", "b1a361c7e9df")

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.errors import InvalidObject
-from actors.resources.admission import CIDR_LABEL, FINALIZER, SPIDERPOOL, admit
+from actors.resources.admission import FINALIZER, SPIDERPOOL, admit
 from actors.resources.ippool import IPPool
 from actors.resources.reservedip import ReservedIP
+from actors.resources.subnet import IPPOOL_CIDR
 
 
 def pool(name: str = "blue", **spec: Any) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def test_defaults_are_added_to_a_copy() -> None:
         "vlan": 0,
     }
     assert stored["metadata"]["finalizers"] == [FINALIZER]
-    assert stored["metadata"]["labels"] == {CIDR_LABEL: "10-6-0-0-16"}
+    assert stored["metadata"]["labels"] == {IPPOOL_CIDR: "10-6-0-0-16"}
     assert admit(stored, stored) == stored
 
 

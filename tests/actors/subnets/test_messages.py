@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from actors.resources.application import Application
 from actors.runtime import wire
-from actors.subnets.messages import AutoPool, Ensured, Exhausted, Refused
+from actors.subnets.messages import AutoPool, Ensured, Exhausted, SubnetRefused
 
 WEB = Application("apps", "v1", "Deployment", "shop", "web", "u-1")
 
@@ -23,5 +23,5 @@ def test_an_application_is_named_as_the_status_of_a_subnet_names_it() -> None:
 
 def test_every_message_arrives_in_another_process_as_it_was_sent() -> None:
     pool = AutoPool("auto4-web-eth0-1a2b3", 4, WEB, 3, (("a", "b"),), (), (("c", "d"),))
-    for value in (pool, Ensured("auto4", 3), Exhausted("rack-7", 1, 0, (("one", 2),)), Refused("no")):
+    for value in (pool, Ensured("auto4", 3), Exhausted("rack-7", 1, 0, (("one", 2),)), SubnetRefused("no")):
         assert wire.decode_value(wire.encode_value(value)) == value
