@@ -232,6 +232,10 @@ class NoSuchResource(StoreUnavailable):
     """The API server has no such kind of object: its CRD is not installed, or the server is too old."""
 
 
+class NotAllowed(StoreUnavailable):
+    """The API server does not let this process ask that."""
+
+
 class AskedToEnd(OrbweaverError):
     """The process is to end before it has started; nothing is wrong."""
 

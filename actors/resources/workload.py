@@ -8,7 +8,7 @@ wish, which costs nothing: `observed` is how many pods there are.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from actors.resources.application import Application
@@ -45,7 +45,8 @@ MOST_REPLICAS = (1 << 31) - 1
 class Workload:
     """`replicas`: the pods that it wants at once. `observed`: those that it was seen to have. `owner`: who controls it.
     `annotations`: those of its pods' template that ask for a pool. `host_network`: its pods have the node's addresses and
-    need none."""
+    need none. `counted`: whether anything says how many pods it wants. `generation`: that of what it wants, where it may be
+    that others than Kubernetes say so."""
 
     application: Application
     replicas: int = 0
@@ -55,6 +56,8 @@ class Workload:
     host_network: bool = False
     terminating: bool = False
     version: str = ""
+    counted: bool = True
+    generation: int = 0
 
     @property
     def asks(self) -> bool:
@@ -89,14 +92,22 @@ class Workload:
         `InvalidObject`."""
         meta, top = open_object({key: value for key, value in obj.items() if key != "kind"}, kind)
         counted = Fields.of(f"scale of {top.subject}", "", scale or {})
-        template = top.inner("spec").data.get("template")
-        return _workload(
+        template = _mapping(_mapping(top.data.get("spec")).get("template"))
+        whole = {
+            "metadata": {
+                "annotations": _short(_mapping(_mapping(template.get("metadata")).get("annotations")))
+            }
+        }
+        found = _workload(
             meta,
             Application(group, version, kind, meta.namespace or "default", meta.name, meta.uid),
-            Fields.of(top.subject, "spec.template", template if isinstance(template, Mapping) else {}),
+            Fields.of(top.subject, "spec.template", whole),
             replicas=_count(counted.inner("spec"), "replicas", 0),
             observed=_count(counted.inner("status"), "replicas", 0),
         )
+        host_network = _mapping(template.get("spec")).get("hostNetwork") is True
+        generation = top.inner("metadata").number("generation", 0)
+        return replace(found, host_network=host_network, counted=scale is not None, generation=generation)
 
 
 def workload_excerpt(obj: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,7 +124,15 @@ def workload_excerpt(obj: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-_METADATA = ("name", "namespace", "uid", "resourceVersion", "deletionTimestamp", "ownerReferences")
+_METADATA = (
+    "name",
+    "namespace",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "deletionTimestamp",
+    "ownerReferences",
+)
 _COUNTED = ("replicas", "desiredNumberScheduled", "active")
 _SIZES = ("replicas", "completions", "parallelism", "ordinals")
 

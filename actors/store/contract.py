@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
 from actors.errors import InvalidObject
+from actors.store.kinds import Kind
 
 Object: TypeAlias = dict[str, Any]
 _DIGITS = 20
@@ -97,6 +98,15 @@ class Store(Protocol):
         version: str | None = None,
         timeout: float = 10.0,
     ) -> None: ...
+
+    def kinds(self, api_version: str, *, timeout: float = 10.0) -> tuple[Kind, ...]:
+        """The kinds of an API version (`argoproj.io/v1alpha1`) that objects can be read of here, under their names alone.
+        Raises `NoSuchResource` where there is no such version."""
+        ...
+
+    def scale(self, kind: str, name: str, namespace: str, *, timeout: float = 10.0) -> Object:
+        """The `scale` of an object (autoscaling/v1): how many pods it wants, and has; with the object's UID."""
+        ...
 
     def trouble(self) -> str | None:
         """Why writes fail now, as far as it is known without asking for one; None when nothing is known. It does not

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from actors.errors import InvalidObject
 
@@ -13,7 +13,8 @@ PLUMBING = "k8s.cni.cncf.io"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind. `status`: it has a status subresource, so `update` leaves the status alone."""
+    """One kind. `status`: it has a status subresource, so `update` leaves the status alone. `scale`: it has that one, which
+    says how many pods it wants."""
 
     name: str
     api_version: str
@@ -21,6 +22,13 @@ class Kind:
     short: str
     namespaced: bool
     status: bool
+    scale: bool = False
+
+    @property
+    def group(self) -> str:
+        """The API group, empty for the core one."""
+        group, slash, _ = self.api_version.partition("/")
+        return group if slash else ""
 
 
 KINDS: dict[str, Kind] = {
@@ -58,6 +66,11 @@ KINDS: dict[str, Kind] = {
         Kind("Lease", "coordination.k8s.io/v1", "leases", "lease", namespaced=True, status=False),
         Kind("Secret", "v1", "secrets", "secret", namespaced=True, status=False),
         Kind("StatefulSet", "apps/v1", "statefulsets", "sts", namespaced=True, status=True),
+        Kind("Deployment", "apps/v1", "deployments", "deploy", namespaced=True, status=True),
+        Kind("ReplicaSet", "apps/v1", "replicasets", "rs", namespaced=True, status=True),
+        Kind("DaemonSet", "apps/v1", "daemonsets", "ds", namespaced=True, status=True),
+        Kind("Job", "batch/v1", "jobs", "job", namespaced=True, status=True),
+        Kind("CronJob", "batch/v1", "cronjobs", "cj", namespaced=True, status=True),
     )
 }
 
@@ -72,6 +85,19 @@ FOREIGN: dict[str, Kind] = {
     )
 }
 """What a cluster may have beside: what tells its CIDRs is only read, and a TokenReview is a question."""
+
+LEARNT: dict[str, Kind] = {}
+"""Others' kinds that a cluster was found to have, by `Kind.group`: names alone are not unique, and they may come at any
+time. They are only read."""
+
+OTHERS = "*"
+"""Where something is said for each kind: for all of these."""
+
+
+def learn(kind: Kind) -> Kind:
+    """Know a kind of somebody else's from now on, under its name and group; returns it as it is known."""
+    known = replace(kind, name=f"{kind.name}.{kind.group}")
+    return LEARNT.setdefault(known.name, known)
 
 
 def find_kind(word: str) -> Kind:

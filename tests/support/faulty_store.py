@@ -27,6 +27,7 @@ from fnmatch import fnmatchcase
 
 from actors.errors import StoreUnavailable
 from actors.store.contract import Listing, Object, Store, Watch, WatchEvent
+from actors.store.kinds import Kind
 
 
 class How(Enum):
@@ -154,6 +155,14 @@ class FaultyStore:
             return {}
 
         self._write("delete", kind, name, namespace, remove)
+
+    def kinds(self, api_version: str, *, timeout: float = 10.0) -> tuple[Kind, ...]:
+        self._check()
+        return self.inner.kinds(api_version, timeout=timeout)
+
+    def scale(self, kind: str, name: str, namespace: str, *, timeout: float = 10.0) -> Object:
+        self._check()
+        return self.inner.scale(kind, name, namespace, timeout=timeout)
 
     def trouble(self) -> str | None:
         return self.inner.trouble()

@@ -14,7 +14,9 @@ from typing import Any
 
 from actors.resources.namespace import Namespace
 from actors.resources.pod import Pod
+from actors.resources.workload import GROUPS, workload_excerpt
 from actors.store.contract import Object
+from actors.store.kinds import OTHERS
 
 USUAL = 32_768
 """Characters of an object's labels and annotations together; a pod of a service mesh has some five thousand."""
@@ -35,11 +37,6 @@ def pod_excerpt(obj: Object) -> Object:
     return {**kept, "spec": {**kept["spec"], "tolerations": for_ever[:TOLERATIONS]}}
 
 
-def statefulset_excerpt(obj: Object) -> Object:
-    """Of a StatefulSet which ordinals it wants."""
-    return _excerpt(obj, spec=("replicas", "ordinals"), status=("replicas",))
-
-
 def namespace_excerpt(obj: Object) -> Object:
     """Of a namespace its labels, its annotations, and whether it goes."""
     return _excerpt(obj, *_MARKS)
@@ -52,7 +49,7 @@ def machine_excerpt(obj: Object) -> Object:
 
 EXCERPTS: Mapping[str, Callable[[Object], Object]] = {
     "Namespace": namespace_excerpt,
-    "StatefulSet": statefulset_excerpt,
+    **dict.fromkeys((*GROUPS, OTHERS), workload_excerpt),
     "VirtualMachine": machine_excerpt,
     "VirtualMachineInstance": machine_excerpt,
 }

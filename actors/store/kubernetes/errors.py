@@ -18,6 +18,7 @@ from actors.errors import (
     Conflict,
     InvalidObject,
     NoSuchResource,
+    NotAllowed,
     NotFound,
     OrbweaverError,
     StoreUnavailable,
@@ -134,7 +135,7 @@ def _forbidden(message: str, asked: ApiRequest) -> OrbweaverError:
     }
     scope = f"a Role in namespace {asked.namespace}" if asked.namespace else "a ClusterRole"
     where = f" in namespace {asked.namespace}" if asked.namespace else ""
-    return StoreUnavailable(
+    return NotAllowed(
         f"user {found[1]} may not {asked.verb} {asked.resource}{where}: add the rule {json.dumps(rule)} to "
         f"{scope} that is bound to it; `kubectl apply -k deploy/` gives our own service accounts all that they need",
         maybe_written=False,

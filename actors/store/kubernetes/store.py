@@ -18,10 +18,11 @@ from collections.abc import Callable, Mapping
 from urllib.parse import quote, urlencode
 
 from actors.errors import InvalidObject, StoreUnavailable, WatchExpired
+from actors.resources.fields import Fields
 from actors.resources.json_text import read_shallow
 from actors.store import lifecycle
 from actors.store.contract import Listing, Object
-from actors.store.kinds import Kind
+from actors.store.kinds import LEARNT, OTHERS, Kind
 from actors.store.kubernetes.access import Access
 from actors.store.kubernetes.errors import ApiRequest, refusal
 from actors.store.kubernetes.http import CONNECTIONS, JSON, Client, TooMuch
@@ -121,6 +122,30 @@ class KubernetesStore:
         found = lifecycle.kind_named(kind)
         listing = self._listed(found, "", time.monotonic() + timeout, accept=_METADATA)
         return {item["metadata"]["name"]: item["metadata"]["resourceVersion"] for item in listing.items}
+
+    def kinds(self, api_version: str, *, timeout: float = 10.0) -> tuple[Kind, ...]:
+        version = Kind("APIResourceList", api_version, "", "", namespaced=False, status=False)
+        answer = self._object("GET", _path(version, "").rstrip("/"), b"", ApiRequest("get", version), timeout)
+        resources = Fields.of(f"the list of the resources of {api_version}", "", answer).items("resources")
+        parts = {one.text("name") for one in resources}
+        return tuple(
+            Kind(
+                one.text("kind"),
+                api_version,
+                plural,
+                "",
+                namespaced=one.flag("namespaced"),
+                status=f"{plural}/status" in parts,
+                scale=f"{plural}/scale" in parts,
+            )
+            for one in resources
+            if "/" not in (plural := one.text("name")) and "get" in one.texts("verbs")
+        )
+
+    def scale(self, kind: str, name: str, namespace: str, *, timeout: float = 10.0) -> Object:
+        where = lifecycle.address(kind, name, namespace)
+        asked = ApiRequest("get", where.kind, where.namespace, where.name, "scale")
+        return self._object("GET", _path(where.kind, namespace, name, "scale"), b"", asked, timeout)
 
     def watch(self, kind: str, since: str) -> KubernetesWatch:
         found = lifecycle.kind_named(kind)
@@ -223,7 +248,7 @@ class KubernetesStore:
 
     def _pages(self, kind: Kind, namespace: str, deadline: float, accept: str) -> Listing:
         asked = ApiRequest("list", kind, namespace)
-        trim = self._trim.get(kind.name)
+        trim = self._trim.get(OTHERS if kind.name in LEARNT else kind.name)
         items: list[Object] = []
         token = ""
         limit = self._page

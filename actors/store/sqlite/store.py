@@ -19,9 +19,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from actors.errors import InvalidObject, NotFound, StoreUnavailable
+from actors.errors import InvalidObject, NoSuchResource, NotFound, StoreUnavailable
 from actors.store import lifecycle
 from actors.store.contract import Listing, Object
+from actors.store.kinds import KINDS, Kind
 from actors.store.sqlite import file as sqlite_file
 from actors.store.sqlite.lock import AgentLock
 from actors.store.sqlite.watch import SQLiteWatch, Watches
@@ -107,6 +108,17 @@ class SQLiteStore:
             obj["metadata"]["name"]: obj["metadata"]["resourceVersion"]
             for obj in self.list(kind, timeout=timeout).items
         }
+
+    def kinds(self, api_version: str, *, timeout: float = 10.0) -> tuple[Kind, ...]:
+        found = tuple(kind for kind in KINDS.values() if kind.api_version == api_version)
+        if not found:
+            raise NoSuchResource(f"{self.path} holds no kinds of {api_version}", maybe_written=False)
+        return found
+
+    def scale(self, kind: str, name: str, namespace: str, *, timeout: float = 10.0) -> Object:
+        raise NoSuchResource(
+            f"{self.path} holds objects as they are, and no scale of them", maybe_written=False
+        )
 
     def watch(self, kind: str, since: str) -> SQLiteWatch:
         return self._watches.start(lifecycle.kind_named(kind), since)

@@ -15,6 +15,7 @@ from actors.resources.namespace import Namespace
 from actors.resources.pod import Pod
 from actors.resources.statefulset import StatefulSet
 from actors.resources.virtualmachine import VirtualMachine
+from actors.resources.workload import workload_excerpt
 from actors.store.caches.catalog import Catalog
 from actors.store.caches.excerpts import (
     EXCERPTS,
@@ -25,7 +26,6 @@ from actors.store.caches.excerpts import (
     machine_excerpt,
     namespace_excerpt,
     pod_excerpt,
-    statefulset_excerpt,
 )
 from actors.store.contract import Object
 from actors.store.kubernetes.store import PAGE_BYTES, KubernetesStore
@@ -47,7 +47,7 @@ def large(obj: Object, size: int) -> Object:
 @pytest.mark.parametrize(
     ("obj", "excerpt", "parse"),
     [
-        (statefulset("web", 3), statefulset_excerpt, StatefulSet.from_object),
+        (statefulset("web", 3), workload_excerpt, StatefulSet.from_object),
         (machine("vm"), machine_excerpt, VirtualMachine.from_machine),
         (instance("vm"), machine_excerpt, VirtualMachine.from_instance),
         (

@@ -104,7 +104,7 @@ def test_a_store_that_is_not_there_is_not_made(orbweaver):
 def test_an_unknown_kind_is_told_with_the_known_ones(orbweaver, make_pool):
     orbweaver.apply(make_pool("blue"))
 
-    done = orbweaver("get", "deployments")
+    done = orbweaver("get", "ingresses")
 
     assert (done.status, done.out) == (1, "")
     assert "spiderippools (sp)" in done.err
