@@ -2,7 +2,7 @@
 
 What must always hold: pykka is imported here and nowhere else; everything reaches an actor by `tell`, with a
 reference of our own for the answer, and no exception leaves `on_receive`. pykka keeps an actor alive after an
-exception under `ask` and stops it under `tell`; this way there is one rule, and it is ours (`cell.py`).
+exception under `ask` and stops it under `tell`; this way there is one rule, and it is ours (`activation.py`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from actors.runtime.threads import Threads
 if TYPE_CHECKING:
     from pykka._actor import ActorInbox
 
-    from actors.runtime.cell import Cell
+    from actors.runtime.activation import Activation
     from actors.runtime.handle import ActorHandle
+    from actors.runtime.intake import Intake
     from actors.runtime.reference import ObjectRef
     from actors.runtime.system import ActorSystem
 
@@ -49,7 +50,7 @@ class ActorContext:
     """`kind/key`."""
     kind: str
     key: str
-    cell: Cell
+    intake: Intake
 
 
 class Actor:
@@ -99,12 +100,12 @@ class Actor:
 
         It is never dropped, not counted in the mailbox and has no deadline; it ends only with the instance.
         """
-        self.context.cell.then(ref, function, extra)
+        self.context.intake.then(ref, function, extra)
 
     def post(self, function: Callable[..., object], *args: Any) -> None:
         """Run `function(*args)` in this actor's thread, behind what waits now. Safe to call from any
         thread."""
-        self.context.cell.post(function, args)
+        self.context.intake.post(function, args)
 
     def after(self, seconds: float, function: Callable[..., object], *args: Any) -> Cancellable:
         """Run `function(*args)` in this actor's thread after `seconds`. A timer that is set keeps the actor
@@ -112,7 +113,7 @@ class Actor:
 
         When the process stops, timers are not waited for.
         """
-        return self.context.cell.after(seconds, function, args)
+        return self.context.intake.after(seconds, function, args)
 
 
 _THREADS = Threads("actor")
@@ -121,14 +122,14 @@ _THREADS = Threads("actor")
 class ActorThread(pykka.ThreadingActor):
     """The thread and the mailbox of one activation of one actor."""
 
-    def __init__(self, cell: Cell) -> None:
+    def __init__(self, activation: Activation) -> None:
         super().__init__()
-        self._cell = cell
+        self._activation = activation
 
     @staticmethod
     def _create_actor_inbox() -> ActorInbox:
         # queue.SimpleQueue is written in C: a put and a get cost a tenth of queue.Queue's. Bounds are kept in
-        # `Cell`, where a full mailbox is an answer and not a wait.
+        # `Intake`, where a full mailbox is an answer and not a wait.
         inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         return inbox
 
@@ -136,25 +137,25 @@ class ActorThread(pykka.ThreadingActor):
         _THREADS.run(self._actor_loop)
 
     def on_start(self) -> None:
-        threading.current_thread().name = self._cell.name
-        self._cell.begin()
-        if self._cell.closed:
+        threading.current_thread().name = self._activation.name
+        self._activation.begin()
+        if self._activation.closed:
             self.stop()
 
     def on_receive(self, message: Any) -> None:
-        self._cell.handle(message)
-        if self._cell.closed:
+        self._activation.handle(message)
+        if self._activation.closed:
             self.stop()
 
 
 class Mailbox:
-    """The way into a `ActorThread`, for `Cell`."""
+    """The way into an `ActorThread`, for its `Intake`."""
 
     __slots__ = ("_inbox", "_ref", "put")
 
-    def __init__(self, cell: Cell) -> None:
+    def __init__(self, activation: Activation) -> None:
         """Start the thread. Raises RuntimeError when the system has no thread to give."""
-        self._ref = ActorThread.start(cell)
+        self._ref = ActorThread.start(activation)
         self._inbox: Any = self._ref.actor_inbox
         self.put: Callable[[Any], None] = self._ref.tell
 

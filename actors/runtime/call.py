@@ -50,7 +50,7 @@ class Internal:
 
 
 class Ask(enum.Enum):
-    """What the system asks of a cell, through its mailbox."""
+    """What the system asks of an activation, through its mailbox."""
 
     ACTIVATE = "activate"
     PASSIVATE = "passivate"
@@ -62,6 +62,8 @@ class Offer(enum.Enum):
     """What became of a call that was offered."""
 
     TAKEN = "taken"
+    HERE = "here"
+    """It is taken, and whoever offered it is to handle it."""
     FULL = "full"
     LATE = "behind"
     CLOSED = "closed"

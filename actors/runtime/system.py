@@ -1,6 +1,6 @@
 """The actors of one process: which kinds there are, where each lives, and how all of it stops.
 
-What must always hold: at most one open cell for a name; `submit` never blocks on an actor and gives every
+What must always hold: at most one open activation for a name; `submit` never blocks on an actor and gives every
 call exactly one answer; after `shutdown` no thread of the runtime is left but one that a handler holds.
 
 A note on speed: a call that two threads play back and forth pays two switches of CPython's global lock. The
@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from actors.errors import OrbweaverError, Overloaded, PeerLost, ProtocolError
+from actors.runtime.activation import Activation
 from actors.runtime.actor import Actor, ActorContext
 from actors.runtime.call import Call, Offer
-from actors.runtime.cell import Cell
 from actors.runtime.crashed_messages import CrashedMessages
 from actors.runtime.handle import ActorHandle
+from actors.runtime.intake import behind
 from actors.runtime.link import IoThread, LinkLimits
 from actors.runtime.observer import RuntimeObserver, guarded
 from actors.runtime.peer import Guard, Listener, Peer
@@ -78,36 +79,38 @@ class LocalKind:
     system: ActorSystem
 
     def submit(self, call: Call) -> None:
-        cells = self.system.cells
+        activation = self.system.activations.get(call.name)
         while True:
-            cell = cells.get(call.name)
-            if cell is None or cell.closed:
-                cell = self.system.open(self, call.name)
-                if cell is None:
-                    call.ref.fail(
-                        PeerLost(f"{call.name}.{call.method} was not begun: the process is shutting down")
-                    )
+            offer = Offer.CLOSED
+            if activation is not None:
+                try:
+                    offer = activation.offer(call)
+                except RuntimeError as error:
+                    self.system.forget(activation)
+                    failure = Overloaded(f"no thread for actor {call.name}: {error}")
+                    activation.abandon(failure)
+                    call.ref.fail(failure)
                     return
-            try:
-                offer = cell.offer(call)
-            except RuntimeError as error:
-                self.system.forget(cell)
-                failure = Overloaded(f"no thread for actor {call.name}: {error}")
-                cell.abandon(failure)
-                call.ref.fail(failure)
-                return
             if offer is Offer.TAKEN:
                 return
-            if offer is Offer.LATE:
-                self.system.observer.overloaded(call.kind, call.method)
-                call.ref.fail(cell.behind())
+            if offer is not Offer.CLOSED:
+                self._refuse(call, offer)
                 return
-            if offer is Offer.FULL:
-                self.system.observer.overloaded(call.kind, call.method)
+            activation = self.system.open(self, call.name)
+            if activation is None:
                 call.ref.fail(
-                    Overloaded(f"the mailbox of {call.name} is full ({self.mailbox} calls); try again later")
+                    PeerLost(f"{call.name}.{call.method} was not begun: the process is shutting down")
                 )
                 return
+
+    def _refuse(self, call: Call, offer: Offer) -> None:
+        self.system.observer.overloaded(call.kind, call.method)
+        if offer is Offer.LATE:
+            call.ref.fail(behind(call.name))
+        else:
+            call.ref.fail(
+                Overloaded(f"the mailbox of {call.name} is full ({self.mailbox} calls); try again later")
+            )
 
 
 class ActorSystem:
@@ -130,7 +133,7 @@ class ActorSystem:
         """Called once with a message for the operator when a kind crashes too often: the process should
         end."""
         self.timers = Timers(name)
-        self.cells: dict[str, Cell] = {}
+        self.activations: dict[str, Activation] = {}
         self.draining = False
         self.crashed_messages = CrashedMessages()
         self._supervisor = Supervisor(supervision)
@@ -207,8 +210,8 @@ class ActorSystem:
 
     def is_active(self, name: str) -> bool:
         """Whether the actor lives here and has been called lately."""
-        cell = self.cells.get(name)
-        return cell is not None and not cell.closed
+        activation = self.activations.get(name)
+        return activation is not None and not activation.closed
 
     def get_actor(self, name: str) -> ActorHandle:
         """A handle on the actor `kind/key`; nothing is activated and nothing is checked before the first
@@ -223,9 +226,9 @@ class ActorSystem:
         route = self._routes.get(name.partition("/")[0])
         if not isinstance(route, LocalKind):
             raise ValueError(f"{name} does not live in this process")  # noqa: TRY004 - the name is wrong, not its type
-        cell = self.open(route, name)
-        while cell is not None and not cell.activate():
-            cell = self.open(route, name)
+        activation = self.open(route, name)
+        while activation is not None and not activation.activate():
+            activation = self.open(route, name)
 
     def submit(self, call: Call, *, inside: bool) -> None:
         """Send a call on its way. `inside`: an actor makes it, so it is still taken while the system
@@ -254,8 +257,8 @@ class ActorSystem:
         """The active actors, by name."""
         now = time.monotonic()
         with self._lock:
-            cells = sorted(self.cells.values(), key=lambda cell: cell.name)
-        return tuple(_row(cell, now) for cell in cells)
+            activations = sorted(self.activations.values(), key=lambda activation: activation.name)
+        return tuple(_row(activation, now) for activation in activations)
 
     def shutdown(self, drain: float = 0.0) -> tuple[ActorRow, ...]:
         """Refuse new calls, finish what has begun for up to `drain` seconds, then stop everything.
@@ -277,33 +280,37 @@ class ActorSystem:
         now = time.monotonic()
         with self._lock:
             self._stopped = True
-            cells = list(self.cells.values())
-            self.cells.clear()
-        cells.sort(key=lambda cell: cell.name)
-        left = tuple(_row(cell, now) for cell in cells if not cell.quiet())
-        for cell in cells:
-            cell.abandon(PeerLost(f"actor {cell.name} was stopped: {self.name} is shutting down"))
+            activations = list(self.activations.values())
+            self.activations.clear()
+        activations.sort(key=lambda activation: activation.name)
+        left = tuple(_row(activation, now) for activation in activations if not activation.quiet())
+        for activation in activations:
+            activation.abandon(PeerLost(f"actor {activation.name} was stopped: {self.name} is shutting down"))
         if listeners or peers:
             self._io.run(_disconnect(listeners, peers), LinkLimits().connect)
             self._io.close()
         self.timers.close()
-        for cell in cells:
-            if cell.thread is not threading.current_thread():
-                cell.wait_stopped(max(0.0, now + _JOIN - time.monotonic()))
+        for activation in activations:
+            if activation.thread is not threading.current_thread():
+                activation.intake.wait_stopped(max(0.0, now + _JOIN - time.monotonic()))
         return left
 
     def _drain_once(self, until: float) -> bool:
         """Let the first group of kinds that has work left finish. False when none has, or the time is
         over."""
         with self._lock:
-            cells = list(self.cells.values())
-        if not cells:
+            activations = list(self.activations.values())
+        if not activations:
             return False
-        order = min(self._supervisor.row(cell.kind.kind).order for cell in cells)
-        group = [cell for cell in cells if self._supervisor.row(cell.kind.kind).order == order]
-        for cell in group:
-            if cell.quiet():
-                cell.request_stop()
+        order = min(self._supervisor.row(activation.kind.kind).order for activation in activations)
+        group = [
+            activation
+            for activation in activations
+            if self._supervisor.row(activation.kind.kind).order == order
+        ]
+        for activation in group:
+            if activation.quiet():
+                activation.request_stop()
         left = until - time.monotonic()
         if left <= 0:
             return False
@@ -312,26 +319,26 @@ class ActorSystem:
             self._ended.wait(min(left, 0.02))
         return True
 
-    # For cells.
+    # For activations.
 
-    def open(self, kind: LocalKind, name: str) -> Cell | None:
-        """The open cell of `name`, made if need be; None when the system has stopped."""
+    def open(self, kind: LocalKind, name: str) -> Activation | None:
+        """The open activation of `name`, made if need be; None when the system has stopped."""
         with self._lock:
             if self._stopped:
                 return None
-            cell = self.cells.get(name)
-            if cell is None or cell.closed:
-                cell = self.cells[name] = Cell(self, kind, name)
-            return cell
+            activation = self.activations.get(name)
+            if activation is None or activation.closed:
+                activation = self.activations[name] = Activation(self, kind, name)
+            return activation
 
-    def forget(self, cell: Cell, successor: Cell | None = None) -> None:
-        """A cell closed; `successor` takes its place."""
+    def forget(self, activation: Activation, successor: Activation | None = None) -> None:
+        """An activation closed; `successor` takes its place."""
         with self._lock:
-            if self.cells.get(cell.name) is cell:
+            if self.activations.get(activation.name) is activation:
                 if successor is not None:
-                    self.cells[cell.name] = successor
+                    self.activations[activation.name] = successor
                 else:
-                    del self.cells[cell.name]
+                    del self.activations[activation.name]
 
     def something_ended(self) -> None:
         """While draining: a message was handled or a deferred reply arrived."""
@@ -381,12 +388,12 @@ async def _disconnect(listeners: list[Listener], peers: list[Peer]) -> None:
         await peer.close()
 
 
-def _row(cell: Cell, now: float) -> ActorRow:
+def _row(activation: Activation, now: float) -> ActorRow:
     return ActorRow(
-        name=cell.name,
-        state=cell.state.value,
-        mailbox=cell.depth,
-        deferred=cell.deferred,
-        handled=cell.handled,
-        idle_seconds=max(0.0, now - cell.last_used),
+        name=activation.name,
+        state=activation.state.value,
+        mailbox=activation.intake.depth,
+        deferred=len(activation.intake.deferred),
+        handled=activation.dispatch.handled,
+        idle_seconds=max(0.0, now - activation.dispatch.last_used),
     )

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from actors.errors import DeadlineExceeded, OrbweaverError, Overloaded
 from actors.runtime import Actor, ActorContext, ObjectRef
-from actors.runtime.cell import LATE
+from actors.runtime.dispatch import LATE
 
 SWITCH = 0.005
 """Seconds for which a thread goes on with its messages before another one's turn comes, as in CPython."""

@@ -388,7 +388,7 @@ def test_what_an_actor_tells_itself_may_crash_as_often_as_it_likes() -> None:
     for _ in range(6):
         with contextlib.suppress(PeerLost, MessageDropped):
             get(system.get_actor("watched/a").call.remote(work), timeout=10)
-        eventually(lambda: not system.cells)
+        eventually(lambda: not system.activations)
     system.shutdown()
 
     assert fatal == []
