@@ -20,7 +20,7 @@ from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.decisions.inherit import is_fixed, wanted
 from actors.decisions.settings import Settings
 from actors.reclaim.release import RELEASE_TIMEOUT, Reclaim, reclaim
-from actors.reclaim.stale_sandboxes import Sandboxes, is_left_behind
+from actors.reclaim.stale_sandboxes import NotedSandboxes, is_left_behind
 from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import HolderEnded
 from actors.resources.blocks.record import Record
@@ -65,7 +65,7 @@ class NodeGCActor(Actor):
         return self._reclaim(stale, "NotValid", f"the runtime does not list it in network {network} (CNI GC)")
 
     @message
-    def reconcile(self, sandboxes: Sandboxes) -> int:
+    def reconcile(self, sandboxes: NotedSandboxes) -> int:
         """Release what is recorded for sandboxes of this node that are gone. Returns how many it released or keeps."""
         mine = self._mine()
         of_pod: dict[str, list[Record]] = {}

@@ -16,14 +16,16 @@ from actors.resources.pod import Pod
 
 
 @dataclass(frozen=True, slots=True)
-class Sandboxes:
+class NotedSandboxes:
     """Container ids of which the runtime has notes: those with a network namespace that is there, and those without."""
 
     alive: frozenset[str] = frozenset()
     gone: frozenset[str] = frozenset()
 
 
-def is_left_behind(record: Record, of_pod: Iterable[Record], sandboxes: Sandboxes, *, has_pods: bool) -> bool:
+def is_left_behind(
+    record: Record, of_pod: Iterable[Record], sandboxes: NotedSandboxes, *, has_pods: bool
+) -> bool:
     """Whether the node's reconcile may release a record; `of_pod` is all that is recorded for its pod's name.
 
     In a cluster (`has_pods`) a gone sandbox alone proves nothing: the kubelet makes a new one for a pod that lives, which

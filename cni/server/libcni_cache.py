@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from actors.reclaim.stale_sandboxes import Sandboxes
+from actors.reclaim.stale_sandboxes import NotedSandboxes
 from actors.resources.json_text import read_json
 
 log = logging.getLogger("orbweaver.gc")
@@ -151,11 +151,11 @@ def read_notes(cache: Path = CACHE, container: str = "") -> Iterator[Note | BadN
                 yield note
 
 
-def read_sandboxes(cache: Path = CACHE, namespaces: Namespaces | None = None) -> Sandboxes:
+def read_sandboxes(cache: Path = CACHE, namespaces: Namespaces | None = None) -> NotedSandboxes:
     """What the notes in `cache` say of sandboxes."""
     namespaces = namespaces or Namespaces()
     if not namespaces.visible:
-        return Sandboxes()
+        return NotedSandboxes()
     there: dict[str, list[bool | None]] = defaultdict(list)
     try:
         for note in read_notes(cache):
@@ -165,8 +165,8 @@ def read_sandboxes(cache: Path = CACHE, namespaces: Namespaces | None = None) ->
                 there[note.container].append(note.is_there(namespaces))
     except OSError as error:
         log.info("the runtime's notes of attachments cannot be read", extra={"error": str(error)})
-        return Sandboxes()
-    return Sandboxes(
+        return NotedSandboxes()
+    return NotedSandboxes(
         frozenset(container for container, states in there.items() if True in states or None in states),
         frozenset(container for container, states in there.items() if set(states) == {False}),
     )

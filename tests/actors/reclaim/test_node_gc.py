@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from actors.reclaim.node_gc import is_stale
-from actors.reclaim.stale_sandboxes import Sandboxes, is_left_behind
+from actors.reclaim.stale_sandboxes import NotedSandboxes, is_left_behind
 from actors.resources.blocks.block import Block, Release, block_name
 from actors.resources.blocks.record import Fence, Record
 from actors.runtime import get
@@ -73,7 +73,7 @@ def test_gc_keeps_the_address_of_a_statefulset_pod_for_it(tmp_path: Path):
 
 
 def reconcile(one: Rig, *, alive: str = "", gone: str = "") -> int:
-    found = Sandboxes(frozenset(alive.split()), frozenset(gone.split()))
+    found = NotedSandboxes(frozenset(alive.split()), frozenset(gone.split()))
     released: int = get(one.system.get_actor("node-gc/local").reconcile.remote(found), 10)
     return released
 
@@ -110,7 +110,7 @@ def test_in_a_cluster_a_sandbox_is_left_behind_only_beside_a_newer_one_that_is_t
     """The kubelet makes a new sandbox for a pod whose sandbox went, and that one takes the address over."""
     old = Record("blue", "default/web", "u1", "old", "eth0", "node1", "", "2025-01-31T12:00:00Z", "net")
     new = replace(old, container="new", since="2025-01-31T12:00:05Z")
-    sandboxes = Sandboxes(frozenset(alive.split()), frozenset(gone.split()))
+    sandboxes = NotedSandboxes(frozenset(alive.split()), frozenset(gone.split()))
 
     assert is_left_behind(old, [old, new], sandboxes, has_pods=True) is released
     assert not is_left_behind(new, [old, new], sandboxes, has_pods=True)

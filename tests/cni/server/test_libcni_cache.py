@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from actors.reclaim.stale_sandboxes import Sandboxes
+from actors.reclaim.stale_sandboxes import NotedSandboxes
 from cni.server.libcni_cache import BadNote, Namespaces, Note, read_notes, read_sandboxes
 
 
@@ -35,7 +35,7 @@ def note(cache: Path, container: str, interface: str = "eth0", **fields: Any) ->
     (cache / f"net-{container}-{interface}").write_text(json.dumps(body))
 
 
-def read(cache: Path) -> Sandboxes:
+def read(cache: Path) -> NotedSandboxes:
     return read_sandboxes(cache, Namespaces(cache.parent / "netns", None))
 
 
@@ -66,15 +66,15 @@ def test_what_cannot_be_seen_is_not_gone(cache: Path):
     (cache / "net-x-eth0").write_text("{")
     (cache / "directory").mkdir()
 
-    assert read(cache) == Sandboxes(alive=frozenset({"elsewhere"}))
+    assert read(cache) == NotedSandboxes(alive=frozenset({"elsewhere"}))
 
 
 def test_without_notes_or_namespaces_nothing_is_known(cache: Path):
     note(cache, "c1", netns="/run/netns/away")
 
     mounted = Namespaces(cache.parent / "netns", None)
-    assert read_sandboxes(cache.parent / "no-cache", mounted) == Sandboxes()
-    assert read_sandboxes(cache, Namespaces(cache.parent / "no-namespaces", None)) == Sandboxes()
+    assert read_sandboxes(cache.parent / "no-cache", mounted) == NotedSandboxes()
+    assert read_sandboxes(cache, Namespaces(cache.parent / "no-namespaces", None)) == NotedSandboxes()
 
 
 class Processes:
