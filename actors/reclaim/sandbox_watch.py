@@ -49,7 +49,7 @@ UNSEEN_MOST = 512
 REASON, TEXT = "SandboxEnded", "its sandbox has ended on the node and no DEL came for it"
 
 
-class Sandboxes(SandboxEvidence, Protocol):
+class FollowedSandboxes(SandboxEvidence, Protocol):
     """The node's sandboxes that may hold an address."""
 
     @property
@@ -101,7 +101,7 @@ class SandboxWatchActor(Actor):
         context: ActorContext,
         *,
         router: AllocatorRouter,
-        sandboxes: Sandboxes,
+        sandboxes: FollowedSandboxes,
         pod: Callable[[str], Pod | None] | None,
         node: str,
         observer: AllocationObserver,
