@@ -60,7 +60,7 @@ _OWNERS = ("StatefulSet", MACHINE, INSTANCE)
 
 T = TypeVar("T")
 
-Sight = tuple[int, int, Fence]
+RecordKey = tuple[int, int, Fence]
 """One record: family, address, fence."""
 
 
@@ -83,7 +83,7 @@ class GCState:
     """Pods to look at, in order."""
     posted: bool = False
     """Whether a look at them is on its way."""
-    noticed: dict[str, dict[Sight, float]] = field(default_factory=dict)
+    noticed: dict[str, dict[RecordKey, float]] = field(default_factory=dict)
     """For each pod, since when its records have looked abandoned."""
     due: dict[str, float] = field(default_factory=dict)
     """Pods to look at again, and when."""
@@ -362,7 +362,7 @@ class GCActor(Actor):
         found = source.pod(pod)
         recorded = [RecordedAddress(format_address(one.family, one.value), one.record) for one in held]
         before = self._state.noticed.pop(pod, {})
-        noticed: dict[Sight, float] = {}
+        noticed: dict[RecordKey, float] = {}
         judged = []
         for one, this in zip(held, recorded, strict=True):
             record = one.record
