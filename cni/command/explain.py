@@ -154,7 +154,7 @@ def run(chosen: argparse.Namespace) -> int:
         namespace, slash, name = chosen.pod.rpartition("/")
         return explain_routes.run(chosen, namespace if slash else chosen.namespace, name)
     with open_store(chosen) as store:
-        sight = Sight(store, settings_on(store, chosen))
+        sight = AgentView(store, settings_on(store, chosen))
         pod = sight.pod(chosen)
         if chosen.node or not pod.node:
             pod = replace(pod, node=chosen.node or socket.gethostname())
@@ -183,7 +183,7 @@ def run(chosen: argparse.Namespace) -> int:
     return 0
 
 
-class Sight:
+class AgentView:
     """What the store has at one moment, as an agent would see it."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
