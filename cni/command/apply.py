@@ -50,7 +50,7 @@ Key = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ManifestWrite:
     """One write to make: `admitted` replaces `current`, or is new when that is None."""
 
     document: Document
@@ -121,7 +121,7 @@ class Batch:
             _key(wanted): wanted for one in documents if _named(wanted := self._placed(one.object))
         }
 
-    def prepare(self, document: Document) -> Step:
+    def prepare(self, document: Document) -> ManifestWrite:
         """Read what is stored and validate against it. Raises `InvalidObject`."""
         wanted = self._placed(document.object)
         admit(wanted)  # its shape first: what follows relies on names and mappings
@@ -140,7 +140,7 @@ class Batch:
             self._check_pool(admitted, current)
         else:
             admitted = admit(new, current)
-        return Step(document, where.kind, admitted, current)
+        return ManifestWrite(document, where.kind, admitted, current)
 
     def _check_pool(self, admitted: Object, current: Object | None) -> None:
         """A pool in a subnet of its CIDR has no other addresses. Raises `InvalidObject`."""
@@ -160,7 +160,7 @@ class Batch:
         if why := misfit(subnet, pools, others):
             raise InvalidObject(why)
 
-    def write(self, step: Step) -> str:
+    def write(self, step: ManifestWrite) -> str:
         """Write; prepared anew when somebody else wrote meanwhile. Tells what became of the object."""
         for _ in range(ATTEMPTS):
             try:
