@@ -45,7 +45,7 @@ _DROPPED = (*_FROM_STORE, "managedFields", "selfLink")
 
 T = TypeVar("T")
 
-Key = tuple[str, str, str]
+DocumentKey = tuple[str, str, str]
 """Kind, namespace, name."""
 
 
@@ -288,6 +288,6 @@ def _named(obj: Mapping[str, Any]) -> bool:
     return all(isinstance(text, str) for text in texts)
 
 
-def _key(obj: Mapping[str, Any]) -> Key:
+def _key(obj: Mapping[str, Any]) -> DocumentKey:
     metadata = obj["metadata"]
     return str(obj["kind"]), str(metadata.get("namespace") or ""), str(metadata["name"])
