@@ -13,7 +13,7 @@ from actors.allocation.ledger_index import content_of
 from actors.errors import InvalidObject, StoreUnavailable
 from actors.resources.blocks.block import Block, parse_block_name
 from actors.runtime import ActorSystem, ObjectRef
-from actors.store.caches.informer import Informer, Key
+from actors.store.caches.informer import Informer, ObjectKey
 from actors.store.contract import Object, Store
 
 log = logging.getLogger("orbweaver.blocks")
@@ -55,7 +55,7 @@ class BlockFollower:
         """Stop watching."""
         self._informer.stop()
 
-    def _changed(self, key: Key) -> None:
+    def _changed(self, key: ObjectKey) -> None:
         found: Block | str | None = self._informer.get(key.name)
         try:
             family, base = parse_block_name(key.name)

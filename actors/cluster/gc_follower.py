@@ -13,7 +13,7 @@ from collections.abc import Callable
 from actors.reclaim.evidence import CachedClusterState
 from actors.runtime import ActorSystem, ObjectRef
 from actors.store.caches.catalog import Catalog
-from actors.store.caches.informer import Key
+from actors.store.caches.informer import ObjectKey
 
 log = logging.getLogger("orbweaver.gc")
 
@@ -31,7 +31,7 @@ class GCFollower:
         system: ActorSystem,
         catalog: Catalog,
         census: CachedClusterState,
-        pod_changed: Callable[[Key], object] = lambda key: None,
+        pod_changed: Callable[[ObjectKey], object] = lambda key: None,
     ) -> None:
         """`pod_changed` is told of every pod that changes or goes, too."""
         self._gc = system.get_actor("gc/local")
@@ -79,11 +79,11 @@ class GCFollower:
                 self._running = True
                 self._gc.start.options(timeout=None).remote().subscribe(self._log_failure)
 
-    def _followed(self, key: Key) -> None:
+    def _followed(self, key: ObjectKey) -> None:
         self._pod_changed(key)
         self._changed(key)
 
-    def _changed(self, key: Key) -> None:
+    def _changed(self, key: ObjectKey) -> None:
         with self._lock:
             if self._running:
                 self._gathered[key.kind, key.namespace, key.name] = None

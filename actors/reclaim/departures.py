@@ -21,7 +21,7 @@ from actors.resources.blocks.record import Record
 from actors.resources.node import Node
 from actors.resources.pod import Pod
 from actors.store.caches.catalog import Catalog
-from actors.store.caches.informer import Key
+from actors.store.caches.informer import ObjectKey
 
 GONE_FOR = 60.0
 """Seconds for which a pod that is gone counts: by then its address is back, or nobody knows when it will be."""
@@ -58,7 +58,7 @@ class LeavingPods:
         """Since when; the first one is gone for longest."""
         self._stopping: Counter[str] = Counter()
 
-    def changed(self, key: Key) -> None:
+    def changed(self, key: ObjectKey) -> None:
         """A pod changed, or went; for an informer to call."""
         name = f"{key.namespace}/{key.name}"
         pod = self._cache.pod(name)

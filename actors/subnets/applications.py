@@ -25,7 +25,7 @@ from actors.errors import InvalidObject, NoSuchResource, NotAllowed, NotFound, O
 from actors.resources.application import Application
 from actors.resources.metadata import Owner
 from actors.resources.workload import CRONJOB, DEPLOYMENT, GROUPS, JOB, REPLICASET, Workload
-from actors.store.caches.informer import Informer, Key
+from actors.store.caches.informer import Informer, ObjectKey
 from actors.store.contract import Object, Store
 from actors.store.kinds import Kind, learn
 
@@ -235,7 +235,7 @@ class Applications:
             self._informers[kind.name] = informer
         informer.start()
 
-    def _tell(self, group: str, kind: str, key: Key) -> None:
+    def _tell(self, group: str, kind: str, key: ObjectKey) -> None:
         self._changed((group, kind, key.namespace, key.name))
 
 

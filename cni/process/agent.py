@@ -35,7 +35,7 @@ from actors.reclaim.node_gc import NodeGCActor
 from actors.reclaim.sandbox_watch import SandboxWatchActor
 from actors.resources.pod import Pod
 from actors.runtime import ObjectRef
-from actors.store.caches.informer import Key
+from actors.store.caches.informer import ObjectKey
 from actors.store.contract import Store
 from actors.views.events import EventsActor
 from actors.views.views import ViewsActor
@@ -284,7 +284,7 @@ class Agent(Process):
         if self._leader is not None:
             self._leader.on_linked(self._linked)
 
-    def _pod_changed(self, key: Key) -> None:
+    def _pod_changed(self, key: ObjectKey) -> None:
         changed = self.local("sandbox-watch").pod_changed.options(timeout=None)
         changed.remote(f"{key.namespace}/{key.name}").subscribe(_log_unwatched)
 

@@ -16,7 +16,7 @@ from actors.resources.blocks.block import span_of
 from actors.resources.intervals import IntervalSet
 from actors.runtime import ActorSystem, ObjectRef, get, guarded, wait
 from actors.store.caches.catalog import Catalog
-from actors.store.caches.informer import Informer, Key
+from actors.store.caches.informer import Informer, ObjectKey
 from actors.store.contract import Store
 from metrics.health import HealthServer
 from metrics.prometheus import Metrics, PoolUsage
@@ -156,7 +156,7 @@ class Process:
         for callback in self._on_fatal:
             callback()
 
-    def _pool_changed(self, key: Key) -> None:
+    def _pool_changed(self, key: ObjectKey) -> None:
         self.local("views").changed.remote((), (key.name,)).subscribe(log_failure)
 
     def _reserved_changed(self) -> None:

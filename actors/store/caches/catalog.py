@@ -28,7 +28,7 @@ from actors.resources.reservedip import ReservedIP
 from actors.resources.statefulset import StatefulSet
 from actors.resources.virtualmachine import INSTANCE, VirtualMachine, lives
 from actors.store.caches.excerpts import cached_namespace, cached_pod
-from actors.store.caches.informer import Informer, Key
+from actors.store.caches.informer import Informer, ObjectKey
 from actors.store.contract import Object, Store
 
 log = logging.getLogger("orbweaver.catalog")
@@ -68,7 +68,7 @@ class Catalog:
         self._table: tuple[tuple[Any, ...], PoolTable] = ((), PoolTable({}, {}))
         self._reserved: tuple[tuple[Any, ...], dict[int, IntervalSet]] = ((), {})
 
-    def follow_machines(self, handler: Callable[[Key], None]) -> None:
+    def follow_machines(self, handler: Callable[[ObjectKey], None]) -> None:
         """Watch KubeVirt's objects as well, once the API server has them, and tell of every change."""
         for kind, parse in _MACHINES.items():
             informer = Informer(self._store, kind, transform=parse, optional=True)
@@ -136,7 +136,7 @@ class Catalog:
         self._followers[key] = (name, changed)
         return lambda: self._followers.pop(key, None)
 
-    def _tell_followers(self, key: Key) -> None:
+    def _tell_followers(self, key: ObjectKey) -> None:
         for name, changed in tuple(self._followers.values()):
             if key.kind != "SpiderIPPool" or key.name == name:
                 changed()

@@ -34,7 +34,7 @@ LONGEST_WAIT = 5.0
 _SHORT_WATCH = 1.0  # seconds: a watch that ends sooner and empty counts as a failure, or it would spin
 
 
-class Key(NamedTuple):
+class ObjectKey(NamedTuple):
     """Which object changed; `namespace` is "" for a kind of cluster scope."""
 
     kind: str
@@ -75,9 +75,9 @@ class Informer:
         self._jitter = jitter or random.Random()
         self._list_timeout = list_timeout
         self._clock = clock
-        self._handlers: list[Callable[[Key], None]] = []
+        self._handlers: list[Callable[[ObjectKey], None]] = []
         self._lock = threading.Lock()
-        self._cache: dict[Key, _Entry] = {}
+        self._cache: dict[ObjectKey, _Entry] = {}
         self._snapshot: tuple[Any, ...] | None = ()
         self._version = ""
         self._failures = 0
@@ -87,7 +87,7 @@ class Informer:
         self._watch: Watch | None = None
         self._thread = threading.Thread(target=self._run, name=f"informer-{kind}", daemon=True)
 
-    def subscribe(self, handler: Callable[[Key], None]) -> None:
+    def subscribe(self, handler: Callable[[ObjectKey], None]) -> None:
         """Call `handler` with each changed key, on the informer's thread; it must not block.
 
         Subscribe before `start`, or read `items` afterwards: what is cached already is not told again.
@@ -115,7 +115,7 @@ class Informer:
 
     def get(self, name: str, namespace: str = "") -> Any | None:
         """The cached object, or None. It is shared: copy before you change it."""
-        entry = self._cache.get(Key(self.kind, namespace, name))
+        entry = self._cache.get(ObjectKey(self.kind, namespace, name))
         return None if entry is None else entry.value
 
     def items(self) -> tuple[Any, ...]:
@@ -165,7 +165,7 @@ class Informer:
 
     def _relist(self) -> None:
         listing = self._store.list(self.kind, self._namespace, timeout=self._list_timeout)
-        cache: dict[Key, _Entry] = {}
+        cache: dict[ObjectKey, _Entry] = {}
         for obj in listing.items:
             value = self._value(obj)
             if value is not None:
@@ -250,7 +250,7 @@ class Informer:
         if changed:
             self._tell(key)
 
-    def _tell(self, key: Key) -> None:
+    def _tell(self, key: ObjectKey) -> None:
         for handler in self._handlers:
             try:
                 handler(key)
@@ -289,9 +289,9 @@ class Informer:
             )
             return None
 
-    def _key(self, obj: Object) -> Key:
+    def _key(self, obj: Object) -> ObjectKey:
         metadata = obj["metadata"]
-        return Key(self.kind, metadata.get("namespace", ""), metadata["name"])
+        return ObjectKey(self.kind, metadata.get("namespace", ""), metadata["name"])
 
     def _heard(self) -> None:
         self._failures = 0

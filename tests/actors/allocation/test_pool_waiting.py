@@ -23,7 +23,7 @@ from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
 from actors.resources.pod import Pod
 from actors.runtime import Actor, ActorContext, ObjectRef
-from actors.store.caches.informer import Key
+from actors.store.caches.informer import ObjectKey
 from tests.simulation.kernel import Kernel, Process, Servers
 from tests.simulation.power_failure import Costs, SimulatedStore
 
@@ -141,7 +141,7 @@ class Waiting(RuleBasedStateMachine):
 
     def _end(self, name: str) -> None:
         self.pods[f"default/{name}"] = Pod("default", name, deleted_at=EPOCH)
-        self.leaving.changed(Key("Pod", "default", name))
+        self.leaving.changed(ObjectKey("Pod", "default", name))
 
     @precondition(lambda self: self.holding)
     @rule(data=st.data(), settles=st.booleans(), pause=st.sampled_from([0.0, PAUSE, 600.0]))
@@ -158,7 +158,7 @@ class Waiting(RuleBasedStateMachine):
         release = Release(granted.value, Fence.of(granted.record), now, quarantine=quarantine)
         self._call("block/" + block_name(4, granted.value), "release", release)
         self.pods.pop(f"default/{name}", None)
-        self.leaving.changed(Key("Pod", "default", name))
+        self.leaving.changed(ObjectKey("Pod", "default", name))
 
     @precondition(lambda self: any(asked.answered is None for asked in self.asked))
     @rule(data=st.data(), settles=st.booleans())

@@ -12,7 +12,7 @@ from actors.reclaim.departures import GONE_FOR, LeavingPods, leaving
 from actors.resources.blocks.record import Record
 from actors.resources.node import Node
 from actors.resources.pod import Pod
-from actors.store.caches.informer import Key
+from actors.store.caches.informer import ObjectKey
 
 HELD = Record("blue", "default/web", "u1", "c1", "eth0", "node1", "", "2025-01-31T12:00:00Z")
 RUNS = Pod("default", "web", "u1", node="node1", phase="Running")
@@ -61,7 +61,7 @@ class Cache:
         self.pods.pop("default/web", None)
         if pod is not None:
             self.pods["default/web"] = pod
-        self.leaving.changed(Key("Pod", "default", "web"))
+        self.leaving.changed(ObjectKey("Pod", "default", "web"))
 
 
 def test_a_pod_counts_from_its_deletion_until_it_is_long_gone():

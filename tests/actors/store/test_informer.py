@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from actors.errors import InvalidObject, WatchExpired
-from actors.store.caches.informer import Informer, Key
+from actors.store.caches.informer import Informer, ObjectKey
 from actors.store.contract import Listing, Object, Store, Watch
 from actors.store.sqlite.store import SQLiteStore
 from tests.actors.store.contract_suite import endpoint, pool, with_meta
@@ -47,10 +47,10 @@ class Told:
     """A handler that remembers, and waits for what it should hear."""
 
     def __init__(self) -> None:
-        self.keys: list[Key] = []
+        self.keys: list[ObjectKey] = []
         self._changed = threading.Condition()
 
-    def __call__(self, key: Key) -> None:
+    def __call__(self, key: ObjectKey) -> None:
         with self._changed:
             self.keys.append(key)
             self._changed.notify_all()
@@ -114,7 +114,7 @@ def test_it_caches_what_is_there_and_follows_changes(store: Counting, informer: 
 
     assert cache.get("a") is None
     assert cache.items() == (other,)
-    assert told.keys == [Key("SpiderIPPool", "", "a")]
+    assert told.keys == [ObjectKey("SpiderIPPool", "", "a")]
     assert store.lists == 1
 
 
@@ -236,7 +236,7 @@ def test_a_handlers_exception_is_logged_and_harmless(
     cache = Informer(store, "SpiderIPPool")
     told = Told()
 
-    def broken(key: Key) -> None:
+    def broken(key: ObjectKey) -> None:
         raise RuntimeError(f"no good: {key.name}")
 
     cache.subscribe(broken)

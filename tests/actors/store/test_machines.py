@@ -6,7 +6,7 @@ import pytest
 
 from actors.store.caches import informer
 from actors.store.caches.catalog import Catalog
-from actors.store.caches.informer import Key
+from actors.store.caches.informer import ObjectKey
 from actors.store.kubernetes.store import KubernetesStore
 from tests.support.checker import eventually
 from tests.support.rig import instance, machine
@@ -20,7 +20,7 @@ def test_machines_come_and_go_with_their_kind(api_server: ApiServer, monkeypatch
     store = KubernetesStore(api_server.access())
     alone = Catalog(store, has_pods=False)  # never started: it asks the API server each time
     watching = Catalog(store, has_pods=False)
-    told: list[Key] = []
+    told: list[ObjectKey] = []
     watching.follow_machines(told.append)
     try:
         assert not alone.machine_lives("default", "vm")
@@ -30,13 +30,13 @@ def test_machines_come_and_go_with_their_kind(api_server: ApiServer, monkeypatch
         install(api_server)
         assert not alone.machine_lives("default", "vm")
         store.create(machine("vm"))
-        eventually(lambda: _assert(Key("VirtualMachine", "default", "vm") in told))
+        eventually(lambda: _assert(ObjectKey("VirtualMachine", "default", "vm") in told))
         assert all(one.machine_lives("default", "vm") for one in (alone, watching))
 
         store.delete("VirtualMachine", "vm", "default")
         eventually(lambda: _assert(not watching.machine_lives("default", "vm")))
         store.create(instance("vm", of_machine=False))
-        eventually(lambda: _assert(Key("VirtualMachineInstance", "default", "vm") in told))
+        eventually(lambda: _assert(ObjectKey("VirtualMachineInstance", "default", "vm") in told))
 
         remove(api_server)
         eventually(lambda: _assert(not watching.machine_lives("default", "vm")))
