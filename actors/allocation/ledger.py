@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from actors.allocation.ledger_index import Key, LedgerIndex, Ranges, content_of
+from actors.allocation.ledger_index import AddressKey, LedgerIndex, Ranges, content_of
 from actors.allocation.messages import AddressChange, NodeSandbox, Occupancy, SuspectAddress
 from actors.errors import DamagedObject, InvalidObject
 from actors.resources.addresses import format_address
@@ -45,11 +45,11 @@ class ReleaseWatch:
 class LedgerState:
     """How far the blocks are known, beside the index of what they say. A block is named by family and first address."""
 
-    versions: dict[Key, int] = field(default_factory=dict)
+    versions: dict[AddressKey, int] = field(default_factory=dict)
     """The version of each block up to which it is known."""
     listed: int = -1
     """The version that all blocks had reached when they were listed."""
-    damaged: set[Key] = field(default_factory=set)
+    damaged: set[AddressKey] = field(default_factory=set)
     """The blocks that could not be read when they were read last."""
     watches: dict[str, ReleaseWatch] = field(default_factory=dict)
     """By pool."""
@@ -172,7 +172,7 @@ class LedgerActor(Actor):
             if known.get(parse_block_name(name), -1) < version_number(version)
         )
 
-    def _advance(self, block: Key, version: str) -> bool:
+    def _advance(self, block: AddressKey, version: str) -> bool:
         """Whether a Block's word about `version` still counts: a watch may have told of a later one."""
         number = version_number(version)
         if number < self._state.versions.get(block, -1):

@@ -21,7 +21,7 @@ from actors.resources.blocks.suspect import Suspect
 REMEMBERED = 8192
 """How many changes are kept for pools that catch up; one that is further behind reads everything anew."""
 
-Key: TypeAlias = tuple[int, int]
+AddressKey: TypeAlias = tuple[int, int]
 """Family and address; of a block, its first one."""
 Ranges: TypeAlias = tuple[tuple[int, int], ...]
 """Addresses of one family, both ends inside."""
@@ -47,29 +47,29 @@ class LedgerIndex:
         "unjudged",
     )
 
-    records: dict[Key, Record]
+    records: dict[AddressKey, Record]
     """Who holds an address."""
     sequence: int
     """The number of the last change."""
-    unjudged: dict[Key, str]
+    unjudged: dict[AddressKey, str]
     """The addresses whose record cannot be judged, and why: they are nobody's, and not free."""
-    _released: dict[Key, float]
+    _released: dict[AddressKey, float]
     """When those without a record were released."""
-    _quarantines: dict[Key, Quarantine]
+    _quarantines: dict[AddressKey, Quarantine]
     """Why some of those are not given out."""
-    _suspects: dict[Key, Suspect]
+    _suspects: dict[AddressKey, Suspect]
     """Which addresses were taken from their last holders by force, whoever has them now."""
-    _taken_from: dict[str, set[Key]]
+    _taken_from: dict[str, set[AddressKey]]
     """Those of each container id, for which nothing need be recorded any more."""
-    _blocks: dict[Key, set[int]]
+    _blocks: dict[AddressKey, set[int]]
     """The addresses of each block of which anything is known."""
-    _pods: dict[str, set[Key]]
+    _pods: dict[str, set[AddressKey]]
     """What is recorded for each pod and virtual machine `namespace/name`."""
-    _containers: dict[str, set[Key]]
+    _containers: dict[str, set[AddressKey]]
     """What is recorded for each container id."""
-    _nodes: dict[str, set[Key]]
+    _nodes: dict[str, set[AddressKey]]
     """What sandboxes of each node use: all agents ask when they start, perhaps at once."""
-    _pools: dict[str, set[Key]]
+    _pools: dict[str, set[AddressKey]]
     """What is recorded out of each pool."""
     _touched: dict[str, int]
     """The number of the last change of each pool."""
@@ -115,7 +115,7 @@ class LedgerIndex:
         absent = sorted(self._blocks.get((family, base), set()) - told)
         self.apply(family, (*(AddressChange(value, None) for value in absent), *changes))
 
-    def _forget(self, key: Key, before: Record | None) -> None:
+    def _forget(self, key: AddressKey, before: Record | None) -> None:
         if before is not None:
             del self.records[key]
             for pod in {before.holder, *before.pods}:
@@ -132,7 +132,7 @@ class LedgerIndex:
         if suspect is not None:
             _unlink(self._taken_from, suspect.container, key)
 
-    def _note(self, key: Key, change: AddressChange) -> None:
+    def _note(self, key: AddressKey, change: AddressChange) -> None:
         values = self._blocks.setdefault((key[0], base_of(change.value)), set())
         if change.suspect is not None:
             self._suspects[key] = change.suspect
@@ -170,7 +170,7 @@ class LedgerIndex:
 
     def of_sandbox(self, container: str, pods: Iterable[str]) -> tuple[Allocation, ...]:
         """What is recorded for a container id or for any of these pods or virtual machines."""
-        keys: set[Key] = set(self._containers.get(container, ()))
+        keys: set[AddressKey] = set(self._containers.get(container, ()))
         return self.held(keys.union(*(self._pods.get(pod, ()) for pod in pods)))
 
     def of_node(self, node: str) -> tuple[Allocation, ...]:
@@ -185,16 +185,16 @@ class LedgerIndex:
         """What is suspect because it was taken from a container by force."""
         return self._suspect(self._taken_from.get(container, ()))
 
-    def _suspect(self, keys: Iterable[Key]) -> tuple[SuspectAddress, ...]:
+    def _suspect(self, keys: Iterable[AddressKey]) -> tuple[SuspectAddress, ...]:
         return tuple(
             SuspectAddress(family, value, self._suspects[family, value]) for family, value in sorted(keys)
         )
 
-    def of_pool(self, pool: str) -> set[Key]:
+    def of_pool(self, pool: str) -> set[AddressKey]:
         """The addresses that are recorded out of a pool. Not to be changed."""
         return self._pools.get(pool, set())
 
-    def held(self, keys: Iterable[Key]) -> tuple[Allocation, ...]:
+    def held(self, keys: Iterable[AddressKey]) -> tuple[Allocation, ...]:
         """The records of these addresses, lowest first."""
         return tuple(Allocation(family, value, self.records[family, value]) for family, value in sorted(keys))
 
@@ -290,7 +290,7 @@ def _nodes_of(record: Record) -> tuple[str, ...]:
     return tuple({record.node, *(one.node for one in record.other_sandboxes)})
 
 
-def _unlink(index: dict[str, set[Key]], name: str, key: Key) -> None:
+def _unlink(index: dict[str, set[AddressKey]], name: str, key: AddressKey) -> None:
     keys = index.get(name)
     if keys is not None:
         keys.discard(key)
