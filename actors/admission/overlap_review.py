@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from actors.admission.review import ReviewRequest, Verdict
+from actors.admission.review import ReviewRequest, ReviewVerdict
 from actors.decisions.overlaps import Extent, extent_of, refusal, shared
 from actors.errors import InvalidObject, NoSuchResource, NotFound
 from actors.resources import ippool
@@ -73,7 +73,7 @@ class OverlapReviewActor(Actor):
         self._clock = clock
 
     @message
-    def review(self, request: ReviewRequest) -> Verdict:
+    def review(self, request: ReviewRequest) -> ReviewVerdict:
         """Whether the object may be stored. Raises `StoreUnavailable` when that cannot be found out."""
         now = self._clock()
         cached = self._cached(request.kind)
@@ -81,7 +81,7 @@ class OverlapReviewActor(Actor):
         why = self._conflict(request, cached)
         if not why and request.kept and request.added.addresses:
             self._remember(LetIn(request.added, request.is_update, now + MEMORY))
-        return Verdict(why)
+        return ReviewVerdict(why)
 
     def _remember(self, entry: LetIn) -> None:
         """Anybody who reaches the webhook can ask, so what this costs is bounded, not only how long."""

@@ -41,7 +41,7 @@ class ReviewRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ReviewVerdict:
     """`why` it is refused, "" where it is let in; `warnings` are for whoever sent the object."""
 
     why: str = ""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from actors.admission.review import ReviewRequest, Verdict
+from actors.admission.review import ReviewRequest, ReviewVerdict
 from actors.decisions.overlaps import Extent, extent_of
 from actors.errors import InvalidObject, InvalidRequest
 
@@ -50,7 +50,7 @@ def read_question(body: bytes) -> Question:
     return Question(uid, ReviewRequest.of(wanted, before, kept=request.get("dryRun") is not True))
 
 
-def write_answer(question: Question, verdict: Verdict) -> bytes:
+def write_answer(question: Question, verdict: ReviewVerdict) -> bytes:
     """The AdmissionReview that goes back."""
     response: dict[str, Any] = {"uid": question.uid, "allowed": verdict.allowed}
     if verdict.why:

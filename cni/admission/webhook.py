@@ -18,7 +18,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from actors.admission.review import ReviewRequest, Verdict
+from actors.admission.review import ReviewRequest, ReviewVerdict
 from actors.errors import InvalidRequest, OrbweaverError, StoreUnavailable
 from actors.runtime import ObjectRef
 from cni.admission.admission_review import Question, read_question, write_answer
@@ -62,7 +62,7 @@ class Webhook:
     def __init__(
         self,
         options: WebhookOptions,
-        review: Callable[[ReviewRequest], ObjectRef[Verdict] | None],
+        review: Callable[[ReviewRequest], ObjectRef[ReviewVerdict] | None],
         leader: Callable[[], str | None],
     ) -> None:
         self._options = options
@@ -105,7 +105,7 @@ class Webhook:
         finally:
             self._reads_on = time.monotonic() + (time.thread_time() - began) * (1 / _SHARE - 1)
         if question.review is None:
-            return _told(question, Verdict())
+            return _told(question, ReviewVerdict())
         try:
             left = max(0.0, until - time.monotonic())
             return await asyncio.wait_for(self._judge(question, question.review, request), left)
@@ -114,17 +114,17 @@ class Webhook:
                 "an object was let in unjudged",
                 extra={"object": question.review.wanted.title, "error": str(error) or type(error).__name__},
             )
-            return _told(question, Verdict(warnings=(UNJUDGED,)))
+            return _told(question, ReviewVerdict(warnings=(UNJUDGED,)))
 
     async def _judge(self, question: Question, review: ReviewRequest, request: HttpRequest) -> HttpAnswer:
         asked = self._review(review)
         if asked is not None:
             return _told(question, await _awaited(asked))
         if FORWARDED in request.headers:
-            return _told(question, Verdict(warnings=(UNJUDGED,)))
+            return _told(question, ReviewVerdict(warnings=(UNJUDGED,)))
         host = self._leader()
         if host is None:
-            return _told(question, Verdict(warnings=(UNJUDGED,)))
+            return _told(question, ReviewVerdict(warnings=(UNJUDGED,)))
         return HttpAnswer(200, await self._pass_on(host, request.body), _JSON)
 
     async def _pass_on(self, host: str, body: bytes) -> bytes:
@@ -156,19 +156,19 @@ class Webhook:
 UNJUDGED = "no leader could be asked whether these addresses are in another pool too; if so, it is told in the pools' status"
 
 
-def _told(question: Question, verdict: Verdict) -> HttpAnswer:
+def _told(question: Question, verdict: ReviewVerdict) -> HttpAnswer:
     return HttpAnswer(200, write_answer(question, verdict), _JSON)
 
 
-def _awaited(ref: ObjectRef[Verdict]) -> Awaitable[Verdict]:
+def _awaited(ref: ObjectRef[ReviewVerdict]) -> Awaitable[ReviewVerdict]:
     """The answer of an actor, for the loop that asks."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[Verdict] = loop.create_future()
+    future: asyncio.Future[ReviewVerdict] = loop.create_future()
 
-    def done(ref: ObjectRef[Verdict]) -> None:
+    def done(ref: ObjectRef[ReviewVerdict]) -> None:
         loop.call_soon_threadsafe(settle, ref)
 
-    def settle(ref: ObjectRef[Verdict]) -> None:
+    def settle(ref: ObjectRef[ReviewVerdict]) -> None:
         if future.done():
             return
         error = ref.error()

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from actors.admission.overlap_review import OverlapReviewActor
-from actors.admission.review import ReviewRequest, Verdict
+from actors.admission.review import ReviewRequest, ReviewVerdict
 from actors.allocation.ledger_index import content_of
 from actors.allocation.node_watches import NodeWatches, NodeWatchesActor
 from actors.allocation.registration import SERVED, register_allocators
@@ -230,11 +230,11 @@ class Controller(Process):
             },
         )
 
-    def _review(self, request: ReviewRequest) -> ObjectRef[Verdict] | None:
+    def _review(self, request: ReviewRequest) -> ObjectRef[ReviewVerdict] | None:
         """Ask this process's own reviewer, if it is the one that counts."""
         if not self.leads():
             return None
-        asked: ObjectRef[Verdict] = (
+        asked: ObjectRef[ReviewVerdict] = (
             self.local("overlap-review").review.options(timeout=ANSWER_TIMEOUT).remote(request)
         )
         return asked

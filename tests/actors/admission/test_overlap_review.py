@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from actors.admission.overlap_review import MEMORY, MOST_RANGES, OverlapReviewActor
-from actors.admission.review import ReviewRequest, Verdict
+from actors.admission.review import ReviewRequest, ReviewVerdict
 from actors.allocation.supervision import TABLE
 from actors.decisions.overlaps import extent_of
 from actors.runtime import ActorSystem, get
@@ -53,7 +53,7 @@ class Leader:
         assert self.catalog.wait_synced(60)
 
     def review(self, request: ReviewRequest) -> str:
-        verdict: Verdict = get(self.system.get_actor("overlap-review/local").review.remote(request))
+        verdict: ReviewVerdict = get(self.system.get_actor("overlap-review/local").review.remote(request))
         return verdict.why
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from actors.admission.review import Verdict
+from actors.admission.review import ReviewVerdict
 from actors.errors import InvalidRequest
 from cni.admission.admission_review import Question, read_question, write_answer
 from tests.support.rig import pool
@@ -69,10 +69,10 @@ def test_what_is_not_for_this_webhook_to_judge_is_let_in(text: bytes) -> None:
 
 
 def test_an_answer_names_the_request() -> None:
-    def answered(verdict: Verdict) -> Any:
+    def answered(verdict: ReviewVerdict) -> Any:
         return json.loads(write_answer(Question("u-1", None), verdict))["response"]
 
-    assert answered(Verdict()) == {"uid": "u-1", "allowed": True}
-    assert answered(Verdict(warnings=("w" * 300,)))["warnings"] == ["w" * 256]
-    refused = answered(Verdict("no"))
+    assert answered(ReviewVerdict()) == {"uid": "u-1", "allowed": True}
+    assert answered(ReviewVerdict(warnings=("w" * 300,)))["warnings"] == ["w" * 256]
+    refused = answered(ReviewVerdict("no"))
     assert (refused["allowed"], refused["status"]["message"], refused["status"]["code"]) == (False, "no", 422)
