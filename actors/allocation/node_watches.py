@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from actors.allocation.messages import NodeSandbox
-from actors.decisions.node_watch import NOBODY, Watch
+from actors.decisions.node_watch import NOBODY, NodeWatch
 from actors.runtime import Actor, ActorContext, message
 
 _FEW, _LONG = 1024, 86400.0
@@ -59,16 +59,16 @@ class NodeWatches:
         known = frozenset[str]() if before is None else before.unseen
         return blind, tuple(one for one in unseen if one.container not in known)
 
-    def watch(self, node: str, container: str, away: float, now: float) -> Watch:
+    def watch(self, node: str, container: str, away: float, now: float) -> NodeWatch:
         """Who looks after a container's sandbox. `away`: seconds for which a silent agent is believed; `now`: since the
         epoch."""
         with self._lock:
             told, began = self._heard.get(node), self._began
         if told is None:
-            return Watch(now + away - (self._clock() - began))
+            return NodeWatch(now + away - (self._clock() - began))
         if not told.sees or container in told.unseen:
             return NOBODY
-        return Watch(now + away - (self._clock() - told.at), heard=True)
+        return NodeWatch(now + away - (self._clock() - told.at), heard=True)
 
 
 class NodeWatchesActor(Actor):
@@ -85,7 +85,7 @@ class NodeWatchesActor(Actor):
         blind, new = self._watches.heard(node, sees, unseen)
         changed = [("Pod", *_split(one.pod)) for one in new]
         if blind:
-            changed.append(("Watch", "", node))
+            changed.append(("NodeWatch", "", node))
         if changed:
             self.get_actor("gc/local").changed.options(timeout=None).remote(tuple(changed))
 

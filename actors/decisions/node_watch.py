@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class NodeWatch:
     """`until` when the release of what a sandbox holds is left to its node's agent, in seconds since the epoch (0: nobody
     looks after it); `heard`: the agent said so since this leader began."""
 
@@ -14,4 +14,4 @@ class Watch:
     heard: bool = False
 
 
-NOBODY = Watch()
+NOBODY = NodeWatch()

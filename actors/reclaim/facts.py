@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from actors.decisions.inherit import wanted
-from actors.decisions.node_watch import NOBODY, Watch
+from actors.decisions.node_watch import NOBODY, NodeWatch
 from actors.decisions.settings import Settings
 from actors.reclaim.rules import Facts, RecordedAddress
 from actors.resources.blocks.record import Record
@@ -42,7 +42,7 @@ def facts_of(
     source: ClusterState,
     settings: Settings,
     noticed: float,
-    watch: Watch = NOBODY,
+    watch: NodeWatch = NOBODY,
 ) -> Facts:
     """What a source knows of a record's holder; `siblings`, `noticed` and `watch` as in `Facts`."""
     pod = source.pod(record.pod)

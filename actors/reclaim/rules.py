@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from actors.decisions.inherit import is_fixed
-from actors.decisions.node_watch import NOBODY, Watch
+from actors.decisions.node_watch import NOBODY, NodeWatch
 from actors.decisions.settings import GCSettings
 from actors.resources.blocks.record import Record
 from actors.resources.node import Node
@@ -79,7 +79,7 @@ class Facts:
     """What else is recorded for the pod's name."""
     noticed: float = 0.0
     """When whoever asks first saw the pod gone or finished."""
-    watch: Watch = NOBODY
+    watch: NodeWatch = NOBODY
     """Whether the record's own node sees to it when its sandbox has ended."""
 
 

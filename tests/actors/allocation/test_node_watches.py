@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from actors.allocation.messages import NodeSandbox
 from actors.allocation.node_watches import NodeWatches
-from actors.decisions.node_watch import NOBODY, Watch
+from actors.decisions.node_watch import NOBODY, NodeWatch
 
 NOW = 1_700_000_000.0
 AWAY = 120.0
@@ -21,11 +21,11 @@ def test_an_agent_is_believed_for_a_while_after_its_last_word():
     clock = Clock()
     watches = NodeWatches(clock)
     clock.now += 50
-    assert watches.watch("n1", "c1", AWAY, NOW) == Watch(NOW + 70), "it may be about to connect"
+    assert watches.watch("n1", "c1", AWAY, NOW) == NodeWatch(NOW + 70), "it may be about to connect"
 
     watches.heard("n1", True, ())
     clock.now += 10
-    assert watches.watch("n1", "c1", AWAY, NOW) == Watch(NOW + 110, heard=True)
+    assert watches.watch("n1", "c1", AWAY, NOW) == NodeWatch(NOW + 110, heard=True)
     clock.now += 200
     assert watches.watch("n1", "c1", AWAY, NOW).until < NOW
 
@@ -38,7 +38,9 @@ def test_a_leader_that_begins_gives_everybody_time_anew():
     clock.now += 500
     watches.begin()
 
-    assert watches.watch("n1", "c1", AWAY, NOW) == watches.watch("n2", "c1", AWAY, NOW) == Watch(NOW + AWAY)
+    assert (
+        watches.watch("n1", "c1", AWAY, NOW) == watches.watch("n2", "c1", AWAY, NOW) == NodeWatch(NOW + AWAY)
+    )
 
 
 def test_what_an_agent_cannot_see_nobody_watches():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.decisions.node_watch import NOBODY, Watch
+from actors.decisions.node_watch import NOBODY, NodeWatch
 from actors.decisions.settings import GCSettings
 from actors.reclaim.rules import Action, Facts, RecordedAddress, judge
 from actors.resources.blocks.record import Record
@@ -32,7 +32,7 @@ READY = Node("n1", ready=True)
 DOWN = Node("n1", not_ready_since=NOW - 10)
 LONG_DOWN = Node("n1", not_ready_since=NOW - 61)
 OUT = Node("n1", not_ready_since=NOW - 1, out_of_service=True)
-WATCHED, MAY_BE, AWAY = Watch(NOW + 100, heard=True), Watch(NOW + 100), Watch(NOW - 1, heard=True)
+WATCHED, MAY_BE, AWAY = NodeWatch(NOW + 100, heard=True), NodeWatch(NOW + 100), NodeWatch(NOW - 1, heard=True)
 DELETED = replace(ALIVE, deleted_at=NOW - 1)
 LONG_DELETED = replace(ALIVE, deleted_at=NOW - 27)
 
