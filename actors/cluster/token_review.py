@@ -85,7 +85,7 @@ def identity_of(review: Object, account: str, audience: str) -> PeerIdentity:
     return PeerIdentity(account.rpartition(":")[2], str(nodes[0]))
 
 
-class _Asked(NamedTuple):
+class _QueuedToken(NamedTuple):
     """A token that is to be asked about. `since`: monotonic seconds."""
 
     digest: bytes
@@ -115,8 +115,8 @@ class TokenReviewer:
         """Guards what follows."""
         self._known: OrderedDict[bytes, tuple[PeerIdentity | OrbweaverError, float]] = OrderedDict()
         self._asked: dict[bytes, list[ObjectRef[PeerIdentity]]] = {}
-        self._waiting: deque[_Asked] = deque()
-        self._behind: deque[_Asked] = deque()
+        self._waiting: deque[_QueuedToken] = deque()
+        self._behind: deque[_QueuedToken] = deque()
         self._accepted: OrderedDict[bytes, None] = OrderedDict()
         """Tokens that were an agent's when they were asked about last."""
         self._suspects: OrderedDict[str, float] = OrderedDict()
@@ -176,7 +176,7 @@ class TokenReviewer:
                     answer = Overloaded(f"{len(queue)} tokens wait to be reviewed; come again")
                 else:
                     self._asked[digest] = [ref]
-                    queue.append(_Asked(digest, token, source, now))
+                    queue.append(_QueuedToken(digest, token, source, now))
                     self._state.notify_all()
         if isinstance(answer, PeerIdentity):
             ref.complete(answer)
@@ -184,7 +184,7 @@ class TokenReviewer:
             ref.fail(answer)
         return ref
 
-    def _work(self, queue: deque[_Asked]) -> None:
+    def _work(self, queue: deque[_QueuedToken]) -> None:
         while True:
             with self._state:
                 self._state.wait_for(lambda: self._stopping or bool(queue))
