@@ -33,7 +33,7 @@ _POLL = 0.002
 
 
 @dataclass(slots=True)
-class _Asked:
+class _OpenProbe:
     """One probe under way, and the socket for it. `holder`: the MAC that has the address; `answered`: the gateway is
     there."""
 
@@ -122,15 +122,15 @@ def _await_other_ends(lifted: Sequence[Nic]) -> None:
                 time.sleep(_POLL)
 
 
-def _open(nic: Nic, probe: Probe, channels: list[socket.socket]) -> _Asked:
+def _open(nic: Nic, probe: Probe, channels: list[socket.socket]) -> _OpenProbe:
     address = frames.packed(probe.address)
     gateway = frames.packed(probe.gateway) if probe.gateway else None
     channel = listen(nic.name, nic.index, address, gateway)
     channels.append(channel)
-    return _Asked(probe, address, gateway, bytes.fromhex(nic.mac.replace(":", "")), channel)
+    return _OpenProbe(probe, address, gateway, bytes.fromhex(nic.mac.replace(":", "")), channel)
 
 
-def _ask(asked: Sequence[_Asked], own: set[bytes], detection: Detection) -> None:
+def _ask(asked: Sequence[_OpenProbe], own: set[bytes], detection: Detection) -> None:
     start = time.monotonic()
     probes = [(one, frames.probe(one.mac, one.address)) for one in asked if one.probe.conflict]
     times = [start + number * detection.interval for number in range(detection.retries)]
@@ -146,7 +146,7 @@ def _ask(asked: Sequence[_Asked], own: set[bytes], detection: Detection) -> None
 
 
 def _exchange(
-    sending: Sequence[tuple[_Asked, bytes]],
+    sending: Sequence[tuple[_OpenProbe, bytes]],
     times: list[float],
     until: float,
     own: set[bytes],
@@ -186,7 +186,7 @@ def _send(channel: socket.socket, frame: bytes) -> None:
             raise
 
 
-def _hear(one: _Asked, own: set[bytes]) -> None:
+def _hear(one: _OpenProbe, own: set[bytes]) -> None:
     while True:
         try:
             frame = one.channel.recv(2048)
