@@ -47,7 +47,7 @@ class WorkerProber:
     def __init__(self, *, timeout: float = 10.0) -> None:
         self._timeout = timeout
         self._lock = threading.Lock()
-        self._process: _Process | None = None
+        self._process: _ProbeProcess | None = None
         self._stopped = False
 
     def start(self) -> None:
@@ -75,15 +75,15 @@ class WorkerProber:
         process.send(task)
         return task.ref
 
-    def _current(self) -> _Process:
+    def _current(self) -> _ProbeProcess:
         if self._process is None or not self._process.good:
             if self._process is not None:
                 self._process.retire()
-            self._process = _Process()
+            self._process = _ProbeProcess()
         return self._process
 
 
-class _Process:
+class _ProbeProcess:
     """One process, the socket to it, and the thread that reads its answers."""
 
     def __init__(self) -> None:
