@@ -133,11 +133,11 @@ class Workers:
     _taken = 0.0
 
     def _drive(self, spare: bool) -> None:
-        worker: _Process | None = None
+        worker: _WorkerProcess | None = None
         try:
             while True:
                 if worker is None:
-                    worker = _Process()
+                    worker = _WorkerProcess()
                 try:
                     task = self._tasks.get(timeout=SPARE if spare else None)
                 except queue.Empty:
@@ -158,7 +158,7 @@ class Workers:
             with self._lock:
                 self._threads.discard(threading.current_thread())
 
-    def _do(self, worker: _Process, task: _Task) -> _Process | None:
+    def _do(self, worker: _WorkerProcess, task: _Task) -> _WorkerProcess | None:
         """Returns the worker if it can go on."""
         job = task.job
         left = task.deadline - time.monotonic()
@@ -205,7 +205,7 @@ class Workers:
         return worker
 
 
-class _Process:
+class _WorkerProcess:
     """One worker process and the socket to it."""
 
     def __init__(self) -> None:
