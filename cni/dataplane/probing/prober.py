@@ -34,7 +34,7 @@ Findings = tuple[ProbeResult, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Task:
+class _PendingInquiry:
     inquiry: Inquiry
     ref: ObjectRef[Findings]
     deadline: float
@@ -66,7 +66,9 @@ class WorkerProber:
     def probe(self, inquiry: Inquiry, within: float | None = None) -> ObjectRef[Findings]:
         """The findings, in the order of the probes, within so many seconds."""
         seconds = self._timeout if within is None else min(self._timeout, within)
-        task = _Task(inquiry, ObjectRef(label=f"probe {inquiry.pod}"), time.monotonic() + seconds, seconds)
+        task = _PendingInquiry(
+            inquiry, ObjectRef(label=f"probe {inquiry.pod}"), time.monotonic() + seconds, seconds
+        )
         with self._lock:
             if self._stopped:
                 task.ref.fail(PeerLost("the agent is stopping; try again"))
@@ -100,7 +102,7 @@ class _ProbeProcess:
             ]
             self._process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL)
         self._lock = threading.Lock()
-        self._tasks: dict[int, _Task] = {}
+        self._tasks: dict[int, _PendingInquiry] = {}
         self._last = 0
         self._stuck = 0
         self._lost = False
@@ -115,7 +117,7 @@ class _ProbeProcess:
         """Whether it may get another inquiry."""
         return not self._lost and self._stuck < STUCK
 
-    def send(self, task: _Task) -> None:
+    def send(self, task: _PendingInquiry) -> None:
         """Pass an inquiry on; it is answered in any case."""
         with self._lock:
             if self._lost:
