@@ -47,7 +47,7 @@ _SUSPECTS = {
 
 
 @dataclass(slots=True)
-class _Task:
+class _PendingJob:
     job: Job
     complete: Callable[[Job], Job]
     ref: ObjectRef[int]
@@ -61,7 +61,7 @@ class Workers:
     def __init__(self, *, count: int = 2, most: int = 16, timeout: float = 10.0) -> None:
         self.timeout = timeout
         self._count, self._most = count, most
-        self._tasks: queue.Queue[_Task | None] = queue.Queue(BACKLOG)
+        self._tasks: queue.Queue[_PendingJob | None] = queue.Queue(BACKLOG)
         self._lock = threading.Lock()
         self._threads: set[threading.Thread] = set()
         self._busy = 0
@@ -98,7 +98,7 @@ class Workers:
         self.start()
         ref: ObjectRef[int] = ObjectRef(label=f"{job.plugin} {job.command}")
         try:
-            self._tasks.put_nowait(_Task(job, complete, ref, time.monotonic() + self.timeout))
+            self._tasks.put_nowait(_PendingJob(job, complete, ref, time.monotonic() + self.timeout))
         except queue.Full:
             ref.fail(Overloaded(f"{BACKLOG} requests wait for the data plane's workers already; try again"))
         return ref
@@ -158,7 +158,7 @@ class Workers:
             with self._lock:
                 self._threads.discard(threading.current_thread())
 
-    def _do(self, worker: _WorkerProcess, task: _Task) -> _WorkerProcess | None:
+    def _do(self, worker: _WorkerProcess, task: _PendingJob) -> _WorkerProcess | None:
         """Returns the worker if it can go on."""
         job = task.job
         left = task.deadline - time.monotonic()
