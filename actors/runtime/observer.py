@@ -49,10 +49,10 @@ T = TypeVar("T")
 def guarded(observer: T | None, whose: str) -> T:
     """The observer, but what it raises reaches nobody: the first exception switches all of it off and is logged. None
     observes nothing. `whose`: for the log, such as "the runtime's"."""
-    return cast(T, _Guard(observer, whose))
+    return cast(T, _SilencedObserver(observer, whose))
 
 
-class _Guard:
+class _SilencedObserver:
     """Has every method of `observer`: each is wrapped when it is first asked for, and an attribute from then on."""
 
     def __init__(self, observer: object | None, whose: str) -> None:
