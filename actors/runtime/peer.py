@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("orbweaver.runtime")
 
-Guard = Callable[["PeerIdentity | None", wire.CallReceived], "tuple[Any, ...] | ObjectRef[tuple[Any, ...]]"]
+CallGuard = Callable[
+    ["PeerIdentity | None", wire.CallReceived], "tuple[Any, ...] | ObjectRef[tuple[Any, ...]]"
+]
 """Says with which arguments a peer's call goes on, now or later; raises, or fails with, why it does not."""
 
 
@@ -247,7 +249,7 @@ class Listener:
         limits: LinkLimits,
         kinds: Mapping[str, type[Actor]] | None,
         refuse: Callable[[], OrbweaverError | None],
-        guard: Guard | None = None,
+        guard: CallGuard | None = None,
     ) -> None:
         self._system = system
         self._io = io
@@ -396,7 +398,7 @@ class _ServerLink(PeerLink):
             self._ask_guard(self._owner.guard, event, ref, deadline)
 
     def _ask_guard(
-        self, guard: Guard, event: wire.CallReceived, ref: ObjectRef[Any], deadline: float | None
+        self, guard: CallGuard, event: wire.CallReceived, ref: ObjectRef[Any], deadline: float | None
     ) -> None:
         def decided(done: ObjectRef[tuple[Any, ...]]) -> None:
             error = done.error()

@@ -26,7 +26,7 @@ from actors.runtime.handle import ActorHandle
 from actors.runtime.intake import behind
 from actors.runtime.link import IoThread, LinkLimits
 from actors.runtime.observer import RuntimeObserver, guarded
-from actors.runtime.peer import Guard, Listener, Peer
+from actors.runtime.peer import CallGuard, Listener, Peer
 from actors.runtime.supervision import Child, Restart, Supervisor
 from actors.runtime.timers import Timers
 from actors.runtime.transport import Door, Transport
@@ -192,7 +192,7 @@ class ActorSystem:
         limits: LinkLimits | None = None,
         *,
         refuse: Callable[[], OrbweaverError | None] = lambda: None,
-        guard: Guard | None = None,
+        guard: CallGuard | None = None,
     ) -> Listener:
         """Accept calls from other processes, to all kinds that live here or only to those named, whose messages' arguments
         are then checked against what their classes declare. `refuse` is asked for each call, and quick to answer; `guard`
