@@ -65,7 +65,7 @@ class ApiConnection:
     def __init__(self, access: Access, deadline: float) -> None:
         """Connect. Raises NotSent."""
         self._access = access
-        self._answer = _Incoming()
+        self._answer = _IncomingResponse()
         self.since = 0.0
         try:
             self._socket = self._connect(deadline)
@@ -188,7 +188,7 @@ class ApiConnection:
         self._answer.take()  # it and its parser hold each other, so what is not read any more would stay for a while
 
 
-class _Incoming:
+class _IncomingResponse:
     """The answer that is being read, as far as it has come. The parser calls the methods named `on_...`."""
 
     def __init__(self) -> None:
