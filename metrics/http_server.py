@@ -222,7 +222,7 @@ class _Connections(HTTPServerConnectionDelegate):
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         assert isinstance(request_conn, HTTP1Connection)
-        return _Exchange(self, request_conn)
+        return _HttpExchange(self, request_conn)
 
     def on_close(self, server_conn: object) -> None:
         assert isinstance(server_conn, HTTP1ServerConnection)
@@ -244,7 +244,7 @@ class _Connections(HTTPServerConnectionDelegate):
         self._busy.pop(stream, None)
 
 
-class _Exchange(HTTPMessageDelegate):
+class _HttpExchange(HTTPMessageDelegate):
     """One request and its answer."""
 
     def __init__(self, connections: _Connections, connection: HTTP1Connection) -> None:
