@@ -53,7 +53,7 @@ from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.allocation.sandbox_evidence import NoEvidence, SandboxEvidence, SandboxState
 from actors.decisions.inherit import inherit, machine_of
 from actors.decisions.plan import Plan, Slot, plan
-from actors.decisions.routes import Lease, route, unreached
+from actors.decisions.routes import InterfaceAddress, route, unreached
 from actors.decisions.settings import Settings
 from actors.errors import (
     AddressesReturning,
@@ -652,7 +652,7 @@ class EndpointActor(Actor):
         assigned = []
         for grant in grants:
             pool = self._catalog.pool(grant.record.pool)
-            leases.append(Lease(grant.slot.interface, grant.value, pool, grant.slot.clean_gateway))
+            leases.append(InterfaceAddress(grant.slot.interface, grant.value, pool, grant.slot.clean_gateway))
             if grant.slot.interface == interface:
                 gateway = "" if pool.gateway is None else format_address(pool.family, pool.gateway)
                 address = f"{format_address(pool.family, grant.value)}/{pool.subnet.prefix}"
@@ -672,14 +672,14 @@ class EndpointActor(Actor):
             fresh=any(grant.fresh for grant in grants),
         )
 
-    def _other_leases(self, context: AddContext) -> Iterator[Lease]:
+    def _other_leases(self, context: AddContext) -> Iterator[InterfaceAddress]:
         """What the pod's other interfaces have from their own ADDs, as far as their pools are still there."""
         sandbox, pools = context.request.sandbox, self._catalog.pools().pools
         for held in context.held:
             record = held.record.seen_by(sandbox.container)
             other = sandbox.container in record.containers and record.interface != sandbox.interface
             if other and record.pool in pools:
-                yield Lease(record.interface, held.value, pools[record.pool])
+                yield InterfaceAddress(record.interface, held.value, pools[record.pool])
 
 
 def _while_in_time() -> None:

@@ -30,7 +30,7 @@ DEFAULT = {IPV4: Subnet(IPV4, 0, 0), IPV6: Subnet(IPV6, 0, 0)}
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
+class InterfaceAddress:
     """An address that an interface has, and the pool it is from."""
 
     interface: str
@@ -51,7 +51,7 @@ class Routing:
     reasons: tuple[str, ...]
 
 
-def route(interface: str, leases: Sequence[Lease], plan: Plan) -> Routing:
+def route(interface: str, leases: Sequence[InterfaceAddress], plan: Plan) -> Routing:
     """The routes of `interface`; `leases` are those of all interfaces that are known, in the order of the
     plan."""
     reasons: list[str] = []
@@ -88,7 +88,7 @@ def route(interface: str, leases: Sequence[Lease], plan: Plan) -> Routing:
     return Routing(tuple(ordered), tuple(reasons))
 
 
-def unreached(plan: Plan, asking: str, leases: Sequence[Lease]) -> tuple[str, ...]:
+def unreached(plan: Plan, asking: str, leases: Sequence[InterfaceAddress]) -> tuple[str, ...]:
     """A warning for each route of the pod's annotation whose gateway no interface of the pod reaches. `leases`: those of
     all its interfaces so far, that of `asking` the last; as long as another one is to come, nothing is said."""
     have = {lease.interface for lease in leases}
@@ -103,12 +103,12 @@ def unreached(plan: Plan, asking: str, leases: Sequence[Lease]) -> tuple[str, ..
     )
 
 
-def _subnets(leases: Sequence[Lease]) -> str:
+def _subnets(leases: Sequence[InterfaceAddress]) -> str:
     found = dict.fromkeys(f"{lease.interface}: {lease.pool.subnet}" for lease in leases)
     return ", ".join(found) or "none has an address of a pool"
 
 
-def _reaching(custom: PoolRoute, leases: Sequence[Lease], default_nic: str | None) -> str | None:
+def _reaching(custom: PoolRoute, leases: Sequence[InterfaceAddress], default_nic: str | None) -> str | None:
     """The first interface that can; a link-local gateway is looked for on the pod's chosen interface first."""
     for lease in sorted(leases, key=lambda lease: _is_everywhere(custom) and lease.interface != default_nic):
         if lease.family == custom.family and is_router_of(lease.pool.subnet, custom.gateway):

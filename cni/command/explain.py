@@ -22,7 +22,7 @@ from actors.decisions.inherit import Inheritance, inherit, machine_of, wanted
 from actors.decisions.overlaps import overlapping
 from actors.decisions.plan import Plan, Slot, plan
 from actors.decisions.request import AddressRequest
-from actors.decisions.routes import Lease, unreached
+from actors.decisions.routes import InterfaceAddress, unreached
 from actors.decisions.settings import Settings
 from actors.errors import (
     AddressTaken,
@@ -471,7 +471,7 @@ def _unreached(
         (one.slot, one.again_from or (one.chosen.pool if one.chosen is not None else "")) for one in outlooks
     ]
     leases = [
-        Lease(slot.interface, table.pools[name].subnet.first, table.pools[name])
+        InterfaceAddress(slot.interface, table.pools[name].subnet.first, table.pools[name])
         for slot, name in chosen
         if name in table.pools
     ]

@@ -7,19 +7,19 @@ from dataclasses import replace
 from typing import Any
 
 from actors.decisions.plan import Plan
-from actors.decisions.routes import Lease, route, unreached
+from actors.decisions.routes import InterfaceAddress, route, unreached
 from actors.resources.addresses import format_address, parse_address, parse_cidr
 from actors.resources.ippool import IPPool, PoolRoute
 
 
-def lease(interface: str, subnet: str, *, clean_gateway: bool = False, **spec: Any) -> Lease:
+def lease(interface: str, subnet: str, *, clean_gateway: bool = False, **spec: Any) -> InterfaceAddress:
     pool = IPPool.from_object(
         {
             "metadata": {"name": f"pool-{subnet.partition('/')[0].replace('.', '-')}"},
             "spec": {"subnet": subnet, **spec},
         }
     )
-    return Lease(interface, pool.subnet.first + 9, pool, clean_gateway)
+    return InterfaceAddress(interface, pool.subnet.first + 9, pool, clean_gateway)
 
 
 def custom(*pairs: tuple[str, str]) -> tuple[PoolRoute, ...]:
