@@ -92,7 +92,7 @@ def holder_of(lease: Object) -> Holder | None:
     return Holder(identity, address, certificate) if identity else None
 
 
-class Candidate:
+class LeaseCandidate:
     """Takes part in the election, on a thread of its own. `on_won` and `on_lost(why)` are called there, in turn; `on_won`
     may raise OrbweaverError, and then the Lease is given up."""
 

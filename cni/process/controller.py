@@ -30,7 +30,7 @@ from actors.cluster.block_follower import BlockFollower
 from actors.cluster.gc_follower import GCFollower
 from actors.cluster.leader_certificate import LIFE, LeaderCertificate
 from actors.cluster.leadership import AGENT, AUDIENCE, LEASE, Leadership
-from actors.cluster.lease import Candidate
+from actors.cluster.lease import LeaseCandidate
 from actors.cluster.peer_guard import PeerGuard
 from actors.cluster.token_review import TokenReviewer
 from actors.decisions.settings import Settings
@@ -176,7 +176,7 @@ class Controller(Process):
         )
         self._listener: Listener | None = None
         self.gc = GCFollower(system, catalog, census, departures.changed)
-        self._candidate: Candidate | None = None
+        self._candidate: LeaseCandidate | None = None
         self._caught_up = False
         self.metrics.watch_flag(
             "orbweaver_leader", "Whether this controller leads (1) or stands by (0)", self.leads
@@ -201,7 +201,7 @@ class Controller(Process):
         self.look_after_objects()
         self.catalog.informer("SpiderCoordinator").subscribe(lambda _: self._sync_coordinator())
         leadership = self.options.leadership
-        self._candidate = Candidate(
+        self._candidate = LeaseCandidate(
             self.store,
             LEASE,
             leadership.namespace,

@@ -13,7 +13,7 @@ import pytest
 from actors.cluster.certificates import make_certificate, utc_now
 from actors.cluster.credentials import SERVER_NAME, client_context, server_context
 from actors.cluster.leader_certificate import LeaderCertificate
-from actors.cluster.lease import CERTIFICATE, REPLACE, Candidate, Timing, read_holder
+from actors.cluster.lease import CERTIFICATE, REPLACE, LeaseCandidate, Timing, read_holder
 from actors.errors import InvalidObject
 from actors.store.sqlite.store import SQLiteStore
 
@@ -35,7 +35,7 @@ class Controller:
         self.now: datetime = utc_now() - 2 * HOUR  # OpenSSL knows the true time only
         self.sent_away = 0
         self.shown = LeaderCertificate(life=3 * HOUR, now=lambda: self.now, on_replaced=self._replaced)
-        self.candidate = Candidate(
+        self.candidate = LeaseCandidate(
             store, "lease", "system", identity=name, address=f"{name}:5722", timing=Timing(15, 10, 2),
             on_won=lambda: None, on_lost=lambda why: None, shown=self.shown, clock=lambda: self.boot,
         )  # fmt: skip

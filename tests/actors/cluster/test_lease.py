@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from actors.cluster.lease import ADDRESS, Candidate, Holder, Timing, read_holder
+from actors.cluster.lease import ADDRESS, Holder, LeaseCandidate, Timing, read_holder
 from actors.errors import InvalidObject, OrbweaverError, StoreUnavailable
 from actors.store.sqlite.store import SQLiteStore
 from tests.support.faulty_store import Fault, FaultyStore, How, Write
@@ -22,7 +22,7 @@ class Replica:
     def __init__(self, store: Any, name: str, wall: float = 1e9) -> None:
         self.now, self.wall = 0.0, wall
         self.told: list[str] = []
-        self.candidate = Candidate(
+        self.candidate = LeaseCandidate(
             store, "lease", "system", identity=name, address=f"{name}:5722", timing=TIMING,
             on_won=lambda: self.told.append("won"), on_lost=lambda why: self.told.append("lost"),
             clock=lambda: self.now, wall=lambda: self.wall,
