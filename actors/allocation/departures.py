@@ -1,4 +1,4 @@
-"""What pools ask about addresses on their way back; `actors/reclaim/departures.py` answers it."""
+"""What pools ask about addresses on their way back; `actors/reclaim/leaving_pods.py` answers it."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ from actors.errors import (
     PoolsExhausted,
     StoreUnavailable,
 )
-from actors.reclaim.departures import leaving
 from actors.reclaim.evidence import trimmed_pod
+from actors.reclaim.leaving_pods import leaving
 from actors.resources.addresses import format_address
 from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import block_name, parse_block_name, span_of

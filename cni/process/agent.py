@@ -30,7 +30,7 @@ from actors.decisions.annotations import FIRST_INTERFACE, read_default_route_nic
 from actors.decisions.brief import in_brief
 from actors.decisions.settings import Settings
 from actors.errors import AskedToEnd, OrbweaverError
-from actors.reclaim.departures import of_node
+from actors.reclaim.leaving_pods import of_node
 from actors.reclaim.node_gc import NodeGCActor
 from actors.reclaim.sandbox_watch import SandboxWatchActor
 from actors.resources.pod import Pod

@@ -36,8 +36,8 @@ from actors.cluster.token_review import TokenReviewer
 from actors.decisions.settings import Settings
 from actors.errors import NotFound, OrbweaverError, PeerLost, StoreUnavailable
 from actors.reclaim.cluster_gc import GCActor
-from actors.reclaim.departures import of_cluster
 from actors.reclaim.evidence import CachedClusterState
+from actors.reclaim.leaving_pods import of_cluster
 from actors.resources.blocks.block import Block
 from actors.runtime import GateLimits, LinkLimits, Listener, ObjectRef, TlsDoor, get
 from actors.store.contract import Store

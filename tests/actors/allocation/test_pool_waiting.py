@@ -15,7 +15,7 @@ from actors.allocation.messages import Allocate
 from actors.allocation.observer import Silent
 from actors.allocation.pool import PoolActor
 from actors.errors import NoAddress, Withdrawn
-from actors.reclaim.departures import LeavingPods
+from actors.reclaim.leaving_pods import LeavingPods
 from actors.resources.blocks.block import Granted, Release, block_name
 from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Fence, Record

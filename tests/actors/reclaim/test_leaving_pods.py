@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from actors.reclaim.departures import GONE_FOR, LeavingPods, leaving
+from actors.reclaim.leaving_pods import GONE_FOR, LeavingPods, leaving
 from actors.resources.blocks.record import Record
 from actors.resources.node import Node
 from actors.resources.pod import Pod
