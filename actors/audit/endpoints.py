@@ -9,7 +9,7 @@ from typing import Any
 from actors.audit.finding import AuditRule, Finding, WriteEndpoint
 from actors.resources.addresses import format_address
 from actors.resources.blocks.allocation import Allocation
-from actors.resources.endpoint import pod_of
+from actors.resources.spider_endpoint import pod_of
 from actors.store.contract import Object
 
 Interfaces = Mapping[str, Mapping[str, str]]

@@ -14,8 +14,8 @@ from typing import Any
 from actors.errors import Conflict, NotFound
 from actors.resources.addresses import format_address
 from actors.resources.blocks.allocation import Allocation
-from actors.resources.endpoint import POD, endpoint_name, pools_of
 from actors.resources.ippool import IPPool
+from actors.resources.spider_endpoint import POD, endpoint_name, pools_of
 from actors.store.caches.catalog import Catalog
 from actors.store.contract import Object, Store
 from actors.store.kinds import SPIDERPOOL

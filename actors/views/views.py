@@ -21,9 +21,9 @@ from actors.allocation.takeover import take_over
 from actors.decisions.overlaps import overlapping
 from actors.errors import InvalidObject, NotFound, OrbweaverError
 from actors.resources.blocks.allocation import Allocation
-from actors.resources.endpoint import pod_of
 from actors.resources.ippool import IPPool
 from actors.resources.pool_status import LISTED
+from actors.resources.spider_endpoint import pod_of
 from actors.runtime import Actor, ActorContext, ObjectRef, get, message
 from actors.store.caches.catalog import Catalog, PoolTable
 from actors.store.contract import Object, Store

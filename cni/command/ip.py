@@ -18,10 +18,10 @@ from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Record
 from actors.resources.blocks.suspect import Suspect
 from actors.resources.blocks.unjudged import Unjudged
-from actors.resources.endpoint import pod_of
 from actors.resources.ippool import IPPool
 from actors.resources.json_text import showable
 from actors.resources.reservedip import ReservedIP
+from actors.resources.spider_endpoint import pod_of
 from actors.store.contract import Store
 from cni.command import ip_release
 from cni.command.get import print_value

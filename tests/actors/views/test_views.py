@@ -15,7 +15,7 @@ from actors.allocation.router import AlwaysLocal
 from actors.resources.addresses import parse_address
 from actors.resources.blocks.block import Claim, Release, block_name
 from actors.resources.blocks.record import Fence, Record
-from actors.resources.endpoint import endpoint_name
+from actors.resources.spider_endpoint import endpoint_name
 from actors.runtime import ActorSystem, get
 from actors.store import lifecycle
 from actors.store.caches.catalog import Catalog
