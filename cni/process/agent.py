@@ -42,7 +42,7 @@ from actors.views.views import ViewsActor
 from cni.dataplane.coordinator import reply_marks
 from cni.dataplane.coordinator.plugin import Coordinator, PodInterfaces
 from cni.dataplane.ifacer.plugin import Ifacer
-from cni.dataplane.probing.prober import WorkerProber
+from cni.dataplane.probing.worker_prober import WorkerProber
 from cni.dataplane.workers.pool import Workers
 from cni.process.base import START_TIMEOUT, Process, log_failure
 from cni.server.frontend import FrontEnd
