@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from actors.admission.review import ReviewRequest, ReviewVerdict
 from actors.decisions.overlaps import Extent, extent_of
 from actors.errors import InvalidObject, InvalidRequest
+from actors.review.messages import ReviewRequest, ReviewVerdict
 
 API_VERSION = "admission.k8s.io/v1"
 KINDS = ("SpiderIPPool", "SpiderSubnet")

@@ -18,8 +18,8 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from actors.admission.review import ReviewRequest, ReviewVerdict
 from actors.errors import InvalidRequest, OrbweaverError, StoreUnavailable
+from actors.review.messages import ReviewRequest, ReviewVerdict
 from actors.runtime import ObjectRef
 from cni.admission.admission_review import Question, read_question, write_answer
 from metrics.http_server import HttpAnswer, HttpLimits, HttpRequest, HttpServer

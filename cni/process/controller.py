@@ -20,8 +20,6 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from actors.admission.overlap_review import OverlapReviewActor
-from actors.admission.review import ReviewRequest, ReviewVerdict
 from actors.allocation.ledger_index import content_of
 from actors.allocation.node_watches import NodeWatches, NodeWatchesActor
 from actors.allocation.registration import SERVED, register_allocators
@@ -39,6 +37,8 @@ from actors.reclaim.cluster_gc import GCActor
 from actors.reclaim.evidence import CachedClusterState
 from actors.reclaim.leaving_pods import of_cluster
 from actors.resources.blocks.block import Block
+from actors.review.messages import ReviewRequest, ReviewVerdict
+from actors.review.overlap_review import OverlapReviewActor
 from actors.runtime import GateLimits, LinkLimits, Listener, ObjectRef, TlsDoor, get
 from actors.store.contract import Store
 from actors.views.coordinator import CoordinatorActor

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from actors.admission.review import ReviewVerdict
 from actors.errors import InvalidRequest
+from actors.review.messages import ReviewVerdict
 from cni.admission.admission_review import Question, read_question, write_answer
 from tests.support.rig import pool
 

@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from actors.admission.review import ReviewRequest, ReviewVerdict
 from actors.decisions.overlaps import Extent, extent_of, refusal, shared
 from actors.errors import InvalidObject, NoSuchResource, NotFound
 from actors.resources import ippool
 from actors.resources.intervals import IntervalSet
+from actors.review.messages import ReviewRequest, ReviewVerdict
 from actors.runtime import Actor, ActorContext, message
 from actors.store.caches.catalog import Catalog, PoolTable
 from actors.store.contract import Store

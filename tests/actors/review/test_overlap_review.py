@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from actors.admission.overlap_review import MEMORY, MOST_RANGES, OverlapReviewActor
-from actors.admission.review import ReviewRequest, ReviewVerdict
 from actors.allocation.supervision import TABLE
 from actors.decisions.overlaps import extent_of
+from actors.review.messages import ReviewRequest, ReviewVerdict
+from actors.review.overlap_review import MEMORY, MOST_RANGES, OverlapReviewActor
 from actors.runtime import ActorSystem, get
 from actors.store.caches.catalog import Catalog
 from actors.store.sqlite.store import SQLiteStore
