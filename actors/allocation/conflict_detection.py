@@ -26,6 +26,7 @@ from actors.decisions.detection import (
     Inquiry,
     Probe,
     ProbeResult,
+    ProbeResults,
     conflict,
     silence,
     still_used,
@@ -49,13 +50,11 @@ WHY = 300
 TRIES = 16
 """How many times one request asks for other addresses because those that it got are in use."""
 
-Findings = tuple[ProbeResult, ...]
-
 
 class Prober(Protocol):
     """Asks from inside network namespaces."""
 
-    def probe(self, inquiry: Inquiry, within: float | None = None) -> ObjectRef[Findings]:
+    def probe(self, inquiry: Inquiry, within: float | None = None) -> ObjectRef[ProbeResults]:
         """The findings, in the order of the probes, within so many seconds; or an error, in that time too."""
         ...
 
@@ -149,7 +148,7 @@ class ConflictDetection:
         address = format_address(family, grant.value)
         return Probe(grant.slot.interface, address, wished, gateway, pool.name, pool.vlan)
 
-    def _ask(self, request: AddRequest, detection: Detection, probes: list[Probe]) -> Findings:
+    def _ask(self, request: AddRequest, detection: Detection, probes: list[Probe]) -> ProbeResults:
         if not probes:
             return ()
         deadline = current_deadline()

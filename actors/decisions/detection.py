@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from actors.resources.blocks.suspect import Suspect
 
@@ -83,6 +83,10 @@ class ProbeResult:
     silent: bool = False
     skipped: str = ""
     mac: str = ""
+
+
+ProbeResults: TypeAlias = tuple[ProbeResult, ...]
+"""In the order of the probes."""
 
 
 @dataclass(frozen=True, slots=True)

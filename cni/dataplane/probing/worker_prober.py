@@ -18,7 +18,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from actors.decisions.detection import Inquiry, ProbeResult
+from actors.decisions.detection import Inquiry, ProbeResult, ProbeResults
 from actors.errors import DeadlineExceeded, OrbweaverError, PeerLost, from_wire
 from actors.runtime import ObjectRef
 from cni.dataplane.workers.channel import read_frame, write_frame
@@ -30,13 +30,11 @@ STUCK = 16
 """Threads that hang, after which a process gets no more inquiries."""
 _SEND_TIMEOUT = 1.0
 
-Findings = tuple[ProbeResult, ...]
-
 
 @dataclass(frozen=True, slots=True)
 class _PendingInquiry:
     inquiry: Inquiry
-    ref: ObjectRef[Findings]
+    ref: ObjectRef[ProbeResults]
     deadline: float
     seconds: float
 
@@ -63,7 +61,7 @@ class WorkerProber:
         if process is not None:
             process.end()
 
-    def probe(self, inquiry: Inquiry, within: float | None = None) -> ObjectRef[Findings]:
+    def probe(self, inquiry: Inquiry, within: float | None = None) -> ObjectRef[ProbeResults]:
         """The findings, in the order of the probes, within so many seconds."""
         seconds = self._timeout if within is None else min(self._timeout, within)
         task = _PendingInquiry(
