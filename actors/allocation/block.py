@@ -82,7 +82,7 @@ _YIELD, _YIELD_MOST = 0.001, 0.05
 """Seconds, at most, that a writer waits by chance after a conflict: doubled with each in a row."""
 
 Operation = Claim | Release | MarkSuspect | ClearSuspect | HolderEnded | Discard
-Outcome = Granted | Taken | HolderUnknown | Quarantined | Released | SuspicionChanged
+BlockOutcome = Granted | Taken | HolderUnknown | Quarantined | Released | SuspicionChanged
 
 
 @dataclass(slots=True)
@@ -90,7 +90,7 @@ class Staged:
     """One request that waits for the next write."""
 
     operation: Operation
-    reply: ObjectRef[Outcome] | None
+    reply: ObjectRef[BlockOutcome] | None
     """None for our own undoing."""
     deadline: float | None
     """Monotonic seconds."""
@@ -105,7 +105,7 @@ class Decided:
     """What a batch makes of a block: the block afterwards, each request's outcome, and what differs from before."""
 
     block: Block
-    outcomes: list[Outcome]
+    outcomes: list[BlockOutcome]
     changes: tuple[AddressChange, ...]
 
 
@@ -321,7 +321,7 @@ class BlockActor(Actor):
         self._observer.conflicted("allocation" if claims else "release")
         time.sleep(random.uniform(0, min(_YIELD_MOST, _YIELD * 2**conflicts)))
 
-    def _answer(self, batch: list[Staged], outcomes: list[Outcome]) -> None:
+    def _answer(self, batch: list[Staged], outcomes: list[BlockOutcome]) -> None:
         for staged, outcome in zip(batch, outcomes, strict=True):
             if staged.reply is not None:
                 staged.reply.complete(outcome)
@@ -422,7 +422,7 @@ def block_of(actors: ActorSource, address: Address) -> TypedHandle[BlockActor]:
     return TypedHandle(actors.get_actor("block/" + block_name(*address)))
 
 
-def _outcome(block: Block, staged: Staged, now: float) -> Outcome:
+def _outcome(block: Block, staged: Staged, now: float) -> BlockOutcome:
     operation = staged.operation
     if isinstance(operation, Claim):
         granted = block.claim(operation, now)
