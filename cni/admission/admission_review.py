@@ -22,14 +22,14 @@ _WARNING_LONGEST = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class AdmissionQuestion:
     """One AdmissionReview. `review` is None where nothing of the object is for this webhook to judge."""
 
     uid: str
     review: ReviewRequest | None
 
 
-def read_question(body: bytes) -> Question:
+def read_question(body: bytes) -> AdmissionQuestion:
     """Raises `InvalidRequest` for what is no AdmissionReview."""
     try:
         asked = json.loads(body)
@@ -42,15 +42,15 @@ def read_question(body: bytes) -> Question:
     kind = request.get("kind")
     named = kind.get("kind") if isinstance(kind, dict) else None
     if named not in KINDS or request.get("operation") not in ("CREATE", "UPDATE"):
-        return Question(uid, None)
+        return AdmissionQuestion(uid, None)
     wanted = _extent(named, request.get("object"))
     if wanted is None:
-        return Question(uid, None)
+        return AdmissionQuestion(uid, None)
     before = _extent(named, request.get("oldObject"))
-    return Question(uid, ReviewRequest.of(wanted, before, kept=request.get("dryRun") is not True))
+    return AdmissionQuestion(uid, ReviewRequest.of(wanted, before, kept=request.get("dryRun") is not True))
 
 
-def write_answer(question: Question, verdict: ReviewVerdict) -> bytes:
+def write_answer(question: AdmissionQuestion, verdict: ReviewVerdict) -> bytes:
     """The AdmissionReview that goes back."""
     response: dict[str, Any] = {"uid": question.uid, "allowed": verdict.allowed}
     if verdict.why:

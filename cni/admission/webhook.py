@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from actors.errors import InvalidRequest, OrbweaverError, StoreUnavailable
 from actors.review.messages import ReviewRequest, ReviewVerdict
 from actors.runtime import ObjectRef
-from cni.admission.admission_review import Question, read_question, write_answer
+from cni.admission.admission_review import AdmissionQuestion, read_question, write_answer
 from metrics.http_server import HttpAnswer, HttpLimits, HttpRequest, HttpServer
 
 log = logging.getLogger("orbweaver.admission")
@@ -116,7 +116,9 @@ class Webhook:
             )
             return _told(question, ReviewVerdict(warnings=(UNJUDGED,)))
 
-    async def _judge(self, question: Question, review: ReviewRequest, request: HttpRequest) -> HttpAnswer:
+    async def _judge(
+        self, question: AdmissionQuestion, review: ReviewRequest, request: HttpRequest
+    ) -> HttpAnswer:
         asked = self._review(review)
         if asked is not None:
             return _told(question, await _awaited(asked))
@@ -156,7 +158,7 @@ class Webhook:
 UNJUDGED = "no leader could be asked whether these addresses are in another pool too; if so, it is told in the pools' status"
 
 
-def _told(question: Question, verdict: ReviewVerdict) -> HttpAnswer:
+def _told(question: AdmissionQuestion, verdict: ReviewVerdict) -> HttpAnswer:
     return HttpAnswer(200, write_answer(question, verdict), _JSON)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from actors.errors import InvalidRequest
 from actors.review.messages import ReviewVerdict
-from cni.admission.admission_review import Question, read_question, write_answer
+from cni.admission.admission_review import AdmissionQuestion, read_question, write_answer
 from tests.support.rig import pool
 
 
@@ -65,12 +65,12 @@ def test_what_is_no_review_is_refused(text: bytes) -> None:
 )
 def test_what_is_not_for_this_webhook_to_judge_is_let_in(text: bytes) -> None:
     """The form of an object is judged by its CRD and the policies."""
-    assert read_question(text) == Question("u-1", None)
+    assert read_question(text) == AdmissionQuestion("u-1", None)
 
 
 def test_an_answer_names_the_request() -> None:
     def answered(verdict: ReviewVerdict) -> Any:
-        return json.loads(write_answer(Question("u-1", None), verdict))["response"]
+        return json.loads(write_answer(AdmissionQuestion("u-1", None), verdict))["response"]
 
     assert answered(ReviewVerdict()) == {"uid": "u-1", "allowed": True}
     assert answered(ReviewVerdict(warnings=("w" * 300,)))["warnings"] == ["w" * 256]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cni.admission import webhook as module
-from cni.admission.admission_review import Question
+from cni.admission.admission_review import AdmissionQuestion
 from cni.admission.webhook import PATH, Webhook, WebhookOptions
 from metrics.http_server import HttpAnswer, HttpRequest
 from tests.support.webhook_authority import NAME, webhook_authority
@@ -35,12 +35,12 @@ def test_questions_are_read_for_a_fifth_of_the_time_at_most(
     cost = 0.05
     read: list[tuple[float, float]] = []
 
-    def slow(body: bytes) -> Question:
+    def slow(body: bytes) -> AdmissionQuestion:
         began, until = time.monotonic(), time.thread_time() + cost
         while time.thread_time() < until:
             pass
         read.append((began, time.monotonic()))
-        return Question("u", None)
+        return AdmissionQuestion("u", None)
 
     monkeypatch.setattr(module, "read_question", slow)
 
