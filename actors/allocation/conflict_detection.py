@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from actors.allocation.block import BlockActor, block_of
+from actors.allocation.block_writer import BlockActor, block_of
 from actors.allocation.grant import Grant
 from actors.allocation.messages import AddRequest, Sandbox
 from actors.allocation.router import AllocatorRouter, ask

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from actors.allocation.block import BlockActor, block_of
+from actors.allocation.block_writer import BlockActor, block_of
 from actors.allocation.grant import Grant
 from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.decisions.inherit import in_use_elsewhere, wanted

@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from actors.allocation.block import QUIET, BlockActor, block_of
+from actors.allocation.block_writer import QUIET, BlockActor, block_of
 from actors.allocation.departures import Departures, NoDepartures
 from actors.allocation.free_list import Draw, FreeList
 from actors.allocation.ledger import LedgerActor, ledger_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from actors.allocation.block import BlockActor
+from actors.allocation.block_writer import BlockActor
 from actors.allocation.departures import Departures
 from actors.allocation.ledger import BlockLister, LedgerActor
 from actors.allocation.node_watches import NodeWatchesActor

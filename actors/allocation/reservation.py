@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from actors.allocation.block import BlockActor, block_of
+from actors.allocation.block_writer import BlockActor, block_of
 from actors.allocation.deallocation import Deallocation
 from actors.allocation.grant import Grant
 from actors.allocation.messages import AddRequest, Allocate, RecordedElsewhere

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from actors.allocation.block import BlockActor, block_of
+from actors.allocation.block_writer import BlockActor, block_of
 from actors.errors import Conflict, InvalidObject, NotFound
 from actors.resources.addresses import Address, format_address
 from actors.resources.blocks.block import Claim

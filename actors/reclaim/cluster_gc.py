@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from actors.allocation.block import BlockActor, block_of
+from actors.allocation.block_writer import BlockActor, block_of
 from actors.allocation.ledger import LedgerActor, ledger_of
 from actors.allocation.node_watches import NodeWatches
 from actors.allocation.observer import AllocationObserver

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Concatenate, ParamSpec
 
-from actors.allocation.block import BlockActor, block_of
+from actors.allocation.block_writer import BlockActor, block_of
 from actors.allocation.ledger import LedgerActor, ledger_of
 from actors.allocation.observer import AllocationObserver
 from actors.allocation.router import Allocator, AllocatorRouter, ask

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from actors.allocation.block import BlockActor, block_of
+from actors.allocation.block_writer import BlockActor, block_of
 from actors.allocation.ledger import LedgerActor, ledger_of
 from actors.allocation.observer import Silent
 from actors.allocation.router import AlwaysLocal

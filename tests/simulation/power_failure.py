@@ -27,7 +27,7 @@ from typing import Any, cast
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from actors.allocation.block import BlockActor
+from actors.allocation.block_writer import BlockActor
 from actors.allocation.ledger import LedgerActor
 from actors.allocation.messages import Allocate
 from actors.allocation.observer import Silent

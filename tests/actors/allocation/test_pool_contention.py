@@ -6,7 +6,7 @@ import random
 from types import SimpleNamespace
 from typing import Any
 
-from actors.allocation.block import BlockActor
+from actors.allocation.block_writer import BlockActor
 from actors.allocation.ledger import LedgerActor
 from actors.allocation.messages import Allocate
 from actors.allocation.observer import Silent

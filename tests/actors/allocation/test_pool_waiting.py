@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from actors.allocation.block import BlockActor
+from actors.allocation.block_writer import BlockActor
 from actors.allocation.ledger import LedgerActor
 from actors.allocation.messages import Allocate
 from actors.allocation.observer import Silent

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.allocation.block import BlockActor
+from actors.allocation.block_writer import BlockActor
 from actors.allocation.ledger import LedgerActor
 from actors.allocation.observer import Silent
 from actors.allocation.router import AlwaysLocal
