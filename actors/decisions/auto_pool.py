@@ -19,6 +19,7 @@ from actors.resources.workload import IP_NUMBER, PREFIX
 from actors.resources.workload import RECLAIM as RECLAIM_LABEL
 
 Pairs = tuple[tuple[str, str], ...]
+"""Keys and values, in order."""
 
 OWNER = f"{PREFIX}/owner-application"
 GROUP_VERSION, KIND, NAMESPACE, NAME, UID = (

@@ -9,11 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from actors.decisions.auto_pool import Pairs
 from actors.resources.application import Application
 from actors.runtime import wire_value
-
-Pairs: TypeAlias = tuple[tuple[str, str], ...]
-"""Keys and values, in order."""
 
 
 @dataclass(frozen=True, slots=True)
