@@ -1,0 +1,89 @@
+"""The real container image, built from the working tree as `./try image` builds it, for this machine's architecture.
+
+What must always hold: a test gets the image of the code that it tests, or a reason why there is none; an image that is kept
+is found by everything that it is made of.
+
+    python -m tests.tools.image     builds it if it is missing, prints the archive
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.tools.gomodule import ROOT, ProgramMissing, shared
+from tests.tools.wheel import wheel
+
+BUILDER = ROOT / "deploy" / "image"
+NAME = "orbweaver:0.1.0"
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+_KEPT = 4
+
+
+def cache() -> Path:
+    """Where the builder keeps what it fetched and compiled, for all clones of one user."""
+    return shared() / "image"
+
+
+def archive() -> Path:
+    """The image as `ctr images import` takes it; it is built if it is not there. Raises ProgramMissing."""
+    made_of = hashlib.sha256(wheel().read_bytes())
+    for path in sorted((*BUILDER.glob("*.py"), *BUILDER.glob("*.lock"))):
+        made_of.update(path.read_bytes())
+    directory = cache() / "built" / made_of.hexdigest()[:16]
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with directory.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = list(directory.glob("*.tar"))
+        if not found:
+            # Where the mirror has the locked base no more, today's is better than no test.
+            done = build("--newest-base", "--output", str(directory), "--arch", architecture())
+            if done.returncode != 0:
+                raise ProgramMissing(f"the container image cannot be built: {done.stderr[-1500:]}")
+            found = list(directory.glob("*.tar"))
+        os.utime(directory)
+        _forget_old(directory.parent)
+    return found[0]
+
+
+def architecture() -> str:
+    """This machine's, by the name that images use. Raises ProgramMissing."""
+    if platform.machine() not in ARCHITECTURES:
+        raise ProgramMissing(f"there is no container image for {platform.machine()}")
+    return ARCHITECTURES[platform.machine()]
+
+
+def build(*options: str, kept: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the builder on the wheel; `kept`: a cache of its own."""
+    arguments: Sequence[str] = ("--wheel", str(wheel()), "--cache", str(kept or cache()), *options)
+    return subprocess.run(
+        [sys.executable, "-m", "deploy.image.build", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+
+
+def _forget_old(directory: Path) -> None:
+    """Keep the images that were used last."""
+    made = sorted((one for one in directory.iterdir() if one.is_dir()), key=lambda one: one.stat().st_mtime)
+    for old in made[:-_KEPT]:
+        for path in old.iterdir():
+            path.unlink(missing_ok=True)
+        old.rmdir()
+        old.with_suffix(".lock").unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    try:
+        print(archive())
+    except ProgramMissing as missing:
+        sys.exit(str(missing))

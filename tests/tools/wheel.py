@@ -1,0 +1,59 @@
+"""The wheel of the working tree: what it is made of, and where `./try` says it is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.tools.gomodule import ROOT, ProgramMissing, cache, shared
+
+# When one of these changes the wheel is built anew.
+SOURCES = ("actors", "cni", "metrics", "pyproject.toml", "hatch_build.py", "LICENSE", "README.md")
+
+
+def fingerprint() -> str:
+    """A digest of everything that goes into the wheel."""
+    digest = hashlib.sha256()
+    for name in SOURCES:
+        top = ROOT / name
+        for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
+            inside = path.relative_to(ROOT)
+            made = "__pycache__" in inside.parts or inside.parts[:3] == ("cni", "shim", "bin")
+            if made or not path.is_file():
+                continue
+            digest.update(f"{inside}\0{path.stat().st_size}\0".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def wheel() -> Path:
+    """The wheel that `./try` built, in $ORBWEAVER_WHEEL; without that, one is built. Raises ProgramMissing."""
+    chosen = os.environ.get("ORBWEAVER_WHEEL")
+    if chosen:
+        return Path(chosen)
+    directory = shared() / "image" / "wheels-of-clones" / fingerprint()
+    if not any(directory.glob("*.whl")):
+        zig = str(cache() / "zig")
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "--disable-pip-version-check",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+        ]
+        done = subprocess.run(
+            [*command, "--wheel-dir", str(directory), str(ROOT)],
+            env={**os.environ, "ZIG_GLOBAL_CACHE_DIR": zig, "ZIG_LOCAL_CACHE_DIR": zig},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+        if done.returncode != 0:
+            raise ProgramMissing(f"the wheel cannot be built: {done.stderr[-1000:]}")
+    return next(directory.glob("*.whl"))
