@@ -184,6 +184,8 @@ def reasons() -> list[str]:
     found += re.findall(r'Action\.\w+,\s*"(\w+)"', rules)
     # Those of which one is chosen: "PodGone" if … else "NamespaceGone".
     found += [name for pair in re.findall(r'"(\w+)" if .* else "(\w+)"', rules) for name in pair]
+    networks = "".join(path.read_text() for path in (ROOT / "actors/networks").glob("*.py"))
+    found += re.findall(r'"(Network[A-Z]\w+)"', networks.replace("NetworkAttachmentDefinition", ""))
     return [name for name in found if name != "Normal"]  # what kind of Event it is
 
 

@@ -24,6 +24,7 @@ TABLE = (
     # These work unasked: nobody would call the views back to life.
     Child("views", Restart.AT_ONCE, order=4, max_crashes=5, period=60.0),
     Child("coordinator", Restart.AT_ONCE, order=4, max_crashes=5, period=60.0),
+    Child("multus-config", Restart.ON_USE, order=0, max_crashes=20, period=60.0),
     # What it tells is news, and no address depends on it.
     Child("events", Restart.ON_USE, order=4, max_crashes=None),
     Child("ledger", Restart.AT_ONCE, order=5, max_crashes=5, period=60.0),

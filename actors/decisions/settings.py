@@ -52,6 +52,8 @@ class Settings:
     first one but those that its annotation of networks names (Kubernetes with Multus). `enable_subnets`: pools are made for
     applications that name a SpiderSubnet; without it their annotations say nothing. `enable_auto_pools`: without it their
     pods are refused. `spare_addresses`: how many more than replicas such a pool has, where the application does not say.
+    `multus_configs`: networks are made from SpiderMultusConfigs. `coordinators`: the SpiderCoordinator is made, and its
+    status kept.
     """
 
     enable_ipv4: bool = True
@@ -67,6 +69,8 @@ class Settings:
     enable_subnets: bool = True
     enable_auto_pools: bool = True
     spare_addresses: int = 1
+    multus_configs: bool = True
+    coordinators: bool = True
     detection: Detection = field(default_factory=Detection)
     gc: GCSettings = field(default_factory=GCSettings)
 

@@ -23,6 +23,7 @@ from actors.errors import InvalidObject
 from actors.resources import (
     coordinator,
     ippool,
+    multus_config,
     namespace,
     network_attachment,
     node,
@@ -72,6 +73,7 @@ API_VERSIONS = {
     node.KIND: "v1",
     statefulset.KIND: "apps/v1",
     network_attachment.KIND: network_attachment.API_VERSION,
+    multus_config.KIND: SPIDERPOOL,
 }
 _READERS: dict[str, Callable[[Mapping[str, Any]], object]] = {
     pod.KIND: pod.Pod.from_object,
@@ -104,6 +106,8 @@ def admit(
         top.only("apiVersion", "kind", "metadata", "spec", "status")
         top.inner("spec").only(*coordinator.SPEC_FIELDS)
         coordinator.SpiderCoordinator.from_object(new)
+    elif kind == multus_config.KIND:
+        multus_config.admit_multus_config(new, old, others)
     elif kind in _READERS:
         _READERS[kind](new)
     else:

@@ -13,7 +13,7 @@ from typing import Any
 
 from actors.errors import InvalidObject
 from actors.resources.coordinator_rules import MOST, OBJECT_MODES, FieldRule, read_field, word
-from actors.resources.fields import Fields
+from actors.resources.fields import Fields, Refusals
 from actors.resources.metadata import open_object
 
 KIND = "SpiderCoordinator"
@@ -45,28 +45,44 @@ class SpiderCoordinator:
         """Parse the API object. Raises `InvalidObject`."""
         meta, top = open_object(obj, KIND)
         spec, status = top.inner("spec"), top.inner("status")
-        conf: dict[str, Any] = {}
-        if spec.has("mode"):
-            mode = _read(spec, "mode", _MODE)
-            conf["mode"] = "disable" if mode == "disabled" else mode
-        for key in _PLAIN:
-            if spec.has(key):
-                _read(spec, key)
-                conf[key] = spec.data[key]
-        routes = _read(spec, "policyRoutes") if spec.has("policyRoutes") else ()
-        conf["policyRoutes"] = [{"dst": dst, "gw": gw} for dst, gw in routes]
-        conf["hijackCIDR"] = _cidrs(spec, "hijackCIDR")
-        if len(conf["hijackCIDR"]) > MOST:
-            raise spec.refuse("hijackCIDR", f"but may have {MOST} entries at most", "join some of them")
+        conf = read_coordinator_fields(spec)
         for key in ("overlayPodCIDR", "serviceCIDR"):
-            conf[key] = _cidrs(status, key)
-        given = {key: value for key, value in conf.items() if value not in ("", [])}
-        kind = _read(spec, "podCIDRType") if spec.has("podCIDRType") else "auto"
-        return cls(meta.name, kind, given, status.text("phase"), status.text("reason"))
+            if cidrs := _cidrs(status, key):
+                conf[key] = cidrs
+        kind = spec.text("podCIDRType") or "auto"
+        return cls(meta.name, kind, conf, status.text("phase"), status.text("reason"))
 
     def under(self, conf: Mapping[str, Any]) -> dict[str, Any]:
         """A plugin's configuration on top of the object: what it leaves out or empty is the object's."""
         return {**self.conf, **{key: value for key, value in conf.items() if value not in ("", [], None)}}
+
+
+def read_coordinator_fields(spec: Fields) -> dict[str, Any]:
+    """What the fields of an object say, as a plugin's configuration says it; those that are empty are left out. Raises
+    `InvalidObject` with all that is wrong."""
+    refusals = Refusals(spec.subject)
+    conf: dict[str, Any] = {}
+    with refusals:
+        if spec.has("mode"):
+            mode = _read(spec, "mode", _MODE)
+            conf["mode"] = "disable" if mode == "disabled" else mode
+    for key in _PLAIN:
+        with refusals:
+            if spec.has(key):
+                _read(spec, key)
+                conf[key] = spec.data[key]
+    with refusals:
+        if spec.has("podCIDRType"):
+            _read(spec, "podCIDRType")
+    with refusals:
+        routes = _read(spec, "policyRoutes") if spec.has("policyRoutes") else ()
+        conf["policyRoutes"] = [{"dst": dst, "gw": gw} for dst, gw in routes]
+    with refusals:
+        conf["hijackCIDR"] = _cidrs(spec, "hijackCIDR")
+        if len(conf["hijackCIDR"]) > MOST:
+            raise spec.refuse("hijackCIDR", f"but may have {MOST} entries at most", "join some of them")
+    refusals.require_none()
+    return {key: value for key, value in conf.items() if value not in ("", [])}
 
 
 def _read(fields: Fields, key: str, rule: FieldRule | None = None) -> Any:

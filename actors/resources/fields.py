@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from actors.errors import InvalidObject, OrbweaverError
 from actors.resources.json_text import showable
@@ -52,6 +52,34 @@ def nearest(word: str, known: Sequence[str]) -> str:
     if close:
         return f"did you mean {lowered[close[0]]}?"
     return f"known are {', '.join(known)}" if known else "there are none"
+
+
+@dataclass(slots=True)
+class Refusals:
+    """What is wrong with one object, so that its author hears of all of it at once and not of one field at a time:
+    `with refusals:` keeps what is refused inside, and goes on behind it."""
+
+    subject: str
+    _found: dict[str, None] = field(default_factory=dict)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, InvalidObject):
+            return False
+        for text in error.details or (error.message,):
+            self._found[text.removeprefix(f"{self.subject}: ")] = None
+        return True
+
+    def require_none(self) -> None:
+        """Raise `InvalidObject` if something was refused: one reason in its message, several in its details."""
+        if len(self._found) == 1:
+            raise InvalidObject(f"{self.subject}: {next(iter(self._found))}")
+        if self._found:
+            raise InvalidObject(
+                f"{self.subject}: {len(self._found)} things are wrong", details=tuple(self._found)
+            )
 
 
 @dataclass(frozen=True, slots=True)

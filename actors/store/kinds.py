@@ -40,7 +40,7 @@ KINDS: dict[str, Kind] = {
         Kind("SpiderReservedIP", SPIDERPOOL, "spiderreservedips", "sr", namespaced=False, status=False),
         Kind("SpiderCoordinator", SPIDERPOOL, "spidercoordinators", "scc", namespaced=False, status=True),
         Kind("SpiderSubnet", SPIDERPOOL, "spidersubnets", "ss", namespaced=False, status=True),
-        Kind("SpiderMultusConfig", SPIDERPOOL, "spidermultusconfigs", "smc", namespaced=True, status=False),
+        Kind("SpiderMultusConfig", SPIDERPOOL, "spidermultusconfigs", "smc", namespaced=True, status=True),
         Kind(
             "NetworkAttachmentDefinition",
             "k8s.cni.cncf.io/v1",

@@ -60,6 +60,10 @@ class _Series:
     pending: int = 0
 
 
+def _severity(wrong: bool) -> str:
+    return "Warning" if wrong else "Normal"
+
+
 class EventsActor(Actor):
     """One per process in a cluster, named `events/local`. `component` and `host`: who tells it."""
 
@@ -107,6 +111,25 @@ class EventsActor(Actor):
         """Tell that a pool lists addresses that no pod may have."""
         involved = {"apiVersion": SPIDERPOOL, "kind": "SpiderIPPool", "name": pool, "uid": uid}
         self._tell(_News(involved, "AddressesWithheld", text, "Warning"))
+
+    @message
+    def network(self, key: str, uid: str, reason: str, text: str, wrong: bool) -> None:
+        """Tell what became of a SpiderMultusConfig `namespace/name`; `wrong`: somebody has to do something."""
+        namespace, _, name = key.partition("/")
+        involved = {
+            "apiVersion": SPIDERPOOL,
+            "kind": "SpiderMultusConfig",
+            "namespace": namespace,
+            "name": name,
+            "uid": uid,
+        }
+        self._tell(_News(involved, reason, text, _severity(wrong)))
+
+    @message
+    def cidrs(self, name: str, uid: str, reason: str, text: str, wrong: bool) -> None:
+        """Tell what was learnt, or not, for a SpiderCoordinator."""
+        involved = {"apiVersion": SPIDERPOOL, "kind": "SpiderCoordinator", "name": name, "uid": uid}
+        self._tell(_News(involved, reason, text, _severity(wrong)))
 
     @message
     def elected(self, namespace: str, lease: str, identity: str) -> None:

@@ -151,6 +151,16 @@ def _interface(key: str) -> Callable[[Object], Any]:
     return field("status", "current", "ips", 0, key)
 
 
+def _ready_condition(key: str) -> Callable[[Object], Any]:
+    def read(obj: Object) -> Any:
+        for one in field("status", "conditions")(obj) or ():
+            if isinstance(one, dict) and one.get("type") == "Ready":
+                return one.get(key)
+        return None
+
+    return read
+
+
 _AGE = Column("AGE", age)
 
 
@@ -190,7 +200,15 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("ALLOCATED-IP-COUNT", field("status", "allocatedIPCount")),
         Column("TOTAL-IP-COUNT", field("status", "totalIPCount")),
     ),
-    "SpiderMultusConfig": (_AGE,),
+    "SpiderMultusConfig": (
+        Column("TYPE", field("spec", "cniType")),
+        Column("MASTER", field("status", "master")),
+        Column("NETWORK", field("status", "networkAttachmentDefinition")),
+        Column("READY", _ready_condition("status")),
+        _AGE,
+        Column("MESSAGE", _ready_condition("message"), wide=True),
+    ),
+    "NetworkAttachmentDefinition": (_AGE,),
     "SpiderCoordinator": (_AGE,),
     "SpiderReservedIP": (
         Column("VERSION", field("spec", "ipVersion")),

@@ -33,6 +33,9 @@ from actors.cluster.peer_guard import PeerGuard
 from actors.cluster.token_review import TokenReviewer
 from actors.decisions.settings import Settings
 from actors.errors import NotFound, OrbweaverError, PeerLost, StoreUnavailable
+from actors.networks.multus_config_actor import MultusConfigActor
+from actors.networks.sources import NAME as MULTUS_CONFIG
+from actors.networks.sources import NetworkSources
 from actors.reclaim.cluster_gc import GCActor
 from actors.reclaim.evidence import CachedClusterState
 from actors.reclaim.leaving_pods import of_cluster
@@ -45,6 +48,7 @@ from actors.views.coordinator import CoordinatorActor
 from actors.views.events import EventsActor
 from actors.views.views import ViewsActor
 from cni.admission.webhook import ANSWER_TIMEOUT, Webhook, WebhookOptions
+from cni.dataplane.own_plugins import check_plugins
 from cni.process.base import START_TIMEOUT, Process, log_failure
 
 log = logging.getLogger("orbweaver.controller")
@@ -156,6 +160,15 @@ class Controller(Process):
             mailbox=64,
             idle=None,
         )
+        self._networks = NetworkSources(system, store) if options.settings.multus_configs else None
+        if self._networks is not None:
+            sources = self._networks
+            system.register(
+                MULTUS_CONFIG,
+                lambda context: MultusConfigActor(context, sources=sources, store=store, check=check_plugins),
+                mailbox=64,
+                idle=None,
+            )
         system.register("coordinator", lambda context: CoordinatorActor(context, store=store), idle=None)
         system.register(
             "overlap-review",
@@ -245,7 +258,7 @@ class Controller(Process):
         return holder.address.rpartition(":")[0].strip("[]") or None if holder is not None else None
 
     def _sync_coordinator(self) -> None:
-        if self.leads():
+        if self.leads() and self.options.settings.coordinators:
             self.local("coordinator").sync.remote().subscribe(log_failure)
 
     def stop(self) -> None:
@@ -259,6 +272,8 @@ class Controller(Process):
         if self._candidate is not None:
             self._candidate.stop()
         self.gc.stop()
+        if self._networks is not None:
+            self._networks.stop()
         self._reviewer.stop()
         self._guard.stop()
         self._blocks.stop()
@@ -340,6 +355,8 @@ class Controller(Process):
         self._sync_coordinator()
         if self.options.settings.gc.enabled:
             self.gc.start()
+        if self._networks is not None:
+            self._networks.start()
         elected = self.local("events").elected.options(timeout=None)
         elected.remote(self.options.leadership.namespace, LEASE, self.options.identity).subscribe(log_failure)
 
@@ -347,6 +364,8 @@ class Controller(Process):
         self._caught_up = False
         self._end_waiting()
         self.gc.stop()
+        if self._networks is not None:
+            self._networks.stop()
         log.warning("not leading any more", extra={"identity": self.options.identity, "why": why})
 
     def _catch_up(self) -> int:

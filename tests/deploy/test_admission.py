@@ -133,12 +133,7 @@ def test_a_coordinator_is_let_in_if_its_reader_takes_it(api_server: ApiServer, c
     assert case.right or f"spec.{case.field}" in said
 
 
-_OF_THE_OBJECT_ALONE = ("hostRPFilter", "detectIPConflict", "detectGateway")
-
-
-@pytest.mark.parametrize(
-    "case", [case for case in COORDINATORS if case.field not in _OF_THE_OBJECT_ALONE], ids=label
-)
+@pytest.mark.parametrize("case", COORDINATORS, ids=label)
 def test_a_networks_own_coordinator_fields_are_judged_alike(api_server: ApiServer, case: FieldCase) -> None:
     spec = {"cniType": "macvlan", "macvlan": {"master": ["eth0"]}, "coordinator": {case.field: case.value}}
     path = f"/apis/{SPIDERPOOL}/namespaces/default/spidermultusconfigs?dryRun=All&fieldValidation=Strict"
@@ -146,18 +141,6 @@ def test_a_networks_own_coordinator_fields_are_judged_alike(api_server: ApiServe
 
     assert (code == 201) == case.right, body
     assert case.right or f"spec.coordinator.{case.field}" in str(body["message"])
-
-
-@pytest.mark.parametrize("kind", ["macvlan", "ipvlan"])
-def test_a_network_without_a_master_is_refused(api_server: ApiServer, kind: str) -> None:
-    def answer(master: list[str]) -> str:
-        spec = {"cniType": kind, kind: {"master": master}}
-        path = f"/apis/{SPIDERPOOL}/namespaces/default/spidermultusconfigs?dryRun=All&fieldValidation=Strict"
-        code, body = api_server.ask("POST", path, manifest("SpiderMultusConfig", "any", spec))
-        return "" if code == 201 else str(body["message"])
-
-    assert answer(["eth0"]) == ""
-    assert f"spec.{kind}.master" in answer([])
 
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "deploy" / "examples").glob("*.yaml"))

@@ -34,13 +34,14 @@ OBJECTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 NAMESPACED = ("SpiderMultusConfig", "SpiderEndpoint")
 
-# As Spiderpool's own CRDs print them (charts/spiderpool/crds, additionalPrinterColumns).
+# As Spiderpool's own CRDs print them (charts/spiderpool/crds, additionalPrinterColumns); of SpiderMultusConfigs it has the
+# age alone.
 COLUMNS = {
     "sp": "NAME VERSION SUBNET ALLOCATED-IP-COUNT TOTAL-IP-COUNT DEFAULT DISABLE",
     "se -A": "NAMESPACE NAME INTERFACE IPV4POOL IPV4 IPV6POOL IPV6 NODE",
     "ss": "NAME VERSION SUBNET ALLOCATED-IP-COUNT TOTAL-IP-COUNT",
     "sr": "NAME VERSION",
-    "smc -A": "NAMESPACE NAME AGE",
+    "smc -A": "NAMESPACE NAME TYPE MASTER NETWORK READY AGE",
     "scc": "NAME AGE",
 }
 WIDE = {

@@ -52,7 +52,8 @@ class Informer:
 
     `transform` makes of each object what `get` and `items` return; None leaves the object out. One that it
     raises for is logged and left out. `jitter` gives the random part of the waits. `optional`: that
-    the store does not have the kind is no error; it may come. `list_timeout`: seconds.
+    the store does not have the kind is no error; it may come, and is looked for every `absent_wait` seconds.
+    `list_timeout`: seconds.
     """
 
     def __init__(
@@ -65,9 +66,13 @@ class Informer:
         optional: bool = False,
         jitter: random.Random | None = None,
         list_timeout: float = 30.0,
+        absent_wait: float = NOT_SERVED_WAIT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.kind = kind
+        self.is_absent = False
+        """Whether the store does not have the kind, as far as it was looked for."""
+        self._absent_wait = absent_wait
         self._store = store
         self._namespace = namespace or None
         self._transform = transform
@@ -150,8 +155,9 @@ class Informer:
                     self._failed(exc)
                     continue
                 log.debug("the store does not have %s", self.kind)
+                self.is_absent = True
                 self._forget()
-                self._stopping.wait(NOT_SERVED_WAIT)
+                self._stopping.wait(self._absent_wait)
             except StoreUnavailable as exc:
                 self._failed(exc)
             except OrbweaverError as exc:
@@ -294,6 +300,7 @@ class Informer:
         return ObjectKey(self.kind, metadata.get("namespace", ""), metadata["name"])
 
     def _heard(self) -> None:
+        self.is_absent = False
         self._failures = 0
         self._last_error = None
 

@@ -1,0 +1,1 @@
+"""Networks that pods are attached to: made from SpiderMultusConfigs."""

@@ -1,0 +1,176 @@
+"""Whose a network's name is, and what is to be done about it. Pure.
+
+What must always hold: a network has one owner, and keeps him while he is there and wants it; of several that want a name
+nobody owns, the oldest gets it. What belongs to somebody else than a SpiderMultusConfig is left alone, and so is what
+nobody wants but its owner cannot be understood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from actors.errors import InvalidObject
+from actors.networks.attachment import is_as_wanted
+from actors.resources.metadata import open_object
+from actors.resources.multus_config import KIND, MultusConfig, attachment_name
+from actors.resources.network_attachment import NetworkAttachment
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedConfig:
+    """An object that cannot be understood, and why; its names are known all the same."""
+
+    namespace: str
+    name: str
+    uid: str
+    version: str
+    generation: int
+    created: str
+    terminating: bool
+    status: Mapping[str, Any]
+    attachment: str
+    why: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+Claimant = MultusConfig | DamagedConfig
+
+
+def read_claimant(obj: Mapping[str, Any]) -> Claimant:
+    """The object as a value, whatever is wrong with it."""
+    try:
+        return MultusConfig.from_object(obj)
+    except InvalidObject as error:
+        meta, top = open_object(obj, KIND)
+        metadata, status = top.data["metadata"], top.data.get("status")
+        generation = metadata.get("generation")
+        return DamagedConfig(
+            namespace=meta.namespace,
+            name=meta.name,
+            uid=meta.uid,
+            version=meta.version,
+            generation=generation if isinstance(generation, int) else 0,
+            created=str(metadata.get("creationTimestamp") or ""),
+            terminating=meta.deleted_at is not None,
+            status=status if isinstance(status, Mapping) else {},
+            attachment=attachment_name(meta),
+            why=str(error),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """The network is to be made for `config`."""
+
+    config: MultusConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """The network `there` is to be written as `config` says. `taken_over`: it was not his before."""
+
+    config: MultusConfig
+    there: NetworkAttachment
+    taken_over: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """The network `there` is no longer wanted by the one whom it belongs to."""
+
+    there: NetworkAttachment
+
+
+Step = Create | Replace | Remove
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Why a claimant has no network: one word, and a text for people."""
+
+    claimant: Claimant
+    reason: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`step`: what to write, None for nothing. `served`: the claimant whose network is, or will be, as he says."""
+
+    step: Step | None = None
+    served: MultusConfig | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+def decide(
+    claimants: Sequence[Claimant], there: NetworkAttachment | None, owners: Mapping[str, Claimant]
+) -> Decision:
+    """What to do about one name. `claimants`: who wants a network of this name; `owners`: all SpiderMultusConfigs of the
+    namespace, by UID."""
+    alive = [one for one in claimants if not one.terminating]
+    if not alive:
+        return Decision(_leftover(there, owners))
+    foreign = there is not None and there.owner is not None and there.owner.kind != KIND
+    if there is not None and foreign:
+        owner = there.owner
+        assert owner is not None
+        text = (
+            f"NetworkAttachmentDefinition {there.key} belongs to {owner.kind} {owner.name}, which would undo what is written; "
+            f"choose another name, by the annotation multus.spidernet.io/cr-name of a new object"
+        )
+        return Decision(findings=tuple(Finding(one, "NameTaken", text) for one in alive))
+    chosen = _chosen(alive, there, owners)
+    if chosen is None:  # its owner is being deleted, and takes it along
+        assert there is not None
+        return Decision(findings=tuple(_wait(one, there) for one in alive))
+    losers = tuple(_lost(one, chosen) for one in alive if one is not chosen)
+    if isinstance(chosen, DamagedConfig):
+        return Decision(findings=(Finding(chosen, "Invalid", chosen.why), *losers))
+    if there is None:
+        return Decision(Create(chosen), chosen, losers)
+    if there.terminating:
+        return Decision(findings=(_wait(chosen, there), *losers))
+    if is_as_wanted(chosen, there):
+        return Decision(None, chosen, losers)
+    taken_over = there.owner is None or there.owner.uid != chosen.uid
+    return Decision(Replace(chosen, there, taken_over), chosen, losers)
+
+
+def _chosen(
+    alive: Sequence[Claimant], there: NetworkAttachment | None, owners: Mapping[str, Claimant]
+) -> Claimant | None:
+    if there is not None and there.owner is not None:
+        for one in alive:
+            if one.uid == there.owner.uid:
+                return one
+        owner = owners.get(there.owner.uid)
+        if owner is not None and owner.terminating and owner.attachment == there.name:
+            return None
+    return min(alive, key=lambda one: (one.created, one.name))
+
+
+def _leftover(there: NetworkAttachment | None, owners: Mapping[str, Claimant]) -> Step | None:
+    """What its owner made under another name than he wants now. That of an owner who is gone, Kubernetes removes."""
+    if there is None or there.owner is None or there.owner.kind != KIND or there.terminating:
+        return None
+    owner = owners.get(there.owner.uid)
+    understood = isinstance(owner, MultusConfig) and not owner.terminating
+    return Remove(there) if understood and owner is not None and owner.attachment != there.name else None
+
+
+def _wait(one: Claimant, there: NetworkAttachment) -> Finding:
+    text = f"NetworkAttachmentDefinition {there.key} is being deleted; it is made anew when it is gone"
+    return Finding(one, "Terminating", text)
+
+
+def _lost(one: Claimant, chosen: Claimant) -> Finding:
+    text = (
+        f"NetworkAttachmentDefinition {one.namespace}/{one.attachment} belongs to SpiderMultusConfig {chosen.key}; one of them "
+        f"needs another name, by the annotation multus.spidernet.io/cr-name of a new object"
+    )
+    return Finding(one, "NameTaken", text)
