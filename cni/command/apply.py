@@ -16,11 +16,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from actors.errors import Conflict, InvalidObject, NoSuchResource, NotFound
+from actors.errors import Conflict, InvalidObject, InvalidRequest, NoSuchResource, NotFound
+from actors.networks.attachment import cni_configuration
 from actors.resources.addresses import Subnet, format_address, parse_cidr
 from actors.resources.admission import admit
 from actors.resources.inheritance import with_inherited
 from actors.resources.ippool import IPPool
+from actors.resources.multus_config import MultusConfig
 from actors.resources.subnet import KIND as SUBNET
 from actors.resources.subnet import SpiderSubnet
 from actors.resources.subnet_pools import listed, misfit, misplaced
@@ -31,9 +33,11 @@ from cni.command.block_inventory import BlockInventory
 from cni.command.manifest import Document, read_documents
 from cni.command.store_choice import add_data_option, open_store
 from cni.command.table import resource
+from cni.dataplane.own_plugins import check_plugins
 
 ATTEMPTS = 20
 POOL = "SpiderIPPool"
+NETWORK = "SpiderMultusConfig"
 _OURS = "ipam.spidernet.io/"
 """On pools, labels and annotations with this prefix are the system's, not the manifest's."""
 
@@ -138,9 +142,18 @@ class Batch:
             old = None if current is None else self._with_recorded(current)
             admitted = admit(new, old, self._near(POOL, wanted))
             self._check_pool(admitted, current)
+        elif where.kind.name == NETWORK:
+            admitted = admit(new, current, self._networks(where.namespace))
+            _check_plugins(admitted)
         else:
             admitted = admit(new, current)
         return ManifestWrite(document, where.kind, admitted, current)
+
+    def _networks(self, namespace: str) -> list[Object]:
+        """The SpiderMultusConfigs of a namespace, as they will be."""
+        objects = {_key(obj): obj for obj in self._store.list(NETWORK, namespace).items}
+        objects |= {key: obj for key, obj in self._wanted.items() if key[:2] == (NETWORK, namespace)}
+        return list(objects.values())
 
     def _check_pool(self, admitted: Object, current: Object | None) -> None:
         """A pool in a subnet of its CIDR has no other addresses. Raises `InvalidObject`."""
@@ -220,6 +233,17 @@ class Batch:
             for held in self._recorded.of_pool(pool["metadata"]["name"])
         }
         return {**pool, "status": {"allocatedIPs": json.dumps(allocated)}}
+
+
+def _check_plugins(admitted: Object) -> None:
+    """Refuse a network that our own plugins would refuse when a pod starts. Raises `InvalidObject`."""
+    config = MultusConfig.from_object(admitted)
+    conf = cni_configuration(config)
+    try:
+        if conf is not None:
+            check_plugins(conf)
+    except InvalidRequest as error:
+        raise InvalidObject(f"{NETWORK} {config.key}: its network cannot be used: {error}") from error
 
 
 def merged(wanted: Object, current: Object | None) -> Object:

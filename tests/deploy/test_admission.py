@@ -37,7 +37,8 @@ def store(api_server: ApiServer):
 
 def tried(api_server: ApiServer, obj: dict[str, Any]) -> str:
     """What the API server says to a new object, which it does not keep: "" or the refusal."""
-    path = f"/apis/{SPIDERPOOL}/{KINDS[obj['kind']].plural}?dryRun=All&fieldValidation=Strict"
+    where = f"namespaces/{space}/" if (space := obj["metadata"].get("namespace")) else ""
+    path = f"/apis/{SPIDERPOOL}/{where}{KINDS[obj['kind']].plural}?dryRun=All&fieldValidation=Strict"
     code, body = api_server.ask("POST", path, obj)
     return "" if code == 201 else f"{code} {body['message']}"
 

@@ -318,3 +318,59 @@ def test_what_a_pool_has_from_its_subnet_is_not_taken_away(orbweaver, make_pool)
 
     assert orbweaver.apply(make_pool("blue")).out == f"{BLUE} unchanged\n"
     assert orbweaver.apply(make_pool("blue", gateway="10.6.0.2")).out == f"{BLUE} configured\n"
+
+
+NETWORK = """---
+apiVersion: spiderpool.spidernet.io/v2beta1
+kind: SpiderMultusConfig
+metadata: {name: %s, namespace: shop, annotations: {multus.spidernet.io/cr-name: %s}}
+spec: {cniType: macvlan, macvlan: {master: [eth0, eth1], bond: {name: bond0, mode: 1, options: "%s"}}}
+"""
+
+
+def test_networks_are_created_listed_and_deleted(orbweaver):
+    kind = "spidermultusconfig.spiderpool.spidernet.io"
+    assert orbweaver.apply(NETWORK % ("a", "blue", "miimon=100")).out == f"{kind}/a created\n"
+    assert orbweaver.apply(NETWORK % ("a", "blue", "miimon=100")).out == f"{kind}/a unchanged\n"
+    assert orbweaver.apply(NETWORK % ("a", "blue", "miimon=200")).out == f"{kind}/a configured\n"
+
+    listed = orbweaver("get", "smc", "-n", "shop").out.splitlines()
+    assert [line.split() for line in listed] == [
+        ["NAME", "TYPE", "MASTER", "NETWORK", "READY", "AGE"],
+        ["a", "macvlan", "<none>", "<none>", "<none>", listed[1].split()[-1]],
+    ]
+    assert orbweaver("delete", "smc", "a", "-n", "shop").status == 0
+    assert orbweaver("get", "smc", "-n", "shop").out == ""
+
+
+def test_two_objects_cannot_have_one_network_whether_stored_or_in_the_file(orbweaver):
+    both = orbweaver.apply(NETWORK % ("a", "blue", "") + NETWORK % ("b", "blue", ""))
+    assert both.status == 1
+    assert "its network would be named blue, as that of SpiderMultusConfig shop/b" in both.err
+
+    assert orbweaver.apply(NETWORK % ("a", "blue", "")).status == 0
+    second = orbweaver.apply(NETWORK % ("b", "blue", ""))
+    assert "its network would be named blue, as that of SpiderMultusConfig shop/a" in second.err
+    renamed = orbweaver.apply(NETWORK % ("a", "green", ""))
+    assert 'is "green", but it was "blue" and cannot change' in renamed.err
+
+
+def test_a_network_that_our_plugins_would_refuse_is_refused(orbweaver):
+    done = orbweaver.apply(NETWORK % ("a", "blue", "mimon=100"))
+
+    assert done.status == 1
+    assert "SpiderMultusConfig shop/a: its network cannot be used" in done.err
+    assert "mimon" in done.err
+
+
+def test_a_network_attachment_is_kept_like_other_objects(orbweaver):
+    document = """
+apiVersion: k8s.cni.cncf.io/v1
+kind: NetworkAttachmentDefinition
+metadata: {name: blue, namespace: shop}
+spec: {config: '%s'}
+"""
+    assert "spec.config is no CNI configuration" in orbweaver.apply(document % "{").err
+    assert orbweaver.apply(document % '{"type": "macvlan"}').status == 0
+    assert "blue" in orbweaver("get", "net-attach-def", "-n", "shop").out
+    assert orbweaver("delete", "net-attach-def", "blue", "-n", "shop").status == 0
