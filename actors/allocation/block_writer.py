@@ -24,9 +24,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from actors.allocation.ledger import LedgerActor, ledger_of
-from actors.allocation.ledger_index import change_of, content_of
-from actors.allocation.messages import AddressChange
-from actors.allocation.observer import AllocationObserver
+from actors.allocation.messages import AddressChange, change_of, content_of
+from actors.allocation.observer import AllocationObserver, tell_views
 from actors.decisions.inherit import is_fixed
 from actors.errors import (
     Conflict,
@@ -326,8 +325,7 @@ class BlockActor(Actor):
             if staged.reply is not None:
                 staged.reply.complete(outcome)
             elif staged.undoes is not None:
-                record = staged.undoes
-                self.get_actor("views/local").changed.remote((record.holder,), (record.pool,))
+                tell_views(self, [staged.undoes])
 
     def _read(self) -> None:
         state = self._state

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from actors.allocation.block_writer import BlockActor, block_of
 from actors.allocation.grant import Grant
+from actors.allocation.observer import tell_views
 from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.decisions.inherit import in_use_elsewhere, wanted
 from actors.decisions.settings import Settings
@@ -76,7 +77,7 @@ class Deallocation:
         try:
             self.release(allocator, [(held, False)])
         finally:
-            self.refresh_views([held.record])
+            tell_views(self.actors, [held.record])
 
     def undo(self, grants: Sequence[Grant], because: str) -> None:
         """Give back what a request was granted and does not use. It never fails."""
@@ -95,7 +96,7 @@ class Deallocation:
             except OrbweaverError as error:
                 # The runtime follows a failed ADD with DEL (CNI spec, "Lifecycle & Ordering"), which finds them.
                 log.error("could not release them yet", exc_info=error)
-            self.refresh_views([held.record for held, _ in fresh])
+            tell_views(self.actors, [held.record for held, _ in fresh])
 
     def quarantine(self, grant: Grant, quarantine: Quarantine) -> None:
         """Give back an address that somebody uses, so that nobody gets it for a while."""
@@ -106,7 +107,7 @@ class Deallocation:
                 block_of(allocator, grant.address).order(BlockActor.release, release),
             )
         )
-        self.refresh_views([grant.record])
+        tell_views(self.actors, [grant.record])
 
     def keeps(self, record: Record) -> bool:
         """Whether the address stays with the pod's name, or its machine, after this sandbox."""
@@ -114,11 +115,3 @@ class Deallocation:
             return bool(wanted(record, self.catalog, self.settings))
         except StoreUnavailable:
             return True  # what should not have been kept is reclaimed later; what was given away is lost
-
-    def refresh_views(self, records: Sequence[Record]) -> None:
-        """Have what people see of these records written anew, also when the request's time is over."""
-        if records:
-            pods = {record.holder for record in records}
-            pools = {record.pool for record in records}
-            changed = self.actors.get_actor("views/local").changed.options(timeout=None)
-            changed.remote(tuple(sorted(pods)), tuple(sorted(pools)))

@@ -39,7 +39,7 @@ from actors.allocation.departures import Departures, NoDepartures
 from actors.allocation.grant import Grant
 from actors.allocation.ledger import LedgerActor, ledger_of
 from actors.allocation.messages import AddRequest, AddResult, Assigned, RouteTo, Sandbox
-from actors.allocation.observer import AllocationObserver
+from actors.allocation.observer import AllocationObserver, tell_views
 from actors.allocation.pod_warnings import PodWarnings
 from actors.allocation.reservation import (
     AddContext,
@@ -175,7 +175,7 @@ class EndpointActor(Actor):
             self._deallocation.undo(grants, str(error))
             raise
         self._settle_doubts(context, grants)
-        self._deallocation.refresh_views([grant.record for grant in grants])
+        tell_views(self, [grant.record for grant in grants])
         for reason in result.reasons:
             log.debug("decision", extra={"reason": reason})
         return result
@@ -208,7 +208,7 @@ class EndpointActor(Actor):
             self._deallocation.undo(grants, str(error))
             raise
         self._settle_doubts(context, grants)
-        self._deallocation.refresh_views([grant.record for grant in grants])
+        tell_views(self, [grant.record for grant in grants])
         return tuple(results)
 
     def _settle_doubts(self, context: AddContext, grants: Sequence[Grant]) -> None:
@@ -432,7 +432,7 @@ class EndpointActor(Actor):
             with self._departures.stopping((sandbox.key,)):
                 released = self._router.work(drop)
         finally:
-            self._deallocation.refresh_views(touched)
+            tell_views(self, touched)
         self._sandboxes.deleted(sandbox)
         return released
 
@@ -460,7 +460,7 @@ class EndpointActor(Actor):
             with self._departures.stopping((str(self.context.key),)):
                 return Ended(really=True, done=self._router.work(drop))
         finally:
-            self._deallocation.refresh_views(touched)
+            tell_views(self, touched)
 
     def _drop(self, allocator: Allocator, allocations: Sequence[Allocation]) -> list[tuple[Allocation, bool]]:
         """Release what a sandbox held that is over; returns what was, each with whether it is kept."""
@@ -603,7 +603,7 @@ class EndpointActor(Actor):
             extra={"container": container, "released": len(late)},
         )
         if late:
-            self._deallocation.refresh_views([held.record for held in late])
+            tell_views(self, [held.record for held in late])
         if last:
             del self._state.doubts[attachment]
 
@@ -637,8 +637,9 @@ class EndpointActor(Actor):
             wanted = wanted.joined(request.sandbox.interface, others)
         container = request.sandbox.container
         inheritances = {
-            slot.label: inherit(slot, _of_slot(slot, held), pod, container, table.pools, self._settings)
+            slot.label: inherit(slot, recorded, pod, container, table.pools, self._settings)
             for slot in wanted.slots
+            if (recorded := _of_slot(slot, held))
         }
         served = [label for label, inheritance in inheritances.items() if inheritance.taken is not None]
         return Decision(wanted.require(served), inheritances)
@@ -658,7 +659,8 @@ class EndpointActor(Actor):
                 address = f"{format_address(pool.family, grant.value)}/{pool.subnet.prefix}"
                 assigned.append(Assigned(interface, pool.family, address, gateway, pool.name, pool.vlan))
         routing = route(interface, leases, plan)
-        self._warnings.warn(sandbox, "AnnotationIgnored", plan.warnings)
+        if plan.warnings:
+            self._warnings.warn(sandbox, "AnnotationIgnored", plan.warnings)
         if plan.routes:
             every = [*self._other_leases(context), *leases]
             self._warnings.warn(sandbox, "RouteUnreachable", unreached(plan, interface, every))

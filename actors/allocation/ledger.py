@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from actors.allocation.ledger_index import AddressKey, LedgerIndex, Ranges, content_of
-from actors.allocation.messages import AddressChange, NodeSandbox, Occupancy, SuspectAddress
+from actors.allocation.ledger_index import AddressKey, LedgerIndex, Ranges
+from actors.allocation.messages import AddressChange, NodeSandbox, Occupancy, SuspectAddress, content_of
 from actors.errors import DamagedObject, InvalidObject
 from actors.resources.addresses import format_address
 from actors.resources.blocks.allocation import Allocation

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from actors.allocation.messages import AddressChange, Occupancy, SuspectAddress
 from actors.resources.blocks.allocation import Allocation
-from actors.resources.blocks.block import BLOCK_SIZE, Block, base_of
+from actors.resources.blocks.block import BLOCK_SIZE, base_of
 from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Record
 from actors.resources.blocks.suspect import Suspect
@@ -251,37 +251,6 @@ class LedgerIndex:
                             self._suspects.get(key),
                             self.unjudged.get(key, ""),
                         )
-
-
-def content_of(block: Block) -> tuple[AddressChange, ...]:
-    """All that a block says, for `LedgerIndex.replace`."""
-    records = tuple(
-        AddressChange(value, record, suspect=block.suspect.get(value))
-        for value, record in block.records.items()
-    )
-    # What is set aside is among these: a block keeps the time of a release for as long as the address is suspect.
-    released = tuple(
-        AddressChange(value, None, at, block.quarantines.get(value), block.suspect.get(value))
-        for value, at in block.released.items()
-        if value not in block.records and value not in block.unjudged
-    )
-    return (*records, *released, *(change_of(block, value) for value in block.unjudged))
-
-
-def change_of(block: Block, value: int) -> AddressChange:
-    """What a block says of one address."""
-    unjudged = block.unjudged.get(value)
-    if unjudged is not None:
-        return AddressChange(
-            value, None, suspect=block.suspect.get(value), unjudged=unjudged.why or "unknown"
-        )
-    return AddressChange(
-        value,
-        block.records.get(value),
-        block.released.get(value),
-        block.quarantines.get(value),
-        block.suspect.get(value),
-    )
 
 
 def _nodes_of(record: Record) -> tuple[str, ...]:

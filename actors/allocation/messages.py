@@ -13,6 +13,7 @@ from actors.decisions.request import AddressRequest
 from actors.resources.addresses import Address
 from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import (
+    Block,
     Claim,
     ClearSuspect,
     Discard,
@@ -164,6 +165,37 @@ class AddResult:
     routes: tuple[RouteTo, ...]
     reasons: tuple[str, ...] = ()
     fresh: bool = True
+
+
+def content_of(block: Block) -> tuple[AddressChange, ...]:
+    """All that a block says."""
+    records = tuple(
+        AddressChange(value, record, suspect=block.suspect.get(value))
+        for value, record in block.records.items()
+    )
+    # What is set aside is among these: a block keeps the time of a release for as long as the address is suspect.
+    released = tuple(
+        AddressChange(value, None, at, block.quarantines.get(value), block.suspect.get(value))
+        for value, at in block.released.items()
+        if value not in block.records and value not in block.unjudged
+    )
+    return (*records, *released, *(change_of(block, value) for value in block.unjudged))
+
+
+def change_of(block: Block, value: int) -> AddressChange:
+    """What a block says of one address."""
+    unjudged = block.unjudged.get(value)
+    if unjudged is not None:
+        return AddressChange(
+            value, None, suspect=block.suspect.get(value), unjudged=unjudged.why or "unknown"
+        )
+    return AddressChange(
+        value,
+        block.records.get(value),
+        block.released.get(value),
+        block.quarantines.get(value),
+        block.suspect.get(value),
+    )
 
 
 for _value in (

@@ -1,12 +1,17 @@
 """What allocations report about themselves, without knowing who listens.
 
 What must always hold: an observer can never fail an allocation. Who is given one stands behind `guarded`
-(`actors/runtime/observer.py`), which switches an observer off when it raises, and says so once.
+(`actors/runtime/observer.py`), which switches an observer off when it raises, and says so once. The views are told by a
+message, and nobody waits for them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
+
+from actors.resources.blocks.record import Record
+from actors.runtime import ActorSource
 
 
 class AllocationObserver(Protocol):
@@ -53,3 +58,12 @@ class Silent:
 
     def reclaim_failed(self) -> None:
         return
+
+
+def tell_views(actors: ActorSource, records: Sequence[Record]) -> None:
+    """Have what people see of these records written anew, also when the request's time is over."""
+    if records:
+        pods = {record.holder for record in records}
+        pools = {record.pool for record in records}
+        changed = actors.get_actor("views/local").changed.options(timeout=None)
+        changed.remote(tuple(sorted(pods)), tuple(sorted(pools)))

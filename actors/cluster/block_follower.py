@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 
 from actors.allocation.ledger import LedgerActor, ledger_of
-from actors.allocation.ledger_index import content_of
+from actors.allocation.messages import content_of
 from actors.errors import InvalidObject, StoreUnavailable
 from actors.resources.blocks.block import Block, parse_block_name
 from actors.runtime import ActorSystem, ObjectRef

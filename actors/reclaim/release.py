@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.allocation.block_writer import BlockActor, block_of
-from actors.allocation.observer import AllocationObserver
+from actors.allocation.observer import AllocationObserver, tell_views
 from actors.allocation.router import Allocator, AllocatorRouter, is_lost
 from actors.errors import OrbweaverError
 from actors.resources.addresses import format_address
@@ -83,10 +83,7 @@ def reclaim(
         elif outcome.done:
             done.append(one)
     tell_of(actor, done, observer, events=events)
-    if done:
-        pods = tuple(sorted({one.held.record.holder for one in done}))
-        pools = tuple(sorted({one.held.record.pool for one in done}))
-        actor.get_actor("views/local").changed.options(timeout=None).remote(pods, pools)
+    tell_views(actor, [one.held.record for one in done])
     return Reclaimed(tuple(done), tuple(failed))
 
 

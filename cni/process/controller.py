@@ -20,7 +20,7 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from actors.allocation.ledger_index import content_of
+from actors.allocation.messages import content_of
 from actors.allocation.node_watches import NodeWatches, NodeWatchesActor
 from actors.allocation.registration import SERVED, register_allocators
 from actors.allocation.router import AlwaysLocal

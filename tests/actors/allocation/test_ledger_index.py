@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from actors.allocation import ledger_index
-from actors.allocation.ledger_index import LedgerIndex, content_of
-from actors.allocation.messages import AddressChange
+from actors.allocation.ledger_index import LedgerIndex
+from actors.allocation.messages import AddressChange, content_of
 from actors.resources.blocks.block import Block, Claim, HolderEnded, Release, base_of
 from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Fence, OtherSandbox, Record
