@@ -166,6 +166,10 @@ class Node:
         """Send a signal to one of its programs."""
         self._processes.signal(name, number)
 
+    def stand_still(self, name: str) -> None:
+        """SIGSTOP one of its programs."""
+        self._processes.stand_still(name)
+
     def kill_sandbox(self, container: str) -> None:
         """End a sandbox behind the kubelet's back."""
         self._ctr("tasks", "kill", "--signal", "KILL", container)

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from tests.support.standstill import stand_still
+
 
 class ClusterFailed(Exception):
     """A part did not start or did not get where it should in time; the text says which and why."""
@@ -56,6 +58,10 @@ class Processes:
     def signal(self, name: str, number: int) -> None:
         """Send a signal to one that runs."""
         self._running[name].send_signal(number)
+
+    def stand_still(self, name: str) -> None:
+        """SIGSTOP."""
+        stand_still(self._running[name].pid)
 
     def end(self, name: str, seconds: float = 15.0) -> int | None:
         """SIGTERM, then SIGKILL; returns the exit status, None when it did not run."""

@@ -242,7 +242,7 @@ def replace_all_with_a_kubelet_paused(seconds: float) -> Act:
     def act(storms: Storms, pods: list[Pod]) -> set[str]:
         node = storms.cluster.nodes[pods[0].node]
         gone = replace_all(storms, pods)
-        node.signal("kubelet", signal.SIGSTOP)
+        node.stand_still("kubelet")
 
         def wake() -> None:
             time.sleep(seconds)

@@ -42,7 +42,7 @@ def test_a_force_deleted_pod_keeps_its_address_until_its_sandbox_has_ended(deplo
     pod, (where, address, uid) = next(iter(pods(cluster, "gc").items()))
     node = cluster.nodes[where]
     container, netns = node.sandbox(uid)
-    node.signal("kubelet", signal.SIGSTOP)
+    node.stand_still("kubelet")
     try:
         cluster.kubectl("delete", "pod", pod, "--force", "--grace-period=0")
         deleted = time.monotonic()
@@ -97,7 +97,7 @@ def test_a_node_that_is_declared_dead_gives_its_addresses_back_and_comes_home_in
     lost, (where, address, _) = next(iter(pods(cluster, "gc").items()))
     stays = next(one for _, one, _ in pods(cluster, "gc").values() if one != address)
     node = cluster.nodes[where]
-    node.signal("kubelet", signal.SIGSTOP)
+    node.stand_still("kubelet")
     try:
         cluster.wait("the node is not Ready", lambda: not ready(cluster, where), 90)
         assert address in recorded(cluster), "not Ready alone is not enough yet"

@@ -18,6 +18,7 @@ from cni import shim
 from tests.support.blocks import recorded
 from tests.support.cni_client import NoAnswer, ask, encode
 from tests.support.identity import agent_token
+from tests.support.standstill import stand_still
 
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 40.0
@@ -112,7 +113,8 @@ class ServingProcess(ABC):
 
     def pause(self) -> None:
         """SIGSTOP: it stands where it is, with its connections open."""
-        self.signal(signal.SIGSTOP)
+        assert self.process is not None
+        stand_still(self.process.pid)
 
     def resume(self) -> None:
         self.signal(signal.SIGCONT)

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.store.kubernetes.access import Access, access_to
+from tests.support.standstill import stand_still
 from tests.tools.control_plane import apiserver_arguments, authority, etcd_arguments, write_kubeconfig
 
 ADMIN_TOKEN = "the-tests-own-administrator"
@@ -88,7 +89,7 @@ class ApiServer:
 
     def pause(self) -> None:
         """The API server stops where it stands, with its connections open."""
-        os.kill(self.pid, signal.SIGSTOP)
+        stand_still(self.pid)
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)

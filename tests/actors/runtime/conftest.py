@@ -18,6 +18,7 @@ import pytest
 from actors.cluster.certificates import make_certificate, utc_now
 from actors.runtime import ActorHandle, ActorSystem, LinkLimits
 from tests.actors.runtime import cast
+from tests.support.standstill import stand_still
 
 ROOT = Path(__file__).resolve().parents[3]
 QUICK = {"ping_every": 0.5, "ping_timeout": 2.0, "backoff": 0.01, "backoff_most": 0.05, "connect": 2.0}
@@ -67,10 +68,9 @@ class Served:
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
-        if number is signal.SIGSTOP:
-            # The call returns before every thread has stopped; one of them may answer meanwhile.
-            status = Path(f"/proc/{self.process.pid}/status")
-            eventually(lambda: "State:\tT" in status.read_text())
+
+    def stand_still(self) -> None:
+        stand_still(self.process.pid)
 
     def stop(self) -> tuple[list[str], str]:
         """End it as a parent does: what was left undone, and what it logged."""

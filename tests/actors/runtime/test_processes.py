@@ -105,7 +105,7 @@ def test_a_killed_peer_loses_its_calls_and_is_reached_again_when_it_is_back(tmp_
 def test_a_stopped_peer_is_lost_within_the_bound_of_the_pings(served: Served, client: ActorSystem) -> None:
     worker = client.get_actor("worker/a")
     get(worker.echo.remote(), timeout=60)
-    served.signal(signal.SIGSTOP)
+    served.stand_still()
     with pytest.raises(PeerLost, match="has not answered for"):
         get(worker.echo.remote(), timeout=60)  # without pings: never
     served.signal(signal.SIGCONT)
