@@ -179,7 +179,8 @@ def test_every_reason_of_an_event_is_in_the_table() -> None:
 def reasons() -> list[str]:
     """The words that Events are written with, beside the names of errors."""
     told = re.compile(r'(?:\.tell\(|\.warn\(|_News\(involved, |stale,\s|REASON, TEXT =)[\w.,\s]*"([A-Z]\w+)"')
-    found = [name for path in (ROOT / "actors").rglob("*.py") for name in told.findall(path.read_text())]
+    files = [path for room in ("actors", "cni/networks") for path in (ROOT / room).rglob("*.py")]
+    found = [name for path in files for name in told.findall(path.read_text())]
     rules = (ROOT / "actors/reclaim/rules.py").read_text()
     found += re.findall(r'Action\.\w+,\s*"(\w+)"', rules)
     # Those of which one is chosen: "PodGone" if … else "NamespaceGone".

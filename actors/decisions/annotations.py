@@ -14,12 +14,12 @@ Definition De-facto Standard" for the network annotations.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from actors.decisions.auto_pool import Size
 from actors.errors import InvalidObject, PodRefused
@@ -33,6 +33,8 @@ from actors.resources.names import SUBDOMAIN_LONGEST
 from actors.resources.namespace import Namespace
 from actors.resources.pod import Pod
 from actors.resources.workload import IP_NUMBER, RECLAIM, SUBNET, SUBNETS
+
+T = TypeVar("T")
 
 PREFIX = "ipam.spidernet.io"
 POD_POOLS = f"{PREFIX}/ippools"
@@ -275,6 +277,17 @@ def read_default_network(
     return found[0] if found else None
 
 
+def read_network_elements(pod: Pod, key: str, text: str, read: Callable[[Fields], T]) -> tuple[T | None, ...]:
+    """What `read` makes of each network selection element of `text`, which annotation `key` has; None for one in the short
+    form, which says nothing but the name. Raises `PodRefused`, also for what `read` refuses."""
+    if not text.strip():
+        return ()
+    with _reading(pod.key, key) as subject:
+        if not _is_json(text):
+            return (None,) * (text.count(",") + 1)
+        return tuple(read(element) for element in _network_elements(subject, text))
+
+
 def ignored_keys(pod: Pod, *, subnets: bool = True) -> tuple[str, ...]:
     """A warning for each key in the pod's annotations that means nothing there, as `interface` in `ippool`: Spiderpool
     passes over it, and so do we, but whoever wrote it believes that it does something. The annotations can be read.
@@ -304,12 +317,7 @@ def _networks(pod: Pod, key: str, text: str, namespace: str) -> tuple[NetworkSel
         return ()
     with _reading(pod.key, key) as subject:
         found = []
-        # The standard's test for the JSON form: one of these characters anywhere.
-        entries = (
-            _json_networks(subject, text)
-            if any(mark in text for mark in '[{"')
-            else _short_networks(subject, text)
-        )
+        entries = _json_networks(subject, text) if _is_json(text) else _short_networks(subject, text)
         for index, (entry_namespace, name, interface, ips) in enumerate(entries):
             if index == MOST_INTERFACES:
                 raise PodRefused(
@@ -328,11 +336,20 @@ def _networks(pod: Pod, key: str, text: str, namespace: str) -> tuple[NetworkSel
         return tuple(found)
 
 
-def _json_networks(subject: str, text: str) -> Iterator[tuple[str, str, str, tuple[Address, ...]]]:
+def _is_json(text: str) -> bool:
+    """The standard's test for the JSON form: one of these characters anywhere."""
+    return any(mark in text for mark in '[{"')
+
+
+def _network_elements(subject: str, text: str) -> tuple[Fields, ...]:
     value = _json(subject, text, only_showable=False)  # what Multus takes beside is not for us to judge
     if isinstance(value, dict):  # Multus takes one object for a list of one
         value = [value]
-    for entry in Fields(subject, "", {"": value}, PodRefused).items(""):
+    return Fields(subject, "", {"": value}, PodRefused).items("")
+
+
+def _json_networks(subject: str, text: str) -> Iterator[tuple[str, str, str, tuple[Address, ...]]]:
+    for entry in _network_elements(subject, text):
         _bound(subject, entry.texts("ips"), MOST_IPS, "addresses for one interface")
         ips = tuple(
             entry.read("ips", lambda text: parse_address(text.partition("/")[0]), ip, index=index)

@@ -40,6 +40,17 @@ class GCSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkSettings:
+    """Several interfaces without another meta plugin ("networks" mode)."""
+
+    enabled: bool = False
+    isolated: bool = False
+    """Whether pods may use networks of their own namespace alone, beside those of `shared_namespaces`."""
+    shared_namespaces: tuple[str, ...] = ()
+    """Whose networks everybody may use."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The names are those of Spiderpool's ConfigMap.
 
@@ -73,6 +84,7 @@ class Settings:
     coordinators: bool = True
     detection: Detection = field(default_factory=Detection)
     gc: GCSettings = field(default_factory=GCSettings)
+    networks: NetworkSettings = field(default_factory=NetworkSettings)
 
     def __post_init__(self) -> None:
         if not (self.enable_ipv4 or self.enable_ipv6):

@@ -19,6 +19,8 @@ from cni.command.settings_options import (
     read_leadership,
 )
 from cni.command.store_choice import add_data_option, agent_store
+from cni.networks.attachment_cache import DIRECTORY as NETWORKS_CACHE
+from cni.networks.network_list import NAME as NETWORKS
 from cni.process.agent import METRICS_PORT, SOCKET, Agent, AgentOptions
 from metrics.logs import set_up
 
@@ -55,6 +57,20 @@ def add_parser(commands: Any) -> None:
         metavar="DIRECTORY",
         help="put the CNI plugin there first, e.g. /opt/cni/bin",
     )
+    parser.add_argument(
+        "--host-root",
+        type=Path,
+        default=Path("/"),
+        metavar="DIRECTORY",
+        help="where the node's own file system is mounted: plugins of networks are executed in it (%(default)s)",
+    )
+    parser.add_argument(
+        "--networks-cache",
+        type=Path,
+        default=NETWORKS_CACHE,
+        metavar="DIRECTORY",
+        help="where it is noted which networks pods were attached to (%(default)s)",
+    )
     add_leader_options(parser, controller=False)
     add_settings_options(parser)
     parser.set_defaults(run=run)
@@ -65,7 +81,8 @@ def run(chosen: argparse.Namespace) -> int:
     set_up(chosen.log_level)
     configuration = read_configuration(chosen)
     if chosen.install_plugin is not None:
-        shim.install(chosen.install_plugin)
+        more = (NETWORKS,) if configuration.settings.networks.enabled else ()
+        shim.install(chosen.install_plugin, (*shim.PLUGINS, *more))
     store = agent_store(chosen, chosen.node)
     cluster = isinstance(store, KubernetesStore)
     options = AgentOptions(
@@ -77,5 +94,7 @@ def run(chosen: argparse.Namespace) -> int:
         cluster=cluster,
         leadership=read_leadership(chosen, configuration.leadership) if cluster else None,
         settings=configuration.settings,
+        networks_cache=chosen.networks_cache,
+        host_root=chosen.host_root,
     )
     return serve(Agent(store, options), store)

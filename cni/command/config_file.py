@@ -16,8 +16,9 @@ from typing import Any
 from actors.cluster.leadership import NAMESPACE, Leadership
 from actors.cluster.lease import Timing
 from actors.decisions.detection import OPTIONS, Detection, unsound
-from actors.decisions.settings import GCSettings, Settings
+from actors.decisions.settings import GCSettings, NetworkSettings, Settings
 from actors.errors import InvalidObject
+from actors.resources.names import is_label
 from cni.command.manifest import read_mapping
 from cni.command.option_values import LONGEST, SECONDS, SHORTEST
 
@@ -100,6 +101,9 @@ def parse_config(
         spare_addresses=values.get("clusterSubnetDefaultFlexibleIPNumber", 1),
         detection=detection,
         gc=GCSettings(**{field: values[name] for name, field in _GC_FIELDS.items() if name in values}),
+        networks=NetworkSettings(
+            **{field: values[name] for name, field in _NETWORK_FIELDS.items() if name in values}
+        ),
     )
     return Configuration(settings, values.get("ipamUnixSocketPath", SOCKET), leadership)
 
@@ -175,6 +179,14 @@ def _port(value: Any) -> int:
     return value
 
 
+def _namespaces(value: Any) -> tuple[str, ...]:
+    if value is not None and not (
+        isinstance(value, list) and all(isinstance(one, str) and is_label(one) for one in value)
+    ):
+        raise ValueError("a list of namespaces, like [kube-system]")
+    return tuple(dict.fromkeys(value or ()))
+
+
 def _socket_path(value: Any) -> Path:
     # sockaddr_un holds 108 bytes with the closing NUL (unix(7)).
     if not (isinstance(value, str) and value.startswith("/") and 1 < len(value.encode()) < 108):
@@ -215,6 +227,9 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     "gc.lostNode.notReadyDelay": _seconds,
     "gc.ownDelDelay": _seconds,
     "gc.agentAwayDelay": _seconds,
+    "networks.enabled": _switch,
+    "networks.namespaceIsolation": _switch,
+    "networks.globalNamespaces": _namespaces,
 }
 
 # The names of Spiderpool's chart (`ipam.gc` in its values), and in the same manner those that it has no like of.
@@ -229,6 +244,11 @@ _GC_FIELDS = {
     "gc.lostNode.notReadyDelay": "not_ready_delay",
     "gc.ownDelDelay": "own_del",
     "gc.agentAwayDelay": "agent_away",
+}
+_NETWORK_FIELDS = {
+    "networks.enabled": "enabled",
+    "networks.namespaceIsolation": "isolated",
+    "networks.globalNamespaces": "shared_namespaces",
 }
 _GROUPS = {name.rpartition(".")[0] for name in _KEYS if "." in name}
 

@@ -44,11 +44,19 @@ from cni.dataplane.coordinator.plugin import Coordinator, PodInterfaces
 from cni.dataplane.ifacer.plugin import Ifacer
 from cni.dataplane.probing.worker_prober import WorkerProber
 from cni.dataplane.workers.pool import Workers
+from cni.networks.agent_cluster import AgentCluster
+from cni.networks.attaching import Networks
+from cni.networks.attachment_cache import DIRECTORY as NETWORKS_CACHE
+from cni.networks.attachment_cache import AttachmentCache
+from cni.networks.network_list import NAME as NETWORKS
+from cni.networks.plugin import NetworksPlugin
 from cni.process.base import START_TIMEOUT, Process, log_failure
+from cni.server.dispatcher import ChainedPlugin
 from cni.server.frontend import FrontEnd
 from cni.server.libcni_cache import CACHE, Namespaces, read_sandboxes
 from cni.server.node_sandboxes import NodeSandboxes
 from cni.server.protocol import CniRequest
+from cni.server.reserved_addresses import ReservedAddresses
 
 log = logging.getLogger("orbweaver.agent")
 
@@ -63,7 +71,8 @@ class AgentOptions:
     """What an agent needs to know. `metrics_port`: 0 takes a free port, None serves no HTTP. `timeout`: seconds in
     which every CNI request is answered. `leadership`: how a leader is found that allocates; without it the agent does so
     by itself. `attachments`: where the runtime notes its CNI attachments; `namespaces`: where its network namespaces can be
-    seen."""
+    seen. `networks_cache`: where it is noted which networks pods were attached to; `host_root`: where the node's own file
+    system is mounted, in which the plugins of these networks are executed."""
 
     node: str = field(default_factory=socket.gethostname)
     cni_socket: Path = SOCKET
@@ -76,6 +85,8 @@ class AgentOptions:
     settings: Settings = field(default_factory=Settings)
     attachments: Path = CACHE
     namespaces: Namespaces = field(default_factory=Namespaces)
+    networks_cache: Path = NETWORKS_CACHE
+    host_root: Path = Path("/")
 
 
 class Agent(Process):
@@ -186,6 +197,24 @@ class Agent(Process):
             prober=self.prober,
             detection=options.settings.detection,
         )
+        chained: dict[str, ChainedPlugin] = {
+            "ifacer": Ifacer(self.workers),
+            "coordinator": self.coordinator,
+        }
+        self._networks: NetworksPlugin | None = None
+        self._networks_cluster = AgentCluster(system, store, catalog, has_pods=cluster)
+        reserved = ReservedAddresses()
+        if settings.networks.enabled:
+            attaching = Networks(
+                self._networks_cluster,
+                settings.networks,
+                AttachmentCache(options.networks_cache),
+                reserved,
+                settings.agent_namespace,
+                settings.multus_cluster_network,
+                options.host_root,
+            )
+            self._networks = chained[NETWORKS] = NetworksPlugin(attaching, self._tell)
         self.front_end = FrontEnd(
             system,
             options.cni_socket,
@@ -193,10 +222,9 @@ class Agent(Process):
             not_ready=self.not_ready,
             on_refused=self._refused,
             timeout=options.timeout,
-            chained={
-                "ifacer": Ifacer(self.workers),
-                "coordinator": self.coordinator,
-            },
+            chained=chained,
+            longer={} if self._networks is None else {NETWORKS: self._networks.timeout},
+            reserved=reserved,
         )
         self.metrics.watch_mailboxes(self.mailboxes)
 
@@ -221,6 +249,8 @@ class Agent(Process):
         self.coordinator.renumbering.start()
         if self.options.settings.detection.conflicts or self.options.settings.detection.gateways:
             self.prober.start()
+        if self._networks is not None:
+            self._networks_cluster.start()
         self.front_end.start()
         self.serving = True
         log.info(
@@ -242,6 +272,9 @@ class Agent(Process):
         """Answer what was accepted, for a bounded time, then end."""
         if self.serving:
             self.serving = False
+            if self._networks is not None:
+                self._networks.stop()
+                self._networks_cluster.stop()
             self.front_end.stop(self.options.drain)
             self.coordinator.renumbering.stop()
             self.workers.stop()

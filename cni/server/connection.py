@@ -18,7 +18,8 @@ import select
 import struct
 import time
 import uuid
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from actors.allocation.observer import AllocationObserver
@@ -45,10 +46,16 @@ _OPERATIONS = {"ADD": "allocation", "DEL": "release"}
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`timeout`: seconds in which every request is answered. `plugins`: those that there are besides the IPAM one."""
+    """`timeout`: seconds in which every request is answered. `plugins`: those that there are besides the IPAM one.
+    `longer`: the seconds of those among them that execute others."""
 
     timeout: float = 20.0
     plugins: tuple[str, ...] = ()
+    longer: Mapping[str, float] = field(default_factory=dict)
+
+    def timeout_of(self, plugin: str) -> float:
+        """Seconds in which a request for the plugin is answered."""
+        return self.longer.get(plugin, self.timeout)
 
 
 class Connection(asyncio.Protocol):
@@ -155,7 +162,12 @@ class Connection(asyncio.Protocol):
                     f'this version has no plugin {plugin!r}, only {known}; correct "type" in the network configuration'
                 )
             self._plugin = plugin
-            request = replace(protocol.parse(environment, stdin), plugin=plugin)
+            request = replace(
+                protocol.parse(environment, stdin),
+                plugin=plugin,
+                path=environment.get("CNI_PATH", "")[: protocol.LONGEST_VARIABLE],
+                arguments=environment.get("CNI_ARGS", "")[: protocol.LONGEST_VARIABLE],
+            )
             if request.command == "ADD":
                 require_foreign(request.sandbox.netns, request.sandbox.key)
         except InvalidRequest as error:
@@ -171,7 +183,7 @@ class Connection(asyncio.Protocol):
         sandbox = request.sandbox
         pod = sandbox.key if sandbox.container else ""
         self._trace = Trace(self._trace.request, pod, sandbox.container)
-        self._timer = self._loop.call_later(self._limits.timeout, self._deadline_passed)
+        self._timer = self._loop.call_later(self._limits.timeout_of(self._plugin), self._deadline_passed)
         self._exchange = Exchange(request, self._trace, self._deliver)
         self._serve(self._exchange)
 
@@ -197,7 +209,8 @@ class Connection(asyncio.Protocol):
             command = self._request.command if self._request is not None else "request"
             self._refuse(
                 DeadlineExceeded(
-                    f"{command} for pod {self._trace.pod} was not finished within {self._limits.timeout:g} s; try again, and "
+                    f"{command} for pod {self._trace.pod} was not finished within "
+                    f"{self._limits.timeout_of(self._plugin):g} s; try again, and "
                     "see the agent's log for what it waits for"
                 )
             )

@@ -24,23 +24,28 @@ from cni.server import protocol
 from cni.server.exchange import Answer, Exchange, Fate
 from cni.server.pending_adds import PendingAdds
 from cni.server.protocol import IPAM, CniRequest
+from cni.server.reserved_addresses import ReservedAddresses
 
 log = logging.getLogger("orbweaver.cni")
 
 
 class ChainedPlugin(Protocol):
-    """A plugin that stands behind others in a network's list, as `coordinator` does."""
+    """A plugin that stands behind others in a network's list, as `coordinator` does. `executes_others`: it executes plugins
+    of other networks."""
 
-    def handle(self, request: CniRequest) -> ObjectRef[bytes]:
-        """Begin to serve the request, without waiting; the reference completes with what goes to standard output.
-        Raises `InvalidRequest`."""
+    executes_others: bool
+
+    def handle(self, request: CniRequest, gone: ObjectRef[None] | None = None) -> ObjectRef[bytes]:
+        """Begin to serve the request, without waiting; the reference completes with what goes to standard output. `gone` is
+        completed when the client hangs up. Raises `InvalidRequest`."""
         ...
 
 
 class Dispatcher:
     """`not_ready` says why ADD cannot be served, or None; `on_refused` hears of ADDs that were answered with an error
     that no retry alone will cure; `timeout`: the seconds in which a request is to be served; `chained`: the plugins
-    besides the IPAM one, by name; `soon` runs a function on the event loop's thread."""
+    besides the IPAM one, by name; `reserved`: addresses that were recorded for an interface already; `soon` runs a function
+    on the event loop's thread."""
 
     def __init__(
         self,
@@ -51,6 +56,7 @@ class Dispatcher:
         on_refused: Callable[[CniRequest, OrbweaverError], object],
         timeout: float,
         chained: Mapping[str, ChainedPlugin],
+        reserved: ReservedAddresses,
         soon: Callable[..., object],
     ) -> None:
         self._system = system
@@ -59,6 +65,7 @@ class Dispatcher:
         self._on_refused = on_refused
         self._timeout = timeout
         self._chained = chained
+        self._reserved = reserved
         self._soon = soon
 
     def serve(self, exchange: Exchange) -> None:
@@ -71,23 +78,25 @@ class Dispatcher:
             )
         if request.command == "VERSION":
             exchange.deliver(Answer(protocol.versions(request)))
-        elif request.command == "STATUS":
-            exchange.deliver(self._status())
+        elif request.command == "STATUS" and (reason := self._not_ready()) is not None:
+            refusal = f"the agent cannot serve ADD now: {reason}"
+            exchange.deliver(StoreUnavailable(refusal, cni_code=CNI_NOT_AVAILABLE))
+        elif request.command == "STATUS" and not self._passes_on(request.plugin):
+            exchange.deliver(Answer())
         elif request.plugin != IPAM:
             self._chain(exchange)
         else:
             self._allocate(exchange)
 
-    def _status(self) -> Answer | OrbweaverError:
-        reason = self._not_ready()
-        if reason is None:
-            return Answer()
-        return StoreUnavailable(f"the agent cannot serve ADD now: {reason}", cni_code=CNI_NOT_AVAILABLE)
+    def _passes_on(self, plugin: str) -> bool:
+        """Whether a plugin executes others, which are asked for their STATUS too."""
+        chained = self._chained.get(plugin)
+        return chained is not None and chained.executes_others
 
     def _chain(self, exchange: Exchange) -> None:
         request = exchange.request
         try:
-            output = self._chained[request.plugin].handle(request)
+            output = self._chained[request.plugin].handle(request, exchange.gone)
         except OrbweaverError as error:
             exchange.deliver(error)
         else:
@@ -96,6 +105,10 @@ class Dispatcher:
     def _allocate(self, exchange: Exchange) -> None:
         request, sandbox = exchange.request, exchange.request.sandbox
         if request.command == "ADD":
+            reserved = self._reserved.answer_to(request.add_request())
+            if reserved is not None:  # whoever reserved it gives it back if nobody takes this answer
+                exchange.deliver(Answer(protocol.success(request, reserved), result=reserved))
+                return
             self._adds.started(sandbox, exchange.gone)
         elif request.command == "DEL":
             self._adds.unwanted(sandbox.container)

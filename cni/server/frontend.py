@@ -25,6 +25,7 @@ from cni.server.connection_table import ConnectionTable
 from cni.server.dispatcher import ChainedPlugin, Dispatcher, run_on
 from cni.server.pending_adds import PendingAdds
 from cni.server.protocol import CniRequest
+from cni.server.reserved_addresses import ReservedAddresses
 
 log = logging.getLogger("orbweaver.cni")
 
@@ -42,7 +43,8 @@ CLIENTS = 1024
 class FrontEnd:
     """Listens on `path` (mode 0600). `not_ready` says why ADD cannot be served, or None; `on_refused` hears of ADDs
     that were answered with an error that no retry alone will cure; `timeout` is the time, in seconds, in which every request
-    is answered; `chained` are the plugins besides the IPAM one, by name."""
+    is answered; `chained` are the plugins besides the IPAM one, by name; `longer`: the seconds of those among them that need
+    more; `reserved`: addresses that were recorded for an interface already."""
 
     def __init__(
         self,
@@ -54,6 +56,8 @@ class FrontEnd:
         on_refused: Callable[[CniRequest, OrbweaverError], object] = lambda request, error: None,
         timeout: float = 20.0,
         chained: Mapping[str, ChainedPlugin] | None = None,
+        longer: Mapping[str, float] | None = None,
+        reserved: ReservedAddresses | None = None,
     ) -> None:
         self.connections: ConnectionTable[Connection] = ConnectionTable(CLIENTS)
         self._path = path
@@ -62,7 +66,7 @@ class FrontEnd:
         self._server: asyncio.Server | None = None
         self._observer = observer
         self.chained = dict(chained or {})
-        self._limits = Limits(timeout, tuple(self.chained))
+        self._limits = Limits(timeout, tuple(self.chained), dict(longer or {}))
         self.soon = functools.partial(run_on, self._loop)
         self.adds = PendingAdds(system, timeout, self.soon, self._loop.call_later)
         self._dispatcher = Dispatcher(
@@ -72,6 +76,7 @@ class FrontEnd:
             on_refused=on_refused,
             timeout=timeout,
             chained=self.chained,
+            reserved=reserved or ReservedAddresses(),
             soon=self.soon,
         )
 

@@ -68,7 +68,8 @@ class Attachment:
 @dataclass(frozen=True, slots=True)
 class CniRequest:
     """A request whose environment and configuration are in order. `named`: CNI_ARGS named the pod. `conf`: the decoded
-    network configuration. `ignored`: what a DEL said that was not understood. `plugin`: whom it is for."""
+    network configuration. `ignored`: what a DEL said that was not understood. `plugin`: whom it is for. `path`,
+    `arguments`: CNI_PATH and CNI_ARGS as the runtime says them."""
 
     command: str
     version: str
@@ -81,6 +82,8 @@ class CniRequest:
     conf: Mapping[str, Any] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     plugin: str = IPAM
+    path: str = ""
+    arguments: str = ""
 
     def add_request(self) -> AddRequest:
         """What the Endpoint needs of an ADD."""

@@ -18,6 +18,7 @@ from typing import Any
 
 from actors.allocation import messages as _registered  # noqa: F401 - with the wire
 from actors.decisions import annotations as known
+from actors.decisions.attachment_requests import read_attachments
 from actors.decisions.plan import plan
 from actors.decisions.request import AddressRequest
 from actors.decisions.settings import Settings
@@ -37,6 +38,8 @@ from actors.resources.virtualmachine import VirtualMachine
 from actors.resources.workload import Workload, workload_excerpt
 from actors.runtime import wire
 from actors.store.lifecycle import encoded
+from cni.networks.network_list import NetworkList, derive, judge_network_list, read_network_list, type_of
+from cni.networks.results import in_version, read_result, status, with_default_routes
 from cni.server import protocol
 from cni.server.libcni_cache import read_notes
 
@@ -196,6 +199,23 @@ def _frame(text: str) -> str:
     return _outcome(lambda: wire.decode_value(body))
 
 
+def _executed(network: NetworkList) -> Any:
+    """Whatever a network says, only bare names are executed."""
+    names = [type_of(network, index) for index in range(len(network.plugins))]
+    assert all("/" not in name and not name.startswith(".") for name in names), names
+    assert judge_network_list(network.to_json(), "it", "blue") == network
+    return [
+        derive(network, index, capabilities={"ips": []}, arguments={"a": 1}) for index in range(len(names))
+    ]
+
+
+def _told(text: str) -> Any:
+    result = read_result(text.encode(errors="surrogatepass"), "macvlan")
+    return status(
+        in_version(with_default_routes(result, [4], ["10.0.0.1"]), "0.3.1"), "blue", "eth0", default=True
+    )
+
+
 TARGETS: dict[str, Target] = {
     "ippools": _planned(known.POD_POOLS),
     "ippool": _planned(known.POD_POOL),
@@ -207,6 +227,9 @@ TARGETS: dict[str, Target] = {
     "default-network": _of_pod(
         known.DEFAULT_NETWORK, lambda pod: known.read_default_network(pod, "kube-system", None)
     ),
+    "attachments": _of_pod(known.NETWORKS, read_attachments),
+    "network-list": lambda text: _outcome(lambda: _executed(read_network_list(text, "it", "blue"))),
+    "cni-result": lambda text: _outcome(lambda: _told(text)),
     "default-route-nic": _of_pod(known.POD_DEFAULT_ROUTE_NIC, known.read_default_route_nic),
     "network-status": _of_pod(NETWORK_STATUS, lambda pod: sorted(pod.reported)),
     "namespace": _of_namespace,

@@ -27,7 +27,10 @@ __all__ = [
     "go_needed",
 ]
 
-PLUGINS = ("bridge", "host-device", "host-local", "ipvlan", "loopback", "macvlan")
+PLUGINS = (
+    "bandwidth", "bridge", "host-device", "host-local", "ipvlan", "loopback", "macvlan", "portmap", "tuning",
+)  # fmt: skip
+_META = ("bandwidth", "portmap", "tuning")
 # Where distributions put them: Debian and Ubuntu, Fedora, and what container runtimes expect.
 SYSTEM = (Path("/usr/lib/cni"), Path("/usr/libexec/cni"), Path("/opt/cni/bin"))
 
@@ -35,7 +38,11 @@ _REFERENCE = "github.com/containernetworking"
 MODULE = GoModule(
     Path(__file__).resolve().parent,
     {
-        **{name: f"{_REFERENCE}/plugins/plugins/main/{name}" for name in PLUGINS if name != "host-local"},
+        **{
+            name: f"{_REFERENCE}/plugins/plugins/{'meta' if name in _META else 'main'}/{name}"
+            for name in PLUGINS
+            if name != "host-local"
+        },
         "host-local": f"{_REFERENCE}/plugins/plugins/ipam/host-local",
         "cnitool": f"{_REFERENCE}/cni/cnitool",
     },

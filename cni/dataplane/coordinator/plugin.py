@@ -48,6 +48,8 @@ class Coordinator:
     a network's own configuration outranks. `cluster`: somebody learns the cluster's CIDRs, so pods wait until they are
     known. `detection`: how patiently to probe, where the configuration wishes for it."""
 
+    executes_others = False
+
     def __init__(
         self,
         workers: Workers,
@@ -67,7 +69,7 @@ class Coordinator:
         # Whether to detect is this plugin's own configuration to say; how patiently, the settings'.
         self._detection = replace(detection, conflicts=False, gateways=False)
 
-    def handle(self, request: CniRequest) -> ObjectRef[bytes]:
+    def handle(self, request: CniRequest, gone: ObjectRef[None] | None = None) -> ObjectRef[bytes]:
         """What to print. Raises `InvalidRequest` for a configuration that cannot be understood."""
         answer: ObjectRef[bytes] = ObjectRef(label=f"{NAME} {request.command}")
         conf = self._configuration(request)

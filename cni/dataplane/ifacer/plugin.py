@@ -22,10 +22,12 @@ NAME = "ifacer"
 class Ifacer:
     """Requests in, jobs for the workers, results out."""
 
+    executes_others = False
+
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
 
-    def handle(self, request: CniRequest) -> ObjectRef[bytes]:
+    def handle(self, request: CniRequest, gone: ObjectRef[None] | None = None) -> ObjectRef[bytes]:
         """What to print. Raises `InvalidRequest` for a configuration that cannot be understood."""
         answer: ObjectRef[bytes] = ObjectRef(label=f"{NAME} {request.command}")
         if request.command not in ("ADD", "CHECK"):

@@ -1,0 +1,491 @@
+"""A pod attached to its networks, and detached: what is to be executed for it, in which order, and what undoes it.
+
+What must always hold:
+
+* What a pod gets is decided whole before anything is executed: every network is found, allowed and readable, and the
+  addresses of all of its interfaces that Orbweaver gives out are recorded together.
+* The note of it is on disk before the first plugin runs, so that DEL undoes it, whatever ends in between.
+* A network that fails ends the request; what was attached is detached in reverse order, and the addresses go back.
+* A namespace that is isolated reaches its own networks, those of the namespaces that are everybody's, and the one that the
+  node's own configuration names; nothing that a pod or a network says changes that.
+
+Source: "Kubernetes Network Custom Resource Definition De-facto Standard", version 1.3, sections 3, 4, 6 and 7.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from actors.allocation.messages import AddRequest, AddResult, Sandbox
+from actors.decisions.attachment_requests import (
+    AttachmentRequest,
+    read_attachments,
+    read_default_attachment,
+)
+from actors.decisions.settings import NetworkSettings
+from actors.errors import CheckFailed, InvalidRequest, NotFound, OrbweaverError, PodRefused
+from actors.resources.network_attachment import RESOURCE_NAME, NetworkAttachment
+from actors.resources.pod import Pod
+from actors.runtime import ObjectRef
+from cni.networks.attachment_cache import Attached, AttachmentCache, Note
+from cni.networks.chain import Chain
+from cni.networks.default_route import move_default_route
+from cni.networks.execution import Node, Stop
+from cni.networks.network_list import (
+    NetworkList,
+    derive,
+    judge_network_list,
+    read_network_list,
+    type_of,
+)
+from cni.networks.node_configs import find_config
+from cni.networks.results import in_version, status, with_default_routes
+from cni.server import protocol
+from cni.server.protocol import IPAM, CniRequest
+from cni.server.reserved_addresses import ReservedAddresses
+
+log = logging.getLogger("orbweaver.networks")
+
+UNDO_TIMEOUT = 10.0
+"""Seconds for undoing what a failed request attached."""
+FILES = "/etc/cni/multus/net.d"
+"""Where Multus looks for networks in files."""
+_FAMILIES = (4, 6)
+
+
+class Cluster(Protocol):
+    """What the agent around it knows and does; each may wait for the store."""
+
+    def pod(self, sandbox: Sandbox) -> Pod:
+        """The pod of a request. Raises `PodRefused`."""
+
+    def network(self, namespace: str, name: str) -> NetworkAttachment:
+        """Raises `NotFound`, `InvalidObject`."""
+
+    def reserve(
+        self, requests: Sequence[AddRequest], gone: ObjectRef[None] | None, seconds: float
+    ) -> Sequence[AddResult | None]:
+        """Record the addresses of all of them, or raise."""
+
+    def release(self, sandbox: Sandbox, seconds: float) -> None:
+        """Give back what is recorded for an interface."""
+
+    def publish(self, sandbox: Sandbox, status: str) -> None:
+        """Write the pod's annotation of status."""
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What the node's own configuration of this plugin says: the network of the first interface, by the name of its object
+    or whole, and where networks without a configuration have theirs in files."""
+
+    cluster_network: str = ""
+    delegate: NetworkList | None = None
+    files: str = FILES
+
+    @classmethod
+    def of(cls, request: CniRequest) -> Configuration:
+        """Raises `InvalidRequest`."""
+        conf = request.conf
+        subject = f"network {request.network}"
+        network, files = (conf.get(key) or "" for key in ("clusterNetwork", "confDir"))
+        for key, value in (("clusterNetwork", network), ("confDir", files)):
+            if not isinstance(value, str):
+                raise InvalidRequest(f'{subject}: "{key}" must be a text')
+        delegates = conf.get("delegates") or []
+        if not isinstance(delegates, list) or len(delegates) > 1:
+            raise InvalidRequest(
+                f'{subject}: "delegates" must be a list of one network, that of the first interface; pods name the others'
+            )
+        if network and delegates:
+            raise InvalidRequest(f'{subject}: it has "clusterNetwork" and "delegates"; keep one')
+        delegate = (
+            judge_network_list(delegates[0], f'{subject}: "delegates"', request.network)
+            if delegates
+            else None
+        )
+        return cls(network, delegate, files or FILES)
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """Attaches and detaches, in the thread of its caller. `cluster_network`: what the settings say; `host_root`: where the
+    node's own file system is mounted, in which plugins are executed."""
+
+    cluster: Cluster
+    settings: NetworkSettings
+    cache: AttachmentCache
+    reserved: ReservedAddresses
+    agent_namespace: str
+    cluster_network: str | None = None
+    host_root: Path = Path("/")
+    clock: Callable[[], float] = field(default=time.monotonic)
+
+    def add(self, request: CniRequest, deadline: float, stop: Stop, gone: ObjectRef[None] | None) -> bytes:
+        """ADD: the result of the first interface."""
+        sandbox, conf = request.sandbox, Configuration.of(request)
+        pod = self.cluster.pod(sandbox) if request.named else Pod.bare(sandbox.namespace, sandbox.pod)
+        wanted, first = self._wanted(request, pod, conf)
+        attached = self._resolve(request, pod, conf, wanted, first)
+        node = self._node(request.path)
+        for one in attached:
+            for index in range(len(one.network.plugins)):
+                node.find(type_of(one.network, index))
+        note = Note(
+            sandbox.container, sandbox.key, sandbox.netns, sandbox.interface, request.path, tuple(attached)
+        )
+        self.cache.write(note)
+        routed = next((one for one in wanted if one.default_route is not None), None)
+        begun = 0
+        sandboxes = self._reservations(request, note)
+        try:
+            self._reserve(sandboxes, deadline, gone)
+            chain = Chain(node, deadline, stop)
+            for index, one in enumerate(note.attached):
+                begun = index + 1
+                result = self._attach(chain, note, one, routed)
+                note = note.with_result(index, result)
+            previous = self._routed_elsewhere(request, note, routed)
+            self.cache.write(note)
+            if request.named:
+                self.cluster.publish(sandbox, self._status(request, note, previous))
+        except OrbweaverError as error:
+            self._undo(note, begun, sandboxes, str(error))
+            raise
+        finally:
+            self.reserved.forget(sandbox.container)
+        return self._answer(request, note, previous)
+
+    def delete(self, request: CniRequest, deadline: float, stop: Stop) -> None:
+        """DEL. Of what the note says, all is tried; what failed stays noted. Raises when something failed."""
+        sandbox = request.sandbox
+        try:
+            note = self.cache.read(sandbox.container)
+        except OrbweaverError as error:
+            log.error(
+                "a sandbox is deleted without its note", extra={"pod": sandbox.key, "error": str(error)}
+            )
+            note = None
+        if note is None:
+            self.cluster.release(sandbox, UNDO_TIMEOUT)
+            self.cache.remove(sandbox.container)
+            return
+        note = replace(note, netns=sandbox.netns)
+        chain = Chain(self._node(request.path or note.path), deadline, stop)
+        left, errors = self._detach(chain, note, len(note.attached))
+        if errors:
+            self.cache.write(replace(note, attached=tuple(left)))
+            raise OrbweaverError(
+                f"pod {note.pod} could not be detached from {len(left)} of {len(note.attached)} networks: {errors[0].message}",
+                details=tuple(error.message for error in errors[1:]),
+                cni_code=errors[0].cni_code,
+            )
+        self.cache.remove(sandbox.container)
+
+    def check(self, request: CniRequest, deadline: float, stop: Stop) -> None:
+        """CHECK of every network. Raises the first thing that is wrong."""
+        note = self.cache.read(request.sandbox.container)
+        if note is None:
+            raise CheckFailed(
+                f"nothing is noted of the networks of pod {request.sandbox.key} (container {request.sandbox.container}); "
+                "delete the pod so that it is attached again"
+            )
+        chain = Chain(self._node(request.path), deadline, stop)
+        for one in note.attached:
+            chain.check(one, note.attachment(one))
+
+    def status(self, request: CniRequest, deadline: float, stop: Stop) -> None:
+        """STATUS of the network that every pod gets. Raises what keeps it from serving ADD."""
+        conf = Configuration.of(request)
+        network = conf.delegate
+        name = conf.cluster_network or self.cluster_network or ""
+        if network is None and name:
+            namespace, _, short = name.rpartition("/")
+            asked = AttachmentRequest(namespace or self.agent_namespace, short, request.sandbox.interface)
+            network = self._network_list(Pod.bare(asked.namespace, ""), asked, conf, request.path)
+        if network is not None:
+            Chain(self._node(request.path), deadline, stop).status(network)
+
+    def collect(self, request: CniRequest, deadline: float, stop: Stop) -> None:
+        """GC: what is noted of containers that are gone is detached, and every network hears what is still there. Goes on
+        after an error; raises when there was one."""
+        valid = {one.container for one in request.valid}
+        chain = Chain(self._node(request.path), deadline, stop)
+        errors: list[OrbweaverError] = []
+        kept: list[Note] = []
+        for note in self.cache.all():
+            if note.container in valid:
+                kept.append(note)
+                continue
+            left, failed = self._detach(chain, note, len(note.attached))
+            errors += failed
+            if not left:
+                self.cache.remove(note.container)
+        networks: dict[str, NetworkList] = {}
+        attachments: dict[str, list[tuple[str, str]]] = {}
+        for note in kept:
+            for one in note.attached:
+                networks.setdefault(json.dumps(one.network.to_json(), sort_keys=True), one.network)
+                # All of a network's name: two objects may have it, and each hears of both.
+                attachments.setdefault(one.network.name, []).append((note.container, one.interface))
+        for network in networks.values():
+            errors += chain.collect(network, attachments[network.name])
+        if errors:
+            raise OrbweaverError(
+                f"not all could be collected: {errors[0].message}",
+                details=tuple(error.message for error in errors[1:]),
+                cni_code=errors[0].cni_code,
+            )
+
+    def _wanted(
+        self, request: CniRequest, pod: Pod, conf: Configuration
+    ) -> tuple[tuple[AttachmentRequest, ...], AttachmentRequest | None]:
+        """The pod's networks, and that of the first interface; None where another plugin of the list has made it, or the
+        node's configuration has it whole."""
+        interface = request.sandbox.interface
+        wanted = read_attachments(pod)
+        for one in wanted:
+            if one.interface == interface:
+                raise PodRefused(
+                    f"pod {pod.key}: network {one.key} asks for interface {interface}, which the pod has from its first "
+                    "network; ask for another name"
+                )
+        if "prevResult" in request.conf:
+            return wanted, None
+        named = conf.cluster_network or ("" if conf.delegate else self.cluster_network) or None
+        first = read_default_attachment(pod, self.agent_namespace, named, interface)
+        if first is None and conf.delegate is None:
+            raise InvalidRequest(
+                f"network {request.network} says no network for a pod's first interface: write clusterNetwork or delegates "
+                "into its configuration, set clusterNetwork in the settings, or put another plugin before it in the list"
+            )
+        return wanted, first
+
+    def _resolve(
+        self,
+        request: CniRequest,
+        pod: Pod,
+        conf: Configuration,
+        wanted: Sequence[AttachmentRequest],
+        first: AttachmentRequest | None,
+    ) -> list[Attached]:
+        """Every network with its plugins, the first interface's before the others (section 6.2)."""
+        interface = request.sandbox.interface
+        found: list[Attached] = []
+        runtime = request.conf.get("runtimeConfig")
+        asked: Mapping[str, Any] = runtime if isinstance(runtime, Mapping) else {}
+        if first is not None:
+            network = self._network_list(pod, first, conf, request.path)
+            _require_capabilities(pod, first, network)
+            # What the runtime itself asks for is for the first network alone (section 7.5).
+            found.append(
+                Attached(
+                    first.key,
+                    interface,
+                    network,
+                    True,
+                    request.arguments,
+                    {**asked, **first.capabilities},
+                    first.arguments,
+                )
+            )
+        elif "prevResult" not in request.conf:
+            assert conf.delegate is not None
+            found.append(
+                Attached(conf.delegate.name, interface, conf.delegate, True, request.arguments, asked)
+            )
+        arguments = _kubernetes_arguments(request.arguments)
+        for one in wanted:
+            network = self._network_list(pod, one, conf, request.path)
+            _require_capabilities(pod, one, network)
+            found.append(
+                Attached(one.key, one.interface, network, False, arguments, one.capabilities, one.arguments)
+            )
+        return found
+
+    def _network_list(
+        self, pod: Pod, asked: AttachmentRequest, conf: Configuration, path: str
+    ) -> NetworkList:
+        """The plugins of one network. Raises `PodRefused` where the pod may not have it or there is none."""
+        self._require_allowed(pod, asked, conf)
+        try:
+            network = self.cluster.network(asked.namespace, asked.name)
+        except NotFound as error:
+            raise PodRefused(
+                f"pod {pod.key}: there is no NetworkAttachmentDefinition {asked.key} for its interface {asked.interface}; "
+                "create it, or correct the name in the pod's annotation"
+            ) from error
+        if network.annotations.get(RESOURCE_NAME):
+            raise PodRefused(
+                f"pod {pod.key}: network {asked.key} takes a device of resource "
+                f"{network.annotations[RESOURCE_NAME]!r:.100} for each pod, which needs Multus; use it for this network"
+            )
+        subject = f"pod {pod.key}: NetworkAttachmentDefinition {asked.key}"
+        if network.config.strip():
+            return read_network_list(network.config, subject, asked.name)
+        found = find_config(self._node(path).root / conf.files.lstrip("/"), asked.name, subject)
+        if found is None:
+            raise PodRefused(
+                f"{subject} has no spec.config, and no file in {conf.files} of this node has a network of that name; write the "
+                "configuration into the object"
+            )
+        return found
+
+    def _require_allowed(self, pod: Pod, asked: AttachmentRequest, conf: Configuration) -> None:
+        """Raises `PodRefused` for a network of another namespace where namespaces are isolated."""
+        if not self.settings.isolated or asked.namespace in (pod.namespace, *self.settings.shared_namespaces):
+            return
+        cluster_network = conf.cluster_network or self.cluster_network or ""
+        if asked.key in (cluster_network, f"{self.agent_namespace}/{cluster_network}"):
+            return
+        raise PodRefused(
+            f"pod {pod.key}: network {asked.key} belongs to another namespace, and namespaces are isolated here "
+            "(networks.namespaceIsolation); use a network of the pod's own namespace, or have the namespace added to "
+            "networks.globalNamespaces"
+        )
+
+    def _reservations(self, request: CniRequest, note: Note) -> list[tuple[Attached, AddRequest]]:
+        """What the plugins will ask Orbweaver for, as they will ask for it."""
+        found = []
+        for one in note.attached:
+            for index, plugin in enumerate(one.network.plugins):
+                ipam = plugin.get("ipam")
+                if isinstance(ipam, Mapping) and ipam.get("type") == IPAM:
+                    conf = derive(
+                        one.network, index, capabilities=one.capabilities, arguments=one.cni_arguments
+                    )
+                    environment = note.attachment(one).environment("ADD", note.path)
+                    asking = protocol.parse(environment, json.dumps(conf).encode())
+                    found.append((one, asking.add_request()))
+                    break
+        return found
+
+    def _reserve(
+        self, wanted: Sequence[tuple[Attached, AddRequest]], deadline: float, gone: ObjectRef[None] | None
+    ) -> None:
+        if wanted:
+            requests = [request for _, request in wanted]
+            results = self.cluster.reserve(requests, gone, max(0.1, deadline - self.clock()))
+            for request, result in zip(requests, results, strict=True):
+                if result is not None:
+                    self.reserved.keep(request, result)
+
+    def _attach(
+        self, chain: Chain, note: Note, one: Attached, routed: AttachmentRequest | None
+    ) -> dict[str, Any]:
+        try:
+            result = chain.add(one, note.attachment(one))
+        except OrbweaverError as error:
+            message = f"pod {note.pod}: network {one.name} could not be attached: {error.message}"
+            raise type(error)(message, details=error.details, cni_code=error.cni_code) from error
+        if routed is None or routed.default_route is None:
+            return result
+        mine = one.interface == routed.interface and not one.default
+        gateways = routed.default_route if mine else ()
+        # A network with gateways of its own has no other; with an empty list it keeps what its plugins made.
+        families = [family for family in _FAMILIES if any((":" in gw) == (family == 6) for gw in gateways)]
+        removed = families if mine else _families_of(routed.default_route)
+        if not removed and not gateways:
+            return result
+        move_default_route(note.netns, note.pod, one.interface, removed=removed, gateways=gateways)
+        return with_default_routes(result, removed, gateways)
+
+    def _routed_elsewhere(
+        self, request: CniRequest, note: Note, routed: AttachmentRequest | None
+    ) -> Mapping[str, Any] | None:
+        """What the plugins before this one in the node's list have made, with its default route moved where the pod wants
+        it; None where there are none."""
+        previous = request.conf.get("prevResult")
+        if not isinstance(previous, Mapping):
+            return None
+        if routed is None or routed.default_route is None:
+            return previous
+        removed = _families_of(routed.default_route)
+        move_default_route(note.netns, note.pod, note.interface, removed=removed, gateways=())
+        return with_default_routes(previous, removed, ())
+
+    def _detach(self, chain: Chain, note: Note, begun: int) -> tuple[list[Attached], list[OrbweaverError]]:
+        """Detach the first `begun` networks in reverse order; returns what could not be, and why."""
+        left: list[Attached] = []
+        errors: list[OrbweaverError] = []
+        for one in reversed(note.attached[:begun]):
+            try:
+                chain.delete(one, note.attachment(one))
+            except OrbweaverError as error:
+                left.insert(0, one)
+                errors.append(error)
+        return left, errors
+
+    def _undo(
+        self, note: Note, begun: int, reserved: Sequence[tuple[Attached, AddRequest]], because: str
+    ) -> None:
+        """Detach what was attached, and give back the addresses of the rest. It raises nothing: the runtime's own DEL
+        finds in the note what is left."""
+        log.info("detaching a pod", extra={"pod": note.pod, "networks": begun, "because": because})
+        with Stop() as stop:
+            chain = Chain(self._node(note.path), self.clock() + UNDO_TIMEOUT, stop)
+            left, errors = self._detach(chain, note, begun)
+        for error in errors:
+            log.error("a network could not be detached yet", extra={"pod": note.pod, "error": str(error)})
+        detached = {one.interface for one in note.attached[:begun]} - {one.interface for one in left}
+        for one, request in reserved:
+            if one.interface not in detached:
+                try:
+                    self.cluster.release(request.sandbox, UNDO_TIMEOUT)
+                except OrbweaverError as error:
+                    log.error(
+                        "addresses could not be given back yet", extra={"pod": note.pod, "error": str(error)}
+                    )
+                    left = left or [one]
+        try:
+            if left:
+                self.cache.write(replace(note, attached=tuple(left)))
+            else:
+                self.cache.remove(note.container)
+        except OrbweaverError as error:
+            log.error("a note could not be changed", extra={"pod": note.pod, "error": str(error)})
+
+    def _answer(self, request: CniRequest, note: Note, previous: Mapping[str, Any] | None) -> bytes:
+        first = next((one.result for one in note.attached if one.default), None)
+        result = in_version(first or previous or {}, request.version)
+        return json.dumps(result).encode() + b"\n"
+
+    def _status(self, request: CniRequest, note: Note, previous: Mapping[str, Any] | None) -> str:
+        entries = []
+        if previous is not None:
+            entries.append(status(previous, request.network, note.interface, default=True))
+        entries += [
+            status(one.result or {}, one.name, one.interface, default=one.default) for one in note.attached
+        ]
+        return json.dumps(entries, indent=4)
+
+    def _node(self, path: str) -> Node:
+        return Node(path, self.host_root)
+
+
+def _families_of(gateways: Sequence[str]) -> list[int]:
+    """The families whose default route is another network's; both where that says no gateway, since it has its own."""
+    named = [family for family in _FAMILIES if any((":" in gateway) == (family == 6) for gateway in gateways)]
+    return named or list(_FAMILIES)
+
+
+def _kubernetes_arguments(arguments: str) -> str:
+    """Of CNI_ARGS, what names the pod: the rest is for its first network alone."""
+    parts = [part for part in arguments.split(";") if part.startswith(("K8S_", "IgnoreUnknown="))]
+    return ";".join(parts)
+
+
+def _require_capabilities(pod: Pod, asked: AttachmentRequest, network: NetworkList) -> None:
+    """Raises `PodRefused` where the pod asks for what no plugin of the network can (sections 4.1.2.1.3 to 4.1.2.1.10)."""
+    lacking = network.lacking(asked.capabilities)
+    if lacking:
+        raise PodRefused(
+            f"pod {pod.key}: it asks network {asked.key} for {' and '.join(lacking)}, which no plugin there can; set "
+            f'"capabilities": {{"{lacking[0]}": true}} on the plugin that does it, or take it out of the pod\'s annotation'
+        )
