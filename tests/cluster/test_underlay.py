@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.deployment import CONFLIST, POOL, pods, records, workload
+from tests.cluster.deployment import CONFLIST, DEPLOY, POOL, pods, records, workload
 from tests.cluster.node import Node
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
 
+NETWORKS = "network-attachment-definitions"
 SERVICES = "10.96.0.0/16"
 ROUTER, RED_ROUTER = "10.99.0.1", "10.98.0.1"
 # Not wget's own -T: the static busybox crashes on it where there are no shared libraries.
@@ -26,23 +27,31 @@ RED = {**POOL, "metadata": {"name": "red"},
        "spec": {"subnet": "10.98.0.0/16", "ips": ["10.98.101.10-10.98.101.20"], "gateway": RED_ROUTER}}  # fmt: skip
 
 
-def network(name: str) -> dict[str, Any]:
-    """A macvlan network on the node's card, with the coordinator behind it, which learns the Services' CIDR."""
-    ipam = {"type": "spiderpool", "default_ipv4_ippool": [name]}
-    macvlan = {"type": "macvlan", "master": "eth0", "mode": "bridge", "ipam": ipam}
+def multus_config(name: str) -> dict[str, Any]:
+    """A macvlan network on the node's card; the coordinator behind it learns the Services' CIDR."""
     return {
-        "cniVersion": "1.0.0",
-        "name": name,
-        "plugins": [macvlan, {"type": "coordinator"}],
+        "apiVersion": "spiderpool.spidernet.io/v2beta1",
+        "kind": "SpiderMultusConfig",
+        "metadata": {"name": name, "annotations": {"multus.spidernet.io/cni-version": "1.0.0"}},
+        "spec": {"cniType": "macvlan", "macvlan": {"master": ["eth0"], "ippools": {"ipv4": [name]}}},
     }
+
+
+def network(cluster: Cluster, name: str) -> dict[str, Any]:
+    """What the controller made of it."""
+    made: dict[str, Any] = json.loads(cluster.get(NETWORKS, name)["spec"]["config"])
+    return made
 
 
 @pytest.fixture(scope="module")
 def underlay(deployed: Cluster) -> Iterator[Cluster]:
     """A Deployment with a readiness probe, and its Service, on the underlay."""
-    deployed.apply(BLUE, RED)
+    deployed.kubectl("apply", "-f", str(DEPLOY / "networks" / "network-attachment-definitions.yaml"))
+    deployed.apply(BLUE, RED, multus_config("blue"), multus_config("red"))
+    deployed.kubectl("wait", "--for=condition=Ready", "smc", "blue", "red", "--timeout=60s")
+    blue = network(deployed, "blue")
     for node in deployed.nodes.values():
-        node.configure(network("blue"))
+        node.configure(blue)
     probe = {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1, "timeoutSeconds": 5}
     serve = f"mkdir /www; echo {PAGE} > /www/index.html; exec httpd -f -p 8080 -h /www"
     deployed.apply(
@@ -58,6 +67,8 @@ def underlay(deployed: Cluster) -> Iterator[Cluster]:
     deployed.kubectl("delete", "deployment/web", "service/web", "--timeout=60s", "--ignore-not-found")
     deployed.wait("nothing is recorded any more", lambda: records(deployed) == [])
     deployed.kubectl("delete", "spiderippool", "blue", "red", "--timeout=60s")
+    deployed.kubectl("delete", "smc", "blue", "red")
+    deployed.wait("Kubernetes removes their networks", lambda: deployed.items(NETWORKS) == [])
     for node in deployed.nodes.values():
         node.configure(CONFLIST)
 
@@ -112,10 +123,11 @@ def test_the_kubelet_finds_the_pods_ready_and_their_service_answers_everywhere(u
 
 
 def test_a_second_interface_has_the_tables_of_the_guide(underlay: Cluster) -> None:
-    """Spiderpool's guide "Pod annotation of multi-NIC", line by line, with this cluster's addresses."""
+    """Spiderpool's guide "Pod annotation of multi-NIC", from SpiderMultusConfigs, line by line, with this cluster's
+    addresses; the plugins are called as Multus calls them, since that is not to be had here."""
     underlay.kubectl("rollout", "status", "deployment/web", "--timeout=90s")
     pod, (where, blue, uid) = next(iter(pods(underlay, "web").items()))
-    node, red = underlay.nodes[where], network("red")
+    node, red = underlay.nodes[where], network(underlay, "red")
     container, netns = node.sandbox(uid)
     call = {
         "containerid": container,
@@ -153,8 +165,29 @@ def test_a_second_interface_has_the_tables_of_the_guide(underlay: Cluster) -> No
         )
         for target in (blue, address):
             node.call("busybox", "ping", "-c", "1", "-W", "5", target)
+        service = underlay.get("service", "web")["spec"]["clusterIP"]
+        assert lines(underlay, pod, *FETCH, f"http://{service}/") == [PAGE]
         plugin(node, red, 1, "CHECK", **call, previous=made)
     finally:
         for number in (1, 0):
             plugin(node, red, number, "DEL", **call, previous=made)
     assert not [line for line in lines(underlay, pod, "ip", "rule") if "lookup 100" in line]
+
+
+def test_a_network_is_right_again_within_a_second_of_what_is_done_to_it(underlay: Cluster) -> None:
+    """By kubectl, as a person would; the controller has only the rights of deploy/."""
+    before = underlay.get(NETWORKS, "red")
+    for change in (
+        ("patch", NETWORKS, "red", "--type=merge", "-p", '{"spec":{"config":"{}"}}'),
+        ("delete", NETWORKS, "red"),
+    ):
+        underlay.kubectl(*change)
+        underlay.wait("the network is as before", lambda: restored(underlay, before["spec"]))
+    assert (
+        underlay.get(NETWORKS, "red")["metadata"]["ownerReferences"] == before["metadata"]["ownerReferences"]
+    )
+    assert "NetworkRepaired" in underlay.kubectl("get", "events", "--field-selector=involvedObject.name=red")
+
+
+def restored(cluster: Cluster, spec: dict[str, Any]) -> bool:
+    return any(one["metadata"]["name"] == "red" and one["spec"] == spec for one in cluster.items(NETWORKS))
