@@ -12,7 +12,7 @@ import argparse
 import json
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,6 +48,7 @@ from actors.store.caches.catalog import Catalog, PoolTable
 from actors.store.contract import Store
 from cni.command import explain_routes
 from cni.command.block_inventory import BlockInventory
+from cni.command.explain_networks import PLUGIN, PodNetworks
 from cni.command.get import print_value
 from cni.command.manifest import read_mapping
 from cni.command.settings_options import add_settings_options, settings_on
@@ -59,8 +60,6 @@ _RETURNING = 8
 
 _LISTED = 64
 """Addresses in quarantine that are told of one pool."""
-
-PLUGIN = "spiderpool"
 
 
 def add_parser(commands: Any) -> None:
@@ -158,29 +157,43 @@ def run(chosen: argparse.Namespace) -> int:
         pod = sight.pod(chosen)
         if chosen.node or not pod.node:
             pod = replace(pod, node=chosen.node or socket.gethostname())
-        asks = _asks(chosen, pod)
-        made: Plan | None = None
-        outlooks: tuple[Outlook, ...] = ()
+        networks = PodNetworks()
+        answers: list[Answer] = []
         refused: OrbweaverError | None = None
         try:
-            made = sight.plan(pod, asks)
-            outlooks = tuple(sight.outlook(slot, pod) for slot in made.slots)
-            _require(made, outlooks, sight.table)
-            made = replace(
-                made, warnings=(*made.warnings, *_unreached(made, chosen.interface, outlooks, sight.table))
-            )
+            networks = PodNetworks.of(store, pod, sight.settings)
+            for interface, asks in _requests(chosen, pod, networks):
+                if interface not in {slot.interface for one in answers for slot in one.plan.slots}:
+                    answers.append(sight.answer(pod, asks))
+                    answers[-1] = answers[-1].judged(interface, sight.table)
         except StoreUnavailable:
             raise
         except OrbweaverError as error:
             refused = error
     if chosen.output:
-        print_value(_as_object(pod, made, outlooks, refused), chosen.output)
+        print_value(_as_object(pod, answers, networks, refused), chosen.output)
         return 1 if refused is not None else 0
     if refused is not None:
         raise refused
-    assert made is not None
-    _print(pod, made, outlooks)
+    _print(pod, answers, networks)
     return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """To one request for addresses: its plan, and what is there for each of its slots."""
+
+    plan: Plan
+    outlooks: tuple[Outlook, ...]
+
+    def judged(self, interface: str, table: PoolTable) -> Answer:
+        """With warnings. Raises what an ADD would."""
+        _require(self.plan, self.outlooks, table)
+        warnings = (*self.plan.warnings, *_unreached(self.plan, interface, self.outlooks, table))
+        return Answer(replace(self.plan, warnings=warnings), self.outlooks)
+
+    def reasons(self) -> tuple[str, ...]:
+        return (*self.plan.reasons(), *(line for outlook in self.outlooks for line in outlook.reasons()))
 
 
 class AgentView:
@@ -188,7 +201,7 @@ class AgentView:
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
-        self._settings = settings
+        self.settings = self._settings = settings
         # Never started: an informer without a cache leaves every question to the store.
         self._catalog = Catalog(store, has_pods=False)
         self.table: PoolTable = self._catalog.fresh_pools()
@@ -226,6 +239,11 @@ class AgentView:
             self._settings,
             self.table.damaged,
         )
+
+    def answer(self, pod: Pod, asks: AddressRequest) -> Answer:
+        """What one request would get."""
+        made = self.plan(pod, asks)
+        return Answer(made, tuple(self.outlook(slot, pod) for slot in made.slots))
 
     def outlook(self, slot: Slot, pod: Pod) -> Outlook:
         """What the slot's candidates have to give."""
@@ -405,24 +423,39 @@ def _reserved(store: Store) -> dict[int, IntervalSet]:
     return found
 
 
-def _asks(chosen: argparse.Namespace, pod: Pod) -> AddressRequest:
-    """What the ADD would ask for, read by the same parser as a real one."""
+def _requests(
+    chosen: argparse.Namespace, pod: Pod, networks: PodNetworks
+) -> Iterator[tuple[str, AddressRequest]]:
+    """What the ADDs would ask for, interface by interface: first the one that was named, then those of the pod's networks
+    that ask us."""
+    first = networks.on(chosen.interface)
     conf = _configuration(chosen)
+    if chosen.conf is None and first is not None and first.asking is not None:
+        conf = {**conf, **first.asking}
     ipam = dict(conf.get("ipam") or {})
     for family in (4, 6):
         if names := getattr(chosen, f"ipv{family}_pool"):
             ipam[f"default_ipv{family}_ippool"] = names
+    if first is None or not first.ipam:
+        yield chosen.interface, _asks(pod, chosen.interface, {**conf, "ipam": ipam}, chosen.ip)
+    for network in networks:
+        if network.interface != chosen.interface and network.asking is not None:
+            yield network.interface, _asks(pod, network.interface, network.asking, ())
+
+
+def _asks(pod: Pod, interface: str, conf: Mapping[str, Any], exact: Sequence[str]) -> AddressRequest:
+    """What an ADD would ask for, read by the same parser as a real one."""
     arguments = f"K8S_POD_NAMESPACE={pod.namespace};K8S_POD_NAME={pod.name}"
-    if chosen.ip:
-        arguments += f";IP={','.join(chosen.ip)}"
+    if exact:
+        arguments += f";IP={','.join(exact)}"
     environment = {
         "CNI_COMMAND": "ADD",
         "CNI_CONTAINERID": "explain",
         "CNI_NETNS": "explain",
-        "CNI_IFNAME": chosen.interface,
+        "CNI_IFNAME": interface,
         "CNI_ARGS": arguments,
     }
-    return protocol.parse(environment, json.dumps({**conf, "ipam": ipam}).encode()).asks
+    return protocol.parse(environment, json.dumps(conf).encode()).asks
 
 
 def _configuration(chosen: argparse.Namespace) -> dict[str, Any]:
@@ -478,12 +511,16 @@ def _unreached(
     return unreached(made, interface, leases)
 
 
-def _print(pod: Pod, made: Plan, outlooks: tuple[Outlook, ...]) -> None:
+def _print(pod: Pod, answers: Sequence[Answer], networks: PodNetworks) -> None:
     print(f"pod {pod.key} on node {pod.node} would get")
-    for outlook in outlooks:
+    for outlook in (outlook for one in answers for outlook in one.outlooks):
         print(f"  {outlook.slot.label}: {_expected(outlook)}")
+    if networks.networks:
+        print("on these networks")
+        for network in networks:
+            print(f"  {network.line()}")
     print("because")
-    for line in (*made.reasons(), *(line for outlook in outlooks for line in outlook.reasons())):
+    for line in dict.fromkeys(line for one in answers for line in one.reasons()):
         print(f"  {showable(line)}")
 
 
@@ -499,16 +536,16 @@ def _expected(outlook: Outlook) -> str:
 
 
 def _as_object(
-    pod: Pod, made: Plan | None, outlooks: tuple[Outlook, ...], refused: OrbweaverError | None
+    pod: Pod, answers: Sequence[Answer], networks: PodNetworks, refused: OrbweaverError | None
 ) -> dict[str, Any]:
-    reasons = () if made is None else made.reasons()
     return {
         "pod": pod.key,
         "node": pod.node,
         "allowed": refused is None,
-        "slots": [_slot_object(outlook) for outlook in outlooks],
-        "warnings": [] if made is None else list(made.warnings),
-        "reasons": [*reasons, *(line for outlook in outlooks for line in outlook.reasons())],
+        "slots": [_slot_object(outlook) for one in answers for outlook in one.outlooks],
+        "networks": [network.as_object() for network in networks],
+        "warnings": [warning for one in answers for warning in one.plan.warnings],
+        "reasons": [*dict.fromkeys(line for one in answers for line in one.reasons())],
         "error": None
         if refused is None
         else {"code": refused.cni_code, "msg": refused.message, "details": list(refused.details)},

@@ -10,12 +10,13 @@ from __future__ import annotations
 import argparse
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from actors.decisions.annotations import FIRST_INTERFACE, read_default_route_nic, read_networks
+from actors.decisions.settings import Settings
 from actors.errors import InvalidObject, InvalidRequest, NotFound
 from actors.resources.addresses import format_address
 from actors.resources.blocks.record import Record
@@ -25,8 +26,10 @@ from actors.resources.pod import Pod
 from actors.store.caches.catalog import Catalog
 from actors.store.contract import Store
 from cni.command.block_inventory import BlockInventory
+from cni.command.explain_networks import PodNetworks
 from cni.command.get import print_value
 from cni.command.manifest import read_mapping
+from cni.command.settings_options import settings_on
 from cni.command.store_choice import open_store
 from cni.dataplane.coordinator.apply import Inspection, host_addresses, inspect
 from cni.dataplane.coordinator.plan import make_plan
@@ -43,11 +46,18 @@ NAMESPACES = Path("/run/netns")
 @dataclass(frozen=True, slots=True)
 class Interface:
     """One interface of the pod, as the pool's and the block's objects have it: addresses in CIDR form, each with the
-    gateway or None, and the pools' routes."""
+    gateway or None, and the pools' routes. `settings`: its network's coordinator; None for a network without one."""
 
     name: str
     addresses: tuple[tuple[str, str | None], ...]
     routes: tuple[Route, ...]
+    settings: CoordinatorSettings | None
+    network: str = ""
+
+    @property
+    def title(self) -> str:
+        """What it is called, with its network where that is known."""
+        return f"{self.name} on {self.network}" if self.network else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,28 +68,29 @@ class Subject:
     record: Record
     interfaces: tuple[Interface, ...]
     expected: tuple[str, ...]
-    settings: CoordinatorSettings
     node_addresses: tuple[str, ...]
 
-    def job(self, interface: Interface, netns: str) -> Job:
+    def job(self, interface: Interface, settings: CoordinatorSettings, netns: str) -> Job:
         """The coordinator's CHECK for one interface."""
         ips = [
             {"address": address, **({"gateway": gateway} if gateway else {})}
             for address, gateway in interface.addresses
         ]
         place = (self.record.container, interface.name, netns, self.pod.key)
-        return Job("CHECK", self.settings, *place, {"ips": ips}, self.expected)
+        return Job("CHECK", settings, *place, {"ips": ips}, self.expected)
 
 
 def run(chosen: argparse.Namespace, namespace: str, name: str) -> int:
     """Print the plan; 1 when the pod differs from it."""
     with open_store(chosen) as store:
-        subject = _read(store, namespace, name, chosen.conf)
+        subject = _read(store, namespace, name, chosen.conf, settings_on(store, chosen))
     netns = chosen.netns or _find_namespace(subject)
     if netns is not None:
         try:
             made = {
-                one.name: _inspect(subject.job(one, netns), subject.settings) for one in subject.interfaces
+                one.name: _inspect(subject.job(one, one.settings, netns), one.settings)
+                for one in subject.interfaces
+                if one.settings is not None
             }
         except OSError as error:
             raise InvalidRequest(
@@ -97,8 +108,8 @@ def run(chosen: argparse.Namespace, namespace: str, name: str) -> int:
         print_value(_as_object(subject, netns, made), chosen.output)
     else:
         print(f"pod {subject.pod.key}, planned {where}")
-        for interface, found in made.items():
-            print("\n".join(map(showable, _lines(interface, found, compared=netns is not None))))
+        for one in subject.interfaces:
+            print("\n".join(map(showable, _lines(one, made.get(one.name), compared=netns is not None))))
     return 1 if any(found.missing or found.sysctls for found in made.values()) else 0
 
 
@@ -106,7 +117,7 @@ def _inspect(job: Job, settings: CoordinatorSettings) -> Inspection:
     return inspect(job, settings)
 
 
-def _read(store: Store, namespace: str, name: str, conf_file: str | None) -> Subject:
+def _read(store: Store, namespace: str, name: str, conf_file: str | None, options: Settings) -> Subject:
     # Never started: an informer without a cache leaves every question to the store.
     catalog = Catalog(store, has_pods=False)
     pod = catalog.pod(namespace, name, "")
@@ -118,13 +129,14 @@ def _read(store: Store, namespace: str, name: str, conf_file: str | None) -> Sub
         )
     networks = tuple(one.interface for one in read_networks(pod))
     default_nic = read_default_route_nic(pod) or ""
+    settings = _settings_of(store, pod, conf_file, options, default_nic)
     found: dict[str, Interface] = {}
     for one in sorted(
         held, key=lambda one: (one.record.interface != FIRST_INTERFACE, one.record.interface, one.family)
     ):
         pool = catalog.fresh_pool(one.record.pool)
         interface = one.record.interface
-        before = found.get(interface, Interface(interface, (), ()))
+        before = found.get(interface, Interface(interface, (), (), *settings(interface)))
         gateway = None if pool.gateway is None else format_address(one.family, pool.gateway)
         address = (f"{format_address(one.family, one.value)}/{pool.subnet.prefix}", gateway)
         routes = [
@@ -137,21 +149,41 @@ def _read(store: Store, namespace: str, name: str, conf_file: str | None) -> Sub
             Route(str(route.destination), interface, gw=format_address(route.family, route.gateway))
             for route in pool.routes
         ]
-        found[interface] = Interface(interface, (*before.addresses, address), (*before.routes, *routes))
+        found[interface] = replace(
+            before, addresses=(*before.addresses, address), routes=(*before.routes, *routes)
+        )
     record = held[0].record
-    defaults = _defaults(store)
-    conf = _configuration(conf_file)
-    settings = read_settings(conf if defaults is None else defaults.under(conf))
-    if default_nic:
-        settings = replace(settings, default_nic=default_nic, pod_chose=True)
     return Subject(
         pod,
         record,
         tuple(found.values()),
         (FIRST_INTERFACE, *networks) if networks else (),
-        settings,
         _node_addresses(store, record.node),
     )
+
+
+def _settings_of(
+    store: Store, pod: Pod, conf_file: str | None, options: Settings, default_nic: str
+) -> Callable[[str], tuple[CoordinatorSettings | None, str]]:
+    """What an interface's coordinator is told, and the interface's network: of the file that was named, else of the
+    network that the pod names, else of the SpiderCoordinator."""
+    defaults = _defaults(store)
+    networks = PodNetworks() if conf_file is not None else PodNetworks.of(store, pod, options)
+    given = _configuration(conf_file)
+
+    def of(interface: str) -> tuple[CoordinatorSettings | None, str]:
+        network = networks.on(interface)
+        conf: Mapping[str, Any] | None = given
+        if network is not None and network.name and not network.why:
+            conf = network.coordinator
+        if conf is None:
+            return None, network.name if network is not None else ""
+        settings = read_settings(conf if defaults is None else defaults.under(conf))
+        if default_nic:
+            settings = replace(settings, default_nic=default_nic, pod_chose=True)
+        return settings, network.name if network is not None else ""
+
+    return of
 
 
 def _defaults(store: Store) -> SpiderCoordinator | None:
@@ -211,15 +243,16 @@ def _imagine(subject: Subject) -> dict[str, CoordinatorPlan]:
     state = PodState(())
     made: dict[str, CoordinatorPlan] = {}
     for number, one in enumerate(subject.interfaces):
-        settings = subject.settings
         if not subject.node_addresses:
             raise InvalidRequest(
                 f"the addresses of node {subject.record.node} are not known here: there is no Node object that has them; run "
                 "this on that node"
             )
-        if number == 0 and one.name != settings.first_nic:
+        settings = one.settings
+        first = settings.first_nic if settings is not None else FIRST_INTERFACE
+        if number == 0 and one.name != first:
             raise InvalidRequest(
-                f"{settings.first_nic} of pod {subject.pod.key} has no recorded address: another network plugin made it, so "
+                f"{first} of pod {subject.pod.key} has no recorded address: another network plugin made it, so "
                 "its routes can be told only on its node, as root"
             )
         nic = Nic(one.name, len(state.nics) + 2, "", tuple(address for address, _ in one.addresses))
@@ -229,6 +262,8 @@ def _imagine(subject: Subject) -> dict[str, CoordinatorPlan]:
             (*state.routes, *(route for route in one.routes if (route.dst, route.table) not in there)),
             state.rules,
         )
+        if settings is None:
+            continue
         plan = make_plan(
             settings,
             state,
@@ -244,9 +279,12 @@ def _imagine(subject: Subject) -> dict[str, CoordinatorPlan]:
     return made
 
 
-def _lines(interface: str, found: Inspection, *, compared: bool) -> Iterator[str]:
-    plan = found.plan
-    yield f"{interface}: mode {plan.mode}"
+def _lines(one: Interface, found: Inspection | None, *, compared: bool) -> Iterator[str]:
+    if found is None:
+        yield f"{one.title}: no coordinator, so it has no routes but those of its other plugins"
+        return
+    interface, plan = one.name, found.plan
+    yield f"{one.title}: mode {plan.mode}"
     if plan.mode == "disable":
         return
     yield "  in the pod"
