@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import sys
 import threading
 import types
 from collections import Counter
@@ -23,12 +22,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import actors
+from actors.runtime.threads import Threads
 
 PRODUCT = Path(actors.__file__ or "").resolve().parent.parent
 POST = ("actors/runtime/",)
-ASIDE = ("actors/views/", "metrics/", "actors/allocation/observer.py", "cni/server/node_sandboxes.py")
-"""Told by the way: what people see, what is measured, and the evidence that a sandbox has begun."""
+ASIDE = (
+    *("actors/views/", "metrics/", "actors/allocation/observer.py", "cni/server/node_sandboxes.py"),
+    *(
+        "actors/store/caches/informer.py",
+        "actors/store/kubernetes/watch.py",
+        "actors/cluster/block_follower.py",
+    ),
+)
+"""Told by the way, and what that sets in motion: what people see, what is measured, the evidence that a sandbox has begun,
+and what a watch hears of a write."""
 VALUES = (
     "actors/resources/",
     "actors/errors.py",
@@ -75,11 +85,9 @@ class Way:
         file = _file_of(frame)
         if not file or file.startswith(POST) or not self._in_hand(frame):
             return
-        caller = frame.f_back
-        while caller is not None and (not (come_from := _file_of(caller)) or come_from.startswith(POST)):
-            caller = caller.f_back
-        place = "" if caller is None else _file_of(caller)
-        if place != file:
+        before = [come_from for come_from in _callers(frame) if not come_from.startswith(POST)]
+        place = before[0] if before else ""
+        if place != file and not any(come_from.startswith(ASIDE) for come_from in before):
             self.entries[file] += 1
             self.doors[file, frame.f_code.co_qualname, place] += 1
 
@@ -126,6 +134,15 @@ def _is_value(value: Any) -> bool:
     return made is not None and bool(made.frozen)
 
 
+def _callers(frame: types.FrameType) -> Iterator[str]:
+    """The files of the product through which a call came, the nearest first."""
+    caller = frame.f_back
+    while caller is not None:
+        if file := _file_of(caller):
+            yield file
+        caller = caller.f_back
+
+
 def _file_of(frame: types.FrameType) -> str:
     """The file of the product, from its root; empty for any other."""
     name = frame.f_code.co_filename
@@ -143,13 +160,16 @@ def _relative(name: str) -> str:
 
 @contextlib.contextmanager
 def watching(*marks: str | int) -> Iterator[Way]:
-    """Look at the calls of every thread that is started inside."""
+    """Look at the calls of every thread that is started inside. Actors get none that is left from before."""
     way = Way(marks)
     before = threading.getprofile()
-    threading.setprofile(way.look)
-    try:
-        yield way
-    finally:
-        way.end()
-        threading.setprofile(before)
-        sys.setprofile(None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("actors.runtime.actor._THREADS", Threads("walked", linger=0.1))
+        # What people are shown is written a while later, which is another way.
+        patch.setattr("actors.views.views.POOL_INTERVAL", 3600.0)
+        threading.setprofile(way.look)
+        try:
+            yield way
+        finally:
+            way.end()
+            threading.setprofile(before)

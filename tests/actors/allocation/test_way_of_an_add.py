@@ -42,9 +42,9 @@ def test_an_add_goes_one_way_through_few_files(tmp_path: Path):
     with (
         watching(CONTAINER, ADDRESS, parse_address(ADDRESS)[1]) as way,
         rig(tmp_path, pool("v4", "10.6.0.0/16", f"{first}-10.6.0.60")) as made,
-        pytest.MonkeyPatch.context() as views,
+        pytest.MonkeyPatch.context() as patch,
     ):
-        views.setattr("actors.views.views.POOL_INTERVAL", 3600.0)  # what they write is another way
+        patch.setattr("actors.views.views.POOL_INTERVAL", 3600.0)  # in a rig it is short
         walk(made, way)
 
     often = "\n".join(f"{count} {door}" for door, count in sorted(way.doors.items()))
