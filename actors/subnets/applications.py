@@ -90,8 +90,19 @@ class Applications:
         """The applications that are known to ask for pools."""
         for informer in tuple(self._informers.values()):
             for found in informer.items():
-                if not (found.application.kind in (REPLICASET, JOB) and _goes_on(found)):
+                if found.asks and self.is_top(found):
                     yield found.application.identity
+
+    def is_top(self, found: Workload) -> bool:
+        """Whether nobody else sets how many pods it has, as far as that is seen without asking."""
+        return not (found.application.kind in (REPLICASET, JOB) and _goes_on(found))
+
+    def unread(self, identity: Identity) -> Application | None:
+        """An application of another kind that is seen to ask for pools; how many pods it wants has to be read."""
+        group, kind, namespace, name = identity
+        informer = self._informers.get(_key(group, kind))
+        found: Workload | None = informer.get(name, namespace) if informer is not None else None
+        return found.application if found is not None and found.asks else None
 
     def cached(self, identity: Identity) -> Workload | None:
         """An application as it was last seen, without asking anybody; None where that is not known, or too long ago."""

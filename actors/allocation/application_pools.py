@@ -1,0 +1,60 @@
+"""What an Endpoint asks about a pod whose application has pools of its own, out of SpiderSubnets.
+
+What must always hold: the answer comes when the pools are there, without anybody asking twice for it, and within the time that
+the question names; the pod's annotations travel as they stand and are judged by whoever answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from actors.decisions.auto_pool import ApplicationPools, InterfacePools
+from actors.resources.application import Application
+from actors.resources.metadata import Owner
+from actors.resources.pod import Pod
+from actors.resources.workload import ASKED_BY
+from actors.runtime import Actor, ActorSource, ObjectRef, TypedHandle, message, wire_value
+
+KIND = "auto-pools"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolsRequest:
+    """Which pools has the application of this pod? `pod`: namespace/name; `owner`: its controller, as it says; `annotations`:
+    those by which it asks. `wait`: seconds in which there is an answer. `again`: the pools that were told have no address, so
+    what the application wants is to be looked at anew."""
+
+    pod: str
+    owner: Owner
+    annotations: tuple[tuple[str, str], ...]
+    wait: float
+    again: bool = False
+
+    @classmethod
+    def of_pod(cls, pod: Pod, wait: float, *, again: bool = False) -> PoolsRequest:
+        """The question about a pod that has an owner."""
+        assert pod.owner is not None
+        told = tuple((key, pod.annotations[key]) for key in ASKED_BY if key in pod.annotations)
+        return cls(pod.key, pod.owner, told, wait, again)
+
+    @property
+    def namespace(self) -> str:
+        return self.pod.partition("/")[0]
+
+
+class ApplicationPoolsActor(Actor):
+    """Who answers: at the leader the one that has pools made, elsewhere one that knows those that are there."""
+
+    @message
+    def pools_for(self, request: PoolsRequest) -> ObjectRef[ApplicationPools]:
+        """The pools, as soon as they are there. Fails with `PodRefused`, or with `PoolNotReady` when time is over."""
+        raise NotImplementedError
+
+
+def application_pools_of(actors: ActorSource) -> TypedHandle[ApplicationPoolsActor]:
+    """Who knows them there."""
+    return TypedHandle(actors.get_actor(f"{KIND}/local"))
+
+
+for _value in (Owner, Application, InterfacePools, ApplicationPools, PoolsRequest):
+    wire_value(_value)

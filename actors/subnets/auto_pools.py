@@ -1,0 +1,399 @@
+"""The actor that has pools made for applications: they are there before the first pod asks, and follow the replicas.
+
+How it works. What changes of an application is looked at in its cache, and its pools are asked of the subnets' actors, one
+question after the other for each interface and family (`decisions/pool_distribution.py`). An ADD that comes before that is
+done is answered then. What only the API server knows (an owner that no cache has, an application that has vanished from one)
+is read by other threads.
+
+What must always hold: this actor waits for nobody; one application's mistakes and its slow subnets cost that application; a
+pool goes only when the API server has said that its application is gone, or asks for no pool any more; what fails is tried
+again, and an ADD that waits is told so in its time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Protocol, TypeVar
+
+from actors.allocation.application_pools import ApplicationPoolsActor, PoolsRequest
+from actors.decisions.annotations import read_subnets
+from actors.decisions.auto_pool import FULL_NAME, ApplicationPools, owner_of
+from actors.decisions.settings import Settings
+from actors.errors import NotFound, PeerLost, PodRefused, PoolNotReady
+from actors.resources.application import Application
+from actors.resources.ippool import IPPool
+from actors.resources.metadata import Owner
+from actors.resources.names import label_value
+from actors.resources.workload import RECLAIM, Workload
+from actors.runtime import ActorContext, Cancellable, ObjectRef, message
+from actors.store.caches.catalog import Catalog
+from actors.store.contract import Store, version_number
+from actors.subnets.applications import Applications, Identity
+from actors.subnets.pool_rounds import PoolRounds, Subnets, ours
+from actors.subnets.pools_of_application import (
+    ENDED,
+    GONE,
+    PoolsOfApplication,
+    Waiting,
+    own_pools,
+    owner_labels,
+)
+
+log = logging.getLogger("orbweaver.subnets")
+T = TypeVar("T")
+
+GATHER = 0.2
+"""Seconds for which changes of subnets are gathered before applications that lack addresses ask again."""
+SCAN = 600.0
+"""Seconds between two looks at all applications and at pools whose application may be gone."""
+LOOKED_UP = 1024
+"""Owners that are being read at a time; the ADD of another one is told to come again."""
+ANSWER = 0.9
+"""Part of the time that an ADD names in which it is answered, whatever that is."""
+
+
+_Look = tuple[str, Owner, bool]
+"""A namespace, an owner in it as a pod says it, and whether the caches are passed over."""
+
+
+class Reader(Protocol):
+    """Runs what blocks in another thread; an error of ours is the answer."""
+
+    def __call__(self, work: Callable[[], T]) -> ObjectRef[T]: ...
+
+
+class AutoPoolsActor(ApplicationPoolsActor):
+    """One per process that makes pools, named `auto-pools/local`. `tell`: news about an application, by reason and text;
+    `leads`: whether this process makes them at this moment."""
+
+    def __init__(
+        self,
+        context: ActorContext,
+        *,
+        applications: Applications,
+        subnets: Subnets,
+        catalog: Catalog,
+        store: Store,
+        settings: Settings,
+        read: Reader,
+        tell: Callable[[Application, str, str], object],
+        leads: Callable[[], bool],
+        scan: float = SCAN,
+    ) -> None:
+        super().__init__(context)
+        self._applications = applications
+        self._subnets = subnets
+        self._catalog = catalog
+        self._store = store
+        self._read = read
+        self._rounds = PoolRounds(self, subnets, catalog, settings, tell, self._forget)
+        self._leads = leads
+        self._interval = scan
+        self._known: dict[Identity, PoolsOfApplication] = {}
+        self._index: dict[tuple[str, str, str], set[str]] = {}
+        """Automatic pools by kind, namespace and name of their application, as labels have them."""
+        self._looking: dict[_Look, list[Waiting]] = {}
+        self._gathering = False
+        self._scanning: Cancellable | None = None
+
+    def on_activate(self) -> None:
+        """After a crash everything is found again; nobody else would say that it is time to begin."""
+        if self._leads():
+            self.begin()
+
+    # -- messages -------------------------------------------------------------------------------------------
+
+    @message
+    def begin(self) -> None:
+        """From now on this process makes the pools: look at all applications that are known, and at all pools."""
+        self.end()
+        for pool in self._catalog.pools().pools.values():
+            self._note(pool)
+        for identity in self._applications.asking():
+            self._look_at(identity)
+        self._scan()
+
+    @message
+    def end(self) -> None:
+        """Another process makes them, or none: who waits here asks there."""
+        for state in self._known.values():
+            state.fate = ENDED
+            self._rounds.refuse(state, PeerLost("this process makes no pools any more; ask who does"))
+            if state.retry is not None:
+                state.retry.cancel()
+        self._known, self._index = {}, {}
+        self._rounds.owners.clear()
+        self._rounds.going.clear()
+        if self._scanning is not None:
+            self._scanning.cancel()
+            self._scanning = None
+
+    @message
+    def changed(self, identities: tuple[Identity, ...]) -> None:
+        """These applications may have changed, or gone."""
+        for identity in identities:
+            self._look_at(identity)
+
+    @message
+    def pools_changed(self, names: tuple[str, ...]) -> None:
+        """These pools may have changed, or gone."""
+        for name in names:
+            pool = self._catalog.pools().pools.get(name)
+            if pool is not None:
+                self._note(pool)
+            else:
+                self._rounds.going.discard(name)
+            state = self._known.get(self._rounds.owners.get(name, ("", "", "", "")))
+            if state is None:
+                continue
+            if pool is None or pool.terminating:
+                if pool is not None:  # its name is not free before it is gone
+                    state.pools.pop(name, None)
+                self._rounds.reconcile(state)
+            elif name in state.leaving:
+                if name in state.pools:
+                    self._rounds.empty(state, state.pools[name])
+            elif state.over:
+                self._rounds.reconcile(state)
+
+    @message
+    def subnets_changed(self) -> None:
+        """Some subnet changed: who lacks addresses may have them now."""
+        if not self._gathering:
+            self._gathering = True
+            self.after(GATHER, self._help_the_short)
+
+    @message
+    def pools_for(self, request: PoolsRequest) -> ObjectRef[ApplicationPools]:
+        reply: ObjectRef[ApplicationPools] = ObjectRef(label=f"pools for pod {request.pod}")
+        wish = read_subnets(f"pod {request.pod}", dict(request.annotations))
+        if wish is None:
+            raise PodRefused(f"pod {request.pod} asks for no SpiderSubnet")
+        timer = self.after(max(0.0, request.wait * ANSWER), self._late, request, reply)
+        waiting = Waiting(request, wish, reply, timer)
+        top = None if request.again else self._applications.cached_top(request.namespace, request.owner)
+        if top is not None:
+            self._serve(waiting, top)
+            return reply
+        key = (request.namespace, request.owner, request.again)
+        if key in self._looking:
+            self._looking[key].append(waiting)
+        elif len(self._looking) >= LOOKED_UP:
+            timer.cancel()
+            raise PoolNotReady(
+                f"too many owners of pods are being looked up; the pod {request.pod} comes again"
+            )
+        else:
+            self._looking[key] = [waiting]
+            look = partial(self._applications.read_top, request.namespace, request.owner)
+            self.then(self._read(look), self._looked_up, key)
+        return reply
+
+    # -- applications ---------------------------------------------------------------------------------------
+
+    def _look_at(self, identity: Identity) -> None:
+        state, found = self._known.get(identity), self._applications.cached(identity)
+        if found is None:
+            unread = self._applications.unread(identity)
+            if state is not None:  # a cache may have lost sight of it for other reasons
+                self._look_again(state)
+            elif unread is not None:
+                self.then(self._read(partial(self._applications.read, unread)), self._first_read)
+            return
+        if state is None and not (found.asks and self._applications.is_top(found)):
+            return
+        state = self._take(found)
+        if state is not None and state.outdated:
+            self._rounds.reconcile(state)
+
+    def _first_read(self, ref: ObjectRef[Workload | None]) -> None:
+        """An application of another kind, which nothing was known of."""
+        error = ref.error()
+        if error is not None:
+            log.info("an application is looked at when its pods ask", extra={"error": str(ours(error))})
+            return
+        found = ref.result()
+        if found is not None and found.asks and found.counted:
+            state = self._take(found)
+            if state is not None and state.outdated:
+                self._rounds.reconcile(state)
+
+    def _look_again(self, state: PoolsOfApplication) -> None:
+        look = partial(self._applications.read, state.application)
+        self.then(self._read(look), self._looked_again, state)
+
+    def _looked_again(self, ref: ObjectRef[Workload | None], state: PoolsOfApplication) -> None:
+        if state.fate is not None:
+            return
+        error = ref.error()
+        if error is not None:
+            self._rounds.try_again(state, error, self._look_again)
+            return
+        found = ref.result()
+        if found is None:
+            self._gone(state)
+            return
+        now = self._take(found)
+        if now is not None and now.outdated:
+            self._rounds.reconcile(now)
+
+    def _looked_up(self, ref: ObjectRef[Workload | None], key: _Look) -> None:
+        for waiting in self._looking.pop(key):
+            request, error = waiting.request, ref.error()
+            found = ref.result() if error is None else None
+            if error is not None:
+                waiting.timer.cancel()
+                waiting.reply.fail(
+                    PoolNotReady(
+                        f"whose pod {request.pod} is cannot be read: {ours(error)}; it is tried again"
+                    )
+                )
+            elif found is None:
+                waiting.timer.cancel()
+                owner = request.owner
+                waiting.reply.fail(
+                    PodRefused(
+                        f"pod {request.pod} names {owner.kind} {owner.name} as its controller, which is not there, or is"
+                        " another one by now; a pool is made for pods of controllers that exist"
+                    )
+                )
+            else:
+                self._serve(waiting, found)
+
+    def _serve(self, waiting: Waiting, top: Workload) -> None:
+        """An ADD of a pod of this application."""
+        state = self._take(top)
+        if state is None:
+            waiting.timer.cancel()
+            waiting.reply.fail(PoolNotReady(f"{top.application.title} was made anew; its pod comes again"))
+            return
+        if not state.workload.asks:
+            state.from_pods = dict(waiting.request.annotations)
+        size = waiting.wish.size
+        if not state.workload.counted and (size is None or size.beside_replicas):
+            waiting.timer.cancel()
+            waiting.reply.fail(
+                PodRefused(
+                    f"pod {waiting.request.pod}: {top.application.title} has no `scale` that says how many pods it wants;"
+                    ' write a number of addresses into ipam.spidernet.io/ippool-ip-number, such as "5"'
+                )
+            )
+            return
+        state.waiting.append(waiting)
+        if state.running or state.retry is not None:
+            state.again |= waiting.request.again
+        elif not state.outdated and not waiting.request.again:
+            self._rounds.answer(state)
+        else:
+            self._rounds.reconcile(state)
+
+    def _take(self, found: Workload) -> PoolsOfApplication | None:
+        """What is known of an application, with what was seen of it now; None if that is older than what is known."""
+        identity = found.application.identity
+        state = self._known.get(identity)
+        if state is not None and version_number(found.version) < version_number(state.workload.version):
+            return state if found.application.uid == state.application.uid else None
+        if state is not None and found.application.uid == state.application.uid:
+            state.workload = found
+            return state
+        if state is not None:
+            self._forget(state)
+        state = self._known[identity] = PoolsOfApplication(found)
+        key = (found.application.kind, found.application.namespace, label_value(found.application.name))
+        table = self._catalog.pools().pools
+        named = [table[name] for name in self._index.get(key, ()) if name in table]
+        state.pools, left = own_pools(found.application, named, self._subnets.table())
+        for name in state.pools:
+            self._rounds.owners[name] = identity
+        for pool in left:
+            self._rounds.drop(pool)
+        return state
+
+    def _gone(self, state: PoolsOfApplication) -> None:
+        log.info("an application is gone", extra={"application": state.application.title})
+        self._forget(state)
+        for pool in state.pools.values():
+            if self._rounds.goes_with(state, pool):
+                self._rounds.drop(pool)
+
+    def _forget(self, state: PoolsOfApplication) -> None:
+        state.fate = GONE
+        self._rounds.refuse(state, PodRefused(f"{state.application.title} does not exist any more"))
+        if state.retry is not None:
+            state.retry.cancel()
+        self._known.pop(state.application.identity, None)
+        for name in state.pools:
+            self._rounds.owners.pop(name, None)
+
+    def _late(self, request: PoolsRequest, reply: ObjectRef[ApplicationPools]) -> None:
+        """Its time is over."""
+        owners = (state for state in self._known.values() for one in state.waiting if one.reply is reply)
+        state = next(owners, None)
+        why = f" ({state.failure})" if state is not None and state.failure is not None else ""
+        reply.fail(
+            PoolNotReady(
+                f"the pools for pod {request.pod} of its application are not there yet{why}; it comes again"
+            )
+        )
+        if state is not None:
+            state.waiting = [one for one in state.waiting if one.reply is not reply]
+
+    # -- looking after all of them --------------------------------------------------------------------------
+
+    def _note(self, pool: IPPool) -> None:
+        key = owner_labels(pool)
+        if key is not None:
+            self._index.setdefault(key, set()).add(pool.name)
+
+    def _help_the_short(self) -> None:
+        self._gathering = False
+        for state in tuple(self._known.values()):
+            if state.short:
+                self._rounds.reconcile(state)
+
+    def _scan(self) -> None:
+        """Look at every application again, and whether one has left pools."""
+        self._scanning = self.after(self._interval, self._scan)
+        for state in tuple(self._known.values()):
+            if self._applications.cached(state.application.identity) is None:
+                self._look_again(state)
+            if not state.running and state.retry is None:
+                self._rounds.reconcile(state)
+        for pool in self._catalog.pools().pools.values():
+            if (
+                owner_labels(pool) is not None
+                and pool.name not in self._rounds.owners
+                and not pool.terminating
+            ):
+                self.then(self._read(partial(self._owner_now, pool)), self._judge, pool)
+
+    def _owner_now(self, pool: IPPool) -> tuple[Application, Workload | None]:
+        """Whose pool it is, and what that is now; in another thread."""
+        found = self._store.get("SpiderIPPool", pool.name)
+        full = (found["metadata"].get("annotations") or {}).get(FULL_NAME, "")
+        owner = owner_of(pool.labels, full)
+        if owner is None:
+            raise NotFound(f"whose pool {pool.name} is its labels do not say")
+        return owner, self._applications.read(owner)
+
+    def _judge(self, ref: ObjectRef[tuple[Application, Workload | None]], pool: IPPool) -> None:
+        """A pool that no application is known for."""
+        error = ref.error()
+        if error is not None:
+            log.info("a pool is left alone", extra={"pool": pool.name, "error": str(ours(error))})
+            return
+        owner, found = ref.result()
+        if pool.name in self._rounds.owners:
+            return
+        if found is None or found.application.uid != owner.uid:
+            if pool.labels.get(RECLAIM) != "false":
+                _, left = own_pools(replace(owner, uid=""), [pool], self._subnets.table())
+                for one in left:
+                    self._rounds.drop(one)
+            return
+        state = self._take(found)
+        if state is not None and state.outdated:
+            self._rounds.reconcile(state)

@@ -1,0 +1,263 @@
+"""One round of questions for one application after the other: what its subnets are asked for, and what comes of the answers.
+
+How it works. Each interface and family asks its subnets one after the other (`decisions/pool_distribution.py`), all of them at
+once. When the last is answered, the ADDs that wait are. What the application wants anew meanwhile is the next round.
+
+What must always hold: nothing here waits; what a round could not do for an error is tried again, and nobody who waits is
+refused for that; a pool that is not asked for any more goes when its last pod has left it, and not before.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+from actors.decisions.annotations import read_subnets
+from actors.decisions.auto_pool import Size
+from actors.decisions.pool_distribution import Outcome, distribute
+from actors.decisions.settings import Settings
+from actors.decisions.subnet_choice import choose_subnets
+from actors.errors import OrbweaverError, PodRefused
+from actors.resources.application import Application
+from actors.resources.names import label_value
+from actors.resources.subnet import SpiderSubnet
+from actors.resources.workload import RECLAIM
+from actors.runtime import Actor, ObjectRef
+from actors.store.caches.catalog import Catalog
+from actors.subnets.applications import Identity
+from actors.subnets.messages import AutoPool, EnsureAnswer, Ensured, Exhausted
+from actors.subnets.pools_of_application import GONE, OwnPool, PoolsOfApplication, Run
+
+log = logging.getLogger("orbweaver.subnets")
+
+RETRY_FIRST, RETRY_MOST = 0.5, 30.0
+"""Seconds until what failed is tried again; they double."""
+SHORT = "SubnetExhausted"
+"""Reason of an Event about an application that has fewer addresses than it wants."""
+
+
+class Subnets(Protocol):
+    """Who makes the pools."""
+
+    def table(self) -> Mapping[str, SpiderSubnet]: ...
+
+    def damaged(self) -> Mapping[str, str]: ...
+
+    def ensure(self, subnet: str, pool: AutoPool) -> ObjectRef[EnsureAnswer]: ...
+
+    def drop(self, subnet: str, pool: str) -> ObjectRef[Any]: ...
+
+
+class PoolRounds:
+    """Belongs to one actor, in whose thread all of it runs. `tell`: news about an application, by reason and text; `forget`:
+    an application has no pools and wants none. `owners`: whose each pool is, of those of known applications."""
+
+    def __init__(
+        self,
+        actor: Actor,
+        subnets: Subnets,
+        catalog: Catalog,
+        settings: Settings,
+        tell: Callable[[Application, str, str], object],
+        forget: Callable[[PoolsOfApplication], object],
+    ) -> None:
+        self._actor = actor
+        self._subnets = subnets
+        self._catalog = catalog
+        self._settings = settings
+        self._tell = tell
+        self.forget = forget
+        self.owners: dict[str, Identity] = {}
+        self.going: set[str] = set()
+        """Pools that were taken away and may still be in a cache."""
+
+    def reconcile(self, state: PoolsOfApplication) -> None:
+        """Ask the subnets for what the application wants now."""
+        if state.running:
+            state.again = True
+            return
+        state.begin()
+        runs: list[Run] = []
+        if state.asked:
+            try:
+                state.wish = read_subnets(state.application.title, state.asked)
+            except PodRefused as error:
+                state.settled = state.aim
+                self._tell(state.application, type(error).__name__, error.message)
+                self.refuse(state, error)
+                return
+            runs = self._runs(state)
+        state.running = len(runs)
+        state.refusals = {run.group: run.refusals for run in runs}
+        for pool in state.outside({run.group: run.subnets for run in runs}):
+            if self.goes_with(state, pool):
+                self.empty(state, pool)
+        for run in runs:
+            self._step(state, run, None)
+        if not runs:
+            self._finished(state)
+
+    def _runs(self, state: PoolsOfApplication) -> list[Run]:
+        assert state.wish is not None
+        subnets, damaged = self._subnets.table(), self._subnets.damaged()
+        wanted = self._size(state).wanted(state.workload.replicas)
+        found = []
+        for choice in state.wish.interfaces:
+            for family in (4, 6):
+                if not choice.names(family) or not self._settings.enabled(family):
+                    continue
+                group = choice.interface, family
+                chosen = choose_subnets(choice.names(family), family, subnets, damaged)
+                present = {name: pool.addresses for name, pool in state.own(group).items()}
+                questions = distribute(chosen.names, present, wanted, state.pods)
+                found.append(Run(group, chosen.names, questions, chosen.refusals))
+        return found
+
+    def _size(self, state: PoolsOfApplication) -> Size:
+        asked = state.wish.size if state.wish is not None else None
+        return asked or Size(self._settings.spare_addresses, beside_replicas=True)
+
+    def _step(self, state: PoolsOfApplication, run: Run, outcome: Outcome | None) -> None:
+        """The next question of a run, after the answer to the one before."""
+        try:
+            subnet, number = next(run.questions) if outcome is None else run.questions.send(outcome)
+        except StopIteration as end:
+            state.distributions[run.group] = end.value
+            self._part_done(state)
+            return
+        pool = state.asking(run.group, subnet, number, self._size(state), self._is_taken)
+        own = OwnPool(pool.name, subnet, label_value(run.group[0]), run.group[1], number)
+        self._actor.then(self._subnets.ensure(subnet, pool), self._answered, state, run, own)
+
+    def _is_taken(self, name: str) -> bool:
+        return name in self._catalog.pools().pools or name in self.owners
+
+    def _answered(
+        self, ref: ObjectRef[EnsureAnswer], state: PoolsOfApplication, run: Run, own: OwnPool
+    ) -> None:
+        error = ref.error()
+        if error is not None:
+            state.failure = ours(error)
+            self._part_done(state)
+            return
+        answer = ref.result()
+        if isinstance(answer, Ensured):
+            made = replace(own, addresses=answer.addresses)
+            if state.fate is not None:  # it was made for an application that has gone meanwhile
+                if state.fate == GONE and self.owners.get(own.name) is None:
+                    self.drop(made)
+                return
+            state.pools[own.name] = made
+            self.owners[own.name] = state.application.identity
+            outcome = Outcome(answer.addresses)
+        elif isinstance(answer, Exhausted):
+            outcome = Outcome(None, answer.left, answer.text)
+        else:
+            outcome = Outcome(None, 0, answer.reason)
+        self._step(state, run, outcome)
+
+    def _part_done(self, state: PoolsOfApplication) -> None:
+        state.running -= 1
+        if not state.running:
+            self._finished(state)
+
+    def _finished(self, state: PoolsOfApplication) -> None:
+        """All questions of one round are answered."""
+        if state.fate is not None:
+            return
+        if state.failure is not None:
+            self.try_again(state, state.failure, self.reconcile)
+            return
+        state.failures = 0
+        if state.again or state.wants != state.aim:  # it changed meanwhile
+            self.reconcile(state)
+            return
+        state.settled = state.aim
+        if not state.asked and not state.pools:
+            self.forget(state)
+            return
+        told = "; ".join(filter(None, (state.shortage(group) for group in state.refusals)))
+        if told:
+            self._tell(state.application, SHORT, told)
+        self.answer(state)
+
+    def empty(self, state: PoolsOfApplication, pool: OwnPool) -> None:
+        """A pool that the application does not ask for any more: it goes when the last pod has left it."""
+        group = pool.interface, pool.family
+        asked = state.asking(group, pool.subnet, 0, self._size(state), self._is_taken)
+        self._actor.then(self._subnets.ensure(pool.subnet, asked), self._emptied, state, pool)
+
+    def _emptied(self, ref: ObjectRef[EnsureAnswer], state: PoolsOfApplication, pool: OwnPool) -> None:
+        answer = ref.result() if ref.error() is None else None
+        if state.fate is not None or not isinstance(answer, Ensured):
+            return  # the next look tries again
+        if answer.addresses:
+            state.leaving.add(pool.name)
+            return
+        state.leaving.discard(pool.name)
+        state.pools.pop(pool.name, None)
+        self.owners.pop(pool.name, None)
+        self.drop(pool)
+
+    def answer(self, state: PoolsOfApplication) -> None:
+        waiting, state.waiting = state.waiting, []
+        for one in waiting:
+            one.timer.cancel()
+            try:
+                one.reply.complete(state.answer(one.wish, self._settings.enabled))
+            except OrbweaverError as error:
+                one.reply.fail(error)
+
+    def refuse(self, state: PoolsOfApplication, error: OrbweaverError) -> None:
+        waiting, state.waiting = state.waiting, []
+        for one in waiting:
+            one.timer.cancel()
+            one.reply.fail(error)
+
+    def try_again(
+        self, state: PoolsOfApplication, error: BaseException, work: Callable[[PoolsOfApplication], None]
+    ) -> None:
+        state.failures += 1
+        wait = min(RETRY_MOST, RETRY_FIRST * 2 ** min(state.failures - 1, 10))
+        log.warning(
+            "the pools of an application are tried again",
+            extra={"application": state.application.title, "error": str(ours(error)), "seconds": wait},
+        )
+        state.retry = self._actor.after(wait, self._retried, state, work)
+
+    def _retried(self, state: PoolsOfApplication, work: Callable[[PoolsOfApplication], None]) -> None:
+        state.retry = None
+        if state.fate is None:
+            work(state)
+
+    def goes_with(self, state: PoolsOfApplication, pool: OwnPool) -> bool:
+        """Whether a pool goes when its application is gone, by what stands on the pool, which a person may have changed."""
+        cached = self._catalog.pools().pools.get(pool.name)
+        if cached is not None:
+            return cached.labels.get(RECLAIM) != "false"
+        return state.wish is None or state.wish.reclaim
+
+    def drop(self, pool: OwnPool) -> None:
+        if pool.name in self.going:
+            return
+        self.going.add(pool.name)
+        log.info("an automatic pool goes", extra={"pool": pool.name, "subnet": pool.subnet})
+        self._actor.then(self._subnets.drop(pool.subnet, pool.name), self._dropped, pool)
+
+    def _dropped(self, ref: ObjectRef[Any], pool: OwnPool) -> None:
+        error = ref.error()
+        if error is not None:
+            self.going.discard(pool.name)
+            log.warning(
+                "a pool could not be taken away, the next scan does it",
+                extra={"pool": pool.name, "error": str(error)},
+            )
+
+
+def ours(error: BaseException) -> OrbweaverError:
+    """An error of ours; raises what is a bug."""
+    if not isinstance(error, OrbweaverError):
+        raise error
+    return error

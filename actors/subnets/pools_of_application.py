@@ -1,0 +1,248 @@
+"""One application and its automatic pools: what it wants, what it has, and what is asked of subnets for it.
+
+What must always hold: a pool is found again by its labels, whoever made it; one that another application of the same name and
+kind left is taken over if it was to be kept, and never else; a name that somebody else's pool has is not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from actors.allocation.application_pools import PoolsRequest
+from actors.decisions.annotations import SubnetWish
+from actors.decisions.auto_pool import (
+    INTERFACE,
+    KIND,
+    NAME,
+    NAMESPACE,
+    UID,
+    ApplicationPools,
+    InterfacePools,
+    Size,
+    belongs,
+    pool_affinity,
+    pool_annotations,
+    pool_labels,
+    pool_names,
+)
+from actors.decisions.pool_distribution import Distribution, Outcome, Question
+from actors.errors import OrbweaverError, PoolNotReady
+from actors.resources.application import Application
+from actors.resources.ippool import IPPool
+from actors.resources.names import label_value
+from actors.resources.subnet import OWNER_SUBNET
+from actors.resources.workload import RECLAIM, Workload
+from actors.runtime import Cancellable, ObjectRef
+from actors.subnets.messages import AutoPool
+
+Group = tuple[str, int]
+"""An interface and a family."""
+GONE, ENDED = "gone", "ended"
+"""Why nothing is done for an application any more: it does not exist, or another process does it."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPool:
+    """One of the application's pools, and how many addresses it has."""
+
+    name: str
+    subnet: str
+    interface: str
+    """As its label has it."""
+    family: int
+    addresses: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An ADD that waits for the pools."""
+
+    request: PoolsRequest
+    wish: SubnetWish
+    reply: ObjectRef[ApplicationPools]
+    timer: Cancellable
+
+
+@dataclass(slots=True)
+class Run:
+    """The questions to subnets for one interface and family."""
+
+    group: Group
+    subnets: tuple[str, ...]
+    questions: Generator[Question, Outcome, Distribution]
+    refusals: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class PoolsOfApplication:
+    """`workload`: as it was last known. `from_pods`: annotations of its pods, where its template has none. `distributions`:
+    what came of each interface and family, `refusals`: which subnets were left out there, and why. `leaving`: pools that go
+    when their last pod has gone. `aim`: what it wanted when the questions of this round began; `settled`: what it wanted when
+    all were answered. `running`: questions without an answer; `again`: what it wants is to be looked at once more behind
+    them. `failure`: what went wrong in this round, `failures`: in how many rounds."""
+
+    workload: Workload
+    from_pods: Mapping[str, str] = field(default_factory=dict)
+    wish: SubnetWish | None = None
+    pools: dict[str, OwnPool] = field(default_factory=dict)
+    leaving: set[str] = field(default_factory=set)
+    distributions: dict[Group, Distribution] = field(default_factory=dict)
+    refusals: dict[Group, tuple[str, ...]] = field(default_factory=dict)
+    aim: object = None
+    settled: object = None
+    running: int = 0
+    again: bool = False
+    failure: OrbweaverError | None = None
+    failures: int = 0
+    retry: Cancellable | None = None
+    waiting: list[Waiting] = field(default_factory=list)
+    fate: str | None = None
+
+    def begin(self) -> None:
+        """A new round."""
+        self.aim, self.settled = self.wants, None
+        self.again, self.failure = False, None
+        self.wish, self.distributions, self.refusals = None, {}, {}
+        if self.retry is not None:
+            self.retry.cancel()
+            self.retry = None
+
+    def outside(self, groups: Mapping[Group, tuple[str, ...]]) -> list[OwnPool]:
+        """Its pools of other interfaces, families or subnets than these."""
+        named = {(label_value(name), family): subnets for (name, family), subnets in groups.items()}
+        return [
+            one for one in self.pools.values() if one.subnet not in named.get((one.interface, one.family), ())
+        ]
+
+    @property
+    def application(self) -> Application:
+        return self.workload.application
+
+    @property
+    def asked(self) -> Mapping[str, str]:
+        """The annotations that say what it wants; empty when it asks for nothing."""
+        if self.workload.host_network:
+            return {}
+        return self.workload.annotations if self.workload.asks else self.from_pods
+
+    @property
+    def wants(self) -> object:
+        """All that its pools depend on; equal as long as nothing has to be done."""
+        workload = self.workload
+        return workload.application, workload.replicas, workload.counted, tuple(sorted(self.asked.items()))
+
+    @property
+    def outdated(self) -> bool:
+        """Whether it wants something else than it has, or is about to have."""
+        return self.wants != (self.aim if self.running else self.settled)
+
+    @property
+    def pods(self) -> int:
+        """How many pods there are, as far as it is seen."""
+        return max(self.workload.observed, len(self.waiting))
+
+    @property
+    def short(self) -> bool:
+        """Whether it has fewer addresses than it wants."""
+        return any(one.missing for one in self.distributions.values()) or any(self.refusals.values())
+
+    @property
+    def over(self) -> bool:
+        """Whether it has more of them, because pods use them."""
+        return any(one.over for one in self.distributions.values())
+
+    def own(self, group: Group) -> dict[str, OwnPool]:
+        """Its pools for an interface and family, by subnet."""
+        interface, family = label_value(group[0]), group[1]
+        return {
+            one.subnet: one
+            for one in self.pools.values()
+            if (one.interface, one.family) == (interface, family)
+        }
+
+    def asking(
+        self, group: Group, subnet: str, number: int, size: Size, taken: Callable[[str], bool]
+    ) -> AutoPool:
+        """What a subnet is asked for; `taken`: whether somebody else's pool has a name."""
+        interface, family = group
+        there = self.own(group).get(subnet)
+        free = (
+            name
+            for name in pool_names(family, self.application, interface, subnet)
+            if name not in self.pools and not taken(name)
+        )
+        *_, last = pool_names(family, self.application, interface, subnet)
+        return AutoPool(
+            name=there.name if there is not None else next(free, last),
+            family=family,
+            owner=self.application,
+            wanted=number,
+            labels=pool_labels(self.application, interface, reclaim=self.wish is None or self.wish.reclaim),
+            annotations=pool_annotations(self.application, size),
+            affinity=pool_affinity(self.application),
+        )
+
+    def answer(self, wish: SubnetWish, enabled: Callable[[int], bool]) -> ApplicationPools:
+        """The pools for a pod that asks for this. Raises `PoolNotReady` where it asks otherwise than its application does by
+        now, and nothing of what was made for that is left."""
+        found = []
+        for choice in wish.interfaces:
+            for family in (4, 6):
+                if not choice.names(family) or not enabled(family):
+                    continue
+                group = choice.interface, family
+                own = sorted(self.own(group).values(), key=lambda one: not one.addresses)
+                if group not in self.distributions and not own:
+                    raise PoolNotReady(
+                        f"{self.application.title} names no SpiderSubnets for {choice.interface} IPv{family} any more, and"
+                        " nothing is left of the pools that were made for this pod; it is of an older template"
+                    )
+                found.append(
+                    InterfacePools(
+                        choice.interface,
+                        family,
+                        tuple(one.name for one in own if one.addresses),
+                        self.shortage(group),
+                    )
+                )
+        return ApplicationPools(self.application, wish.source, tuple(found))
+
+    def shortage(self, group: Group) -> str:
+        """Why there are fewer addresses than wanted, in words; empty where there are not."""
+        distribution = self.distributions.get(group)
+        refused = self.refusals.get(group, ())
+        if distribution is None or not (distribution.missing or (refused and not distribution.sizes)):
+            return ""
+        return "; ".join((*distribution.why, *refused)) or "it wants no addresses"
+
+
+def own_pools(
+    application: Application, pools: Iterable[IPPool], subnets: Iterable[str]
+) -> tuple[dict[str, OwnPool], list[OwnPool]]:
+    """Of these pools those of the application, and those that are left of one that had its name and kind before and are to
+    go. `subnets`: all there are, because a label may have only the beginning of a name."""
+    names = {label_value(name): name for name in subnets}
+    mine: dict[str, OwnPool] = {}
+    left: list[OwnPool] = []
+    for pool in pools:
+        if pool.terminating or not belongs(pool.labels, application):
+            continue
+        label = pool.labels.get(OWNER_SUBNET, "")
+        own = OwnPool(
+            pool.name, names.get(label, label), pool.labels.get(INTERFACE, ""), pool.family, pool.ips.size
+        )
+        kept = pool.labels.get(RECLAIM) == "false"
+        if kept or pool.labels.get(UID) == label_value(application.uid):
+            mine[pool.name] = own
+        else:
+            left.append(own)
+    return mine, left
+
+
+def owner_labels(pool: IPPool) -> tuple[str, str, str] | None:
+    """Kind, namespace and name of a pool's application as its labels have them; None for a pool made by hand."""
+    labels = pool.labels
+    if NAME not in labels:
+        return None
+    return labels.get(KIND, ""), labels.get(NAMESPACE, ""), labels[NAME]
