@@ -94,10 +94,10 @@ def bare_api_server() -> Iterator[ApiServer]:
 
 @pytest.fixture(scope="session")
 def api_server(bare_api_server: ApiServer) -> ApiServer:
-    """The same with what `deploy/` has of CRDs and admission policies. Tests must leave it running."""
+    """The same with what `deploy/` has of CRDs, rights and admission policies. Tests must leave it running."""
     namespace = yaml.safe_load((_ROOT / "deploy" / "namespace.yaml").read_text())
     bare_api_server.ask("POST", "/api/v1/namespaces", namespace)
-    for folder in ("crds", "admission"):
+    for folder in ("crds", "rbac", "admission"):
         paths = (_ROOT / "deploy" / folder).glob("*.yaml")
         for path in sorted(paths, key=lambda path: (path.name == _LAST, path.name)):
             if path.name != "kustomization.yaml":

@@ -89,6 +89,12 @@ class NodeWatchesActor(Actor):
         if changed:
             self.get_actor("gc/local").changed.options(timeout=None).remote(tuple(changed))
 
+    @message
+    def moved(self, node: str, pods: tuple[str, ...]) -> None:
+        """These pods came to `node` from another one: its agent may not write their SpiderEndpoints, which are the other
+        node's by the API server's word."""
+        self.get_actor("views/local").changed.options(timeout=None).remote(pods)
+
 
 def _split(pod: str) -> tuple[str, str]:
     namespace, _, name = pod.partition("/")

@@ -43,6 +43,8 @@ NAMES = 8
 """Names in one question about a sandbox."""
 MANY = 4096
 """Names, versions of blocks, or sandboxes, in one call."""
+OF_A_NODE = 256
+"""Pods that came to a node, in one call; what each costs is a question and an object."""
 _VERSION = 20
 """Digits of the largest version that etcd can count to."""
 
@@ -194,6 +196,14 @@ def _watching(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
     return Permit(args)
 
 
+def _moved(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
+    _check(key == "local", "there is one that hears of moves, named local")
+    asked, pods = _arguments(args, 2)
+    _check(asked == node, f"it may speak for its own node, which is {node}")
+    _check(len(pods) <= OF_A_NODE and all(len(pod) <= TEXT for pod in pods), f"at most {OF_A_NODE} names")
+    return Permit(args)
+
+
 RULES: dict[tuple[str, str], PeerRule] = {
     ("ledger", "reached"): _reached,
     ("ledger", "of_sandbox"): _about_names,
@@ -212,6 +222,7 @@ RULES: dict[tuple[str, str], PeerRule] = {
     ("block", "clear_suspect"): _clear_suspect,
     ("block", "holder_ended"): _holder_ended,
     ("watches", "watching"): _watching,
+    ("watches", "moved"): _moved,
 }
 """All that agents ask. What only the leader's own actors tell each other (what a block was read or written as, what makes
 an address suspect) is not among it."""

@@ -32,6 +32,12 @@ def pod_of(obj: dict[str, Any]) -> str:
     return str(annotated or f"{metadata.get('namespace', '')}/{metadata['name']}")
 
 
+def node_of(obj: dict[str, Any]) -> str:
+    """The node that a SpiderEndpoint names, empty where it names none."""
+    status = obj.get("status") or {}
+    return str((status.get("current") or {}).get("node") or "")
+
+
 def pools_of(obj: dict[str, Any]) -> set[str]:
     """The pools that a SpiderEndpoint names."""
     entries = obj.get("status", {}).get("current", {}).get("ips", ())

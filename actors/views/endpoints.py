@@ -1,7 +1,9 @@
 """SpiderEndpoint objects: what is recorded for a pod, in Spiderpool's form.
 
 What must always hold: the object says what is recorded and nothing else; a pod for which nothing is recorded has none.
-It takes as few requests as can be: what was written last is remembered, and read only where that proves wrong.
+It takes as few requests as can be: what was written last is remembered, and read only where that proves wrong. An agent
+writes only objects of its own node's pods, as the API server demands (`deploy/admission/agent-endpoints.yaml`): one that
+names another node it leaves to the leader.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from actors.errors import Conflict, NotFound
 from actors.resources.addresses import format_address
 from actors.resources.blocks.allocation import Allocation
 from actors.resources.ippool import IPPool
-from actors.resources.spider_endpoint import POD, endpoint_name, pools_of
+from actors.resources.spider_endpoint import POD, endpoint_name, node_of, pools_of
 from actors.store.caches.catalog import Catalog
 from actors.store.contract import Object, Store
 from actors.store.kinds import SPIDERPOOL
@@ -25,13 +27,16 @@ log = logging.getLogger("orbweaver.views")
 
 @dataclass(slots=True)
 class EndpointViews:
-    """Writes SpiderEndpoints. `written`: the objects as this process left them; `rewritten`: the pods whose object had
-    to be written, until somebody takes them from here."""
+    """Writes SpiderEndpoints. `node`: an agent's. `written`: the objects as this process left them; `rewritten`: the pods
+    whose object had to be written, and `left`: those of which the object is the leader's to write, both until somebody
+    takes them from here."""
 
     store: Store
     catalog: Catalog
+    node: str | None = None
     written: dict[str, Object] = field(default_factory=dict)
     rewritten: set[str] = field(default_factory=set)
+    left: set[str] = field(default_factory=set)
 
     def write(self, pod: str, held: Sequence[Allocation]) -> set[str]:
         """Write one view with as few requests as can be; returns the pools that the view named before."""
@@ -49,14 +54,19 @@ class EndpointViews:
 
     def _replace(self, pod: str, before: Object | None, held: Sequence[Allocation]) -> Object | None:
         """Make the view say what is recorded; `before` is the object as it is believed to be."""
+        if not held and before is None:
+            before = self._find(pod)
+        if before is not None and not self._may_write(node_of(before)):
+            self.left.add(pod)  # it came from another node
+            return None
         if not held:
-            if before is None:
-                before = self._find(pod)
             if before is not None:
                 self.rewritten.add(pod)
                 self._remove(before)
             return None
         status = endpoint_status(pod, held, self.catalog.pools().pools)
+        if before is None and not self._may_write(status["current"]["node"]):
+            return None  # it went to another node, whose agent writes it
         if before is None:
             namespace, _, name = pod.partition("/")
             metadata: dict[str, Any] = {"name": endpoint_name(name), "namespace": namespace}
@@ -74,6 +84,9 @@ class EndpointViews:
             return before
         self.rewritten.add(pod)
         return self.store.update({**before, "status": status})
+
+    def _may_write(self, node: str) -> bool:
+        return self.node is None or node in ("", self.node)
 
     def _find(self, pod: str) -> Object | None:
         namespace, _, name = pod.partition("/")

@@ -88,12 +88,14 @@ class ViewsActor(Actor):
         pools: bool = True,
         follow: bool = False,
         may_write: Callable[[], bool] = lambda: True,
+        leave: Callable[[tuple[str, ...]], object] = lambda pods: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`node`: repair only the SpiderEndpoints of its pods. `pools`: look after the pools' status and what other
         IPAMs left, as one process in a cluster does. `follow`: look by itself for
         pools that other processes allocated from. `may_write`: whether the pools' status is for this process to write at
-        this moment; who comes to write it repairs it first."""
+        this moment; who comes to write it repairs it first. `leave` hears of pods that came to `node` from another one, whose
+        SpiderEndpoints the leader has to write."""
         super().__init__(context)
         self._router = router
         self._store = store
@@ -104,7 +106,8 @@ class ViewsActor(Actor):
         self._may_write = may_write
         self._clock = clock
         self._state = ViewsState()
-        self._endpoints = EndpointViews(store, catalog)
+        self._leave = leave
+        self._endpoints = EndpointViews(store, catalog, node)
         self._pool_views = PoolViews(store, catalog, context.system, self._usage, clock)
 
     def on_activate(self) -> None:
@@ -213,6 +216,9 @@ class ViewsActor(Actor):
             state.pods_set = True
             self.after(RETRY, self._write_endpoints)
         self._pools_soon(POOL_INTERVAL)
+        left, self._endpoints.left = tuple(sorted(self._endpoints.left)), set()
+        if left:
+            self._leave(left)
         rewritten = tuple(self._endpoints.rewritten)
         self._endpoints.rewritten.clear()
         if self._follow and rewritten:

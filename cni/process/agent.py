@@ -26,6 +26,7 @@ from actors.cluster.block_follower import BlockFollower
 from actors.cluster.leader_failover import LeaderFailover
 from actors.cluster.leadership import Leadership
 from actors.cluster.local_allocators import OwnAllocators
+from actors.cluster.peer_rules import OF_A_NODE
 from actors.decisions.annotations import FIRST_INTERFACE, read_default_route_nic, read_networks
 from actors.decisions.brief import in_brief
 from actors.decisions.settings import Settings
@@ -153,6 +154,7 @@ class Agent(Process):
                 catalog=catalog,
                 node=node if cluster else None,
                 pools=not cluster,
+                leave=self._leave_views,
             ),
             mailbox=65536,
         )
@@ -333,6 +335,17 @@ class Agent(Process):
         watches = self._leader.at_leader("watches/local") if self._leader is not None else None
         if watches is not None:
             told = watches.watching.options(timeout=START_TIMEOUT).remote(self.options.node, sees, unseen)
+            told.subscribe(_log_unwatched)
+
+    def _leave_views(self, pods: tuple[str, ...]) -> None:
+        """Have the leader write SpiderEndpoints that this agent may not. One that comes to lead looks at all of them."""
+        watches = self._leader.at_leader("watches/local") if self._leader is not None else None
+        if watches is None:
+            return
+        for first in range(0, len(pods), OF_A_NODE):
+            told = watches.moved.options(timeout=START_TIMEOUT).remote(
+                self.options.node, pods[first : first + OF_A_NODE]
+            )
             told.subscribe(_log_unwatched)
 
     def _sweep(self) -> None:

@@ -223,7 +223,7 @@ def cluster_peers() -> Iterator[ClusterPeers]:
     server = ApiServer(kubernetes.assets())
     try:
         server.start()
-        for folder in ("crds", "admission"):
+        for folder in ("crds", "rbac", "admission"):
             for path in sorted((_DEPLOY / folder).glob("*.yaml")):
                 if path.name != "kustomization.yaml":
                     server.apply(*yaml.safe_load_all(path.read_text()))

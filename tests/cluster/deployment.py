@@ -53,7 +53,8 @@ def deploy(cluster: Cluster) -> None:
         for path, here in paths.items():
             words = [word.replace(path, here) for word in words]
         assert words[0] == "orbweaver"
-        token = cluster.kubectl("-n", NAMESPACE, "create", "token", "orbweaver-agent").strip()
+        bound = ("--bound-object-kind", "Node", "--bound-object-name", node.name)
+        token = cluster.kubectl("-n", NAMESPACE, "create", "token", "orbweaver-agent", *bound).strip()
         node.start_agent([*PROGRAM, *words[1:]], token, shown_token(cluster, node.name), NAMESPACE)
         node.configure(CONFLIST)
     words = cluster.get("deployment", "orbweaver-controller", "-n", NAMESPACE)["spec"]["template"]["spec"][

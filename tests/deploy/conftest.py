@@ -4,24 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from actors.cluster.leadership import NAMESPACE
-from tests.support.checker import eventually
 from tests.support.cluster import Cluster, ClusterStore
+from tests.support.identity import API_SERVER, agent_token
 from tests.tools.apiserver import ApiServer
-
-RBAC = Path(__file__).resolve().parents[2] / "deploy" / "rbac"
-_GROUPS = {
-    "ServiceAccount": "/api/v1/namespaces/{namespace}/serviceaccounts",
-    "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles",
-    "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
-    "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles",
-    "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings",
-}
 
 
 @pytest.fixture
@@ -32,28 +21,27 @@ def store(api_server: ApiServer, tmp_path: Path) -> Iterator[ClusterStore]:
 
 
 @pytest.fixture
-def tokens(api_server: ApiServer) -> dict[str, str]:
-    """The token of each service account, once its rights are in force."""
-    made = {}
-    for name in ("agent", "controller"):
-        for obj in yaml.safe_load_all((RBAC / f"{name}.yaml").read_text()):
-            path = _GROUPS[obj["kind"]].format(namespace=obj["metadata"].get("namespace"))
-            code, answer = api_server.ask("POST", path, obj)
-            assert code in (201, 409), answer
-        path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/orbweaver-{name}/token"
-        asked = api_server.call("POST", path, {"spec": {"expirationSeconds": 3600}})
-        made[name] = str(asked["status"]["token"])
-        eventually(lambda name=name: _may_read_lease(api_server, made[name]))  # type: ignore[misc]
-    return made
-
-
-def _may_read_lease(server: ApiServer, token: str) -> None:
-    lease: dict[str, Any] = {
-        "group": "coordination.k8s.io",
-        "resource": "leases",
-        "namespace": NAMESPACE,
-        "name": "orbweaver-controller",
-        "verb": "get",
+def tokens(api_server: ApiServer, store: ClusterStore) -> dict[str, str]:
+    """The token of each role's account, and of one that has none, which may what everybody may."""
+    made = {"agent": agent_token(api_server.kubeconfig, "node1", audience=API_SERVER)}
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": "operators-check"},
+        "subjects": [{"kind": "ServiceAccount", "name": "operator", "namespace": NAMESPACE}],
+        "roleRef": {
+            "apiGroup": "rbac.authorization.k8s.io",
+            "kind": "ClusterRole",
+            "name": "orbweaver-check",
+        },
     }
-    path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-    assert server.call("POST", path, {"spec": {"resourceAttributes": lease}}, token)["status"]["allowed"]
+    api_server.apply(binding)
+    for name, account in {
+        "controller": "orbweaver-controller",
+        "check": "operator",
+        "anybody": "anybody",
+    }.items():
+        made[name] = agent_token(
+            api_server.kubeconfig, "node1", account=account, audience=API_SERVER, bound=False
+        )
+    return made

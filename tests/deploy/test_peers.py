@@ -31,7 +31,7 @@ from tests.support.cluster import ClusterStore
 from tests.support.fleet import on_node
 from tests.support.identity import agent_token, pod_name
 from tests.support.leaders import controllers, in_process, leader_of, linked, logged, wait_linked
-from tests.support.rig import pod, pool
+from tests.support.rig import pod, pool, statefulset
 from tests.tools.apiserver import ApiServer
 
 
@@ -179,6 +179,39 @@ def test_a_pod_that_moved_takes_what_it_left_on_another_node(
         back = Release(granted.value, Fence.of(moved), 0.0)
         assert not ask(first, f"block/{BLOCK}", "release", back).done
         assert ask(second, f"block/{BLOCK}", "release", back).done
+
+
+def test_the_leader_tells_of_a_pod_that_came_from_another_node(
+    api_server: ApiServer, store: ClusterStore, tmp_path: Path
+):
+    """The SpiderEndpoint names the node before, whose agent alone may write it."""
+    store.create(pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.9"))
+    store.create(statefulset("db", 1))
+    with (
+        controllers(tmp_path, api_server.kubeconfig, count=1) as (only,),
+        AgentProcess(tmp_path / "a", kubeconfig=api_server.kubeconfig, node="node1") as first,
+        AgentProcess(tmp_path / "b", kubeconfig=api_server.kubeconfig, node="node2") as second,
+    ):
+        for agent in (first, second):
+            wait_linked(agent, leader_of(store, [only]))
+
+        def told(node: str) -> None:
+            current = store.get("SpiderEndpoint", "db-0", "default")["status"]["current"]
+            assert (current["node"], current["ips"][0]["ipv4"]) == (node, "10.6.0.1/16")
+
+        before, after = Pods(first, store), Pods(second, store)
+        before.make("db-0", statefulset="db")
+        assert before.call("ADD", "db-0", "c-before")[0] == 0
+        eventually(lambda: told("node1"))
+        api_server.ask("DELETE", "/api/v1/namespaces/default/pods/db-0", {"gracePeriodSeconds": 0})
+        after.make("db-0", statefulset="db")
+        assert after.call("ADD", "db-0", "c-after")[0] == 0
+        eventually(lambda: told("node2"))
+        assert before.call("DEL", "db-0", "c-before")[0] == 0  # late
+        assert after.call("DEL", "db-0", "c-after")[0] == 0
+        store.delete("StatefulSet", "db", "default")
+        for agent in (first, second):
+            assert "may not write" not in agent.log.read_text()
 
 
 @pytest.mark.parametrize(

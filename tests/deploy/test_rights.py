@@ -1,22 +1,73 @@
-"""Controller and agent with the rights of `deploy/rbac`, on a real API server: they suffice, and the keys are apart."""
+"""Controller, agent and operator with the rights of `deploy/rbac`, on a real API server: they suffice, and are no more."""
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from actors.cluster.leadership import NAMESPACE
-from actors.errors import OrbweaverError
+from actors.errors import InvalidObject, OrbweaverError
 from actors.store.kubernetes.store import KubernetesStore
 from tests.deploy.test_agent import Pods
-from tests.support.agent_process import AgentProcess
+from tests.deploy.test_agent_policies import endpoint
+from tests.support.agent_process import PROGRAM, AgentProcess
 from tests.support.checker import eventually, records
 from tests.support.cluster import ClusterStore
 from tests.support.leaders import controllers, leader_of, linked, wait_linked
-from tests.support.rig import pool
+from tests.support.rig import pod, pool
 from tests.tools.apiserver import ApiServer
+
+GOLDEN = Path(__file__).parent / "rights"
+ROLES = {"agent": "orbweaver-agent", "controller": "orbweaver-controller", "check": "orbweaver-check"}
+
+
+def rules(server: ApiServer, token: str, namespace: str) -> list[str]:
+    """What `kubectl auth can-i --list` shows, in lines that can be compared."""
+    path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews"
+    status = server.call("POST", path, {"spec": {"namespace": namespace}}, token)["status"]
+    assert not status["incomplete"]
+    found = set()
+    for rule in status["resourceRules"]:
+        for group in rule["apiGroups"]:
+            for resource in rule["resources"]:
+                what = f"{resource}.{group}" if group else resource
+                names = f" [{', '.join(sorted(rule['resourceNames']))}]" if rule.get("resourceNames") else ""
+                found |= {f"{what}{names}: {verb}" for verb in rule["verbs"]}
+    for rule in status["nonResourceRules"]:
+        found |= {f"{url}: {verb}" for url in rule["nonResourceURLs"] for verb in rule["verbs"]}
+    return sorted(found)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_may_what_its_list_says_and_no_more(
+    api_server: ApiServer, tokens: dict[str, str], role: str
+) -> None:
+    """After a wanted change of a role: write what this prints into the file, and read it."""
+
+    def as_listed() -> None:
+        lines = []
+        for namespace in (NAMESPACE, "default"):
+            everybody = set(rules(api_server, tokens["anybody"], namespace))
+            own = [line for line in rules(api_server, tokens[role], namespace) if line not in everybody]
+            lines += [f"In namespace {namespace}:", *own, ""]
+        text = "\n".join(lines)
+        assert text == (GOLDEN / f"{role}.txt").read_text(), text
+
+    eventually(as_listed)
+
+
+def test_an_operator_checks_and_looks_an_address_up(
+    api_server: ApiServer, store: ClusterStore, tokens: dict[str, str], tmp_path: Path
+) -> None:
+    config = api_server.write_kubeconfig(tmp_path / "config", tokens["check"])
+    for words in (("check",), ("ip", "show", "10.6.0.1")):
+        done = subprocess.run(
+            [*PROGRAM, *words, "--kubeconfig", str(config)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
 
 
 def test_the_rights_suffice_and_agents_read_no_secret(
@@ -45,12 +96,22 @@ def test_the_rights_suffice_and_agents_read_no_secret(
         for process in (*both, agent):
             assert "may not" not in process.log.read_text()
 
+    for where, node in {"here": "node1", "there": "node2"}.items():
+        store.create(pod(where))
+        store.create(endpoint(where, node))
     as_agent = KubernetesStore(api_server.access(tokens["agent"]))
+    as_agent.delete("SpiderEndpoint", "here", "default")
     shown = (tmp_path / "agent" / "leader-token").read_text()
     said = agent.log.read_text()
     assert '"level": "debug"' in said
     assert not any(secret in said for secret in (*tokens.values(), shown, "PRIVATE KEY"))
+    with pytest.raises(
+        InvalidObject, match="agent of node node1 may not write the SpiderEndpoint of a pod of node node2"
+    ):
+        as_agent.delete("SpiderEndpoint", "there", "default")
     for forbidden in (
+        lambda: as_agent.delete("Pod", "here", "default"),
+        lambda: as_agent.get("Secret", "orbweaver-webhook", NAMESPACE),
         lambda: as_agent.get("Secret", "any", NAMESPACE),
         lambda: as_agent.list("Secret", NAMESPACE),
         lambda: as_agent.update(store.get("Lease", "orbweaver-controller", NAMESPACE)),

@@ -17,7 +17,7 @@ from typing import Any, Self
 from cni import shim
 from tests.support.blocks import recorded
 from tests.support.cni_client import NoAnswer, ask, encode
-from tests.support.identity import agent_token
+from tests.support.identity import agent_kubeconfig, agent_token
 from tests.support.standstill import stand_still
 
 START_TIMEOUT = 60.0
@@ -136,7 +136,8 @@ class ServingProcess(ABC):
 
 class AgentProcess(ServingProcess):
     """`orbweaver agent` with everything it owns in `directory`: store, socket, plugin, log. It is standalone, or, with a
-    `kubeconfig`, on a cluster."""
+    `kubeconfig`, on a cluster. Where that is the administrator's, the agent has the rights of `deploy/rbac` and the token
+    of its node, as a DaemonSet's pod has."""
 
     command = "agent"
 
@@ -152,14 +153,11 @@ class AgentProcess(ServingProcess):
         self.data = directory / "data" / "orbweaver.db"
         self.socket = directory / "agent.sock"
         self.plugins = directory / "bin"
-        where = (
-            ("--standalone", "--data", str(self.data))
-            if kubeconfig is None
-            else ("--kubeconfig", str(kubeconfig))
-        )
+        where = ["--standalone", "--data", str(self.data)]
         own = ["--node", node, "--socket", str(self.socket), "--metrics-port", "0"]
         if kubeconfig is not None:
             directory.mkdir(parents=True, exist_ok=True)
+            where = ["--kubeconfig", str(agent_kubeconfig(kubeconfig, node, directory / "kubeconfig"))]
             token = directory / "leader-token"
             token.write_text(agent_token(kubeconfig, node))
             own += ["--leader-token", str(token)]

@@ -11,6 +11,10 @@ from typing import Any
 
 from actors.cluster.leadership import AGENT, AUDIENCE, NAMESPACE
 from tests.tools.apiserver import ADMIN_TOKEN
+from tests.tools.control_plane import write_kubeconfig
+
+API_SERVER = "https://kubernetes.default.svc"
+"""The audience of a token that is shown to the API server itself."""
 
 _PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 _ACCOUNTS = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts"
@@ -47,6 +51,15 @@ def agent_token(
         spec["boundObjectRef"] = {"kind": "Pod", "apiVersion": "v1", "name": name, "uid": uid}
     answer = _ask(cluster, "POST", f"{_ACCOUNTS}/{account}/token", {"spec": spec})
     return str(answer["status"]["token"])
+
+
+def agent_kubeconfig(kubeconfig: Path, node: str, own: Path) -> Path:
+    """Where the administrator's is given: another one, with the token of a node's agent; else the same."""
+    config = json.loads(kubeconfig.read_text())
+    if config["users"][0]["user"].get("token") != ADMIN_TOKEN:
+        return kubeconfig
+    token = agent_token(kubeconfig, node, audience=API_SERVER)
+    return write_kubeconfig(own, config["clusters"][0]["cluster"], token)
 
 
 def pod_name(node: str, account: str = AGENT) -> str:

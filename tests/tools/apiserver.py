@@ -155,8 +155,11 @@ class ApiServer:
         for manifest in manifests:
             kind = manifest["kind"].lower()
             plural = f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
-            path = f"/apis/{manifest['apiVersion']}/{plural}/{manifest['metadata']['name']}"
-            self._apply_one(path, manifest)
+            root = "/api" if manifest["apiVersion"] == "v1" else "/apis"
+            namespace = manifest["metadata"].get("namespace")
+            within = f"namespaces/{namespace}/" if namespace else ""
+            name = manifest["metadata"]["name"]
+            self._apply_one(f"{root}/{manifest['apiVersion']}/{within}{plural}/{name}", manifest)
         for manifest in manifests:
             if manifest["kind"] == "CustomResourceDefinition":
                 self._wait_established(manifest["metadata"]["name"])

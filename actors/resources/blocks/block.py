@@ -112,7 +112,8 @@ class Asker:
 class Release:
     """Take away the record at `value` if `fence` admits it; `keep` leaves it for the pod's next incarnation.
 
-    `at` is the moment of the release, in seconds since the epoch. `forced`: the holder may still run somewhere.
+    `at` is the moment of the release, in seconds since the epoch. `forced`: the holder may still run somewhere; so may one
+    of another node, whose end nobody has seen there.
     `quarantine`: somebody uses it, so that for a while nobody shall get it: another host, or (a pause) the last holder of a
     suspect address. `by`: the pod for which an agent gives back what another node's sandbox had. `asker`: whose records
     alone it may take away; None: the leader's own actors, or those of a process that works by itself.
@@ -126,6 +127,13 @@ class Release:
     quarantine: Quarantine | None = None
     by: str = ""
     asker: Asker | None = None
+
+    def is_on_behalf(self, found: Record) -> bool:
+        """Whether a pod gives back what a sandbox on another node had."""
+        if self.asker is None:
+            return bool(self.by)
+        node = self.asker.node
+        return all(one.node != node for one in found.per_sandbox if self.fence.admits(one))
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +305,7 @@ class Block:
             del self.records[release.value]
             self.released[release.value] = release.at
             self._quarantine(release.value, release.quarantine)
-        if release.forced:
+        if release.forced or (found.container and release.is_on_behalf(found)):
             self.suspect[release.value] = Suspect.of(found, release.fence)
         return Released(release.value, True, found)
 

@@ -248,6 +248,15 @@ def test_it_speaks_for_its_own_node():
         asked("watches/other", "watching", "node1", True, ())
 
 
+def test_it_tells_of_pods_that_came_to_its_own_node():
+    assert asked("watches/local", "moved", "node1", ("shop/db-0",)).args == ("node1", ("shop/db-0",))
+    for wrong in (("node2", ("shop/db-0",)), ("node1", ("shop/db-0",) * 257), ("node1", ("x" * 513,))):
+        with pytest.raises(PeerRefused):
+            asked("watches/local", "moved", *wrong)
+    with pytest.raises(PeerRefused):
+        asked("watches/other", "moved", "node1", ())
+
+
 class TestBlock:
     """A release by a peer takes away what its node's sandboxes have, or what the pod is entitled to that runs there."""
 
@@ -273,6 +282,22 @@ class TestBlock:
         assert self._released(left, Asker("node1", "shop/web-1"))
         assert not self._released(left, Asker("node1", "shop/web-2"))
         assert not self._released(left, Asker("node1", "shop/web-1"), Fence("c-2", "shop/web-1", "uid-1"))
+
+    def test_what_another_node_s_sandbox_had_is_suspect_then(self):
+        """Nobody has seen that sandbox end."""
+        for release in (
+            Release(ADDRESS, FENCE, NOW, by="shop/web-1"),  # by an agent that works by itself
+            Release(ADDRESS, FENCE, NOW, asker=Asker("node1", "shop/web-1")),
+        ):
+            block = self._block(replace(IN_POOL, node="node2"))
+            assert block.release(release).done
+            assert block.suspect[ADDRESS].node == "node2"
+        kept = self._block(replace(IN_POOL, node="node2").retained())
+        fence = Fence.of(kept.records[ADDRESS])
+        assert kept.release(Release(ADDRESS, fence, NOW, asker=Asker("node1", "shop/web-1"))).done
+        own = self._block(IN_POOL)
+        assert own.release(Release(ADDRESS, FENCE, NOW, asker=Asker("node1"))).done
+        assert not own.suspect | kept.suspect
 
     def test_what_its_virtual_machine_has(self):
         left = replace(IN_POOL, node="node2", machine="vm", container="", uid="")
