@@ -80,15 +80,15 @@ class HttpLimits:
 
 class HttpServer:
     """Serves `listener`, from `open` to `close`, on the event loop that calls these; or, with `start` and `stop`, on a
-    loop and thread of its own. With `tls`, every connection is TLS; what is loaded into the context later counts for the
-    connections that come then."""
+    loop and thread of its own. With `tls`, every connection is TLS, with what that says when it comes; where it raises
+    `OSError`, the connection is closed."""
 
     def __init__(
         self,
         listener: socket.socket,
         handler: Handler,
         *,
-        tls: ssl.SSLContext | None = None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
         limits: HttpLimits | None = None,
     ) -> None:
         self._listener = listener
@@ -156,7 +156,7 @@ class HttpServer:
                 stream: IOStream = _Stream(connection, max_buffer_size=self._buffer, read_chunk_size=_CHUNK)
             else:
                 wrapped = ssl_wrap_socket(
-                    connection, self._tls, server_side=True, do_handshake_on_connect=False
+                    connection, self._tls(), server_side=True, do_handshake_on_connect=False
                 )
                 stream = _TlsStream(wrapped, max_buffer_size=self._buffer, read_chunk_size=_CHUNK)
         except OSError as error:  # it hung up in between

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from actors.decisions.overlaps import Extent
@@ -50,3 +51,10 @@ class ReviewVerdict:
     @property
     def allowed(self) -> bool:
         return not self.why
+
+
+def together(verdicts: Iterable[ReviewVerdict]) -> ReviewVerdict:
+    """What several say of one object: the first refusal, and everybody's warnings."""
+    found = tuple(verdicts)
+    why = next((one.why for one in found if one.why), "")
+    return ReviewVerdict(why, tuple(text for one in found for text in one.warnings))

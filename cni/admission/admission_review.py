@@ -11,22 +11,37 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from actors.decisions.overlaps import Extent, extent_of
-from actors.errors import InvalidObject, InvalidRequest
-from actors.review.messages import ReviewRequest, ReviewVerdict
+from actors.errors import InvalidRequest
+from actors.review.messages import ReviewVerdict
 
 API_VERSION = "admission.k8s.io/v1"
-KINDS = ("SpiderIPPool", "SpiderSubnet")
 _WARNING_LONGEST = 256
 """Characters of a warning, which API servers cut."""
 
 
 @dataclass(frozen=True, slots=True)
+class ReviewedObject:
+    """An object that is about to be stored. `before`: what it replaces, None where it is new. `kept`: whether the API server
+    will store it, which it does not for a dry run. Whatever is in either is as it was sent."""
+
+    kind: str
+    obj: Mapping[str, Any]
+    before: Mapping[str, Any] | None = None
+    kept: bool = True
+
+    @property
+    def title(self) -> str:
+        """Kind and name, for a log line."""
+        metadata = self.obj.get("metadata")
+        return f"{self.kind} {metadata.get('name') if isinstance(metadata, Mapping) else None!s:.300}"
+
+
+@dataclass(frozen=True, slots=True)
 class AdmissionQuestion:
-    """One AdmissionReview. `review` is None where nothing of the object is for this webhook to judge."""
+    """One AdmissionReview. `reviewed` is None where nothing is about to be stored."""
 
     uid: str
-    review: ReviewRequest | None
+    reviewed: ReviewedObject | None
 
 
 def read_question(body: bytes) -> AdmissionQuestion:
@@ -39,15 +54,14 @@ def read_question(body: bytes) -> AdmissionQuestion:
     uid = request.get("uid") if isinstance(request, dict) else None
     if not isinstance(request, dict) or not isinstance(uid, str) or asked.get("apiVersion") != API_VERSION:
         raise InvalidRequest(f"this is no AdmissionReview of {API_VERSION}: it has no request with a uid")
-    kind = request.get("kind")
+    kind, obj, before = (request.get(name) for name in ("kind", "object", "oldObject"))
     named = kind.get("kind") if isinstance(kind, dict) else None
-    if named not in KINDS or request.get("operation") not in ("CREATE", "UPDATE"):
+    if not isinstance(named, str) or not isinstance(obj, dict):
         return AdmissionQuestion(uid, None)
-    wanted = _extent(named, request.get("object"))
-    if wanted is None:
+    if request.get("operation") not in ("CREATE", "UPDATE"):
         return AdmissionQuestion(uid, None)
-    before = _extent(named, request.get("oldObject"))
-    return AdmissionQuestion(uid, ReviewRequest.of(wanted, before, kept=request.get("dryRun") is not True))
+    replaced = before if isinstance(before, dict) else None
+    return AdmissionQuestion(uid, ReviewedObject(named, obj, replaced, request.get("dryRun") is not True))
 
 
 def write_answer(question: AdmissionQuestion, verdict: ReviewVerdict) -> bytes:
@@ -59,12 +73,3 @@ def write_answer(question: AdmissionQuestion, verdict: ReviewVerdict) -> bytes:
         response["warnings"] = [text[:_WARNING_LONGEST] for text in verdict.warnings]
     answer = {"apiVersion": API_VERSION, "kind": "AdmissionReview", "response": response}
     return json.dumps(answer).encode()
-
-
-def _extent(kind: str, obj: object) -> Extent | None:
-    if not isinstance(obj, Mapping):
-        return None
-    try:
-        return extent_of({**obj, "kind": kind})
-    except (InvalidObject, RecursionError):
-        return None

@@ -1,7 +1,7 @@
-"""The webhook's HTTPS endpoint: an API server's question goes to the leader's OverlapReview, whichever controller is asked.
+"""The webhook's HTTPS endpoint: what an API server asks goes to the leader's actors, whichever controller is asked.
 
-How it works. The leader asks its own actor. Another controller passes the whole request on to the leader's endpoint, once;
-the leader's address is that of the Lease with this endpoint's port.
+How it works. The leader asks its own actors (`reviews.py`). Another controller passes the whole request on to the leader's
+endpoint, once; the leader's address is that of the Lease with this endpoint's port.
 What must always hold: whatever goes wrong here, an object is let in, with a warning: no pod may ever wait for a webhook,
 and pools that overlap are told in their status all the same. A request is bounded in bytes and time, and their number at
 once; whoever reaches this port can ask, so questions are read for a fifth of a thread's time at most, and the leader's
@@ -15,13 +15,15 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from actors.errors import InvalidRequest, OrbweaverError, StoreUnavailable
-from actors.review.messages import ReviewRequest, ReviewVerdict
+from actors.review.messages import ReviewVerdict, together
 from actors.runtime import ObjectRef
 from cni.admission.admission_review import AdmissionQuestion, read_question, write_answer
+from cni.admission.reviews import Review
 from metrics.http_server import HttpAnswer, HttpLimits, HttpRequest, HttpServer
 
 log = logging.getLogger("orbweaver.admission")
@@ -46,27 +48,27 @@ _JSON = "application/json"
 
 @dataclass(frozen=True, slots=True)
 class WebhookOptions:
-    """`context`: what the endpoint shows, and its own clients trust. `port`: 0 takes a free one."""
+    """`server`: what the endpoint shows now; `client`: what trusts another controller's. Both may change, and raise `OSError`
+    while there is none. `name`: what all controllers' certificates say. `port`: 0 takes a free one."""
 
-    server: ssl.SSLContext
-    client: ssl.SSLContext
+    server: Callable[[], ssl.SSLContext]
+    client: Callable[[], ssl.SSLContext]
     name: str
     listen: str = ""
     port: int = PORT
 
 
 class Webhook:
-    """One per controller. `review` asks the leader's actor, None where this process does not lead; `leader` is the host of
-    whoever leads, None for nobody, and does not block."""
+    """One per controller. `leader` is the host of whoever leads, None for nobody, and does not block."""
 
     def __init__(
         self,
         options: WebhookOptions,
-        review: Callable[[ReviewRequest], ObjectRef[ReviewVerdict] | None],
+        reviews: Sequence[Review[Any]],
         leader: Callable[[], str | None],
     ) -> None:
         self._options = options
-        self._review = review
+        self._reviews = tuple(reviews)
         self._leader = leader
         try:
             self._listener = _listen(options.listen, options.port)
@@ -100,28 +102,34 @@ class Webhook:
         began = time.thread_time()
         try:
             question = read_question(request.body)
+            asked = [
+                (review, found)
+                for review in self._reviews
+                if question.reviewed is not None and (found := review.question(question.reviewed)) is not None
+            ]
         except InvalidRequest as error:
             return HttpAnswer(400, f"{error.message}\n".encode())
         finally:
             self._reads_on = time.monotonic() + (time.thread_time() - began) * (1 / _SHARE - 1)
-        if question.review is None:
+        if question.reviewed is None or not asked:
             return _told(question, ReviewVerdict())
         try:
             left = max(0.0, until - time.monotonic())
-            return await asyncio.wait_for(self._judge(question, question.review, request), left)
+            return await asyncio.wait_for(self._judge(question, asked, request), left)
         except (OrbweaverError, OSError, TimeoutError, ValueError) as error:
             log.warning(
                 "an object was let in unjudged",
-                extra={"object": question.review.wanted.title, "error": str(error) or type(error).__name__},
+                extra={"object": question.reviewed.title, "error": str(error) or type(error).__name__},
             )
             return _told(question, ReviewVerdict(warnings=(UNJUDGED,)))
 
     async def _judge(
-        self, question: AdmissionQuestion, review: ReviewRequest, request: HttpRequest
+        self, question: AdmissionQuestion, asked: Sequence[tuple[Review[Any], Any]], request: HttpRequest
     ) -> HttpAnswer:
-        asked = self._review(review)
-        if asked is not None:
-            return _told(question, await _awaited(asked))
+        answers = [review.ask(found) for review, found in asked]
+        if all(answer is not None for answer in answers):
+            verdicts = [await _awaited(answer) for answer in answers if answer is not None]
+            return _told(question, together(verdicts))
         if FORWARDED in request.headers:
             return _told(question, ReviewVerdict(warnings=(UNJUDGED,)))
         host = self._leader()
@@ -134,7 +142,7 @@ class Webhook:
         reader, writer = await asyncio.open_connection(
             host,
             self._options.port or self.port,
-            ssl=self._options.client,
+            ssl=self._options.client(),
             server_hostname=self._options.name,
         )
         try:
@@ -155,7 +163,9 @@ class Webhook:
         return rest.partition(b"\r\n\r\n")[2]
 
 
-UNJUDGED = "no leader could be asked whether these addresses are in another pool too; if so, it is told in the pools' status"
+UNJUDGED = (
+    "no leader could be asked whether this conflicts with other objects; if so, it is told in their status"
+)
 
 
 def _told(question: AdmissionQuestion, verdict: ReviewVerdict) -> HttpAnswer:

@@ -47,6 +47,7 @@ from actors.store.contract import Store
 from actors.views.coordinator import CoordinatorActor
 from actors.views.events import EventsActor
 from actors.views.views import ViewsActor
+from cni.admission.reviews import overlap_review
 from cni.admission.webhook import ANSWER_TIMEOUT, Webhook, WebhookOptions
 from cni.dataplane.own_plugins import check_plugins
 from cni.process.base import START_TIMEOUT, Process, log_failure
@@ -179,7 +180,9 @@ class Controller(Process):
         )
         self.webhook: Webhook | None = None
         if options.webhook is not None:
-            self.webhook = Webhook(options.webhook, self._review, self._leading_host)
+            self.webhook = Webhook(
+                options.webhook, (overlap_review(self._review_overlaps),), self._leading_host
+            )
         self._census = census
         self._certificate = LeaderCertificate(life=options.certificate_life, on_replaced=self._replaced)
         account = f"system:serviceaccount:{options.leadership.namespace}:{AGENT}"
@@ -243,7 +246,7 @@ class Controller(Process):
             },
         )
 
-    def _review(self, request: ReviewRequest) -> ObjectRef[ReviewVerdict] | None:
+    def _review_overlaps(self, request: ReviewRequest) -> ObjectRef[ReviewVerdict] | None:
         """Ask this process's own reviewer, if it is the one that counts."""
         if not self.leads():
             return None

@@ -45,7 +45,7 @@ def controllers(
     with ExitStack() as stack:
         running = []
         for host in hosts:
-            webhook = WebhookOptions(authority.server, authority.client, NAME, host, port)
+            webhook = WebhookOptions(lambda: authority.server, lambda: authority.client, NAME, host, port)
             leadership = Leadership(timing=Timing(retry=0.3), port=0)
             options = replace(in_process(webhook=webhook), address=host, listen=host, leadership=leadership)
             made = Controller(store, options)

@@ -37,7 +37,8 @@ def serve() -> Iterator[Serve]:
 
     def start(handler: Handler = echo, *, tls: ssl.SSLContext | None = None, **limits: float) -> int:
         listener = listen("127.0.0.1", 0)
-        server = HttpServer(listener, handler, tls=tls, limits=HttpLimits(**limits))  # type: ignore[arg-type]
+        shown = None if tls is None else lambda: tls
+        server = HttpServer(listener, handler, tls=shown, limits=HttpLimits(**limits))  # type: ignore[arg-type]
         server.start()
         running.append((server, listener))
         return int(listener.getsockname()[1])

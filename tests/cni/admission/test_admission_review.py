@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from actors.errors import InvalidRequest
-from actors.review.messages import ReviewVerdict
-from cni.admission.admission_review import AdmissionQuestion, read_question, write_answer
+from actors.review.messages import ReviewVerdict, together
+from cni.admission.admission_review import AdmissionQuestion, ReviewedObject, read_question, write_answer
+from cni.admission.reviews import overlap_review
 from tests.support.rig import pool
 
 
@@ -28,13 +29,17 @@ def body(obj: Any, operation: str = "CREATE", kind: Any = None, **more: Any) -> 
     ).encode()
 
 
+OVERLAPS = overlap_review(lambda request: None)
 A = pool("a", "10.6.0.0/16", "10.6.0.1-10.6.0.9")
 
 
 def test_a_pool_is_read_with_what_it_replaces() -> None:
     old = pool("a", "10.6.0.0/16", "10.6.0.1-10.6.0.5")
-    asked = read_question(body(A, "UPDATE", oldObject=old, dryRun=True)).review
+    reviewed = read_question(body(A, "UPDATE", oldObject=old, dryRun=True)).reviewed
+    assert reviewed == ReviewedObject("SpiderIPPool", A, old, kept=False)
+    assert reviewed.title == "SpiderIPPool a"
 
+    asked = OVERLAPS.question(reviewed)
     assert asked is not None
     assert (asked.kind, asked.name, asked.kept, asked.is_update) == ("SpiderIPPool", "a", False, True)
     assert asked.added.addresses.ranges_text(4) == ("10.6.0.6-10.6.0.9",)
@@ -55,17 +60,36 @@ def test_what_is_no_review_is_refused(text: bytes) -> None:
     [
         body(None),
         body("pool"),
-        body({}),
-        body({"metadata": {"name": "a"}, "spec": {"subnet": "x"}}),
         body(A, "DELETE"),
-        body(A, kind={"kind": "Pod"}),
         body(A, kind="SpiderIPPool"),
         body(A, kind=[]),
     ],
 )
+def test_where_nothing_is_stored_there_is_nothing_to_judge(text: bytes) -> None:
+    assert read_question(text) == AdmissionQuestion("u-1", None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        body({}),
+        body({"metadata": {"name": "a"}, "spec": {"subnet": "x"}}),
+        body({"metadata": [], "spec": 1}),
+        body(A, kind={"kind": "Pod"}),
+    ],
+)
 def test_what_is_not_for_this_webhook_to_judge_is_let_in(text: bytes) -> None:
     """The form of an object is judged by its CRD and the policies."""
-    assert read_question(text) == AdmissionQuestion("u-1", None)
+    reviewed = read_question(text).reviewed
+    assert reviewed is not None
+    assert OVERLAPS.question(reviewed) is None
+    assert reviewed.title
+
+
+def test_of_several_verdicts_the_first_refusal_counts_and_every_warning() -> None:
+    one, two = ReviewVerdict("no", ("a",)), ReviewVerdict("never", ("b",))
+    assert together([ReviewVerdict(), one, two]) == ReviewVerdict("no", ("a", "b"))
+    assert together([]) == ReviewVerdict()
 
 
 def test_an_answer_names_the_request() -> None:

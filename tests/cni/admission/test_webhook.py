@@ -23,8 +23,8 @@ QUESTION = HttpRequest("POST", PATH, "", {}, b"{}")
 @pytest.fixture
 def webhook(tmp_path: Path) -> Iterator[Webhook]:
     authority = webhook_authority(tmp_path, "127.0.0.1")
-    options = WebhookOptions(authority.server, authority.client, NAME, "127.0.0.1", 0)
-    made = Webhook(options, lambda review: None, lambda: None)
+    options = WebhookOptions(lambda: authority.server, lambda: authority.client, NAME, "127.0.0.1", 0)
+    made = Webhook(options, (), lambda: None)
     yield made
     made._listener.close()
 

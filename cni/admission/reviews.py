@@ -1,0 +1,58 @@
+"""What the webhook has judged, and by whom: a list to which each part of the project adds its own.
+
+How it works. `read` makes a question out of an object where the part has one, and `ask` puts it to an actor of the leader; a
+controller that does not lead passes the whole request on, so questions never leave the process.
+What must always hold: `read` is pure and quick, and what it cannot understand is let in, because the CRDs and policies judge
+an object's form; `ask` does not block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from actors.decisions.overlaps import Extent, extent_of
+from actors.errors import InvalidObject
+from actors.review.messages import ReviewRequest, ReviewVerdict
+from actors.runtime import ObjectRef
+from cni.admission.admission_review import ReviewedObject
+
+Q = TypeVar("Q")
+
+
+@dataclass(frozen=True, slots=True)
+class Review(Generic[Q]):
+    """One rule that only a server can judge. `kinds`: of which objects. `ask` returns None where this process does not
+    lead."""
+
+    kinds: frozenset[str]
+    read: Callable[[ReviewedObject], Q | None]
+    ask: Callable[[Q], ObjectRef[ReviewVerdict] | None]
+
+    def question(self, reviewed: ReviewedObject) -> Q | None:
+        """What is to be asked about an object, None for nothing."""
+        if reviewed.kind not in self.kinds:
+            return None
+        try:
+            return self.read(reviewed)
+        except (InvalidObject, RecursionError):
+            return None
+
+
+def overlap_review(ask: Callable[[ReviewRequest], ObjectRef[ReviewVerdict] | None]) -> Review[ReviewRequest]:
+    """Whether another pool or subnet has addresses of it."""
+    return Review(frozenset({"SpiderIPPool", "SpiderSubnet"}), _overlap_question, ask)
+
+
+def _overlap_question(reviewed: ReviewedObject) -> ReviewRequest:
+    wanted = _extent(reviewed.kind, reviewed.obj)
+    try:
+        before = None if reviewed.before is None else _extent(reviewed.kind, reviewed.before)
+    except InvalidObject:
+        before = None
+    return ReviewRequest.of(wanted, before, kept=reviewed.kept)
+
+
+def _extent(kind: str, obj: Mapping[str, object]) -> Extent:
+    return extent_of({**obj, "kind": kind})
