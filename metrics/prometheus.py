@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -28,6 +29,26 @@ class PoolUsage:
     total: int
     used: int
     lost: int = 0
+
+
+class SubnetNumbers(Protocol):
+    """One subnet at the moment of a scrape: addresses that pools can be made of and those that they have, how many pools, and
+    whether one of them needs more than is left."""
+
+    @property
+    def subnet(self) -> str: ...
+
+    @property
+    def total(self) -> int: ...
+
+    @property
+    def allocated(self) -> int: ...
+
+    @property
+    def pools(self) -> int: ...
+
+    @property
+    def exhausted(self) -> bool: ...
 
 
 class Metrics:
@@ -104,6 +125,10 @@ class Metrics:
     def watch_pools(self, usage: Callable[[], Iterable[PoolUsage]]) -> None:
         """Report every pool's addresses at each scrape."""
         self._registry.register(_Gauges(lambda: _pools(list(usage()))))
+
+    def watch_subnets(self, usage: Callable[[], Iterable[SubnetNumbers]]) -> None:
+        """Report every subnet's addresses at each scrape."""
+        self._registry.register(_Gauges(lambda: _subnets(list(usage()))))
 
     def watch_flag(self, name: str, about: str, read: Callable[[], bool]) -> None:
         """Report a gauge that is 1 or 0 at each scrape."""
@@ -264,3 +289,22 @@ def _pools(usage: list[PoolUsage]) -> list[GaugeMetricFamily]:
         free.add_metric([one.pool], max(0, one.total - one.used - one.lost))
         used.add_metric([one.pool], one.used)
     return [count, total, free, used]
+
+
+def _subnets(usage: list[SubnetNumbers]) -> list[GaugeMetricFamily]:
+    count = GaugeMetricFamily("spiderpool_total_subnet_counts", "SpiderSubnets", value=len(usage))
+    pools, total, left, exhausted = (
+        GaugeMetricFamily(name, about, labels=["SpiderSubnet"])
+        for name, about in (
+            ("spiderpool_debug_subnet_ippool_counts", "Pools of a subnet"),
+            ("spiderpool_debug_subnet_total_ip_counts", "Addresses that a subnet's pools can be made of"),
+            ("spiderpool_debug_subnet_available_ip_counts", "Addresses of a subnet that no pool has"),
+            ("orbweaver_subnet_exhausted", "Whether a pool needs more addresses than its subnet has left"),
+        )
+    )
+    for one in usage:
+        pools.add_metric([one.subnet], one.pools)
+        total.add_metric([one.subnet], one.total)
+        left.add_metric([one.subnet], max(0, one.total - one.allocated))
+        exhausted.add_metric([one.subnet], one.exhausted)
+    return [count, pools, total, left, exhausted]

@@ -20,6 +20,7 @@ from actors import errors
 from actors.decisions import annotations as annotation_keys
 from actors.resources import coordinator, ippool
 from actors.resources.coordinator_rules import RULES
+from actors.subnets.subnets import SubnetUsage
 from cni.command.main import COMMANDS
 from metrics.prometheus import Metrics, PoolUsage
 
@@ -141,6 +142,7 @@ def metrics() -> Iterator[tuple[str, tuple[str, frozenset[str]]]]:
     exposed.dropped("pool", "allocate")
     exposed.watch_mailboxes(lambda: {"pool": 1})
     exposed.watch_pools(lambda: [PoolUsage("blue", 10, 1)])
+    exposed.watch_subnets(lambda: [SubnetUsage("rack", 10, 1, 1, False)])
     for name in flags():
         exposed.watch_flag(name, "", lambda: True)
     text = exposed.expose()[0].decode()

@@ -23,10 +23,11 @@ _NOTHING = IntervalSet()
 
 @dataclass(frozen=True, slots=True)
 class KnownUse:
-    """What is known of addresses. `used`: a pod has them, or nobody can tell, or they are set aside; `released`: free since
-    then (seconds since the epoch). Of all others nothing was ever seen."""
+    """What is known of addresses. `used`: a pod has them, or nobody can tell, or they are set aside; `cooling`: they are
+    free, and `released` says since when (seconds since the epoch). Of all others nothing was ever seen."""
 
     used: IntervalSet = field(default_factory=IntervalSet)
+    cooling: IntervalSet = field(default_factory=IntervalSet)
     released: Mapping[int, float] = field(default_factory=dict)
 
 
@@ -47,7 +48,7 @@ def grow(
     others = left.minus(preferred).intersect(wanted_by_others)
     chosen: list[Interval] = []
     for candidates in (preferred, left.minus(preferred).minus(others), others):
-        for low, high in _coldest(candidates, count, known.released):
+        for low, high in _coldest(candidates, count, known):
             chosen.append((low, high))
             count -= high - low + 1
         if not count:
@@ -59,28 +60,27 @@ def shrink(present: IntervalSet, count: int, known: KnownUse) -> IntervalSet:
     """What a pool gives back of `present`: so many addresses, or as many as are not used."""
     unused = present.minus(known.used)
     count = min(count, unused.size)
-    seen = {value: at for value, at in known.released.items() if value in unused}
-    never = unused.minus(_points(seen))
-    given = list(_highest(never, count))
+    given = list(_highest(unused.minus(known.cooling), count))
     left = count - sum(high - low + 1 for low, high in given)
-    oldest = sorted(seen, key=lambda value: (seen[value], value))[:left]
-    return IntervalSet([*given, *((value, value) for value in oldest)])
+    return IntervalSet([*given, *_oldest(unused.intersect(known.cooling), left, known.released)])
 
 
-def _coldest(candidates: IntervalSet, count: int, released: Mapping[int, float]) -> Iterable[Interval]:
+def _coldest(candidates: IntervalSet, count: int, known: KnownUse) -> Iterable[Interval]:
     """At most so many of the candidates: those never used from the lowest up, then those released longest ago."""
-    if not candidates or not count:
-        return
-    seen = {value: at for value, at in released.items() if value in candidates}
-    for low, high in _lowest(candidates.minus(_points(seen)), count):
+    for low, high in _lowest(candidates.minus(known.cooling), count):
         yield low, high
         count -= high - low + 1
-    for value in sorted(seen, key=lambda value: (seen[value], value))[:count]:
+    yield from _oldest(candidates.intersect(known.cooling), count, known.released)
+
+
+def _oldest(cooling: IntervalSet, count: int, released: Mapping[int, float]) -> Iterable[Interval]:
+    if count <= 0:
+        return
+    members = (
+        value for low, high in cooling for value in range(low, high + 1)
+    )  # each of them was once a pod's
+    for value in sorted(members, key=lambda value: (released[value], value))[:count]:
         yield value, value
-
-
-def _points(values: Iterable[int]) -> IntervalSet:
-    return IntervalSet((value, value) for value in values)
 
 
 def _lowest(addresses: IntervalSet, count: int) -> Iterable[Interval]:

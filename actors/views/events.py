@@ -132,6 +132,13 @@ class EventsActor(Actor):
         self._tell(_News(involved, reason, text, _severity(wrong)))
 
     @message
+    def exhausted(self, involved: dict[str, str], text: str) -> None:
+        """Tell that a subnet had too few addresses for a pool. `involved`: the subnet, or the application that got none, by
+        `kind`, `name`, `apiVersion` unless it is ours, and `namespace` and `uid` where there are."""
+        involved = {"apiVersion": SPIDERPOOL, **{key: value for key, value in involved.items() if value}}
+        self._tell(_News(involved, "SubnetExhausted", text, "Warning"))
+
+    @message
     def elected(self, namespace: str, lease: str, identity: str) -> None:
         """Tell who leads by a Lease now, as Kubernetes' own controllers do."""
         involved = {

@@ -1,20 +1,23 @@
 """`orbweaver delete KIND NAME…`, or `-f FILE`: remove objects.
 
 What must always hold: a pool with addresses in use does not go before the last of them. It is marked first,
-so that it gives out no more, and only then are its addresses counted.
+so that it gives out no more, and only then are its addresses counted. A subnet goes with the last of its pools, which
+whoever looks after it deletes.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actors.errors import Conflict, InvalidObject, NotFound, OrbweaverError
 from actors.resources.addresses import format_address
 from actors.resources.admission import FINALIZER
 from actors.resources.blocks.allocation import Allocation
+from actors.resources.subnet import KIND as SUBNET
+from actors.resources.subnet import Controlled, SpiderSubnet
 from actors.store import lifecycle
 from actors.store.contract import Object, Store
 from actors.store.kinds import Kind, find_kind
@@ -123,6 +126,15 @@ def _delete(store: Store, kind: Kind, namespace: str, name: str) -> str:
         metadata = left["metadata"]
         if not metadata.get("deletionTimestamp"):
             return f"{told} deleted, and created again by somebody else"
+        if kind.name == SUBNET and FINALIZER in metadata.get("finalizers", ()):
+            if holders := SpiderSubnet.from_object(left).controlled:
+                return (
+                    f"{told} is terminating: {_pools(holders)}; it goes with the last of them, and each of them with its"
+                    " last address"
+                )
+            return (
+                f"{told} is terminating: it goes as soon as a leader, or the agent of this host, has seen it"
+            )
         if kind.name != POOL or FINALIZER not in metadata.get("finalizers", ()):
             others = ", ".join(metadata["finalizers"])
             return f"{told} is being deleted; it goes when its finalizers do: {others}"
@@ -145,6 +157,13 @@ def _let_go(store: Store, pool: Object) -> None:
     metadata = pool["metadata"]
     finalizers = [one for one in metadata["finalizers"] if one != FINALIZER]
     store.update({**pool, "metadata": {**metadata, "finalizers": finalizers}})
+
+
+def _pools(holders: Mapping[str, Controlled]) -> str:
+    largest = sorted(holders.items(), key=lambda item: (-item[1].ips.size, item[0]))
+    named = ", ".join(f"{name} with {entry.ips.size}" for name, entry in largest[:NAMED])
+    rest = f" and {len(largest) - NAMED} more" if len(largest) > NAMED else ""
+    return f"{len(largest)} pool{'s have' if len(largest) > 1 else ' has'} addresses of it ({named}{rest})"
 
 
 def _holders(held: Sequence[Allocation]) -> str:

@@ -38,6 +38,7 @@ from actors.resources.pod import Pod
 from actors.runtime import ObjectRef
 from actors.store.caches.informer import ObjectKey
 from actors.store.contract import Store
+from actors.subnets.subnets import SubnetFollower
 from actors.views.events import EventsActor
 from actors.views.views import ViewsActor
 from cni.dataplane.coordinator import reply_marks
@@ -124,6 +125,10 @@ class Agent(Process):
             )
             router = AlwaysLocal(system, alone=not cluster)
             self.metrics.watch_pools(self.usage)
+        self._subnets: SubnetFollower | None = None
+        if settings.enable_subnets and not cluster:
+            self._subnets = SubnetFollower(system, store, catalog, is_enabled=settings.enabled)
+            self.metrics.watch_subnets(self._subnets.usage)
         self.prober = WorkerProber(timeout=options.timeout / 2)
         self.pod_warnings = PodWarnings(self._tell)  # an Endpoint ends soon after its request
         self.sandboxes = NodeSandboxes(options.attachments, options.namespaces)
@@ -243,6 +248,9 @@ class Agent(Process):
         self.wait_answer(self.local("views").repair.options(timeout=START_TIMEOUT).remote())
         if not self.options.cluster:
             self.look_after_objects()
+            if self._subnets is not None:
+                self._subnets.start()
+                self._subnets.lead()
             self._sweep()
             self.catalog.informer("StatefulSet").subscribe(lambda _: self._sweep())
             self.catalog.follow_machines(lambda _: self._sweep())
@@ -283,6 +291,8 @@ class Agent(Process):
             self.prober.stop()
         if self._blocks is not None:
             self._blocks.stop()
+        if self._subnets is not None:
+            self._subnets.stop()
         self.stop_actors(self.options.drain)
         if self._leader is not None:
             self._leader.stop(self.options.drain)

@@ -44,6 +44,7 @@ from actors.review.messages import ReviewRequest, ReviewVerdict
 from actors.review.overlap_review import OverlapReviewActor
 from actors.runtime import GateLimits, LinkLimits, Listener, ObjectRef, TlsDoor, get
 from actors.store.contract import Store
+from actors.subnets.subnets import SubnetFollower
 from actors.views.coordinator import CoordinatorActor
 from actors.views.events import EventsActor
 from actors.views.views import ViewsActor
@@ -178,6 +179,12 @@ class Controller(Process):
             idle=None,
             start_fraction=BEGIN_WITHIN,
         )
+        self._subnets: SubnetFollower | None = None
+        if options.settings.enable_subnets:
+            self._subnets = SubnetFollower(
+                system, store, catalog, leads=self.leads, is_enabled=options.settings.enabled
+            )
+            self.metrics.watch_subnets(self._subnets.usage)
         self.webhook: Webhook | None = None
         if options.webhook is not None:
             self.webhook = Webhook(
@@ -216,6 +223,8 @@ class Controller(Process):
         port, address = self._listen()
         self.look_after_objects()
         self.catalog.informer("SpiderCoordinator").subscribe(lambda _: self._sync_coordinator())
+        if self._subnets is not None:
+            self._subnets.start()
         leadership = self.options.leadership
         self._candidate = LeaseCandidate(
             self.store,
@@ -280,6 +289,8 @@ class Controller(Process):
         self._reviewer.stop()
         self._guard.stop()
         self._blocks.stop()
+        if self._subnets is not None:
+            self._subnets.stop()
         self.stop_actors(self.options.drain)
 
     def _end_waiting(self) -> None:
@@ -356,6 +367,8 @@ class Controller(Process):
         )
         self.local("views").repair.options(timeout=None).remote().subscribe(log_failure)
         self._sync_coordinator()
+        if self._subnets is not None:
+            self._subnets.lead()
         if self.options.settings.gc.enabled:
             self.gc.start()
         if self._networks is not None:

@@ -20,6 +20,10 @@ def points(values: object) -> IntervalSet:
     return IntervalSet((value, value) for value in values)
 
 
+def known(used: object, released: dict[int, float]) -> KnownUse:
+    return KnownUse(points(used), points(set(released)), released)
+
+
 def members(addresses: IntervalSet) -> set[int]:
     return {value for low, high in addresses for value in range(low, high + 1)}
 
@@ -49,7 +53,7 @@ def test_growing_is_what_a_sort_of_all_addresses_gives(
     chosen = grow(
         points(free),
         count,
-        KnownUse(points(used), released),
+        known(used, released),
         own=points(own),
         wanted_by_others=points(others),
     )
@@ -69,19 +73,19 @@ def test_shrinking_takes_no_used_address_and_the_least_known_first(
 
     expected = sorted(present - used, key=place)[:count]
 
-    assert members(shrink(points(present), count, KnownUse(points(used), released))) == set(expected)
+    assert members(shrink(points(present), count, known(used, released))) == set(expected)
 
 
 @given(present=ADDRESSES, released=RELEASED, away=st.integers(0, 10))
 def test_a_pool_that_shrinks_and_grows_again_has_what_it_had(
     present: frozenset[int], released: dict[int, float], away: int
 ) -> None:
-    known = KnownUse(IntervalSet(), released)
+    seen = known(frozenset(), released)
     had = points(present)
-    given_back = shrink(had, away, known)
+    given_back = shrink(had, away, seen)
     free = IntervalSet([(0, 50)]).minus(had).union(given_back)
 
-    again = grow(free, given_back.size, known, own=given_back)
+    again = grow(free, given_back.size, seen, own=given_back)
 
     assert again == given_back
 
@@ -92,9 +96,10 @@ def test_a_huge_subnet_costs_what_a_small_one_does() -> None:
         subnet = parse_cidr(text)
         free = IntervalSet([(subnet.first + 1, subnet.last - 1)])
         released = {subnet.first + 1 + 2 * number: float(number) for number in range(1000)}
+        seen = known(frozenset(), released)
         began = time.thread_time()
         for _ in range(20):
-            taken = grow(free, 100_000, KnownUse(IntervalSet(), released))
+            taken = grow(free, 100_000, seen)
             assert taken is not None
-            assert shrink(taken, 50_000, KnownUse(IntervalSet(), released)).size == 50_000
+            assert shrink(taken, 50_000, seen).size == 50_000
         assert time.thread_time() - began < 5, text

@@ -1,6 +1,7 @@
 """delete: a pool goes at once when nothing is recorded out of it, else with the last address."""
 
 import json
+from contextlib import closing
 
 TYPE = "spiderippool.spiderpool.spidernet.io"
 
@@ -93,3 +94,20 @@ def test_what_to_delete_must_be_said(orbweaver, make_pool):
         done = orbweaver("delete", *arguments)
         assert (done.status, done.out) == (1, "")
     assert orbweaver("get", "sp", "-o", "name").out == f"{TYPE}/blue\n"
+
+
+def test_a_subnet_says_which_pools_hold_it(orbweaver):
+    orbweaver.apply(
+        "{apiVersion: spiderpool.spidernet.io/v2beta1, kind: SpiderSubnet, metadata: {name: rack},\n"
+        " spec: {subnet: 10.6.0.0/16, ips: [10.6.0.10-10.6.0.19]}}\n"
+    )
+    status = {"controlledIPPools": '{"a":{"ips":["10.6.0.10"]},"b":{"ips":["10.6.0.12-10.6.0.14"]}}'}
+    with closing(orbweaver.store()) as store:
+        store.update_status({**store.get("SpiderSubnet", "rack"), "status": status})
+
+    said = orbweaver("delete", "ss", "rack").out
+
+    assert said == (
+        'spidersubnet.spiderpool.spidernet.io "rack" is terminating: 2 pools have addresses of it (b with 3, a with 1);'
+        " it goes with the last of them, and each of them with its last address\n"
+    )

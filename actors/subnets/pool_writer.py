@@ -1,0 +1,173 @@
+"""Writes the pools of one subnet, and knows which of them need no look into their objects.
+
+How it works. The cache of pools is a moment behind what was written here, and has no annotations. So what was written is
+remembered, and of the two the newer one counts; a pool whose object was written, or looked at, is left alone while nothing
+of it and of the subnet changes, which saves reading it each time that a pod comes or goes.
+What must always hold: every write is a compare-and-swap on the object that was read; a pool of another subnet, and one that
+somebody made by hand under an application's name, is refused and not changed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from actors.errors import Conflict, InvalidObject, NotFound
+from actors.resources.intervals import IntervalSet
+from actors.resources.ippool import KIND, IPPool
+from actors.resources.names import label_value
+from actors.resources.subnet import OWNER_SUBNET, SpiderSubnet
+from actors.resources.subnet_pools import listed
+from actors.store.caches.catalog import PoolTable
+from actors.store.contract import Object, Store, version_number
+from actors.subnets.messages import AutoPool
+from actors.subnets.pool_objects import adopted_pool, automatic_pool
+
+ATTEMPTS = 20
+"""Writes of one pool, of which each found that somebody else had written meanwhile."""
+NEWS_TIMEOUT = 10.0
+"""Seconds after which the cache has heard of a pool that was written here, unless it is gone already."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenPool:
+    """A pool as it was written, or looked at, here. `asked`: as the application wanted it; None for one that somebody made by
+    hand. `generation`: of the subnet. `at`: monotonic seconds."""
+
+    pool: IPPool
+    asked: AutoPool | None
+    generation: int
+    at: float
+
+
+class PoolWriter:
+    """Of one subnet. Not safe for several threads."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._written: dict[str, WrittenPool] = {}
+
+    def forget(self, pool: str) -> None:
+        """The cache says that the pool is gone."""
+        self._written.pop(pool, None)
+
+    def seen(self, name: str, table: PoolTable) -> IPPool | None:
+        """A pool as the cache has it, or as it was written here, whichever is newer; None where there is none."""
+        cached, written = table.pools.get(name), self._written.get(name)
+        if written is None or (cached is not None and _is_newer(cached, written.pool)):
+            return cached
+        if cached is None and time.monotonic() > written.at + NEWS_TIMEOUT and not self.exists(name):
+            del self._written[name]  # it came and went while nobody watched
+            return None
+        return written.pool
+
+    def all_seen(self, table: PoolTable) -> Iterator[IPPool]:
+        """Every pool, in the order of names."""
+        for name in sorted(table.pools.keys() | self._written.keys()):
+            pool = self.seen(name, table)
+            if pool is not None:
+                yield pool
+
+    def exists(self, pool: str) -> bool:
+        """Whether the store has a pool."""
+        try:
+            self._store.get(KIND, pool)
+        except NotFound:
+            return False
+        return True
+
+    def delete(self, pool: IPPool) -> None:
+        """Let a pool go with its last address."""
+        try:
+            self._store.delete(KIND, pool.name, uid=pool.uid or None)
+        except NotFound:
+            self.forget(pool.name)
+
+    def write(
+        self,
+        name: str,
+        found: IPPool | None,
+        asked: AutoPool | None,
+        subnet: SpiderSubnet,
+        subnet_object: Object,
+        ips: IntervalSet,
+    ) -> None:
+        """Make one pool's object say what it should; `found`: what there is of it, `asked`: as its application wants it, if one
+        does. Raises `InvalidObject` or `WriteRefused` when it cannot be written so, and `Conflict`."""
+        generation = int(subnet_object["metadata"].get("generation") or 0)
+        if found is not None and self._is_written(found, asked, subnet, generation, ips):
+            return
+        exists = found is not None
+        for _ in range(ATTEMPTS):
+            try:
+                stored = (
+                    self._update(name, asked, subnet, subnet_object, ips)
+                    if exists
+                    else self._store.create(automatic_pool(None, asked, subnet, subnet_object, ips))
+                )
+            except Conflict:
+                exists = True  # somebody was faster: look at what he wrote
+            except NotFound:
+                exists = False
+                if asked is None:
+                    return
+            else:
+                self._note(IPPool.from_object(stored), asked, generation)
+                return
+        raise Conflict(f"SpiderIPPool {name} was changed by others {ATTEMPTS} times in a row")
+
+    def _update(
+        self,
+        name: str,
+        asked: AutoPool | None,
+        subnet: SpiderSubnet,
+        subnet_object: Object,
+        ips: IntervalSet,
+    ) -> Object:
+        current = self._store.get(KIND, name)
+        pool = IPPool.from_object(current)
+        if pool.subnet != subnet.subnet:
+            raise InvalidObject(f"there is a pool of this name in another subnet, {pool.subnet}")
+        if pool.terminating:
+            raise InvalidObject("it is being deleted; it is made again when its last address is free")
+        if asked is not None and not pool.auto_created:
+            raise InvalidObject("somebody made a pool of this name by hand")
+        if pool.auto_created:
+            wanted = automatic_pool(current, asked, subnet, subnet_object, ips)
+        else:
+            wanted = adopted_pool(current, subnet, subnet_object)
+        return self._store.update(wanted) if wanted != current else current
+
+    def _note(self, pool: IPPool, asked: AutoPool | None, generation: int) -> None:
+        self._written[pool.name] = WrittenPool(pool, asked, generation, time.monotonic())
+
+    def _is_written(
+        self, found: IPPool, asked: AutoPool | None, subnet: SpiderSubnet, generation: int, ips: IntervalSet
+    ) -> bool:
+        """Whether the pool says what it should, as far as that can be told without its object."""
+        if found.auto_created and listed(found) != ips:
+            return False
+        known = self._written.get(found.name)
+        if known is None:
+            if not _agrees(found, subnet, asked):
+                return False
+            self._note(found, asked, generation)
+            return True
+        return (known.asked, known.generation) == (asked, generation) and replace(
+            known.pool, version=""
+        ) == replace(found, version="")
+
+
+def _agrees(pool: IPPool, subnet: SpiderSubnet, asked: AutoPool | None) -> bool:
+    """Whether a pool that this process never wrote has all that another leader of the same subnet would have given it."""
+    labels = {OWNER_SUBNET: label_value(subnet.name), **dict(asked.labels if asked is not None else ())}
+    return (
+        all(pool.labels.get(key) == value for key, value in labels.items())
+        and pool.gateway == subnet.gateway
+        and pool.routes == subnet.routes
+    )
+
+
+def _is_newer(one: IPPool, other: IPPool) -> bool:
+    return version_number(one.version) > version_number(other.version)

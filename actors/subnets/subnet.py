@@ -1,0 +1,494 @@
+"""The SubnetActor: the one who divides a SpiderSubnet among its pools, and writes the pools that follow applications.
+
+How it works. Whatever happens (a pool is asked for, a pool or the subnet changed, a pod came or went) leads to one look at
+everything, `_settle`: what waits meanwhile is looked at together, so that a hundred applications that come at once cost one
+write of the subnet. A look takes the subnet's status, the pools and what the blocks say, decides (`shares.py`), and writes.
+
+    grow:    status (compare-and-swap) ─► pool object        a crash between: the status says what the pool is to have
+    shrink:  pool object ─► look whether a pod was faster ─► status
+
+What must always hold: the status lists every address that a pool of the subnet may give out, at every moment, so nobody
+else is given it; a pool never loses an address that a pod has; a subnet that has nothing left is an answer, which changes
+nothing. Two leaders at once cost a retry: each write is a compare-and-swap, and who does not lead writes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from actors.allocation.ledger import LedgerActor, ledger_of
+from actors.decisions.auto_pool import owner_of
+from actors.errors import Conflict, InvalidObject, NotFound, OrbweaverError, PeerLost, WriteRefused
+from actors.resources.admission import FINALIZER, admit
+from actors.resources.intervals import IntervalSet
+from actors.resources.ippool import IPPool
+from actors.resources.subnet import KIND, SpiderSubnet
+from actors.resources.subnet_pools import subnet_of
+from actors.runtime import Actor, ActorContext, ActorSource, Cancellable, ObjectRef, TypedHandle, get, message
+from actors.store.caches.catalog import Catalog, PoolTable
+from actors.store.contract import Object, Store, version_number
+from actors.subnets.exhaustion import Exhaustion
+from actors.subnets.messages import AutoPool, EnsureAnswer, Ensured, Exhausted, SubnetRefused
+from actors.subnets.pool_writer import PoolWriter
+from actors.subnets.shares import SubnetShares
+from actors.subnets.subnet_status import status_of
+from actors.subnets.use_index import UseIndex
+
+log = logging.getLogger("orbweaver.subnet")
+
+RETRY = 1.0
+"""Seconds after which is tried again what a store or a policy refused."""
+ATTEMPTS = 20
+"""Looks for one event, of which each found that somebody else had written meanwhile."""
+GRACE = 30.0
+"""Seconds for which a record of a pool that is not there is kept: whoever led before may be about to write the pool."""
+LEDGER_TIMEOUT = 10.0
+
+
+@dataclass(slots=True)
+class State:
+    """What is asked, and what was done about it."""
+
+    asked: dict[str, tuple[AutoPool, list[ObjectRef[EnsureAnswer]]]] = field(default_factory=dict)
+    """Pools that wait for the next look, with who is to be answered."""
+    wanted: dict[str, AutoPool] = field(default_factory=dict)
+    """Pools as their applications want them, since this process leads."""
+    object: Object | None = None
+    """The subnet, as it was read or written last; None to read it."""
+    departed: set[str] = field(default_factory=set)
+    """Pools that were there and are gone."""
+    sequence: int = -1
+    ranges: tuple[tuple[int, int], ...] = ()
+    """What the Ledger was asked about last, and up to which change it answered."""
+    began: float = field(default_factory=time.monotonic)
+    """Monotonic seconds since when this process divides the subnet."""
+    posted: bool = False
+    timer: Cancellable | None = None
+    due: float = 0.0
+    gone: bool = False
+
+
+class SubnetActor(Actor):
+    """One per SpiderSubnet, named `subnet/NAME`, on the leader."""
+
+    def __init__(
+        self,
+        context: ActorContext,
+        *,
+        store: Store,
+        catalog: Catalog,
+        subnets: Callable[[], Mapping[str, SpiderSubnet]],
+        may_write: Callable[[], bool] = lambda: True,
+        is_enabled: Callable[[int], bool] = lambda family: True,
+        clock: Callable[[], float] = time.time,
+        grace: float = GRACE,
+    ) -> None:
+        """`subnets`: all of them, as the cache has them. `may_write`: whether this process leads. `is_enabled`: whether
+        addresses of a family are given out at all."""
+        super().__init__(context)
+        self._store = store
+        self._catalog = catalog
+        self._subnets = subnets
+        self._may_write = may_write
+        self._is_enabled = is_enabled
+        self._clock = clock
+        self._grace = grace
+        self._state = State()
+        self._use = UseIndex()
+        self._pools = PoolWriter(store)
+        self._exhaustion = Exhaustion()
+
+    @property
+    def _name(self) -> str:
+        return self.context.key
+
+    def on_passivate(self) -> bool:
+        return self._state.gone and not self._state.asked
+
+    # What is said to it.
+
+    @message
+    def begin(self) -> None:
+        """Divide the subnet from now on: this process leads, and nothing that it knew before counts."""
+        asked = self._state.asked
+        self._state = State(asked=asked)
+        self._exhaustion = Exhaustion()
+        self._pools = PoolWriter(self._store)
+        self._use.forget()
+        self._wake()
+
+    @message
+    def ensure(self, pool: AutoPool) -> ObjectRef[EnsureAnswer]:
+        """Let an application have its pool, as it wants it now. Answered when the pool is stored. Raises
+        `StoreUnavailable`, and `PeerLost` where this process does not lead."""
+        reply: ObjectRef[EnsureAnswer] = ObjectRef()
+        waiting = self._state.asked.get(pool.name)
+        self._state.asked[pool.name] = (pool, [*(waiting[1] if waiting else ()), reply])
+        self._wake()
+        return reply
+
+    @message
+    def drop(self, pool: str) -> None:
+        """An application needs its pool no more: it is deleted, and goes with its last address. Raises `StoreUnavailable`."""
+        self._check_leads()
+        self._state.wanted.pop(pool, None)
+        self._exhaustion.forget(pool)
+        found = self._pools.seen(pool, self._catalog.pools())
+        if found is not None and not found.terminating:
+            self._pools.delete(found)
+        self._wake()
+
+    @message
+    def changed(self, version: str) -> None:
+        """The subnet has this version now, an empty one if it is gone."""
+        obj = self._state.object
+        if obj is not None and not 0 <= version_number(version) <= version_number(_version(obj)):
+            self._state.object = None
+        self._state.gone = False
+        self._wake()
+
+    @message
+    def look(self) -> None:
+        """What concerns all pools changed: the addresses that are reserved."""
+        self._wake()
+
+    @message
+    def pool_changed(self, pool: str) -> None:
+        """A pool of the subnet came, changed or went, or pods got or gave back its addresses."""
+        if pool not in self._catalog.pools().pools:
+            self._pools.forget(pool)
+            self._state.departed.add(pool)
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._state.posted:
+            self._state.posted = True
+            self.post(self._settle)  # behind what waits now, which is looked at together
+
+    def _again(self, seconds: float) -> None:
+        """Look again, after so long at the latest."""
+        state, due = self._state, time.monotonic() + seconds
+        if state.timer is not None and state.due <= due:
+            return
+        if state.timer is not None:
+            state.timer.cancel()
+        state.due = due
+        state.timer = self.after(seconds, self._timed)
+
+    def _timed(self) -> None:
+        self._state.timer = None
+        self._wake()
+
+    # The look at everything.
+
+    def _settle(self) -> None:
+        state = self._state
+        state.posted = False
+        asked, state.asked = state.asked, {}
+        pools = {name: pool for name, (pool, _) in asked.items()}
+        try:
+            answers = self._attempts(pools)
+        except OrbweaverError as error:
+            state.object = None  # who knows what was written
+            for _, replies in asked.values():
+                for reply in replies:
+                    reply.fail(error)
+            if not isinstance(error, PeerLost):
+                log.warning(
+                    "a subnet was not looked after, will try again",
+                    extra={"subnet": self._name, "error": str(error)},
+                )
+                self._again(RETRY)
+            return
+        for name, (_, replies) in asked.items():
+            for reply in replies:
+                reply.complete(answers[name])
+
+    def _attempts(self, asked: Mapping[str, AutoPool]) -> dict[str, EnsureAnswer]:
+        for _ in range(ATTEMPTS):
+            self._check_leads()
+            try:
+                return self._look(asked)
+            except Conflict as error:
+                self._state.object = None
+                conflict = error
+        raise conflict
+
+    def _check_leads(self) -> None:
+        if not self._may_write():
+            raise PeerLost(f"this process does not lead; nothing was done for SpiderSubnet {self._name}")
+
+    def _look(self, asked: Mapping[str, AutoPool]) -> dict[str, EnsureAnswer]:
+        """Put everything right once; the answers to what is asked. Raises `Conflict` when somebody else wrote meanwhile."""
+        try:
+            obj = self._loaded()
+            subnet = SpiderSubnet.from_object(obj)
+        except NotFound:
+            self._state.gone = True
+            self._state.wanted.clear()
+            return self._refusals(asked, f"there is no SpiderSubnet {self._name}; name one that exists")
+        except InvalidObject as error:
+            return self._refusals(asked, f"{error}; mend the object")
+        if subnet.terminating:
+            self._end(obj, subnet)
+            return self._refusals(asked, f"SpiderSubnet {self._name} is being deleted; name another one")
+        table = self._catalog.pools()
+        look = _Look(obj, subnet, table, self._shares(subnet, table))
+        self._take_note(look, asked)
+        answers = self._decide(look, asked)
+        self._write_status(look)
+        self._write_pools(look, answers)
+        self._shrink(look, answers)
+        return {name: self._answer(look, name, answers) for name in asked}
+
+    def _refusals(self, asked: Mapping[str, AutoPool], why: str) -> dict[str, EnsureAnswer]:
+        return dict.fromkeys(asked, SubnetRefused(why))
+
+    def _answer(self, look: _Look, name: str, answers: Mapping[str, EnsureAnswer]) -> EnsureAnswer:
+        return answers.get(name) or Ensured(name, look.shares.share(name).size)
+
+    # What is there.
+
+    def _loaded(self) -> Object:
+        """The subnet, with what one that was made by kubectl lacks. Raises `NotFound`."""
+        state = self._state
+        obj = state.object or self._store.get(KIND, self._name)
+        if not obj["metadata"].get("deletionTimestamp"):
+            try:
+                admitted = admit(obj, obj)
+            except InvalidObject as error:
+                # Let in by the API server: it serves as far as it can.
+                log.warning(
+                    "a subnet is not as it should be", extra={"subnet": self._name, "error": str(error)}
+                )
+                admitted = obj
+            if admitted != obj:
+                obj = self._store.update(admitted)
+        state.object = obj
+        return obj
+
+    def _shares(self, subnet: SpiderSubnet, table: PoolTable) -> SubnetShares:
+        state = self._state
+        given = [span for entry in subnet.controlled.values() for span in entry.ips]
+        ranges = tuple(subnet.listed.union(given))
+        if ranges != state.ranges:
+            state.ranges, state.sequence = ranges, -1
+        question = ledger_of(self).within(LEDGER_TIMEOUT)
+        told = get(question.ask(LedgerActor.occupancy, subnet.family, ranges, state.sequence))
+        self._use.learn(told.changes, whole=told.whole)
+        state.sequence = told.sequence
+        near = [pool for pool in table.pools.values() if _meets(pool, subnet)]
+        reserved = self._catalog.reserved(subnet.family)
+        return SubnetShares(subnet, reserved, near, self._use.at(self._clock()))
+
+    def _mine(self, look: _Look) -> Iterator[IPPool]:
+        """The pools of this subnet that are there."""
+        subnets = self._subnets()
+        known = [*(one for name, one in subnets.items() if name != look.subnet.name), look.subnet]
+        for pool in self._pools.all_seen(look.table):
+            if pool.subnet == look.subnet.subnet and subnet_of(pool, known) is look.subnet:
+                yield pool
+
+    def _take_note(self, look: _Look, asked: Mapping[str, AutoPool]) -> None:
+        """Of the pools that are there and those that are not: what the status says of them is put right."""
+        shares = look.shares
+        look.mine = {pool.name: pool for pool in self._mine(look)}
+        for pool in look.mine.values():
+            if not pool.auto_created:
+                shares.adopt(pool)
+            elif pool.name not in shares.controlled:
+                owner = owner_of(pool.labels)
+                shares.adopt(pool, owner.text if owner is not None else "unknown")
+        for name in [name for name in shares.controlled if name not in look.mine]:
+            if name in look.table.pools:
+                shares.drop(name)  # it is of another subnet now
+            elif name in look.table.damaged or name in self._state.wanted or name in asked:
+                continue
+            elif name not in self._state.departed and time.monotonic() < self._state.began + self._grace:
+                self._again(self._state.began + self._grace - time.monotonic())
+            elif not self._pools.exists(name):
+                shares.drop(name)
+        self._state.departed &= shares.controlled.keys()
+
+    # What is to be.
+
+    def _decide(self, look: _Look, asked: Mapping[str, AutoPool]) -> dict[str, EnsureAnswer]:
+        """Let pools grow; the answers of those that cannot."""
+        answers: dict[str, EnsureAnswer] = {}
+        for name, pool in {**self._state.wanted, **asked}.items():
+            why = self._misfit(look, pool)
+            if why:
+                answers[name] = SubnetRefused(why)
+                continue
+            refused = look.shares.ensure(name, pool.owner.text, pool.wanted)
+            if refused is not None:
+                answers[name] = refused
+                self._exhaustion.met(name, refused, time.monotonic())
+                self._tell(look.subnet, refused)
+            else:
+                look.wanted[name] = pool
+                self._state.wanted[name] = pool
+        return answers
+
+    def _misfit(self, look: _Look, asked: AutoPool) -> str:
+        """Why the subnet cannot make this pool at all."""
+        subnet, name = look.subnet, asked.name
+        if asked.family != subnet.family:
+            return (
+                f"SpiderSubnet {subnet.name} is IPv{subnet.family}; name it where IPv{subnet.family} ones go"
+            )
+        if not self._is_enabled(subnet.family):
+            return f"SpiderSubnet {subnet.name} is IPv{subnet.family}, which is disabled in the settings"
+        if name in look.table.damaged:
+            return (
+                f"SpiderIPPool {name} cannot be read: {look.table.damaged[name]}; mend or delete the object"
+            )
+        found = self._pools.seen(name, look.table)
+        if found is None:
+            return ""
+        if not found.auto_created:
+            return (
+                f"there is a SpiderIPPool {name} that somebody made by hand; delete it, or call it otherwise"
+            )
+        if name not in look.mine:
+            return (
+                f"SpiderIPPool {name} of this application is of another subnet, {found.subnet}; an application's subnet"
+                " cannot be changed while it has that pool"
+            )
+        if found.terminating:
+            self._state.wanted[name] = asked  # made again as soon as it is gone
+            return f"SpiderIPPool {name} is being deleted; it is made again when its last address is free"
+        return ""
+
+    def _tell(self, subnet: SpiderSubnet, refused: Exhausted) -> None:
+        involved = {"kind": KIND, "name": subnet.name, "uid": subnet.uid}
+        told = self.get_actor("events/local").exhausted.options(timeout=None).remote(involved, refused.text)
+        told.subscribe(_log_untold)
+
+    # What is written.
+
+    def _write_status(self, look: _Look) -> None:
+        before = look.object.get("status") or {}
+        condition = self._exhaustion.condition(
+            before.get("conditions"), look.shares.left, time.monotonic(), self._clock()
+        )
+        if self._exhaustion.outstanding:
+            self._again(self._exhaustion.next_look(time.monotonic()))
+        status = status_of(before, look.shares, condition)
+        if status == before:
+            return
+        look.object = self._state.object = self._store.update_status({**look.object, "status": status})
+        log.debug(
+            "subnet divided",
+            extra={
+                "subnet": self._name,
+                "allocated": look.shares.allocated,
+                "free": look.shares.free,
+            },
+        )
+
+    def _write_pools(self, look: _Look, answers: dict[str, EnsureAnswer]) -> None:
+        """Make the pools' objects say what the status says."""
+        for name in [*look.mine, *(name for name in look.wanted if name not in look.mine)]:
+            pool = look.mine.get(name)
+            if (pool is not None and pool.terminating) or isinstance(answers.get(name), SubnetRefused):
+                continue
+            try:
+                self._write_pool(look, name, look.shares.share(name))
+            except (InvalidObject, WriteRefused) as error:
+                answers[name] = SubnetRefused(f"SpiderIPPool {name} could not be written: {error}")
+                log.warning("a pool could not be written", extra={"pool": name, "error": str(error)})
+                self._again(RETRY)
+
+    def _write_pool(self, look: _Look, name: str, ips: IntervalSet) -> None:
+        """One pool's object. Raises `InvalidObject` or `WriteRefused` when it is refused."""
+        found = self._pools.seen(name, look.table)
+        asked = self._state.wanted.get(name)
+        self._pools.write(name, found, asked, look.subnet, look.object, ips)
+
+    def _shrink(self, look: _Look, answers: Mapping[str, EnsureAnswer]) -> None:
+        """Let pools give back what they have too much and no pod has: first out of the pool, then out of the status."""
+        given = False
+        for name, asked in look.wanted.items():
+            excess = look.shares.excess(name, asked.wanted)
+            if not excess or name in answers:
+                continue
+            try:
+                self._write_pool(look, name, look.shares.share(name).minus(excess))
+            except (InvalidObject, WriteRefused) as error:
+                # The status of the pool may still say that a pod has one of them; it will not for long.
+                log.debug("a pool could not shrink yet", extra={"pool": name, "error": str(error)})
+                self._again(RETRY)
+                continue
+            still = self._held(look, name).intersect(excess)
+            look.shares.give_back(name, excess.minus(still))
+            if still:
+                self._wake()  # a pod was faster: the pool gets these again
+            given = True
+        if given:
+            self._write_status(look)
+
+    def _held(self, look: _Look, pool: str) -> IntervalSet:
+        """What is recorded out of a pool at this moment."""
+        family = look.subnet.family
+        _, allocations = get(ledger_of(self).within(LEDGER_TIMEOUT).ask(LedgerActor.usage, pool, 1 << 30))
+        return IntervalSet((one.value, one.value) for one in allocations if one.family == family)
+
+    def _end(self, obj: Object, subnet: SpiderSubnet) -> None:
+        """The subnet is being deleted: so are its pools, each with its last address, and it goes with the last of them."""
+        self._state.wanted.clear()
+        look = _Look(obj, subnet, self._catalog.pools(), self._shares(subnet, self._catalog.pools()))
+        mine = list(self._mine(look))
+        for pool in mine:
+            if not pool.terminating:
+                self._pools.delete(pool)
+        there = {pool.name for pool in mine}
+        for name in [name for name in look.shares.controlled if name not in there]:
+            if not self._pools.exists(name):
+                look.shares.drop(name)
+        self._write_status(look)
+        metadata = look.object["metadata"]
+        if not there and not look.shares.controlled and FINALIZER in (metadata.get("finalizers") or ()):
+            left = [name for name in metadata["finalizers"] if name != FINALIZER]
+            self._store.update({**look.object, "metadata": {**metadata, "finalizers": left}})
+            self._state.object = None
+            log.info("subnet removed with its last pool", extra={"subnet": self._name})
+
+
+@dataclass(slots=True)
+class _Look:
+    """One look at everything. `mine`: the pools of the subnet that are there; `wanted`: those that applications want and
+    can have."""
+
+    object: Object
+    subnet: SpiderSubnet
+    table: PoolTable
+    shares: SubnetShares
+    mine: dict[str, IPPool] = field(default_factory=dict)
+    wanted: dict[str, AutoPool] = field(default_factory=dict)
+
+
+def subnet_actor_of(actors: ActorSource, name: str) -> TypedHandle[SubnetActor]:
+    """The subnet of a name, which divides its addresses among pools."""
+    return TypedHandle(actors.get_actor("subnet/" + name))
+
+
+def _version(obj: Object) -> str:
+    return str(obj["metadata"]["resourceVersion"])
+
+
+def _meets(pool: IPPool, subnet: SpiderSubnet) -> bool:
+    """Whether a pool may list addresses of a subnet; a quick answer for most of thousands."""
+    if pool.family != subnet.family or not pool.ips or not subnet.ips:
+        return False
+    first, last = subnet.ips.first or 0, subnet.ips.last or 0
+    return (pool.ips.first or 0) <= last and first <= (pool.ips.last or 0)
+
+
+def _log_untold(ref: ObjectRef[None]) -> None:
+    error = ref.error()
+    if error is not None:  # it is in the subnet's status too
+        log.debug("an Event was left out", extra={"error": str(error)})

@@ -1,0 +1,198 @@
+"""The SpiderSubnets of a cluster: follows them and their pools, and tells each subnet's actor what concerns it.
+
+What must always hold: an actor hears of every pool that is or was in its subnet, and only while this process leads; which
+subnet a pool is in is asked of `subnet_pools.py` alone. Informers' threads do nothing here but send messages.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from actors.errors import InvalidObject, OrbweaverError
+from actors.resources.addresses import Subnet
+from actors.resources.subnet import KIND, SpiderSubnet
+from actors.runtime import ActorContext, ActorSystem, ObjectRef
+from actors.store.caches.catalog import Catalog
+from actors.store.caches.informer import Informer, ObjectKey
+from actors.store.contract import Object, Store
+from actors.subnets.messages import AutoPool, EnsureAnswer
+from actors.subnets.subnet import SubnetActor, subnet_actor_of
+
+log = logging.getLogger("orbweaver.subnets")
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedSubnet:
+    """A subnet whose object cannot be parsed, and why."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class SubnetTable:
+    """All subnets at one moment; `damaged` says, for each that could not be parsed, why."""
+
+    subnets: Mapping[str, SpiderSubnet]
+    damaged: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class SubnetUsage:
+    """One subnet: addresses that pools can be made of, those that pools have, how many pools that are, and whether one of them
+    needs more than is left."""
+
+    subnet: str
+    total: int
+    allocated: int
+    pools: int
+    exhausted: bool
+
+
+class SubnetFollower:
+    """One per process that may lead. `leads`: whether it does at this moment. All methods are safe to call from any
+    thread."""
+
+    def __init__(
+        self,
+        system: ActorSystem,
+        store: Store,
+        catalog: Catalog,
+        *,
+        leads: Callable[[], bool] = lambda: True,
+        is_enabled: Callable[[int], bool] = lambda family: True,
+    ) -> None:
+        """Registers the actors `subnet/NAME`. `is_enabled`: whether addresses of a family are given out at all."""
+        self._system = system
+        self._catalog = catalog
+        self._leads = leads
+        self._informer = Informer(store, KIND, transform=_parse, optional=True)
+        self._table: tuple[tuple[Any, ...], SubnetTable] = ((), SubnetTable({}, {}))
+        self._lock = threading.Lock()
+        self._cidrs: dict[str, Subnet] = {}
+        """The CIDR of each pool when it was seen last."""
+        system.register(
+            "subnet",
+            lambda context: self._actor(context, store, is_enabled),
+            mailbox=65536,
+            idle=300.0,
+        )
+
+    def _actor(self, context: ActorContext, store: Store, is_enabled: Callable[[int], bool]) -> SubnetActor:
+        return SubnetActor(
+            context,
+            store=store,
+            catalog=self._catalog,
+            subnets=self.table,
+            may_write=self._leads,
+            is_enabled=is_enabled,
+        )
+
+    def start(self) -> Informer:
+        """Follow subnets and pools; the informer, to wait for."""
+        self._informer.subscribe(self._subnet_changed)
+        self._catalog.informer("SpiderIPPool").subscribe(self._pool_changed)
+        self._catalog.informer("SpiderReservedIP").subscribe(lambda _: self._reserved_changed())
+        self._informer.start()
+        return self._informer
+
+    def stop(self) -> None:
+        """End the watch; the actors end with their system."""
+        self._informer.stop()
+
+    def lead(self) -> None:
+        """Divide all subnets from now on: this process has come to lead."""
+        for name in self._names():
+            subnet_actor_of(self._system, name).within(None).ask(SubnetActor.begin).subscribe(_log_failure)
+
+    def table(self) -> Mapping[str, SpiderSubnet]:
+        """The subnets as the cache has them, by name."""
+        return self._tabulated().subnets
+
+    def damaged(self) -> Mapping[str, str]:
+        """Those whose object cannot be parsed, and why."""
+        return self._tabulated().damaged
+
+    def _tabulated(self) -> SubnetTable:
+        items = self._informer.items()
+        known, table = self._table
+        if known is not items:
+            table = SubnetTable(
+                {item.name: item for item in items if isinstance(item, SpiderSubnet)},
+                {item.name: item.why for item in items if isinstance(item, DamagedSubnet)},
+            )
+            self._table = (items, table)
+        return table
+
+    def subscribe(self, handler: Callable[[str], None]) -> None:
+        """Call `handler`, on the informer's thread, with the name of each subnet that changed: also when addresses came back
+        to it, because its status tells."""
+
+        def changed(key: ObjectKey) -> None:
+            handler(key.name)
+
+        self._informer.subscribe(changed)
+
+    def ensure(self, subnet: str, pool: AutoPool, timeout: float | None = None) -> ObjectRef[EnsureAnswer]:
+        """Let an application have a pool out of a subnet; answered when it is stored. `timeout` in seconds, None for no
+        limit."""
+        return subnet_actor_of(self._system, subnet).within(timeout).order(SubnetActor.ensure, pool)
+
+    def drop(self, subnet: str, pool: str, timeout: float | None = None) -> ObjectRef[None]:
+        """An application needs its pool no more."""
+        return subnet_actor_of(self._system, subnet).within(timeout).ask(SubnetActor.drop, pool)
+
+    def usage(self) -> Iterable[SubnetUsage]:
+        """Every subnet's addresses, for metrics: as its status counts them."""
+        for subnet in self.table().values():
+            yield SubnetUsage(
+                subnet.name, subnet.total, subnet.allocated, len(subnet.controlled), subnet.exhausted
+            )
+
+    def _names(self) -> Iterable[str]:
+        return (*self.table(), *self.damaged())
+
+    def _subnet_changed(self, key: ObjectKey) -> None:
+        if self._leads():
+            found = self.table().get(key.name)
+            actor = subnet_actor_of(self._system, key.name).within(None)
+            version = found.version if found is not None else ""
+            actor.ask(SubnetActor.changed, version).subscribe(_log_failure)
+
+    def _pool_changed(self, key: ObjectKey) -> None:
+        pool = self._catalog.pools().pools.get(key.name)
+        with self._lock:
+            cidrs = {self._cidrs.get(key.name), pool.subnet if pool is not None else None}
+            if pool is not None:
+                self._cidrs[key.name] = pool.subnet
+            else:
+                self._cidrs.pop(key.name, None)
+        if self._leads():
+            for subnet in self.table().values():
+                if subnet.subnet in cidrs:
+                    actor = subnet_actor_of(self._system, subnet.name).within(None)
+                    actor.ask(SubnetActor.pool_changed, key.name).subscribe(_log_failure)
+
+    def _reserved_changed(self) -> None:
+        if self._leads():
+            for name in self._names():
+                subnet_actor_of(self._system, name).within(None).ask(SubnetActor.look).subscribe(_log_failure)
+
+
+def _parse(obj: Object) -> SpiderSubnet | DamagedSubnet:
+    try:
+        return SpiderSubnet.from_object(obj)
+    except InvalidObject as error:
+        name = str(obj["metadata"]["name"])
+        log.error("a subnet cannot be used", extra={"subnet": name, "error": str(error)})
+        return DamagedSubnet(name, str(error))
+
+
+def _log_failure(ref: ObjectRef[None]) -> None:
+    error = ref.error()
+    if isinstance(error, OrbweaverError):  # whatever happens next is looked at with everything else
+        log.warning("a subnet was not told of a change", extra={"error": str(error)})

@@ -1,0 +1,202 @@
+"""The SubnetActor on a real store: pools that follow applications grow, shrink and go, and no address is in two of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from actors.subnets.messages import Ensured, Exhausted, SubnetRefused
+from tests.support.checker import equal, eventually
+from tests.support.rig import pool
+from tests.support.subnet_rig import application, auto_pool, prove_division, subnet, subnet_rig
+
+WEB = application()
+POOL = "auto4-web-eth0-1a2b3"
+ROUTES = [{"dst": "10.7.0.0/16", "gw": "10.6.0.254"}]
+
+
+def test_a_pool_of_an_application_has_spiderpools_form(tmp_path: Path) -> None:
+    with subnet_rig(tmp_path, subnet(gateway="10.6.0.254", routes=ROUTES)) as one:
+        assert one.ensure(auto_pool(WEB, 3)) == Ensured(POOL, 3)
+
+        found = one.inner.get("SpiderIPPool", POOL)
+        rack = one.inner.get("SpiderSubnet", "rack")
+        assert found["metadata"]["labels"] == {
+            "ipam.spidernet.io/owner-spider-subnet": "rack",
+            "ipam.spidernet.io/owner-application-gv": "apps_v1",
+            "ipam.spidernet.io/owner-application-kind": "Deployment",
+            "ipam.spidernet.io/owner-application-namespace": "shop",
+            "ipam.spidernet.io/owner-application-name": "web",
+            "ipam.spidernet.io/owner-application-uid": "1a2b3",
+            "ipam.spidernet.io/interface": "eth0",
+            "ipam.spidernet.io/ippool-reclaim": "true",
+            "ipam.spidernet.io/ip-version": "IPv4",
+            "ipam.spidernet.io/ippool-cidr": "10-6-0-0-16",
+        }
+        assert found["metadata"]["annotations"]["ipam.spidernet.io/ippool-ip-number"] == "+1"
+        (owner,) = found["metadata"]["ownerReferences"]
+        assert (owner["kind"], owner["name"], owner["uid"]) == (
+            "SpiderSubnet",
+            "rack",
+            rack["metadata"]["uid"],
+        )
+        assert owner["controller"] is True
+        assert found["metadata"]["finalizers"] == ["spiderpool.spidernet.io"]
+        assert found["spec"] == {
+            "ipVersion": 4,
+            "subnet": "10.6.0.0/16",
+            "ips": ["10.6.0.1-10.6.0.3"],
+            "gateway": "10.6.0.254",
+            "routes": ROUTES,
+            "podAffinity": {
+                "matchLabels": {
+                    "ipam.spidernet.io/app-api-group": "apps",
+                    "ipam.spidernet.io/app-api-version": "v1",
+                    "ipam.spidernet.io/app-kind": "Deployment",
+                    "ipam.spidernet.io/app-namespace": "shop",
+                    "ipam.spidernet.io/app-name": "web",
+                }
+            },
+            "default": False,
+            "disable": False,
+            "vlan": 0,
+        }
+        status = rack["status"]
+        assert json.loads(status["controlledIPPools"]) == {
+            POOL: {"ips": ["10.6.0.1-10.6.0.3"], "application": "apps_v1_Deployment_shop_web"}
+        }
+        assert (status["allocatedIPCount"], status["totalIPCount"]) == (3, 9)
+        assert rack["metadata"]["finalizers"] == ["spiderpool.spidernet.io"]
+
+
+def test_asking_again_changes_nothing(tmp_path: Path) -> None:
+    with subnet_rig(tmp_path, subnet()) as one:
+        one.ensure(auto_pool(WEB, 3))
+        before = one.inner.get("SpiderIPPool", POOL)["metadata"]["generation"], one.subnet().version
+
+        assert one.ensure(auto_pool(WEB, 3)) == Ensured(POOL, 3)
+
+        assert (one.inner.get("SpiderIPPool", POOL)["metadata"]["generation"], one.subnet().version) == before
+
+
+def test_a_pool_grows_and_shrinks_and_gets_its_own_addresses_again(tmp_path: Path) -> None:
+    with subnet_rig(tmp_path, subnet()) as one:
+        one.ensure(auto_pool(WEB, 6))
+        assert one.ensure(auto_pool(WEB, 2)) == Ensured(POOL, 2)
+        assert one.share(POOL) == ["10.6.0.1-10.6.0.2"]
+        other = application("other", "77777")
+        one.ensure(auto_pool(other, 3))
+        assert one.share("auto4-other-eth0-77777") == ["10.6.0.7-10.6.0.9"]  # not what web would have again
+
+        assert one.ensure(auto_pool(WEB, 6)) == Ensured(POOL, 6)
+
+        assert one.share(POOL) == ["10.6.0.1-10.6.0.6"]
+        assert one.pool(POOL).ips == one.subnet().controlled[POOL].ips
+        prove_division(one.inner)
+
+
+def test_shrinking_drops_no_used_address_and_goes_on_when_the_pod_has_gone(tmp_path: Path) -> None:
+    with subnet_rig(tmp_path, subnet()) as one:
+        one.ensure(auto_pool(WEB, 4))
+        one.claim("10.6.0.4", POOL)
+        one.claim("10.6.0.3", POOL, "shop/web-1")
+
+        assert one.ensure(auto_pool(WEB, 1)) == Ensured(POOL, 2)
+        assert one.share(POOL) == ["10.6.0.3-10.6.0.4"]
+        one.release("10.6.0.4")
+
+        eventually(lambda: equal(one.share(POOL), ["10.6.0.3"]))
+        eventually(lambda: prove_division(one.inner))
+
+
+def test_an_exhausted_subnet_answers_with_who_has_most_and_says_it_in_its_status(tmp_path: Path) -> None:
+    with subnet_rig(tmp_path, subnet()) as one:
+        one.ensure(auto_pool(WEB, 6))
+        other = application("other", "77777")
+        before = one.subnet().controlled
+
+        answer = one.ensure(auto_pool(other, 5))
+
+        assert answer == Exhausted("rack", 5, 3, ((POOL, 6),))
+        assert one.subnet().controlled == before
+        assert one.subnet().exhausted
+        (condition,) = one.inner.get("SpiderSubnet", "rack")["status"]["conditions"]
+        assert condition["reason"] == "TooFewAddresses"
+        assert f"required 5, left 3; most are in the pools {POOL} (6)" in condition["message"]
+
+        def told() -> None:
+            (event,) = [one for one in one.inner.list("Event").items if one["reason"] == "SubnetExhausted"]
+            assert event["involvedObject"]["name"] == "rack"
+            assert "required 5, left 3" in event["message"]
+
+        eventually(told)
+        one.ensure(auto_pool(WEB, 2))
+        assert one.ensure(auto_pool(other, 5)) == Ensured("auto4-other-eth0-77777", 5)
+        eventually(lambda: equal(one.subnet().exhausted, False))
+
+
+def test_what_the_subnet_excludes_reserves_or_lists_elsewhere_is_not_given(tmp_path: Path) -> None:
+    reserved = {
+        "apiVersion": "spiderpool.spidernet.io/v2beta1",
+        "kind": "SpiderReservedIP",
+        "metadata": {"name": "r"},
+        "spec": {"ips": ["10.6.0.3"]},
+    }
+    stranger = pool("stranger", "10.6.0.0/24", "10.6.0.5", default=False)
+    with subnet_rig(tmp_path, subnet(excludeIPs=["10.6.0.1"]), reserved, stranger) as one:
+        one.claim("10.6.0.7", "long-gone")
+
+        assert one.ensure(auto_pool(WEB, 9)) == Exhausted("rack", 9, 5, ())
+        assert one.ensure(auto_pool(WEB, 5)) == Ensured(POOL, 5)
+        assert one.share(POOL) == ["10.6.0.2", "10.6.0.4", "10.6.0.6", "10.6.0.8-10.6.0.9"]
+
+
+def test_a_dropped_pool_goes_with_its_last_address_and_the_subnet_has_all_again(tmp_path: Path) -> None:
+    with subnet_rig(tmp_path, subnet()) as one:
+        one.ensure(auto_pool(WEB, 4))
+        one.claim("10.6.0.2", POOL)
+
+        one.drop(POOL)
+
+        eventually(lambda: equal(bool(one.pool(POOL).terminating), True))
+        assert isinstance(one.ensure(auto_pool(WEB, 4)), SubnetRefused)
+        one.drop(POOL)
+        assert one.share(POOL)
+        one.release("10.6.0.2")
+        eventually(lambda: equal(one.pools(), {}))
+        eventually(lambda: equal(one.share(POOL), []))
+        rack = one.inner.get("SpiderSubnet", "rack")["status"]
+        assert (rack["allocatedIPCount"], rack["totalIPCount"]) == (0, 9)
+        assert "controlledIPPools" not in rack
+
+
+def test_a_pool_that_somebody_deleted_is_made_again_with_what_its_pods_have(tmp_path: Path) -> None:
+    with subnet_rig(tmp_path, subnet()) as one:
+        one.ensure(auto_pool(WEB, 3))
+        one.claim("10.6.0.3", POOL)
+        found = one.inner.get("SpiderIPPool", POOL)
+        one.inner.update({**found, "metadata": {**found["metadata"], "finalizers": []}})
+        one.inner.delete("SpiderIPPool", POOL)
+
+        eventually(lambda: equal(one.share(POOL), ["10.6.0.1-10.6.0.3"]))
+        eventually(lambda: prove_division(one.inner))
+
+
+def test_why_a_subnet_cannot_make_a_pool_at_all(tmp_path: Path) -> None:
+    by_hand = pool(POOL, "10.6.0.0/16", "10.6.0.8", default=False)
+    with subnet_rig(
+        tmp_path,
+        subnet(),
+        subnet("six", "fd00::1-fd00::9", cidr="fd00::/64"),
+        by_hand,
+        is_enabled=lambda family: family == 4,
+    ) as one:
+        for subnet_name, asked, says in (
+            ("rack", auto_pool(WEB, 1), "that somebody made by hand"),
+            ("none", auto_pool(WEB, 1), "there is no SpiderSubnet none"),
+            ("six", auto_pool(WEB, 1), "is IPv6; name it where IPv6 ones go"),
+            ("six", auto_pool(WEB, 1, family=6), "which is disabled in the settings"),
+        ):
+            answer = one.ensure(asked, subnet_name)
+            assert isinstance(answer, SubnetRefused)
+            assert says in answer.reason
