@@ -51,25 +51,27 @@ def audit(
     epoch; without it no delay (of a lost node, of a pod that is Terminating) is over. `notes`: the runtime's, where this is
     one of the nodes."""
     held, findings = recorded(snapshot.blocks)
-    found = list(findings)
+    all_findings = list(findings)
     pools, damaged = _parsed(snapshot.pools, IPPool.from_object)
-    found += [Finding(AuditRule.POOL, name, why) for name, why in damaged.items()]
+    all_findings += [Finding(AuditRule.POOL, name, why) for name, why in damaged.items()]
     reserved: dict[int, IntervalSet] = {}
-    for one in _parsed(snapshot.reserved, ReservedIP.from_object)[0].values():
-        reserved[one.family] = reserved.get(one.family, IntervalSet()).union(one.ips)
-    found += attachments(held)
-    found += places(held, pools, damaged)
-    found += overlaps(pools.values())
-    if all(one.rule is not AuditRule.BLOCK for one in findings):
+    for reserved_ip in _parsed(snapshot.reserved, ReservedIP.from_object)[0].values():
+        reserved[reserved_ip.family] = reserved.get(reserved_ip.family, IntervalSet()).union(reserved_ip.ips)
+    all_findings += attachments(held)
+    all_findings += places(held, pools, damaged)
+    all_findings += overlaps(pools.values())
+    if all(finding.rule is not AuditRule.BLOCK for finding in findings):
         # A view tells perhaps what a damaged block does not; nobody may take it for wrong, least of all a repair.
-        unjudged = {one.subject for one in findings if one.rule is AuditRule.ENTRY}
-        found += states(held, snapshot.pools, pools, reserved, unjudged)
-        found += endpoints(held, snapshot.endpoints, unjudged)
-    found += _holders(snapshot, held, settings or Settings(), now)
+        unjudged = {finding.subject for finding in findings if finding.rule is AuditRule.ENTRY}
+        all_findings += states(held, snapshot.pools, pools, reserved, unjudged)
+        all_findings += endpoints(held, snapshot.endpoints, unjudged)
+    all_findings += _holders(snapshot, held, settings or Settings(), now)
     if notes is not None:
-        found += unended(held, notes)
+        all_findings += unended(held, notes)
     order = list(AuditRule)
-    return Audit(tuple(sorted(found, key=lambda one: (order.index(one.rule), one.subject))), held)
+    return Audit(
+        tuple(sorted(all_findings, key=lambda finding: (order.index(finding.rule), finding.subject))), held
+    )
 
 
 def _holders(
@@ -89,18 +91,18 @@ def _holders(
         INSTANCE: bad_instances,
         "Namespace": bad_namespaces,
     }
-    damaged = {(kind, key): why for kind, found in bad.items() for key, why in found.items()}
+    damaged = {(kind, key): why for kind, reasons in bad.items() for key, why in reasons.items()}
     pools = frozenset(obj["metadata"]["name"] for obj in snapshot.pools)
     source = SnapshotState(pods, nodes, sets, machines, instances, namespaces, pools, damaged)
-    known = (one for one in held if not unknown.keys() & set(one.record.pods))
+    known = (allocation for allocation in held if not unknown.keys() & set(allocation.record.pods))
     return abandoned(known, source, settings, now, pods=snapshot.pods is not None)
 
 
 def confirm(first: Iterable[Finding], second: Iterable[Finding]) -> tuple[tuple[Finding, ...], int]:
     """What both looks found, as the second tells it, and how many were in flux: found by one of them only."""
-    before = {one.key for one in first}
-    after = {one.key: one for one in second}
-    kept = tuple(one for key, one in after.items() if key in before)
+    before = {finding.key for finding in first}
+    after = {finding.key: finding for finding in second}
+    kept = tuple(finding for key, finding in after.items() if key in before)
     return kept, len(before ^ set(after))
 
 

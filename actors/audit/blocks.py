@@ -50,13 +50,15 @@ def recorded(blocks: Iterable[Object]) -> tuple[tuple[Allocation, ...], tuple[Fi
 
 def attachments(held: Iterable[Allocation]) -> Iterator[Finding]:
     """A container's interface has one address of a family."""
-    found: dict[tuple[str, str, int], list[Allocation]] = defaultdict(list)
-    for one in held:
-        if one.record.container:
-            found[one.record.container, one.record.interface, one.family].append(one)
-    for (container, interface, family), several in found.items():
+    by_interface: dict[tuple[str, str, int], list[Allocation]] = defaultdict(list)
+    for allocation in held:
+        if allocation.record.container:
+            by_interface[allocation.record.container, allocation.record.interface, allocation.family].append(
+                allocation
+            )
+    for (container, interface, family), several in by_interface.items():
         if len(several) > 1:
-            texts = ", ".join(format_address(one.family, one.value) for one in several)
+            texts = ", ".join(format_address(allocation.family, allocation.value) for allocation in several)
             yield Finding(
                 AuditRule.ATTACHMENT,
                 several[0].record.pod,
@@ -100,8 +102,8 @@ def _read_block(obj: Object, held: list[Allocation], findings: list[Finding]) ->
     try:
         Block.from_object(obj)
     except InvalidObject as error:
-        told = any(one.rule is AuditRule.BLOCK and one.subject == name for one in findings)
-        if not told and not entries.doubled:
+        is_named = any(finding.rule is AuditRule.BLOCK and finding.subject == name for finding in findings)
+        if not is_named and not entries.doubled:
             bad(error.message)  # what no entry shows by itself
 
 
@@ -183,10 +185,10 @@ class _Entries:
 
 
 def _twice(held: Iterable[Allocation]) -> Iterator[Finding]:
-    found: dict[tuple[int, int], list[Record]] = defaultdict(list)
-    for one in held:
-        found[one.family, one.value].append(one.record)
-    for (family, value), records in found.items():
+    by_address: dict[tuple[int, int], list[Record]] = defaultdict(list)
+    for allocation in held:
+        by_address[allocation.family, allocation.value].append(allocation.record)
+    for (family, value), records in by_address.items():
         if len(records) > 1:
             holders = " and ".join(f"pod {record.pod} (container {record.container})" for record in records)
             yield Finding(

@@ -22,8 +22,8 @@ def endpoints(
     """Compare both ways. One that tells of an address whose record cannot be judged (`unjudged`) may be all that says who
     has it."""
     by_pod: dict[str, list[Allocation]] = defaultdict(list)
-    for one in held:
-        by_pod[one.record.holder].append(one)
+    for allocation in held:
+        by_pod[allocation.record.holder].append(allocation)
     for obj in objects:
         pod = pod_of(obj)
         version = str(obj["metadata"].get("resourceVersion", ""))
@@ -34,8 +34,10 @@ def endpoints(
         if why is not None:
             yield Finding(AuditRule.ENDPOINT, pod, why, version, WriteEndpoint(pod))
     for pod, several in by_pod.items():
-        texts = ", ".join(format_address(one.family, one.value) for one in several)
-        identity = " ".join(sorted(f"{one.record.container} {one.record.uid}" for one in several))
+        texts = ", ".join(format_address(allocation.family, allocation.value) for allocation in several)
+        identity = " ".join(
+            sorted(f"{allocation.record.container} {allocation.record.uid}" for allocation in several)
+        )
         yield Finding(
             AuditRule.ENDPOINT, pod, f"it is missing; recorded is {texts}", identity, WriteEndpoint(pod)
         )
@@ -50,26 +52,28 @@ def _difference(several: Sequence[Allocation], obj: Object) -> str | None:
     """Why the object does not show the pod's newest sandbox. (An earlier one, whose DEL is still to come, is not shown;
     two that began in one second are as new as each other.)"""
     sandboxes: dict[tuple[str, str], list[Allocation]] = defaultdict(list)
-    for one in several:
-        sandboxes[one.record.container, one.record.uid].append(one)
+    for allocation in several:
+        sandboxes[allocation.record.container, allocation.record.uid].append(allocation)
     age = {
-        key: max((bool(one.record.container), one.record.since) for one in found)
-        for key, found in sandboxes.items()
+        key: max((bool(allocation.record.container), allocation.record.since) for allocation in of_sandbox)
+        for key, of_sandbox in sandboxes.items()
     }
-    newest = [found for key, found in sandboxes.items() if age[key] == max(age.values())]
+    newest = [of_sandbox for key, of_sandbox in sandboxes.items() if age[key] == max(age.values())]
     current = (obj.get("status") or {}).get("current") or {}
-    told = (current.get("uid", ""), current.get("node", ""), _told(current))
-    expected = [(found[0].record.uid, found[0].record.node, _expected(found)) for found in newest]
-    if told in expected:
+    shown = (current.get("uid", ""), current.get("node", ""), _told(current))
+    expected = [
+        (of_sandbox[0].record.uid, of_sandbox[0].record.node, _expected(of_sandbox)) for of_sandbox in newest
+    ]
+    if shown in expected:
         return None
     for what, index in (("UID", 0), ("node", 1)):
-        if told[index] not in [one[index] for one in expected]:
-            return f"it tells of {what} {told[index]!r}, recorded is {expected[0][index]!r}"
-    return f"it tells of {_text(told[2])}; recorded is {_text(expected[0][2])}"
+        if shown[index] not in [candidate[index] for candidate in expected]:
+            return f"it tells of {what} {shown[index]!r}, recorded is {expected[0][index]!r}"
+    return f"it tells of {_text(shown[2])}; recorded is {_text(expected[0][2])}"
 
 
 def _told(current: Mapping[str, Any]) -> Interfaces:
-    found: dict[str, dict[str, str]] = {}
+    interfaces: dict[str, dict[str, str]] = {}
     for entry in current.get("ips") or ():
         fields = {
             f"ipv{family}": str(entry[f"ipv{family}"]).partition("/")[0]
@@ -77,17 +81,17 @@ def _told(current: Mapping[str, Any]) -> Interfaces:
             if entry.get(f"ipv{family}")
         }
         pools = {key: str(entry[key]) for key in ("ipv4Pool", "ipv6Pool") if entry.get(key)}
-        found[str(entry.get("interface", ""))] = fields | pools
-    return found
+        interfaces[str(entry.get("interface", ""))] = fields | pools
+    return interfaces
 
 
 def _expected(several: Sequence[Allocation]) -> Interfaces:
-    found: dict[str, dict[str, str]] = defaultdict(dict)
-    for one in several:
-        fields = found[one.record.interface]
-        fields[f"ipv{one.family}"] = format_address(one.family, one.value)
-        fields[f"ipv{one.family}Pool"] = one.record.pool
-    return found
+    interfaces: dict[str, dict[str, str]] = defaultdict(dict)
+    for allocation in several:
+        fields = interfaces[allocation.record.interface]
+        fields[f"ipv{allocation.family}"] = format_address(allocation.family, allocation.value)
+        fields[f"ipv{allocation.family}Pool"] = allocation.record.pool
+    return interfaces
 
 
 def _text(interfaces: Interfaces) -> str:

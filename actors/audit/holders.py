@@ -65,8 +65,8 @@ class SnapshotState:
         )
 
     def namespace(self, name: str) -> bool:
-        found = self._read("Namespace", name, self.namespaces)
-        return found is not None and not found.terminating
+        entry = self._read("Namespace", name, self.namespaces)
+        return entry is not None and not entry.terminating
 
     def pool(self, name: str) -> bool:
         return name in self.pools
@@ -77,7 +77,9 @@ def verdict_on(
 ) -> Verdict | None:
     """Why an address should be given back, or kept for the pod's next incarnation; None while its holder may have it.
     `siblings`: what else is recorded for the pod; `now` in seconds since the epoch."""
-    recorded = [RecordedAddress(format_address(one.family, one.value), one.record) for one in siblings]
+    recorded = [
+        RecordedAddress(format_address(sibling.family, sibling.value), sibling.record) for sibling in siblings
+    ]
     facts = facts_of(held.record, recorded, source, settings, _LONG_AGO)
     this = RecordedAddress(format_address(held.family, held.value), held.record)
     verdict = judge(this, facts, now, replace(settings.gc, enabled=True))
@@ -89,20 +91,20 @@ def abandoned(
 ) -> Iterator[Finding]:
     """Records whose holder is gone. Without `pods` only what is kept for somebody can be judged."""
     of_pod: dict[str, list[Allocation]] = defaultdict(list)
-    for one in held:
-        for view in one.per_sandbox:
+    for allocation in held:
+        for view in allocation.per_sandbox:
             of_pod[view.record.pod].append(view)
     for several in of_pod.values():
-        for one in several:
-            if not pods and not (one.record.is_retained and is_fixed(one.record)):
+        for allocation in several:
+            if not pods and not (allocation.record.is_retained and is_fixed(allocation.record)):
                 continue
             try:
-                verdict = verdict_on(one, several, source, settings, now)
+                verdict = verdict_on(allocation, several, source, settings, now)
             except Exception as error:  # one record that cannot be judged must not keep the others from it
-                yield _unjudged(one, error)
+                yield _unjudged(allocation, error)
                 continue
             if verdict is not None:
-                yield _finding(one, verdict)
+                yield _finding(allocation, verdict)
 
 
 def _unjudged(held: Allocation, error: Exception) -> Finding:

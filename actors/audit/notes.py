@@ -30,16 +30,16 @@ def unended(held: Iterable[Allocation], notes: RuntimeNotes) -> Iterator[Finding
     for file, why in notes.bad.items():
         yield Finding(AuditRule.NOTE, file, f"{why}: the runtime cannot end this attachment", why)
     mine = [
-        (one, view)
-        for one in held
-        for view in one.record.per_sandbox
+        (allocation, view)
+        for allocation in held
+        for view in allocation.record.per_sandbox
         if view.container and notes.node in ("", view.node)
     ]
     if not any(view.container in notes.containers for _, view in mine):
         return
-    for one, record in mine:
+    for allocation, record in mine:
         if record.container in notes.containers or any(f"-{record.container}-" in file for file in notes.bad):
             continue
-        address = format_address(one.family, one.value)
+        address = format_address(allocation.family, allocation.value)
         what = f"the runtime has no note of container {record.container} of pod {record.pod}, and may never end it"
         yield Finding(AuditRule.NOTE, address, what, f"{record.container} {record.interface}")

@@ -30,8 +30,8 @@ def states(
     """Status, finalizer and deletion of each pool that can be read. A status that tells of an address whose record cannot
     be judged (`unjudged`) is not compared: it may be all that says who has it."""
     by_pool: dict[str, list[Allocation]] = defaultdict(list)
-    for one in held:
-        by_pool[one.record.pool].append(one)
+    for allocation in held:
+        by_pool[allocation.record.pool].append(allocation)
     for obj in objects:
         metadata = obj["metadata"]
         name, version = metadata["name"], str(metadata.get("resourceVersion", ""))
@@ -74,12 +74,15 @@ def _state(
     if not status and not held:
         return  # nobody gave out of it, and nobody wrote anything
     expected = {
-        format_address(one.family, one.value): {"pod": one.record.holder, "podUid": one.record.uid}
-        for one in held
+        format_address(allocation.family, allocation.value): {
+            "pod": allocation.record.holder,
+            "podUid": allocation.record.uid,
+        }
+        for allocation in held
     }
-    told = _told(allocated)
-    if told != (expected if len(held) <= LISTED else {}):
-        yield AuditRule.STATUS, "allocatedIPs", f"status.allocatedIPs {_compared(told, expected)}"
+    listed = _told(allocated)
+    if listed != (expected if len(held) <= LISTED else {}):
+        yield AuditRule.STATUS, "allocatedIPs", f"status.allocatedIPs {_compared(listed, expected)}"
     numbers = {
         "allocatedIPCount": len(held),
         "totalIPCount": min(pool.available.minus(reserved).size, 2**63 - 1),
@@ -90,8 +93,8 @@ def _state(
 
 
 def _listed(obj: Object) -> set[str]:
-    told = _told((obj.get("status") or {}).get("allocatedIPs") or "")
-    return set(told) if isinstance(told, dict) else set()
+    listed = _told((obj.get("status") or {}).get("allocatedIPs") or "")
+    return set(listed) if isinstance(listed, dict) else set()
 
 
 def _told(allocated: str) -> Any:
@@ -101,11 +104,11 @@ def _told(allocated: str) -> Any:
         return None
 
 
-def _compared(told: Any, expected: Mapping[str, Any]) -> str:
-    if not isinstance(told, dict):
+def _compared(listed: Any, expected: Mapping[str, Any]) -> str:
+    if not isinstance(listed, dict):
         return "cannot be read"
-    more, less = sorted(set(told) - set(expected)), sorted(set(expected) - set(told))
-    other = sorted(text for text in set(told) & set(expected) if told[text] != expected[text])
+    more, less = sorted(set(listed) - set(expected)), sorted(set(expected) - set(listed))
+    other = sorted(text for text in set(listed) & set(expected) if listed[text] != expected[text])
     parts = (("lists and should not", more), ("lacks", less), ("names another pod for", other))
     return ", ".join(f"{what} {_few(texts)}" for what, texts in parts if texts)
 
@@ -120,8 +123,8 @@ def places(
 ) -> Iterator[Finding]:
     """What is recorded lies in the pool that it names. Of a pool that cannot be read nothing is said."""
     unknown = set(damaged)
-    for one in held:
-        record, text = one.record, format_address(one.family, one.value)
+    for allocation in held:
+        record, text = allocation.record, format_address(allocation.family, allocation.value)
         pool = pools.get(record.pool)
         if record.pool in unknown:
             continue
@@ -129,7 +132,7 @@ def places(
             yield Finding(
                 AuditRule.NO_POOL, text, f"pool {record.pool} of pod {record.pod} does not exist", record.pool
             )
-        elif pool.family != one.family or one.value not in pool.available:
+        elif pool.family != allocation.family or allocation.value not in pool.available:
             yield Finding(
                 AuditRule.OUTSIDE,
                 text,
@@ -153,10 +156,10 @@ def overlaps(pools: Iterable[IPPool]) -> Iterator[Finding]:
                 if other != name:
                     shared.setdefault((min(name, other), max(name, other)), (low, min(high, end)))
             open_spans.append((high, name))
-        for (one, two), (low, high) in sorted(shared.items()):
+        for (first, second), (low, high) in sorted(shared.items()):
             yield Finding(
                 AuditRule.OVERLAP,
-                one,
-                f"pool {two} has {format_range(family, low, high)} of its addresses too",
-                two,
+                first,
+                f"pool {second} has {format_range(family, low, high)} of its addresses too",
+                second,
             )
