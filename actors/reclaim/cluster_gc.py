@@ -182,7 +182,7 @@ class GCActor(Actor):
         sandboxes."""
         if not self._state.running:
             return
-        news = [one for one in objects if self._is_news(*one)]
+        news = [named for named in objects if self._is_news(*named)]
         pods = {f"{namespace}/{name}" for kind, namespace, name in news if kind == "Pod"}
         concerned = Concerned.by(news)
         if concerned:
@@ -260,7 +260,7 @@ class GCActor(Actor):
 
     def _is_suspicious(self, pod: str, held: Sequence[Allocation]) -> bool:
         """Whether the caches let anything be done about a pod's records now; notes what is to be done later."""
-        verdicts = [one.verdict.action for one in self._judge(pod, held, self._census)]
+        verdicts = [judged.verdict.action for judged in self._judge(pod, held, self._census)]
         return any(action not in (Action.KEEP, Action.WAIT) for action in verdicts) or _has_siblings(held)
 
     def _node_is_news(self, name: str) -> bool:
@@ -305,16 +305,16 @@ class GCActor(Actor):
                 if self._of_one(pod, held, self._is_suspicious, otherwise=False)
             ]
             reading = LiveClusterState(self._store, self._census.statefulset)
-            answers = state.readers.map(lambda one: self._read(one[0], one[1], reading), suspicious)
+            answers = state.readers.map(lambda case: self._read(case[0], case[1], reading), suspicious)
             reclaims: list[Reclaim] = []
             for (pod, held), witness in zip(suspicious, answers, strict=True):
                 if witness is not None:
                     self._later(pod, witness.until)
                     continue
                 reclaims += self._act(self._of_one(pod, held, self._judge, reading, otherwise=()))
-            found = reclaim(self, self._router, reclaims, self._clock(), self._observer, events=True)
-            for one in found.failed:
-                self._later(one.held.record.pod, self._clock() + RETRY)
+            outcome = reclaim(self, self._router, reclaims, self._clock(), self._observer, events=True)
+            for failed in outcome.failed:
+                self._later(failed.held.record.pod, self._clock() + RETRY)
         except OrbweaverError as error:
             log.warning("pods could not be looked at", extra={"pods": len(pods), "error": str(error)})
             for pod in pods:
@@ -345,12 +345,12 @@ class GCActor(Actor):
     def _read(self, pod: str, held: Sequence[Allocation], reading: LiveClusterState) -> Verdict | None:
         """Read what the pod's verdicts ask for, in one of the readers' threads; a verdict to wait when that fails."""
         try:
-            found = reading.pod(pod)
+            current = reading.pod(pod)
             reading.namespace(pod.partition("/")[0])
-            for one in held:
-                reading.node(found.node if found is not None else one.record.node)
-                wanted(one.record, reading, self._settings)
-                reading.pool(one.record.pool)
+            for allocation in held:
+                reading.node(current.node if current is not None else allocation.record.node)
+                wanted(allocation.record, reading, self._settings)
+                reading.pool(allocation.record.pool)
         except Exception as error:
             log.warning("a pod's state could not be read", extra={"pod": pod, "error": str(error)})
             again = RETRY if isinstance(error, OrbweaverError) and error.retryable else UNREADABLE
@@ -359,14 +359,17 @@ class GCActor(Actor):
 
     def _judge(self, pod: str, held: Sequence[Allocation], source: ClusterState) -> list[Judged]:
         now = self._clock()
-        found = source.pod(pod)
-        recorded = [RecordedAddress(format_address(one.family, one.value), one.record) for one in held]
+        current = source.pod(pod)
+        recorded = [
+            RecordedAddress(format_address(allocation.family, allocation.value), allocation.record)
+            for allocation in held
+        ]
         before = self._state.noticed.pop(pod, {})
         noticed: dict[RecordKey, float] = {}
         judged = []
-        for one, this in zip(held, recorded, strict=True):
-            record = one.record
-            sight = (one.family, one.value, Fence.of(record))
+        for allocation, this in zip(held, recorded, strict=True):
+            record = allocation.record
+            sight = (allocation.family, allocation.value, Fence.of(record))
             first = min(before.get(sight, now), now)  # the clock may have been set back
             watch = NOBODY
             if self._watches is not None:
@@ -377,7 +380,7 @@ class GCActor(Actor):
                 noticed[sight] = facts.noticed
             if verdict.action is Action.WAIT:
                 self._later(pod, verdict.until)
-            judged.append(Judged(one, verdict, found.uid if found is not None else ""))
+            judged.append(Judged(allocation, verdict, current.uid if current is not None else ""))
         if noticed:
             self._state.noticed[pod] = noticed
         return judged
@@ -386,13 +389,15 @@ class GCActor(Actor):
         """What is to be taken back; what only is to be marked is marked."""
         reclaims: list[Reclaim] = []
         marked: list[Allocation] = []
-        for one in judged:
-            verdict, held = one.verdict, one.held
+        for judgement in judged:
+            verdict, held = judgement.verdict, judgement.held
             if verdict.action is Action.MARK:
                 marked.append(held)
             elif verdict.action in (Action.RELEASE, Action.KEEP_FOR_NEXT):
                 keep = verdict.action is Action.KEEP_FOR_NEXT
-                reclaims.append(Reclaim(held, verdict.reason, verdict.text, keep, verdict.forced, one.uid))
+                reclaims.append(
+                    Reclaim(held, verdict.reason, verdict.text, keep, verdict.forced, judgement.uid)
+                )
         if marked:
             self._router.work(lambda allocator: _doubt(allocator, marked))
         return reclaims
@@ -417,14 +422,16 @@ class GCActor(Actor):
             return ask(allocator, *[ledger.ask(LedgerActor.of_pod, pod) for pod in pods])
 
         answers = self._router.work(task)
-        found = []
+        by_pod = []
         for pod, answer in zip(pods, answers, strict=True):
-            held = tuple(view for one in answer for view in one.per_sandbox if view.record.pod == pod)
+            held = tuple(
+                view for allocation in answer for view in allocation.per_sandbox if view.record.pod == pod
+            )
             if held:
-                found.append((pod, held))
+                by_pod.append((pod, held))
             else:
                 self._state.noticed.pop(pod, None)
-        return found
+        return by_pod
 
     def _later(self, pod: str, at: float) -> None:
         state = self._state
@@ -450,7 +457,7 @@ class GCActor(Actor):
 
 def _has_siblings(held: Sequence[Allocation]) -> bool:
     """Whether two addresses of one family are recorded for one interface; what the pod tells of that is not cached."""
-    places = [(one.record.interface, one.family) for one in held]
+    places = [(allocation.record.interface, allocation.family) for allocation in held]
     return len(set(places)) < len(places)
 
 
@@ -460,7 +467,9 @@ def _health(node: Node) -> tuple[bool, float | None, bool]:
 
 def _doubt(allocator: Allocator, held: Sequence[Allocation]) -> None:
     refs = []
-    for one in held:
-        block = block_of(allocator, one.address).within(RELEASE_TIMEOUT)
-        refs.append(block.order(BlockActor.mark_suspect, MarkSuspect(one.value, Fence.of(one.record))))
+    for allocation in held:
+        block = block_of(allocator, allocation.address).within(RELEASE_TIMEOUT)
+        refs.append(
+            block.order(BlockActor.mark_suspect, MarkSuspect(allocation.value, Fence.of(allocation.record)))
+        )
     ask(allocator, *refs)

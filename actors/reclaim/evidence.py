@@ -64,16 +64,16 @@ class CachedClusterState:
     def pod(self, pod: str) -> Pod | None:
         namespace, _, name = pod.partition("/")
         pods = self._pods
-        found: Pod | None = None if pods is None else pods.get(name, namespace)
-        return found
+        cached: Pod | None = None if pods is None else pods.get(name, namespace)
+        return cached
 
     def node(self, name: str) -> Node | None:
-        found: Node | None = self._catalog.informer("Node").get(name)
-        return found
+        cached: Node | None = self._catalog.informer("Node").get(name)
+        return cached
 
     def statefulset(self, namespace: str, name: str) -> StatefulSet | None:
-        found: StatefulSet | None = self._catalog.informer("StatefulSet").get(name, namespace)
-        return found
+        cached: StatefulSet | None = self._catalog.informer("StatefulSet").get(name, namespace)
+        return cached
 
     def machine_lives(self, namespace: str, name: str) -> bool:
         machine, instance = (
@@ -133,18 +133,18 @@ class LiveClusterState:
         key = (kind, namespace, name)
         with self._lock:
             if key in self._read:
-                found: T | None = self._read[key]
-                return found
+                answer: T | None = self._read[key]
+                return answer
         try:
-            found = parse(self._store.get(kind, name, namespace))
+            answer = parse(self._store.get(kind, name, namespace))
         except NotFound:
-            found = None
+            answer = None
         except NoSuchResource:
             if kind not in (MACHINE, INSTANCE):
                 raise
-            found = None  # no KubeVirt, no machine
+            answer = None  # no KubeVirt, no machine
         with self._lock:
-            return self._read.setdefault(key, found)
+            return self._read.setdefault(key, answer)
 
 
 def _stays(namespace: Namespace | None) -> bool:
@@ -163,7 +163,7 @@ def trimmed_pod(obj: Object) -> Object:
     if mirrored is not None:
         kept["metadata"]["annotations"] = {MIRROR: mirrored}
     tolerations = (obj.get("spec") or {}).get("tolerations") or ()
-    for_ever = [one for one in tolerations if "tolerationSeconds" not in one]
+    for_ever = [toleration for toleration in tolerations if "tolerationSeconds" not in toleration]
     if for_ever:
         kept["spec"]["tolerations"] = for_ever[:TOLERATIONS]
     labels = (obj.get("metadata") or {}).get("labels") or {}

@@ -127,12 +127,12 @@ class NodePods:
 
     def pod(self, pod: str) -> Pod | None:
         namespace, _, name = pod.partition("/")
-        found: Pod | None = self._catalog.informer("Pod").get(name, namespace) if self._has_pods else None
-        return found
+        cached: Pod | None = self._catalog.informer("Pod").get(name, namespace) if self._has_pods else None
+        return cached
 
     def node(self, name: str) -> Node | None:
-        found: Node | None = self._catalog.informer("Node").get(name)
-        return found
+        cached: Node | None = self._catalog.informer("Node").get(name)
+        return cached
 
 
 def of_node(catalog: Catalog, node: str, settings: Settings, *, has_pods: bool) -> LeavingPods:

@@ -69,12 +69,14 @@ class NodeGCActor(Actor):
         """Release what is recorded for sandboxes of this node that are gone. Returns how many it released or keeps."""
         mine = self._mine()
         of_pod: dict[str, list[Record]] = {}
-        for one in mine:
-            of_pod.setdefault(one.record.pod, []).append(one.record)
+        for allocation in mine:
+            of_pod.setdefault(allocation.record.pod, []).append(allocation.record)
         stale = [
-            one
-            for one in mine
-            if is_left_behind(one.record, of_pod[one.record.pod], sandboxes, has_pods=self._has_pods)
+            allocation
+            for allocation in mine
+            if is_left_behind(
+                allocation.record, of_pod[allocation.record.pod], sandboxes, has_pods=self._has_pods
+            )
         ]
         return self._reclaim(stale, "SandboxGone", "its sandbox does not exist on the node any more")
 
@@ -116,8 +118,8 @@ class NodeGCActor(Actor):
 
     def _mine(self) -> tuple[Allocation, ...]:
         """What sandboxes of this node use, as each of them has it."""
-        found = self._recorded(LedgerActor.of_node, self._node)
-        return tuple(view for held in found for view in held.per_sandbox if view.record.node == self._node)
+        recorded = self._recorded(LedgerActor.of_node, self._node)
+        return tuple(view for held in recorded for view in held.per_sandbox if view.record.node == self._node)
 
     def _recorded(
         self,
@@ -137,8 +139,8 @@ class NodeGCActor(Actor):
         for held in stale:
             keep = bool(held.record.container) and self._is_kept(held.record)
             wanted.append(Reclaim(held, reason, text, keep, uid=held.record.uid))
-        found = reclaim(self, self._router, wanted, self._clock(), self._observer, events=self._has_pods)
-        return len(found.done)
+        outcome = reclaim(self, self._router, wanted, self._clock(), self._observer, events=self._has_pods)
+        return len(outcome.done)
 
 
 def is_stale(record: Record, node: str, network: str, alive: set[tuple[str, str]]) -> bool:

@@ -194,12 +194,14 @@ class SandboxWatchActor(Actor):
                 unseen.append(watched.sandbox)
             elif watched.ended >= (1 if self._pod is not None else 2):
                 self._release(watched)
-        if self._pod is not None and frozenset(one.container for one in unseen) - state.unseen:
+        if self._pod is not None and frozenset(sandbox.container for sandbox in unseen) - state.unseen:
             self._tell(unseen)
         else:
-            state.unseen &= frozenset(one.container for one in unseen)
+            state.unseen &= frozenset(sandbox.container for sandbox in unseen)
         # Without pods everything is watched, and a look now and then is enough.
-        if state.watched and (self._pod is not None or any(one.ended for one in state.watched.values())):
+        if state.watched and (
+            self._pod is not None or any(watched.ended for watched in state.watched.values())
+        ):
             state.looking = True
             self.after(LOOK if self._pod is not None else SWEEP / 4, self._look)
 
@@ -252,6 +254,6 @@ class SandboxWatchActor(Actor):
         state.announcement = self.after(ANNOUNCE * (0.75 + random.random() / 2), self._announce_now)
 
     def _tell(self, unseen: list[NodeSandbox]) -> None:
-        self._state.unseen = frozenset(one.container for one in unseen)
+        self._state.unseen = frozenset(sandbox.container for sandbox in unseen)
         few = len(unseen) <= UNSEEN_MOST
         self._announce(self._sandboxes.sees and few, tuple(unseen) if few else ())
