@@ -80,9 +80,9 @@ def is_link_local(family: int, value: int) -> bool:
 
 def parse_address_of(text: str, family: int) -> int:
     """The value of `text`, which must be an address of this family. Raises `InvalidObject`."""
-    found, value = parse_address(text)
-    if found != family:
-        raise InvalidObject(f"{text!r} is an IPv{found} address where an IPv{family} address is needed")
+    actual, value = parse_address(text)
+    if actual != family:
+        raise InvalidObject(f"{text!r} is an IPv{actual} address where an IPv{family} address is needed")
     return value
 
 

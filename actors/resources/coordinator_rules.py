@@ -124,7 +124,7 @@ def _cidrs(value: Any, most: int = MOST_CIDRS) -> tuple[str, ...]:
 
 
 def _policy_routes(value: Any) -> tuple[tuple[str, str], ...]:
-    found = []
+    routes = []
     if len(_list(value)) > MOST:
         raise ValueError(len(value))
     for entry in value:
@@ -134,8 +134,8 @@ def _policy_routes(value: Any) -> tuple[tuple[str, str], ...]:
         family, hop = parse_address(text)
         if family != target.family or not is_unicast(family, hop):
             raise ValueError(entry)
-        found.append((str(target), format_address(family, hop)))
-    return tuple(found)
+        routes.append((str(target), format_address(family, hop)))
+    return tuple(routes)
 
 
 def _list(value: Any) -> list[Any]:

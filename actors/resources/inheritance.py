@@ -57,7 +57,7 @@ def _note(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
     if not isinstance(text, str):
         return None
     try:
-        found = read_json(text)
+        note = read_json(text)
     except UnreadableText:
         return None
-    return found if isinstance(found, dict) else None
+    return note if isinstance(note, dict) else None

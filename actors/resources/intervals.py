@@ -100,21 +100,21 @@ class IntervalSet:
         return IntervalSet((*self, *other))
 
     def intersect(self, other: IntervalSet) -> IntervalSet:
-        found: list[Interval] = []
+        common: list[Interval] = []
         i = j = 0
         while i < len(self._lows) and j < len(other._lows):
             low = max(self._lows[i], other._lows[j])
             high = min(self._highs[i], other._highs[j])
             if low <= high:
-                found.append((low, high))
+                common.append((low, high))
             if self._highs[i] < other._highs[j]:
                 i += 1
             else:
                 j += 1
-        return IntervalSet(found)
+        return IntervalSet(common)
 
     def minus(self, other: IntervalSet) -> IntervalSet:
-        found: list[Interval] = []
+        left: list[Interval] = []
         j = 0
         for low, high in self:
             while j < len(other._highs) and other._highs[j] < low:
@@ -122,12 +122,12 @@ class IntervalSet:
             k = j
             while k < len(other._lows) and other._lows[k] <= high:
                 if low < other._lows[k]:
-                    found.append((low, other._lows[k] - 1))
+                    left.append((low, other._lows[k] - 1))
                 low = other._highs[k] + 1
                 k += 1
             if low <= high:
-                found.append((low, high))
-        return IntervalSet(found)
+                left.append((low, high))
+        return IntervalSet(left)
 
     def ranges_text(self, family: int) -> tuple[str, ...]:
         """The intervals as `spec.ips` writes them: "10.6.0.10" and "10.6.0.20-10.6.0.29"."""

@@ -156,7 +156,7 @@ def parse_subnet(spec: Fields) -> Subnet:
 
 def parse_ranges(spec: Fields, key: str, subnet: Subnet) -> IntervalSet:
     """The addresses and ranges in the list under `key`, each inside the subnet."""
-    found = []
+    ranges = []
     for index, text in enumerate(spec.texts(key)):
         low, high = spec.read(key, lambda text: parse_range(text, subnet.family), text, index=index)
         if low < subnet.first or high > subnet.last:
@@ -165,8 +165,8 @@ def parse_ranges(spec: Fields, key: str, subnet: Subnet) -> IntervalSet:
                 f" {spec.at('subnet')} {subnet}; write addresses of"
                 f" {format_range(subnet.family, subnet.first, subnet.last)}"
             )
-        found.append((low, high))
-    return IntervalSet(found)
+        ranges.append((low, high))
+    return IntervalSet(ranges)
 
 
 def parse_gateway(spec: Fields, subnet: Subnet) -> int | None:
@@ -190,7 +190,7 @@ def is_router_of(subnet: Subnet, address: int) -> bool:
 
 def parse_routes(spec: Fields, family: int) -> tuple[PoolRoute, ...]:
     """`spec.routes`, all of this family."""
-    found = []
+    routes = []
     for item in spec.items("routes"):
         item.only("dst", "gw")
         for key in ("dst", "gw"):
@@ -203,8 +203,8 @@ def parse_routes(spec: Fields, family: int) -> tuple[PoolRoute, ...]:
                 f"which is IPv{destination.family} in an IPv{family} pool",
                 "move it to a pool of its family",
             )
-        found.append(PoolRoute(destination, item.read("gw", lambda text: parse_address_of(text, family))))
-    return tuple(found)
+        routes.append(PoolRoute(destination, item.read("gw", lambda text: parse_address_of(text, family))))
+    return tuple(routes)
 
 
 def parse_vlan(spec: Fields) -> int:

@@ -89,8 +89,8 @@ def read_shallow(data: bytes | str, *, deepest: int = DEEPEST_OBJECT) -> Any:
 def _depth(text: str) -> int:
     """How deep brackets stand in each other; what stands in strings does not count."""
     depth = most = 0
-    for found in _STRUCTURE.finditer(text):
-        mark = found[0][0]
+    for match in _STRUCTURE.finditer(text):
+        mark = match[0][0]
         if mark in "[{":
             depth += 1
             most = max(most, depth)
@@ -103,15 +103,15 @@ def _cut(text: str, deepest: int) -> str:
     """The text with every value that stands deeper put as null."""
     kept: list[str] = []
     depth = begin = 0
-    for found in _STRUCTURE.finditer(text):
-        mark = found[0][0]
+    for match in _STRUCTURE.finditer(text):
+        mark = match[0][0]
         if mark in "[{":
             depth += 1
             if depth == deepest + 1:
-                kept += (text[begin : found.start()], _TOO_DEEP)
+                kept += (text[begin : match.start()], _TOO_DEEP)
         elif mark in "]}":
             if depth == deepest + 1:
-                begin = found.end()
+                begin = match.end()
             depth -= 1
     return "".join([*kept, text[begin:]]) if depth == 0 else ""  # else it is no JSON at all
 

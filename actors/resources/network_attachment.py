@@ -60,13 +60,13 @@ class NetworkAttachment:
         """What `config` says, as named fields; empty without one. Raises `InvalidObject`."""
         subject = f"{KIND} {self.key}"
         try:
-            found = read_json(self.config, only_showable=False) if self.config.strip() else {}
+            configuration = read_json(self.config, only_showable=False) if self.config.strip() else {}
         except UnreadableText as error:
             raise InvalidObject(
                 f"{subject}: spec.config is no CNI configuration: {error}; write a JSON object with cniVersion, name and "
                 "type or plugins"
             ) from error
-        return Fields.of(subject, "spec.config", found)
+        return Fields.of(subject, "spec.config", configuration)
 
     def plugins(self) -> tuple[Fields, ...]:
         """The plugins in the order in which they run. Raises `InvalidObject`."""

@@ -41,4 +41,6 @@ class Node:
 
 
 def _ready(status: Fields) -> Fields | None:
-    return next((one for one in status.items("conditions") if one.text("type") == "Ready"), None)
+    return next(
+        (condition for condition in status.items("conditions") if condition.text("type") == "Ready"), None
+    )

@@ -73,8 +73,8 @@ class Pod:
             deleted_at=meta.deleted_at,
             owner=meta.owner,
             version=meta.version,
-            addresses=tuple(one.text("ip") for one in status.items("podIPs")),
-            stays_bound=any(_for_ever(one) for one in spec.items("tolerations")),
+            addresses=tuple(address.text("ip") for address in status.items("podIPs")),
+            stays_bound=any(_for_ever(toleration) for toleration in spec.items("tolerations")),
         )
 
     @classmethod
@@ -166,7 +166,7 @@ def _told(status: str) -> tuple[str, ...]:
         for network in (networks if isinstance(networks, list) else ())
         if isinstance(network, dict)
     ]
-    return tuple(ip for one in ips if isinstance(one, list) for ip in one if isinstance(ip, str))
+    return tuple(ip for listed in ips if isinstance(listed, list) for ip in listed if isinstance(ip, str))
 
 
 def _for_ever(toleration: Fields) -> bool:

@@ -40,11 +40,11 @@ def foreign_allocations(pool: IPPool, status: dict[str, Any]) -> dict[int, tuple
     if not allocated or status.get(DIGEST) == digest_of(allocated):
         return {}
     try:
-        found = {
+        allocations = {
             parse_address_of(text, pool.family): (str(entry["pod"]), str(entry.get("podUid", "")))
             for text, entry in read_json(allocated, longest=_LONGEST).items()
         }
-        for pod, uid in found.values():
+        for pod, uid in allocations.values():
             misfit = Record(pool.name, pod, uid, "", "", "", "", "").misfit()
             if misfit is not None:
                 raise InvalidObject(misfit)
@@ -54,4 +54,4 @@ def foreign_allocations(pool: IPPool, status: dict[str, Any]) -> dict[int, tuple
             f"({shown(str(error))}), so it is not known which addresses are in use; repair the field, or clear it if no pod "
             "uses the pool"
         ) from error
-    return found
+    return allocations

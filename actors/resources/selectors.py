@@ -71,13 +71,16 @@ class LabelSelector:
     def label_keys(self) -> Iterator[tuple[str, str]]:
         """Each label's key, and where in the selector it stands."""
         yield from (("matchLabels", key) for key, _ in self.labels)
-        yield from ((f"matchExpressions[{index}].key", one.key) for index, one in enumerate(self.expressions))
+        yield from (
+            (f"matchExpressions[{index}].key", expression.key)
+            for index, expression in enumerate(self.expressions)
+        )
 
     def label_values(self) -> Iterator[tuple[str, str]]:
         """Each value, and where in the selector it stands."""
         yield from ((f"matchLabels.{key}", value) for key, value in self.labels)
-        for index, one in enumerate(self.expressions):
-            yield from ((f"matchExpressions[{index}].values", value) for value in one.values)
+        for index, expression in enumerate(self.expressions):
+            yield from ((f"matchExpressions[{index}].values", value) for value in expression.values)
 
     @property
     def empty(self) -> bool:

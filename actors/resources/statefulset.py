@@ -55,12 +55,12 @@ class StatefulSet:
     @classmethod
     def watched(cls, obj: Mapping[str, Any], before: StatefulSet | None) -> StatefulSet:
         """The same with how many pods it has, or had when it was seen `before`. Raises `InvalidObject`."""
-        found = cls.from_object(obj)
+        current = cls.from_object(obj)
         status = open_object(obj, KIND)[1].inner("status")
         if not status.has("replicas"):
-            return found  # nothing makes its pods but whoever runs this host
-        had = before.seen or 0 if before is not None and before.uid == found.uid else 0
-        return replace(found, seen=max(had, status.number("replicas", 0)))
+            return current  # nothing makes its pods but whoever runs this host
+        had = before.seen or 0 if before is not None and before.uid == current.uid else 0
+        return replace(current, seen=max(had, status.number("replicas", 0)))
 
     def keeps(self, pod_name: str, *, scaled_down: bool = False) -> bool:
         """Whether the pod of that name has one of the ordinals that the set wants, or, with `scaled_down`, one that it

@@ -48,7 +48,7 @@ def withheld(subnet: Subnet) -> IntervalSet:
 
 def special_block(family: int, low: int, high: int) -> Subnet | None:
     """The block of `SPECIAL` in which both ends of a range lie; None for any other range."""
-    return next((one for one in SPECIAL[family] if one.first <= low and high <= one.last), None)
+    return next((block for block in SPECIAL[family] if block.first <= low and high <= block.last), None)
 
 
 def explained(subnet: Subnet, addresses: IntervalSet) -> str:

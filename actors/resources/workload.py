@@ -98,7 +98,7 @@ class Workload:
                 "annotations": _short(_mapping(_mapping(template.get("metadata")).get("annotations")))
             }
         }
-        found = _workload(
+        workload = _workload(
             meta,
             Application(group, version, kind, meta.namespace or "default", meta.name, meta.uid),
             Fields.of(top.subject, "spec.template", whole),
@@ -107,7 +107,7 @@ class Workload:
         )
         host_network = _mapping(template.get("spec")).get("hostNetwork") is True
         generation = top.inner("metadata").number("generation", 0)
-        return replace(found, host_network=host_network, counted=scale is not None, generation=generation)
+        return replace(workload, host_network=host_network, counted=scale is not None, generation=generation)
 
 
 def workload_excerpt(obj: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,10 +176,10 @@ def _workload(
 
 
 def _count(fields: Fields, key: str, default: int) -> int:
-    found = fields.number(key, default)
-    if not 0 <= found <= MOST_REPLICAS:
+    count = fields.number(key, default)
+    if not 0 <= count <= MOST_REPLICAS:
         raise fields.refuse(key, f"but must be a number from 0 to {MOST_REPLICAS}")
-    return found
+    return count
 
 
 def _replicas(spec: Fields, status: Fields) -> int:

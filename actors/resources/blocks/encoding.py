@@ -71,10 +71,10 @@ def write_records(
         at = record.pod.find("/") + 1
         shape = (record.pod[:at], *[getattr(record, name) for name in _COMMON])
         index = shapes.setdefault(shape, len(shapes))
-        found = known.get(value)
-        if found is None or found[0] is not record:
-            found = known[value] = (record, _own_text(record, at))
-        entries.append(f"{value - base}:{index}:{found[1]}")
+        encoded = known.get(value)
+        if encoded is None or encoded[0] is not record:
+            encoded = known[value] = (record, _own_text(record, at))
+        entries.append(f"{value - base}:{index}:{encoded[1]}")
     if unjudged:
         entries += [f"{value - base}:{unjudged[value].entry}" for value in sorted(unjudged)]
     table = ",".join([":".join([_escape(part) for part in shape]) for shape in shapes])
@@ -93,13 +93,13 @@ def read_records(family: int, base: int, size: int, text: str) -> list[tuple[int
         raise ValueError("there are no records behind what they have in common")
     if table.count(",") >= size:
         raise ValueError(f"its records have more than {size} forms")
-    found = []
+    records = []
     for entry in entries:
         offset, content = _read_entry(table, entry)
-        found.append((base + _number(offset, size), content))
-    if found[-1][1].__class__ is Unjudged and _is_cut_off(entries[-1]):
+        records.append((base + _number(offset, size), content))
+    if records[-1][1].__class__ is Unjudged and _is_cut_off(entries[-1]):
         raise ValueError("its end is missing")  # and with it perhaps other records
-    return found
+    return records
 
 
 def _read_entry(table: str, entry: str) -> tuple[str, Record | Unjudged]:
@@ -222,7 +222,7 @@ def _sharers(texts: list[str]) -> tuple[tuple[OtherSandbox, ...], str]:
         if len(mac) != _MAC_SIZE:
             raise ValueError(f"{mac[:20]!r} is no MAC")
         mac = ":".join(mac[at : at + 2] for at in range(1, 13, 2))
-    return tuple(OtherSandbox(*one) for one in other_sandboxes), _unescape(mac)
+    return tuple(OtherSandbox(*sandbox) for sandbox in other_sandboxes), _unescape(mac)
 
 
 _LONGEST_JSON = 2 << 20
@@ -278,11 +278,11 @@ def read_released(family: int, base: int, size: int, text: str) -> list[tuple[in
         ]
     first, *entries = text[len(MARK) :].split(" ")
     start = int(_seconds(int(first))) * 1000
-    found = []
+    moments = []
     for entry in entries:
         offset, _, milliseconds = entry.partition(":")
-        found.append((base + _number(offset, size), _released_at(start, milliseconds)))
-    return found
+        moments.append((base + _number(offset, size), _released_at(start, milliseconds)))
+    return moments
 
 
 def _released_at(start: int, text: str) -> float:
@@ -329,7 +329,9 @@ def _own_text(record: Record, at: int) -> str:
     if not (record.claim or record.other_sandboxes or record.mac):
         return own
     more = [
-        _escape(getattr(one, field.name)) for one in record.other_sandboxes for field in fields(OtherSandbox)
+        _escape(getattr(sandbox, field.name))
+        for sandbox in record.other_sandboxes
+        for field in fields(OtherSandbox)
     ]
     if record.mac:
         packed = "~" + record.mac.replace(":", "")
@@ -395,10 +397,10 @@ def _members(text: str) -> list[tuple[str, Any]]:
     """A JSON object's members as they stand there, also when a name is there twice."""
     text = without_depths(text)
     read_json(text, longest=_LONGEST_JSON, texts_as_they_are=True)  # for its bounds
-    found = json.loads(text, object_pairs_hook=_Members)
-    if not isinstance(found, _Members):
+    members = json.loads(text, object_pairs_hook=_Members)
+    if not isinstance(members, _Members):
         raise InvalidObject("it is no JSON object")
-    return [(name, dict(value) if isinstance(value, _Members) else value) for name, value in found]
+    return [(name, dict(value) if isinstance(value, _Members) else value) for name, value in members]
 
 
 def _seconds(value: Any) -> float:

@@ -61,12 +61,12 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """The form inside the block; empty fields are left out."""
-        found: dict[str, Any] = {name: value for name in _TEXTS if (value := getattr(self, name))}
+        data: dict[str, Any] = {name: value for name in _TEXTS if (value := getattr(self, name))}
         if self.other_sandboxes:
-            found["other_sandboxes"] = [
-                {name: getattr(one, name) for name in _SHARER} for one in self.other_sandboxes
+            data["other_sandboxes"] = [
+                {name: getattr(sandbox, name) for name in _SHARER} for sandbox in self.other_sandboxes
             ]
-        return found
+        return data
 
     @classmethod
     def from_json(cls, data: Any) -> Record:
@@ -75,25 +75,25 @@ class Record:
             raise InvalidObject(f"a block record must be a JSON object, not {type(data).__name__}")
         other_sandboxes = data.get("other_sandboxes") or ()
         if not isinstance(other_sandboxes, list | tuple) or not all(
-            isinstance(one, dict) for one in other_sandboxes
+            isinstance(entry, dict) for entry in other_sandboxes
         ):
             raise InvalidObject("the other sandboxes of a block record must be a list of JSON objects")
         return cls(
             **{name: _text(data, name) for name in _TEXTS},
             other_sandboxes=tuple(
-                OtherSandbox(**{name: _text(one, name) for name in _SHARER}) for one in other_sandboxes
+                OtherSandbox(**{name: _text(entry, name) for name in _SHARER}) for entry in other_sandboxes
             ),
         )
 
     def misfit(self) -> str | None:
         """Why this must not be recorded, None where nothing speaks against it. What comes from a pod, a network or
         another process is as long as they like."""
-        found = _too_long(self, _LONGEST)
-        if found is None and len(self.other_sandboxes) > SHARERS:
-            found = f"other_sandboxes has {len(self.other_sandboxes)} entries, but may have {SHARERS}"
+        why = _too_long(self, _LONGEST)
+        if why is None and len(self.other_sandboxes) > SHARERS:
+            why = f"other_sandboxes has {len(self.other_sandboxes)} entries, but may have {SHARERS}"
         for sandbox in self.other_sandboxes:
-            found = found or _too_long(sandbox, _LONGEST_OTHER)
-        return found
+            why = why or _too_long(sandbox, _LONGEST_OTHER)
+        return why
 
     def unjudgeable(self) -> str | None:
         """Why nobody can tell from this who has the address, None where that can be told."""
@@ -120,13 +120,13 @@ class Record:
     @property
     def pods(self) -> tuple[str, ...]:
         """Every pod that uses the address."""
-        return (self.pod, *(one.pod for one in self.other_sandboxes))
+        return (self.pod, *(sandbox.pod for sandbox in self.other_sandboxes))
 
     @property
     def containers(self) -> tuple[str, ...]:
         """Every sandbox that uses the address."""
         own = (self.container,) if self.container else ()
-        return (*own, *(one.container for one in self.other_sandboxes))
+        return (*own, *(sandbox.container for sandbox in self.other_sandboxes))
 
     def same_claim(self, other: Record) -> bool:
         """Whether `other` is a claim that this record stands for already: container and interface (CNI spec, "ADD":
@@ -139,17 +139,17 @@ class Record:
 
     def meant_by(self, fence: Fence) -> bool:
         """Whether the fence names one of the sandboxes that use the address."""
-        return fence.admits(self) or any(fence.admits(one) for one in self.other_sandboxes)
+        return fence.admits(self) or any(fence.admits(sandbox) for sandbox in self.other_sandboxes)
 
     @property
     def sandbox(self) -> OtherSandbox:
         """The newest sandbox that uses the address."""
         return OtherSandbox(*(getattr(self, name) for name in _SHARER))
 
-    def used_by(self, one: OtherSandbox, *others: OtherSandbox) -> Record:
+    def used_by(self, first: OtherSandbox, *others: OtherSandbox) -> Record:
         """The same address in these sandboxes, the newest first."""
-        own = {name: getattr(one, name) for name in _SHARER}
-        mac = self.mac if one.container == self.container else ""
+        own = {name: getattr(first, name) for name in _SHARER}
+        mac = self.mac if first.container == self.container else ""
         return replace(self, **own, mac=mac, other_sandboxes=others[:SHARERS])
 
     def instead_of(self, before: Record) -> Record:
@@ -158,32 +158,39 @@ class Record:
         if not (self.machine and before.container):
             return self
         earlier = (before.sandbox, *before.other_sandboxes)
-        return self.used_by(self.sandbox, *(one for one in earlier if one.container != self.container))
+        return self.used_by(
+            self.sandbox, *(sandbox for sandbox in earlier if sandbox.container != self.container)
+        )
 
     def confirmed(self, again: Record) -> Record:
         """The record after `again`, which stands for the same ADD under a claim of its own."""
         sandboxes = (self.sandbox, *self.other_sandboxes)
         return self.used_by(
             *(
-                replace(one, claim=again.claim) if one.container == again.container else one
-                for one in sandboxes
+                replace(sandbox, claim=again.claim) if sandbox.container == again.container else sandbox
+                for sandbox in sandboxes
             )
         )
 
     @property
     def per_sandbox(self) -> tuple[Record, ...]:
         """The record as each sandbox that uses the address has it, the newest first; its fence names that sandbox."""
-        return (self, *(self.used_by(one) for one in self.other_sandboxes))
+        return (self, *(self.used_by(sandbox) for sandbox in self.other_sandboxes))
 
     def seen_by(self, container: str) -> Record:
         """The record with the sandbox of that container as its own, where it is one of the other sandboxes."""
-        return next((self.used_by(one) for one in self.other_sandboxes if one.container == container), self)
+        return next(
+            (self.used_by(sandbox) for sandbox in self.other_sandboxes if sandbox.container == container),
+            self,
+        )
 
     def without(self, fence: Fence) -> Record | None:
         """What is left when the sandbox that the fence names is gone; None when no other uses the address."""
         if not self.other_sandboxes:
             return None
-        return self.used_by(*(one for one in (self.sandbox, *self.other_sandboxes) if not fence.admits(one)))
+        return self.used_by(
+            *(sandbox for sandbox in (self.sandbox, *self.other_sandboxes) if not fence.admits(sandbox))
+        )
 
 
 _OBJECT, _NAMESPACE, _KIND, _INTERFACE, _OWN = 253, 63, 63, 15, 64

@@ -37,7 +37,7 @@ class Suspect:
     @classmethod
     def of(cls, record: Record, fence: Fence) -> Suspect:
         """The mark for what the sandbox leaves that the fence admits."""
-        holder = next((one for one in record.per_sandbox if fence.admits(one)), record)
+        holder = next((view for view in record.per_sandbox if fence.admits(view)), record)
         return cls(holder.container, holder.pod, holder.node, holder.interface, holder.network, holder.mac)
 
     def explains(self, mac: str) -> bool:
