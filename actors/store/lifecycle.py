@@ -66,7 +66,7 @@ def kind_named(name: str) -> Kind:
 
 def address(kind: str, name: str, namespace: str = "") -> ObjectName:
     """Check the three parts against each other (RFC 1123 names, scope). Raises `InvalidObject`."""
-    found = kind_named(kind)
+    resource = kind_named(kind)
     label = kind == "Namespace"
     if not (is_label if label else is_subdomain)(name):
         raise InvalidObject(
@@ -74,7 +74,7 @@ def address(kind: str, name: str, namespace: str = "") -> ObjectName:
             + (", at most 63 characters" if label else " and '.', at most 253 characters")
             + ", beginning and ending with a letter or digit (RFC 1123)"
         )
-    if found.namespaced:
+    if resource.namespaced:
         if not is_label(namespace):
             raise InvalidObject(
                 f"{kind} {name} needs a namespace: metadata.namespace {namespace[:100]!r} is not "
@@ -84,7 +84,7 @@ def address(kind: str, name: str, namespace: str = "") -> ObjectName:
         raise InvalidObject(
             f"{kind} {name} is cluster scoped: leave metadata.namespace out, not {namespace[:100]!r}"
         )
-    return ObjectName(found, namespace, name)
+    return ObjectName(resource, namespace, name)
 
 
 def address_of(obj: Object) -> ObjectName:
@@ -250,9 +250,9 @@ def _content(kind: Kind, obj: Object) -> Object:
     return {key: value for key, value in obj.items() if key not in left_out}
 
 
-def _same(one: Object, other: Object) -> bool:
+def _same(before: Object, after: Object) -> bool:
     # Python holds 1, 1.0 and True equal; JSON does not, and a write from one to the other must not be lost.
-    return one == other and _canonical(one) == _canonical(other)
+    return before == after and _canonical(before) == _canonical(after)
 
 
 def _describe(obj: Any) -> str:

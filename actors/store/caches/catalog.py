@@ -122,8 +122,8 @@ class Catalog:
 
     def pool(self, name: str) -> IPPool:
         """One pool. Raises `NotFound` when the store does not know it either, `InvalidObject` when it is damaged."""
-        found = self.pools().pools.get(name)
-        return found if found is not None else self.fresh_pool(name)
+        pool = self.pools().pools.get(name)
+        return pool if pool is not None else self.fresh_pool(name)
 
     def fresh_pool(self, name: str) -> IPPool:
         """One pool as the store has it now."""
@@ -154,11 +154,11 @@ class Catalog:
 
     def coordinator(self) -> SpiderCoordinator | None:
         """The defaults of the coordinator plugin: the object `default`, else another one, else None."""
-        found: SpiderCoordinator | None = self._informers[coordinator.KIND].get(coordinator.NAME)
-        if found is not None:
-            return found
+        default: SpiderCoordinator | None = self._informers[coordinator.KIND].get(coordinator.NAME)
+        if default is not None:
+            return default
         others: tuple[SpiderCoordinator, ...] = self._informers[coordinator.KIND].items()
-        return min(others, key=lambda one: one.name, default=None)
+        return min(others, key=lambda other: other.name, default=None)
 
     def pod(self, namespace: str, name: str, uid: str) -> Pod:
         """The pod of a request. Without Kubernetes the request is the pod, and an applied Pod object adds its
@@ -185,9 +185,9 @@ class Catalog:
 
     def namespace(self, name: str) -> Namespace | None:
         """The namespace, or None where there is no such object."""
-        found: Namespace | None = self._cached("Namespace", name)
-        if found is None or found.is_whole:
-            return found
+        cached: Namespace | None = self._cached("Namespace", name)
+        if cached is None or cached.is_whole:
+            return cached
         try:
             return Namespace.from_object(self._store.get("Namespace", name))
         except (NotFound, InvalidObject):
@@ -195,13 +195,13 @@ class Catalog:
 
     def node(self, name: str) -> Node | None:
         """The node, or None where there is no such object."""
-        found: Node | None = self._cached("Node", name)
-        return found
+        cached: Node | None = self._cached("Node", name)
+        return cached
 
     def statefulset(self, namespace: str, name: str) -> StatefulSet | None:
         """The StatefulSet, or None when neither the cache nor the store has it."""
-        found: StatefulSet | None = self._cached("StatefulSet", name, namespace)
-        return found
+        cached: StatefulSet | None = self._cached("StatefulSet", name, namespace)
+        return cached
 
     def _watch_statefulset(self, obj: Object) -> StatefulSet:
         metadata = obj["metadata"]
@@ -246,9 +246,9 @@ class Catalog:
 
     def _cached(self, kind: str, name: str, namespace: str = "") -> Any:
         informer = (self._informers | self._machines).get(kind)
-        found = informer.get(name, namespace) if informer is not None else None
-        if found is not None:
-            return found
+        cached = informer.get(name, namespace) if informer is not None else None
+        if cached is not None:
+            return cached
         try:
             return (_WATCHED | _MACHINES)[kind](self._store.get(kind, name, namespace))
         except (NotFound, InvalidObject):

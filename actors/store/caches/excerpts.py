@@ -32,7 +32,9 @@ def pod_excerpt(obj: Object) -> Object:
     """Of a pod what its node's agent reads."""
     kept = _excerpt(obj, *_MARKS, spec=("nodeName", "restartPolicy"), status=("phase", "reason", "podIPs"))
     for_ever = [
-        one for one in (obj.get("spec") or {}).get("tolerations") or () if "tolerationSeconds" not in one
+        toleration
+        for toleration in (obj.get("spec") or {}).get("tolerations") or ()
+        if "tolerationSeconds" not in toleration
     ]
     return {**kept, "spec": {**kept["spec"], "tolerations": for_ever[:TOLERATIONS]}}
 

@@ -54,89 +54,89 @@ class ApiRequest:
         return f"{self.kind.name} {where}" if where else self.kind.plural
 
 
-def refusal(code: int, body: bytes, asked: ApiRequest) -> OrbweaverError:
+def refusal(code: int, body: bytes, request: ApiRequest) -> OrbweaverError:
     """The error for an answer with this HTTP status; raise it."""
     try:
         status = read_shallow(body)
     except ValueError:
         status = None
     if isinstance(status, dict) and status.get("kind") == "Status":
-        return refused(code, status, asked)
+        return refused(code, status, request)
     text = body.decode("utf-8", "replace").strip()[:300]
     if code == 404:
-        return _unknown_resource(asked)
-    return _by_code(code, text or "no further words", asked)
+        return _unknown_resource(request)
+    return _by_code(code, text or "no further words", request)
 
 
-def refused(code: int, status: dict[str, Any], asked: ApiRequest) -> OrbweaverError:
+def refused(code: int, status: dict[str, Any], request: ApiRequest) -> OrbweaverError:
     """The error for a Status object (k8s.io/apimachinery `meta/v1` Status); raise it."""
     message = str(status.get("message") or status.get("reason") or "")
     details = status.get("details") or {}
     if code == 404:
         if not details.get("name"):
-            return _unknown_resource(asked)
-        missing = details["name"] == asked.name and details.get("kind") == asked.kind.plural
-        return NotFound(f"{asked} does not exist" if missing else f"{asked}: {message}")
-    return _by_code(code, message, asked)
+            return _unknown_resource(request)
+        missing = details["name"] == request.name and details.get("kind") == request.kind.plural
+        return NotFound(f"{request} does not exist" if missing else f"{request}: {message}")
+    return _by_code(code, message, request)
 
 
-def _by_code(code: int, message: str, asked: ApiRequest) -> OrbweaverError:
+def _by_code(code: int, message: str, request: ApiRequest) -> OrbweaverError:
     match code:
         case 401:
             return StoreUnavailable(
-                f"{asked.verb} {asked}: the API server does not accept our token or certificate ({message}); "
+                f"{request.verb} {request}: the API server does not accept our token or certificate ({message}); "
                 "is it expired, or the node's clock off?",
                 maybe_written=False,
             )
         case 403:
-            return _forbidden(message, asked)
+            return _forbidden(message, request)
         case 409:
-            return Conflict(f"{asked} changed or exists already, read it again: {message}")
+            return Conflict(f"{request} changed or exists already, read it again: {message}")
         case 410:
-            return WatchExpired(f"{asked.kind.plural}: {message}")
+            return WatchExpired(f"{request.kind.plural}: {message}")
         case 413:
-            return TooLarge(f"{asked} is too large for the API server: {message}")
+            return TooLarge(f"{request} is too large for the API server: {message}")
         case 400 | 405 | 415 | 422:
-            return InvalidObject(f"{asked} is refused: {message}")
+            return InvalidObject(f"{request} is refused: {message}")
         case 429:
             return StoreUnavailable(
-                f"{asked.verb} {asked}: the API server has too much to do ({message}); try again",
+                f"{request.verb} {request}: the API server has too much to do ({message}); try again",
                 maybe_written=False,
             )
     if "request is too large" in message:
-        return TooLarge(f"{asked} is too large for etcd: {message}")
+        return TooLarge(f"{request} is too large for etcd: {message}")
     return StoreUnavailable(
-        f"{asked.verb} {asked}: the API server answered {code}: {message}",
-        maybe_written=asked.writes and code >= 500,
+        f"{request.verb} {request}: the API server answered {code}: {message}",
+        maybe_written=request.writes and code >= 500,
     )
 
 
-def _unknown_resource(asked: ApiRequest) -> NoSuchResource:
-    kind = asked.kind
+def _unknown_resource(request: ApiRequest) -> NoSuchResource:
+    kind = request.kind
     remedy = (
         "make it with `kubectl apply -f deploy/crds`" if kind.api_version == SPIDERPOOL else "is it that old?"
     )
     return NoSuchResource(
-        f"{asked.verb} {asked}: the API server has no resource {kind.plural} of {kind.api_version}; {remedy}",
+        f"{request.verb} {request}: the API server has no resource {kind.plural} of {kind.api_version}; {remedy}",
         maybe_written=False,
     )
 
 
-def _forbidden(message: str, asked: ApiRequest) -> OrbweaverError:
-    found = _USER.search(message)
-    if found is None:
+def _forbidden(message: str, request: ApiRequest) -> OrbweaverError:
+    named = _USER.search(message)
+    if named is None:
         # Not RBAC: an admission policy, a quota, a namespace that is being deleted.
-        return InvalidObject(f"{asked} is refused: {message}")
-    group, slash, _ = asked.kind.api_version.partition("/")
+        return InvalidObject(f"{request} is refused: {message}")
+    group, slash, _ = request.kind.api_version.partition("/")
     rule = {
         "apiGroups": [group if slash else ""],
-        "resources": [asked.resource],
-        "verbs": [asked.verb],
+        "resources": [request.resource],
+        "verbs": [request.verb],
     }
-    scope = f"a Role in namespace {asked.namespace}" if asked.namespace else "a ClusterRole"
-    where = f" in namespace {asked.namespace}" if asked.namespace else ""
+    scope = f"a Role in namespace {request.namespace}" if request.namespace else "a ClusterRole"
+    where = f" in namespace {request.namespace}" if request.namespace else ""
     return NotAllowed(
-        f"user {found[1]} may not {asked.verb} {asked.resource}{where}: add the rule {json.dumps(rule)} to "
+        f"user {named[1]} may not {request.verb} {request.resource}{where}: add the rule {json.dumps(rule)} to "
         f"{scope} that is bound to it; `kubectl apply -k deploy/` gives our own service accounts all that they need",
         maybe_written=False,
     )

@@ -40,17 +40,17 @@ def from_kubeconfig(
     """The access that a kubeconfig's context gives, the current one by default. `read` parses a file, for those that
     need no package. Raises `InvalidRequest`."""
     files = kubeconfig_files(chosen)
-    found = _existing(files)
-    if not found:
+    existing = _existing(files)
+    if not existing:
         raise InvalidRequest(
             f"there is no kubeconfig at {files}; name one with --kubeconfig or {VARIABLE}, or run in a cluster"
         )
-    if read is not None and os.pathsep not in found:
-        path = Path(found).absolute()
+    if read is not None and os.pathsep not in existing:
+        path = Path(existing).absolute()
         plain = read_plain(read(path), path.parent, context)
         if plain is not None:
-            return _plain_access(plain, found, context)
-    configuration = _load(found, context)
+            return _plain_access(plain, existing, context)
+    configuration = _load(existing, context)
     certificate = None
     if configuration.cert_file:
         certificate = (str(configuration.cert_file), str(configuration.key_file))
@@ -59,7 +59,7 @@ def from_kubeconfig(
         ca_file=configuration.ssl_ca_cert,
         client_cert=certificate,
         verify=bool(configuration.verify_ssl),
-        authorize=_Credentials(configuration, found, context),
+        authorize=_Credentials(configuration, existing, context),
     )
 
 

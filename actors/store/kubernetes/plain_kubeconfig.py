@@ -53,12 +53,12 @@ class Plain:
         return names[0], names[1]
 
 
-def read_plain(found: Mapping[str, Any], directory: Path, context: str | None) -> Plain | None:
+def read_plain(kubeconfig: Mapping[str, Any], directory: Path, context: str | None) -> Plain | None:
     """What a kubeconfig in `directory` says under its context; None when it takes the package to understand it."""
     try:
-        chosen = _named(found, "contexts", context or str(found["current-context"]))["context"]
-        cluster = _named(found, "clusters", chosen["cluster"])["cluster"]
-        user = _named(found, "users", chosen["user"])["user"]
+        chosen = _named(kubeconfig, "contexts", context or str(kubeconfig["current-context"]))["context"]
+        cluster = _named(kubeconfig, "clusters", chosen["cluster"])["cluster"]
+        user = _named(kubeconfig, "users", chosen["user"])["user"]
         if not (cluster.keys() <= _CLUSTER and user.keys() <= _USER):
             return None
         certificate, key = (_content(user, name, directory) for name in ("client-certificate", "client-key"))
@@ -78,8 +78,8 @@ def read_plain(found: Mapping[str, Any], directory: Path, context: str | None) -
         return None  # the package says what is wrong with it
 
 
-def _named(found: Mapping[str, Any], part: str, name: str) -> Mapping[str, Any]:
-    [entry] = [one for one in found[part] if one["name"] == name] or [None]
+def _named(kubeconfig: Mapping[str, Any], part: str, name: str) -> Mapping[str, Any]:
+    [entry] = [member for member in kubeconfig[part] if member["name"] == name] or [None]
     if not isinstance(entry, Mapping):
         raise KeyError(name)
     return entry

@@ -95,65 +95,65 @@ class KubernetesStore:
 
     def get(self, kind: str, name: str, namespace: str = "", *, timeout: float = 10.0) -> Object:
         where = lifecycle.address(kind, name, namespace)
-        asked = ApiRequest("get", where.kind, where.namespace, where.name)
-        return self._object("GET", _path(where.kind, namespace, name), b"", asked, timeout)
+        request = ApiRequest("get", where.kind, where.namespace, where.name)
+        return self._object("GET", _path(where.kind, namespace, name), b"", request, timeout)
 
     def list(self, kind: str, namespace: str | None = None, *, timeout: float = 30.0) -> Listing:
         """As of one moment, not older than the call. `namespace` None or "": all of them."""
-        found = lifecycle.kind_named(kind)
-        if namespace and not found.namespaced:
+        resource = lifecycle.kind_named(kind)
+        if namespace and not resource.namespaced:
             raise InvalidObject(f"{kind} is cluster scoped: list it without namespace {namespace!r}")
-        return self._listed(found, namespace or "", time.monotonic() + timeout)
+        return self._listed(resource, namespace or "", time.monotonic() + timeout)
 
-    def _listed(self, found: Kind, namespace: str, deadline: float, *, accept: str = JSON) -> Listing:
+    def _listed(self, resource: Kind, namespace: str, deadline: float, *, accept: str = JSON) -> Listing:
         for _ in range(3):
             try:
-                return self._pages(found, namespace, deadline, accept)
+                return self._pages(resource, namespace, deadline, accept)
             except WatchExpired as error:
                 # The server forgot the first page's version before the last page was read.
                 expired = error
         raise StoreUnavailable(
-            f"{found.plural} could not be listed: the API server forgets a version before all of its pages "
+            f"{resource.plural} could not be listed: the API server forgets a version before all of its pages "
             f"are read ({expired.message})",
             maybe_written=False,
         ) from expired
 
     def versions(self, kind: str, *, timeout: float = 30.0) -> dict[str, str]:
-        found = lifecycle.kind_named(kind)
-        listing = self._listed(found, "", time.monotonic() + timeout, accept=_METADATA)
+        resource = lifecycle.kind_named(kind)
+        listing = self._listed(resource, "", time.monotonic() + timeout, accept=_METADATA)
         return {item["metadata"]["name"]: item["metadata"]["resourceVersion"] for item in listing.items}
 
     def kinds(self, api_version: str, *, timeout: float = 10.0) -> tuple[Kind, ...]:
         version = Kind("APIResourceList", api_version, "", "", namespaced=False, status=False)
         answer = self._object("GET", _path(version, "").rstrip("/"), b"", ApiRequest("get", version), timeout)
         resources = Fields.of(f"the list of the resources of {api_version}", "", answer).items("resources")
-        parts = {one.text("name") for one in resources}
+        parts = {entry.text("name") for entry in resources}
         return tuple(
             Kind(
-                one.text("kind"),
+                entry.text("kind"),
                 api_version,
                 plural,
                 "",
-                namespaced=one.flag("namespaced"),
+                namespaced=entry.flag("namespaced"),
                 status=f"{plural}/status" in parts,
                 scale=f"{plural}/scale" in parts,
             )
-            for one in resources
-            if "/" not in (plural := one.text("name")) and "get" in one.texts("verbs")
+            for entry in resources
+            if "/" not in (plural := entry.text("name")) and "get" in entry.texts("verbs")
         )
 
     def scale(self, kind: str, name: str, namespace: str, *, timeout: float = 10.0) -> Object:
         where = lifecycle.address(kind, name, namespace)
-        asked = ApiRequest("get", where.kind, where.namespace, where.name, "scale")
-        return self._object("GET", _path(where.kind, namespace, name, "scale"), b"", asked, timeout)
+        request = ApiRequest("get", where.kind, where.namespace, where.name, "scale")
+        return self._object("GET", _path(where.kind, namespace, name, "scale"), b"", request, timeout)
 
     def watch(self, kind: str, since: str) -> KubernetesWatch:
-        found = lifecycle.kind_named(kind)
-        selection = self._selection(found)
-        path = _path(found, "") + (f"?{urlencode(selection)}" if selection else "")
+        resource = lifecycle.kind_named(kind)
+        selection = self._selection(resource)
+        path = _path(resource, "") + (f"?{urlencode(selection)}" if selection else "")
         watch = KubernetesWatch(
             self._client,
-            ApiRequest("watch", found),
+            ApiRequest("watch", resource),
             path,
             since,
             silence=self._silence,
@@ -170,8 +170,8 @@ class KubernetesStore:
                 f"{where}: metadata.resourceVersion must not be set on an object to be created"
             )
         path = _path(where.kind, where.namespace) + _WRITE
-        asked = ApiRequest("create", where.kind, where.namespace, where.name)
-        return self._object("POST", path, _body(obj), asked, timeout)
+        request = ApiRequest("create", where.kind, where.namespace, where.name)
+        return self._object("POST", path, _body(obj), request, timeout)
 
     def update(self, obj: Object, *, timeout: float = 10.0) -> Object:
         return self._put(obj, "", timeout)
@@ -196,8 +196,8 @@ class KubernetesStore:
         fence = {"uid": uid, "resourceVersion": version}
         options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
         options["preconditions"] = {key: value for key, value in fence.items() if value is not None}
-        asked = ApiRequest("delete", where.kind, where.namespace, where.name)
-        self._object("DELETE", _path(where.kind, namespace, name), _body(options), asked, timeout)
+        request = ApiRequest("delete", where.kind, where.namespace, where.name)
+        self._object("DELETE", _path(where.kind, namespace, name), _body(options), request, timeout)
 
     def trouble(self) -> str | None:
         return None
@@ -219,35 +219,35 @@ class KubernetesStore:
         if where.kind.name in _OURS:
             metadata["managedFields"] = [{}]
         path = _path(where.kind, where.namespace, where.name, subresource) + _WRITE
-        asked = ApiRequest("update", where.kind, where.namespace, where.name, subresource)
-        return self._object("PUT", path, _body({**obj, "metadata": metadata}), asked, timeout)
+        request = ApiRequest("update", where.kind, where.namespace, where.name, subresource)
+        return self._object("PUT", path, _body({**obj, "metadata": metadata}), request, timeout)
 
     def _object(
         self,
         method: str,
         path: str,
         body: bytes,
-        asked: ApiRequest,
+        request: ApiRequest,
         timeout: float,
         accept: str = JSON,
         most: int | None = None,
     ) -> Object:
         answer = self._client.send(method, path, body, timeout, accept, most)
         if not 200 <= answer.status < 300:
-            raise refusal(answer.status, answer.body, asked)
+            raise refusal(answer.status, answer.body, request)
         try:
             obj: Object = read_shallow(answer.body)
             obj.get("metadata", {}).pop("managedFields", None)
         except (ValueError, AttributeError) as error:
             raise StoreUnavailable(
-                f"{asked.verb} {asked}: the answer of {self.access} is not a Kubernetes object; "
+                f"{request.verb} {request}: the answer of {self.access} is not a Kubernetes object; "
                 "is there something else at that address?",
-                maybe_written=asked.writes,
+                maybe_written=request.writes,
             ) from error
         return obj
 
     def _pages(self, kind: Kind, namespace: str, deadline: float, accept: str) -> Listing:
-        asked = ApiRequest("list", kind, namespace)
+        request = ApiRequest("list", kind, namespace)
         trim = self._trim.get(OTHERS if kind.name in LEARNT else kind.name)
         items: list[Object] = []
         token = ""
@@ -258,7 +258,7 @@ class KubernetesStore:
             most = self._page_bytes if limit > 1 else None  # one object is as large as the server lets it be
             left = max(0.0, deadline - time.monotonic())
             try:
-                page = self._object("GET", path, b"", asked, left, accept, most)
+                page = self._object("GET", path, b"", request, left, accept, most)
             except TooMuch:
                 limit = max(1, limit // _FEWER)
                 continue

@@ -32,7 +32,7 @@ class KubernetesWatch:
     def __init__(
         self,
         client: Client,
-        asked: ApiRequest,
+        request: ApiRequest,
         path: str,
         since: str,
         *,
@@ -42,7 +42,7 @@ class KubernetesWatch:
         """`lasting`: seconds after which the server ends each watch; by default 4 to 8 minutes by chance, so
         that a fleet's watches do not begin anew all at once."""
         self._client = client
-        self._asked = asked
+        self._request = request
         self._path = path
         self._version = since
         self._silence = silence
@@ -63,12 +63,12 @@ class KubernetesWatch:
                 if self._closed.is_set():
                     return
                 raise StoreUnavailable(
-                    f"the watch of {self._asked.kind.plural} at {self._client.access} ended: {error}",
+                    f"the watch of {self._request.kind.plural} at {self._client.access} ended: {error}",
                     maybe_written=False,
                 ) from error
             if not events and time.monotonic() - began < _SHORT and not self._closed.is_set():
                 raise StoreUnavailable(
-                    f"the API server ends the watch of {self._asked.kind.plural} as soon as it has begun",
+                    f"the API server ends the watch of {self._request.kind.plural} as soon as it has begun",
                     maybe_written=False,
                 )
 
@@ -94,7 +94,7 @@ class KubernetesWatch:
             deadline = time.monotonic() + _START
             status = connection.head(deadline)
             if status != 200:
-                raise refusal(status, self._rest(connection, deadline), self._asked)
+                raise refusal(status, self._rest(connection, deadline), self._request)
             tail = b""
             while piece := connection.more(time.monotonic() + self._silence):
                 *lines, tail = (tail + piece).split(b"\n") if b"\n" in piece else (tail + piece,)
@@ -116,7 +116,7 @@ class KubernetesWatch:
     def _event(self, data: dict[str, Any]) -> WatchEvent:
         obj = data["object"]
         if data["type"] not in _TYPES:  # ERROR
-            raise refused(int(obj.get("code") or 500), obj, self._asked)
+            raise refused(int(obj.get("code") or 500), obj, self._request)
         obj["metadata"].pop("managedFields", None)
         self._version = obj["metadata"]["resourceVersion"]
         return WatchEvent(data["type"], obj)

@@ -242,16 +242,16 @@ def _check(path: Path, connection: sqlite3.Connection) -> None:
 
 
 def _upgrade(path: Path, connection: sqlite3.Connection) -> None:
-    found = _pragma(connection, "user_version")  # again: another process may have been faster
-    if found == SCHEMA:
+    version = _pragma(connection, "user_version")  # again: another process may have been faster
+    if version == SCHEMA:
         return
-    if found > SCHEMA and _pragma(connection, "application_id") == APPLICATION_ID:
+    if version > SCHEMA and _pragma(connection, "application_id") == APPLICATION_ID:
         raise StoreUnavailable(
-            f"{path} was written by a newer Orbweaver (schema {found}, this one knows {SCHEMA}); "
+            f"{path} was written by a newer Orbweaver (schema {version}, this one knows {SCHEMA}); "
             "upgrade Orbweaver, or start with another file",
             maybe_written=False,
         )
-    if found or connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() != (0,):
+    if version or connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() != (0,):
         raise _foreign(path)
     for statement in _TABLES.split(";"):
         connection.execute(statement)

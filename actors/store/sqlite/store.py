@@ -88,13 +88,13 @@ class SQLiteStore:
             ).fetchone()
         if row is None:
             raise NotFound(f"{where} does not exist")
-        found: Object = json.loads(row[0])
-        return found
+        stored: Object = json.loads(row[0])
+        return stored
 
     def list(self, kind: str, namespace: str | None = None, *, timeout: float = 30.0) -> Listing:
         """Ordered by namespace and name. `namespace` None or "": all of them."""
-        found = lifecycle.kind_named(kind)
-        if namespace and not found.namespaced:
+        resource = lifecycle.kind_named(kind)
+        if namespace and not resource.namespaced:
             raise InvalidObject(f"{kind} is cluster scoped: list it without namespace {namespace!r}")
         with self._reader(timeout) as connection:
             if namespace:
@@ -110,10 +110,10 @@ class SQLiteStore:
         }
 
     def kinds(self, api_version: str, *, timeout: float = 10.0) -> tuple[Kind, ...]:
-        found = tuple(kind for kind in KINDS.values() if kind.api_version == api_version)
-        if not found:
+        kinds = tuple(kind for kind in KINDS.values() if kind.api_version == api_version)
+        if not kinds:
             raise NoSuchResource(f"{self.path} holds no kinds of {api_version}", maybe_written=False)
-        return found
+        return kinds
 
     def scale(self, kind: str, name: str, namespace: str, *, timeout: float = 10.0) -> Object:
         raise NoSuchResource(
