@@ -88,9 +88,9 @@ class ApplicationPools:
         """The pools to try there."""
         return tuple(
             name
-            for one in self.interfaces
-            if (one.interface, one.family) == (interface, family)
-            for name in one.pools
+            for pools_of in self.interfaces
+            if (pools_of.interface, pools_of.family) == (interface, family)
+            for name in pools_of.pools
         )
 
 

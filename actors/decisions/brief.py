@@ -42,10 +42,10 @@ class Reason:
         """What a pool answered."""
         if not isinstance(error, PoolUsedUp):
             return cls(error.message, cut(error.message, _REASON))
-        told = f"{error.in_use} in use, {error.reserved} reserved, {error.quarantined} in quarantine"
+        counts = f"{error.in_use} in use, {error.reserved} reserved, {error.quarantined} in quarantine"
         if error.unusable:
-            told += f", {error.unusable} under damaged blocks or records"
-        return cls(f"pool {error.pool} {told}{error.waited}", f"pool {cut(error.pool, _NAME)} {told}")
+            counts += f", {error.unusable} under damaged blocks or records"
+        return cls(f"pool {error.pool} {counts}{error.waited}", f"pool {cut(error.pool, _NAME)} {counts}")
 
 
 def cut(text: str, limit: int) -> str:
@@ -66,9 +66,11 @@ def brief(head: str, parts: Sequence[tuple[str, Sequence[Reason]]], remedy: str)
     head = cut(head, LIMIT // 2 + 100)  # a pod's name and its namespace have 317
     remedy = cut(remedy, LIMIT // 4)
     for middle, complete in _forms(parts):
-        told = " ".join(text for text in (f"{head}:", middle, remedy, "" if complete else _ELSEWHERE) if text)
-        if len(told) <= LIMIT:
-            return told
+        whole = " ".join(
+            text for text in (f"{head}:", middle, remedy, "" if complete else _ELSEWHERE) if text
+        )
+        if len(whole) <= LIMIT:
+            return whole
     room = LIMIT - len(head) - len(remedy) - len(_ELSEWHERE) - 4
     middle, _ = next(_forms(parts[:1], least=True))
     return f"{head}: {cut(middle, room)} {remedy} {_ELSEWHERE}"
@@ -85,17 +87,17 @@ def _forms(
     longest = max((len(reasons) for _, reasons in parts), default=0)
     for most in range(1 if least else min(longest, _MOST), 0, -1):
         for shown in range(1 if least else min(len(parts), _MOST), 0, -1):
-            told = [_shortened(label, reasons, most) for label, reasons in parts[:shown]]
+            sentences = [_shortened(label, reasons, most) for label, reasons in parts[:shown]]
             left = len(parts) - shown
-            told += [f"{left} more interfaces or families."] if left else []
-            yield " ".join(told), False
+            sentences += [f"{left} more interfaces or families."] if left else []
+            yield " ".join(sentences), False
 
 
 def _shortened(label: str, reasons: Sequence[Reason], most: int) -> str:
-    told = [reason.short for reason in reasons[:most]]
+    words = [reason.short for reason in reasons[:most]]
     left = len(reasons) - most
-    told += [f"{left} more pools"] if left > 0 else []
-    return f"{label}: {'; '.join(told)}."
+    words += [f"{left} more pools"] if left > 0 else []
+    return f"{label}: {'; '.join(words)}."
 
 
 def told(error: OrbweaverError) -> tuple[str, str]:

@@ -158,14 +158,14 @@ def read_options(value: Any, where: str) -> dict[str, Any]:
     unknown = sorted(str(key) for key in value if key not in OPTIONS)
     if unknown:
         raise ValueError(f"{where} has {unknown[0]!r}, which means nothing here; it must be {right}")
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for key, read in OPTIONS.items():
         if value.get(key) is not None:
             try:
-                found[key] = read(value[key])
+                options[key] = read(value[key])
             except ValueError as error:
                 raise ValueError(f"{where}.{key} is {value[key]!r}; it must be {error}") from error
-    return found
+    return options
 
 
 def unsound(detection: Detection) -> str:
@@ -198,8 +198,8 @@ def _retries(value: Any) -> int:
 
 def _duration(low: float, high: float) -> Callable[[Any], float]:
     def read(value: Any) -> float:
-        found = _DURATION.fullmatch(value) if isinstance(value, str) else None
-        seconds = float(found[1]) * _UNITS[found[2]] if found else -1.0
+        duration = _DURATION.fullmatch(value) if isinstance(value, str) else None
+        seconds = float(duration[1]) * _UNITS[duration[2]] if duration else -1.0
         if not low <= seconds <= high:
             raise ValueError(f"a time from {_text(low)} to {_text(high)}, such as 50ms, 2s or 5m")
         return seconds

@@ -32,5 +32,5 @@ def exhausted(
     if unjudged:
         parts.append(f"{unjudged} have a record that cannot be judged")
         remedy += "look at what `orbweaver check` names, "
-    told = " and ".join([", ".join(parts[:-1]), parts[-1]])
-    return f"{told}; {remedy}add addresses to spec.ips or name a second pool"
+    listed = " and ".join([", ".join(parts[:-1]), parts[-1]])
+    return f"{listed}; {remedy}add addresses to spec.ips or name a second pool"

@@ -171,12 +171,12 @@ def by_network(pool: IPPool, applicant: Applicant) -> Refusal | None:
     wanted = [name if "/" in name else f"{applicant.agent_namespace}/{name}" for name in pool.multus_names]
     if applicant.network in wanted:
         return None
-    found = f"network {applicant.network}" if applicant.network else "no network attachment that is known"
+    network = f"network {applicant.network}" if applicant.network else "no network attachment that is known"
     return Refusal(
         pool.name,
         "multus name",
         f"spec.multusName {_listed(tuple(wanted))} does not fit interface {applicant.interface}, which has"
-        f" {found}; add the network there or attach the pod to one of these",
+        f" {network}; add the network there or attach the pod to one of these",
     )
 
 

@@ -43,14 +43,14 @@ def inherit(
 ) -> Inheritance:
     """Decide for one slot; `recorded` is what there is for its interface and family, under any of the pod's names."""
     # What a sandbox uses goes before what is merely kept: a machine has that address now.
-    found = sorted(recorded, key=lambda one: not one[1].container)
-    for value, record in found:
+    in_order = sorted(recorded, key=lambda entry: not entry[1].container)
+    for value, record in in_order:
         if container in record.containers:
             return Inheritance((value, record.seen_by(container)), True, (record.pool,))
     taken: tuple[int, Record] | None = None
     names: tuple[str, ...] = ()
     back: list[tuple[int, Record]] = []
-    for value, record in found:
+    for value, record in in_order:
         if not may_inherit(record, pod, settings):
             continue
         holding = _holding(slot, value, record, pools)

@@ -26,17 +26,17 @@ _NOTHING = IntervalSet()
 
 def overlapping(pools: Iterable[IPPool], limit: int = LIMIT) -> dict[str, tuple[str, ...]]:
     """For each pool that shares addresses with others their names, sorted; of more than `limit` just so many."""
-    found: dict[str, set[str]] = {}
+    overlaps: dict[str, set[str]] = {}
     every = list(pools)
     for family in (4, 6):
         spans = sorted(
             (low, high, pool.name) for pool in every if pool.family == family for low, high in pool.available
         )
-        _sweep(spans, limit, found)
-    return {name: tuple(sorted(others)) for name, others in found.items()}
+        _sweep(spans, limit, overlaps)
+    return {name: tuple(sorted(others)) for name, others in overlaps.items()}
 
 
-def _sweep(spans: list[tuple[int, int, str]], limit: int, found: dict[str, set[str]]) -> None:
+def _sweep(spans: list[tuple[int, int, str]], limit: int, overlaps: dict[str, set[str]]) -> None:
     """`here`: the pools that have the address which the sweep has reached; `open_`: those of them that may learn of
     more. All of `here` overlap each other, so there are never many more than `limit` in `open_`."""
     ends: list[tuple[int, str]] = []
@@ -48,11 +48,11 @@ def _sweep(spans: list[tuple[int, int, str]], limit: int, found: dict[str, set[s
             del here[gone]
             open_.pop(gone, None)
         for other in tuple(open_):
-            others = found.setdefault(other, set())
+            others = overlaps.setdefault(other, set())
             others.add(name)
             if len(others) >= limit:
                 del open_[other]
-        mine = found.setdefault(name, set()) if here else found.get(name, set())
+        mine = overlaps.setdefault(name, set()) if here else overlaps.get(name, set())
         # Those it knows already are fewer than the limit, so this many hold enough that are new.
         for other in islice(here, limit):
             if len(mine) >= limit:
@@ -100,12 +100,12 @@ def added(wanted: Extent, before: Extent | None) -> Extent:
     return replace(wanted, addresses=wanted.addresses.minus(before.addresses))
 
 
-def shared(one: Extent, other: Extent) -> IntervalSet:
+def shared(extent: Extent, other: Extent) -> IntervalSet:
     """The addresses that both have, if they are two objects of one kind: a pool lies in the subnet that it is made of."""
-    apart = one.kind != other.kind or one.name == other.name or one.family != other.family
-    if apart or not one.addresses or not other.addresses:
+    apart = extent.kind != other.kind or extent.name == other.name or extent.family != other.family
+    if apart or not extent.addresses or not other.addresses:
         return _NOTHING
-    return one.addresses.intersect(other.addresses)
+    return extent.addresses.intersect(other.addresses)
 
 
 def refusal(wanted: Extent, other: Extent, common: IntervalSet) -> str:

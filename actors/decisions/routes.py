@@ -55,7 +55,7 @@ def route(interface: str, leases: Sequence[InterfaceAddress], plan: Plan) -> Rou
     """The routes of `interface`; `leases` are those of all interfaces that are known, in the order of the
     plan."""
     reasons: list[str] = []
-    found: dict[Subnet, PoolRoute] = {}
+    by_destination: dict[Subnet, PoolRoute] = {}
     mine = sorted((lease for lease in leases if lease.interface == interface), key=lambda lease: lease.family)
     for custom in plan.routes:
         owner = _reaching(custom, leases, plan.default_route_nic)
@@ -65,7 +65,7 @@ def route(interface: str, leases: Sequence[InterfaceAddress], plan: Plan) -> Rou
                 f"{format_address(custom.family, custom.gateway)}"
             )
         elif owner == interface:
-            found.setdefault(custom.destination, custom)
+            by_destination.setdefault(custom.destination, custom)
     for lease in mine:
         if lease.pool.gateway is None:
             reasons.append(
@@ -79,12 +79,12 @@ def route(interface: str, leases: Sequence[InterfaceAddress], plan: Plan) -> Rou
             )
         else:
             default = DEFAULT[lease.family]
-            found.setdefault(default, PoolRoute(default, lease.pool.gateway))
+            by_destination.setdefault(default, PoolRoute(default, lease.pool.gateway))
     for lease in mine:
         for given in lease.pool.routes:
-            found.setdefault(given.destination, given)
+            by_destination.setdefault(given.destination, given)
     # Stable: by family, default routes first, then as they were found.
-    ordered = sorted(found.values(), key=lambda route: (route.family, route.destination.prefix != 0))
+    ordered = sorted(by_destination.values(), key=lambda route: (route.family, route.destination.prefix != 0))
     return Routing(tuple(ordered), tuple(reasons))
 
 
@@ -104,8 +104,8 @@ def unreached(plan: Plan, asking: str, leases: Sequence[InterfaceAddress]) -> tu
 
 
 def _subnets(leases: Sequence[InterfaceAddress]) -> str:
-    found = dict.fromkeys(f"{lease.interface}: {lease.pool.subnet}" for lease in leases)
-    return ", ".join(found) or "none has an address of a pool"
+    subnets = dict.fromkeys(f"{lease.interface}: {lease.pool.subnet}" for lease in leases)
+    return ", ".join(subnets) or "none has an address of a pool"
 
 
 def _reaching(custom: PoolRoute, leases: Sequence[InterfaceAddress], default_nic: str | None) -> str | None:

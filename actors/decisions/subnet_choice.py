@@ -27,26 +27,26 @@ def choose_subnets(
     named: Iterable[str], family: int, subnets: Mapping[str, SpiderSubnet], damaged: Mapping[str, str]
 ) -> SubnetChoice:
     """The subnets of this family that the list means. `damaged`: those whose object cannot be read, and why."""
-    found: dict[str, None] = {}
+    chosen: dict[str, None] = {}
     refusals: dict[str, None] = {}
     for name in named:
         if name in subnets:
             why = _unfit(subnets[name], family)
-            (refusals if why else found)[why or name] = None
+            (refusals if why else chosen)[why or name] = None
         elif name in damaged:
             refusals[f"SpiderSubnet {name} cannot be read: {damaged[name]}; mend the object"] = None
         elif is_wildcard(name):
             fits = name_matcher(name)
-            matching = sorted(one.name for one in subnets.values() if fits(one.name))
-            usable = [one for one in matching if not _unfit(subnets[one], family)]
-            found.update(dict.fromkeys(usable))
+            matching = sorted(subnet.name for subnet in subnets.values() if fits(subnet.name))
+            usable = [like for like in matching if not _unfit(subnets[like], family)]
+            chosen.update(dict.fromkeys(usable))
             if not usable:
                 refusals[
                     f"no IPv{family} SpiderSubnet has a name like {name}; {_like(name, family, subnets)}"
                 ] = None
         else:
             refusals[f"there is no SpiderSubnet {name}; {_like(name, family, subnets)}"] = None
-    return SubnetChoice(tuple(found), tuple(refusals))
+    return SubnetChoice(tuple(chosen), tuple(refusals))
 
 
 def _unfit(subnet: SpiderSubnet, family: int) -> str:
@@ -59,7 +59,7 @@ def _unfit(subnet: SpiderSubnet, family: int) -> str:
 
 
 def _like(name: str, family: int, subnets: Mapping[str, SpiderSubnet]) -> str:
-    names = sorted(one.name for one in subnets.values() if one.family == family)
+    names = sorted(subnet.name for subnet in subnets.values() if subnet.family == family)
     if not names:
         return f"there is no IPv{family} one at all"
     close = get_close_matches(name, names, n=1, cutoff=0.5)
