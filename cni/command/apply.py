@@ -122,7 +122,7 @@ class Batch:
         self._recorded: BlockInventory | None = None
         self._stored: dict[str, list[tuple[Subnet, Object]]] = {}
         self._wanted = {
-            _key(wanted): wanted for one in documents if _named(wanted := self._placed(one.object))
+            _key(wanted): wanted for document in documents if _named(wanted := self._placed(document.object))
         }
 
     def prepare(self, document: Document) -> ManifestWrite:
@@ -159,7 +159,9 @@ class Batch:
         """A pool in a subnet of its CIDR has no other addresses. Raises `InvalidObject`."""
         pool = IPPool.from_object(admitted)
         subnets = _readable(SpiderSubnet.from_object, self._near(SUBNET, admitted))
-        before = [listed(one) for one in _readable(IPPool.from_object, [current] if current else [])]
+        before = [
+            listed(old_pool) for old_pool in _readable(IPPool.from_object, [current] if current else [])
+        ]
         if why := misplaced(pool, subnets, before[0] if before else None):
             raise InvalidObject(why)
 
@@ -272,11 +274,11 @@ def merged(wanted: Object, current: Object | None) -> Object:
 
 def _readable(read: Callable[[Object], T], objects: Iterable[Object]) -> list[T]:
     """Those that can be read: what is stored and cannot be gives out nothing, and keeps nobody from being stored."""
-    found = []
+    readable = []
     for obj in objects:
         with suppress(InvalidObject):
-            found.append(read(obj))
-    return found
+            readable.append(read(obj))
+    return readable
 
 
 def _withheld(obj: Object) -> str:
@@ -296,8 +298,8 @@ def _subnet(obj: Mapping[str, Any]) -> Subnet | None:
         return None
 
 
-def _meet(one: Subnet, other: Subnet) -> bool:
-    return one.family == other.family and one.first <= other.last and other.first <= one.last
+def _meet(first: Subnet, second: Subnet) -> bool:
+    return first.family == second.family and first.first <= second.last and second.first <= first.last
 
 
 def _sent(wanted: Object) -> dict[str, Any]:

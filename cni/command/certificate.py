@@ -71,7 +71,7 @@ def replace_certificate(store: Store, namespace: str, *, wait: float = WAIT) -> 
 
 def _ask(store: Store, namespace: str) -> Object | None:
     """Write the wish into the Lease; returns the Lease as it was, None where there is none."""
-    asked = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     while True:
         try:
             lease = store.get("Lease", LEASE, namespace)
@@ -80,7 +80,7 @@ def _ask(store: Store, namespace: str) -> Object | None:
         if holder_of(lease) is None:
             return lease
         metadata = lease["metadata"]
-        annotations = {**(metadata.get("annotations") or {}), REPLACE: asked}
+        annotations = {**(metadata.get("annotations") or {}), REPLACE: moment}
         try:
             store.update({**lease, "metadata": {**metadata, "annotations": annotations}})
         except Conflict:

@@ -101,12 +101,12 @@ def look(store: Store, wait: float | None, settings: Settings, notes: Path = CAC
     cluster = _has_pods(store)
     snapshot = Snapshot.read(store, pods=cluster)
     seen = audit(snapshot, settings, time.time(), _notes(notes, cluster=cluster))
-    found, in_flux = seen.findings, 0
-    if found:
-        time.sleep(_wait(found, settings) if wait is None else wait)
+    findings, in_flux = seen.findings, 0
+    if findings:
+        time.sleep(_wait(findings, settings) if wait is None else wait)
         snapshot = Snapshot.read(store, pods=cluster)
         seen = audit(snapshot, settings, time.time(), _notes(notes, cluster=cluster))
-        found, in_flux = confirm(found, seen.findings)
+        findings, in_flux = confirm(findings, seen.findings)
     counts = {
         "pools": len(snapshot.pools),
         "blocks": len(snapshot.blocks),
@@ -115,7 +115,7 @@ def look(store: Store, wait: float | None, settings: Settings, notes: Path = CAC
     }
     if snapshot.pods is not None:
         counts["pods"] = len(snapshot.pods)
-    return Report(found, in_flux, counts, cluster)
+    return Report(findings, in_flux, counts, cluster)
 
 
 def _notes(directory: Path, *, cluster: bool) -> RuntimeNotes | None:
@@ -131,9 +131,11 @@ def _notes(directory: Path, *, cluster: bool) -> RuntimeNotes | None:
     )
 
 
-def _wait(found: Sequence[Finding], settings: Settings) -> float:
+def _wait(findings: Sequence[Finding], settings: Settings) -> float:
     """Seconds until a second look tells what was only on its way: a view that lags behind, a DEL that a node still sends."""
-    return WAIT + (settings.gc.own_del if any(one.rule is AuditRule.LEAKED for one in found) else 0.0)
+    return WAIT + (
+        settings.gc.own_del if any(finding.rule is AuditRule.LEAKED for finding in findings) else 0.0
+    )
 
 
 def _has_pods(store: Store) -> bool:
@@ -161,16 +163,16 @@ def _print(report: Report) -> None:
     if report.repairs:
         print()
     if report.findings:
-        lines = [(one.rule.label, one.subject, one.what) for one in report.findings]
+        lines = [(finding.rule.label, finding.subject, finding.what) for finding in report.findings]
         print(render([("FINDING", "OBJECT", "WHAT"), *lines]))
         print()
-        rules = dict.fromkeys(one.rule for one in report.findings)
+        rules = dict.fromkeys(finding.rule for finding in report.findings)
         print(render([(f"{rule.label}:", rule.remedy) for rule in rules]))
         print()
     counted = ", ".join(f"{number} {name}" for name, number in report.counts.items())
-    found = _number(len(report.findings), "finding") if report.findings else "nothing found"
+    count = _number(len(report.findings), "finding") if report.findings else "nothing found"
     flux = f", {report.in_flux} in flux (run again)" if report.in_flux else ""
-    print(f"{counted}: {found}{flux}")
+    print(f"{counted}: {count}{flux}")
     if not report.pods:
         print("Without Kubernetes there are no pods to compare with: leaked addresses cannot be told.")
 
@@ -190,14 +192,14 @@ def _as_object(report: Report) -> dict[str, Any]:
     }
 
 
-def _findings(found: Sequence[Finding]) -> list[dict[str, Any]]:
+def _findings(findings: Sequence[Finding]) -> list[dict[str, Any]]:
     return [
         {
-            "finding": one.rule.label,
-            "object": one.subject,
-            "what": one.what,
-            "remedy": one.rule.remedy,
-            "repairable": one.repair is not None,
+            "finding": finding.rule.label,
+            "object": finding.subject,
+            "what": finding.what,
+            "remedy": finding.rule.remedy,
+            "repairable": finding.repair is not None,
         }
-        for one in found
+        for finding in findings
     ]

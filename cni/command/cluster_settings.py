@@ -24,7 +24,7 @@ def cluster_settings(store: Store) -> Settings:
     namespace = own_namespace()
     source = f"ConfigMap {namespace}/{NAME}"
     try:
-        found = store.get("ConfigMap", NAME, namespace)
+        config_map = store.get("ConfigMap", NAME, namespace)
     except (NotFound, StoreUnavailable) as error:
         print(
             f"orbweaver: decided with default settings, which need not be the cluster's, because {source} cannot be read"
@@ -32,7 +32,7 @@ def cluster_settings(store: Store) -> Settings:
             file=sys.stderr,
         )
         return Settings()
-    text = (found.get("data") or {}).get(KEY)
+    text = (config_map.get("data") or {}).get(KEY)
     if not isinstance(text, str):
         raise InvalidObject(f"{source} has no key {KEY}; agents do not start without it")
     where = f"{source}, {KEY}"

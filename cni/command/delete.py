@@ -92,7 +92,7 @@ def _targets(chosen: argparse.Namespace) -> list[Target]:
 
 def _in_files(names: Sequence[str], namespace: str) -> list[Target]:
     documents, refusals = read_documents(names)
-    found: list[Target] = []
+    targets: list[Target] = []
     for document in documents:
         obj = document.object
         metadata = obj.get("metadata")
@@ -101,12 +101,12 @@ def _in_files(names: Sequence[str], namespace: str) -> list[Target]:
                 raise InvalidObject("has no metadata.name, so it cannot be found")
             kind = lifecycle.kind_named(str(obj.get("kind")))
             within = str(metadata.get("namespace") or namespace) if kind.namespaced else ""
-            found.append((kind, within, metadata["name"]))
+            targets.append((kind, within, metadata["name"]))
         except OrbweaverError as error:
             refusals.append(f"{document.where}: {error}")
     if refusals:
         raise InvalidObject("nothing was deleted, the manifest cannot be used", details=tuple(refusals))
-    return found
+    return targets
 
 
 def _delete(store: Store, kind: Kind, namespace: str, name: str) -> str:
@@ -117,45 +117,45 @@ def _delete(store: Store, kind: Kind, namespace: str, name: str) -> str:
             " end the pod (CNI DEL) to release those"
         )
     store.delete(kind.name, name, namespace)
-    told = f'{resource_type(kind)} "{name}"'
+    title = f'{resource_type(kind)} "{name}"'
     for _ in range(ATTEMPTS):
         try:
             left = store.get(kind.name, name, namespace)
         except NotFound:
-            return f"{told} deleted"
+            return f"{title} deleted"
         metadata = left["metadata"]
         if not metadata.get("deletionTimestamp"):
-            return f"{told} deleted, and created again by somebody else"
+            return f"{title} deleted, and created again by somebody else"
         if kind.name == SUBNET and FINALIZER in metadata.get("finalizers", ()):
             if holders := SpiderSubnet.from_object(left).controlled:
                 return (
-                    f"{told} is terminating: {_pools(holders)}; it goes with the last of them, and each of them with its"
+                    f"{title} is terminating: {_pools(holders)}; it goes with the last of them, and each of them with its"
                     " last address"
                 )
             return (
-                f"{told} is terminating: it goes as soon as a leader, or the agent of this host, has seen it"
+                f"{title} is terminating: it goes as soon as a leader, or the agent of this host, has seen it"
             )
         if kind.name != POOL or FINALIZER not in metadata.get("finalizers", ()):
             others = ", ".join(metadata["finalizers"])
-            return f"{told} is being deleted; it goes when its finalizers do: {others}"
+            return f"{title} is being deleted; it goes when its finalizers do: {others}"
         recorded = BlockInventory.read(store)
         if recorded.damaged:
             return (
-                f"{told} is terminating: whether its addresses are in use is not known, because "
+                f"{title} is terminating: whether its addresses are in use is not known, because "
                 f"{'; '.join(recorded.damaged.values())}"
             )
         if held := recorded.of_pool(name):
-            return f"{told} is terminating: {_holders(held)}; it gives out no more and goes with the last"
+            return f"{title} is terminating: {_holders(held)}; it gives out no more and goes with the last"
         try:
             _let_go(store, left)
         except (Conflict, NotFound):
             continue
-    raise Conflict(f"{told} was changed by others {ATTEMPTS} times in a row; run this again")
+    raise Conflict(f"{title} was changed by others {ATTEMPTS} times in a row; run this again")
 
 
 def _let_go(store: Store, pool: Object) -> None:
     metadata = pool["metadata"]
-    finalizers = [one for one in metadata["finalizers"] if one != FINALIZER]
+    finalizers = [finalizer for finalizer in metadata["finalizers"] if finalizer != FINALIZER]
     store.update({**pool, "metadata": {**metadata, "finalizers": finalizers}})
 
 
@@ -168,7 +168,8 @@ def _pools(holders: Mapping[str, Controlled]) -> str:
 
 def _holders(held: Sequence[Allocation]) -> str:
     named = ", ".join(
-        f"{format_address(one.family, one.value)} by pod {one.record.pod}" for one in held[:NAMED]
+        f"{format_address(allocation.family, allocation.value)} by pod {allocation.record.pod}"
+        for allocation in held[:NAMED]
     )
     rest = f" and {len(held) - NAMED} more" if len(held) > NAMED else ""
     return f"{len(held)} address{'es are' if len(held) > 1 else ' is'} in use ({named}{rest})"

@@ -180,9 +180,9 @@ class _Demo:
         self._orbweaver("ip", "show", addresses[0].partition("/")[0])
         conf = {**self.network.conf, "cniVersion": "1.1.0", "type": "spiderpool"}
         valid = [
-            {"containerID": one.container, "ifname": "eth0"}
-            for one in self._recorded()
-            if one.container != lost.container
+            {"containerID": record.container, "ifname": "eth0"}
+            for record in self._recorded()
+            if record.container != lost.container
         ]
         CniNetwork(conf, self.network.plugins).call("GC", {}, {"cni.dev/valid-attachments": valid})
         self._wait_until_free(addresses[0])
@@ -191,7 +191,7 @@ class _Demo:
 
     def _recorded(self) -> list[Record]:
         blocks = json.loads(self._output("get", "spideripblocks", "-o", "json"))
-        return [one for block in blocks["items"] for one in Block.from_object(block).records.values()]
+        return [record for block in blocks["items"] for record in Block.from_object(block).records.values()]
 
     def _wait_until_free(self, address: str) -> None:
         text = address.partition("/")[0]

@@ -46,19 +46,19 @@ def run(chosen: argparse.Namespace) -> int:
     if chosen.names and chosen.all_namespaces:
         raise InvalidObject("an object is named within one namespace: give -n NAMESPACE instead of -A")
     with open_store(chosen) as store:
-        found = [(kind, *_find(store, kind, chosen)) for kind in kinds]
-    missing = [line for _, _, lines in found for line in lines]
+        by_kind = [(kind, *_find(store, kind, chosen)) for kind in kinds]
+    missing = [line for _, _, lines in by_kind for line in lines]
     if chosen.output in ("json", "yaml"):
         single = len(kinds) == 1 and len(chosen.names) == 1
-        objects = [obj for _, items, _ in found for obj in items]
+        objects = [obj for _, items, _ in by_kind for obj in items]
         if objects or not single:
             _print_objects(objects, chosen.output, single=single)
     elif chosen.output == "name":
-        for kind, items, _ in found:
+        for kind, items, _ in by_kind:
             for obj in items:
                 print(resource(kind, obj["metadata"]["name"]))
     else:
-        _print_tables([(kind, items) for kind, items, _ in found], chosen)
+        _print_tables([(kind, items) for kind, items, _ in by_kind], chosen)
     for line in missing:
         print(f"orbweaver: {line}", file=sys.stderr)
     return 1 if missing else 0
@@ -69,14 +69,14 @@ def _find(store: Store, kind: Kind, chosen: argparse.Namespace) -> tuple[list[Ob
     namespace = chosen.namespace if kind.namespaced else ""
     if not chosen.names:
         return list(store.list(kind.name, None if chosen.all_namespaces else namespace).items), []
-    found: list[Object] = []
+    objects: list[Object] = []
     missing: list[str] = []
     for name in chosen.names:
         try:
-            found.append(store.get(kind.name, name, namespace))
+            objects.append(store.get(kind.name, name, namespace))
         except NotFound as error:
             missing.append(str(error))
-    return found, missing
+    return objects, missing
 
 
 def _print_objects(objects: list[Object], output: str, *, single: bool) -> None:
@@ -98,13 +98,13 @@ def print_value(value: Any, output: str) -> None:
         print(text if is_printable(text) else dump(value, ascii_only=True), end="")
 
 
-def _print_tables(found: list[tuple[Kind, list[Object]]], chosen: argparse.Namespace) -> None:
-    filled = [(kind, items) for kind, items in found if items]
+def _print_tables(by_kind: list[tuple[Kind, list[Object]]], chosen: argparse.Namespace) -> None:
+    filled = [(kind, items) for kind, items in by_kind if items]
     for index, (kind, items) in enumerate(filled):
         lines = rows(
             kind, items, wide=chosen.output == "wide", namespaced=chosen.all_namespaces and kind.namespaced
         )
-        if len(found) > 1:
+        if len(by_kind) > 1:
             at = lines[0].index("NAME")
             for line, obj in zip(lines[1:], items, strict=True):
                 line[at] = resource(kind, obj["metadata"]["name"])
@@ -112,7 +112,7 @@ def _print_tables(found: list[tuple[Kind, list[Object]]], chosen: argparse.Names
             print()
         print(render(lines[1:] if chosen.no_headers else lines))
     if not filled and not chosen.names:
-        inside = any(kind.namespaced for kind, _ in found) and not chosen.all_namespaces
+        inside = any(kind.namespaced for kind, _ in by_kind) and not chosen.all_namespaces
         print(
             f"No resources found in {chosen.namespace} namespace." if inside else "No resources found",
             file=sys.stderr,

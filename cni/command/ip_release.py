@@ -80,9 +80,11 @@ def _release(
     from cni.command.repairs import repairs  # the actors, which no other verb needs
 
     with repairs(store, settings) as at_work:
-        if not force and any(at_work.verdict(one) is not None and one.record.container for one in held):
+        if not force and any(
+            at_work.verdict(allocation) is not None and allocation.record.container for allocation in held
+        ):
             time.sleep(wait)  # the runtime's own DEL may be on its way
-        released = [at_work.release_by_hand(one, force=force) for one in held]
+        released = [at_work.release_by_hand(allocation, force=force) for allocation in held]
     return DONE if all(released) else LEFT
 
 
@@ -118,7 +120,11 @@ def _discard(store: Store, settings: Settings, block: Block, value: int, *, forc
 def _unprovable(store: Store, held: tuple[Allocation, ...]) -> str:
     from actors.store.sqlite.store import SQLiteStore
 
-    used = [one.record for one in held if not (one.record.is_retained and is_fixed(one.record))]
+    used = [
+        allocation.record
+        for allocation in held
+        if not (allocation.record.is_retained and is_fixed(allocation.record))
+    ]
     if not isinstance(store, SQLiteStore) or not used:
         return ""
     return (
@@ -128,10 +134,10 @@ def _unprovable(store: Store, held: tuple[Allocation, ...]) -> str:
 
 
 def _warn(held: tuple[Allocation, ...]) -> None:
-    for one in held:
-        record = one.record
+    for allocation in held:
+        record = allocation.record
         print(
-            f"orbweaver: warning: {format_address(one.family, one.value)} is taken from pod {record.pod} (container "
+            f"orbweaver: warning: {allocation.address.text} is taken from pod {record.pod} (container "
             f"{record.container or 'none'}, node {record.node or 'unknown'}) whether or not it is gone; if it runs, two will "
             "use the address",
             file=sys.stderr,

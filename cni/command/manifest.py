@@ -43,38 +43,40 @@ class Document:
 def read_documents(names: Sequence[str]) -> tuple[list[Document], list[str]]:
     """All objects of these files and directories, `-` being standard input, in order; and a line for each
     part that could not be read."""
-    found: list[Document] = []
+    documents: list[Document] = []
     refusals: list[str] = []
     for name in names:
         try:
             for source, text in _sources(name):
-                found += _parse(source, text, refusals)
+                documents += _parse(source, text, refusals)
         except OSError as error:
             refusals.append(f"{error.filename or name}: cannot be read: {error.strerror or error}")
-    if not found and not refusals:
+    if not documents and not refusals:
         refusals.append(f"{', '.join(names)}: there is no object in it")
-    return found, refusals
+    return documents, refusals
 
 
 def read_mapping(name: str, what: str) -> tuple[str, dict[str, Any]]:
     """The one mapping in a file (`-`: standard input), and the file's name. Raises `InvalidObject`."""
-    found, refusals = read_documents([name])
+    documents, refusals = read_documents([name])
     if refusals:
         raise InvalidObject(f"{what} cannot be used", details=tuple(refusals))
-    if len(found) != 1:
-        raise InvalidObject(f"{found[0].source} has {len(found)} documents; write one {what} in a file")
-    return found[0].source, found[0].object
+    if len(documents) != 1:
+        raise InvalidObject(
+            f"{documents[0].source} has {len(documents)} documents; write one {what} in a file"
+        )
+    return documents[0].source, documents[0].object
 
 
 def read_text(text: str, source: str, what: str) -> dict[str, Any]:
     """The one mapping in a text, empty when it says nothing. Raises `InvalidObject`."""
     refusals: list[str] = []
-    found = list(_parse(source, text.encode(), refusals))
+    documents = list(_parse(source, text.encode(), refusals))
     if refusals:
         raise InvalidObject(f"{what} cannot be used", details=tuple(refusals))
-    if len(found) > 1:
-        raise InvalidObject(f"{source} has {len(found)} documents; write one {what} in it")
-    return found[0].object if found else {}
+    if len(documents) > 1:
+        raise InvalidObject(f"{source} has {len(documents)} documents; write one {what} in it")
+    return documents[0].object if documents else {}
 
 
 def dump(value: Any, *, ascii_only: bool = False) -> str:
@@ -109,9 +111,9 @@ def _parse(source: str, text: bytes, refusals: list[str]) -> Iterator[Document]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark is not None else ""
-        told = ", ".join(part for part in (error.problem, error.context) if part)
+        problem = ", ".join(part for part in (error.problem, error.context) if part)
         # Where a document failed, its number is the one after those that were read whole.
-        refusals.append(f"{source}: document {number + 1}{line}: is not YAML: {told}")
+        refusals.append(f"{source}: document {number + 1}{line}: is not YAML: {problem}")
     except yaml.YAMLError as error:
         refusals.append(f"{source}: is not YAML: {' '.join(str(error).split())}")
     except RecursionError:

@@ -69,8 +69,8 @@ class Repairs:
     def release_by_hand(self, held: Allocation, *, force: bool) -> bool:
         """Release one record, with `force` whoever has it, and tell; whether nobody has it now."""
         verdict = Verdict(Action.RELEASE, "ByHand", "by hand", forced=True) if force else self.verdict(held)
-        done, told = self._release(held, verdict)
-        print(told)
+        done, text = self._release(held, verdict)
+        print(text)
         if done:
             views = self._system.get_actor("views/local")
             get(views.changed.options(timeout=TIMEOUT).remote((held.record.holder,), (held.record.pool,)))

@@ -166,7 +166,7 @@ class SandboxPod:
             "echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad",
         )
         self.result = self.network.call("ADD", self.environment())
-        self.addresses = tuple(one["address"] for one in self.result.get("ips", ()))
+        self.addresses = tuple(entry["address"] for entry in self.result.get("ips", ()))
         return self.addresses
 
     def check(self) -> None:
