@@ -257,10 +257,10 @@ class WatchExpired(OrbweaverError):
 
 
 def _every(root: type[OrbweaverError]) -> dict[str, type[OrbweaverError]]:
-    found = {root.__name__: root}
+    errors = {root.__name__: root}
     for child in root.__subclasses__():
-        found.update(_every(child))
-    return found
+        errors.update(_every(child))
+    return errors
 
 
 def from_wire(data: dict[str, Any]) -> OrbweaverError:

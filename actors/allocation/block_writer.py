@@ -331,14 +331,14 @@ class BlockActor(Actor):
         state = self._state
         name = state.block.name
         try:
-            found = Block.from_object(self._store.get("SpiderIPBlock", name, timeout=STORE_TIMEOUT))
+            stored = Block.from_object(self._store.get("SpiderIPBlock", name, timeout=STORE_TIMEOUT))
         except NotFound:
-            found = Block(state.block.family, state.block.base)
+            stored = Block(state.block.family, state.block.base)
         # All of it, because the Ledger may list a claim of ours that was not written after all.
         ledger_of(self).ask(
-            LedgerActor.block_read, found.family, found.base, found.version, content_of(found)
+            LedgerActor.block_read, stored.family, stored.base, stored.version, content_of(stored)
         )
-        state.block = found
+        state.block = stored
         state.stale = False
 
     def _write(self, block: Block, batch: list[Staged]) -> None:
@@ -459,11 +459,11 @@ def _mark_doubtful(batch: list[Staged], before: Block, after: Block) -> None:
         operation = staged.operation
         changed = _recorded(before, operation.value) != _recorded(after, operation.value)
         if isinstance(operation, Claim):
-            found = before.records.get(operation.value)
+            earlier = before.records.get(operation.value)
             stands = after.records.get(operation.value)
             changed = changed and stands is not None and stands.same_claim(operation.record)
             # A claim that only confirms is not undone: an earlier one was answered.
-            changed = changed and not (found is not None and found.same_claim(operation.record))
+            changed = changed and not (earlier is not None and earlier.same_claim(operation.record))
         staged.maybe_written |= changed
 
 

@@ -241,7 +241,9 @@ class PoolActor(Actor):
             job.reply.fail(error)
             return
         # What has this request's claim is for another of its interfaces, or its other family.
-        others = tuple(one for one in held if one.record.claim != job.request.record.claim)
+        others = tuple(
+            allocation for allocation in held if allocation.record.claim != job.request.record.claim
+        )
         if others:
             job.reply.complete(RecordedElsewhere(others))
         else:
@@ -423,13 +425,13 @@ class PoolActor(Actor):
         state = self._state
         if not state.catching_up and state.unsure:
             # Who comes later waits for the next answer: this one may not hold a release that they have seen.
-            asked, state.unsure = state.unsure, []
+            unsure, state.unsure = state.unsure, []
             state.catching_up = True
             usable = tuple(state.free.usable)
             ref = self._ledger.ask(LedgerActor.occupancy, state.pool.family, usable, state.sequence)
-            self.then(ref, self._caught_up, asked)
+            self.then(ref, self._caught_up, unsure)
 
-    def _caught_up(self, ref: ObjectRef[Occupancy], asked: list[PendingRequest]) -> None:
+    def _caught_up(self, ref: ObjectRef[Occupancy], unsure: list[PendingRequest]) -> None:
         self._state.catching_up = False
         try:
             self._learn(ref.result())
@@ -440,17 +442,17 @@ class PoolActor(Actor):
                 if mended or fresh.available != state.pool.available:
                     self._adopt(fresh)
         except OrbweaverError as error:
-            for job in asked:
+            for job in unsure:
                 job.reply.fail(error)
             self._catch_up()
             return
         line = self._state.line
-        for job in asked:
+        for job in unsure:
             if job.request.wait > 0:
                 line.join(Waiter(job.number, job.add, job.together, job.until, job))
         self._serve()
         refused: list[PendingRequest] = []
-        for job in asked:
+        for job in unsure:
             if job.request.wait > 0:
                 continue
             value = None if line else self._state.free.choose(self._clock(), self._draw)

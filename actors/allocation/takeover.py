@@ -71,10 +71,10 @@ def _record(pool: IPPool, value: int, pod: str, uid: str, endpoint: Object, sinc
     is not as it should be says nothing."""
     plain = Record(pool.name, pod, uid, "", "", "", "", since)
     try:
-        told = _as_told(plain, pool.family, format_address(pool.family, value), endpoint)
+        detailed = _as_told(plain, pool.family, format_address(pool.family, value), endpoint)
     except (AttributeError, TypeError):
         return plain
-    return plain if told.misfit() is not None else told
+    return plain if detailed.misfit() is not None else detailed
 
 
 def _as_told(record: Record, family: int, address: str, endpoint: Object) -> Record:

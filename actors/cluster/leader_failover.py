@@ -188,7 +188,7 @@ class LeaderFailover:
             attempt.shutdown()  # else its thread would wait for the leader
         if self._thread.is_alive():
             self._thread.join()
-        for system in (*((link,) if link is not None else ()), *(one for one, _ in former)):
+        for system in (*((link,) if link is not None else ()), *(former_link for former_link, _ in former)):
             system.shutdown()
         for place in places:
             place.own.stop()
@@ -346,15 +346,19 @@ class LeaderFailover:
                 if self._stopping:
                     return
                 now = time.monotonic()
-                idle = [one for one in self._retired if not one.users and now - one.used > KEPT]
-                self._retired = [one for one in self._retired if one not in idle]
+                idle = [
+                    allocators
+                    for allocators in self._retired
+                    if not allocators.users and now - allocators.used > KEPT
+                ]
+                self._retired = [allocators for allocators in self._retired if allocators not in idle]
                 over = [system for system, until in self._former if until <= now]
-                self._former = [one for one in self._former if one[0] not in over]
+                self._former = [ended for ended in self._former if ended[0] not in over]
                 linked = self._link is not None
                 renewing = self._holder if linked and now >= self._renew_at else None
                 early = self._not_before - now
-            for one in idle:
-                one.own.stop()
+            for allocators in idle:
+                allocators.own.stop()
             for system in over:
                 system.shutdown()
             if renewing is None and (linked or early > 0):
@@ -364,15 +368,15 @@ class LeaderFailover:
                         self._state.wait(min(5.0, renew if linked else early))
                 pause = RETRY_FIRST
                 continue
-            found = self._try(renewing)
+            is_found = self._try(renewing)
             with self._state:
                 self._tried = True
                 self._state.notify_all()
-                if not found and renewing is not None:
+                if not is_found and renewing is not None:
                     self._renew_at = time.monotonic() + self._leadership.renew * RENEW_AGAIN * (
                         0.5 + random.random()
                     )
-                elif not found and not self._stopping:
+                elif not is_found and not self._stopping:
                     self._state.wait(pause * (0.5 + random.random()))
                     pause = min(RETRY_MOST, pause * 2)
 

@@ -255,9 +255,11 @@ class LeaseCandidate:
         spec["leaseDurationSeconds"] = max(1, -int(-self._timing.lease // 1)) if identity else 1
         metadata = dict((before or {}).get("metadata") or {"name": self.name, "namespace": self.namespace})
         annotations = {**(metadata.get("annotations") or {}), ADDRESS: self.address}
-        asked = annotations.pop(REPLACE, None) is not None and bool(identity) and self._renewed is not None
+        is_replacing = (
+            annotations.pop(REPLACE, None) is not None and bool(identity) and self._renewed is not None
+        )
         if self._shown is not None:
-            if asked:
+            if is_replacing:
                 self._shown.replace()
             annotations[CERTIFICATE] = self._shown.certificate
         lease: Object = {
@@ -268,6 +270,6 @@ class LeaseCandidate:
         }
         write = self._store.update if before is not None else self._store.create
         self._object = write(lease, timeout=max(0.05, timeout))
-        if asked and self._shown is not None:
+        if is_replacing and self._shown is not None:
             log.info("the leader's certificate was replaced, as somebody asked", extra={"lease": self.name})
             self._shown.on_replaced()

@@ -79,14 +79,14 @@ class PeerGuard:
         """The arguments with which a call goes on. Raises, or fails with, `PeerRefused`."""
         if identity is None or call.kwargs:
             raise PeerRefused("it has not shown who it is, or names its arguments")
-        found = permit(identity.node, call.actor, call.method, call.args, self._clock())
-        if self._is_sure(identity.node, found):
-            return found.args
+        permitted = permit(identity.node, call.actor, call.method, call.args, self._clock())
+        if self._is_sure(identity.node, permitted):
+            return permitted.args
         ref: ObjectRef[tuple[Any, ...]] = ObjectRef()
         with self._lock:
             if len(self._waiting.get(identity.node, ())) >= OF_ONE_NODE or self._count >= WAITING:
                 raise Overloaded("too many calls of peers wait to be judged; try again later")
-            self._waiting.setdefault(identity.node, deque()).append(_Waiting(identity, found, ref))
+            self._waiting.setdefault(identity.node, deque()).append(_Waiting(identity, permitted, ref))
             self._count += 1
         try:
             self._workers.submit(self._judge_next)
@@ -94,15 +94,15 @@ class PeerGuard:
             raise Overloaded("this process is ending; nothing was done") from None
         return ref
 
-    def _is_sure(self, node: str, found: Permit) -> bool:
+    def _is_sure(self, node: str, permitted: Permit) -> bool:
         """Whether everything is known without asking."""
-        if found.pool and not self._has_pool(found.pool):
+        if permitted.pool and not self._has_pool(permitted.pool):
             return False
-        if found.block and not self._has_block(found.block):
+        if permitted.block and not self._has_block(permitted.block):
             return False
-        if found.on_behalf:
+        if permitted.on_behalf:
             return False
-        pod = found.pod
+        pod = permitted.pod
         if pod is None:
             return True
         if not pod.machine and self._node_of(pod.pod) == node:
@@ -114,17 +114,17 @@ class PeerGuard:
         """One call of the node whose turn it is; then it is the next node's. There are as many of these as calls wait."""
         with self._lock:
             node, calls = next(iter(self._waiting.items()))
-            one = calls.popleft()
+            waiting = calls.popleft()
             self._count -= 1
             if calls:
                 self._waiting.move_to_end(node)
             else:
                 del self._waiting[node]
-        self._judge(one.identity, one.permit, one.ref)
+        self._judge(waiting.identity, waiting.permit, waiting.ref)
 
-    def _judge(self, identity: PeerIdentity, found: Permit, ref: ObjectRef[tuple[Any, ...]]) -> None:
+    def _judge(self, identity: PeerIdentity, permitted: Permit, ref: ObjectRef[tuple[Any, ...]]) -> None:
         try:
-            args = self._ask(identity, found)
+            args = self._ask(identity, permitted)
         except OrbweaverError as error:
             log.info("a peer was refused", extra={"peer": str(identity), "error": str(error)})
             ref.fail(error)
@@ -134,19 +134,19 @@ class PeerGuard:
         else:
             ref.complete(args)
 
-    def _ask(self, identity: PeerIdentity, found: Permit) -> tuple[Any, ...]:
-        if found.pool and not self._has_pool(found.pool):
-            self._must_be("SpiderIPPool", found.pool)
-        if found.block and not self._has_block(found.block):
-            self._must_be("SpiderIPBlock", found.block)
-        if found.pod is not None:
-            self._must_run(identity.node, found.pod)
-        if not found.on_behalf:
-            return found.args
-        pod = self._pod(found.on_behalf)
+    def _ask(self, identity: PeerIdentity, permitted: Permit) -> tuple[Any, ...]:
+        if permitted.pool and not self._has_pool(permitted.pool):
+            self._must_be("SpiderIPPool", permitted.pool)
+        if permitted.block and not self._has_block(permitted.block):
+            self._must_be("SpiderIPBlock", permitted.block)
+        if permitted.pod is not None:
+            self._must_run(identity.node, permitted.pod)
+        if not permitted.on_behalf:
+            return permitted.args
+        pod = self._pod(permitted.on_behalf)
         if pod is None or pod.node != identity.node:
-            return found.args
-        return completed(found.args, pod.key, pod.machine or "")
+            return permitted.args
+        return completed(permitted.args, pod.key, pod.machine or "")
 
     def _must_be(self, kind: str, name: str) -> None:
         try:

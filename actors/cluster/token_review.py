@@ -162,9 +162,9 @@ class TokenReviewer:
         answer: PeerIdentity | OrbweaverError | None = None
         with self._state:
             now = self._clock()
-            found = self._known.get(digest)
-            if found is not None and found[1] > now:
-                answer = found[0]
+            known = self._known.get(digest)
+            if known is not None and known[1] > now:
+                answer = known[0]
             elif digest in self._asked:
                 self._asked[digest].append(ref)
             elif self._stopping:
@@ -206,13 +206,13 @@ class TokenReviewer:
                     self._state.wait_for(lambda: self._stopping, SUSPECT_PAUSE)
 
     def _review(self, token: str) -> PeerIdentity:
-        asked = {
+        review = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenReview",
             "metadata": {"name": "agent"},
             "spec": {"token": token, "audiences": [self._audience]},
         }
-        return identity_of(self._store.create(asked, timeout=TIMEOUT), self._account, self._audience)
+        return identity_of(self._store.create(review, timeout=TIMEOUT), self._account, self._audience)
 
     def _answered(self, digest: bytes, source: str, answer: PeerIdentity | OrbweaverError) -> None:
         with self._state:

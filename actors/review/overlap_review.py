@@ -87,7 +87,7 @@ class OverlapReviewActor(Actor):
         """Anybody who reaches the webhook can ask, so what this costs is bounded, not only how long."""
         state = self._state
         state.let_in.append(entry)
-        ranges = [len(tuple(one.extent.addresses)) for one in state.let_in]
+        ranges = [len(tuple(admitted.extent.addresses)) for admitted in state.let_in]
         while len(ranges) > MOST or sum(ranges) > MOST_RANGES:
             del ranges[0], state.let_in[0]
 
@@ -98,8 +98,8 @@ class OverlapReviewActor(Actor):
             common = shared(added, other)
             if common and looks < LOOKS:
                 looks += 1
-                found = self._stored(other)
-                common = shared(added, found) if found is not None else IntervalSet()
+                stored = self._stored(other)
+                common = shared(added, stored) if stored is not None else IntervalSet()
             if common:
                 return refusal(request.wanted, other, common)
         for entry in tuple(self._state.let_in):
@@ -113,23 +113,23 @@ class OverlapReviewActor(Actor):
 
     def _pending(self, entry: LetIn, added: Extent) -> IntervalSet:
         """What an object that was let in a moment ago has in common with another one, by what the store says of it now."""
-        found = self._stored(entry.extent)
-        if found is None and entry.is_update:  # it is gone
+        stored = self._stored(entry.extent)
+        if stored is None and entry.is_update:  # it is gone
             self._state.let_in.remove(entry)
             return IntervalSet()
-        if found is not None and not entry.is_update:
+        if stored is not None and not entry.is_update:
             # This one was stored, or another one of its name was before; the cache may not show it yet.
             place = self._state.let_in.index(entry)
-            self._state.let_in[place] = replace(entry, extent=found)
-            return shared(added, found)
+            self._state.let_in[place] = replace(entry, extent=stored)
+            return shared(added, stored)
         return shared(added, entry.extent)
 
     def _forget(self, cached: Mapping[str, Extent], kind: str, now: float) -> None:
         """Forget what was stored long ago, if at all, and what the cache shows by now."""
 
         def is_seen(entry: LetIn) -> bool:
-            found = cached.get(entry.extent.name) if entry.extent.kind == kind else None
-            return found is not None and not entry.extent.addresses.minus(found.addresses)
+            seen = cached.get(entry.extent.name) if entry.extent.kind == kind else None
+            return seen is not None and not entry.extent.addresses.minus(seen.addresses)
 
         self._state.let_in = [
             entry for entry in self._state.let_in if entry.until > now and not is_seen(entry)

@@ -221,9 +221,11 @@ class Gate:
         """Who goes when one more comes and all places are taken; None if nobody does, and that one has to wait."""
         if self._crowded:
             few = self._chance.sample(self._crowded, min(_SAMPLE, len(self._crowded)))
-            return self._chosen(max((self._sources[one] for one in few), key=len))
+            return self._chosen(max((self._sources[source] for source in few), key=len))
         before = time.monotonic() - _PATIENT
-        return next((one for one in self._visitors if one.events and one.since < before), None)
+        return next(
+            (visitor for visitor in self._visitors if visitor.events and visitor.since < before), None
+        )
 
     def _hold(self, holding: bool) -> None:
         if holding is not self._holding and not self._closing:
@@ -237,7 +239,7 @@ class Gate:
     def _chosen(self, among: list[_Visitor]) -> _Visitor:
         """Who makes room: the oldest of a few."""
         few = self._chance.sample(among, min(_SAMPLE, len(among)))
-        return min(few, key=lambda one: one.until)
+        return min(few, key=lambda visitor: visitor.until)
 
     def _guarded(self, visitor: _Visitor) -> None:
         try:
@@ -330,7 +332,7 @@ class Gate:
             self._selector.register(visitor.descriptor, selectors.EVENT_READ, visitor)
 
     def _end_slow(self, now: float) -> None:
-        for visitor in [one for one in self._visitors if one.until <= now]:
+        for visitor in [waiting for waiting in self._visitors if waiting.until <= now]:
             self._drop(visitor)
         if self._dropped > self._told and now - self._told_at > _TELL_EVERY:
             log.warning(

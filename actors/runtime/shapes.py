@@ -84,23 +84,23 @@ def _check(annotation: Any) -> Check:
 def _made(annotation: Any) -> Check:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
-        options = [_check(one) for one in arguments]
+        options = [_check(argument) for argument in arguments]
         return lambda value: any(option(value) for option in options)
     if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
         return _each(tuple, _check(arguments[0]))
     if origin is tuple:
-        parts = [_check(one) for one in arguments]
+        parts = [_check(argument) for argument in arguments]
         return lambda value: (
             type(value) is tuple
             and len(value) == len(parts)
-            and all(part(one) for part, one in zip(parts, value, strict=True))
+            and all(part(element) for part, element in zip(parts, value, strict=True))
         )
     if origin in (list, frozenset):
         return _each(origin, _check(arguments[0]))
     if origin is dict:
-        key, item = (_check(one) for one in arguments)
+        key, item = (_check(argument) for argument in arguments)
         return lambda value: (
-            type(value) is dict and all(key(one) and item(other) for one, other in value.items())
+            type(value) is dict and all(key(member) and item(other) for member, other in value.items())
         )
     if isinstance(annotation, type) and (
         dataclasses.is_dataclass(annotation) or issubclass(annotation, enum.Enum)
@@ -111,6 +111,6 @@ def _made(annotation: Any) -> Check:
 
 def _each(container: Any, check: Check) -> Check:
     def each(value: Any) -> bool:
-        return type(value) is container and all(check(one) for one in value)
+        return type(value) is container and all(check(element) for element in value)
 
     return each

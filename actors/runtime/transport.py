@@ -207,10 +207,10 @@ class _Introducing(asyncio.Protocol):
         self._user = user
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        made = cast(asyncio.Transport, transport)
-        made.write(self._shown)
-        made.set_protocol(self._user)
-        self._user.connection_made(made)
+        plain = cast(asyncio.Transport, transport)
+        plain.write(self._shown)
+        plain.set_protocol(self._user)
+        self._user.connection_made(plain)
 
 
 class _TcpListening:

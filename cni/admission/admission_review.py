@@ -47,12 +47,12 @@ class AdmissionQuestion:
 def read_question(body: bytes) -> AdmissionQuestion:
     """Raises `InvalidRequest` for what is no AdmissionReview."""
     try:
-        asked = json.loads(body)
+        review = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"this is not JSON: {error}") from error
-    request = asked.get("request") if isinstance(asked, dict) else None
+    request = review.get("request") if isinstance(review, dict) else None
     uid = request.get("uid") if isinstance(request, dict) else None
-    if not isinstance(request, dict) or not isinstance(uid, str) or asked.get("apiVersion") != API_VERSION:
+    if not isinstance(request, dict) or not isinstance(uid, str) or review.get("apiVersion") != API_VERSION:
         raise InvalidRequest(f"this is no AdmissionReview of {API_VERSION}: it has no request with a uid")
     kind, obj, before = (request.get(name) for name in ("kind", "object", "oldObject"))
     named = kind.get("kind") if isinstance(kind, dict) else None
