@@ -84,8 +84,8 @@ def reachable(
     """Those of the interface's addresses, in CIDR form, to which the host gets a way. `recorded`: what IPAM answered,
     without length; `advertised`: on the interface's parent; `taken`: what is the host's, a service's or another pod's, as
     addresses or prefixes."""
-    prefixes = [ipaddress.IPv6Network(one) for one in advertised]
-    others = [ipaddress.ip_network(one, strict=False) for one in taken]
+    prefixes = [ipaddress.IPv6Network(cidr) for cidr in advertised]
+    others = [ipaddress.ip_network(cidr, strict=False) for cidr in taken]
     by_record = tuple(cidr for cidr in nic.addresses if cidr.partition("/")[0] in recorded)
     by_router: list[str] = []
     for cidr in nic.dynamic:

@@ -140,12 +140,12 @@ def _require_own(job: Job, state: PodState, host: Netlink, namespace: int) -> No
 
 
 def _check(job: Job, settings: CoordinatorSettings) -> int:
-    found = inspect(job, settings)
-    if found.missing:
+    inspection = inspect(job, settings)
+    if inspection.missing:
         raise CheckFailed(
-            f"CHECK of {job.interface} for pod {job.pod}: {len(found.missing)} of its routes and rules are not as the "
+            f"CHECK of {job.interface} for pod {job.pod}: {len(inspection.missing)} of its routes and rules are not as the "
             "coordinator made them; delete the pod so that it is made anew, or see `orbweaver explain --routes`",
-            details=found.missing,
+            details=inspection.missing,
         )
     return 0
 
@@ -181,8 +181,8 @@ def _missing(
     if settings.default_nic and len(state.nics) > 2 and state.nic(settings.default_nic) is None:
         lines.append(f"pod: link {settings.default_nic}, which is to have the default route")
     names = {nic.index: nic.name for nic in state.nics}
-    found = Found(state.routes, state.rules, set(pod.neighbours(names)))
-    lines += told("pod", difference(plan.pod, found))
+    present = Found(state.routes, state.rules, set(pod.neighbours(names)))
+    lines += told("pod", difference(plan.pod, present))
     device = plan.host.neighbours[0].dev if plan.host.neighbours else ""
     link = host.nic(name=device) if device else None
     if link is None:
@@ -197,7 +197,9 @@ def _found_on_host(desired: Desired, host: Netlink, link: Nic, table: int) -> Fo
     """What the host has of what is desired: each route and neighbour is asked for, because a node has those of all pods."""
     names = {link.index: link.name}
     routes = (host.route_to(bare(route.dst), names, table) for route in desired.routes)
-    neighbours = (host.neighbour(one.address, one.dev, link.index) for one in desired.neighbours)
+    neighbours = (
+        host.neighbour(neighbour.address, neighbour.dev, link.index) for neighbour in desired.neighbours
+    )
     return Found(
         [route for route in routes if route is not None],
         set(host.rules()),
@@ -219,7 +221,7 @@ def _delete(job: Job, settings: CoordinatorSettings, notes: list[str]) -> int:
                     namespace = host.namespace_number(descriptor)
                     if _is_containers(job, settings, state, named, namespace):
                         nic = state.nic(job.interface)
-                        addresses |= {one.partition("/")[0] for one in (nic.addresses if nic else ())}
+                        addresses |= {cidr.partition("/")[0] for cidr in (nic.addresses if nic else ())}
                         other = named if state.nic(VETH) else _host_end(host, state, settings, namespace)
                         ends += [other] if other is not None else []
                         changed += _clean_pod(job, settings, descriptor, pod, state)
@@ -271,7 +273,7 @@ def _clean_pod(
         or (first and (rule.table in tables or rule.mark == FIRST_MARK))
     ]
     own = {rule.table for rule in rules if rule.table in tables}
-    indexes = {one.name: one.index for one in state.nics}
+    indexes = {nic.name: nic.index for nic in state.nics}
     routes = [route for route in state.routes if route.table in own]
     changed = pod.send(
         [delete_rule(rule) for rule in rules] + [delete_route(route, indexes[route.dev]) for route in routes]
@@ -292,14 +294,14 @@ def observe(pod: Netlink) -> PodState:
 def host_addresses(host: Netlink) -> tuple[str, ...]:
     """The host's own addresses in CIDR form, in the order of its interfaces."""
     names: dict[int, bool] = {}
-    found = []
+    by_index = []
     for index, address in host.addresses():
         if index not in names:
             nic = host.nic(index=index)
             names[index] = nic is not None and not _NOT_THE_HOSTS.match(nic.name)
         if names[index]:
-            found.append((index, address))
-    return tuple(address for _, address in sorted(found, key=lambda one: one[0]))
+            by_index.append((index, address))
+    return tuple(address for _, address in sorted(by_index, key=lambda entry: entry[0]))
 
 
 def _host_end(host: Netlink, pod: PodState, settings: CoordinatorSettings, namespace: int) -> Nic | None:
@@ -386,17 +388,17 @@ def _pod_changes(desired: Desired, pod: Netlink, state: PodState) -> list[Messag
     nics = {nic.name: nic for nic in state.nics}
     if any(
         dev not in nics
-        for dev in (*(one.dev for one in desired.routes), *(one.dev for one in desired.neighbours))
+        for dev in (*(entry.dev for entry in desired.routes), *(entry.dev for entry in desired.neighbours))
     ):
         nics = {nic.name: nic for nic in pod.nics()}
     names = {nic.index: nic.name for nic in nics.values()}
-    found = Found(
+    present = Found(
         state.routes,
         state.rules,
         set(pod.neighbours(names)) if state.nic(VETH) is not None else (),
         {(nic.name, address) for nic in nics.values() for address in nic.addresses},
     )
-    missing = difference(desired, found)
+    missing = difference(desired, present)
     # The kernel takes no second IPv4 route to one destination in one table.
     occupied = {(route.dst, route.table) for route in missing.gone}
     behind = [route for route in missing.routes if (route.dst, route.table) in occupied]
@@ -419,7 +421,7 @@ def _apply_to_host(plan: CoordinatorPlan, host: Netlink, settings: CoordinatorSe
     if link is None:
         raise OSError(errno.ENODEV, f"{os.strerror(errno.ENODEV)}: {device} vanished")
     changed = write_sysctls(plan.host.sysctls)
-    addresses = {one.address for one in plan.host.neighbours}
+    addresses = {neighbour.address for neighbour in plan.host.neighbours}
     changed += _clean_host(host, addresses, settings, lambda index: index != link.index)
     missing = difference(plan.host, _found_on_host(plan.host, host, link, settings.host_table))
     changes = [
@@ -455,4 +457,4 @@ def _clean_host(
 def _gateways(previous: Mapping[str, Any]) -> tuple[str, ...]:
     ips = previous.get("ips", ())
     named = [ip.get("gateway") for ip in (ips if isinstance(ips, list) else ()) if isinstance(ip, Mapping)]
-    return tuple(dict.fromkeys(one for one in named if isinstance(one, str) and one))
+    return tuple(dict.fromkeys(gateway for gateway in named if isinstance(gateway, str) and gateway))

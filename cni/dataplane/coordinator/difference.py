@@ -21,14 +21,16 @@ class Found:
     addresses: Collection[tuple[str, str]] = ()
 
 
-def difference(desired: Desired, found: Found) -> Desired:
+def difference(desired: Desired, present: Found) -> Desired:
     """What is missing, in the order in which it is desired, and what should not be there. Sysctls are not compared: they are
     written whole, and told apart."""
     return Desired(
-        addresses=tuple(address for address in desired.addresses if address not in found.addresses),
-        routes=tuple(route for route in desired.routes if route not in found.routes),
-        rules=tuple(rule for rule in desired.rules if rule not in found.rules),
-        neighbours=tuple(neighbour for neighbour in desired.neighbours if neighbour not in found.neighbours),
+        addresses=tuple(address for address in desired.addresses if address not in present.addresses),
+        routes=tuple(route for route in desired.routes if route not in present.routes),
+        rules=tuple(rule for rule in desired.rules if rule not in present.rules),
+        neighbours=tuple(
+            neighbour for neighbour in desired.neighbours if neighbour not in present.neighbours
+        ),
         gone=desired.gone,
     )
 

@@ -70,9 +70,9 @@ def _is_answered(nic: Nic | None, previous: Mapping[str, Any], mac_prefix: str) 
         return False
     listed = previous.get("interfaces")
     macs = {
-        str(one.get("mac", "")).lower()
-        for one in (listed if isinstance(listed, list) else ())
-        if isinstance(one, Mapping) and one.get("name") == nic.name and one.get("sandbox")
+        str(entry.get("mac", "")).lower()
+        for entry in (listed if isinstance(listed, list) else ())
+        if isinstance(entry, Mapping) and entry.get("name") == nic.name and entry.get("sandbox")
     }
     return nic.mac in macs or (bool(mac_prefix) and nic.mac.startswith(f"{mac_prefix}:"))
 

@@ -130,7 +130,7 @@ class Renumbering:
                 pod.plans.pop(interface, None)
                 if not pod.plans:
                     del self._pods[container]
-                    self._numbers = {n: one for n, one in self._numbers.items() if one != container}
+                    self._numbers = {n: other for n, other in self._numbers.items() if other != container}
 
     def advertised(self) -> tuple[tuple[int, str], ...]:
         """What routers advertise, as (index of the host's interface, prefix)."""
@@ -168,9 +168,9 @@ class Renumbering:
     def _take_in(self, news: NewAddresses | None, heard: RouterAdvertisements | None) -> None:
         now = time.monotonic()
         if heard is not None:
-            told = heard.read()
+            advertised = heard.read()
             with self._lock:
-                if told is not None and self._prefixes.heard(*told, now):
+                if advertised is not None and self._prefixes.heard(*advertised, now):
                     log.info(
                         "a router advertises a new prefix, pods with addresses of routers are planned again"
                     )
@@ -202,7 +202,9 @@ class Renumbering:
         with Netlink() as host:
             there = {nic.namespace: names[nic.name] for nic in host.nics() if nic.name in names}
         with self._lock:
-            self._numbers = {number: one for number, one in there.items() if one in self._pods}
+            self._numbers = {
+                number: container for number, container in there.items() if container in self._pods
+            }
 
     def _plan_due(self) -> None:
         now = time.monotonic()

@@ -65,7 +65,9 @@ def _abandoned(host: Netlink, nic: Nic, table: int) -> list[Message]:
     routes = [
         route for route in host.routes(names) if route.table == table and bare(route.dst) not in addresses
     ]
-    neighbours = [one.address for one in host.neighbours(names) if one.address not in addresses]
+    neighbours = [
+        neighbour.address for neighbour in host.neighbours(names) if neighbour.address not in addresses
+    ]
     return [
         *(delete_route(route, nic.index) for route in routes),
         *(delete_neighbour(address, nic.index) for address in neighbours),

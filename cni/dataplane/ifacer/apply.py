@@ -148,7 +148,7 @@ def _enslave(host: Netlink, member: Link, bond: Link, undo: list[Undo], *, was_u
 
 
 def _encoded(host: Netlink, options: tuple[tuple[str, Value], ...]) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
+    attrs: list[tuple[str, Any]] = []
     for name, value in options:
         encoded: Any = value
         if name == "primary":
@@ -157,8 +157,8 @@ def _encoded(host: Netlink, options: tuple[tuple[str, Value], ...]) -> list[tupl
             encoded = bytes.fromhex(str(value).replace(":", ""))
         elif isinstance(value, tuple):
             encoded = list(value)
-        found.append((f"IFLA_BOND_{name.upper()}", encoded))
-    return found
+        attrs.append((f"IFLA_BOND_{name.upper()}", encoded))
+    return attrs
 
 
 def _there(host: Netlink, name: str) -> Link:
@@ -171,9 +171,9 @@ def _there(host: Netlink, name: str) -> Link:
 def _take_back(undo: list[Undo]) -> tuple[str, ...]:
     """Returns what could not be undone."""
     left = []
-    for one in undo:
+    for undo_step in undo:
         try:
-            one()
+            undo_step()
         except OSError as error:
             left.append(f"could not be undone: {error.strerror or error}")
     return tuple(left)

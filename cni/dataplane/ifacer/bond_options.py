@@ -100,7 +100,7 @@ the number of notifications."""
 
 def read_options(text: str, mode: int, members: Sequence[str], wrong: Wrong) -> tuple[tuple[str, Value], ...]:
     """(name, value) in the order given. Raises what `wrong` makes of the words that say what is wrong."""
-    found: dict[str, Value] = {}
+    options: dict[str, Value] = {}
     for part in text.split(";"):
         key, sign, value = (word.strip() for word in part.partition("="))
         if not part.strip():
@@ -117,13 +117,13 @@ def read_options(text: str, mode: int, members: Sequence[str], wrong: Wrong) -> 
             raise wrong(
                 f"has {key!r}, which is no bond option; there are {', '.join(sorted({*OPTIONS, *ALIASES}))}"
             )
-        if name in found:
+        if name in options:
             raise wrong(f"has {key!r} twice; keep one")
         if mode not in option.modes:
             names = ", ".join(f"{number} ({MODES[number]})" for number in option.modes)
             raise wrong(f"has {key!r}, which mode {mode} ({MODES[mode]}) does not take, only {names}")
-        found[name] = _value(key, option, value, members, wrong)
-    return _together(found, wrong)
+        options[name] = _value(key, option, value, members, wrong)
+    return _together(options, wrong)
 
 
 def _value(key: str, option: Option, text: str, members: Sequence[str], wrong: Wrong) -> Value:
@@ -156,29 +156,29 @@ def _value(key: str, option: Option, text: str, members: Sequence[str], wrong: W
 def _addresses(key: str, text: str, wrong: Wrong) -> tuple[str, ...]:
     words = [word.strip(" \"'") for word in text.strip("[]").split(",")]
     try:
-        found = [str(ipaddress.IPv4Address(word)) for word in words]
+        targets = [str(ipaddress.IPv4Address(word)) for word in words]
     except ValueError as error:
         raise wrong(f"has {key}={text}; it must be IPv4 addresses, such as 10.6.0.1,10.6.0.2") from error
-    if len(found) > _ARP_TARGETS:
-        raise wrong(f"has {len(found)} addresses in {key}; the kernel takes {_ARP_TARGETS}")
-    return tuple(dict.fromkeys(found))
+    if len(targets) > _ARP_TARGETS:
+        raise wrong(f"has {len(targets)} addresses in {key}; the kernel takes {_ARP_TARGETS}")
+    return tuple(dict.fromkeys(targets))
 
 
-def _together(found: dict[str, Value], wrong: Wrong) -> tuple[tuple[str, Value], ...]:
+def _together(options: dict[str, Value], wrong: Wrong) -> tuple[tuple[str, Value], ...]:
     """What the kernel refuses, or undoes, because of another option."""
-    miimon, arp = found.get("miimon", 0), found.get("arp_interval", 0)
+    miimon, arp = options.get("miimon", 0), options.get("arp_interval", 0)
     assert isinstance(miimon, int)
     if miimon and arp:
         raise wrong("has both miimon and arp_interval; a bond watches its links in one way, so keep one")
-    if arp and "arp_ip_target" not in found:
+    if arp and "arp_ip_target" not in options:
         raise wrong(
             "has arp_interval without arp_ip_target; say which addresses to ask, such as arp_ip_target=10.6.0.1"
         )
     for name in ("updelay", "downdelay"):
-        delay = found.get(name)
+        delay = options.get(name)
         if isinstance(delay, int) and delay:
             if not miimon:
                 raise wrong(f"has {name} without miimon; add miimon, in milliseconds, such as miimon=100")
             if delay % miimon:
                 raise wrong(f"has {name}={delay}; it must be a multiple of miimon={miimon}")
-    return tuple(found.items())
+    return tuple(options.items())

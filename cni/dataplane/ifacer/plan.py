@@ -91,8 +91,8 @@ def make_plan(settings: IfacerSettings, host: HostLinks) -> tuple[Step, ...]:
     down: list[str] = []
     _refuse_missing(settings, host)
     if settings.bond is not None:
-        made, members_down = _bond_steps(settings, settings.bond, host)
-        steps += made
+        bond_steps, members_down = _bond_steps(settings, settings.bond, host)
+        steps += bond_steps
         down += members_down
     base = host.link(settings.base)
     if base is None or not base.up:
@@ -162,9 +162,9 @@ def _refuse_another_bond(
     for name, wanted in bond.options:
         if name == "primary" and wanted not in joined:
             continue  # it shows once it is a member
-        found = _option(there, name, host)
-        if found != (set(wanted) if isinstance(wanted, tuple) else wanted):
-            differences.append(f"{name} {found} and not {wanted}")
+        current = _option(there, name, host)
+        if current != (set(wanted) if isinstance(wanted, tuple) else wanted):
+            differences.append(f"{name} {current} and not {wanted}")
     others = [
         link.name
         for link in host.links
@@ -233,19 +233,19 @@ def _vlan(settings: IfacerSettings, base: Link | None, host: HostLinks) -> Link 
     name, vlan = settings.vlan_name, settings.vlan
     there = host.link(name)
     if there is not None:
-        found = [there.kind or "a card"]
+        other = [there.kind or "a card"]
         if there.kind == "vlan":
-            found = []
+            other = []
             if there.info.get("IFLA_VLAN_ID") != vlan:
-                found.append(f"VLAN {there.info.get('IFLA_VLAN_ID')}")
+                other.append(f"VLAN {there.info.get('IFLA_VLAN_ID')}")
             if there.info.get("IFLA_VLAN_PROTOCOL", VLAN_PROTOCOL) != VLAN_PROTOCOL:
-                found.append("of protocol 802.1ad")
+                other.append("of protocol 802.1ad")
             if base is None or there.parent != base.index:
-                found.append(f"on {host.name(there.parent)}")
-        if found:
+                other.append(f"on {host.name(there.parent)}")
+        if other:
             raise _refused(
                 settings,
-                f"there is an interface {name} already, which is {' '.join(found)} and not VLAN {vlan} on {settings.base}; "
+                f"there is an interface {name} already, which is {' '.join(other)} and not VLAN {vlan} on {settings.base}; "
                 f'rename or remove it (ip link delete {name}), or name another one in "interfaces"',
             )
     for link in host.links:

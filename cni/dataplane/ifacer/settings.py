@@ -120,7 +120,7 @@ def _bond(value: Any, interfaces: tuple[str, ...], network: str) -> BondSettings
             network,
             f'is {shown(value)}; it must be an object, such as {{"name": "bond0", "mode": 1}}',
         )
-    fields = {key.lower(): one for key, one in value.items()}
+    fields = {key.lower(): entry for key, entry in value.items()}
     if len(interfaces) < 2:
         raise _wrong(
             "bond",

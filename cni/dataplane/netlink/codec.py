@@ -62,16 +62,16 @@ def attribute(kind: int, value: bytes) -> bytes:
 
 
 def attributes(frame: bytes, offset: int) -> dict[int, bytes]:
-    found: dict[int, bytes] = {}
+    attrs: dict[int, bytes] = {}
     while offset + 4 <= len(frame):
         length, kind = struct.unpack_from("=HH", frame, offset)
-        found[kind & 0x3FFF] = frame[offset + 4 : offset + length]
+        attrs[kind & 0x3FFF] = frame[offset + 4 : offset + length]
         offset += (max(length, 4) + 3) & ~3
-    return found
+    return attrs
 
 
-def number(found: dict[int, bytes], kind: int) -> int:
-    return int(struct.unpack("=I", found[kind])[0]) if kind in found else 0
+def number(attrs: dict[int, bytes], kind: int) -> int:
+    return int(struct.unpack("=I", attrs[kind])[0]) if kind in attrs else 0
 
 
 def packed(address: str) -> tuple[int, bytes]:

@@ -119,37 +119,37 @@ def _text(data: bytes) -> str:
 def nic_of(frame: bytes, addresses: dict[int, list[tuple[str, bool]]]) -> Nic:
     index, flags = struct.unpack_from("=iI", frame, 20)
     mine = addresses.get(index, ())
-    found = attributes(frame, 32)
+    attrs = attributes(frame, 32)
     return Nic(
-        _text(found[IFNAME]),
+        _text(attrs[IFNAME]),
         index,
-        found.get(_ADDRESS, b"").hex(":"),
+        attrs.get(_ADDRESS, b"").hex(":"),
         tuple(address for address, _ in mine),
         bool(flags & _UP),
-        number(found, _LINK),
-        number(found, _MTU),
-        number(found, _QUEUE),
-        struct.unpack("=i", found[_LINK_NAMESPACE])[0] if _LINK_NAMESPACE in found else -1,
-        _text(found.get(_ALIAS, b"")),
+        number(attrs, _LINK),
+        number(attrs, _MTU),
+        number(attrs, _QUEUE),
+        struct.unpack("=i", attrs[_LINK_NAMESPACE])[0] if _LINK_NAMESPACE in attrs else -1,
+        _text(attrs.get(_ALIAS, b"")),
         tuple(address for address, dynamic in mine if dynamic),
     )
 
 
 def link_of(frame: bytes) -> Link:
     index, flags = struct.unpack_from("=iI", frame, 20)
-    found = attributes(frame, 32)
-    kind = _text(attributes(found.get(_LINKINFO, b""), 0).get(_INFO_KIND, b""))
+    attrs = attributes(frame, 32)
+    kind = _text(attributes(attrs.get(_LINKINFO, b""), 0).get(_INFO_KIND, b""))
     info: dict[str, Any] = {}
     if kind in ("bond", "vlan"):  # a full decoding reads seventy attributes
         data = decoded(link_class(), frame).get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
         info = dict(data["attrs"]) if data is not None else {}
     return Link(
-        _text(found[IFNAME]),
+        _text(attrs[IFNAME]),
         index,
         kind,
         bool(flags & _UP),
-        number(found, _MTU),
-        number(found, _MASTER),
-        0 if _LINK_NAMESPACE in found else number(found, _LINK),
+        number(attrs, _MTU),
+        number(attrs, _MASTER),
+        0 if _LINK_NAMESPACE in attrs else number(attrs, _LINK),
         info,
     )

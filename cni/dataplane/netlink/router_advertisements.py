@@ -31,9 +31,9 @@ class RouterAdvertisements:
             message, ancillary, _, source = self._socket.recvmsg(1 << 16, 128)
         except BlockingIOError:
             return None
-        told = {kind: value for level, kind, value in ancillary if level == socket.IPPROTO_IPV6}
-        index: int = struct.unpack_from("=i", told[socket.IPV6_PKTINFO], 16)[0]
-        (hops,) = struct.unpack("=i", told[socket.IPV6_HOPLIMIT])
+        ancillary_of = {kind: value for level, kind, value in ancillary if level == socket.IPPROTO_IPV6}
+        index: int = struct.unpack_from("=i", ancillary_of[socket.IPV6_PKTINFO], 16)[0]
+        (hops,) = struct.unpack("=i", ancillary_of[socket.IPV6_HOPLIMIT])
         return (index, message) if hops == 255 and source[0].startswith("fe80:") else None
 
 

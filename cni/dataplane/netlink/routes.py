@@ -81,8 +81,8 @@ def delete_neighbour(address: str, index: int) -> Message:
 
 def neighbour_of(frame: bytes, names: dict[int, str]) -> Neighbour | None:
     family, index, state = struct.unpack_from("=B3xiH", frame, 16)
-    told = attributes(frame, 28)
-    address, mac = told.get(_NDA_DST), told.get(_NDA_LLADDR)
+    attrs = attributes(frame, 28)
+    address, mac = attrs.get(_NDA_DST), attrs.get(_NDA_LLADDR)
     if not state & PERMANENT or index not in names or not address or not mac:
         return None
     return Neighbour(socket.inet_ntop(family, address), names[index], mac.hex(":"))
@@ -90,14 +90,14 @@ def neighbour_of(frame: bytes, names: dict[int, str]) -> Neighbour | None:
 
 def routes_of(frame: bytes, names: dict[int, str]) -> list[Route]:
     family, length, _, _, table, proto, scope, _, flags = struct.unpack_from("=8BI", frame, 16)
-    told = attributes(frame, 28)
+    attrs = attributes(frame, 28)
 
     def text(raw: bytes | None) -> str:
         return socket.inet_ntop(family, raw) if raw else ""
 
-    dst = text(told.get(RTA_DST)) or ("::" if family == socket.AF_INET6 else "0.0.0.0")
-    hops = [(number(told, RTA_OIF), told.get(_RTA_GATEWAY), flags)]
-    several = told.get(_RTA_MULTIPATH, b"")
+    dst = text(attrs.get(RTA_DST)) or ("::" if family == socket.AF_INET6 else "0.0.0.0")
+    hops = [(number(attrs, RTA_OIF), attrs.get(_RTA_GATEWAY), flags)]
+    several = attrs.get(_RTA_MULTIPATH, b"")
     while len(several) >= 8:
         size, hop_flags, _, index = struct.unpack_from("=HBBi", several)
         hops.append((index, attributes(several[:size], 8).get(_RTA_GATEWAY), hop_flags))
@@ -107,12 +107,12 @@ def routes_of(frame: bytes, names: dict[int, str]) -> list[Route]:
             f"{dst}/{length}",
             names[index],
             text(gateway),
-            text(told.get(_RTA_PREFSRC)),
-            number(told, _RTA_TABLE) or table,
+            text(attrs.get(_RTA_PREFSRC)),
+            number(attrs, _RTA_TABLE) or table,
             link=family == socket.AF_INET and scope == LINK_SCOPE,
             onlink=bool(hop_flags & _ONLINK),
             proto=proto,
-            metric=number(told, _RTA_PRIORITY),
+            metric=number(attrs, _RTA_PRIORITY),
         )
         for index, gateway, hop_flags in hops
         if index in names
@@ -124,15 +124,15 @@ def rule_of(frame: bytes) -> PolicyRule | None:
     family, dst_length, src_length, _, table, _, _, action = struct.unpack_from("=8B", frame, 16)
     if family not in (socket.AF_INET, socket.AF_INET6) or action != _TO_TABLE:
         return None
-    told = attributes(frame, 28)
-    dst, src = told.get(_FRA_DST), told.get(_FRA_SRC)
+    attrs = attributes(frame, 28)
+    dst, src = attrs.get(_FRA_DST), attrs.get(_FRA_SRC)
     return PolicyRule(
         4 if family == socket.AF_INET else 6,
-        number(told, _FRA_PRIORITY),
-        number(told, _FRA_TABLE) or table,
+        number(attrs, _FRA_PRIORITY),
+        number(attrs, _FRA_TABLE) or table,
         f"{socket.inet_ntop(family, src)}/{src_length}" if src else "",
         f"{socket.inet_ntop(family, dst)}/{dst_length}" if dst else "",
-        number(told, _FRA_FWMARK),
+        number(attrs, _FRA_FWMARK),
     )
 
 

@@ -108,8 +108,8 @@ class Netlink:
         addresses: dict[int, list[tuple[str, bool]]] = {}
         for index, address, dynamic in self._addresses():
             addresses.setdefault(index, []).append((address, dynamic))
-        found = [nic_of(frame, addresses) for frame in self._list(GETLINK, _LINK_HEADER)]
-        return sorted((nic for nic in found if nic.name != "lo"), key=lambda nic: nic.index)
+        nics = [nic_of(frame, addresses) for frame in self._list(GETLINK, _LINK_HEADER)]
+        return sorted((nic for nic in nics if nic.name != "lo"), key=lambda nic: nic.index)
 
     def nic(self, *, name: str = "", index: int = 0) -> Nic | None:
         """One interface, without its addresses."""
@@ -136,9 +136,9 @@ class Netlink:
         if kind:
             wanted.append(("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", kind)]}))
         body["attrs"] = wanted
-        found = [link_of(frame) for frame in self._dump(GETLINK, body)]
+        links = [link_of(frame) for frame in self._dump(GETLINK, body)]
         # The kernel filters by a kind only when it knows that kind.
-        return sorted((link for link in found if kind in ("", link.kind)), key=lambda link: link.index)
+        return sorted((link for link in links if kind in ("", link.kind)), key=lambda link: link.index)
 
     def link(self, name: str) -> Link | None:
         """One interface."""
@@ -157,22 +157,22 @@ class Netlink:
         return [(index, address) for index, address, _ in self._addresses()]
 
     def _addresses(self) -> list[tuple[int, str, bool]]:
-        found = []
+        addresses = []
         for frame in self._list(GETADDR, _ADDRESS_HEADER):
             family, length, _, scope, index = struct.unpack_from("=BBBBI", frame, 16)
             if family == socket.AF_INET6 and scope == LINK_SCOPE:
                 continue  # a host has one for each pod
-            told = attributes(frame, 24)
-            address = told.get(2) or told[1]  # IFA_LOCAL, IFA_ADDRESS
-            dynamic = family == socket.AF_INET6 and not number(told, _IFA_FLAGS) & PERMANENT
-            found.append((index, f"{socket.inet_ntop(family, address)}/{length}", dynamic))
-        return found
+            attrs = attributes(frame, 24)
+            address = attrs.get(2) or attrs[1]  # IFA_LOCAL, IFA_ADDRESS
+            dynamic = family == socket.AF_INET6 and not number(attrs, _IFA_FLAGS) & PERMANENT
+            addresses.append((index, f"{socket.inet_ntop(family, address)}/{length}", dynamic))
+        return addresses
 
     def namespace_number(self, descriptor: int) -> int:
         """The number here of another namespace, which is an open file; -1 where it has none."""
         wanted = attribute(_NSID_BY_FD, struct.pack("=I", descriptor))
-        found = attributes(self._query(_GETNSID, bytes(4) + wanted), 20)
-        return int(struct.unpack("=i", found[_NSID])[0]) if _NSID in found else -1
+        attrs = attributes(self._query(_GETNSID, bytes(4) + wanted), 20)
+        return int(struct.unpack("=i", attrs[_NSID])[0]) if _NSID in attrs else -1
 
     def addresses_in(self, namespace: int) -> list[str] | None:
         """The addresses (without length) in another namespace, by this one's number for it; None when it is gone."""
@@ -189,21 +189,21 @@ class Netlink:
             raise
         finally:
             self._socket.setsockopt(OPTIONS, STRICT, 0)
-        found = []
+        addresses = []
         for frame in frames:
-            told = attributes(frame, 24)
-            raw = told.get(2) or told[1]  # IFA_LOCAL, IFA_ADDRESS
-            found.append(socket.inet_ntop(frame[16], raw))
-        return found
+            attrs = attributes(frame, 24)
+            raw = attrs.get(2) or attrs[1]  # IFA_LOCAL, IFA_ADDRESS
+            addresses.append(socket.inet_ntop(frame[16], raw))
+        return addresses
 
     def routes(self, names: dict[int, str]) -> list[Route]:
         """Every unicast route outside the table of local addresses."""
-        found: list[Route] = []
+        routes: list[Route] = []
         for family in (socket.AF_INET, socket.AF_INET6):  # a dump of all families at once leaves IPv6 out
             for frame in self._list(GETROUTE, _ROUTE_HEADER, family):
                 if frame[23] == 1:  # rtm_type: unicast
-                    found += routes_of(frame, names)
-        return [route for route in found if route.table != 255]
+                    routes += routes_of(frame, names)
+        return [route for route in routes if route.table != 255]
 
     def route_to(self, address: str, names: dict[int, str], table: int) -> Route | None:
         """The host route to `address` itself in `table`, as the rules of this namespace find it."""
@@ -220,18 +220,18 @@ class Netlink:
             nic = self.nic(index=index)
             if nic is not None:
                 names[index] = nic.name
-        found = [one for one in routes_of(frame, names) if one.table == table]
-        return next((one for one in found if one.dst.partition("/")[0] == address), None)
+        in_table = [route for route in routes_of(frame, names) if route.table == table]
+        return next((route for route in in_table if route.dst.partition("/")[0] == address), None)
 
     def rules(self) -> list[PolicyRule]:
         """Every rule that looks up a table, of both families."""
-        told = [rule_of(frame) for frame in self._list(GETRULE, _ROUTE_HEADER)]
-        return [rule for rule in told if rule is not None]
+        rules = [rule_of(frame) for frame in self._list(GETRULE, _ROUTE_HEADER)]
+        return [rule for rule in rules if rule is not None]
 
     def neighbours(self, names: dict[int, str]) -> list[Neighbour]:
         """Every permanent neighbour on an interface in `names`."""
-        found = [neighbour_of(frame, names) for frame in self._list(GETNEIGH, _ROUTE_HEADER)]
-        return [one for one in found if one is not None]
+        neighbours = [neighbour_of(frame, names) for frame in self._list(GETNEIGH, _ROUTE_HEADER)]
+        return [neighbour for neighbour in neighbours if neighbour is not None]
 
     def neighbour(self, address: str, name: str, index: int) -> Neighbour | None:
         """The permanent entry for `address` on one interface."""
@@ -260,7 +260,9 @@ class Netlink:
 
     def _send(self, messages: Sequence[Message]) -> int:
         first = self._sequence + 1
-        request = b"".join(self._encode(one.kind, ACK | one.flags, one.body) for one in messages)
+        request = b"".join(
+            self._encode(message.kind, ACK | message.flags, message.body) for message in messages
+        )
         self._socket.send(request)
         outstanding = set(range(first, self._sequence + 1))
         failed: OSError | None = None
@@ -303,20 +305,20 @@ class Netlink:
     def _collect(self, request: bytes) -> list[bytes]:
         self._socket.send(request)
         dump = struct.unpack_from("=H", request, 6)[0] & DUMP == DUMP
-        found: list[bytes] = []
+        answers: list[bytes] = []
         while True:
             for kind, sequence, frame in frames(self._socket.recv(BUFFER)):
                 if sequence != self._sequence:
                     continue
                 if kind == DONE:
-                    return found
+                    return answers
                 if kind == ERROR:
                     code = -struct.unpack_from("=i", frame, 16)[0]
                     raise OSError(code, os.strerror(code))
-                found.append(frame)
-            if not dump and found:
-                return found
-            if len(found) > self._most:
+                answers.append(frame)
+            if not dump and answers:
+                return answers
+            if len(answers) > self._most:
                 raise TooMany(
                     errno.E2BIG,
                     f"the network namespace has more than {self._most} interfaces, addresses, routes or rules",
@@ -362,15 +364,15 @@ class NewAddresses:
             for level, kind, value in ancillary
             if (level, kind) == (OPTIONS, _ALL_NAMESPACES)
         ]
-        found = []
+        new = []
         for kind, _, frame in frames(data):
             if kind != NEWADDR or not numbers:
                 continue
             family, _, _, scope, _ = struct.unpack_from("=BBBBI", frame, 16)
-            told = attributes(frame, 24)
-            if family == socket.AF_INET6 and scope == 0 and not number(told, _IFA_FLAGS) & PERMANENT:
-                found.append((numbers[0], socket.inet_ntop(family, told[1])))
-        return found
+            attrs = attributes(frame, 24)
+            if family == socket.AF_INET6 and scope == 0 and not number(attrs, _IFA_FLAGS) & PERMANENT:
+                new.append((numbers[0], socket.inet_ntop(family, attrs[1])))
+        return new
 
 
 def _describe(message: Message) -> str:

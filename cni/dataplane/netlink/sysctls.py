@@ -11,13 +11,13 @@ _SYSCTLS = next(path for path in (Path("/host/proc/sys"), Path("/proc/sys")) if 
 
 def differing_sysctls(values: Iterable[tuple[str, str]]) -> list[str]:
     """What of it is otherwise in the namespace in which this thread is. Raises `OSError`."""
-    found = []
+    lines = []
     for path, value in values:
         file = _SYSCTLS / path
         there = file.read_text().strip() if file.exists() else "nothing"
         if there != value:
-            found.append(f"sysctl {path.replace('/', '.')} is {there}, not {value}")
-    return found
+            lines.append(f"sysctl {path.replace('/', '.')} is {there}, not {value}")
+    return lines
 
 
 def write_sysctls(values: Iterable[tuple[str, str]]) -> int:

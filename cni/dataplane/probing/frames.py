@@ -163,11 +163,11 @@ def _read_icmp6(body: bytes, ethernet_source: bytes) -> Claimed | None:
 
 def _link_options(data: bytes) -> dict[int, bytes] | None:
     """The link-layer addresses among the options; None when the options are damaged."""
-    found: dict[int, bytes] = {}
+    options: dict[int, bytes] = {}
     while data:
         if len(data) < 2 or data[1] == 0 or len(data) < 8 * data[1]:
             return None
         if data[0] in (_SOURCE_LINK, _TARGET_LINK) and data[1] == 1:
-            found[data[0]] = data[2:8]
+            options[data[0]] = data[2:8]
         data = data[8 * data[1] :]
-    return found
+    return options

@@ -58,11 +58,13 @@ def ask(inquiry: Inquiry) -> tuple[list[ProbeResult], list[socket.socket]]:
             with _up(pod, list(used.values()), inquiry):
                 channels: list[socket.socket] = []
                 with inside(descriptor):
-                    asked = {number: _open(nic, probe, channels) for number, (nic, probe) in wanted.items()}
-                _ask(list(asked.values()), own, inquiry.detection)
-            for number, one in asked.items():
-                silent = bool(one.gateway) and not one.holder and not one.answered
-                findings[number] = ProbeResult(one.holder, silent, mac=one.mac.hex(":"))
+                    open_probes = {
+                        number: _open(nic, probe, channels) for number, (nic, probe) in wanted.items()
+                    }
+                _ask(list(open_probes.values()), own, inquiry.detection)
+            for number, open_probe in open_probes.items():
+                silent = bool(open_probe.gateway) and not open_probe.holder and not open_probe.answered
+                findings[number] = ProbeResult(open_probe.holder, silent, mac=open_probe.mac.hex(":"))
             return findings, channels
     except OSError as error:
         raise OrbweaverError(
@@ -81,7 +83,9 @@ def _choose(inquiry: Inquiry, nics: dict[str, Nic]) -> tuple[list[ProbeResult], 
             finding = ProbeResult(skipped=f"the pod has no interface {probe.interface} yet")
         elif len(nic.mac) != 17:
             finding = ProbeResult(skipped=f"interface {probe.interface} has no Ethernet address")
-        elif not inquiry.configured and any(one.partition("/")[0] == probe.address for one in nic.addresses):
+        elif not inquiry.configured and any(
+            cidr.partition("/")[0] == probe.address for cidr in nic.addresses
+        ):
             finding = ProbeResult(skipped=f"interface {probe.interface} has the address already")
         else:
             wanted[number] = (nic, probe)
@@ -130,16 +134,20 @@ def _open(nic: Nic, probe: Probe, channels: list[socket.socket]) -> _OpenProbe:
     return _OpenProbe(probe, address, gateway, bytes.fromhex(nic.mac.replace(":", "")), channel)
 
 
-def _ask(asked: Sequence[_OpenProbe], own: set[bytes], detection: Detection) -> None:
+def _ask(open_probes: Sequence[_OpenProbe], own: set[bytes], detection: Detection) -> None:
     start = time.monotonic()
-    probes = [(one, frames.probe(one.mac, one.address)) for one in asked if one.probe.conflict]
+    probes = [
+        (open_probe, frames.probe(open_probe.mac, open_probe.address))
+        for open_probe in open_probes
+        if open_probe.probe.conflict
+    ]
     times = [start + number * detection.interval for number in range(detection.retries)]
     _exchange(probes, times, start + detection.timeout, own, until_answered=False)
     start = time.monotonic()
     questions = [
-        (one, frames.question(one.mac, one.address, one.gateway))
-        for one in asked
-        if one.gateway and not one.holder
+        (open_probe, frames.question(open_probe.mac, open_probe.address, open_probe.gateway))
+        for open_probe in open_probes
+        if open_probe.gateway and not open_probe.holder
     ]
     times = [start + number * detection.timeout for number in range(detection.retries)]
     _exchange(questions, times, start + detection.retries * detection.timeout, own, until_answered=True)
@@ -155,24 +163,26 @@ def _exchange(
 ) -> None:
     """Send each frame at each of the times and hear answers, until the end or until nobody waits for one any more."""
     poll = select.poll()
-    for one, _ in sending:
-        poll.register(one.channel.fileno(), select.POLLIN)
+    for open_probe, _ in sending:
+        poll.register(open_probe.channel.fileno(), select.POLLIN)
     while True:
         now = time.monotonic()
         for (
-            one,
+            open_probe,
             _,
         ) in sending:  # after looking at the clock: what came in time counts however late this thread runs
-            _hear(one, own)
+            _hear(open_probe, own)
         waiting = [
-            (one, frame) for one, frame in sending if not (one.holder or (until_answered and one.answered))
+            (open_probe, frame)
+            for open_probe, frame in sending
+            if not (open_probe.holder or (until_answered and open_probe.answered))
         ]
         if not waiting or now >= until:
             return
         if times and now >= times[0]:
             times.pop(0)
-            for one, frame in waiting:
-                _send(one.channel, frame)
+            for open_probe, frame in waiting:
+                _send(open_probe.channel, frame)
         else:
             pause = (times[0] if times else until) - now
             poll.poll(pause * 1000 + 1)
@@ -186,16 +196,16 @@ def _send(channel: socket.socket, frame: bytes) -> None:
             raise
 
 
-def _hear(one: _OpenProbe, own: set[bytes]) -> None:
+def _hear(open_probe: _OpenProbe, own: set[bytes]) -> None:
     while True:
         try:
-            frame = one.channel.recv(2048)
+            frame = open_probe.channel.recv(2048)
         except BlockingIOError:
             return
         said = frames.read(frame)
         if said is None or said.mac in own or frame[6:12] in own:
             continue
-        if said.address == one.address and one.probe.conflict:
-            one.holder = one.holder or said.mac.hex(":")
-        elif said.address == one.gateway and not said.probing:
-            one.answered = True
+        if said.address == open_probe.address and open_probe.probe.conflict:
+            open_probe.holder = open_probe.holder or said.mac.hex(":")
+        elif said.address == open_probe.gateway and not said.probing:
+            open_probe.answered = True

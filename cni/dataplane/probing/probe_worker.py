@@ -30,7 +30,7 @@ log = logging.getLogger("orbweaver.dataplane")
 def decode(message: dict[str, Any]) -> tuple[int, Inquiry]:
     """Inverse of `prober.encode`."""
     number = int(message.pop("number"))
-    message["probes"] = tuple(Probe(**one) for one in message["probes"])
+    message["probes"] = tuple(Probe(**probe) for probe in message["probes"])
     message["detection"] = Detection(**message["detection"])
     return number, Inquiry(**message)
 
@@ -49,7 +49,7 @@ def _answer(channel: socket.socket, lock: threading.Lock, number: int, inquiry: 
     answer: dict[str, Any]
     try:
         findings, sockets = ask(inquiry)
-        answer = {"findings": [asdict(one) for one in findings]}
+        answer = {"findings": [asdict(finding) for finding in findings]}
     except OrbweaverError as error:
         answer = {"error": error.to_wire()}
     except Exception as error:  # a bug; whoever waits is told, and the others go on
@@ -59,8 +59,8 @@ def _answer(channel: socket.socket, lock: threading.Lock, number: int, inquiry: 
         }
     with lock, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         write_frame(channel, {"number": number, **answer})
-    for one in sockets:
-        one.close()
+    for opened in sockets:
+        opened.close()
 
 
 def main() -> None:

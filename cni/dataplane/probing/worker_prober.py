@@ -191,7 +191,7 @@ class _ProbeProcess:
         if "error" in answer:
             task.ref.fail(from_wire(answer["error"]))
         else:
-            task.ref.complete(tuple(ProbeResult(**one) for one in answer["findings"]))
+            task.ref.complete(tuple(ProbeResult(**finding) for finding in answer["findings"]))
 
     def _expire(self) -> None:
         now = time.monotonic()

@@ -82,23 +82,23 @@ def require_few(previous: Mapping[str, Any]) -> None:
 def addresses_of(previous: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The addresses of a result and their gateways, empty for none. Raises `InvalidRequest`."""
     ips = previous.get("ips", ())
-    found = []
+    addresses = []
     require_few(previous)
     for ip in ips if isinstance(ips, list) else ():
         text, gateway = (ip.get("address"), ip.get("gateway")) if isinstance(ip, Mapping) else (None, None)
         try:
             address = str(ipaddress.ip_interface(str(text)).ip)
-            found.append((address, str(ipaddress.ip_address(str(gateway))) if gateway else ""))
+            addresses.append((address, str(ipaddress.ip_address(str(gateway))) if gateway else ""))
         except ValueError as error:
             raise InvalidRequest(f'"prevResult.ips" has {shown(ip)}, which is not an address') from error
-    return found
+    return addresses
 
 
 def readable_addresses(previous: Mapping[str, Any]) -> set[str]:
     """The addresses of a result, as far as they are any: a DEL is not refused for one that is none."""
     ips = previous.get("ips")
-    found: set[str] = set()
+    addresses: set[str] = set()
     for ip in ips[:MOST_ADDRESSES] if isinstance(ips, list) else ():
         with contextlib.suppress(InvalidRequest):
-            found |= {address for address, _ in addresses_of({"ips": [ip]})}
-    return found
+            addresses |= {address for address, _ in addresses_of({"ips": [ip]})}
+    return addresses
