@@ -84,15 +84,15 @@ def run(chosen: argparse.Namespace) -> int:
     """Print it; 1 when its block cannot be read, or its record not be judged."""
     family, value = parse_address(chosen.address)
     with open_store(chosen) as store:
-        found = look_up(store, family, value)
+        whereabouts = look_up(store, family, value)
     if chosen.output:
-        print_value(_as_object(found), chosen.output)
+        print_value(_as_object(whereabouts), chosen.output)
     else:
-        lines = _lines(found)
+        lines = _lines(whereabouts)
         width = max(len(title) for title, _ in lines)
         for title, text in lines:
             print(f"{title.ljust(width)}   {showable(text)}")
-    return 1 if found.unknown else 0
+    return 1 if whereabouts.unknown else 0
 
 
 def look_up(store: Store, family: int, value: int) -> Whereabouts:
@@ -129,12 +129,12 @@ def look_up(store: Store, family: int, value: int) -> Whereabouts:
             withheld.append(f"{pool.name}: {pool.withheld_reason}")
     for obj in store.list("SpiderReservedIP").items:
         try:
-            one = ReservedIP.from_object(obj)
+            reserved_ip = ReservedIP.from_object(obj)
         except InvalidObject as error:
             damaged.append(str(error))
             continue
-        if one.family == family and value in one.ips:
-            reserved.append(one.name)
+        if reserved_ip.family == family and value in reserved_ip.ips:
+            reserved.append(reserved_ip.name)
     return Whereabouts(
         family,
         value,
@@ -156,28 +156,28 @@ def look_up(store: Store, family: int, value: int) -> Whereabouts:
 def _shown_by(store: Store, family: int, value: int) -> tuple[str, ...]:
     """The pods whose SpiderEndpoints, which are views, have the address."""
     wanted = format_address(family, value)
-    found = []
+    pods = []
     for obj in store.list("SpiderEndpoint").items:
         entries = obj.get("status", {}).get("current", {}).get("ips", ())
         if any(str(entry.get(f"ipv{family}", "")).partition("/")[0] == wanted for entry in entries):
-            found.append(pod_of(obj))
-    return tuple(found)
+            pods.append(pod_of(obj))
+    return tuple(pods)
 
 
-def _state(found: Whereabouts) -> str:
-    record = found.record
-    if found.unjudged is not None:
+def _state(whereabouts: Whereabouts) -> str:
+    record = whereabouts.record
+    if whereabouts.unjudged is not None:
         return (
-            f"not known, because its record cannot be judged: {found.unjudged.why}; it is given to nobody, and once nothing "
-            f"uses it, `orbweaver ip release {found.text} --force` frees it"
+            f"not known, because its record cannot be judged: {whereabouts.unjudged.why}; it is given to nobody, and "
+            f"once nothing uses it, `orbweaver ip release {whereabouts.text} --force` frees it"
         )
-    if found.unknown:
+    if whereabouts.unknown:
         return "not known, because its block cannot be read; it is given to nobody until then"
     if record is None:
-        if found.quarantine is not None and found.quarantine.holds(time.time()):
-            return f"set aside until {_moment(found.quarantine.until)}: {found.quarantine.why}"
-        if found.released is not None:
-            return f"free since {_moment(found.released)} ({duration(time.time() - found.released)} ago)"
+        if whereabouts.quarantine is not None and whereabouts.quarantine.holds(time.time()):
+            return f"set aside until {_moment(whereabouts.quarantine.until)}: {whereabouts.quarantine.why}"
+        if whereabouts.released is not None:
+            return f"free since {_moment(whereabouts.released)} ({duration(time.time() - whereabouts.released)} ago)"
         return "free, and no earlier use is remembered"
     if record.is_retained and record.machine:
         return f"kept for virtual machine {record.holder}"
@@ -186,21 +186,21 @@ def _state(found: Whereabouts) -> str:
     return f"in use by pod {record.pod}"
 
 
-def _word(found: Whereabouts) -> str:
+def _word(whereabouts: Whereabouts) -> str:
     """The same in one word, for programs."""
-    record = found.record
-    if found.unknown:
+    record = whereabouts.record
+    if whereabouts.unknown:
         return "unknown"
     if record is None:
         return "free"
     return "used" if record.container or not record.owner else "kept"
 
 
-def _lines(found: Whereabouts) -> list[tuple[str, str]]:
-    lines = [("address", found.text), ("state", _state(found))]
-    record = found.record
+def _lines(whereabouts: Whereabouts) -> list[tuple[str, str]]:
+    lines = [("address", whereabouts.text), ("state", _state(whereabouts))]
+    record = whereabouts.record
     if record is not None:
-        told = (
+        optional = (
             ("pool", record.pool),
             ("pod", record.pod),
             ("uid", record.uid),
@@ -209,27 +209,30 @@ def _lines(found: Whereabouts) -> list[tuple[str, str]]:
             ("node", record.node),
             ("owner", record.owner),
             ("machine", record.machine),
-            ("shared with", ", ".join(f"{one.pod} on {one.node}" for one in record.other_sandboxes)),
+            (
+                "shared with",
+                ", ".join(f"{sandbox.pod} on {sandbox.node}" for sandbox in record.other_sandboxes),
+            ),
             ("network", record.network),
             ("MAC", record.mac),
             ("since", record.since),
         )
-        lines += [(title, text) for title, text in told if text]
-    if found.unjudged is not None:
-        lines.append(("record", found.unjudged.text[:_LONGEST_SHOWN]))
-    if found.suspect is not None:
-        lines.append(("suspect", _suspicion(found.suspect)))
-    if found.unknown:
-        lines.append(("shown by", ", ".join(found.shown_by) or "no SpiderEndpoint"))
-    lines.append(("in pools", ", ".join(found.pools) or "none"))
-    if found.excluded_by:
-        lines.append(("excluded by", ", ".join(found.excluded_by)))
-    if found.withheld_by:
-        lines.append(("withheld by", "; ".join(found.withheld_by)))
-    if found.reserved_by:
-        lines.append(("reserved by", ", ".join(found.reserved_by)))
-    lines.append(("block", found.block))
-    lines += [("not readable", why) for why in found.damaged]
+        lines += [(title, text) for title, text in optional if text]
+    if whereabouts.unjudged is not None:
+        lines.append(("record", whereabouts.unjudged.text[:_LONGEST_SHOWN]))
+    if whereabouts.suspect is not None:
+        lines.append(("suspect", _suspicion(whereabouts.suspect)))
+    if whereabouts.unknown:
+        lines.append(("shown by", ", ".join(whereabouts.shown_by) or "no SpiderEndpoint"))
+    lines.append(("in pools", ", ".join(whereabouts.pools) or "none"))
+    if whereabouts.excluded_by:
+        lines.append(("excluded by", ", ".join(whereabouts.excluded_by)))
+    if whereabouts.withheld_by:
+        lines.append(("withheld by", "; ".join(whereabouts.withheld_by)))
+    if whereabouts.reserved_by:
+        lines.append(("reserved by", ", ".join(whereabouts.reserved_by)))
+    lines.append(("block", whereabouts.block))
+    lines += [("not readable", why) for why in whereabouts.damaged]
     return lines
 
 
@@ -244,24 +247,28 @@ def _suspicion(suspect: Suspect) -> str:
     )
 
 
-def _as_object(found: Whereabouts) -> dict[str, Any]:
-    record = found.record
+def _as_object(whereabouts: Whereabouts) -> dict[str, Any]:
+    record = whereabouts.record
     return {
-        "address": found.text,
-        "ipVersion": found.family,
-        "state": _word(found),
+        "address": whereabouts.text,
+        "ipVersion": whereabouts.family,
+        "state": _word(whereabouts),
         "record": None if record is None else record.to_json(),
-        **({"unjudged": {"why": found.unjudged.why, "text": found.unjudged.text}} if found.unjudged else {}),
-        "quarantine": None if found.quarantine is None else found.quarantine.to_json(),
-        **({"suspect": found.suspect.to_json()} if found.suspect is not None else {}),
-        "released": None if found.released is None else _moment(found.released),
-        "pools": list(found.pools),
-        "excludedBy": list(found.excluded_by),
-        **({"withheldBy": list(found.withheld_by)} if found.withheld_by else {}),
-        "reservedBy": list(found.reserved_by),
-        "block": found.block,
-        "damaged": list(found.damaged),
-        **({"shownBy": list(found.shown_by)} if found.unknown else {}),
+        **(
+            {"unjudged": {"why": whereabouts.unjudged.why, "text": whereabouts.unjudged.text}}
+            if whereabouts.unjudged
+            else {}
+        ),
+        "quarantine": None if whereabouts.quarantine is None else whereabouts.quarantine.to_json(),
+        **({"suspect": whereabouts.suspect.to_json()} if whereabouts.suspect is not None else {}),
+        "released": None if whereabouts.released is None else _moment(whereabouts.released),
+        "pools": list(whereabouts.pools),
+        "excludedBy": list(whereabouts.excluded_by),
+        **({"withheldBy": list(whereabouts.withheld_by)} if whereabouts.withheld_by else {}),
+        "reservedBy": list(whereabouts.reserved_by),
+        "block": whereabouts.block,
+        "damaged": list(whereabouts.damaged),
+        **({"shownBy": list(whereabouts.shown_by)} if whereabouts.unknown else {}),
     }
 
 
