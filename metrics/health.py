@@ -112,10 +112,10 @@ class HealthServer:
         self._await_port()
         pause = PAUSE
         while not self._stopping.is_set():
-            asked = self._serve_once()
+            answered = self._serve_once()
             if self._stopping.is_set():
                 return
-            pause = PAUSE if asked else min(2 * pause, PAUSE_MOST)
+            pause = PAUSE if answered else min(2 * pause, PAUSE_MOST)
             log.error("the process that serves health and metrics ended, another one takes its place")
             self._stopping.wait(pause)
 
@@ -143,11 +143,11 @@ class HealthServer:
             _end(process)
 
     def _answer_all(self, channel: socket.socket) -> int:
-        asked = 0
+        answered = 0
         try:
             with channel.makefile("rb") as questions:
                 for line in questions:
-                    asked += 1
+                    answered += 1
                     question = json.loads(line)["question"]
                     if question.startswith("metrics"):
                         self._scrapes.put((channel, question))
@@ -155,7 +155,7 @@ class HealthServer:
                         self._tell(channel, question, *self._state(question))
         except OSError as error:
             log.debug("the channel to the process that serves health broke", extra={"error": str(error)})
-        return asked
+        return answered
 
     def _state(self, question: str) -> tuple[int, str]:
         reason = self._not_ready() if question == "ready" else None

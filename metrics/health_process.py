@@ -98,9 +98,9 @@ class Channel:
     async def read(self) -> None:
         """Pass answers on until the other process is gone."""
         while line := await self._reader.readline():
-            told = json.loads(line)
-            answer = HttpAnswer(told["status"], told["body"].encode(), told["content_type"] or TEXT)
-            self._waiting.pop(told["question"]).set_result(answer)
+            reply = json.loads(line)
+            answer = HttpAnswer(reply["status"], reply["body"].encode(), reply["content_type"] or TEXT)
+            self._waiting.pop(reply["question"]).set_result(answer)
 
 
 async def serve(channel: socket.socket, listener: socket.socket) -> None:

@@ -284,10 +284,10 @@ def _pools(usage: list[PoolUsage]) -> list[GaugeMetricFamily]:
     used = GaugeMetricFamily(
         "orbweaver_ippool_used_ip_counts", "Addresses recorded out of a pool", labels=["ippool"]
     )
-    for one in usage:
-        total.add_metric([one.pool], one.total)
-        free.add_metric([one.pool], max(0, one.total - one.used - one.lost))
-        used.add_metric([one.pool], one.used)
+    for pool_usage in usage:
+        total.add_metric([pool_usage.pool], pool_usage.total)
+        free.add_metric([pool_usage.pool], max(0, pool_usage.total - pool_usage.used - pool_usage.lost))
+        used.add_metric([pool_usage.pool], pool_usage.used)
     return [count, total, free, used]
 
 

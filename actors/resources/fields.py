@@ -149,13 +149,13 @@ class Fields:
 
     def texts(self, key: str) -> tuple[str, ...]:
         """The texts in the list under `key`, empty when absent."""
-        found = self._list(key)
-        for index, item in enumerate(found):
+        items = self._list(key)
+        for index, item in enumerate(items):
             if not isinstance(item, str):
                 raise self.error(
                     f"{self.subject}: {self.at(key)}[{index}] is {shown(item)}, but must be a text"
                 )
-        return tuple(found)
+        return tuple(items)
 
     def labels(self, key: str) -> dict[str, str]:
         """A mapping of text to text."""

@@ -106,5 +106,5 @@ def check_routes(spec: Fields, space: Space) -> None:
 
 def ranges_text(ips: IntervalSet, family: int) -> str:
     """Ranges for a sentence; of many the first five."""
-    found = [format_range(family, low, high) for low, high in ips]
-    return ", ".join(found[:5]) + (f" and {len(found) - 5} more ranges" if len(found) > 5 else "")
+    texts = [format_range(family, low, high) for low, high in ips]
+    return ", ".join(texts[:5]) + (f" and {len(texts) - 5} more ranges" if len(texts) > 5 else "")

@@ -121,14 +121,14 @@ class SpiderSubnet:
 
 def read_controlled(text: object, family: int) -> dict[str, Controlled]:
     """The pools of `status.controlledIPPools`; what cannot be read is left out."""
-    found: dict[str, Controlled] = {}
+    controlled: dict[str, Controlled] = {}
     for pool, entry in _mapping(text).items():
         if isinstance(entry, Mapping):
             ips = _ranges(entry.get("ips"), family)
             application = entry.get("application")
             if ips is not None and isinstance(application, str | None):
-                found[pool] = Controlled(ips, application or "")
-    return found
+                controlled[pool] = Controlled(ips, application or "")
+    return controlled
 
 
 def read_former(text: object, family: int) -> dict[str, IntervalSet]:
@@ -161,18 +161,18 @@ def _mapping(text: object) -> Mapping[str, Any]:
     if not isinstance(text, str) or not text:
         return {}
     try:
-        found = read_json(text, longest=_LONGEST_STATUS)
+        mapping = read_json(text, longest=_LONGEST_STATUS)
     except UnreadableText:
         return {}
-    return found if isinstance(found, Mapping) else {}
+    return mapping if isinstance(mapping, Mapping) else {}
 
 
 def _ranges(value: object, family: int) -> IntervalSet | None:
     """The addresses of a list of ranges; None for what is none."""
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
         return None
     try:
-        return IntervalSet(parse_range(one, family) for one in value)
+        return IntervalSet(parse_range(entry, family) for entry in value)
     except InvalidObject:
         return None
 
@@ -183,6 +183,8 @@ def _count(value: object) -> int:
 
 def _is_exhausted(conditions: object) -> bool:
     return isinstance(conditions, list) and any(
-        isinstance(one, Mapping) and one.get("type") == "Exhausted" and one.get("status") == "True"
-        for one in conditions
+        isinstance(condition, Mapping)
+        and condition.get("type") == "Exhausted"
+        and condition.get("status") == "True"
+        for condition in conditions
     )

@@ -22,7 +22,9 @@ def listed(pool: IPPool) -> IntervalSet:
 
 def of_its_cidr(pool: IPPool, subnets: Iterable[SpiderSubnet]) -> tuple[SpiderSubnet, ...]:
     """The subnets that are written with the pool's CIDR, by name."""
-    return tuple(sorted((one for one in subnets if one.subnet == pool.subnet), key=lambda one: one.name))
+    return tuple(
+        sorted((subnet for subnet in subnets if subnet.subnet == pool.subnet), key=lambda subnet: subnet.name)
+    )
 
 
 def subnet_of(pool: IPPool, subnets: Iterable[SpiderSubnet]) -> SpiderSubnet | None:
@@ -30,14 +32,14 @@ def subnet_of(pool: IPPool, subnets: Iterable[SpiderSubnet]) -> SpiderSubnet | N
     that has some."""
     candidates = of_its_cidr(pool, subnets)
     named = pool.labels.get(OWNER_SUBNET)
-    for one in candidates:
-        if named == label_value(one.name):
-            return one
+    for subnet in candidates:
+        if named == label_value(subnet.name):
+            return subnet
     mine = listed(pool)
-    for one in candidates:
-        if not mine.minus(one.listed):
-            return one
-    return next((one for one in candidates if mine.intersect(one.listed)), None)
+    for subnet in candidates:
+        if not mine.minus(subnet.listed):
+            return subnet
+    return next((subnet for subnet in candidates if mine.intersect(subnet.listed)), None)
 
 
 def misplaced(pool: IPPool, subnets: Iterable[SpiderSubnet], before: IntervalSet | None = None) -> str:
@@ -60,8 +62,8 @@ def misplaced(pool: IPPool, subnets: Iterable[SpiderSubnet], before: IntervalSet
 def misfit(subnet: SpiderSubnet, pools: Iterable[IPPool], subnets: Iterable[SpiderSubnet] = ()) -> str:
     """Why a new subnet cannot be stored beside the pools that are there, "" for no reason: it would not have all addresses
     of a pool of its CIDR, or a pool of another CIDR has some of its addresses. `subnets`: the others."""
-    others = [one for one in subnets if one.name != subnet.name]
-    for pool in sorted(pools, key=lambda one: one.name):
+    others = [other for other in subnets if other.name != subnet.name]
+    for pool in sorted(pools, key=lambda pool: pool.name):
         if pool.family != subnet.family:
             continue
         if pool.subnet == subnet.subnet:

@@ -66,12 +66,12 @@ def find_cidrs(pod_cidr_type: str, seen: ClusterCidrs) -> ClusterCIDRs:
 
 
 def _services(seen: ClusterCidrs) -> tuple[str, ...]:
-    found = _distinct(
+    cidrs = _distinct(
         cidr
         for obj in _oldest_first(seen.service_cidrs or ())
         for cidr in obj.get("spec", {}).get("cidrs") or ()
     )
-    return found or _of_kubernetes("services", seen)
+    return cidrs or _of_kubernetes("services", seen)
 
 
 def _running(seen: ClusterCidrs) -> str:
@@ -93,12 +93,12 @@ def _pods(kind: str, seen: ClusterCidrs) -> tuple[tuple[str, ...] | None, str]:
         return _distinct(obj["spec"].get("cidr", "") for obj in on), ""
     if kind == "cilium":
         return _of_cilium(seen)
-    found = _of_kubernetes("pods", seen)
+    cidrs = _of_kubernetes("pods", seen)
     why = (
         "neither the ConfigMap kube-system/kubeadm-config (networking.podSubnet) nor a pod labelled "
         "component=kube-controller-manager (--cluster-cidr) tells the pods' CIDRs"
     )
-    return (found, "") if found else (None, why)
+    return (cidrs, "") if cidrs else (None, why)
 
 
 def _of_cilium(seen: ClusterCidrs) -> tuple[tuple[str, ...] | None, str]:
@@ -108,7 +108,7 @@ def _of_cilium(seen: ClusterCidrs) -> tuple[tuple[str, ...] | None, str]:
     ipam = data.get("ipam", "cluster-pool")
     if ipam in ("cluster-pool", "cluster-pool-v2beta"):
         return _distinct(
-            one for family in (4, 6) for one in re.split(r"[,\s]+", data.get(f"cluster-pool-ipv{family}-cidr") or "")
+            cidr for family in (4, 6) for cidr in re.split(r"[,\s]+", data.get(f"cluster-pool-ipv{family}-cidr") or "")
         ), ""  # fmt: skip
     if ipam == "multi-pool":
         return _distinct(
@@ -125,15 +125,15 @@ def _of_cilium(seen: ClusterCidrs) -> tuple[tuple[str, ...] | None, str]:
 def _of_kubernetes(which: str, seen: ClusterCidrs) -> tuple[str, ...]:
     text = str(((seen.kubeadm or {}).get("data") or {}).get("ClusterConfiguration", ""))
     match = re.search(_SUBNETS[which], text)
-    found = _distinct(match[1].strip("\"'").split(",")) if match else ()
-    if found:
-        return found
+    cidrs = _distinct(match[1].strip("\"'").split(",")) if match else ()
+    if cidrs:
+        return cidrs
     for pod in seen.managers:
         for container in pod.get("spec", {}).get("containers") or ():
             for word in (*(container.get("command") or ()), *(container.get("args") or ())):
                 flag, _, value = str(word).partition("=")
-                if flag == _FLAGS[which] and (found := _distinct(value.split(","))):
-                    return found
+                if flag == _FLAGS[which] and (cidrs := _distinct(value.split(","))):
+                    return cidrs
     return ()
 
 
@@ -146,10 +146,10 @@ def _oldest_first(objects: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any
 
 def _distinct(texts: Iterable[str]) -> tuple[str, ...]:
     """What of it are CIDRs, each once: a value that is none says nothing."""
-    found: dict[str, None] = {}
+    distinct: dict[str, None] = {}
     for text in texts:
         try:
-            found[str(parse_cidr(text.strip()))] = None
+            distinct[str(parse_cidr(text.strip()))] = None
         except InvalidObject:
             continue
-    return tuple(found)
+    return tuple(distinct)

@@ -92,8 +92,11 @@ def pool_status(
     """The fields of a pool's status that are computed here; `held`: what is recorded, empty where that is too much to
     list."""
     listed = {
-        format_address(one.family, one.value): {"pod": one.record.holder, "podUid": one.record.uid}
-        for one in held
+        format_address(allocation.family, allocation.value): {
+            "pod": allocation.record.holder,
+            "podUid": allocation.record.uid,
+        }
+        for allocation in held
     }
     allocated = json.dumps(listed, separators=(",", ":"))
     return {

@@ -183,7 +183,11 @@ def _read(file: Path) -> Note:
 def _paths(note: dict[str, Any]) -> list[Path]:
     """The namespaces that a note names: in a field of its own since libcni 1.2, in the result's interfaces before."""
     named = [note["netns"]] if note.get("netns") else []
-    named += [one["sandbox"] for one in note.get("result", {}).get("interfaces", ()) if one.get("sandbox")]
+    named += [
+        interface["sandbox"]
+        for interface in note.get("result", {}).get("interfaces", ())
+        if interface.get("sandbox")
+    ]
     if not named:
         raise ValueError("it names no network namespace")
     return [Path(str(path)) for path in dict.fromkeys(named)]

@@ -49,19 +49,21 @@ class NodeSandboxes:
     def known(self) -> tuple[NodeSandbox, ...]:
         """Every container that may hold an address."""
         with self._lock:
-            return tuple(NodeSandbox(container, one.pod, one.uid) for container, one in self._known.items())
+            return tuple(
+                NodeSandbox(container, known.pod, known.uid) for container, known in self._known.items()
+            )
 
     def of_pod(self, pod: str) -> tuple[NodeSandbox, ...]:
         """Those of a pod `namespace/name`."""
-        return tuple(one for one in self.known() if one.pod == pod)
+        return tuple(sandbox for sandbox in self.known() if sandbox.pod == pod)
 
     def remember(self, sandboxes: Iterable[NodeSandbox]) -> None:
         """Add what is recorded for this node and was not told by an ADD."""
         with self._lock:
-            for one in sandboxes:
-                known = self._known.setdefault(one.container, _Known(one.pod, one.uid))
-                if one.interface:
-                    known.interfaces.add(one.interface)
+            for sandbox in sandboxes:
+                known = self._known.setdefault(sandbox.container, _Known(sandbox.pod, sandbox.uid))
+                if sandbox.interface:
+                    known.interfaces.add(sandbox.interface)
 
     def forget(self, container: str) -> None:
         """Nothing is recorded for it any more."""
@@ -93,13 +95,13 @@ class NodeSandboxes:
         with self._lock:
             known = self._known.get(container)
             netns, inode = (None, None) if known is None else (known.netns, known.inode)
-        told = None if netns is None else self._namespaces.is_there(netns, inode=inode)
-        if told:
+        is_there = None if netns is None else self._namespaces.is_there(netns, inode=inode)
+        if is_there:
             return SandboxState.ALIVE
         noted = [note.is_there(self._namespaces) for note in self._notes(container)]
         if True in noted:
             return SandboxState.ALIVE
-        if None in noted or (netns is not None and told is None):
+        if None in noted or (netns is not None and is_there is None):
             return SandboxState.UNSEEN
         return SandboxState.ENDED if noted or netns is not None else SandboxState.UNSEEN
 

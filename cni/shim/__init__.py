@@ -25,11 +25,11 @@ def binary(machine: str | None = None) -> Path:
 
     Raises OrbweaverError when there is none for that machine, or the package was not built as a wheel.
     """
-    asked = machine or platform.machine()
-    known = _MACHINES.get(asked.lower())
+    wanted = machine or platform.machine()
+    known = _MACHINES.get(wanted.lower())
     if known is None:
         raise OrbweaverError(
-            f"There is no CNI shim for machine {asked!r}; there is one for x86_64 and for aarch64",
+            f"There is no CNI shim for machine {wanted!r}; there is one for x86_64 and for aarch64",
             cni_code=CNI_NOT_AVAILABLE,
         )
     path = _BIN / f"orbweaver-shim-{known}"
