@@ -85,7 +85,7 @@ class NodeWatchesActor(Actor):
         blind, new = self._watches.heard(node, sees, unseen)
         changed = [("Pod", *_split(one.pod)) for one in new]
         if blind:
-            changed.append(("NodeWatch", "", node))
+            changed.append(("Watch", "", node))
         if changed:
             self.get_actor("gc/local").changed.options(timeout=None).remote(tuple(changed))
 
