@@ -189,6 +189,7 @@ def reasons() -> list[str]:
     found += [name for pair in re.findall(r'"(\w+)" if .* else "(\w+)"', rules) for name in pair]
     networks = "".join(path.read_text() for path in (ROOT / "actors/networks").glob("*.py"))
     found += re.findall(r'"(Network[A-Z]\w+)"', networks.replace("NetworkAttachmentDefinition", ""))
+    found += re.findall(r'yield "([A-Z]\w+)"', (ROOT / "actors/views/coordinator.py").read_text())
     return [name for name in found if name != "Normal"]  # what kind of Event it is
 
 

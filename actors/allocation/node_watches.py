@@ -1,4 +1,4 @@
-"""Which nodes' agents watch over their own sandboxes, as they tell the leader.
+"""What agents tell the leader of their nodes: that they watch over their own sandboxes, and which cluster network they have.
 
 An agent that can see its node's sandboxes releases what one of them held when it has ended; the leader leaves that to it for
 as long as it is there. What must always hold: a node that was never heard from since this process began to lead is given
@@ -14,11 +14,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from actors.allocation.messages import NodeSandbox
+from actors.decisions.node_cni import NodeCniTypes
 from actors.decisions.node_watch import NOBODY, NodeWatch
 from actors.runtime import Actor, ActorContext, message
 
 _FEW, _LONG = 1024, 86400.0
 """Nodes that are remembered in any case, and seconds after which one of more is forgotten that says nothing any more."""
+
+
+CNI_LASTS, CNI_TOLD = 300.0, 90.0
+"""Seconds for which it counts what a node's agent told of its network, which it does every minute; and after which a new
+leader has heard of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,7 @@ class NodeWatches:
         self._lock = threading.Lock()
         self._began = clock()
         self._heard: dict[str, _Heard] = {}
+        self._cni: dict[str, tuple[str, float]] = {}
         self._forget_above = _FEW
 
     def begin(self) -> None:
@@ -43,6 +50,7 @@ class NodeWatches:
         with self._lock:
             self._began = self._clock()
             self._heard.clear()
+            self._cni.clear()
 
     def heard(
         self, node: str, sees: bool, unseen: tuple[NodeSandbox, ...]
@@ -58,6 +66,28 @@ class NodeWatches:
         blind = not sees and (before is None or before.sees)
         known = frozenset[str]() if before is None else before.unseen
         return blind, tuple(one for one in unseen if one.container not in known)
+
+    def heard_cni(self, node: str, kind: str) -> bool:
+        """Note which cluster network a node has. Returns whether that is news."""
+        with self._lock:
+            before = self._cni.get(node)
+            self._cni[node] = (kind, self._clock())
+            if len(self._cni) > self._forget_above:
+                self._cni = {name: one for name, one in self._cni.items() if self._lasts(one[1])}
+        return before is None or before[0] != kind
+
+    def cni_types(self) -> NodeCniTypes:
+        """What the nodes have that were heard from lately."""
+        found: dict[str, list[str]] = {}
+        with self._lock:
+            for node, (kind, at) in self._cni.items():
+                if self._lasts(at):
+                    found.setdefault(kind, []).append(node)
+            early = self._clock() - self._began < CNI_TOLD
+        return NodeCniTypes(found, early)
+
+    def _lasts(self, at: float) -> bool:
+        return self._clock() - at < CNI_LASTS
 
     def watch(self, node: str, container: str, away: float, now: float) -> NodeWatch:
         """Who looks after a container's sandbox. `away`: seconds for which a silent agent is believed; `now`: since the
@@ -94,6 +124,12 @@ class NodeWatchesActor(Actor):
         """These pods came to `node` from another one: its agent may not write their SpiderEndpoints, which are the other
         node's by the API server's word."""
         self.get_actor("views/local").changed.options(timeout=None).remote(pods)
+
+    @message
+    def cni(self, node: str, kind: str) -> None:
+        """The CNI directory of `node` shows this kind of cluster network."""
+        if self._watches.heard_cni(node, kind):
+            self.get_actor("coordinator/local").changed.options(timeout=None).remote()
 
 
 def _split(pod: str) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.allocation.messages import Allocate
+from actors.decisions.node_cni import KINDS
 from actors.errors import InvalidObject, PeerRefused
 from actors.resources.blocks.block import (
     BLOCK_SIZE,
@@ -204,6 +205,14 @@ def _moved(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
     return Permit(args)
 
 
+def _cni(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
+    _check(key == "local", "there is one that hears of nodes, named local")
+    asked, kind = _arguments(args, 2)
+    _check(asked == node, f"it may speak for its own node, which is {node}")
+    _check(kind in KINDS, f"a node's network is one of {', '.join(KINDS)}")
+    return Permit(args)
+
+
 RULES: dict[tuple[str, str], PeerRule] = {
     ("ledger", "reached"): _reached,
     ("ledger", "of_sandbox"): _about_names,
@@ -223,6 +232,7 @@ RULES: dict[tuple[str, str], PeerRule] = {
     ("block", "holder_ended"): _holder_ended,
     ("watches", "watching"): _watching,
     ("watches", "moved"): _moved,
+    ("watches", "cni"): _cni,
 }
 """All that agents ask. What only the leader's own actors tell each other (what a block was read or written as, what makes
 an address suspect) is not among it."""

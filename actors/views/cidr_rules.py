@@ -3,16 +3,18 @@
 Services: the ServiceCIDR objects (Kubernetes 1.33 and later), else kubeadm's ConfigMap, else the flags of the
 kube-controller-manager's pod. Pods, as `podCIDRType` says: `cluster` from kubeadm or those flags, `calico` from its
 pools that are not disabled, `cilium` from its ConfigMap or its pools, `none` not at all; `auto` is what is found to run
-there: Calico, Cilium, flannel (then `cluster`), else `none`, since pods then are on the underlay.
+there, `none` if that is none of these, since pods then are on the underlay: what most nodes' CNI directories show, as their
+agents tell; where no agent tells, Calico, Cilium or flannel (then `cluster`) if the cluster has its objects.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from actors.decisions.node_cni import NodeCniTypes
 from actors.errors import InvalidObject
 from actors.resources.addresses import parse_cidr
 from actors.resources.coordinator import NOT_READY, SYNCED
@@ -32,21 +34,29 @@ class ClusterCidrs:
     cilium: Mapping[str, Any] | None = None
     cilium_pools: Sequence[Mapping[str, Any]] | None = None
     flannel: bool = False
+    nodes: NodeCniTypes = field(default_factory=lambda: NodeCniTypes({}))
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterCIDRs:
-    """`reason`: why they are not all known; then pods of the coordinator have to wait."""
+    """`kind`: where the pods' CIDRs are from, where it was found out. `reason`: why they are not all known; then pods of the
+    coordinator have to wait. `note`: what a person should look at all the same."""
 
     pods: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
     reason: str = ""
+    kind: str = ""
+    note: str = ""
 
     def status(self) -> dict[str, Any]:
         """The status of a SpiderCoordinator."""
+        kind = {"podCIDRType": self.kind} if self.kind else {}
+        note = {"note": self.note} if self.note else {}
         if self.reason:
-            return {"phase": NOT_READY, "reason": self.reason, "overlayPodCIDR": [], "serviceCIDR": []}
-        return {"phase": SYNCED, "overlayPodCIDR": list(self.pods), "serviceCIDR": list(self.services)}
+            status = {"phase": NOT_READY, "reason": self.reason, "overlayPodCIDR": [], "serviceCIDR": []}
+        else:
+            status = {"phase": SYNCED, "overlayPodCIDR": list(self.pods), "serviceCIDR": list(self.services)}
+        return status | kind | note
 
 
 def find_cidrs(pod_cidr_type: str, seen: ClusterCidrs) -> ClusterCIDRs:
@@ -58,24 +68,27 @@ def find_cidrs(pod_cidr_type: str, seen: ClusterCidrs) -> ClusterCIDRs:
             "kube-system/kubeadm-config, and no pod labelled component=kube-controller-manager with the flag "
             "--service-cluster-ip-range; create that ConfigMap with networking.serviceSubnet"
         )
-    kind = pod_cidr_type if pod_cidr_type != "auto" else _running(seen)
+    auto = pod_cidr_type == "auto"
+    kind = _running(seen) if auto else pod_cidr_type
+    note = seen.nodes.difference if auto else ""
     pods, why = _pods(kind, seen)
     if pods is None:
-        return ClusterCIDRs(reason=f"podCIDRType {pod_cidr_type}: {why}")
-    return ClusterCIDRs(pods, services)
+        where = f"podCIDRType auto, {kind} by the nodes" if auto else f"podCIDRType {kind}"
+        return ClusterCIDRs(reason=f"{where}: {why}", kind=kind, note=note)
+    return ClusterCIDRs(pods, services, kind=kind, note=note)
 
 
 def _services(seen: ClusterCidrs) -> tuple[str, ...]:
     cidrs = _distinct(
-        cidr
-        for obj in _oldest_first(seen.service_cidrs or ())
-        for cidr in obj.get("spec", {}).get("cidrs") or ()
+        cidr for obj in _oldest_first(seen.service_cidrs or ()) for cidr in _spec(obj).get("cidrs") or ()
     )
     return cidrs or _of_kubernetes("services", seen)
 
 
 def _running(seen: ClusterCidrs) -> str:
-    if any(not obj.get("spec", {}).get("disabled") for obj in seen.calico or ()):
+    if seen.nodes.majority:
+        return seen.nodes.majority
+    if any(not _spec(obj).get("disabled") for obj in seen.calico or ()):
         return "calico"
     if seen.cilium is not None:
         return "cilium"
@@ -89,10 +102,14 @@ def _pods(kind: str, seen: ClusterCidrs) -> tuple[tuple[str, ...] | None, str]:
     if kind == "calico":
         if seen.calico is None:
             return None, "the cluster has no IPPools of crd.projectcalico.org; is Calico installed?"
-        on = [obj for obj in _oldest_first(seen.calico) if not obj.get("spec", {}).get("disabled")]
-        return _distinct(obj["spec"].get("cidr", "") for obj in on), ""
+        on = [obj for obj in _oldest_first(seen.calico) if not _spec(obj).get("disabled")]
+        return _distinct(_spec(obj).get("cidr") for obj in on), ""
     if kind == "cilium":
         return _of_cilium(seen)
+    return _of_cluster(seen)
+
+
+def _of_cluster(seen: ClusterCidrs) -> tuple[tuple[str, ...] | None, str]:
     cidrs = _of_kubernetes("pods", seen)
     why = (
         "neither the ConfigMap kube-system/kubeadm-config (networking.podSubnet) nor a pod labelled "
@@ -107,18 +124,23 @@ def _of_cilium(seen: ClusterCidrs) -> tuple[tuple[str, ...] | None, str]:
     data = seen.cilium.get("data") or {}
     ipam = data.get("ipam", "cluster-pool")
     if ipam in ("cluster-pool", "cluster-pool-v2beta"):
-        return _distinct(
+        cidrs = _distinct(
             cidr for family in (4, 6) for cidr in re.split(r"[,\s]+", data.get(f"cluster-pool-ipv{family}-cidr") or "")
-        ), ""  # fmt: skip
+        )  # fmt: skip
+        return (
+            (cidrs, "")
+            if cidrs
+            else (None, "the ConfigMap kube-system/cilium-config names no cluster-pool-ipv4-cidr")
+        )
     if ipam == "multi-pool":
         return _distinct(
             cidr
             for obj in _oldest_first(seen.cilium_pools or ())
             for family in ("ipv4", "ipv6")
-            for cidr in (obj.get("spec", {}).get(family) or {}).get("cidrs") or ()
+            for cidr in (_spec(obj).get(family) or {}).get("cidrs") or ()
         ), ""
     if ipam == "kubernetes":
-        return _of_kubernetes("pods", seen), ""
+        return _of_cluster(seen)
     return None, f"Cilium's IPAM mode {ipam!r} is none of cluster-pool, multi-pool and kubernetes"
 
 
@@ -137,6 +159,11 @@ def _of_kubernetes(which: str, seen: ClusterCidrs) -> tuple[str, ...]:
     return ()
 
 
+def _spec(obj: Mapping[str, Any]) -> Mapping[str, Any]:
+    spec = obj.get("spec")
+    return spec if isinstance(spec, Mapping) else {}
+
+
 def _oldest_first(objects: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     alive = [obj for obj in objects if not obj["metadata"].get("deletionTimestamp")]
     return sorted(
@@ -144,12 +171,12 @@ def _oldest_first(objects: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any
     )
 
 
-def _distinct(texts: Iterable[str]) -> tuple[str, ...]:
+def _distinct(texts: Iterable[Any]) -> tuple[str, ...]:
     """What of it are CIDRs, each once: a value that is none says nothing."""
     distinct: dict[str, None] = {}
     for text in texts:
         try:
-            distinct[str(parse_cidr(text.strip()))] = None
+            distinct[str(parse_cidr(str(text).strip()))] = None
         except InvalidObject:
             continue
     return tuple(distinct)

@@ -22,6 +22,7 @@ from cni.command.store_choice import add_data_option, agent_store
 from cni.networks.attachment_cache import DIRECTORY as NETWORKS_CACHE
 from cni.networks.network_list import NAME as NETWORKS
 from cni.process.agent import METRICS_PORT, SOCKET, Agent, AgentOptions
+from cni.server.node_cni_files import DIRECTORY as CNI_DIRECTORY
 from metrics.logs import set_up
 
 
@@ -56,6 +57,13 @@ def add_parser(commands: Any) -> None:
         type=Path,
         metavar="DIRECTORY",
         help="put the CNI plugin there first, e.g. /opt/cni/bin",
+    )
+    parser.add_argument(
+        "--cni-conf-dir",
+        type=Path,
+        default=CNI_DIRECTORY,
+        metavar="DIRECTORY",
+        help="where the runtime finds the node's network; it is only looked at (%(default)s)",
     )
     parser.add_argument(
         "--host-root",
@@ -94,6 +102,7 @@ def run(chosen: argparse.Namespace) -> int:
         cluster=cluster,
         leadership=read_leadership(chosen, configuration.leadership) if cluster else None,
         settings=configuration.settings,
+        cni_conf=chosen.cni_conf_dir,
         networks_cache=chosen.networks_cache,
         host_root=chosen.host_root,
     )

@@ -40,6 +40,7 @@ from actors.store.caches.informer import ObjectKey
 from actors.store.contract import Store
 from actors.subnets.subnets import SubnetFollower
 from actors.views.events import EventsActor
+from actors.views.node_cni import NodeCniActor
 from actors.views.views import ViewsActor
 from cni.dataplane.coordinator import reply_marks
 from cni.dataplane.coordinator.plugin import Coordinator, PodInterfaces
@@ -56,6 +57,8 @@ from cni.process.base import START_TIMEOUT, Process, log_failure
 from cni.server.dispatcher import ChainedPlugin
 from cni.server.frontend import FrontEnd
 from cni.server.libcni_cache import CACHE, Namespaces, read_sandboxes
+from cni.server.node_cni_files import DIRECTORY as CNI_DIRECTORY
+from cni.server.node_cni_files import look_at_node_cni
 from cni.server.node_sandboxes import NodeSandboxes
 from cni.server.protocol import CniRequest
 from cni.server.reserved_addresses import ReservedAddresses
@@ -73,8 +76,9 @@ class AgentOptions:
     """What an agent needs to know. `metrics_port`: 0 takes a free port, None serves no HTTP. `timeout`: seconds in
     which every CNI request is answered. `leadership`: how a leader is found that allocates; without it the agent does so
     by itself. `attachments`: where the runtime notes its CNI attachments; `namespaces`: where its network namespaces can be
-    seen. `networks_cache`: where it is noted which networks pods were attached to; `host_root`: where the node's own file
-    system is mounted, in which the plugins of these networks are executed."""
+    seen. `cni_conf`: where the runtime finds the node's network. `networks_cache`: where it is noted which networks pods were
+    attached to; `host_root`: where the node's own file system is mounted, in which the plugins of these networks are
+    executed."""
 
     node: str = field(default_factory=socket.gethostname)
     cni_socket: Path = SOCKET
@@ -87,6 +91,7 @@ class AgentOptions:
     settings: Settings = field(default_factory=Settings)
     attachments: Path = CACHE
     namespaces: Namespaces = field(default_factory=Namespaces)
+    cni_conf: Path = CNI_DIRECTORY
     networks_cache: Path = NETWORKS_CACHE
     host_root: Path = Path("/")
 
@@ -195,6 +200,13 @@ class Agent(Process):
             mailbox=4096,
             idle=None,
         )
+        system.register(
+            "node-cni",
+            lambda context: NodeCniActor(
+                context, look=lambda: look_at_node_cni(options.cni_conf), tell=self._tell_cni
+            ),
+            idle=None,
+        )
         self.workers = Workers(timeout=options.timeout / 2)
         self.coordinator = Coordinator(
             self.workers,
@@ -257,6 +269,10 @@ class Agent(Process):
         self._reconcile()
         self._watch()
         self.coordinator.renumbering.start()
+        self.coordinator.cidr_changes.start()
+        self.catalog.informer("SpiderCoordinator").subscribe(
+            lambda _: self.coordinator.cidr_changes.changed()
+        )
         if self.options.settings.detection.conflicts or self.options.settings.detection.gateways:
             self.prober.start()
         if self._networks is not None:
@@ -287,6 +303,7 @@ class Agent(Process):
                 self._networks_cluster.stop()
             self.front_end.stop(self.options.drain)
             self.coordinator.renumbering.stop()
+            self.coordinator.cidr_changes.stop()
             self.workers.stop()
             self.prober.stop()
         if self._blocks is not None:
@@ -321,6 +338,8 @@ class Agent(Process):
 
     def _watch(self) -> None:
         """From now on release what sandboxes held whose end nobody tells of."""
+        if self._leader is not None:
+            self._leader.on_linked(self._cni_linked)
         if not self.options.settings.gc.enabled:
             return
         self.local("sandbox-watch").start.options(timeout=None).remote().subscribe(log_failure)
@@ -356,6 +375,15 @@ class Agent(Process):
             told = watches.moved.options(timeout=START_TIMEOUT).remote(
                 self.options.node, pods[first : first + OF_A_NODE]
             )
+            told.subscribe(_log_unwatched)
+
+    def _cni_linked(self) -> None:
+        self.local("node-cni").linked.options(timeout=None).remote().subscribe(_log_unwatched)
+
+    def _tell_cni(self, kind: str) -> None:
+        watches = self._leader.at_leader("watches/local") if self._leader is not None else None
+        if watches is not None:
+            told = watches.cni.options(timeout=START_TIMEOUT).remote(self.options.node, kind)
             told.subscribe(_log_unwatched)
 
     def _sweep(self) -> None:

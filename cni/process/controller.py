@@ -45,6 +45,7 @@ from actors.review.overlap_review import OverlapReviewActor
 from actors.runtime import GateLimits, LinkLimits, Listener, ObjectRef, TlsDoor, get
 from actors.store.contract import Store
 from actors.subnets.subnets import SubnetFollower
+from actors.views.cidr_watch import CidrWatch
 from actors.views.coordinator import CoordinatorActor
 from actors.views.events import EventsActor
 from actors.views.views import ViewsActor
@@ -171,7 +172,14 @@ class Controller(Process):
                 mailbox=64,
                 idle=None,
             )
-        system.register("coordinator", lambda context: CoordinatorActor(context, store=store), idle=None)
+        system.register(
+            "coordinator",
+            lambda context: CoordinatorActor(
+                context, store=store, nodes=self._watches.cni_types, may_write=self._keeps_coordinators
+            ),
+            idle=None,
+        )
+        self._cidrs = CidrWatch(store, self._cidrs_changed)
         system.register(
             "overlap-review",
             lambda context: OverlapReviewActor(context, store=store, catalog=catalog),
@@ -269,8 +277,15 @@ class Controller(Process):
         holder = self._candidate.holder if self._candidate is not None else None
         return holder.address.rpartition(":")[0].strip("[]") or None if holder is not None else None
 
+    def _keeps_coordinators(self) -> bool:
+        return self.leads() and self.options.settings.coordinators
+
+    def _cidrs_changed(self) -> None:
+        if self._keeps_coordinators():
+            self.local("coordinator").changed.remote().subscribe(log_failure)
+
     def _sync_coordinator(self) -> None:
-        if self.leads() and self.options.settings.coordinators:
+        if self._keeps_coordinators():
             self.local("coordinator").sync.remote().subscribe(log_failure)
 
     def stop(self) -> None:
@@ -286,6 +301,7 @@ class Controller(Process):
         self.gc.stop()
         if self._networks is not None:
             self._networks.stop()
+        self._cidrs.stop()
         self._reviewer.stop()
         self._guard.stop()
         self._blocks.stop()
@@ -373,6 +389,8 @@ class Controller(Process):
             self.gc.start()
         if self._networks is not None:
             self._networks.start()
+        if self.options.settings.coordinators:
+            self._cidrs.start()
         elected = self.local("events").elected.options(timeout=None)
         elected.remote(self.options.leadership.namespace, LEASE, self.options.identity).subscribe(log_failure)
 
@@ -382,6 +400,7 @@ class Controller(Process):
         self.gc.stop()
         if self._networks is not None:
             self._networks.stop()
+        self._cidrs.stop()
         log.warning("not leading any more", extra={"identity": self.options.identity, "why": why})
 
     def _catch_up(self) -> int:

@@ -47,6 +47,7 @@ def deploy(cluster: Cluster) -> None:
         paths = {
             "/etc/orbweaver": str(config),
             "/host/opt/cni/bin": str(node.plugins),
+            "/host/etc/cni/net.d": str(node.directory / "cni.d"),
             "$(NODE_NAME)": node.name,
         }
         words = container["command"]

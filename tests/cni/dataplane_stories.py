@@ -839,6 +839,56 @@ def defaults(agent: AgentProcess, plugins: Path) -> None:
     eventually(left_alone)
 
 
+def new_cidrs(agent: AgentProcess, plugins: Path) -> None:
+    """A CIDR that comes to the SpiderCoordinator reaches running pods, but for one that overlaps with a subnet of theirs;
+    one that goes stays with them; new pods have what it says."""
+    cable()
+    obj = {
+        "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderCoordinator", "metadata": {"name": "default"},
+        "spec": {"mode": "auto", "hijackCIDR": ["169.254.0.0/16"]},
+    }  # fmt: skip
+    agent.apply(obj)
+    chain = Chain(agent, plugins, {"type": "macvlan", "master": "uplink0", "ipam": agent.ipam})
+    numbers = iter(range(100))
+
+    def fresh() -> SandboxPod:
+        pod = make(f"new{next(numbers)}")
+        chain.add(pod)
+        return pod
+
+    def leads(pod: SandboxPod, *cidrs: str) -> None:
+        routes = in_pod(pod, "ip", "route")
+        assert [cidr for cidr in cidrs if f"{cidr} via {HOST} dev veth0" not in routes] == [], routes
+
+    def knows() -> None:
+        found.append(fresh())
+        try:
+            leads(found[-1], "169.254.0.0/16")
+        except AssertionError:
+            chain.delete(found.pop())
+            raise
+
+    found: list[SandboxPod] = []
+    eventually(knows)
+    pod, gone = found[0], fresh()
+    chain.delete(gone)
+    before = snapshot(pod)
+    agent.apply(
+        {**obj, "spec": {"mode": "auto", "hijackCIDR": ["169.254.0.0/16", "10.6.9.0/24", "10.233.0.0/16"]}}
+    )
+    eventually(lambda: leads(pod, "169.254.0.0/16", "10.233.0.0/16", SERVICES[0]))
+    assert "10.6.9.0/24" not in in_pod(pod, "ip", "route")
+    new = [line for line in snapshot(pod).splitlines() if line not in before.splitlines()]
+    assert [line for line in new if "10.233.0.0/16" not in line] == []
+
+    agent.apply({**obj, "spec": {"mode": "auto", "hijackCIDR": ["10.234.0.0/16"]}})
+    eventually(lambda: leads(pod, "169.254.0.0/16", "10.233.0.0/16", "10.234.0.0/16"))
+    late = fresh()
+    leads(late, "10.234.0.0/16")
+    assert "10.233.0.0/16" not in in_pod(late, "ip", "route")
+    chain.delete(pod)
+
+
 def stale(agent: AgentProcess, plugins: Path) -> None:
     """What an earlier pod with the same address left on the host gives way to the new pod."""
     cable()
@@ -1119,6 +1169,7 @@ STORIES: dict[str, Callable[[AgentProcess, Path], None]] = {
         bridge,
         options,
         defaults,
+        new_cidrs,
         stale,
         collect,
         hung,

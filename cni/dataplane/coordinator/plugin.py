@@ -18,6 +18,7 @@ from actors.decisions.detection import Detection, Inquiry, Probe, ProbeResult, c
 from actors.errors import AddressTaken, InvalidRequest, NetworkNotReady, OrbweaverError, StoreUnavailable
 from actors.resources.coordinator import NOT_READY, SYNCED, SpiderCoordinator
 from actors.runtime import ObjectRef
+from cni.dataplane.coordinator.cidr_changes import CidrChanges
 from cni.dataplane.coordinator.renumbering import Renumbering
 from cni.dataplane.coordinator.settings import (
     CoordinatorSettings,
@@ -65,6 +66,9 @@ class Coordinator:
         self._defaults = defaults
         self._cluster = cluster
         self.renumbering = Renumbering()
+        self.cidr_changes = CidrChanges(
+            lambda request: read_settings(self._configuration(request)), self._submit
+        )
         self._prober = prober
         # Whether to detect is this plugin's own configuration to say; how patiently, the settings'.
         self._detection = replace(detection, conflicts=False, gateways=False)
@@ -105,12 +109,13 @@ class Coordinator:
         def go_on() -> None:
             if request.command == "ADD":
                 self.renumbering.attach(job.container, job.interface, lambda: self._again(request, job))
+                self.cidr_changes.note(request, job)
             self._submit(request, job).subscribe(
                 lambda done: self._answer(request, job, answer, done, output)
             )
 
         if request.command == "DEL":
-            self.renumbering.detach(job.container, job.interface)
+            self._forget(job)
         detection = self._detection.under(settings.detection)
         if request.command == "ADD" and (detection.conflicts or detection.gateways):
             self._detect(request, detection, previous, answer, go_on)
@@ -150,12 +155,16 @@ class Coordinator:
         self, request: CniRequest, job: Job, answer: ObjectRef[bytes], done: ObjectRef[int], output: bytes
     ) -> None:
         if request.command == "ADD" and done.error() is not None:
-            self.renumbering.detach(job.container, job.interface)
+            self._forget(job)
         settle(answer, done, output)
+
+    def _forget(self, job: Job) -> None:
+        self.renumbering.detach(job.container, job.interface)
+        self.cidr_changes.forget(job.container, job.interface)
 
     def _again(self, request: CniRequest, job: Job) -> None:
         """Plan an interface of a pod that got an address since its ADD."""
-        again = replace(job, again=True)
+        again = replace(self.cidr_changes.current(job), again=True)
         self._submit(request, again).subscribe(lambda done: _log_failure(job, done))
 
     def _detect(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from actors.allocation.messages import NodeSandbox
-from actors.allocation.node_watches import NodeWatches
+from actors.allocation.node_watches import CNI_LASTS, CNI_TOLD, NodeWatches
+from actors.decisions.node_cni import NodeCniTypes
 from actors.decisions.node_watch import NOBODY, NodeWatch
 
 NOW = 1_700_000_000.0
@@ -67,3 +68,19 @@ def test_nodes_that_are_long_gone_are_forgotten():
 
     assert not watches.watch("n0", "c1", AWAY, NOW).heard
     assert watches.watch("n4999", "c1", AWAY, NOW).heard
+
+
+def test_which_networks_nodes_have_is_known_while_they_tell_of_it():
+    clock = Clock()
+    watches = NodeWatches(clock)
+    assert watches.heard_cni("n1", "calico")
+    assert watches.heard_cni("n2", "cilium")
+    clock.now += CNI_TOLD + 1
+    assert not watches.heard_cni("n1", "calico")
+    assert watches.cni_types() == NodeCniTypes({"calico": ["n1"], "cilium": ["n2"]})
+
+    clock.now += CNI_LASTS - 1
+    assert watches.cni_types() == NodeCniTypes({"calico": ["n1"]})
+    assert watches.heard_cni("n1", "none"), "that is news"
+    watches.begin()
+    assert watches.cni_types() == NodeCniTypes({}, early=True)

@@ -341,3 +341,12 @@ def test_a_peer_withdraws_what_its_own_node_asked_for():
     assert asked("pool/blue", "withdraw", "node1", "c-1", "a1").args == ("node1", "c-1", "a1")
     with pytest.raises(PeerRefused, match="own node"):
         asked("pool/blue", "withdraw", "node2", "c-1", "a1")
+
+
+def test_a_peer_tells_of_its_own_nodes_network_alone() -> None:
+    assert asked("watches/local", "cni", "node1", "calico").args == ("node1", "calico")
+    for wrong in (("node2", "calico"), ("node1", "weave"), ("node1", ""), ("node1",)):
+        with pytest.raises(PeerRefused):
+            asked("watches/local", "cni", *wrong)
+    with pytest.raises(PeerRefused):
+        asked("watches/other", "cni", "node1", "calico")

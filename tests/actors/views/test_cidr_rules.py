@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from actors.decisions.node_cni import NodeCniTypes
 from actors.reclaim.evidence import trimmed_pod
 from actors.views.cidr_rules import ClusterCidrs, find_cidrs
 
@@ -44,6 +45,12 @@ CALICO = (
 )
 
 
+def told(**kinds: int) -> NodeCniTypes:
+    return NodeCniTypes(
+        {kind: [f"{kind}-{number}" for number in range(count)] for kind, count in kinds.items()}
+    )
+
+
 @pytest.mark.parametrize(
     "seen, services",
     [
@@ -74,6 +81,10 @@ def test_services_are_learnt_from_the_first_that_tells(seen: ClusterCidrs, servi
         ("auto", ClusterCidrs(kubeadm=KUBEADM, calico=CALICO[2:]), ()),
         ("auto", ClusterCidrs(kubeadm=KUBEADM, flannel=True), ("10.244.0.0/16", "fd00:244::/56")),
         ("auto", ClusterCidrs(kubeadm=KUBEADM), ()),
+        ("auto", ClusterCidrs(kubeadm=KUBEADM, calico=CALICO, nodes=told(none=3)), ()),
+        ("auto", ClusterCidrs(kubeadm=KUBEADM, calico=CALICO, nodes=told(calico=2, none=1)),
+         ("10.233.64.0/18", "fd00:64::/64")),
+        ("auto", ClusterCidrs(kubeadm=KUBEADM, calico=CALICO, nodes=told(cluster=2)), ("10.244.0.0/16", "fd00:244::/56")),
     ],
 )  # fmt: skip
 def test_pods_are_learnt_as_the_type_says(kind: str, seen: ClusterCidrs, pods: tuple[str, ...]) -> None:
@@ -92,15 +103,48 @@ def test_pods_are_learnt_as_the_type_says(kind: str, seen: ClusterCidrs, pods: t
         ("cilium", ClusterCidrs(kubeadm=KUBEADM), "is Cilium installed"),
         ("cilium", ClusterCidrs(kubeadm=KUBEADM, cilium=config(ipam="eni")), "'eni'"),
         ("cluster", ClusterCidrs(service_cidrs=SERVICES), "podSubnet"),
+        ("cilium", ClusterCidrs(service_cidrs=SERVICES, cilium=config(ipam="kubernetes")), "podSubnet"),
+        (
+            "cilium",
+            ClusterCidrs(service_cidrs=SERVICES, cilium=config(ipam="cluster-pool")),
+            "cluster-pool-ipv4-cidr",
+        ),
+        (
+            "auto",
+            ClusterCidrs(kubeadm=KUBEADM, nodes=told(calico=1)),
+            "auto, calico by the nodes: the cluster has no IPPools",
+        ),
     ],
 )
 def test_what_is_missing_is_said(kind: str, seen: ClusterCidrs, words: str) -> None:
     found = find_cidrs(kind, seen)
 
     assert words in found.reason
-    assert found.status() == {
+    status = found.status()
+    assert status.pop("podCIDRType", "") == found.kind
+    assert status == {
         "phase": "NotReady", "reason": found.reason, "overlayPodCIDR": [], "serviceCIDR": []
     }  # fmt: skip
+
+
+def test_nodes_that_differ_are_told_and_the_majority_counts() -> None:
+    seen = ClusterCidrs(kubeadm=KUBEADM, calico=CALICO, nodes=told(calico=2, cilium=1))
+
+    assert find_cidrs("auto", seen).status() == {
+        "phase": "Synced", "podCIDRType": "calico", "serviceCIDR": ["10.96.0.0/12"],
+        "overlayPodCIDR": ["10.233.64.0/18", "fd00:64::/64"],
+        "note": "the nodes' CNI directories differ: calico on 2 nodes, cilium on cilium-0",
+    }  # fmt: skip
+    assert "note" not in find_cidrs("none", seen).status(), "then nobody asks the nodes"
+
+
+@pytest.mark.parametrize("spec", [None, {}, {"cidrs": [7]}, {"cidr": 7}, []])
+def test_an_object_that_says_nothing_is_passed_over(spec: Any) -> None:
+    odd = {"metadata": {"name": "odd"}, "spec": spec}
+    seen = ClusterCidrs(kubeadm=KUBEADM, service_cidrs=[odd], calico=[odd, *CALICO])
+
+    assert find_cidrs("calico", seen).pods == ("10.233.64.0/18", "fd00:64::/64")
+    assert find_cidrs("calico", seen).services == ("10.96.0.0/12",)
 
 
 def test_a_list_that_is_cut_down_to_what_verdicts_need_still_tells_the_cidrs() -> None:
