@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.decisions.auto_pool import ApplicationPools, InterfacePools
+from actors.decisions.brief import without_middle
+from actors.errors import NoAddress, OrbweaverError, SubnetsExhausted
 from actors.resources.application import Application
 from actors.resources.metadata import Owner
 from actors.resources.pod import Pod
-from actors.resources.workload import ASKED_BY
+from actors.resources.workload import ASKED_BY, SUBNET, SUBNETS
 from actors.runtime import Actor, ActorSource, ObjectRef, TypedHandle, message, wire_value
 
 KIND = "auto-pools"
@@ -34,7 +37,9 @@ class PoolsRequest:
     def of_pod(cls, pod: Pod, wait: float, *, again: bool = False) -> PoolsRequest:
         """The question about a pod that has an owner."""
         assert pod.owner is not None
-        told = tuple((key, pod.annotations[key]) for key in ASKED_BY if key in pod.annotations)
+        outranked = (SUBNET,) if SUBNETS in pod.annotations else ()
+        keys = [key for key in ASKED_BY if key in pod.annotations and key not in outranked]
+        told = tuple((key, pod.annotations[key]) for key in keys)
         return cls(pod.key, pod.owner, told, wait, again)
 
     @property
@@ -54,6 +59,34 @@ class ApplicationPoolsActor(Actor):
 def application_pools_of(actors: ActorSource) -> TypedHandle[ApplicationPoolsActor]:
     """Who knows them there."""
     return TypedHandle(actors.get_actor(f"{KIND}/local"))
+
+
+def ask_for_pools(router: AllocatorRouter, pod: Pod, wait: float, *, again: bool = False) -> ApplicationPools:
+    """The pools of a pod's application, as soon as they are there, within `wait` seconds. Raises what `pools_for` fails
+    with."""
+    request = PoolsRequest.of_pod(pod, wait, again=again)
+
+    def asked(allocator: Allocator) -> ApplicationPools:
+        answer = application_pools_of(allocator).order(ApplicationPoolsActor.pools_for, request)
+        (found,) = ask(allocator, answer)
+        return found
+
+    return router.work(asked, waits=wait)
+
+
+def with_shortage(error: OrbweaverError, application: ApplicationPools | None) -> OrbweaverError:
+    """A refusal of a pod whose application's pools are used up: if they are too small, because its subnets are, that is what
+    the pod has to be told."""
+    short = (
+        [f"{one.interface} IPv{one.family}: {one.short}" for one in application.interfaces if one.short]
+        if application
+        else []
+    )
+    if application is None or not short or not isinstance(error, NoAddress):
+        return error
+    message = f"{error.message}, and no SpiderSubnet has more for {application.application.title}"
+    told = without_middle(f"{message}: {'; '.join(short)}")
+    return SubnetsExhausted(message, details=(*short, *error.details), brief=told)
 
 
 for _value in (Owner, Application, InterfacePools, ApplicationPools, PoolsRequest):

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from actors.allocation.application_pools import ask_for_pools, with_shortage
 from actors.allocation.block_writer import BlockActor, block_of
 from actors.allocation.conflict_detection import (
     TRIES,
@@ -51,6 +52,7 @@ from actors.allocation.reservation import (
 )
 from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.allocation.sandbox_evidence import NoEvidence, SandboxEvidence, SandboxState
+from actors.decisions.candidates import wish_of
 from actors.decisions.inherit import inherit, machine_of
 from actors.decisions.plan import Plan, Slot, plan
 from actors.decisions.routes import InterfaceAddress, route, unreached
@@ -223,15 +225,28 @@ class EndpointActor(Actor):
     ) -> Allocated:
         """Run an attempt; if there is no address, and some are on their way back, run it again and let it wait for them,
         for half of the time that is left. The other half is for the write, and for a leader that is lost."""
+        self._learn_application(context)
         outcome = self._router.work(attempt, lambda: self._doubt(context))
+        if isinstance(outcome, Refused) and isinstance(outcome.error, NoAddress) and context.may_ask_again:
+            self._learn_application(context, again=True)  # it may want more pods than anybody had heard of
+            outcome = self._router.work(attempt, lambda: self._doubt(context))
         if isinstance(outcome, Refused) and isinstance(outcome.error, AddressesReturning):
             deadline = current_deadline()
             waits = WAITS_MOST if deadline is None else (deadline - time.monotonic()) / 2
             if waits > 0:
                 outcome = self._allocate_waiting(context, attempt, waits)
         if isinstance(outcome, Refused):
-            raise outcome.error
+            raise with_shortage(outcome.error, context.application)
         return outcome
+
+    def _learn_application(self, context: AddContext, *, again: bool = False) -> None:
+        """Ask for the pools of the pod's application, where it asks for addresses of SpiderSubnets: the answer comes when
+        they are there, in half of the time that is left at most. `again`: those that were told have nothing to give."""
+        if (context.application is None or again) and wish_of(context.pod, self._settings) is not None:
+            deadline = current_deadline()
+            waits = WAITS_MOST if deadline is None else max(0.0, (deadline - time.monotonic()) / 2)
+            context.application = ask_for_pools(self._router, context.pod, waits, again=again)
+            context.asked_again = again
 
     def _allocate_waiting(
         self, context: AddContext, attempt: Callable[[Allocator], Allocated | Refused], waits: float
@@ -621,6 +636,8 @@ class EndpointActor(Actor):
 
     def _decide_with(self, table: PoolTable, context: AddContext, held: Sequence[Allocation]) -> Decision:
         pod, request = context.pod, context.request
+        if context.application is not None:
+            table = self._catalog.with_pools(table, context.application.pools)
         namespace = self._catalog.namespace(pod.namespace)
         node = self._catalog.node(pod.node or self._node)
         if not pod.node:  # without Kubernetes nothing says it
@@ -628,7 +645,15 @@ class EndpointActor(Actor):
 
         def planned(request: AddRequest) -> Plan:
             return plan(
-                pod, namespace, node, table.pools, request.asks, self._settings, table.damaged, _while_in_time
+                pod,
+                namespace,
+                node,
+                table.pools,
+                request.asks,
+                self._settings,
+                table.damaged,
+                _while_in_time,
+                context.application,
             )
 
         wanted = planned(request)

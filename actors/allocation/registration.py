@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from actors.allocation.application_pools import KIND as APPLICATION_POOLS
+from actors.allocation.application_pools import ApplicationPoolsActor
 from actors.allocation.block_writer import BlockActor
 from actors.allocation.departures import Departures
 from actors.allocation.ledger import BlockLister, LedgerActor
@@ -15,7 +17,13 @@ from actors.runtime import ActorSystem
 from actors.store.caches.catalog import Catalog
 from actors.store.contract import Store
 
-SERVED = {"ledger": LedgerActor, "pool": PoolActor, "block": BlockActor, "watches": NodeWatchesActor}
+SERVED = {
+    "ledger": LedgerActor,
+    "pool": PoolActor,
+    "block": BlockActor,
+    "watches": NodeWatchesActor,
+    APPLICATION_POOLS: ApplicationPoolsActor,
+}
 """What the leader serves to agents."""
 
 

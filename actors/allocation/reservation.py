@@ -18,6 +18,7 @@ from actors.allocation.grant import Grant
 from actors.allocation.messages import AddRequest, Allocate, RecordedElsewhere
 from actors.allocation.pool import PoolActor, pool_of
 from actors.allocation.router import Allocator
+from actors.decisions.auto_pool import ApplicationPools
 from actors.decisions.brief import Reason, brief
 from actors.decisions.inherit import Inheritance
 from actors.decisions.plan import Plan, Slot
@@ -59,7 +60,9 @@ class AddContext:
     a lost leader recorded is known as this request's own. `claim` names what it records. `guessed`: the claims that it made
     before anybody had looked. `held`: what was recorded for the pod at the last look. `waits_until`: until when (monotonic
     seconds) it waits for addresses on their way back; None while it does not. `gone` is done when nobody wants its answer
-    any more. `others`: the same sandbox's further interfaces, whose addresses are asked for together with its own."""
+    any more. `others`: the same sandbox's further interfaces, whose addresses are asked for together with its own.
+    `application`: the pools of the pod's application, where it asks for addresses of SpiderSubnets; `asked_again`: whether
+    they were asked for anew, because those that were told first had none."""
 
     pod: Pod
     request: AddRequest
@@ -71,6 +74,13 @@ class AddContext:
     held: tuple[Allocation, ...] = ()
     waits_until: float | None = None
     gone: ObjectRef[None] | None = None
+    application: ApplicationPools | None = None
+    asked_again: bool = False
+
+    @property
+    def may_ask_again(self) -> bool:
+        """Whether its application may have more addresses by now than it was told of."""
+        return self.application is not None and not self.asked_again
 
     @property
     def requests(self) -> tuple[AddRequest, ...]:

@@ -19,6 +19,7 @@ TABLE = (
     Child("watches", Restart.ON_USE, order=0, max_crashes=20, period=60.0),
     # Endpoints meet whatever pods ask for: one of a bad pod hurts nobody but that pod, however often it crashes.
     Child("endpoint", Restart.ON_USE, order=1, max_crashes=None),
+    Child("auto-pools", Restart.AT_ONCE, order=1, max_crashes=50, period=60.0),
     Child("subnet", Restart.ON_USE, order=2, max_crashes=10, period=60.0),
     Child("pool", Restart.ON_USE, order=2, max_crashes=10, period=60.0),
     Child("block", Restart.ON_USE, order=3, max_crashes=10, period=60.0),

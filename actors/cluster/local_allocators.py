@@ -9,14 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from actors.allocation.application_pools import KIND as APPLICATION_POOLS
 from actors.allocation.departures import Departures
 from actors.allocation.observer import AllocationObserver
 from actors.allocation.registration import register_allocators
 from actors.allocation.supervision import TABLE
 from actors.cluster.block_follower import BlockFollower
+from actors.decisions.settings import Settings
 from actors.runtime import ActorSystem, Call
 from actors.store.caches.catalog import Catalog
 from actors.store.contract import Store
+from actors.subnets.existing_pools import ExistingPoolsActor
+from actors.subnets.reading_threads import ReadingThreads
 
 _DRAIN = 5.0
 LIST_TIMEOUT = 30.0
@@ -44,7 +48,9 @@ class OwnAllocators:
         observer: AllocationObserver,
         wrote: Callable[[int, int, str], None],
         departures: Departures | None = None,
+        settings: Settings | None = None,
     ) -> None:
+        self._threads = ReadingThreads()
         self.system = ActorSystem(f"{agent.name}-own", supervision=TABLE, on_fatal=agent.on_fatal)
         self._blocks = BlockFollower(store, self.system)
         register_allocators(
@@ -57,6 +63,12 @@ class OwnAllocators:
             departures=departures,
             wrote=wrote,
         )
+        self.system.register(
+            APPLICATION_POOLS,
+            lambda context: ExistingPoolsActor(
+                context, catalog=catalog, store=store, settings=settings or Settings(), threads=self._threads
+            ),
+        )
         self.system.route("views", _InSystem(agent))
         try:
             self._blocks.start(LIST_TIMEOUT)
@@ -67,4 +79,5 @@ class OwnAllocators:
     def stop(self) -> None:
         """Finish what has begun, then end."""
         self._blocks.stop()
+        self._threads.stop()
         self.system.shutdown(_DRAIN)

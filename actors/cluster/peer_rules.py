@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from actors.allocation.application_pools import KIND as APPLICATION_POOLS
+from actors.allocation.application_pools import PoolsRequest
 from actors.allocation.messages import Allocate
 from actors.decisions.node_cni import KINDS
 from actors.errors import InvalidObject, PeerRefused
@@ -27,7 +29,9 @@ from actors.resources.blocks.block import (
 )
 from actors.resources.blocks.record import Fence, Record
 from actors.resources.interface_name import is_interface_name
-from actors.resources.names import is_subdomain
+from actors.resources.json_text import LONGEST
+from actors.resources.names import is_label, is_subdomain
+from actors.resources.workload import ASKED_BY
 
 TEXT = 512
 """Characters of one text in a record or fence: two names of Kubernetes and what joins them."""
@@ -213,6 +217,27 @@ def _cni(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
     return Permit(args)
 
 
+def _pools_for(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
+    _check(key == "local", "there is one that knows the pools of applications, named local")
+    (request,) = _arguments(args, 1)
+    assert isinstance(request, PoolsRequest)
+    namespace, _, name = request.pod.partition("/")
+    _check(is_label(namespace) and is_subdomain(name), "a pod has a name")
+    _check(0 <= request.wait <= LONGEST_WAIT, f"nobody waits for longer than {LONGEST_WAIT:g} s")
+    owner = request.owner
+    texts = (owner.api_version, owner.kind, owner.name, owner.uid)
+    _check(
+        all(len(text) <= TEXT and text.isprintable() for text in texts),
+        "an owner's texts are short and plain",
+    )
+    _check(
+        len(request.annotations) <= len(ASKED_BY)
+        and all(key in ASKED_BY and len(text) <= LONGEST for key, text in request.annotations),
+        f"annotations that ask for a pool, of {LONGEST} characters at most",
+    )
+    return Permit(args, PodOnNode(request.pod))
+
+
 RULES: dict[tuple[str, str], PeerRule] = {
     ("ledger", "reached"): _reached,
     ("ledger", "of_sandbox"): _about_names,
@@ -233,6 +258,7 @@ RULES: dict[tuple[str, str], PeerRule] = {
     ("watches", "watching"): _watching,
     ("watches", "moved"): _moved,
     ("watches", "cni"): _cni,
+    (APPLICATION_POOLS, "pools_for"): _pools_for,
 }
 """All that agents ask. What only the leader's own actors tell each other (what a block was read or written as, what makes
 an address suspect) is not among it."""

@@ -84,6 +84,11 @@ class ApplicationPools:
     source: str
     interfaces: tuple[InterfacePools, ...]
 
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """All of them."""
+        return tuple(name for one in self.interfaces for name in one.pools)
+
     def names(self, interface: str, family: int) -> tuple[str, ...]:
         """The pools to try there."""
         return tuple(

@@ -26,6 +26,11 @@ class Application:
         return f"{self.group}_{self.version}" if self.group else self.version
 
     @property
+    def api_version(self) -> str:
+        """As objects name it."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
     def text(self) -> str:
         """`apps_v1_Deployment_shop_web`, as a subnet's status names who has a pool."""
         return f"{self.group_version}_{self.kind}_{self.namespace}_{self.name}"

@@ -16,7 +16,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Protocol, TypeVar
 
 from actors.allocation.application_pools import ApplicationPoolsActor, PoolsRequest
 from actors.decisions.annotations import read_subnets
@@ -41,9 +40,9 @@ from actors.subnets.pools_of_application import (
     own_pools,
     owner_labels,
 )
+from actors.subnets.reading_threads import ReadingThreads
 
 log = logging.getLogger("orbweaver.subnets")
-T = TypeVar("T")
 
 GATHER = 0.2
 """Seconds for which changes of subnets are gathered before applications that lack addresses ask again."""
@@ -59,12 +58,6 @@ _Look = tuple[str, Owner, bool]
 """A namespace, an owner in it as a pod says it, and whether the caches are passed over."""
 
 
-class Reader(Protocol):
-    """Runs what blocks in another thread; an error of ours is the answer."""
-
-    def __call__(self, work: Callable[[], T]) -> ObjectRef[T]: ...
-
-
 class AutoPoolsActor(ApplicationPoolsActor):
     """One per process that makes pools, named `auto-pools/local`. `tell`: news about an application, by reason and text;
     `leads`: whether this process makes them at this moment."""
@@ -78,7 +71,7 @@ class AutoPoolsActor(ApplicationPoolsActor):
         catalog: Catalog,
         store: Store,
         settings: Settings,
-        read: Reader,
+        threads: ReadingThreads,
         tell: Callable[[Application, str, str], object],
         leads: Callable[[], bool],
         scan: float = SCAN,
@@ -88,7 +81,7 @@ class AutoPoolsActor(ApplicationPoolsActor):
         self._subnets = subnets
         self._catalog = catalog
         self._store = store
-        self._read = read
+        self._read = threads.read
         self._rounds = PoolRounds(self, subnets, catalog, settings, tell, self._forget)
         self._leads = leads
         self._interval = scan
@@ -101,6 +94,8 @@ class AutoPoolsActor(ApplicationPoolsActor):
 
     def on_activate(self) -> None:
         """After a crash everything is found again; nobody else would say that it is time to begin."""
+        for pool in self._catalog.pools().pools.values():
+            self._note(pool)
         if self._leads():
             self.begin()
 
@@ -109,9 +104,6 @@ class AutoPoolsActor(ApplicationPoolsActor):
     @message
     def begin(self) -> None:
         """From now on this process makes the pools: look at all applications that are known, and at all pools."""
-        self.end()
-        for pool in self._catalog.pools().pools.values():
-            self._note(pool)
         for identity in self._applications.asking():
             self._look_at(identity)
         self._scan()
@@ -124,7 +116,7 @@ class AutoPoolsActor(ApplicationPoolsActor):
             self._rounds.refuse(state, PeerLost("this process makes no pools any more; ask who does"))
             if state.retry is not None:
                 state.retry.cancel()
-        self._known, self._index = {}, {}
+        self._known = {}
         self._rounds.owners.clear()
         self._rounds.going.clear()
         if self._scanning is not None:
@@ -305,7 +297,7 @@ class AutoPoolsActor(ApplicationPoolsActor):
         key = (found.application.kind, found.application.namespace, label_value(found.application.name))
         table = self._catalog.pools().pools
         named = [table[name] for name in self._index.get(key, ()) if name in table]
-        state.pools, left = own_pools(found.application, named, self._subnets.table())
+        state.pools, left = own_pools(found.application, named, self._subnets.table().subnets)
         for name in state.pools:
             self._rounds.owners[name] = identity
         for pool in left:
@@ -356,6 +348,8 @@ class AutoPoolsActor(ApplicationPoolsActor):
 
     def _scan(self) -> None:
         """Look at every application again, and whether one has left pools."""
+        if self._scanning is not None:
+            self._scanning.cancel()
         self._scanning = self.after(self._interval, self._scan)
         for state in tuple(self._known.values()):
             if self._applications.cached(state.application.identity) is None:
@@ -390,7 +384,7 @@ class AutoPoolsActor(ApplicationPoolsActor):
             return
         if found is None or found.application.uid != owner.uid:
             if pool.labels.get(RECLAIM) != "false":
-                _, left = own_pools(replace(owner, uid=""), [pool], self._subnets.table())
+                _, left = own_pools(replace(owner, uid=""), [pool], self._subnets.table().subnets)
                 for one in left:
                     self._rounds.drop(one)
             return

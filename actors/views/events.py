@@ -139,6 +139,12 @@ class EventsActor(Actor):
         self._tell(_News(involved, "SubnetExhausted", text, "Warning"))
 
     @message
+    def of_application(self, involved: dict[str, str], reason: str, text: str) -> None:
+        """Tell what hinders the pool of an application, which `involved` names with its API version, kind, namespace,
+        name and UID."""
+        self._tell(_News(involved, reason, text, "Warning"))
+
+    @message
     def elected(self, namespace: str, lease: str, identity: str) -> None:
         """Tell who leads by a Lease now, as Kubernetes' own controllers do."""
         involved = {

@@ -42,9 +42,10 @@ class ModelSubnets:
         self.held: list[Callable[[], object]] | None = None
         """Where answers wait while the test holds them back."""
 
-    def table(self) -> Mapping[str, SpiderSubnet]:
-        return self.subnets
+    def table(self) -> ModelSubnets:
+        return self
 
+    @property
     def damaged(self) -> Mapping[str, str]:
         return {}
 

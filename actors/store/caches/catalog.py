@@ -12,7 +12,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -119,6 +120,15 @@ class Catalog:
     def fresh_pools(self) -> PoolTable:
         """The pools as the store has them now."""
         return _tabulate(tuple(_parse_pool(obj) for obj in self._store.list("SpiderIPPool").items))
+
+    def with_pools(self, table: PoolTable, names: Iterable[str]) -> PoolTable:
+        """The table with these pools, of which some may be so new that the cache has not heard of them."""
+        missing: dict[str, IPPool] = {}
+        for name in names:
+            if name not in table.pools and name not in table.damaged:
+                with contextlib.suppress(NotFound, InvalidObject):
+                    missing[name] = self.fresh_pool(name)
+        return PoolTable(ChainMap(missing, table.pools), table.damaged) if missing else table  # type: ignore[arg-type]
 
     def pool(self, name: str) -> IPPool:
         """One pool. Raises `NotFound` when the store does not know it either, `InvalidObject` when it is damaged."""

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from actors.allocation.application_pools import PoolsRequest
 from actors.decisions.auto_pool import ApplicationPools
 from actors.decisions.settings import Settings
-from actors.errors import Conflict, OrbweaverError, PeerLost, PodRefused, PoolNotReady, StoreUnavailable
+from actors.errors import Conflict, PeerLost, PodRefused, PoolNotReady, StoreUnavailable
 from actors.resources.application import Application
 from actors.resources.metadata import Owner
 from actors.resources.workload import IP_NUMBER, RECLAIM, SUBNET, SUBNETS
@@ -22,10 +21,10 @@ from actors.store.caches.catalog import Catalog
 from actors.store.sqlite.store import SQLiteStore
 from actors.subnets.applications import Applications, Identity
 from actors.subnets.auto_pools import AutoPoolsActor
+from actors.subnets.reading_threads import ReadingThreads
 from tests.support.checker import eventually
 from tests.support.model_subnets import ModelSubnets, subnet
 
-T = TypeVar("T")
 FLOOR = {SUBNET: '{"ipv4":["floor"]}'}
 
 
@@ -45,7 +44,7 @@ class World:
         self.told: list[tuple[str, str, str]] = []
         self.system = ActorSystem("test")
         self.applications = Applications(self.store, self._changed, proven=True)
-        self._threads = ThreadPoolExecutor(2)
+        self._threads = ReadingThreads()
         self.system.register("auto-pools", self._actor, mailbox=4096, idle=None)
         self.actor: Any = self.system.get_actor("auto-pools/local")
 
@@ -57,7 +56,7 @@ class World:
             catalog=self.catalog,
             store=self.store,
             settings=Settings(),
-            read=self._read,
+            threads=self._threads,
             tell=self._tell,
             leads=lambda: self.leads,
         )
@@ -65,20 +64,9 @@ class World:
     def _tell(self, application: Application, reason: str, text: str) -> None:
         self.told.append((application.title, reason, text))
 
-    def _read(self, work: Callable[[], T]) -> ObjectRef[T]:
-        ref: ObjectRef[T] = ObjectRef()
-
-        def run() -> None:
-            try:
-                ref.complete(work())
-            except OrbweaverError as error:
-                ref.fail(error)
-
-        self._threads.submit(run)
-        return ref
-
     def _changed(self, identity: Identity) -> None:
-        self.actor.changed.options(timeout=None).remote((identity,))
+        if self.leads:
+            self.actor.changed.options(timeout=None).remote((identity,))
 
     def start(self) -> None:
         self.catalog.start()
@@ -91,13 +79,14 @@ class World:
         self.begin()
 
     def begin(self) -> None:
+        self.leads = True
         get(self.actor.begin.options(timeout=60).remote())
 
     def stop(self) -> None:
         self.system.shutdown()
         self.applications.stop()
         self.catalog.stop()
-        self._threads.shutdown()
+        self._threads.stop()
         self.store.close()
 
     def apply(self, kind: str, name: str, replicas: int, annotations: dict[str, str], **spec: Any) -> Owner:
@@ -391,6 +380,7 @@ def test_who_begins_anew_finds_everything_and_takes_away_what_is_left(world: Wor
     world.apply("Deployment", "kept", 1, keep)
     world.settles(auto4_web_eth0=3, auto4_kept_eth0=2)
     (name,) = world.pools(owner)
+    world.leads = False
     get(world.actor.end.options(timeout=60).remote())
     gone = world.apply("Deployment", "gone", 1, FLOOR)
     world.apply("Deployment", "web", 3, FLOOR)
@@ -409,7 +399,6 @@ def test_who_begins_anew_finds_everything_and_takes_away_what_is_left(world: Wor
 def test_after_a_crash_it_begins_by_itself(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     owner = world.apply("Deployment", "web", 2, FLOOR)
     world.settles(auto4_web_eth0=3)
-    world.leads = True
     monkeypatch.setattr(world.applications, "cached_top", lambda *_: 1 // 0)
     with pytest.raises(PeerLost):
         world.pools(owner)
