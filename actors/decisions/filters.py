@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
+from actors.decisions.auto_pool import belongs, owner_of
 from actors.resources.addresses import format_address
 from actors.resources.application import Application
 from actors.resources.ippool import IPPool
@@ -146,15 +147,19 @@ def by_namespace(pool: IPPool, applicant: Applicant) -> Refusal | None:
 
 
 def by_pod(pool: IPPool, applicant: Applicant) -> Refusal | None:
-    if pool.pod_affinity is None:
-        return None
+    """A pool that was made for an application is for its pods alone, whatever labels others give theirs: also the addresses
+    that it has to spare."""
     if pool.auto_created:
+        if applicant.application is not None and belongs(pool.labels, applicant.application):
+            return None
         return Refusal(
             pool.name,
             "pod affinity",
-            "the pool was made for one application from a SpiderSubnet, which this version does not support;"
-            " name a pool of your own",
+            f"it was made for {_owner(pool)} and serves no other; name a pool of your own, or a SpiderSubnet that one is made"
+            " from",
         )
+    if pool.pod_affinity is None:
+        return None
     if pool.pod_affinity.matches(applicant.pod.labels):
         return None
     return Refusal(
@@ -163,6 +168,11 @@ def by_pod(pool: IPPool, applicant: Applicant) -> Refusal | None:
         f"{pool.pod_affinity} does not match pod {applicant.pod.key} ({_labels(applicant.pod.labels)});"
         " change spec.podAffinity or the pod's labels",
     )
+
+
+def _owner(pool: IPPool) -> str:
+    owner = owner_of(pool.labels)
+    return f"the pods of {owner.title}" if owner is not None else "one application"
 
 
 def by_network(pool: IPPool, applicant: Applicant) -> Refusal | None:

@@ -297,7 +297,7 @@ class AutoPoolsActor(ApplicationPoolsActor):
         key = (found.application.kind, found.application.namespace, label_value(found.application.name))
         table = self._catalog.pools().pools
         named = [table[name] for name in self._index.get(key, ()) if name in table]
-        state.pools, left = own_pools(found.application, named, self._subnets.table().subnets)
+        state.pools, left = own_pools(found.application, named, self._subnets.table())
         for name in state.pools:
             self._rounds.owners[name] = identity
         for pool in left:
@@ -384,7 +384,7 @@ class AutoPoolsActor(ApplicationPoolsActor):
             return
         if found is None or found.application.uid != owner.uid:
             if pool.labels.get(RECLAIM) != "false":
-                _, left = own_pools(replace(owner, uid=""), [pool], self._subnets.table().subnets)
+                _, left = own_pools(replace(owner, uid=""), [pool], self._subnets.table())
                 for one in left:
                     self._rounds.drop(one)
             return

@@ -38,20 +38,12 @@ SHORT = "SubnetExhausted"
 """Reason of an Event about an application that has fewer addresses than it wants."""
 
 
-class SubnetsSeen(Protocol):
-    """All subnets at one moment, and why others cannot be read."""
-
-    @property
-    def subnets(self) -> Mapping[str, SpiderSubnet]: ...
-
-    @property
-    def damaged(self) -> Mapping[str, str]: ...
-
-
 class Subnets(Protocol):
     """Who makes the pools."""
 
-    def table(self) -> SubnetsSeen: ...
+    def table(self) -> Mapping[str, SpiderSubnet]: ...
+
+    def damaged(self) -> Mapping[str, str]: ...
 
     def ensure(self, subnet: str, pool: AutoPool) -> ObjectRef[EnsureAnswer]: ...
 
@@ -109,7 +101,7 @@ class PoolRounds:
 
     def _runs(self, state: PoolsOfApplication) -> list[Run]:
         assert state.wish is not None
-        table = self._subnets.table()
+        table, damaged = self._subnets.table(), self._subnets.damaged()
         wanted = self._size(state).wanted(state.workload.replicas)
         found = []
         for choice in state.wish.interfaces:
@@ -117,7 +109,7 @@ class PoolRounds:
                 if not choice.names(family) or not self._settings.enabled(family):
                     continue
                 group = choice.interface, family
-                chosen = choose_subnets(choice.names(family), family, table.subnets, table.damaged)
+                chosen = choose_subnets(choice.names(family), family, table, damaged)
                 present = {name: pool.addresses for name, pool in state.own(group).items()}
                 questions = distribute(chosen.names, present, wanted, state.pods)
                 found.append(Run(group, chosen.names, questions, chosen.refusals))

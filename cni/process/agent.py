@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from actors.allocation.application_pools import KIND as APPLICATION_POOLS
 from actors.allocation.endpoint import EndpointActor
 from actors.allocation.messages import NodeSandbox, Sandbox
 from actors.allocation.pod_warnings import PodWarnings
@@ -34,10 +35,14 @@ from actors.errors import AskedToEnd, OrbweaverError
 from actors.reclaim.leaving_pods import of_node
 from actors.reclaim.node_gc import NodeGCActor
 from actors.reclaim.sandbox_watch import SandboxWatchActor
+from actors.resources.application import Application
 from actors.resources.pod import Pod
 from actors.runtime import ObjectRef
 from actors.store.caches.informer import ObjectKey
 from actors.store.contract import Store
+from actors.subnets.application_follower import ApplicationFollower
+from actors.subnets.existing_pools import ExistingPoolsActor
+from actors.subnets.reading_threads import ReadingThreads
 from actors.subnets.subnets import SubnetFollower
 from actors.views.events import EventsActor
 from actors.views.node_cni import NodeCniActor
@@ -134,6 +139,26 @@ class Agent(Process):
         if settings.enable_subnets and not cluster:
             self._subnets = SubnetFollower(system, store, catalog, is_enabled=settings.enabled)
             self.metrics.watch_subnets(self._subnets.usage)
+        self._applications: ApplicationFollower | None = None
+        if self._subnets is not None and settings.enable_auto_pools:
+            self._applications = ApplicationFollower(
+                system,
+                store,
+                catalog,
+                self._subnets,
+                settings,
+                leads=lambda: True,
+                tell=_log_application,
+                proven=False,
+            )
+        self._readers = ReadingThreads()
+        if cluster and options.leadership is None:
+            system.register(
+                APPLICATION_POOLS,
+                lambda context: ExistingPoolsActor(
+                    context, catalog=catalog, store=store, settings=settings, threads=self._readers
+                ),
+            )
         self.prober = WorkerProber(timeout=options.timeout / 2)
         self.pod_warnings = PodWarnings(self._tell)  # an Endpoint ends soon after its request
         self.sandboxes = NodeSandboxes(options.attachments, options.namespaces)
@@ -263,6 +288,9 @@ class Agent(Process):
             if self._subnets is not None:
                 self._subnets.start()
                 self._subnets.lead()
+            if self._applications is not None:
+                self._applications.start()
+                self._applications.lead()
             self._sweep()
             self.catalog.informer("StatefulSet").subscribe(lambda _: self._sweep())
             self.catalog.follow_machines(lambda _: self._sweep())
@@ -308,6 +336,9 @@ class Agent(Process):
             self.prober.stop()
         if self._blocks is not None:
             self._blocks.stop()
+        self._readers.stop()
+        if self._applications is not None:
+            self._applications.stop()
         if self._subnets is not None:
             self._subnets.stop()
         self.stop_actors(self.options.drain)
@@ -315,7 +346,15 @@ class Agent(Process):
             self._leader.stop(self.options.drain)
 
     def _open_own(self, wrote: Callable[[int, int, str], None]) -> OwnAllocators:
-        return OwnAllocators(self.system, self.store, self.catalog, self.observer, wrote, self._departures)
+        return OwnAllocators(
+            self.system,
+            self.store,
+            self.catalog,
+            self.observer,
+            wrote,
+            self._departures,
+            self.options.settings,
+        )
 
     def _reconcile(self) -> None:
         """Release what sandboxes hold that went while no agent ran. Before requests are served, so that every record is
@@ -409,6 +448,13 @@ class Agent(Process):
         # Without a list of networks only Kubernetes says that there is one interface alone.
         known = (FIRST_INTERFACE, *networks) if networks or self.options.cluster else ()
         return PodInterfaces(read_default_route_nic(pod) or "", known)
+
+
+def _log_application(application: Application, reason: str, text: str) -> None:
+    """Without Kubernetes there are no Events."""
+    log.warning(
+        "an application's pools", extra={"application": application.title, "reason": reason, "why": text}
+    )
 
 
 def _log_unwatched(ref: ObjectRef[Any]) -> None:

@@ -39,11 +39,13 @@ from actors.networks.sources import NetworkSources
 from actors.reclaim.cluster_gc import GCActor
 from actors.reclaim.evidence import CachedClusterState
 from actors.reclaim.leaving_pods import of_cluster
+from actors.resources.application import Application
 from actors.resources.blocks.block import Block
 from actors.review.messages import ReviewRequest, ReviewVerdict
 from actors.review.overlap_review import OverlapReviewActor
 from actors.runtime import GateLimits, LinkLimits, Listener, ObjectRef, TlsDoor, get
 from actors.store.contract import Store
+from actors.subnets.application_follower import ApplicationFollower
 from actors.subnets.subnets import SubnetFollower
 from actors.views.cidr_watch import CidrWatch
 from actors.views.coordinator import CoordinatorActor
@@ -193,6 +195,18 @@ class Controller(Process):
                 system, store, catalog, leads=self.leads, is_enabled=options.settings.enabled
             )
             self.metrics.watch_subnets(self._subnets.usage)
+        self._applications: ApplicationFollower | None = None
+        if self._subnets is not None and options.settings.enable_auto_pools:
+            self._applications = ApplicationFollower(
+                system,
+                store,
+                catalog,
+                self._subnets,
+                options.settings,
+                leads=self.leads,
+                tell=self._tell_application,
+                proven=True,
+            )
         self.webhook: Webhook | None = None
         if options.webhook is not None:
             self.webhook = Webhook(
@@ -233,6 +247,8 @@ class Controller(Process):
         self.catalog.informer("SpiderCoordinator").subscribe(lambda _: self._sync_coordinator())
         if self._subnets is not None:
             self._subnets.start()
+        if self._applications is not None:
+            self._applications.start()
         leadership = self.options.leadership
         self._candidate = LeaseCandidate(
             self.store,
@@ -305,6 +321,8 @@ class Controller(Process):
         self._reviewer.stop()
         self._guard.stop()
         self._blocks.stop()
+        if self._applications is not None:
+            self._applications.stop()
         if self._subnets is not None:
             self._subnets.stop()
         self.stop_actors(self.options.drain)
@@ -385,6 +403,8 @@ class Controller(Process):
         self._sync_coordinator()
         if self._subnets is not None:
             self._subnets.lead()
+        if self._applications is not None:
+            self._applications.lead()
         if self.options.settings.gc.enabled:
             self.gc.start()
         if self._networks is not None:
@@ -394,8 +414,21 @@ class Controller(Process):
         elected = self.local("events").elected.options(timeout=None)
         elected.remote(self.options.leadership.namespace, LEASE, self.options.identity).subscribe(log_failure)
 
+    def _tell_application(self, application: Application, reason: str, text: str) -> None:
+        involved = {
+            "apiVersion": application.api_version,
+            "kind": application.kind,
+            "namespace": application.namespace,
+            "name": application.name,
+            "uid": application.uid,
+        }
+        told = self.local("events").of_application.options(timeout=None)
+        told.remote(involved, reason, text).subscribe(log_failure)
+
     def _lost(self, why: str) -> None:
         self._caught_up = False
+        if self._applications is not None:
+            self._applications.follow()
         self._end_waiting()
         self.gc.stop()
         if self._networks is not None:

@@ -42,10 +42,9 @@ class ModelSubnets:
         self.held: list[Callable[[], object]] | None = None
         """Where answers wait while the test holds them back."""
 
-    def table(self) -> ModelSubnets:
-        return self
+    def table(self) -> Mapping[str, SpiderSubnet]:
+        return self.subnets
 
-    @property
     def damaged(self) -> Mapping[str, str]:
         return {}
 

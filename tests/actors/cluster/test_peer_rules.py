@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from actors.allocation.application_pools import PoolsRequest
 from actors.allocation.messages import Allocate, NodeSandbox
 from actors.allocation.registration import SERVED as KINDS
 from actors.cluster.peer_rules import LONGEST_QUARANTINE, RULES, PodOnNode, completed, permit
@@ -18,6 +19,7 @@ from actors.errors import PeerRefused
 from actors.resources.blocks.block import Asker, Block, Claim, ClearSuspect, HolderEnded, Release
 from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import Fence, OtherSandbox, Record
+from actors.resources.metadata import Owner
 
 SERVED: dict[str, Any] = dict(KINDS)
 NOW = 1_800_000_000.0
@@ -350,3 +352,36 @@ def test_a_peer_tells_of_its_own_nodes_network_alone() -> None:
             asked("watches/local", "cni", *wrong)
     with pytest.raises(PeerRefused):
         asked("watches/other", "cni", "node1", "calico")
+
+
+WEB = Owner("apps/v1", "ReplicaSet", "web-1", "uid-2")
+ASKS = PoolsRequest("shop/web-1", WEB, (("ipam.spidernet.io/subnet", "{}"),), 5.0)
+
+
+def test_pools_of_an_application_are_asked_for_a_pod_of_its_own_node():
+    found = asked("auto-pools/local", "pools_for", ASKS)
+
+    assert (found.args, found.pod) == ((ASKS,), PodOnNode("shop/web-1"))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"pod": "web-1"},
+        {"pod": "shop/WEB"},
+        {"pod": "shop/" + "x" * 300},
+        {"wait": -1.0},
+        {"wait": 301.0},
+        {"wait": math.nan},
+        {"owner": replace(WEB, name="x" * 513)},
+        {"owner": replace(WEB, uid="\x1b[2J")},
+        {"annotations": (("other", "{}"),)},
+        {"annotations": (("ipam.spidernet.io/subnet", "{}"),) * 5},
+        {"annotations": (("ipam.spidernet.io/subnet", "x" * 65537),)},
+    ],
+)
+def test_such_a_question_is_in_range(broken: dict[str, Any]):
+    with pytest.raises(PeerRefused):
+        asked("auto-pools/local", "pools_for", replace(ASKS, **broken))
+    with pytest.raises(PeerRefused, match="named local"):
+        asked("auto-pools/other", "pools_for", ASKS)

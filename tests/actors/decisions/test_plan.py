@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.decisions.auto_pool import ApplicationPools, InterfacePools
+from actors.decisions.auto_pool import ApplicationPools, InterfacePools, pool_affinity, pool_labels
 from actors.decisions.candidates import (
     FROM_CLUSTER,
     FROM_CNI,
@@ -551,7 +551,11 @@ WEB = Application("apps", "v1", "Deployment", "shop", "web", "w")
 
 
 def of_web(
-    *pools: IPPool, made: Sequence[InterfacePools], settings: Settings | None = None, interface: str = "eth0"
+    *pools: IPPool,
+    made: Sequence[InterfacePools],
+    settings: Settings | None = None,
+    interface: str = "eth0",
+    application: Application = WEB,
 ) -> Plan:
     return plan(
         OF_WEB,
@@ -560,7 +564,7 @@ def of_web(
         {one.name: one for one in pools},
         AddressRequest(interface),
         settings or Settings(),
-        auto=ApplicationPools(WEB, SUBNET, tuple(made)),
+        auto=ApplicationPools(application, SUBNET, tuple(made)),
     )
 
 
@@ -590,6 +594,27 @@ def test_a_family_without_a_pool_refuses_the_pod_and_not_only_the_family() -> No
         of_web(pool("auto-1"), made=made)
     only_four = of_web(pool("auto-1"), made=made, settings=Settings(enable_ipv6=False))
     assert [slot.label for slot in only_four.slots] == ["eth0 IPv4"]
+
+
+def test_what_an_application_has_to_spare_serves_nobody_else() -> None:
+    """Whatever names the pool: an annotation of another pod, a wildcard, or the cluster's default."""
+    mine = dict(pool_labels(WEB, "eth0", reclaim=True))
+    auto = pool("auto-1", labels=mine, podAffinity={"matchLabels": dict(pool_affinity(WEB))})
+    theirs = {"app": "web", **dict(pool_affinity(WEB)), **mine}
+
+    other = replace(WEB, name="other")
+    assert of_web(auto, made=[InterfacePools("eth0", 4, ("auto-1",))]).slots[0].candidates == ("auto-1",)
+    for found in (
+        decide(auto, annotations={POOL: {"ipv4": ["auto-1"]}}, labels=theirs),
+        decide(auto, annotations={POOL: {"ipv4": ["auto-*"]}}, labels=theirs),
+        of_web(auto, made=[InterfacePools("eth0", 4, ("auto-1",))], application=other),
+    ):
+        assert found.slots[0].candidates == ()
+        (refusal,) = found.slots[0].refusals
+        assert (refusal.rule, refusal.reason.partition(";")[0]) == (
+            "pod affinity",
+            "it was made for the pods of Deployment shop/web and serves no other",
+        )
 
 
 def test_an_interface_that_the_annotation_does_not_name_is_refused() -> None:

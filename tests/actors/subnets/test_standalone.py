@@ -1,0 +1,173 @@
+"""A whole agent on the embedded store: SpiderSubnets, applied Deployments, and pods of theirs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.decisions.auto_pool import NAME
+from actors.decisions.settings import Settings
+from actors.errors import PodRefused, SubnetsExhausted
+from tests.support.checker import eventually
+from tests.support.rig import Rig, pod, pool, rig, sandbox
+
+API = "spiderpool.spidernet.io/v2beta1"
+FLOOR = '{"ipv4":["floor"]}'
+
+
+def subnet(name: str, cidr: str, *ips: str, **spec: Any) -> dict[str, Any]:
+    body = {"subnet": cidr, "ips": list(ips), **spec}
+    return {"apiVersion": API, "kind": "SpiderSubnet", "metadata": {"name": name}, "spec": body}
+
+
+def deployment(name: str, replicas: int, **annotations: str) -> dict[str, Any]:
+    told = {f"ipam.spidernet.io/{key.replace('_', '-')}": value for key, value in annotations.items()}
+    template = {"metadata": {"annotations": told}}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"replicas": replicas, "template": template},
+    }
+
+
+def of(name: str, application: str, kind: str = "Deployment", **annotations: str) -> dict[str, Any]:
+    """A pod of an application."""
+    told = {key.replace("_", "-"): value for key, value in annotations.items()}
+    return pod(name, owner=f"apps/v1 {kind} {application}", **told)
+
+
+FLOOR_SUBNET = subnet("floor", "10.6.0.0/16", "10.6.1.1-10.6.1.6", gateway="10.6.0.1")
+
+
+def sizes(found: Rig) -> dict[str, int]:
+    """Automatic pools by their application, and how many addresses each has."""
+    return {
+        labels[NAME]: one["status"]["totalIPCount"]
+        for one in found.inner.list("SpiderIPPool").items
+        if "totalIPCount" in (one.get("status") or {})
+        and NAME in (labels := one["metadata"].get("labels") or {})
+    }
+
+
+def scale(found: Rig, name: str, replicas: int) -> None:
+    there = found.inner.get("Deployment", name, "default")
+    found.inner.update({**there, "spec": {**there["spec"], "replicas": replicas}})
+
+
+def test_an_applied_deployment_has_a_pool_of_its_own_that_follows_its_replicas(tmp_path: Path) -> None:
+    with rig(tmp_path, FLOOR_SUBNET) as found:
+        found.apply(deployment("web", 2, subnet=FLOOR))
+        eventually(lambda: _is(sizes(found) == {"web": 3}))
+        for name in ("web-a", "web-b"):
+            found.apply(of(name, "web", subnet=FLOOR))
+        first, second = (found.add(sandbox(name)) for name in ("web-a", "web-b"))
+        assert first != second
+        assert {one[0].rpartition(".")[0] for one in (first, second)} == {"10.6.1"}
+
+        scale(found, "web", 4)
+        eventually(lambda: _is(sizes(found) == {"web": 5}))
+        scale(found, "web", 0)
+        eventually(lambda: _is(sizes(found) == {"web": 2}))
+        found.delete(sandbox("web-a"))
+        eventually(lambda: _is(sizes(found) == {"web": 1}))
+        found.delete(sandbox("web-b"))
+        found.prove()
+        found.inner.delete("Deployment", "web", "default")
+        eventually(lambda: _is(found.inner.list("SpiderIPPool").items == ()))
+        eventually(lambda: _is(_allocated(found) == 0))
+
+
+def test_the_first_add_makes_the_pool_of_an_application_that_nobody_has_heard_of(tmp_path: Path) -> None:
+    with rig(tmp_path, FLOOR_SUBNET) as found:
+        found.apply(deployment("web", 1))
+        found.apply(of("web-a", "web", subnet=FLOOR, ippool_ip_number="2"))
+
+        assert found.add(sandbox("web-a"))
+        eventually(lambda: _is(sizes(found) == {"web": 2}))
+
+
+def test_growth_that_nobody_has_heard_of_reaches_a_pod_that_finds_its_pool_full(tmp_path: Path) -> None:
+    with rig(tmp_path, FLOOR_SUBNET) as found:
+        found.apply(deployment("web", 1, subnet=FLOOR, ippool_ip_number="+0"))
+        for name in ("web-a", "web-b"):
+            found.apply(of(name, "web", subnet=FLOOR, ippool_ip_number="+0"))
+        assert found.add(sandbox("web-a"))
+        scale(found, "web", 2)
+
+        assert found.add(sandbox("web-b"))
+
+
+def test_exhaustion_is_told_to_the_pod(tmp_path: Path) -> None:
+    with rig(tmp_path, FLOOR_SUBNET) as found:
+        found.apply(deployment("big", 4, subnet=FLOOR))
+        eventually(lambda: _is(sizes(found) == {"big": 5}))
+        found.apply(deployment("web", 3, subnet=FLOOR))
+        found.apply(of("web-a", "web", subnet=FLOOR))
+
+        with pytest.raises(SubnetsExhausted) as refused:
+            found.add(sandbox("web-a"))
+        told = refused.value.brief
+        assert "pod default/web-a of Deployment default/web" in told
+        assert (
+            "SpiderSubnet floor has too few free addresses: required 4, left 1; most are in the pools auto4-big-eth0"
+            in told
+        )
+        assert len(told) <= 600
+
+
+def test_others_get_nothing_of_an_application_s_pool(tmp_path: Path) -> None:
+    with rig(tmp_path, FLOOR_SUBNET, pool("other", "10.7.0.0/16", "10.7.0.9")) as found:
+        found.apply(deployment("web", 1, subnet=FLOOR))
+        eventually(lambda: _is(sizes(found).get("web") == 2))
+        names = {one["metadata"]["name"] for one in found.inner.list("SpiderIPPool").items}
+        (name,) = names - {"other"}
+        found.apply(pod("thief", ippool=f'{{"ipv4":["{name}"]}}'))
+        found.apply(pod("bare", subnet=FLOOR))
+
+        with pytest.raises(
+            Exception, match="it was made for the pods of Deployment default/web and serves no other"
+        ):
+            found.add(sandbox("thief"))
+        with pytest.raises(PodRefused, match="the pod has no controller that such a pool could follow"):
+            found.add(sandbox("bare"))
+        assert found.add(sandbox("anybody")) == ["10.7.0.9"]
+
+
+def test_the_switches(tmp_path: Path) -> None:
+    ordinary = pool("other", "10.7.0.0/16", "10.7.0.9")
+    (tmp_path / "1").mkdir()
+    (tmp_path / "2").mkdir()
+    with rig(tmp_path / "1", FLOOR_SUBNET, ordinary, settings=Settings(enable_subnets=False)) as found:
+        found.apply(deployment("web", 1, subnet=FLOOR))
+        found.apply(of("web-a", "web", subnet=FLOOR))
+        assert found.add(sandbox("web-a")) == ["10.7.0.9"]
+        assert len(found.inner.list("SpiderIPPool").items) == 1
+    with rig(tmp_path / "2", FLOOR_SUBNET, ordinary, settings=Settings(enable_auto_pools=False)) as found:
+        found.apply(of("web-a", "web", subnet=FLOOR))
+        with pytest.raises(PodRefused, match="enableAutoPoolForApplication: false"):
+            found.add(sandbox("web-a"))
+
+
+def test_a_statefulset_keeps_addresses_in_its_pool(tmp_path: Path) -> None:
+    body = {**deployment("db", 2, subnet=FLOOR), "kind": "StatefulSet"}
+    with rig(tmp_path, FLOOR_SUBNET) as found:
+        found.apply(body)
+        for name in ("db-0", "db-1"):
+            found.apply(of(name, "db", "StatefulSet", subnet=FLOOR))
+        kept = found.add(sandbox("c1", pod="db-0"))
+        found.delete(sandbox("c1", pod="db-0"))
+        assert found.add(sandbox("c2", pod="db-1")) != kept
+
+        assert found.add(sandbox("c3", pod="db-0")) == kept
+
+
+def _allocated(found: Rig) -> int:
+    status: dict[str, int] = found.inner.get("SpiderSubnet", "floor").get("status") or {}
+    return status.get("allocatedIPCount", 0)
+
+
+def _is(so: bool) -> None:
+    assert so
