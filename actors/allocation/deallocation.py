@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from actors.allocation.block_writer import BlockActor, block_of
 from actors.allocation.grant import Grant
+from actors.allocation.ledger import LedgerActor, ledger_of
 from actors.allocation.observer import tell_views
 from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.decisions.inherit import in_use_elsewhere, wanted
@@ -115,3 +116,9 @@ class Deallocation:
             return bool(wanted(record, self.catalog, self.settings))
         except StoreUnavailable:
             return True  # what should not have been kept is reclaimed later; what was given away is lost
+
+
+def of_container(allocator: Allocator, container: str) -> tuple[Allocation, ...]:
+    """What is recorded for a container id, the Ledger says."""
+    (allocations,) = ask(allocator, ledger_of(allocator).ask(LedgerActor.of_container, container))
+    return allocations

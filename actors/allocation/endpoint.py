@@ -11,7 +11,8 @@ What must always hold:
   behind is kept for its next incarnation, and what a virtual machine's pod
   leaves for the machine, of which another pod may use it already.
 * A request that the leader failed runs again in this process, from what is recorded by then. What the leader records
-  later for it is in doubt: it is looked for, and released if it is not what was answered.
+  later for it is looked for, and released if it is not what was answered (`lost_requests.py`). Nothing else is kept
+  between messages: what is recorded is the Ledger's to know and the Block's to judge.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from actors.allocation.application_pools import ask_for_pools, with_shortage
 from actors.allocation.block_writer import BlockActor, block_of
@@ -35,10 +36,11 @@ from actors.allocation.conflict_detection import (
     needed,
     to_be_probed,
 )
-from actors.allocation.deallocation import UNDO_TIMEOUT, Deallocation
+from actors.allocation.deallocation import UNDO_TIMEOUT, Deallocation, of_container
 from actors.allocation.departures import Departures, NoDepartures
 from actors.allocation.grant import Grant
 from actors.allocation.ledger import LedgerActor, ledger_of
+from actors.allocation.lost_requests import LostRequests
 from actors.allocation.messages import AddRequest, AddResult, Assigned, RouteTo, Sandbox
 from actors.allocation.observer import AllocationObserver, tell_views
 from actors.allocation.pod_warnings import PodWarnings
@@ -71,33 +73,13 @@ from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import HolderEnded
 from actors.resources.blocks.record import Record
 from actors.resources.pod import Pod
-from actors.runtime import Actor, ActorContext, Cancellable, ObjectRef, current_deadline, message
+from actors.runtime import Actor, ActorContext, ObjectRef, current_deadline, message
 from actors.store.caches.catalog import Catalog, PoolTable
 
 log = logging.getLogger("orbweaver.endpoint")
 
 WAITS_MOST = 10.0
 """Seconds for which an ADD without a deadline waits for addresses on their way back."""
-
-DOUBTS = (8.0, 30.0, 90.0)
-"""Seconds after which it is looked for what a lost leader may have recorded late. The first is longer than its messages
-live, the second longer than its lease; who was paused longer leaves it to the GC, as the crash of this agent does."""
-
-
-@dataclass(slots=True)
-class LostRequest:
-    """What was `answered` for a (container, interface) since its leader was lost, and when it is looked for what came
-    late. While nobody knows what was answered before (None), only what has one of the `guessed` claims came late."""
-
-    answered: frozenset[Address] | None = frozenset()
-    guessed: frozenset[str] = frozenset()
-    looks: list[Cancellable] = field(default_factory=list)
-
-    def is_late(self, held: Allocation) -> bool:
-        """Whether what is recorded for the container counts for nothing."""
-        if self.answered is None:
-            return held.record.claim in self.guessed
-        return held.address not in self.answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +97,6 @@ class Allocated:
 
     decision: Decision
     grants: tuple[Grant, ...]
-
-
-@dataclass(slots=True)
-class EndpointState:
-    """Nothing but doubts is kept between messages: what is recorded is the Ledger's to know and the Block's to judge."""
-
-    doubts: dict[tuple[str, str], LostRequest] = field(default_factory=dict)
 
 
 class EndpointActor(Actor):
@@ -144,7 +119,6 @@ class EndpointActor(Actor):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(context)
-        self._state = EndpointState()
         self._router = router
         self._catalog = catalog
         self._settings = settings
@@ -156,6 +130,7 @@ class EndpointActor(Actor):
         self._deallocation = Deallocation(
             str(context.key), node, router, catalog, settings, clock, context.system
         )
+        self._lost = LostRequests(self.after, self._deallocation)
         self._reservation = Reservation(node, settings, clock, self._deallocation)
         self._warnings = warnings or PodWarnings(tell)
         self._detection: ConflictDetection | None = None
@@ -176,7 +151,8 @@ class EndpointActor(Actor):
         except OrbweaverError as error:  # another host, or a pool was deleted or broken since the decision
             self._deallocation.undo(grants, str(error))
             raise
-        self._settle_doubts(context, grants)
+        if self._lost.by_attachment:
+            self._lost.answered(context, grants)
         tell_views(self, [grant.record for grant in grants])
         for reason in result.reasons:
             log.debug("decision", extra={"reason": reason})
@@ -209,16 +185,10 @@ class EndpointActor(Actor):
         except OrbweaverError as error:
             self._deallocation.undo(grants, str(error))
             raise
-        self._settle_doubts(context, grants)
+        if self._lost.by_attachment:
+            self._lost.answered(context, grants)
         tell_views(self, [grant.record for grant in grants])
         return tuple(results)
-
-    def _settle_doubts(self, context: AddContext, grants: Sequence[Grant]) -> None:
-        """Note what is answered for interfaces whose leader was lost."""
-        for request in context.requests:
-            doubt = self._state.doubts.get((request.sandbox.container, request.sandbox.interface))
-            if doubt is not None:
-                doubt.answered = frozenset(grant.address for grant in grants)
 
     def _allocate(
         self, context: AddContext, attempt: Callable[[Allocator], Allocated | Refused]
@@ -226,10 +196,10 @@ class EndpointActor(Actor):
         """Run an attempt; if there is no address, and some are on their way back, run it again and let it wait for them,
         for half of the time that is left. The other half is for the write, and for a leader that is lost."""
         self._learn_application(context)
-        outcome = self._router.work(attempt, lambda: self._doubt(context))
+        outcome = self._router.work(attempt, lambda: self._lost.add(context))
         if isinstance(outcome, Refused) and isinstance(outcome.error, NoAddress) and context.may_ask_again:
             self._learn_application(context, again=True)  # it may want more pods than anybody had heard of
-            outcome = self._router.work(attempt, lambda: self._doubt(context))
+            outcome = self._router.work(attempt, lambda: self._lost.add(context))
         if isinstance(outcome, Refused) and isinstance(outcome.error, AddressesReturning):
             deadline = current_deadline()
             waits = WAITS_MOST if deadline is None else (deadline - time.monotonic()) / 2
@@ -255,7 +225,7 @@ class EndpointActor(Actor):
         began, ended = time.monotonic(), "failed"
         context.waits_until = began + waits
         try:
-            outcome = self._router.work(attempt, lambda: self._doubt(context), waits=waits)
+            outcome = self._router.work(attempt, lambda: self._lost.add(context), waits=waits)
             ended = _how_waiting_ended(outcome)
         except NoAddress:
             ended = "refused"
@@ -284,12 +254,10 @@ class EndpointActor(Actor):
 
     def _seems_new(self, allocator: Allocator, context: AddContext) -> bool:
         """Whether it is worth a guess that nothing is recorded for the pod: one question to the leader less."""
-        sandbox, pod, settings = context.request.sandbox, context.pod, self._settings
+        pod, settings = context.pod, self._settings
         kept = (pod.statefulset is not None and settings.enable_statefulset) or pod.machine is not None
-        doubted = any(
-            (sandbox.container, one.sandbox.interface) in self._state.doubts for one in context.requests
-        )
-        return not (allocator.alone or kept or doubted or context.guessed or context.before is not None)
+        lost = bool(self._lost.by_attachment) and self._lost.includes(context)
+        return not (allocator.alone or kept or lost or context.guessed or context.before is not None)
 
     def _attempt_as_new(
         self, allocator: Allocator, context: AddContext
@@ -378,10 +346,8 @@ class EndpointActor(Actor):
             if sandbox.container in allocation.record.containers
             and allocation.record.claim not in context.guessed
         )
-        for request in context.requests:
-            doubt = self._state.doubts.get((sandbox.container, request.sandbox.interface))
-            if doubt is not None and doubt.answered is None:
-                doubt.answered = context.before
+        if self._lost.by_attachment:
+            self._lost.looked(context)
 
     def _prove(self, context: AddContext, decision: Decision, grants: list[Grant]) -> tuple[str, ...]:
         """Probe what was granted, as far as that is wished, and exchange what others use. What the request holds is in
@@ -427,9 +393,7 @@ class EndpointActor(Actor):
     @message
     def release(self, sandbox: Sandbox) -> int:
         """CNI DEL: how many addresses it released or keeps for the pod's next incarnation."""
-        attachment = (sandbox.container, sandbox.interface)
-        if attachment in self._state.doubts:
-            self._state.doubts[attachment].answered = frozenset()
+        self._lost.ended(sandbox.container, sandbox.interface)
         touched: list[Record] = []
 
         def drop(allocator: Allocator) -> int:
@@ -457,15 +421,13 @@ class EndpointActor(Actor):
         runs before or after it, so a container that was started again loses nothing."""
         if self._sandboxes.state(container) is not SandboxState.ENDED:
             return Ended(really=False)
-        for (of, _), doubt in self._state.doubts.items():
-            if of == container:
-                doubt.answered = frozenset()
+        self._lost.ended(container)
         touched: list[Record] = []
 
         def drop(allocator: Allocator) -> tuple[tuple[Allocation, bool], ...]:
             held_by_it = [
                 replace(held, record=held.record.seen_by(container))
-                for held in _of_container(allocator, container)
+                for held in of_container(allocator, container)
             ]
             touched.extend(held.record for held in held_by_it)
             self._end_suspicion(allocator, container)
@@ -497,7 +459,7 @@ class EndpointActor(Actor):
     @message
     def holder(self, container: str) -> str:
         """The pod for which a container is recorded, `namespace/name`, empty when nothing is."""
-        allocations = self._router.work(lambda allocator: _of_container(allocator, container))
+        allocations = self._router.work(lambda allocator: of_container(allocator, container))
         return allocations[0].record.seen_by(container).pod if allocations else ""
 
     @message
@@ -505,7 +467,7 @@ class EndpointActor(Actor):
         """CNI CHECK: the addresses of the previous result are the ones recorded. Raises `CheckFailed`."""
         recorded = {
             held.address.text
-            for held in self._without_late(
+            for held in self._lost.without_late(
                 self._router.work(lambda allocator: self._held(allocator, sandbox)), sandbox
             )
             if sandbox.container in held.record.containers and held.record.interface == sandbox.interface
@@ -554,73 +516,9 @@ class EndpointActor(Actor):
         sandbox = context.request.sandbox
         if recorded is None:
             recorded = self._held(allocator, sandbox, context.pod)
-        return [held for held in self._without_late(recorded, sandbox) if held.address not in used]
-
-    def _without_late(self, held: Sequence[Allocation], sandbox: Sandbox) -> list[Allocation]:
-        """Leave out what a lost leader recorded late beside the address that was answered: a repeated ADD is answered
-        the same, also before the other one is found and released."""
-        answered: set[Address] = set()
-        for (container, _), doubt in self._state.doubts.items():
-            if container == sandbox.container:
-                answered |= doubt.answered or frozenset()
-        mine = [allocation for allocation in held if sandbox.container in allocation.record.containers]
-        told = {_nic(allocation, sandbox) for allocation in mine if allocation.address in answered}
-        late = [
-            allocation
-            for allocation in mine
-            if allocation.address not in answered and _nic(allocation, sandbox) in told
-        ]
-        return [allocation for allocation in held if allocation not in late]
-
-    def _doubt(self, context: AddContext) -> None:
-        """The leader was lost while it served an ADD: what it records late is to be found. What the container held before
-        was the answer to an earlier ADD, which counts whether or not this one succeeds."""
-        if context.before is None and not context.guessed:
-            return  # it had only been asked what is recorded
-        for request in context.requests:
-            self._doubt_attachment(context, (request.sandbox.container, request.sandbox.interface))
-
-    def _doubt_attachment(self, context: AddContext, attachment: tuple[str, str]) -> None:
-        doubt = self._state.doubts.setdefault(attachment, LostRequest())
-        for look in doubt.looks:
-            look.cancel()
-        doubt.answered = context.before
-        doubt.guessed |= context.guessed
-        doubt.looks = [
-            self.after(seconds, self._look_again, attachment, seconds == DOUBTS[-1]) for seconds in DOUBTS
-        ]
-
-    def _look_again(self, attachment: tuple[str, str], last: bool) -> None:
-        doubt = self._state.doubts[attachment]
-        container, interface = attachment
-
-        def drop(allocator: Allocator) -> list[Allocation]:
-            late = [
-                replace(held, record=held.record.seen_by(container))
-                for held in _of_container(allocator, container)
-                if interface in (held.record.interface, held.record.request) and doubt.is_late(held)
-            ]
-            keeps = self._deallocation.keeps
-            self._deallocation.release(allocator, [(held, keeps(held.record)) for held in late])
-            return late
-
-        try:
-            late = self._router.work(drop)
-        except OrbweaverError as error:
-            log.warning(
-                "could not look for what a lost leader recorded, will try again", extra={"error": str(error)}
-            )
-            doubt.looks.append(self.after(DOUBTS[0], self._look_again, attachment, last))
-            return
-        log.log(
-            logging.WARNING if late else logging.INFO,
-            "looked for what a lost leader recorded",
-            extra={"container": container, "released": len(late)},
-        )
-        if late:
-            tell_views(self, [held.record for held in late])
-        if last:
-            del self._state.doubts[attachment]
+        if self._lost.by_attachment:
+            recorded = tuple(self._lost.without_late(recorded, sandbox))
+        return [held for held in recorded if held.address not in used]
 
     def _decide(self, context: AddContext, held: Sequence[Allocation]) -> Decision:
         """Decide on what the cache has; before the pod is refused or loses an address, on what the store has."""
@@ -727,23 +625,12 @@ def _how_waiting_ended(outcome: Allocated | Refused) -> str:
     return "refused" if isinstance(outcome.error, NoAddress) else "failed"
 
 
-def _nic(held: Allocation, sandbox: Sandbox) -> tuple[str, int]:
-    """Which interface of the sandbox an address is for, and its family."""
-    return held.record.seen_by(sandbox.container).interface, held.family
-
-
 def _of_slot(slot: Slot, held: Sequence[Allocation]) -> list[tuple[int, Record]]:
     return [
         (allocation.value, allocation.record)
         for allocation in held
         if (allocation.record.interface, allocation.family) == (slot.interface, slot.family)
     ]
-
-
-def _of_container(allocator: Allocator, container: str) -> tuple[Allocation, ...]:
-    """What is recorded for a container id."""
-    (allocations,) = ask(allocator, ledger_of(allocator).ask(LedgerActor.of_container, container))
-    return allocations
 
 
 def _replaced(allocator: Allocator, held: Allocation) -> bool:
