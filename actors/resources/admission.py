@@ -36,10 +36,12 @@ from actors.resources.addresses import format_address, parse_address
 from actors.resources.fields import Fields, nearest, shown
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import OWNER_APPLICATION, IPPool
+from actors.resources.json_text import showable
 from actors.resources.names import (
     LABEL_KEY_RULE,
     LABEL_RULE,
     LABEL_VALUE_RULE,
+    SUBDOMAIN_LONGEST,
     SUBDOMAIN_RULE,
     is_label,
     is_label_key,
@@ -126,7 +128,7 @@ def _open(new: Mapping[str, Any]) -> Fields:
         raise top.refuse("kind", "which is not a kind that is kept here", nearest(kind, tuple(API_VERSIONS)))
     meta = top.inner("metadata")
     name = meta.text("name")
-    top = Fields(f"{kind} {name}" if name else kind, "", new)
+    top = Fields(f"{kind} {showable(name[:SUBDOMAIN_LONGEST])}" if name else kind, "", new)
     if version != API_VERSIONS[kind]:
         raise top.refuse(
             "apiVersion", f"but {kind} is of {API_VERSIONS[kind]}", f"write {API_VERSIONS[kind]}"

@@ -13,7 +13,7 @@ from typing import Any
 
 from actors.errors import InvalidObject
 from actors.resources.fields import Fields
-from actors.resources.json_text import UnreadableText, read_json
+from actors.resources.json_text import UnreadableText, read_json, showable
 from actors.resources.metadata import Owner, open_object
 
 KIND = "NetworkAttachmentDefinition"
@@ -58,7 +58,7 @@ class NetworkAttachment:
 
     def configuration(self) -> Fields:
         """What `config` says, as named fields; empty without one. Raises `InvalidObject`."""
-        subject = f"{KIND} {self.key}"
+        subject = showable(f"{KIND} {self.key}")
         try:
             configuration = read_json(self.config, only_showable=False) if self.config.strip() else {}
         except UnreadableText as error:

@@ -26,9 +26,12 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 import pytest
 
 from actors.errors import OrbweaverError
+from actors.networks.attachment import cni_configuration
+from actors.resources.multus_config import MultusConfig
 from cni.command.sandbox import CniNetwork, SandboxPod, lay_cable, run
 from cni.dataplane.coordinator import reply_marks
 from cni.dataplane.netlink.namespaces import inside
+from tests.actors.resources.multus_cases import multus_config
 from tests.support.agent_process import PROGRAM, AgentProcess, pool
 from tests.support.checker import eventually
 
@@ -374,13 +377,24 @@ def _cables() -> None:
     run("nsenter", "--net=/run/netns/outside", "sh", "-c", script)
 
 
+def from_multus_config(kind: str, name: str, section: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The plugins of the network that the controller makes of a SpiderMultusConfig."""
+    obj = multus_config({"cniType": kind, kind: section}, name, {"multus.spidernet.io/cni-version": "1.0.0"})
+    made = cni_configuration(MultusConfig.from_object(obj))
+    assert made is not None
+    plugins: list[dict[str, Any]] = made["plugins"]
+    assert plugins[-1] == {"type": "coordinator"}
+    return plugins
+
+
 def _chains(agent: AgentProcess, plugins: Path, conf: Mapping[str, Any]) -> tuple[Chain, ...]:
-    """A network on each segment, IPv4 alone."""
+    """A network on each segment, IPv4 alone, made from a SpiderMultusConfig."""
     last = {"serviceCIDR": SERVICES[:1], **conf}
     found = []
     for number, name in enumerate(("blue", "red", "green")):
-        ipam = {**agent.ipam, "default_ipv4_ippool": [f"{name}-v4"], "default_ipv6_ippool": []}
-        main = {"type": MAIN, "master": f"uplink{number}", "ipam": ipam}
+        section = {"master": [f"uplink{number}"], "ippools": {"ipv4": [f"{name}-v4"]}}
+        main = from_multus_config(MAIN, name, section)[0]
+        main["ipam"] |= agent.ipam
         found.append(Chain(agent, plugins, main, last, name=name))
     return tuple(found)
 

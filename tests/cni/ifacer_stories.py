@@ -18,7 +18,17 @@ import pytest
 
 from actors.errors import OrbweaverError
 from cni.command.sandbox import CniNetwork, lay_cable, run
-from tests.cni.dataplane_stories import HOST, HOST6, MAIN, V4, V6, Chain, capture, make
+from tests.cni.dataplane_stories import (
+    HOST,
+    HOST6,
+    MAIN,
+    V4,
+    V6,
+    Chain,
+    capture,
+    from_multus_config,
+    make,
+)
 from tests.support.agent_process import AgentProcess
 
 PATIENT = ("--timeout", "120")
@@ -82,15 +92,14 @@ def _has(kind: str) -> bool:
 
 
 def vlan_of_a_bond(agent: AgentProcess, plugins: Path) -> None:
-    """Two cards to one switch, with the network in VLAN 100: ifacer, main plugin, coordinator. Pods reach each other, the
+    """Two cards to one switch, with the network in VLAN 100, as a SpiderMultusConfig says it. Pods reach each other, the
     host and the gateway, in both families, by tagged frames; they still do when one card loses its cable."""
     _switch()
-    cards = {"interfaces": ["uplink0", "uplink1"], "vlanID": 100}
-    first = network(
-        agent, "1.0.0", **cards, bond={"name": "bond0", "mode": 1, "options": "miimon=50;primary=uplink0"}
-    )
-    # The main plugin's master is what ifacer names: "master" could say the same.
-    chain = Chain(agent, plugins, {"type": MAIN, "master": "bond0.100", "ipam": agent.ipam})
+    bond = {"name": "bond0", "mode": 1, "options": "miimon=50;primary=uplink0"}
+    section = {"master": ["uplink0", "uplink1"], "vlanID": 100, "bond": bond}
+    ifacer, main, _ = from_multus_config(MAIN, "blue", section)
+    first = network(agent, "1.0.0", **ifacer)
+    chain = Chain(agent, plugins, {**main, "ipam": main["ipam"] | agent.ipam})
     pods = [make("a"), make("b")]
     for pod in pods:
         result = first.call("ADD", pod.environment())

@@ -84,6 +84,9 @@ def test_networks_follow_their_objects(api_server: ApiServer, without_networks: 
         eventually(lambda: _all_made(store, names))
         reasons = {one["reason"] for one in store.list("Event", "default").items}
         assert {"NetworkNoSuchKind", "NetworkMade", "NetworkRepaired", "NetworkNameTaken"} <= reasons
+    store.delete(NETWORK, names[0], "default")
+    with controller(store):  # the next leader
+        eventually(lambda: _all_made(store, names))
 
 
 def _is(found: Any, wanted: Any) -> None:

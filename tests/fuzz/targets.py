@@ -12,6 +12,7 @@ import re
 import struct
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,21 @@ from typing import Any
 from actors.allocation import messages as _registered  # noqa: F401 - with the wire
 from actors.decisions import annotations as known
 from actors.decisions.attachment_requests import read_attachments
+from actors.decisions.node_cni import node_cni
 from actors.decisions.plan import plan
 from actors.decisions.request import AddressRequest
 from actors.decisions.settings import Settings
 from actors.errors import OrbweaverError
+from actors.networks.attachment import attachment, is_as_wanted
+from actors.resources.admission import SPIDERPOOL, admit
 from actors.resources.blocks.block import Block
 from actors.resources.blocks.record import Record
 from actors.resources.coordinator import SpiderCoordinator
 from actors.resources.ippool import IPPool
 from actors.resources.json_text import read_json, read_shallow, without_depths
+from actors.resources.multus_config import KIND, MultusConfig
 from actors.resources.namespace import Namespace
+from actors.resources.network_attachment import NetworkAttachment
 from actors.resources.node import Node
 from actors.resources.pod import NETWORK_STATUS, Pod
 from actors.resources.pool_status import foreign_allocations
@@ -216,6 +222,14 @@ def _told(text: str) -> Any:
     )
 
 
+def _network_of(obj: Mapping[str, Any]) -> str:
+    """What is let in is made into a network that is as its object says."""
+    config = MultusConfig.from_object(admit({"apiVersion": SPIDERPOOL, "kind": KIND, **obj}))
+    stored = replace(config, uid="u")  # which only the API server gives
+    assert is_as_wanted(stored, NetworkAttachment.from_object(attachment(stored)))
+    return config.cni_type
+
+
 TARGETS: dict[str, Target] = {
     "ippools": _planned(known.POD_POOLS),
     "ippool": _planned(known.POD_POOL),
@@ -242,6 +256,11 @@ TARGETS: dict[str, Target] = {
     "machine": _object(VirtualMachine.from_instance),
     "workload": _object(_workload),
     "coordinator": _object(SpiderCoordinator.from_object),
+    "multus-config": _object(_network_of),
+    "network-attachment": _object(
+        lambda obj: [one.data for one in NetworkAttachment.from_object(obj).plugins()]
+    ),
+    "node-cni": lambda text: _outcome(lambda: node_cni([("10-x.conflist", text)])),
     "pool": _object(IPPool.from_object),
     "reserved": _object(ReservedIP.from_object),
     "records": _block("records"),
