@@ -81,10 +81,19 @@ FOREIGN: dict[str, Kind] = {
         Kind("ServiceCIDR", "networking.k8s.io/v1", "servicecidrs", "", namespaced=False, status=True),
         Kind("IPPool", "crd.projectcalico.org/v1", "ippools", "", namespaced=False, status=False),
         Kind("TokenReview", "authentication.k8s.io/v1", "tokenreviews", "", namespaced=False, status=False),
+        Kind(
+            "ValidatingWebhookConfiguration",
+            "admissionregistration.k8s.io/v1",
+            "validatingwebhookconfigurations",
+            "",
+            namespaced=False,
+            status=False,
+        ),
         Kind("CiliumPodIPPool", "cilium.io/v2alpha1", "ciliumpodippools", "", namespaced=False, status=False),
     )
 }
-"""What a cluster may have beside: what tells its CIDRs is only read, and a TokenReview is a question."""
+"""What a cluster may have beside: what tells its CIDRs is only read, a TokenReview is a question, and of the webhook's
+configuration we write whom API servers trust."""
 
 LEARNT: dict[str, Kind] = {}
 """Others' kinds that a cluster was found to have, by `Kind.group`: names alone are not unique, and they may come at any

@@ -11,6 +11,8 @@ import argparse
 import os
 from typing import Any
 
+from cni.admission.webhook import PORT
+from cni.command.option_values import port_or_none
 from cni.command.serving import add_process_options, metrics_port, serve
 from cni.command.settings_options import (
     add_leader_options,
@@ -43,6 +45,14 @@ def add_parser(commands: Any) -> None:
         default="",
         help="address of this host to serve agents on (all of them)",
     )
+    parser.add_argument(
+        "--webhook-port",
+        type=port_or_none,
+        default=PORT,
+        metavar="PORT",
+        help="port of --listen on which API servers ask what may be stored; 0 takes a free one, -1 serves no webhook "
+        "(%(default)s)",
+    )
     add_settings_options(parser)
     parser.set_defaults(run=run)
 
@@ -59,5 +69,6 @@ def run(chosen: argparse.Namespace) -> int:
         address=chosen.leader_address or own_address(store.access.host, store.access.port),
         listen=chosen.listen,
         settings=configuration.settings,
+        webhook_port=None if chosen.webhook_port < 0 else chosen.webhook_port,
     )
     return serve(Controller(store, options), store)

@@ -24,6 +24,7 @@ from actors.allocation.messages import content_of
 from actors.allocation.node_watches import NodeWatches, NodeWatchesActor
 from actors.allocation.registration import SERVED, register_allocators
 from actors.allocation.router import AlwaysLocal
+from actors.cluster.authority import LIFE as AUTHORITY_LIFE
 from actors.cluster.block_follower import BlockFollower
 from actors.cluster.gc_follower import GCFollower
 from actors.cluster.leader_certificate import LIFE, LeaderCertificate
@@ -31,6 +32,7 @@ from actors.cluster.leadership import AGENT, AUDIENCE, LEASE, Leadership
 from actors.cluster.lease import LeaseCandidate
 from actors.cluster.peer_guard import PeerGuard
 from actors.cluster.token_review import TokenReviewer
+from actors.cluster.webhook_certificates import WebhookCertificates
 from actors.decisions.settings import Settings
 from actors.errors import NotFound, OrbweaverError, PeerLost, StoreUnavailable
 from actors.networks.multus_config_actor import MultusConfigActor
@@ -86,7 +88,8 @@ def own_address(host: str, port: int) -> str:
 class ControllerOptions:
     """`metrics_port`: 0 takes a free port, None serves no HTTP. `address`: where agents reach this process, with a port if
     it is another than this process listens on; `listen`: on which address it listens, empty for all. `identity`: its name in
-    the Lease, unique to each start."""
+    the Lease, unique to each start. `webhook_port`: None serves no webhook; `webhook_life`: of the authority that signs its
+    certificates."""
 
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = METRICS_PORT
@@ -98,7 +101,8 @@ class ControllerOptions:
     certificate_life: timedelta = LIFE
     gate: GateLimits = field(default_factory=GateLimits)
     settings: Settings = field(default_factory=Settings)
-    webhook: WebhookOptions | None = None
+    webhook_port: int | None = None
+    webhook_life: timedelta = AUTHORITY_LIFE
 
 
 class Controller(Process):
@@ -207,11 +211,7 @@ class Controller(Process):
                 tell=self._tell_application,
                 proven=True,
             )
-        self.webhook: Webhook | None = None
-        if options.webhook is not None:
-            self.webhook = Webhook(
-                options.webhook, (overlap_review(self._review_overlaps),), self._leading_host
-            )
+        self.webhook, self.webhook_certificates = self._make_webhook()
         self._census = census
         self._certificate = LeaderCertificate(life=options.certificate_life, on_replaced=self._replaced)
         account = f"system:serviceaccount:{options.leadership.namespace}:{AGENT}"
@@ -262,7 +262,8 @@ class Controller(Process):
             shown=self._certificate,
         )
         self._candidate.start()
-        if self.webhook is not None:
+        if self.webhook is not None and self.webhook_certificates is not None:
+            self.webhook_certificates.start()
             self.webhook.start()
         self.serving = True
         log.info(
@@ -279,6 +280,23 @@ class Controller(Process):
             },
         )
 
+    def _make_webhook(self) -> tuple[Webhook | None, WebhookCertificates | None]:
+        options = self.options
+        if options.webhook_port is None:
+            return None, None
+        certificates = WebhookCertificates(
+            self.store,
+            options.leadership.namespace,
+            names=(self._host(options.address),),
+            leads=self.leads,
+            life=options.webhook_life,
+        )
+        shown = WebhookOptions(
+            certificates.server, certificates.client, certificates.name, options.listen, options.webhook_port
+        )
+        reviews = (overlap_review(self._review_overlaps),)
+        return Webhook(shown, reviews, self._leading_host), certificates
+
     def _review_overlaps(self, request: ReviewRequest) -> ObjectRef[ReviewVerdict] | None:
         """Ask this process's own reviewer, if it is the one that counts."""
         if not self.leads():
@@ -291,7 +309,14 @@ class Controller(Process):
     def _leading_host(self) -> str | None:
         """Where the leader is, as far as this process has read it in the Lease."""
         holder = self._candidate.holder if self._candidate is not None else None
-        return holder.address.rpartition(":")[0].strip("[]") or None if holder is not None else None
+        return self._host(holder.address) or None if holder is not None else None
+
+    def _host(self, address: str) -> str:
+        """Of an address that may have a port."""
+        host, _, _ = (
+            address.rpartition(":") if address.count(":") == 1 or "]" in address else (address, "", "")
+        )
+        return host.strip("[]")
 
     def _keeps_coordinators(self) -> bool:
         return self.leads() and self.options.settings.coordinators
@@ -307,8 +332,9 @@ class Controller(Process):
     def stop(self) -> None:
         """Finish what has begun, for a bounded time, give the Lease up, then end."""
         self.serving = False
-        if self.webhook is not None:
+        if self.webhook is not None and self.webhook_certificates is not None:
             self.webhook.stop()
+            self.webhook_certificates.stop()
         self._caught_up = False  # agents are refused from now on, and go to the next leader
         self._end_waiting()
         self._finish_calls()
@@ -399,6 +425,8 @@ class Controller(Process):
                 "seconds": round(time.monotonic() - began, 3),
             },
         )
+        if self.webhook_certificates is not None:
+            self.webhook_certificates.wake()
         self.local("views").repair.options(timeout=None).remote().subscribe(log_failure)
         self._sync_coordinator()
         if self._subnets is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
 import time
 from collections.abc import Iterator
@@ -14,41 +13,34 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from actors.cluster.leadership import Leadership
 from actors.cluster.lease import Timing
 from actors.errors import InvalidObject
 from actors.store.kubernetes.store import KubernetesStore
-from cni.admission.webhook import ANSWER_TIMEOUT, PATH, WebhookOptions
+from cni.admission.webhook import ANSWER_TIMEOUT, PATH
 from cni.process.controller import Controller
 from tests.support.checker import eventually
 from tests.support.cluster import ClusterStore
 from tests.support.leaders import in_process
 from tests.support.rig import pool
-from tests.support.webhook_authority import NAME, WebhookAuthority, webhook_authority
 from tests.tools.apiserver import ApiServer, free_ports
 
+WEBHOOK = Path(__file__).resolve().parents[2] / "deploy" / "webhook" / "webhook.yaml"
 CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 
 
-@pytest.fixture
-def authority(tmp_path: Path) -> WebhookAuthority:
-    return webhook_authority(tmp_path, "127.0.0.1", "127.0.0.2")
-
-
 @contextmanager
-def controllers(
-    store: KubernetesStore, authority: WebhookAuthority, *hosts: str
-) -> Iterator[tuple[int, list[Controller]]]:
+def controllers(store: KubernetesStore, *hosts: str, **more: Any) -> Iterator[tuple[int, list[Controller]]]:
     """A controller on each address, the first of them the leader; the port of their webhooks."""
     (port,) = free_ports(1)
     with ExitStack() as stack:
         running = []
         for host in hosts:
-            webhook = WebhookOptions(lambda: authority.server, lambda: authority.client, NAME, host, port)
             leadership = Leadership(timing=Timing(retry=0.3), port=0)
-            options = replace(in_process(webhook=webhook), address=host, listen=host, leadership=leadership)
-            made = Controller(store, options)
+            usual = in_process(webhook_port=port, **more)
+            made = Controller(store, replace(usual, address=host, listen=host, leadership=leadership))
             stack.callback(made.stop)
             made.start()
             running.append(made)
@@ -60,28 +52,21 @@ def _leads(controller: Controller) -> None:
     assert controller.leads()
 
 
+def configuration(client: dict[str, Any]) -> dict[str, Any]:
+    """That of deploy/, which leads elsewhere."""
+    kind = "ValidatingWebhookConfiguration"
+    (found,) = [obj for obj in yaml.safe_load_all(WEBHOOK.read_text()) if obj["kind"] == kind]
+    (webhook,) = found["webhooks"]
+    return {**found, "webhooks": [{**webhook, "clientConfig": client}]}
+
+
 @contextmanager
-def configured(api_server: ApiServer, authority: WebhookAuthority, host: str, port: int) -> Iterator[None]:
-    """The API server asks the webhook from here on, with no more power over writes than it has in earnest."""
-    rule = {
-        "apiGroups": ["spiderpool.spidernet.io"],
-        "apiVersions": ["v2beta1"],
-        "operations": ["CREATE", "UPDATE"],
-        "resources": ["spiderippools", "spidersubnets"],
-    }
-    webhook = {
-        "name": "overlaps.orbweaver.io",
-        "admissionReviewVersions": ["v1"],
-        "sideEffects": "NoneOnDryRun",
-        "failurePolicy": "Ignore",
-        "timeoutSeconds": 2,
-        "rules": [rule],
-        "clientConfig": {
-            "url": f"https://{host}:{port}{PATH}",
-            "caBundle": base64.b64encode(authority.bundle.encode()).decode(),
-        },
-    }
-    api_server.call("POST", CONFIGURATIONS, {"metadata": {"name": "orbweaver"}, "webhooks": [webhook]})
+def configured(api_server: ApiServer, host: str, port: int, leader: Controller) -> Iterator[None]:
+    """The API server asks the webhook from here on, by the configuration of deploy/; its certificates do not name a Service,
+    as there is none here."""
+    api_server.call("POST", CONFIGURATIONS, configuration({"url": f"https://{host}:{port}{PATH}"}))
+    assert leader.webhook_certificates is not None
+    leader.webhook_certificates.wake()  # else it finds it within a minute
     try:
         yield
     finally:
@@ -113,29 +98,33 @@ def created(store: KubernetesStore, obj: dict[str, Any]) -> str:
     return ""
 
 
-def test_of_a_hundred_pools_alike_at_once_one_is_stored(
-    api_server: ApiServer, store: ClusterStore, authority: WebhookAuthority
-) -> None:
+def test_of_a_hundred_pools_alike_at_once_one_is_stored(api_server: ApiServer, store: ClusterStore) -> None:
     with (
-        controllers(store, authority, "127.0.0.1") as (port, _),
-        configured(api_server, authority, "127.0.0.1", port),
+        controllers(store, "127.0.0.1") as (port, (leader,)),
+        configured(api_server, "127.0.0.1", port, leader),
     ):
         await_webhook(api_server, store)
-        for attempt in range(10):
+        # What is not judged in time is let in. Where the machine stood still, fewer come at once.
+        for attempt, count in enumerate((100, 100, 50, 50, 20, 20, 10, 10, 5, 5)):
             subnet = f"10.{attempt}.0"
-            said, slowest = _at_once(api_server, [pool(f"alike-{attempt}-{number:02}", f"{subnet}.0/16",
-                                                       f"{subnet}.50-{subnet}.79") for number in range(100)])  # fmt: skip
-            if (
-                slowest < ANSWER_TIMEOUT
-            ):  # else the machine stood still, and what is not judged in time is let in
+            said, slowest = _at_once(
+                api_server,
+                [
+                    pool(f"alike-{attempt}-{number:02}", f"{subnet}.0/16", f"{subnet}.50-{subnet}.79")
+                    for number in range(count)
+                ],
+            )
+            if slowest < ANSWER_TIMEOUT:
                 break
+        else:
+            pytest.skip("the machine is too slow for five questions at once")
         stored = [one["metadata"]["name"] for one in store.list("SpiderIPPool").items]
         (winner,) = [name for name in stored if name.startswith(f"alike-{attempt}-")]
         assert said.pop(winner) == ""
         assert all(
             f"overlaps with SpiderIPPool {winner} in {subnet}.50-{subnet}.79" in why for why in said.values()
         )
-        assert len(said) == 99
+        assert len(said) == count - 1
         # Edits that add nothing of others are let in, and what overlaps nothing.
         found = store.get("SpiderIPPool", winner)
         store.update({**found, "spec": {**found["spec"], "disable": True}})
@@ -160,12 +149,10 @@ def _at_once(api_server: ApiServer, pools: list[dict[str, Any]]) -> tuple[dict[s
     )
 
 
-def test_a_controller_that_stands_by_asks_the_leader(
-    api_server: ApiServer, store: ClusterStore, authority: WebhookAuthority
-) -> None:
+def test_a_controller_that_stands_by_asks_the_leader(api_server: ApiServer, store: ClusterStore) -> None:
     with (
-        controllers(store, authority, "127.0.0.1", "127.0.0.2") as (port, (_, standby)),
-        configured(api_server, authority, "127.0.0.2", port),
+        controllers(store, "127.0.0.1", "127.0.0.2") as (port, (leader, standby)),
+        configured(api_server, "127.0.0.2", port, leader),
     ):
         await_webhook(api_server, store)
         assert created(store, pool("one", "10.6.0.0/16", "10.6.0.1")) == ""
@@ -179,10 +166,10 @@ def test_a_controller_that_stands_by_asks_the_leader(
 
 
 def test_without_a_leader_a_pool_is_let_in_and_the_overlap_is_told(
-    api_server: ApiServer, store: ClusterStore, authority: WebhookAuthority
+    api_server: ApiServer, store: ClusterStore
 ) -> None:
-    with controllers(store, authority, "127.0.0.1") as (port, (leader,)):
-        with configured(api_server, authority, "127.0.0.1", port):
+    with controllers(store, "127.0.0.1") as (port, (leader,)):
+        with configured(api_server, "127.0.0.1", port, leader):
             await_webhook(api_server, store)
             leader._caught_up = False
             assert created(store, pool("one", "10.6.0.0/16", "10.6.0.1")) == ""
@@ -193,5 +180,5 @@ def test_without_a_leader_a_pool_is_let_in_and_the_overlap_is_told(
             assert store.get("SpiderIPPool", "two").get("status", {}).get("overlaps") == ["one"]
 
         eventually(told)
-    with configured(api_server, authority, "127.0.0.1", port):  # where nobody listens any more
+    with configured(api_server, "127.0.0.1", port, leader):  # where nobody listens any more
         assert created(store, pool("three", "10.6.0.0/16", "10.6.0.1")) == ""

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from actors.cluster.leadership import NAMESPACE
+from actors.cluster.webhook_certificates import SECRET
 from actors.errors import InvalidObject, OrbweaverError
 from actors.store.kubernetes.store import KubernetesStore
 from tests.deploy.test_agent import Pods
 from tests.deploy.test_agent_policies import endpoint
+from tests.deploy.test_webhook_certificates import bundle, installed
 from tests.support.agent_process import PROGRAM, AgentProcess
 from tests.support.checker import eventually, records
 from tests.support.cluster import ClusterStore
@@ -78,7 +80,9 @@ def test_the_rights_suffice_and_agents_read_no_secret(
         for name, token in tokens.items()
     }
     store.create(pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.9"))
-    with controllers(tmp_path, config["controller"]) as both:
+    api_server.ask("POST", f"/api/v1/namespaces/{NAMESPACE}/secrets", {"metadata": {"name": SECRET}})
+    with installed(api_server), controllers(tmp_path, config["controller"]) as both:
+        eventually(lambda: _published(api_server))
         leader = leader_of(store, both)
         options = ("--timeout", "10", "--log-level", "debug")
         with AgentProcess(tmp_path / "agent", *options, kubeconfig=config["agent"]) as agent:
@@ -111,7 +115,7 @@ def test_the_rights_suffice_and_agents_read_no_secret(
         as_agent.delete("SpiderEndpoint", "there", "default")
     for forbidden in (
         lambda: as_agent.delete("Pod", "here", "default"),
-        lambda: as_agent.get("Secret", "orbweaver-webhook", NAMESPACE),
+        lambda: as_agent.get("Secret", SECRET, NAMESPACE),
         lambda: as_agent.get("Secret", "any", NAMESPACE),
         lambda: as_agent.list("Secret", NAMESPACE),
         lambda: as_agent.update(store.get("Lease", "orbweaver-controller", NAMESPACE)),
@@ -129,6 +133,10 @@ def _review(token: str) -> dict[str, Any]:
         "metadata": {"name": "agent"},
         "spec": {"token": token},
     }
+
+
+def _published(server: ApiServer) -> None:
+    assert "BEGIN CERTIFICATE" in bundle(server)
 
 
 def _count(store: KubernetesStore, count: int) -> None:

@@ -39,7 +39,16 @@ class ControllerProcess(ServingProcess):
         self, directory: Path, kubeconfig: Path, *options: str, address: str = "127.0.0.1", **more: Any
     ) -> None:
         where = ("--kubeconfig", str(kubeconfig), "--namespace", NAMESPACE, "--metrics-port", "0")
-        place = ("--leader-address", address, "--listen", "127.0.0.1", "--leader-port", "0")
+        place = (
+            "--leader-address",
+            address,
+            "--listen",
+            "127.0.0.1",
+            "--leader-port",
+            "0",
+            "--webhook-port",
+            "0",
+        )
         super().__init__(directory, *where, *place, *(options or QUICK), **more)
 
     def serves(self) -> bool:

@@ -1,0 +1,86 @@
+"""The authority that signs what the webhook shows: which one counts, which one comes next, and when.
+
+What must always hold: whoever trusts `bundle` trusts whatever any controller shows at that moment. So a next authority is
+trusted by all before anything is signed with it, and the one before is trusted until the next is made; both steps are
+decided here, as pure functions of the time, and written by one controller, the leader.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from actors.cluster.certificates import Pair, make_authority, span_of
+from actors.errors import InvalidObject
+
+LIFE = timedelta(days=365)
+_NEXT_AFTER = 0.5
+"""Of an authority's life, after which the next one is made."""
+_TRUSTED_FOR = 1 / 20, timedelta(minutes=10)
+"""Of its life, and at most, for which the next one is trusted before it signs: API servers notice within seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """`current` signs; `following` will; `previous` signed before, and is a certificate without its key."""
+
+    current: Pair
+    following: Pair | None = None
+    previous: str = ""
+
+    @property
+    def bundle(self) -> str:
+        """All that is to be trusted, in PEM."""
+        following = self.following.certificate if self.following is not None else ""
+        return self.current.certificate + following + self.previous
+
+    def to_data(self) -> dict[str, str]:
+        """The `data` of a Secret."""
+        texts = {"ca.crt": self.current.certificate, "ca.key": self.current.key}
+        if self.following is not None:
+            texts |= {"next.crt": self.following.certificate, "next.key": self.following.key}
+        if self.previous:
+            texts["previous.crt"] = self.previous
+        return {name: base64.b64encode(text.encode()).decode() for name, text in texts.items()}
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, object]) -> Authority | None:
+        """Inverse of `to_data`; None where there is nothing. Raises `InvalidObject`."""
+        if not data:
+            return None
+        try:
+            texts = {
+                name: base64.b64decode(str(text), validate=True).decode("ascii")
+                for name, text in data.items()
+            }
+            following = Pair(texts["next.crt"], texts["next.key"]) if "next.crt" in texts else None
+            found = cls(Pair(texts["ca.crt"], texts["ca.key"]), following, texts.get("previous.crt", ""))
+            others = [following.certificate] if following is not None else []
+            others += [found.previous] if found.previous else []
+            for certificate in (found.current.certificate, *others):
+                span_of(certificate)
+        except (KeyError, ValueError, binascii.Error) as error:
+            raise InvalidObject(
+                f"what the webhook's Secret holds is no authority of ours: {error!r}"
+            ) from error
+        return found
+
+
+def advance(found: Authority | None, now: datetime, life: timedelta, published: Sequence[str]) -> Authority:
+    """The authority that should be, at a moment. `published`: what API servers are told to trust by now, for each webhook."""
+    if found is None or now >= span_of(found.current.certificate)[1]:
+        return Authority(make_authority(now, life))
+    if found.following is not None:
+        made, end = span_of(found.following.certificate)
+        share, most = _TRUSTED_FOR
+        known = all(found.following.certificate in bundle for bundle in published)
+        if known and now >= made + min((end - made) * share, most):
+            return Authority(found.following, None, found.current.certificate)
+        return found
+    made, end = span_of(found.current.certificate)
+    if now >= made + (end - made) * _NEXT_AFTER:
+        return replace(found, following=make_authority(now, life), previous="")
+    return found
