@@ -121,6 +121,7 @@ class Batch:
         self._namespace = namespace
         self._recorded: BlockInventory | None = None
         self._stored: dict[str, list[tuple[Subnet, Object]]] = {}
+        self._stored_networks: dict[str, list[Object]] = {}
         self._wanted = {
             _key(wanted): wanted for document in documents if _named(wanted := self._placed(document.object))
         }
@@ -151,9 +152,11 @@ class Batch:
 
     def _networks(self, namespace: str) -> list[Object]:
         """The SpiderMultusConfigs of a namespace, as they will be."""
-        objects = {_key(obj): obj for obj in self._store.list(NETWORK, namespace).items}
-        objects |= {key: obj for key, obj in self._wanted.items() if key[:2] == (NETWORK, namespace)}
-        return list(objects.values())
+        if namespace not in self._stored_networks:
+            objects = {_key(obj): obj for obj in self._store.list(NETWORK, namespace).items}
+            objects |= {key: obj for key, obj in self._wanted.items() if key[:2] == (NETWORK, namespace)}
+            self._stored_networks[namespace] = list(objects.values())
+        return self._stored_networks[namespace]
 
     def _check_pool(self, admitted: Object, current: Object | None) -> None:
         """A pool in a subnet of its CIDR has no other addresses. Raises `InvalidObject`."""
@@ -186,6 +189,7 @@ class Batch:
             except (Conflict, NotFound):
                 self._recorded = None
                 self._stored.clear()
+                self._stored_networks.clear()
                 step = self.prepare(step.document)
                 continue
             version = step.current["metadata"]["resourceVersion"]

@@ -12,7 +12,7 @@ from typing import Any
 
 from actors.decisions.annotations import FIRST_INTERFACE, read_default_network, read_networks
 from actors.decisions.settings import Settings
-from actors.errors import InvalidObject, NoSuchResource, NotFound
+from actors.errors import InvalidObject, NoSuchResource, NotAllowed, NotFound
 from actors.resources.fields import Fields
 from actors.resources.json_text import showable
 from actors.resources.network_attachment import KIND, NetworkAttachment
@@ -98,6 +98,8 @@ def _look(store: Store, namespace: str, name: str, interface: str) -> PodNetwork
         return _read(PodNetwork(interface, key, tuple(one.text("type") for one in plugins)), plugins, common)
     except NotFound:
         return PodNetwork(interface, key, why=f"but there is no such {KIND}")
+    except NotAllowed as error:
+        return PodNetwork(interface, key, why=f"which is not explained: {error}")
     except NoSuchResource:
         return PodNetwork(interface, key, why=f"but the cluster has no {KIND}s")
     except InvalidObject as error:

@@ -96,6 +96,15 @@ RIGHT = [
     MultusCase("a chain", macvlan({"chainCNIJsonData": ['{"type": "tuning"}', ' {"type": "sbr"} ']})),
     MultusCase("without coordinator and IPAM", macvlan({"enableCoordinator": False, "disableIPAM": True})),
     MultusCase("a coordinator", macvlan({"coordinator": {"mode": "overlay", "hijackCIDR": ["10.0.0.1", "fd00::/8"]}})),
+    MultusCase("macvlan as Spiderpool stores it", {
+        "cniType": "macvlan", "enableCoordinator": True, "disableIPAM": False, "chainCNIJsonData": [],
+        "macvlan": {"master": ETH0, "vlanID": 0, "mtu": 0, "rdmaResourceName": "",
+                    "ippools": {"ipv4": ["blue"], "ipv6": [], "matchMasterSubnet": False}},
+        "coordinator": {"mode": "auto", "hijackCIDR": [], "policyRoutes": [], "vethLinkAddress": "", "podMACPrefix": "",
+                        "podDefaultRouteNIC": "", "podRPFilter": 0, "tunePodRoutes": True, "hostRuleTable": 500,
+                        "txQueueLen": 0},
+    }),
+    MultusCase("custom as Spiderpool stores it", custom("{}", enableCoordinator=False, chainCNIJsonData=[])),
     MultusCase("names", macvlan(), annotations={ATTACHMENT_NAME: "a.b", NETWORK_NAME: "A_b.c-1"}),
     *(
         MultusCase(f"CNI {version}", macvlan(), annotations={CNI_VERSION: version})
