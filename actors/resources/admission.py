@@ -30,6 +30,7 @@ from actors.resources import (
     pod,
     reservedip,
     statefulset,
+    workload,
 )
 from actors.resources import subnet as subnets
 from actors.resources.addresses import format_address, parse_address
@@ -73,11 +74,12 @@ API_VERSIONS = {
     pod.KIND: "v1",
     namespace.KIND: "v1",
     node.KIND: "v1",
-    statefulset.KIND: "apps/v1",
+    **{kind: f"{group}/v1" for kind, group in workload.GROUPS.items()},
     network_attachment.KIND: network_attachment.API_VERSION,
     multus_config.KIND: SPIDERPOOL,
 }
 _READERS: dict[str, Callable[[Mapping[str, Any]], object]] = {
+    **dict.fromkeys(workload.GROUPS, workload.Workload.from_object),
     pod.KIND: pod.Pod.from_object,
     namespace.KIND: namespace.Namespace.from_object,
     node.KIND: node.Node.from_object,

@@ -97,6 +97,10 @@ class Applications:
         """Whether nobody else sets how many pods it has, as far as that is seen without asking."""
         return not (found.application.kind in (REPLICASET, JOB) and _goes_on(found))
 
+    def is_watched(self, identity: Identity) -> bool:
+        """Whether its changes are told."""
+        return _key(identity[0], identity[1]) in self._informers
+
     def unread(self, identity: Identity) -> Application | None:
         """An application of another kind that is seen to ask for pools; how many pods it wants has to be read."""
         group, kind, namespace, name = identity

@@ -48,6 +48,8 @@ GATHER = 0.2
 """Seconds for which changes of subnets are gathered before applications that lack addresses ask again."""
 SCAN = 600.0
 """Seconds between two looks at all applications and at pools whose application may be gone."""
+UNWATCHED = 30.0
+"""Seconds between two looks at applications of kinds that this process may not watch."""
 LOOKED_UP = 1024
 """Owners that are being read at a time; the ADD of another one is told to come again."""
 ANSWER = 0.9
@@ -75,6 +77,7 @@ class AutoPoolsActor(ApplicationPoolsActor):
         tell: Callable[[Application, str, str], object],
         leads: Callable[[], bool],
         scan: float = SCAN,
+        unwatched: float = UNWATCHED,
     ) -> None:
         super().__init__(context)
         self._applications = applications
@@ -85,12 +88,14 @@ class AutoPoolsActor(ApplicationPoolsActor):
         self._rounds = PoolRounds(self, subnets, catalog, settings, tell, self._forget)
         self._leads = leads
         self._interval = scan
+        self._pause = unwatched
         self._known: dict[Identity, PoolsOfApplication] = {}
         self._index: dict[tuple[str, str, str], set[str]] = {}
         """Automatic pools by kind, namespace and name of their application, as labels have them."""
         self._looking: dict[_Look, list[Waiting]] = {}
         self._gathering = False
         self._scanning: Cancellable | None = None
+        self._polling: Cancellable | None = None
 
     def on_activate(self) -> None:
         """After a crash everything is found again; nobody else would say that it is time to begin."""
@@ -107,6 +112,7 @@ class AutoPoolsActor(ApplicationPoolsActor):
         for identity in self._applications.asking():
             self._look_at(identity)
         self._scan()
+        self._poll()
 
     @message
     def end(self) -> None:
@@ -119,9 +125,10 @@ class AutoPoolsActor(ApplicationPoolsActor):
         self._known = {}
         self._rounds.owners.clear()
         self._rounds.going.clear()
-        if self._scanning is not None:
-            self._scanning.cancel()
-            self._scanning = None
+        for timer in (self._scanning, self._polling):
+            if timer is not None:
+                timer.cancel()
+        self._scanning = self._polling = None
 
     @message
     def changed(self, identities: tuple[Identity, ...]) -> None:
@@ -352,8 +359,6 @@ class AutoPoolsActor(ApplicationPoolsActor):
             self._scanning.cancel()
         self._scanning = self.after(self._interval, self._scan)
         for state in tuple(self._known.values()):
-            if self._applications.cached(state.application.identity) is None:
-                self._look_again(state)
             if not state.running and state.retry is None:
                 self._rounds.reconcile(state)
         for pool in self._catalog.pools().pools.values():
@@ -363,6 +368,15 @@ class AutoPoolsActor(ApplicationPoolsActor):
                 and not pool.terminating
             ):
                 self.then(self._read(partial(self._owner_now, pool)), self._judge, pool)
+
+    def _poll(self) -> None:
+        """Look at what nobody tells of."""
+        if self._polling is not None:
+            self._polling.cancel()
+        self._polling = self.after(self._pause, self._poll)
+        for state in tuple(self._known.values()):
+            if not self._applications.is_watched(state.application.identity):
+                self._look_again(state)
 
     def _owner_now(self, pool: IPPool) -> tuple[Application, Workload | None]:
         """Whose pool it is, and what that is now; in another thread."""

@@ -88,7 +88,7 @@ class PoolRounds:
                 self._tell(state.application, type(error).__name__, error.message)
                 self.refuse(state, error)
                 return
-            runs = self._runs(state)
+            runs = runs_of(state, self._subnets.table(), self._subnets.damaged(), self._settings)
         state.running = len(runs)
         state.refusals = {run.group: run.refusals for run in runs}
         for pool in state.outside({run.group: run.subnets for run in runs}):
@@ -99,26 +99,6 @@ class PoolRounds:
         if not runs:
             self._finished(state)
 
-    def _runs(self, state: PoolsOfApplication) -> list[Run]:
-        assert state.wish is not None
-        table, damaged = self._subnets.table(), self._subnets.damaged()
-        wanted = self._size(state).wanted(state.workload.replicas)
-        found = []
-        for choice in state.wish.interfaces:
-            for family in (4, 6):
-                if not choice.names(family) or not self._settings.enabled(family):
-                    continue
-                group = choice.interface, family
-                chosen = choose_subnets(choice.names(family), family, table, damaged)
-                present = {name: pool.addresses for name, pool in state.own(group).items()}
-                questions = distribute(chosen.names, present, wanted, state.pods)
-                found.append(Run(group, chosen.names, questions, chosen.refusals))
-        return found
-
-    def _size(self, state: PoolsOfApplication) -> Size:
-        asked = state.wish.size if state.wish is not None else None
-        return asked or Size(self._settings.spare_addresses, beside_replicas=True)
-
     def _step(self, state: PoolsOfApplication, run: Run, outcome: Outcome | None) -> None:
         """The next question of a run, after the answer to the one before."""
         try:
@@ -127,7 +107,7 @@ class PoolRounds:
             state.distributions[run.group] = end.value
             self._part_done(state)
             return
-        pool = state.asking(run.group, subnet, number, self._size(state), self._is_taken)
+        pool = state.asking(run.group, subnet, number, size_of(state, self._settings), self._is_taken)
         own = OwnPool(pool.name, subnet, label_value(run.group[0]), run.group[1], number)
         self._actor.then(self._subnets.ensure(subnet, pool), self._answered, state, run, own)
 
@@ -186,7 +166,7 @@ class PoolRounds:
     def empty(self, state: PoolsOfApplication, pool: OwnPool) -> None:
         """A pool that the application does not ask for any more: it goes when the last pod has left it."""
         group = pool.interface, pool.family
-        asked = state.asking(group, pool.subnet, 0, self._size(state), self._is_taken)
+        asked = state.asking(group, pool.subnet, 0, size_of(state, self._settings), self._is_taken)
         self._actor.then(self._subnets.ensure(pool.subnet, asked), self._emptied, state, pool)
 
     def _emptied(self, ref: ObjectRef[EnsureAnswer], state: PoolsOfApplication, pool: OwnPool) -> None:
@@ -254,6 +234,34 @@ class PoolRounds:
                 "a pool could not be taken away, the next scan does it",
                 extra={"pool": pool.name, "error": str(error)},
             )
+
+
+def size_of(state: PoolsOfApplication, settings: Settings) -> Size:
+    """How large each of its pools is to be: as it says, else as the cluster does."""
+    asked = state.wish.size if state.wish is not None else None
+    return asked or Size(settings.spare_addresses, beside_replicas=True)
+
+
+def runs_of(
+    state: PoolsOfApplication,
+    subnets: Mapping[str, SpiderSubnet],
+    damaged: Mapping[str, str],
+    settings: Settings,
+) -> list[Run]:
+    """The questions to subnets for what an application wishes, an interface and family each."""
+    assert state.wish is not None
+    wanted = size_of(state, settings).wanted(state.workload.replicas)
+    found = []
+    for choice in state.wish.interfaces:
+        for family in (4, 6):
+            if not choice.names(family) or not settings.enabled(family):
+                continue
+            group = choice.interface, family
+            chosen = choose_subnets(choice.names(family), family, subnets, damaged)
+            present = {name: pool.addresses for name, pool in state.own(group).items()}
+            questions = distribute(chosen.names, present, wanted, state.pods)
+            found.append(Run(group, chosen.names, questions, chosen.refusals))
+    return found
 
 
 def ours(error: BaseException) -> OrbweaverError:

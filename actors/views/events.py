@@ -142,7 +142,7 @@ class EventsActor(Actor):
     def of_application(self, involved: dict[str, str], reason: str, text: str) -> None:
         """Tell what hinders the pool of an application, which `involved` names with its API version, kind, namespace,
         name and UID."""
-        self._tell(_News(involved, reason, text, "Warning"))
+        self._tell(_News(involved, reason, text, _severity(True)))
 
     @message
     def elected(self, namespace: str, lease: str, identity: str) -> None:

@@ -1,7 +1,8 @@
 """`orbweaver demo`: the main job in a sandbox of its own, in about ten seconds; leaves nothing behind.
 
 A macvlan network on a stand-in for a network card, an agent on the embedded store, pods that ping each other, a
-StatefulSet pod that keeps its address, a container that vanishes without DEL and is reclaimed, and latencies.
+StatefulSet pod that keeps its address, a Deployment with a pool of its own out of a subnet, a container that vanishes without
+DEL and is reclaimed, and latencies.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from actors.decisions.auto_pool import NAME
 from actors.errors import OrbweaverError, StoreUnavailable
 from actors.resources.blocks.block import Block
 from actors.resources.blocks.record import Record
@@ -69,6 +71,34 @@ metadata:
   name: db-0
   namespace: default
   ownerReferences: [{apiVersion: apps/v1, kind: StatefulSet, name: db, uid: demo, controller: true}]
+"""
+
+SUBNET = """\
+apiVersion: spiderpool.spidernet.io/v2beta1
+kind: SpiderSubnet
+metadata: {name: floor}
+spec: {subnet: 10.8.0.0/16, ips: ["10.8.1.1-10.8.1.50"], gateway: 10.8.0.1}
+"""
+
+SHOP = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: shop, namespace: default}
+spec:
+  replicas: REPLICAS
+  template:
+    metadata:
+      annotations: {"ipam.spidernet.io/subnet": '{"ipv4": ["floor"]}'}
+"""
+
+SHOP_POD = """\
+apiVersion: v1
+kind: Pod
+metadata:
+  name: shop-NUMBER
+  namespace: default
+  annotations: {"ipam.spidernet.io/subnet": '{"ipv4": ["floor"]}'}
+  ownerReferences: [{apiVersion: apps/v1, kind: Deployment, name: shop, uid: demo, controller: true}]
 """
 
 
@@ -120,6 +150,7 @@ class _Demo:
             web = self._pods()
             self._explain()
             self._statefulset(web)
+            self._application()
             self._reclaim()
             self._latencies(adds)
             _title("Deletion")
@@ -171,6 +202,47 @@ class _Demo:
         self._orbweaver("delete", "statefulset", "db", "-n", "default")
         self._wait_until_free(second[0])
         print("the StatefulSet is deleted, and the address is free again")
+
+    def _application(self) -> None:
+        _title("An application gets a pool of its own, which follows its replicas")
+        print(SUBNET.rstrip())
+        pods = [SHOP_POD.replace("NUMBER", letter) for letter in "ab"]
+        self._orbweaver("apply", "-f", "-", feed="---\n".join([SUBNET, SHOP.replace("REPLICAS", "2"), *pods]))
+        self._orbweaver("explain", "default/shop-a")
+        shops = [SandboxPod(f"shop-{letter}", self.network) for letter in "ab"]
+        for pod in shops:
+            print(f"{pod.name:8} {'  '.join(pod.start())}")
+        self._wait_for_pool("shop", 3)
+        print("two replicas, and an address to spare:")
+        self._orbweaver("get", "ss,sp")
+        self._orbweaver("apply", "-f", "-", feed=SHOP.replace("REPLICAS", "4"))
+        self._wait_for_pool("shop", 5)
+        print("scaled to four:")
+        self._orbweaver("get", "sp")
+        for pod in shops:
+            pod.stop()
+        self._orbweaver("delete", "deployment", "shop", "-n", "default")
+        self._wait_for_pool("shop", None)
+        print("the Deployment is deleted, and its pool with it")
+        self._orbweaver("delete", "ss", "floor")
+
+    def _wait_for_pool(self, application: str, size: int | None) -> None:
+        """Until the application's pool has so many addresses; None: until there is none."""
+        deadline = time.monotonic() + START_TIMEOUT
+        while True:
+            pools = [
+                pool
+                for pool in json.loads(self._output("get", "sp", "-o", "json"))["items"]
+                if (pool["metadata"].get("labels") or {}).get(NAME) == application
+            ]
+            sizes = [(pool.get("status") or {}).get("totalIPCount") for pool in pools]
+            if sizes == ([] if size is None else [size]):
+                return
+            if time.monotonic() > deadline:
+                raise OrbweaverError(
+                    f"the pool of {application} has {sizes} addresses after {START_TIMEOUT:g} s, not {size}"
+                )
+            time.sleep(0.1)
 
     def _reclaim(self) -> None:
         _title("A container vanishes without DEL: CNI GC reclaims its addresses")

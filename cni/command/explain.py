@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from actors.decisions.auto_pool import ApplicationPools
 from actors.decisions.exhausted import exhausted
 from actors.decisions.filters import Refusal
 from actors.decisions.inherit import Inheritance, inherit, machine_of, wanted
@@ -49,6 +50,7 @@ from actors.store.contract import Store
 from cni.command import explain_routes
 from cni.command.block_inventory import BlockInventory
 from cni.command.explain_networks import PLUGIN, PodNetworks
+from cni.command.explain_subnets import Foreseen, foresee
 from cni.command.get import print_value
 from cni.command.manifest import read_mapping
 from cni.command.settings_options import add_settings_options, settings_on
@@ -210,6 +212,7 @@ class AgentView:
         self._overlaps = overlapping(self.table.pools.values())
         self._now = time.time()
         self._pods: dict[str, Pod] | None = None
+        self._foreseen: Foreseen | None = None
 
     def pod(self, chosen: argparse.Namespace) -> Pod:
         """The pod that is meant: an object in a file, an applied one, or a name alone."""
@@ -230,6 +233,7 @@ class AgentView:
 
     def plan(self, pod: Pod, asks: AddressRequest) -> Plan:
         """As the Endpoint would."""
+        auto = self._application(pod)
         return plan(
             pod,
             self._catalog.namespace(pod.namespace),
@@ -238,11 +242,21 @@ class AgentView:
             asks,
             self._settings,
             self.table.damaged,
+            auto=auto,
         )
+
+    def _application(self, pod: Pod) -> ApplicationPools | None:
+        """The pools of the pod's application, where it asks for addresses of SpiderSubnets, with those that would be made."""
+        if self._foreseen is None:
+            self._foreseen = foresee(self._store, self.table, self._reserved, pod, self._settings)
+            self.table = self._foreseen.table
+        return self._foreseen.pools
 
     def answer(self, pod: Pod, asks: AddressRequest) -> Answer:
         """What one request would get."""
         made = self.plan(pod, asks)
+        notes = self._foreseen.notes if self._foreseen is not None else ()
+        made = replace(made, notes=(*made.notes, *notes))
         return Answer(made, tuple(self.outlook(slot, pod) for slot in made.slots))
 
     def outlook(self, slot: Slot, pod: Pod) -> Outlook:

@@ -225,6 +225,11 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     "Node": (_AGE,),
     "Lease": (Column("HOLDER", field("spec", "holderIdentity")), Column("ADDRESS", _address), _AGE),
     "StatefulSet": (Column("READY", _ready), _AGE),
+    "Deployment": (Column("READY", _ready), _AGE),
+    "ReplicaSet": (Column("READY", _ready), _AGE),
+    "DaemonSet": (Column("DESIRED", field("status", "desiredNumberScheduled")), _AGE),
+    "Job": (Column("COMPLETIONS", field("spec", "completions")), _AGE),
+    "CronJob": (Column("SCHEDULE", field("spec", "schedule")), _AGE),
     "VirtualMachine": (_AGE,),
     "VirtualMachineInstance": (_AGE, Column("PHASE", field("status", "phase"))),
 }

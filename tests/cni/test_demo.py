@@ -45,7 +45,7 @@ def test_the_demo_does_what_it_says_and_leaves_nothing(
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
-    for said in ("web-a pings web-b", "CHECK of web-a: as recorded", "Done: the sandbox"):
+    for said in ("web-a pings web-b", "CHECK of web-a: as recorded", "scaled to four", "Done: the sandbox"):
         assert said in done.stdout
     assert list(tmp_path.iterdir()) == []
     assert _processes(tmp_path) == []

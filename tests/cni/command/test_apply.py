@@ -29,7 +29,7 @@ def test_a_refused_document_leaves_all_unwritten_and_every_refusal_is_told(orbwe
         make_pool("good")
         + make_pool("gateway", ips="10.6.1.1-10.6.1.9", gateway="10.9.0.1")
         + make_pool("order", ips="10.6.2.9-10.6.2.1")
-        + "---\n{kind: Deployment, apiVersion: apps/v1, metadata: {name: web}}\n---\nkind: [\n"
+        + "---\n{kind: Ingress, apiVersion: networking.k8s.io/v1, metadata: {name: web}}\n---\nkind: [\n"
     )
 
     assert (done.status, done.out) == (1, "")
