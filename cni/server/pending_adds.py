@@ -23,12 +23,14 @@ UNDO_PAUSE, UNDO_PAUSE_MOST = 0.5, 10.0
 
 @dataclass(slots=True)
 class Adds:
-    """The ADDs of one (container, interface): how many are `going`; whether a release is `owed`, because addresses were
-    recorded that nobody was told of; whether that is being done (`undoing`)."""
+    """The ADDs of one (container, interface)."""
 
     going: int = 0
+    """How many are under way."""
     owed: bool = False
+    """Whether addresses were recorded that nobody was told of, and are to be released."""
     undoing: bool = False
+    """Whether that is being done."""
 
 
 class PendingAdds:
@@ -55,16 +57,6 @@ class PendingAdds:
     def __len__(self) -> int:
         """For how many interfaces an ADD is under way, or is to be undone."""
         return len(self._adds)
-
-    @property
-    def under_way(self) -> int:
-        """How many ADDs are under way."""
-        return sum(len(pods) for pods in self._pods.values())
-
-    @property
-    def by_attachment(self) -> dict[tuple[str, str], Adds]:
-        """As they are now, by (container, interface)."""
-        return dict(self._adds)
 
     def pod_of(self, container: str) -> str | None:
         """The pod to which an ADD of the container was sent that is under way."""

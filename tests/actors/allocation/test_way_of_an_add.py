@@ -32,7 +32,7 @@ def walk(made: Rig, way: Way) -> None:
 
 
 def settled(made: Rig) -> None:
-    assert not made.agent.front_end.adds.under_way
+    assert not made.agent.front_end.adds
     busy = [row.name for row in made.system.describe() if row.state == "busy" or row.mailbox or row.deferred]
     assert not busy
 

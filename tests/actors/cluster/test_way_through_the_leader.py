@@ -55,7 +55,7 @@ def test_an_add_goes_one_way_through_agent_and_leader(api_server: ApiServer, tmp
                 assert answer.status == 0, answer.output
             way.begin()
             answer = ask(options.cni_socket, encode("ADD", CONTAINER, pod="web", uid=uids["web"]))
-            eventually(lambda: _true(not agent.front_end.adds.under_way))
+            eventually(lambda: _true(not agent.front_end.adds))
             way.end()
             assert answer.addresses == [f"{ADDRESS}/16"]
         finally:

@@ -374,7 +374,7 @@ def _send_as_much_as_is_taken(client: socket.socket, data: bytes) -> None:
 
 
 def _in_flight(one: Rig, number: int) -> None:
-    assert one.agent.front_end.adds.under_way == number
+    assert sum(adds.going for adds in one.agent.front_end.adds._adds.values()) == number
 
 
 def test_more_large_requests_than_are_read_at_once_are_told_to_come_back(one: Rig):
@@ -539,7 +539,7 @@ def test_a_repeated_add_whose_client_hung_up_too_is_undone(tmp_path: Path):
         for client in clients:
             client.sendall(encode("ADD", "c1"))
         assert gate.reached.wait(60)
-        eventually(lambda: _going(one, 3))
+        eventually(lambda: _in_flight(one, 3))
         for client in clients:
             client.close()
         gate.open()
@@ -732,7 +732,7 @@ def test_the_agent_answers_what_it_accepted_before_it_stops(tmp_path: Path):
             client.sendall(encode("ADD", f"c{number}"))
             one.journal.unsure((f"c{number}", "eth0"))
         assert gate.reached.wait(60)
-        eventually(lambda: _going(one, 5))
+        eventually(lambda: _in_flight(one, 5))
         stopper = threading.Thread(target=one.agent.front_end.stop, args=(120.0,))
         stopper.start()
         eventually(lambda: _refused(one.socket))
@@ -782,18 +782,13 @@ def _clients_at_least(one: Rig, number: int) -> None:
 
 
 def _failed_to_undo(one: Rig) -> None:
-    (adds,) = one.agent.front_end.adds.by_attachment.values()
+    (adds,) = one.agent.front_end.adds._adds.values()
     assert adds.owed
     assert not adds.undoing
 
 
-def _going(one: Rig, number: int) -> None:
-    assert sum(adds.going for adds in one.agent.front_end.adds.by_attachment.values()) == number
-
-
 def _no_debts(one: Rig) -> None:
     assert not one.agent.front_end.adds
-    assert not one.agent.front_end.adds.under_way
 
 
 def _recorded(one: Rig, number: int) -> None:
