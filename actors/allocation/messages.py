@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from actors.decisions.candidates import AddressRequest
 from actors.decisions.detection import DetectionOverrides
-from actors.decisions.request import AddressRequest
 from actors.resources.addresses import Address
 from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import (

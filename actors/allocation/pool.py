@@ -33,7 +33,7 @@ from actors.allocation.ledger import LedgerActor, ledger_of
 from actors.allocation.messages import Allocate, Occupancy, RecordedElsewhere
 from actors.allocation.takeover import take_over
 from actors.allocation.waiting_line import Waiter, WaitingLine
-from actors.decisions.exhausted import exhausted
+from actors.decisions.brief import exhausted
 from actors.errors import (
     AddressTaken,
     InvalidObject,

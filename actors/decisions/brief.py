@@ -21,6 +21,8 @@ _NAME, _REASON = 63, 160
 """Characters of a pool's name, and of one reason in its short form."""
 _MOST = 8
 """Reasons that are told for one interface and family, at most, where they are short."""
+_NAMED_IN_REFUSAL = 8
+"""Blocks that are named, of those that cannot be used."""
 _ELLIPSIS = "..."
 _ELSEWHERE = "`orbweaver explain` has the rest."
 
@@ -122,3 +124,29 @@ def in_brief(error: OrbweaverError) -> str:
     """The same as one line, for an Event."""
     message, details = told(error)
     return "; ".join((message, *details.splitlines()))
+
+
+def exhausted(
+    total: int, *, quarantine: int = 0, lost: int = 0, blocks: Sequence[str] = (), unjudged: int = 0
+) -> str:
+    """Why a pool has nothing to give, in the words that a refused pod, its Event and `orbweaver explain` all use: what became
+    of its `total` addresses, and what to do. An address that cannot be given although nobody has it is never counted as in
+    use, because the remedy is another one. `quarantine` are set aside because somebody uses
+    them, `lost` lie in the `blocks` that cannot be read or written, and `unjudged` have a record that cannot be judged."""
+    if not quarantine and not lost and not unjudged:
+        return f"all {total} are in use; add addresses to spec.ips or name a second pool"
+    parts = [f"{total - quarantine - lost - unjudged} are in use"]
+    if quarantine:
+        parts.append(f"{quarantine} are set aside")
+    remedy = ""
+    if lost:
+        more = ", ..." if len(blocks) > _NAMED_IN_REFUSAL else ""
+        parts.append(
+            f"{lost} are in blocks that cannot be used ({', '.join(blocks[:_NAMED_IN_REFUSAL])}{more})"
+        )
+        remedy = "mend the blocks, "
+    if unjudged:
+        parts.append(f"{unjudged} have a record that cannot be judged")
+        remedy += "look at what `orbweaver check` names, "
+    listed = " and ".join([", ".join(parts[:-1]), parts[-1]])
+    return f"{listed}; {remedy}add addresses to spec.ips or name a second pool"

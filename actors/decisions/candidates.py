@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import translate
 
@@ -52,8 +52,8 @@ from actors.decisions.annotations import (
 )
 from actors.decisions.auto_pool import ApplicationPools
 from actors.decisions.brief import without_middle
+from actors.decisions.detection import DetectionOverrides
 from actors.decisions.filters import Refusal
-from actors.decisions.request import AddressRequest
 from actors.decisions.settings import Settings
 from actors.errors import PodRefused, SubnetsExhausted
 from actors.resources.ippool import IPPool
@@ -66,6 +66,25 @@ FROM_NAMESPACE = f"namespace annotations {NAMESPACE_POOLS[4]} and {NAMESPACE_POO
 FROM_CNI = "CNI configuration default_ipv4_ippool and default_ipv6_ippool"
 FROM_CLUSTER = "cluster default pools"
 RULES = (FROM_PODS_POOLS, FROM_PODS_POOL, FROM_NAMESPACE, FROM_CNI, FROM_CLUSTER)
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRequest:
+    """`ipv4_pools`, `ipv6_pools`, `clean_gateway`: from the network configuration (`default_ipv4_ippool`,
+    `default_ipv6_ippool`, `clean_gateway`). `exact`: addresses asked for by `IP=` in CNI_ARGS, `args.cni.ips`
+    or the `ips` capability (CNI conventions, "ips"); at most one of each family. `detection`:
+    what this network wishes otherwise than the settings. `mac`: the interface's, where the runtime chose it."""
+
+    interface: str = "eth0"
+    ipv4_pools: tuple[str, ...] = ()
+    ipv6_pools: tuple[str, ...] = ()
+    clean_gateway: bool = False
+    exact: tuple[tuple[int, int], ...] = ()
+    detection: DetectionOverrides = field(default_factory=DetectionOverrides)
+    mac: str = ""
+
+    def pools(self, family: int) -> tuple[str, ...]:
+        return self.ipv4_pools if family == 4 else self.ipv6_pools
 
 
 @dataclass(frozen=True, slots=True)

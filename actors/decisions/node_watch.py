@@ -1,4 +1,7 @@
-"""Whether a sandbox's own node looks after it: what the leader believes of an agent that tells so."""
+"""Whether a sandbox's own node looks after it: what the leader believes of an agent that tells so.
+
+Apart from the actor that keeps it and the rules that judge by it, because the rules import no actor.
+"""
 
 from __future__ import annotations
 

@@ -30,9 +30,8 @@ from actors.decisions.annotations import (
 )
 from actors.decisions.auto_pool import ApplicationPools
 from actors.decisions.brief import Reason, brief
-from actors.decisions.candidates import FROM_PODS_POOL, Candidates, choose
+from actors.decisions.candidates import FROM_PODS_POOL, AddressRequest, Candidates, choose
 from actors.decisions.filters import ADDRESS, Applicant, Refusal, by_affinity
-from actors.decisions.request import AddressRequest
 from actors.decisions.settings import Settings
 from actors.errors import AddressTaken, NoAddress, PodRefused
 from actors.resources.addresses import format_address

@@ -17,12 +17,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.decisions.auto_pool import ApplicationPools
-from actors.decisions.exhausted import exhausted
+from actors.decisions.brief import exhausted
+from actors.decisions.candidates import AddressRequest
 from actors.decisions.filters import Refusal
 from actors.decisions.inherit import Inheritance, inherit, machine_of, wanted
 from actors.decisions.overlaps import overlapping
 from actors.decisions.plan import Plan, Slot, plan
-from actors.decisions.request import AddressRequest
 from actors.decisions.routes import InterfaceAddress, unreached
 from actors.decisions.settings import Settings
 from actors.errors import (

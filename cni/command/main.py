@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 
 from actors.errors import OrbweaverError
 from actors.resources.json_text import showable
-from cni.command import log_lines
 from cni.command.printable import printable
+from metrics.log_fields import own_fields
 
 COMMANDS = {
     "demo": "see the main job done, in a sandbox",
@@ -30,6 +31,16 @@ COMMANDS = {
     "check": "prove that no address is recorded twice or leaked, and every view is right",
     "version": "print the version",
 }
+
+
+class LogLines(logging.Formatter):
+    """What a short command logs, as lines that its user can read:
+    `orbweaver: a pool cannot be used (pool: blue, error: …)`: the message, then the event's own fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = ", ".join(f"{name}: {value}" for name, value in own_fields(record).items())
+        line = f"orbweaver: {record.getMessage()}" + (f" ({fields})" if fields else "")
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
 def parser(wanted: str) -> argparse.ArgumentParser:
@@ -50,9 +61,16 @@ def parser(wanted: str) -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    log_lines.set_up()
+    _set_up_log()
     with redirect_stdout(printable(sys.stdout)), redirect_stderr(printable(sys.stderr)):
         return _run(given)
+
+
+def _set_up_log() -> None:
+    """For commands that set up no log of their own: logging's last resort writes warnings and errors, and would leave out
+    everything but the message."""
+    assert logging.lastResort is not None
+    logging.lastResort.setFormatter(LogLines())
 
 
 def _run(given: Sequence[str]) -> int:

@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 from actors.allocation.messages import AddRequest, AddResult, Sandbox
 from actors.decisions.annotations import MOST_IPS, MOST_POOLS, MOST_WILDCARDS, is_wildcard
 from actors.decisions.brief import told
+from actors.decisions.candidates import AddressRequest
 from actors.decisions.detection import DetectionOverrides, read_wishes
-from actors.decisions.request import AddressRequest
 from actors.errors import (
     CNI_DECODE_FAILURE,
     CNI_INCOMPATIBLE_VERSION,

@@ -20,9 +20,9 @@ from typing import Any
 from actors.allocation import messages as _registered  # noqa: F401 - with the wire
 from actors.decisions import annotations as known
 from actors.decisions.attachment_requests import read_attachments
+from actors.decisions.candidates import AddressRequest
 from actors.decisions.node_cni import node_cni
 from actors.decisions.plan import plan
-from actors.decisions.request import AddressRequest
 from actors.decisions.settings import Settings
 from actors.errors import OrbweaverError
 from actors.networks.attachment import attachment, is_as_wanted

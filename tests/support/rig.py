@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from actors.allocation.messages import AddRequest, AddResult, Sandbox
-from actors.decisions.request import AddressRequest
+from actors.decisions.candidates import AddressRequest
 from actors.decisions.settings import Settings
 from actors.resources.addresses import parse_address
 from actors.runtime import ObjectRef, get

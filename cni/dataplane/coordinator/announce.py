@@ -1,6 +1,7 @@
 """Tell the network segment that an address has a new MAC: gratuitous ARP and unsolicited neighbour advertisement.
 
-What must always hold: one frame for each address, sent from the interface itself; nothing is awaited.
+What must always hold: one frame for each address, sent from the interface itself; nothing is awaited. It is the
+one place of the coordinator that opens a packet socket; everything else that it does is netlink and sysctls.
 """
 
 from __future__ import annotations

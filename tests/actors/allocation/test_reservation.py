@@ -29,9 +29,9 @@ from actors.allocation.reservation import (
     Reserved,
 )
 from actors.allocation.router import Allocator
+from actors.decisions.candidates import AddressRequest
 from actors.decisions.inherit import Inheritance
 from actors.decisions.plan import Plan, Slot
-from actors.decisions.request import AddressRequest
 from actors.decisions.settings import Settings
 from actors.errors import (
     AddressesReturning,

@@ -20,11 +20,11 @@ from actors.decisions.candidates import (
     FROM_NAMESPACE,
     FROM_PODS_POOL,
     FROM_PODS_POOLS,
+    AddressRequest,
     expand,
 )
 from actors.decisions.filters import FILTERS, by_affinity, rank
 from actors.decisions.plan import Plan, Slot, plan
-from actors.decisions.request import AddressRequest
 from actors.decisions.settings import Settings
 from actors.errors import (
     AddressTaken,
