@@ -20,7 +20,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from actors.allocation.application_pools import ask_for_pools, with_shortage
@@ -43,6 +43,7 @@ from actors.allocation.ledger import LedgerActor, ledger_of
 from actors.allocation.lost_requests import LostRequests
 from actors.allocation.messages import AddRequest, AddResult, Assigned, RouteTo, Sandbox
 from actors.allocation.observer import AllocationObserver, tell_views
+from actors.allocation.persistent_claims import PersistentClaims
 from actors.allocation.pod_warnings import PodWarnings
 from actors.allocation.reservation import (
     AddContext,
@@ -55,12 +56,13 @@ from actors.allocation.reservation import (
 from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.allocation.sandbox_evidence import NoEvidence, SandboxEvidence, SandboxState
 from actors.decisions.candidates import wish_of
-from actors.decisions.inherit import inherit, machine_of
+from actors.decisions.inherit import claim_of, claimed_by_other, inherit, machine_of
 from actors.decisions.plan import Plan, Slot, plan
 from actors.decisions.routes import InterfaceAddress, route, unreached
 from actors.decisions.settings import Settings
 from actors.errors import (
     AddressesReturning,
+    AddressTaken,
     CheckFailed,
     DeadlineExceeded,
     NoAddress,
@@ -72,6 +74,7 @@ from actors.resources.addresses import Address, format_address
 from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import HolderEnded
 from actors.resources.blocks.record import Record
+from actors.resources.ipam_claim import IPAMClaim
 from actors.resources.pod import Pod
 from actors.runtime import Actor, ActorContext, ObjectRef, current_deadline, message
 from actors.store.caches.catalog import Catalog, PoolTable
@@ -116,6 +119,7 @@ class EndpointActor(Actor):
         tell: Callable[[Sandbox, str, str], object] = lambda sandbox, reason, text: None,
         warnings: PodWarnings | None = None,
         departures: Departures | None = None,
+        claims: PersistentClaims | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(context)
@@ -127,6 +131,7 @@ class EndpointActor(Actor):
         self._observer = observer
         self._departures: Departures = departures or NoDepartures()
         self._clock = clock
+        self._claims = claims
         self._deallocation = Deallocation(
             str(context.key), node, router, catalog, settings, clock, context.system
         )
@@ -142,12 +147,14 @@ class EndpointActor(Actor):
         """CNI ADD. `gone` is completed when nobody wants its answer any more: it does not wait any longer then. Raises
         `PodRefused`, `NoAddress`, `AddressTaken`, or an error that a retry may cure."""
         self._sandboxes.began(request.sandbox)
-        context = AddContext(self._pod(request.sandbox), request, time.perf_counter(), gone=gone)
+        pod = self._pod(request.sandbox)
+        context = AddContext(pod, request, time.perf_counter(), claims=self._claims_of(pod), gone=gone)
         allocated = self._allocate(context, lambda allocator: self._attempt(allocator, context))
         plan, grants = allocated.decision.plan, list(allocated.grants)
         try:
             notes = self._prove(context, allocated.decision, grants)
             result = self._result(context, plan, in_order(grants, plan.slots), notes)
+            self._write_claims(context, grants)
         except OrbweaverError as error:  # another host, or a pool was deleted or broken since the decision
             self._deallocation.undo(grants, str(error))
             raise
@@ -167,8 +174,9 @@ class EndpointActor(Actor):
         for request in requests:
             self._sandboxes.began(request.sandbox)
         first, *others = requests
+        pod = self._pod(first.sandbox)
         context = AddContext(
-            self._pod(first.sandbox), first, time.perf_counter(), others=tuple(others), gone=gone
+            pod, first, time.perf_counter(), tuple(others), claims=self._claims_of(pod), gone=gone
         )
         allocated = self._allocate(context, lambda allocator: self._attempt(allocator, context))
         plan, grants = allocated.decision.plan, list(allocated.grants)
@@ -182,6 +190,7 @@ class EndpointActor(Actor):
                     continue
                 asking = replace(context, request=request)
                 results.append(self._result(asking, plan, in_order(grants, plan.slots), ()))
+            self._write_claims(context, grants)
         except OrbweaverError as error:
             self._deallocation.undo(grants, str(error))
             raise
@@ -189,6 +198,21 @@ class EndpointActor(Actor):
             self._lost.answered(context, grants)
         tell_views(self, [grant.record for grant in grants])
         return tuple(results)
+
+    def _claims_of(self, pod: Pod) -> Mapping[str, IPAMClaim]:
+        """By interface, the IPAMClaims that the pod's networks refer to."""
+        return self._claims.of_pod(pod) if self._claims is not None else {}
+
+    def _write_claims(self, context: AddContext, grants: Sequence[Grant]) -> None:
+        """Have each claim's status name the addresses that are recorded for it by now."""
+        for interface, claim in context.claims.items():
+            mine = [grant for grant in grants if grant.slot.interface == interface and grant.slot.claim]
+            if mine and self._claims is not None:
+                self._claims.write(claim, [self._in_cidr_form(grant) for grant in mine], context.pod.name)
+
+    def _in_cidr_form(self, grant: Grant) -> str:
+        pool = self._catalog.pool(grant.record.pool)
+        return f"{format_address(pool.family, grant.value)}/{pool.subnet.prefix}"
 
     def _allocate(
         self, context: AddContext, attempt: Callable[[Allocator], Allocated | Refused]
@@ -256,6 +280,7 @@ class EndpointActor(Actor):
         """Whether it is worth a guess that nothing is recorded for the pod: one question to the leader less."""
         pod, settings = context.pod, self._settings
         kept = (pod.statefulset is not None and settings.enable_statefulset) or pod.machine is not None
+        kept = kept or bool(context.claims)
         lost = bool(self._lost.by_attachment) and self._lost.includes(context)
         return not (allocator.alone or kept or lost or context.guessed or context.before is not None)
 
@@ -495,12 +520,17 @@ class EndpointActor(Actor):
             raise PodRefused(f"pod {sandbox.key} gets no address: {pod.ended}")
         return self._catalog.proven(pod)
 
-    def _held(self, allocator: Allocator, sandbox: Sandbox, pod: Pod | None = None) -> tuple[Allocation, ...]:
-        """Everything recorded under the container id, for the pod's name, or for the virtual machine in the pod."""
-        machine = () if pod is None or pod.machine is None else (machine_of(pod),)
-        of_sandbox = ledger_of(allocator).ask(
-            LedgerActor.of_sandbox, sandbox.container, sandbox.key, *machine
-        )
+    def _held(
+        self, allocator: Allocator, sandbox: Sandbox, context: AddContext | None = None
+    ) -> tuple[Allocation, ...]:
+        """Everything recorded under the container id, for the pod's name, or for whom the context knows: the virtual machine
+        in the pod, and the claims of its networks."""
+        owners: list[str] = []
+        if context is not None:
+            pod = context.pod
+            owners += () if pod.machine is None else (machine_of(pod),)
+            owners += (claim_of(pod, claim.name) for claim in context.claims.values())
+        of_sandbox = ledger_of(allocator).ask(LedgerActor.of_sandbox, sandbox.container, sandbox.key, *owners)
         (allocations,) = ask(allocator, of_sandbox)
         return allocations
 
@@ -515,7 +545,7 @@ class EndpointActor(Actor):
         `used`: addresses that others use, which count for nothing."""
         sandbox = context.request.sandbox
         if recorded is None:
-            recorded = self._held(allocator, sandbox, context.pod)
+            recorded = self._held(allocator, sandbox, context)
         if self._lost.by_attachment:
             recorded = tuple(self._lost.without_late(recorded, sandbox))
         return [held for held in recorded if held.address not in used]
@@ -552,6 +582,7 @@ class EndpointActor(Actor):
                 table.damaged,
                 _while_in_time,
                 context.application,
+                claims=context.claims,
             )
 
         wanted = planned(request)
@@ -559,6 +590,8 @@ class EndpointActor(Actor):
             others = {other.sandbox.interface: planned(other) for other in context.others}
             wanted = wanted.joined(request.sandbox.interface, others)
         container = request.sandbox.container
+        for slot in wanted.slots:
+            _refuse_claimed(slot, _of_slot(slot, held), pod, container)
         inheritances = {
             slot.label: inherit(slot, recorded, pod, container, table.pools, self._settings)
             for slot in wanted.slots
@@ -629,8 +662,25 @@ def _of_slot(slot: Slot, held: Sequence[Allocation]) -> list[tuple[int, Record]]
     return [
         (allocation.value, allocation.record)
         for allocation in held
-        if (allocation.record.interface, allocation.family) == (slot.interface, slot.family)
+        if allocation.family == slot.family and _is_for(allocation.record, slot)
     ]
+
+
+def _is_for(record: Record, slot: Slot) -> bool:
+    """Whether a record is for the slot's interface; what is a claim's is for whichever interface has the claim."""
+    if slot.claim and record.ipam_claim:
+        return record.ipam_claim == slot.claim
+    return record.interface == slot.interface
+
+
+def _refuse_claimed(slot: Slot, recorded: Sequence[tuple[int, Record]], pod: Pod, container: str) -> None:
+    """Raise `AddressTaken` where another pod has the claim's address: two pods with one address help nobody."""
+    for value, record in recorded if slot.claim else ():
+        if claimed_by_other(record, pod, container):
+            raise AddressTaken(
+                f"pod {pod.key}: {format_address(slot.family, value)} of IPAMClaim {pod.namespace}/{slot.claim} is used by pod "
+                f"{record.pod}; it goes to another pod when that one has ended"
+            )
 
 
 def _replaced(allocator: Allocator, held: Allocation) -> bool:

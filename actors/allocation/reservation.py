@@ -7,7 +7,7 @@ and goes back when no pool gives it again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -37,7 +37,8 @@ from actors.errors import (
 from actors.resources.addresses import Address, format_address
 from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import Claim, Granted, HolderUnknown, Quarantined, Taken
-from actors.resources.blocks.record import Fence, Record
+from actors.resources.blocks.record import CLAIM, Fence, Record
+from actors.resources.ipam_claim import IPAMClaim
 from actors.resources.pod import Pod
 from actors.runtime import ObjectRef, current_deadline
 
@@ -62,12 +63,14 @@ class AddContext:
     seconds) it waits for addresses on their way back; None while it does not. `gone` is done when nobody wants its answer
     any more. `others`: the same sandbox's further interfaces, whose addresses are asked for together with its own.
     `application`: the pools of the pod's application, where it asks for addresses of SpiderSubnets; `asked_again`: whether
-    they were asked for anew, because those that were told first had none."""
+    they were asked for anew, because those that were told first had none. `claims`: by interface, the IPAMClaims that the
+    pod's networks refer to."""
 
     pod: Pod
     request: AddRequest
     started: float
     others: tuple[AddRequest, ...] = ()
+    claims: Mapping[str, IPAMClaim] = field(default_factory=dict)
     before: frozenset[Address] | None = None
     claim: str = ""
     guessed: frozenset[str] = frozenset()
@@ -362,13 +365,19 @@ class Reservation:
             network=request.network,
             request="" if slot.interface == sandbox.interface else sandbox.interface,
             claim=context.claim,
-            machine=(pod.machine or "") if self.settings.enable_kubevirt else "",
+            machine=self._owner(pod, slot),
             mac=request.asks.mac if slot.interface == sandbox.interface else "",
         )
         misfit = record.misfit()
         if misfit is not None:  # before it is sent to anybody
             raise PodRefused(f"pod {pod.key} cannot be recorded: its {misfit}")
         return record
+
+    def _owner(self, pod: Pod, slot: Slot) -> str:
+        """Whose the address is beyond the pod: the claim's that its network refers to, else its virtual machine's."""
+        if slot.claim:
+            return CLAIM + slot.claim
+        return (pod.machine or "") if self.settings.enable_kubevirt else ""
 
 
 def _may_wait(attempts: Sequence[Attempt], context: AddContext) -> list[Attempt]:

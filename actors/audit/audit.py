@@ -93,7 +93,10 @@ def _holders(
     }
     damaged = {(kind, key): why for kind, reasons in bad.items() for key, why in reasons.items()}
     pools = frozenset(obj["metadata"]["name"] for obj in snapshot.pools)
-    source = SnapshotState(pods, nodes, sets, machines, instances, namespaces, pools, damaged)
+    claims = frozenset(
+        f"{obj['metadata'].get('namespace', '')}/{obj['metadata']['name']}" for obj in snapshot.claims
+    )
+    source = SnapshotState(pods, nodes, sets, machines, instances, namespaces, pools, claims, damaged)
     known = (allocation for allocation in held if not unknown.keys() & set(allocation.record.pods))
     return abandoned(known, source, settings, now, pods=snapshot.pods is not None)
 

@@ -41,6 +41,7 @@ class SnapshotState:
     instances: Mapping[str, VirtualMachine]
     namespaces: Mapping[str, Namespace]
     pools: Iterable[str]
+    claims: frozenset[str] = frozenset()
     damaged: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     def _read(self, kind: str, key: str, objects: Mapping[str, T]) -> T | None:
@@ -63,6 +64,9 @@ class SnapshotState:
             self._read(MACHINE, key, self.machines),
             self._read(INSTANCE, key, self.instances),
         )
+
+    def claim_lives(self, namespace: str, name: str) -> bool:
+        return f"{namespace}/{name}" in self.claims
 
     def namespace(self, name: str) -> bool:
         entry = self._read("Namespace", name, self.namespaces)

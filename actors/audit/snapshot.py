@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from actors.errors import NoSuchResource
+from actors.resources import ipam_claim
 from actors.resources.virtualmachine import INSTANCE, MACHINE
 from actors.store.contract import Object, Store
 
@@ -24,6 +25,7 @@ class Snapshot:
     statefulsets: tuple[Object, ...] = ()
     machines: tuple[Object, ...] = ()
     instances: tuple[Object, ...] = ()
+    claims: tuple[Object, ...] = ()
     nodes: tuple[Object, ...] = ()
     namespaces: tuple[Object, ...] = ()
     pods: tuple[Object, ...] | None = None
@@ -39,6 +41,7 @@ class Snapshot:
             statefulsets=store.list("StatefulSet").items,
             machines=_served(store, MACHINE),
             instances=_served(store, INSTANCE),
+            claims=_served(store, ipam_claim.KIND),
             nodes=store.list("Node").items,
             namespaces=store.list("Namespace").items,
             pods=store.list("Pod").items if pods else None,

@@ -17,7 +17,17 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from actors.cluster.peer_rules import Permit, PodOnNode, completed, permit
-from actors.errors import InvalidObject, NotFound, OrbweaverError, Overloaded, PeerRefused, StoreUnavailable
+from actors.decisions.annotations import read_networks
+from actors.errors import (
+    InvalidObject,
+    NotFound,
+    OrbweaverError,
+    Overloaded,
+    PeerRefused,
+    PodRefused,
+    StoreUnavailable,
+)
+from actors.resources.blocks.record import CLAIM
 from actors.resources.pod import Pod
 from actors.runtime import ObjectRef, PeerIdentity
 from actors.runtime.wire import CallReceived
@@ -41,6 +51,16 @@ class _Waiting(NamedTuple):
     identity: PeerIdentity
     permit: Permit
     ref: ObjectRef[tuple[Any, ...]]
+
+
+def _require_claim(pod: Pod, claim: str) -> None:
+    """Raise `PeerRefused` unless a network of the pod refers to the claim."""
+    try:
+        named = {network.claim for network in read_networks(pod)}
+    except PodRefused:
+        named = set()
+    if claim not in named:
+        raise PeerRefused(f"pod {pod.key} does not refer to IPAMClaim {claim}")
 
 
 class PeerGuard:
@@ -161,7 +181,9 @@ class PeerGuard:
         # One that no node was chosen for is nobody else's.
         if pod.node not in ("", node):
             raise PeerRefused(f"pod {wanted.pod} is on node {pod.node}, and the agent that asks on {node}")
-        if wanted.machine and pod.machine != wanted.machine:
+        if wanted.machine.startswith(CLAIM):
+            _require_claim(pod, wanted.machine.removeprefix(CLAIM))
+        elif wanted.machine and pod.machine != wanted.machine:
             raise PeerRefused(f"pod {wanted.pod} does not run the virtual machine {wanted.machine}")
         with self._lock:
             self._read[wanted.pod, node, wanted.machine] = time.monotonic() + FRESH

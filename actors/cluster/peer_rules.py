@@ -27,7 +27,7 @@ from actors.resources.blocks.block import (
     base_of,
     parse_block_name,
 )
-from actors.resources.blocks.record import Fence, Record
+from actors.resources.blocks.record import CLAIM, Fence, Record
 from actors.resources.interface_name import is_interface_name
 from actors.resources.json_text import LONGEST
 from actors.resources.names import is_label, is_subdomain
@@ -280,7 +280,8 @@ def _own(record: Record, node: str) -> Record:
     )
     namespace, slash, name = record.pod.partition("/")
     _check(bool(slash) and is_subdomain(namespace) and is_subdomain(name), "a record names its pod")
-    _check(record.machine == "" or is_subdomain(record.machine), "a virtual machine has a name")
+    owner = record.machine.removeprefix(CLAIM)
+    _check(owner == "" or is_subdomain(owner), "a virtual machine has a name, and so has a claim")
     _check(is_interface_name(record.interface), "a record names its interface")
     _check(record.request == "" or is_interface_name(record.request), "an interface has a name")
     texts = (

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from actors.decisions.auto_pool import Size
 from actors.errors import InvalidObject, PodRefused
@@ -113,12 +113,14 @@ class SubnetWish:
 
 @dataclass(frozen=True, slots=True)
 class NetworkSelection:
-    """One network attachment that the pod asks for. `ips` are the addresses that it wants there."""
+    """One network attachment that the pod asks for. `ips` are the addresses that it wants there; `claim`: the IPAMClaim
+    of the pod's namespace whose addresses it is to have, empty for none."""
 
     namespace: str
     name: str
     interface: str
     ips: tuple[Address, ...]
+    claim: str = ""
 
     @property
     def key(self) -> str:
@@ -318,21 +320,20 @@ def _networks(pod: Pod, key: str, text: str, namespace: str) -> tuple[NetworkSel
     with _reading(pod.key, key) as subject:
         found = []
         entries = _json_networks(subject, text) if _is_json(text) else _short_networks(subject, text)
-        for index, (entry_namespace, name, interface, ips) in enumerate(entries):
+        for index, (entry_namespace, name, interface, ips, claim) in enumerate(entries):
             if index == MOST_INTERFACES:
                 raise PodRefused(
                     f"{subject}: it has more than {MOST_INTERFACES} networks, the most of one pod"
                 )
-            for part in filter(None, (entry_namespace, name)):
+            for part in filter(None, (entry_namespace, name, claim)):
                 if len(part) > SUBDOMAIN_LONGEST or not _NAME.fullmatch(part):
                     raise PodRefused(f"{subject}: {_quoted(part)} is not the name of an object")
             if not name:
                 raise PodRefused(f"{subject}: entry {index} has no name")
             if interface:
                 _check_interface(subject, interface)
-            found.append(
-                NetworkSelection(entry_namespace or namespace, name, interface or f"net{index + 1}", ips)
-            )
+            interface = interface or f"net{index + 1}"
+            found.append(NetworkSelection(entry_namespace or namespace, name, interface, ips, claim))
         return tuple(found)
 
 
@@ -348,17 +349,22 @@ def _network_elements(subject: str, text: str) -> tuple[Fields, ...]:
     return Fields(subject, "", {"": value}, PodRefused).items("")
 
 
-def _json_networks(subject: str, text: str) -> Iterator[tuple[str, str, str, tuple[Address, ...]]]:
+_Entry: TypeAlias = tuple[str, str, str, tuple[Address, ...], str]
+"""Of one network: namespace, name, interface, addresses and claim, each empty where it is not said."""
+
+
+def _json_networks(subject: str, text: str) -> Iterator[_Entry]:
     for entry in _network_elements(subject, text):
         _bound(subject, entry.texts("ips"), MOST_IPS, "addresses for one interface")
         ips = tuple(
             entry.read("ips", lambda text: parse_address(text.partition("/")[0]), ip, index=index)
             for index, ip in enumerate(entry.texts("ips"))
         )
-        yield entry.text("namespace"), entry.text("name"), entry.text("interface"), ips
+        claim = entry.text("ipam-claim-reference")
+        yield entry.text("namespace"), entry.text("name"), entry.text("interface"), ips, claim
 
 
-def _short_networks(subject: str, text: str) -> Iterator[tuple[str, str, str, tuple[Address, ...]]]:
+def _short_networks(subject: str, text: str) -> Iterator[_Entry]:
     for item in (part.strip() for part in text.split(",")):
         place, at, interface = item.partition("@")
         namespace, slash, name = place.rpartition("/")
@@ -372,7 +378,7 @@ def _short_networks(subject: str, text: str) -> Iterator[tuple[str, str, str, tu
             raise PodRefused(
                 f"{subject}: {_quoted(item)} is not of the form name, namespace/name or namespace/name@interface"
             )
-        yield namespace, name, interface, ()
+        yield namespace, name, interface, (), ""
 
 
 def _pool_names(entry: Fields, interface: str, clean_gateway: bool, what: str = "pool") -> PoolNames:

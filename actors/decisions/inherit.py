@@ -14,7 +14,7 @@ from typing import Protocol
 
 from actors.decisions.plan import Slot
 from actors.decisions.settings import Settings
-from actors.resources.blocks.record import Record
+from actors.resources.blocks.record import CLAIM, Record
 from actors.resources.ippool import IPPool
 from actors.resources.pod import Pod
 from actors.resources.statefulset import StatefulSet
@@ -51,7 +51,7 @@ def inherit(
     names: tuple[str, ...] = ()
     back: list[tuple[int, Record]] = []
     for value, record in in_order:
-        if not may_inherit(record, pod, settings):
+        if not may_inherit(record, pod, settings, slot.claim):
             continue
         holding = _holding(slot, value, record, pools)
         if taken is None and holding:
@@ -75,9 +75,11 @@ def _holding(slot: Slot, value: int, record: Record, pools: Mapping[str, IPPool]
     )
 
 
-def may_inherit(record: Record, pod: Pod, settings: Settings) -> bool:
+def may_inherit(record: Record, pod: Pod, settings: Settings, claim: str = "") -> bool:
     """A StatefulSet's pod inherits from its earlier incarnation, a virtual machine's from that machine's other pods,
-    and any pod from its own earlier sandbox."""
+    whoever refers to an IPAMClaim (`claim`) what belongs to that, and any pod from its own earlier sandbox."""
+    if claim or record.ipam_claim:
+        return record.ipam_claim == claim and record.holder == claim_of(pod, claim)
     if settings.enable_kubevirt and pod.machine is not None:
         return record.holder == machine_of(pod) and bool(record.machine)
     if record.pod != pod.key:
@@ -92,8 +94,25 @@ def machine_of(pod: Pod) -> str:
     return f"{pod.namespace}/{pod.machine}"
 
 
+def claim_of(pod: Pod, claim: str) -> str:
+    """The name under which the addresses of an IPAMClaim of the pod's namespace are recorded."""
+    return f"{pod.namespace}/{CLAIM}{claim}"
+
+
+def claimed_by_other(record: Record, pod: Pod, container: str) -> bool:
+    """Whether a claim's address is used by a sandbox that this pod cannot share it with: two pods of one virtual machine do,
+    while that moves."""
+    return (
+        bool(record.ipam_claim)
+        and bool(record.container)
+        and container not in record.containers
+        and record.pod != pod.key
+        and pod.machine is None
+    )
+
+
 def in_use_elsewhere(record: Record) -> bool:
-    """Whether a sandbox of a virtual machine uses the address: only its own DEL, or its end, gives it back."""
+    """Whether a sandbox of a virtual machine or claim uses the address: only its own DEL, or its end, gives it back."""
     return bool(record.machine and record.container)
 
 
@@ -105,7 +124,7 @@ def owning_statefulset(record: Record) -> str | None:
 
 
 def is_fixed(record: Record) -> bool:
-    """Whether somebody may come back for the address: a StatefulSet's pod, or a virtual machine."""
+    """Whether somebody may come back for the address: a StatefulSet's pod, a virtual machine, or whoever has a claim."""
     return bool(record.machine) or owning_statefulset(record) is not None
 
 
@@ -120,11 +139,14 @@ def still_wanted(record: Record, statefulset: StatefulSet | None, settings: Sett
 
 
 class Owners(Protocol):
-    """Who may start a pod again: a StatefulSet (None: there is none), or a virtual machine."""
+    """Who may start a pod again: a StatefulSet (None: there is none), or a virtual machine; or whose the address is, an
+    IPAMClaim."""
 
     def statefulset(self, namespace: str, name: str) -> StatefulSet | None: ...
 
     def machine_lives(self, namespace: str, name: str) -> bool: ...
+
+    def claim_lives(self, namespace: str, name: str) -> bool: ...
 
 
 def wanted(record: Record, owners: Owners, settings: Settings) -> bool | None:
@@ -133,6 +155,8 @@ def wanted(record: Record, owners: Owners, settings: Settings) -> bool | None:
     if not is_fixed(record):
         return None
     namespace = record.pod.partition("/")[0]
+    if record.ipam_claim:
+        return owners.claim_lives(namespace, record.ipam_claim)
     if record.machine:
         return settings.enable_kubevirt and owners.machine_lives(namespace, record.machine)
     name = owning_statefulset(record)

@@ -35,6 +35,7 @@ from actors.decisions.filters import ADDRESS, Applicant, Refusal, by_affinity
 from actors.decisions.settings import Settings
 from actors.errors import AddressTaken, NoAddress, PodRefused
 from actors.resources.addresses import format_address
+from actors.resources.ipam_claim import IPAMClaim
 from actors.resources.ippool import IPPool, PoolRoute
 from actors.resources.namespace import Namespace
 from actors.resources.node import Node
@@ -46,7 +47,8 @@ _NONE_NAMED = Reason("no pool is named", "no pool is named")
 @dataclass(frozen=True, slots=True)
 class Slot:
     """One address to reserve: from the first of `candidates` that has one. `exact`: only this address will
-    do. `disabled`: pools that would be candidates if they were not disabled."""
+    do. `disabled`: pools that would be candidates if they were not disabled. `claim`: the IPAMClaim that the address is
+    for, empty for none."""
 
     interface: str
     family: int
@@ -56,6 +58,7 @@ class Slot:
     exact: int | None = None
     clean_gateway: bool = False
     disabled: tuple[str, ...] = ()
+    claim: str = ""
 
     @property
     def label(self) -> str:
@@ -153,10 +156,12 @@ def plan(
     damaged: Mapping[str, str] | None = None,
     go_on: Callable[[], None] = lambda: None,
     auto: ApplicationPools | None = None,
+    claims: Mapping[str, IPAMClaim] | None = None,
 ) -> Plan:
     """Decide. `namespace` and `node` are None where there is no such object; `damaged` names the pools whose
     object cannot be read, and why; `go_on` is called between two pools, and raises when the request's time is over.
-    `auto`: the pools of the pod's application, where it asks for addresses of a subnet.
+    `auto`: the pools of the pod's application, where it asks for addresses of a subnet. `claims`: by interface, the
+    IPAMClaims that its networks refer to, whose addresses it asks for.
     Raises `PodRefused` when the pod itself is the reason (it has ended, its annotations are broken, it asks for what
     cannot be); a slot that no pool may serve is not an error here, but in `Plan.require`."""
     if pod.ended is not None:
@@ -165,11 +170,13 @@ def plan(
         )
     choice = choose(pod, namespace, pools, request, settings, damaged, go_on, auto)
     interfaces = tuple(dict.fromkeys((*(one.interface for one in choice.candidates), request.interface)))
-    networks = _networks(pod, settings)
+    networks, claims = _networks(pod, settings), claims or {}
     exact = {
         (interface, family): value
         for interface in interfaces
-        for family, value in _exact(pod, interface, networks.get(interface), request).items()
+        for family, value in _exact(
+            pod, interface, networks.get(interface), request, claims.get(interface)
+        ).items()
     }
     slots = []
     for candidates in choice.candidates:
@@ -184,7 +191,9 @@ def plan(
             exact=exact.get((candidates.interface, candidates.family)),
             application=auto.application if auto is not None else None,
         )
-        slots.append(_slot(choice.source, candidates, pools, applicant, go_on))
+        slot = _slot(choice.source, candidates, pools, applicant, go_on)
+        claim = claims.get(candidates.interface)
+        slots.append(slot if claim is None else replace(slot, claim=claim.name))
     made = Plan(
         pod=pod.key,
         slots=tuple(slots),
@@ -239,7 +248,11 @@ def _networks(pod: Pod, settings: Settings) -> dict[str, NetworkSelection]:
 
 
 def _exact(
-    pod: Pod, interface: str, network: NetworkSelection | None, request: AddressRequest
+    pod: Pod,
+    interface: str,
+    network: NetworkSelection | None,
+    request: AddressRequest,
+    claim: IPAMClaim | None,
 ) -> dict[int, int]:
     """The address that is wanted in each family."""
     sources: list[tuple[str, Iterable[tuple[int, int]]]] = []
@@ -248,6 +261,8 @@ def _exact(
     if network is not None:
         key = DEFAULT_NETWORK if interface == FIRST_INTERFACE else NETWORKS
         sources.append((f"ips of {network.key} in annotation {key}", network.ips))
+    if claim is not None:
+        sources.append((f"status of IPAMClaim {claim.key}", claim.ips))
     found: dict[int, tuple[int, str]] = {}
     for source, addresses in sources:
         for family, value in addresses:

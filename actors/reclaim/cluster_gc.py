@@ -32,6 +32,7 @@ from actors.reclaim.evidence import CachedClusterState, LiveClusterState
 from actors.reclaim.facts import ClusterState, facts_of
 from actors.reclaim.release import RELEASE_TIMEOUT, Reclaim, reclaim
 from actors.reclaim.rules import Action, RecordedAddress, Verdict, judge
+from actors.resources import ipam_claim
 from actors.resources.addresses import format_address
 from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import MarkSuspect
@@ -56,7 +57,7 @@ UNREADABLE = 60.0
 """Seconds until a pod is looked at again whose objects cannot be understood."""
 LEDGER_TIMEOUT = 10.0
 
-_OWNERS = ("StatefulSet", MACHINE, INSTANCE)
+_OWNERS = ("StatefulSet", MACHINE, INSTANCE, ipam_claim.KIND)
 
 T = TypeVar("T")
 
@@ -124,7 +125,7 @@ class Concerned:
     def includes(self, record: Record) -> bool:
         """Whether the record's holder may be gone by these changes."""
         namespace = record.pod.partition("/")[0]
-        owner = record.machine or owning_statefulset(record) or ""
+        owner = record.ipam_claim or record.machine or owning_statefulset(record) or ""
         return record.node in self.nodes or namespace in self.namespaces or (namespace, owner) in self.owners
 
 
@@ -197,6 +198,8 @@ class GCActor(Actor):
             return self._statefulset_is_news(namespace, name)
         if kind in (MACHINE, INSTANCE):
             return not self._census.machine_lives(namespace, name)
+        if kind == ipam_claim.KIND:
+            return not self._census.claim_lives(namespace, name)
         if kind == "Namespace":
             return not self._census.namespace(name)
         return kind in ("Pod", "Watch")

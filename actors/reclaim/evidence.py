@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from actors.errors import NoSuchResource, NotFound
+from actors.resources import ipam_claim
 from actors.resources.names import is_label, is_subdomain
 from actors.resources.namespace import Namespace
 from actors.resources.node import Node
@@ -81,6 +82,9 @@ class CachedClusterState:
         )
         return lives(machine, instance)
 
+    def claim_lives(self, namespace: str, name: str) -> bool:
+        return self._catalog.informer(ipam_claim.KIND).get(name, namespace) is not None
+
     def namespace(self, name: str) -> bool:
         return _stays(self._catalog.informer("Namespace").get(name))
 
@@ -121,6 +125,9 @@ class LiveClusterState:
         instance = self._once(INSTANCE, namespace, name, VirtualMachine.from_instance)
         return lives(machine, instance)
 
+    def claim_lives(self, namespace: str, name: str) -> bool:
+        return self._once(ipam_claim.KIND, namespace, name, bool) is not None
+
     def namespace(self, name: str) -> bool:
         return _stays(self._once("Namespace", "", name, Namespace.from_object))
 
@@ -140,9 +147,9 @@ class LiveClusterState:
         except NotFound:
             answer = None
         except NoSuchResource:
-            if kind not in (MACHINE, INSTANCE):
+            if kind not in (MACHINE, INSTANCE, ipam_claim.KIND):
                 raise
-            answer = None  # no KubeVirt, no machine
+            answer = None  # no KubeVirt, no machine; and no claim where there is no such kind
         with self._lock:
             return self._read.setdefault(key, answer)
 

@@ -82,14 +82,15 @@ class NodeGCActor(Actor):
 
     @message
     def sweep_kept(self) -> int:
-        """Release what is kept for pods that no StatefulSet wants any more, and for virtual machines that are gone."""
+        """Release what is kept for pods that no StatefulSet wants any more, and for virtual machines and IPAMClaims that are
+        gone."""
         stale = [
             held
             for held in self._recorded(LedgerActor.waiting)
             if is_fixed(held.record) and not self._is_kept(held.record)
         ]
         return self._reclaim(
-            stale, "OwnerGone", "its StatefulSet or virtual machine does not want it any more"
+            stale, "OwnerGone", "its StatefulSet, virtual machine or IPAMClaim does not want it any more"
         )
 
     def _end_suspicion(self, network: str, alive: set[tuple[str, str]]) -> None:

@@ -139,6 +139,9 @@ def _retained(case: Case) -> Verdict | None:
 
 
 def _release_unwanted(record: Record, facts: Facts) -> Verdict:
+    if record.ipam_claim:
+        claim = f"{record.pod.partition('/')[0]}/{record.ipam_claim}"
+        return Verdict(Action.RELEASE, "OwnerGone", f"IPAMClaim {claim} does not exist any more")
     if record.machine:
         return Verdict(
             Action.RELEASE, "OwnerGone", f"virtual machine {record.holder} does not exist any more"

@@ -22,6 +22,7 @@ from typing import Any
 from actors.errors import InvalidObject
 from actors.resources import (
     coordinator,
+    ipam_claim,
     ippool,
     multus_config,
     namespace,
@@ -76,6 +77,7 @@ API_VERSIONS = {
     node.KIND: "v1",
     **{kind: f"{group}/v1" for kind, group in workload.GROUPS.items()},
     network_attachment.KIND: network_attachment.API_VERSION,
+    ipam_claim.KIND: ipam_claim.API_VERSION,
     multus_config.KIND: SPIDERPOOL,
 }
 _READERS: dict[str, Callable[[Mapping[str, Any]], object]] = {
@@ -85,6 +87,7 @@ _READERS: dict[str, Callable[[Mapping[str, Any]], object]] = {
     node.KIND: node.Node.from_object,
     statefulset.KIND: statefulset.StatefulSet.from_object,
     network_attachment.KIND: network_attachment.admit_network_attachment,
+    ipam_claim.KIND: ipam_claim.IPAMClaim.from_object,
 }
 
 

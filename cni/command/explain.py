@@ -16,11 +16,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from actors.allocation.persistent_claims import PersistentClaims
 from actors.decisions.auto_pool import ApplicationPools
 from actors.decisions.brief import exhausted
 from actors.decisions.candidates import AddressRequest
 from actors.decisions.filters import Refusal
-from actors.decisions.inherit import Inheritance, inherit, machine_of, wanted
+from actors.decisions.inherit import Inheritance, claim_of, inherit, machine_of, wanted
 from actors.decisions.overlaps import overlapping
 from actors.decisions.plan import Plan, Slot, plan
 from actors.decisions.routes import InterfaceAddress, unreached
@@ -243,6 +244,7 @@ class AgentView:
             self._settings,
             self.table.damaged,
             auto=auto,
+            claims=PersistentClaims(self._store).of_pod(pod),
         )
 
     def _application(self, pod: Pod) -> ApplicationPools | None:
@@ -280,10 +282,12 @@ class AgentView:
     def _held(self, slot: Slot, pod: Pod) -> tuple[Inheritance, list[str]]:
         """What a new sandbox of the pod would take up, and what becomes of others of its name."""
         names = {pod.key, machine_of(pod)} if pod.machine is not None else {pod.key}
+        if slot.claim:
+            names = {claim_of(pod, slot.claim)}
         recorded = [
             (held.value, held.record)
             for held in self._recorded.of_pods(names)
-            if (held.record.interface, held.family) == (slot.interface, slot.family)
+            if held.family == slot.family and (slot.claim or held.record.interface == slot.interface)
         ]
         inheritance = inherit(slot, recorded, pod, "", self.table.pools, self._settings)
         notes: list[str] = []

@@ -179,6 +179,8 @@ def _state(whereabouts: Whereabouts) -> str:
         if whereabouts.released is not None:
             return f"free since {_moment(whereabouts.released)} ({duration(time.time() - whereabouts.released)} ago)"
         return "free, and no earlier use is remembered"
+    if record.is_retained and record.ipam_claim:
+        return f"kept for IPAMClaim {record.pod.partition('/')[0]}/{record.ipam_claim}"
     if record.is_retained and record.machine:
         return f"kept for virtual machine {record.holder}"
     if record.is_retained:

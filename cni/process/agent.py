@@ -20,6 +20,7 @@ from typing import Any
 from actors.allocation.application_pools import KIND as APPLICATION_POOLS
 from actors.allocation.endpoint import EndpointActor
 from actors.allocation.messages import NodeSandbox, Sandbox
+from actors.allocation.persistent_claims import PersistentClaims
 from actors.allocation.pod_warnings import PodWarnings
 from actors.allocation.registration import register_allocators
 from actors.allocation.router import AllocatorRouter, AlwaysLocal
@@ -176,6 +177,7 @@ class Agent(Process):
                 tell=self._tell,
                 warnings=self.pod_warnings,
                 departures=self._departures,
+                claims=PersistentClaims(store),
             ),
             mailbox=64,
             idle=0.2,

@@ -105,7 +105,7 @@ class Dispatcher:
     def _allocate(self, exchange: Exchange) -> None:
         request, sandbox = exchange.request, exchange.request.sandbox
         if request.command == "ADD":
-            reserved = self._reserved.answer_to(request.add_request())
+            reserved = self._reserved.answer_to(request.add_request()) if self._reserved.kept else None
             if reserved is not None:  # whoever reserved it gives it back if nobody takes this answer
                 exchange.deliver(Answer(protocol.success(request, reserved), result=reserved))
                 return

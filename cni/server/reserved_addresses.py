@@ -11,23 +11,23 @@ from actors.allocation.messages import AddRequest, AddResult
 
 
 class ReservedAddresses:
-    """By container and interface."""
+    """`kept`: by container and interface; nearly always empty."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[str, str], tuple[AddRequest, AddResult]] = {}
+        self.kept: dict[tuple[str, str], tuple[AddRequest, AddResult]] = {}
 
     def keep(self, request: AddRequest, result: AddResult) -> None:
         """The answer to the ADD of an interface."""
-        self._kept[request.sandbox.container, request.sandbox.interface] = (request, result)
+        self.kept[request.sandbox.container, request.sandbox.interface] = (request, result)
 
     def answer_to(self, request: AddRequest) -> AddResult | None:
         """What was recorded for an ADD, if it asks for just that."""
-        kept = self._kept.get((request.sandbox.container, request.sandbox.interface))
+        kept = self.kept.get((request.sandbox.container, request.sandbox.interface))
         if kept is None or kept[0] != request:
             return None
         return kept[1]
 
     def forget(self, container: str) -> None:
         """The request that recorded them is over."""
-        for key in [key for key in list(self._kept) if key[0] == container]:
-            self._kept.pop(key, None)
+        for key in [key for key in list(self.kept) if key[0] == container]:
+            self.kept.pop(key, None)

@@ -16,6 +16,9 @@ from typing import Any
 
 from actors.errors import InvalidObject
 
+CLAIM = "ipamclaim/"
+"""What stands before the name of an IPAMClaim where a record names one in the place of a virtual machine, which cannot have
+such a name."""
 SHARERS = 4
 """Sandboxes that a record names beside the newest. A move has one; more are left only by moves without a DEL."""
 
@@ -39,9 +42,9 @@ class Record:
     `Kind.group/name`, and empty when it has none; `since` is RFC 3339, UTC. `container` is empty while the address is
     kept for a pod that is not running. `network` is the CNI network of the ADD. `request` is the interface whose ADD
     reserved this one together with its own, empty when it was reserved by its own ADD. `claim` tells apart the claims of
-    several processes for one ADD; it is empty where only one process writes. `machine` is the KubeVirt virtual machine
-    that the address belongs to, whichever pod it runs in; `other_sandboxes` are its other pods, newest first. `mac` is the
-    interface's, where somebody learned it anyway.
+    several processes for one ADD; it is empty where only one process writes.
+    `machine` is the KubeVirt virtual machine or, behind `CLAIM`, the IPAMClaim that the address belongs to, whichever pod it
+    runs in; `other_sandboxes` are its other pods, newest first. `mac` is the interface's, where somebody learned it anyway.
     """
 
     pool: str
@@ -113,8 +116,13 @@ class Record:
         return not self.container and not self.uid
 
     @property
+    def ipam_claim(self) -> str:
+        """The name of the IPAMClaim that the address belongs to, in the pod's namespace; empty for none."""
+        return self.machine.removeprefix(CLAIM) if self.machine.startswith(CLAIM) else ""
+
+    @property
     def holder(self) -> str:
-        """Whose address it is, as `namespace/name`: the virtual machine's, else the pod's."""
+        """Whose address it is, as `namespace/name`: the virtual machine's or the claim's, else the pod's."""
         return f"{self.pod.partition('/')[0]}/{self.machine}" if self.machine else self.pod
 
     @property
@@ -206,7 +214,7 @@ _LONGEST = {
     "network": _OBJECT,
     "request": _INTERFACE,
     "claim": _OWN,
-    "machine": _OBJECT,
+    "machine": len(CLAIM) + _OBJECT,
     "mac": _OWN,
 }
 """Bytes of each text: Kubernetes' own limits for names, the kernel's for an interface."""

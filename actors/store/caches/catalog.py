@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.errors import InvalidObject, NoSuchResource, NotFound, PodRefused, StoreUnavailable
-from actors.resources import coordinator
+from actors.resources import coordinator, ipam_claim
 from actors.resources.coordinator import SpiderCoordinator
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
@@ -27,7 +27,7 @@ from actors.resources.node import Node
 from actors.resources.pod import Pod
 from actors.resources.reservedip import ReservedIP
 from actors.resources.statefulset import StatefulSet
-from actors.resources.virtualmachine import INSTANCE, VirtualMachine, lives
+from actors.resources.virtualmachine import INSTANCE, MACHINE, VirtualMachine, lives
 from actors.store.caches.excerpts import cached_namespace, cached_pod
 from actors.store.caches.informer import Informer, ObjectKey
 from actors.store.contract import Object, Store
@@ -70,7 +70,7 @@ class Catalog:
         self._reserved: tuple[tuple[Any, ...], dict[int, IntervalSet]] = ((), {})
 
     def follow_machines(self, handler: Callable[[ObjectKey], None]) -> None:
-        """Watch KubeVirt's objects as well, once the API server has them, and tell of every change."""
+        """Watch KubeVirt's objects and IPAMClaims as well, once the API server has them, and tell of every change."""
         for kind, parse in _MACHINES.items():
             informer = Informer(self._store, kind, transform=parse, optional=True)
             informer.subscribe(handler)
@@ -249,10 +249,17 @@ class Catalog:
     def machine_lives(self, namespace: str, name: str) -> bool:
         """Whether the virtual machine runs or will run again. Without KubeVirt there is none."""
         try:
-            machine, instance = (self._cached(kind, name, namespace) for kind in _MACHINES)
+            machine, instance = (self._cached(kind, name, namespace) for kind in (MACHINE, INSTANCE))
         except NoSuchResource:
             return False
         return lives(machine, instance)
+
+    def claim_lives(self, namespace: str, name: str) -> bool:
+        """Whether the IPAMClaim is there."""
+        try:
+            return self._cached(ipam_claim.KIND, name, namespace) is not None
+        except NoSuchResource:
+            return False
 
     def _cached(self, kind: str, name: str, namespace: str = "") -> Any:
         informer = (self._informers | self._machines).get(kind)
@@ -284,6 +291,11 @@ def _parse_coordinator(obj: Object) -> SpiderCoordinator:
         return SpiderCoordinator(name, "none", {}, coordinator.NOT_READY, str(error))
 
 
+def _claim_key(obj: Object) -> str:
+    """Of a claim all that counts for what is recorded is whether it is there; its status may be another's, and wrong."""
+    return f"{obj['metadata'].get('namespace', '')}/{obj['metadata']['name']}"
+
+
 _WATCHED: dict[str, Callable[[Object], Any]] = {
     "SpiderIPPool": _parse_pool,
     "SpiderReservedIP": ReservedIP.from_object,
@@ -292,10 +304,11 @@ _WATCHED: dict[str, Callable[[Object], Any]] = {
     "Node": Node.from_object,
     "StatefulSet": StatefulSet.from_object,
 }
-# Machine first, instance second.
+# What need not be there.
 _MACHINES: dict[str, Callable[[Object], Any]] = {
-    "VirtualMachine": VirtualMachine.from_machine,
-    "VirtualMachineInstance": VirtualMachine.from_instance,
+    MACHINE: VirtualMachine.from_machine,
+    INSTANCE: VirtualMachine.from_instance,
+    ipam_claim.KIND: _claim_key,
 }
 _NOTHING = IntervalSet()
 _STOP_TIMEOUT = 5.0

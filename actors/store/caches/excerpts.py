@@ -45,7 +45,7 @@ def namespace_excerpt(obj: Object) -> Object:
 
 
 def machine_excerpt(obj: Object) -> Object:
-    """Of a virtual machine or its instance who it is, whose, and whether it goes."""
+    """Of a virtual machine, its instance or an IPAMClaim who it is, whose, and whether it goes."""
     return _excerpt(obj)
 
 
@@ -54,6 +54,7 @@ EXCERPTS: Mapping[str, Callable[[Object], Object]] = {
     **dict.fromkeys((*GROUPS, OTHERS), workload_excerpt),
     "VirtualMachine": machine_excerpt,
     "VirtualMachineInstance": machine_excerpt,
+    "IPAMClaim": machine_excerpt,
 }
 """What lists of agents and controllers are cut down to; of pods each of the two needs another part."""
 

@@ -94,7 +94,7 @@ def test_the_short_form_asks_for_nothing_more() -> None:
         ({"bandwidth": {"egressRate": 0}}, "egressRate"),
         ({"bandwidth": {"egressBurst": 1}}, "means nothing without egressRate"),
         ({"bandwidth": {"egressRate": 10**30}}, "egressRate"),
-        ({"ipam-claim-reference": "Not A Name"}, "IPAMClaim"),
+        ({"ipam-claim-reference": "Not A Name"}, "not the name of an object"),
         ({"ipam-claim-reference": "vm.red", "ips": ["10.0.0.1"]}, "keep one"),
     ],
 )
