@@ -45,7 +45,7 @@ REMEMBERED = 4096
 READ_TIMEOUT = 5.0
 
 
-class _Waiting(NamedTuple):
+class _WaitingCall(NamedTuple):
     """A call that is to be judged."""
 
     identity: PeerIdentity
@@ -82,7 +82,7 @@ class PeerGuard:
         self._clock = clock
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="peer-guard")
         self._lock = threading.Lock()
-        self._waiting: OrderedDict[str, deque[_Waiting]] = OrderedDict()
+        self._waiting: OrderedDict[str, deque[_WaitingCall]] = OrderedDict()
         """Calls that no worker has begun with, by node; the node whose turn it is comes first."""
         self._count = 0
         """How many these are in all."""
@@ -106,7 +106,7 @@ class PeerGuard:
         with self._lock:
             if len(self._waiting.get(identity.node, ())) >= OF_ONE_NODE or self._count >= WAITING:
                 raise Overloaded("too many calls of peers wait to be judged; try again later")
-            self._waiting.setdefault(identity.node, deque()).append(_Waiting(identity, permitted, ref))
+            self._waiting.setdefault(identity.node, deque()).append(_WaitingCall(identity, permitted, ref))
             self._count += 1
         try:
             self._workers.submit(self._judge_next)

@@ -39,7 +39,7 @@ Question = tuple[str, int]
 
 
 @dataclass(slots=True)
-class _State:
+class _DistributionState:
     sizes: dict[str, int]
     lefts: dict[str, int] = field(default_factory=dict)
     why: dict[str, str] = field(default_factory=dict)
@@ -53,7 +53,7 @@ def distribute(
     """Yields what to ask, is sent each answer, and returns what came of it. `subnets`: those that the application names, in
     its order; `present`: how many addresses its pools there have; `wanted`: how many it is to have; `pods`: how many pods of
     it there are."""
-    state = _State({name: present[name] for name in subnets if name in present})
+    state = _DistributionState({name: present[name] for name in subnets if name in present})
     total = sum(state.sizes.values())
     if wanted < total:
         yield from _shrink(state, total - wanted)
@@ -71,28 +71,30 @@ def distribute(
     return Distribution(state.sizes, missing, state.over, tuple(state.why.values()) if missing else ())
 
 
-def _grow(state: _State, order: Sequence[str], more: int) -> Generator[Question, Outcome, None]:
+def _grow(state: _DistributionState, order: Sequence[str], more: int) -> Generator[Question, Outcome, None]:
     if more:
         for name in order:
             if (yield from _ask(state, name, state.sizes.get(name, 0) + more)):
                 return
 
 
-def _take_what_is_left(state: _State, order: Sequence[str], most: int) -> Generator[Question, Outcome, None]:
+def _take_what_is_left(
+    state: _DistributionState, order: Sequence[str], most: int
+) -> Generator[Question, Outcome, None]:
     for name in order:
         take = min(most, state.lefts.get(name, 0))
         if take > 0 and (yield from _ask(state, name, state.sizes.get(name, 0) + take)):
             most -= take
 
 
-def _shrink(state: _State, excess: int) -> Generator[Question, Outcome, None]:
+def _shrink(state: _DistributionState, excess: int) -> Generator[Question, Outcome, None]:
     for name in reversed(list(state.sizes)):
         give = min(excess, state.sizes[name])
         excess -= give
         yield from _ask(state, name, state.sizes[name] - give)
 
 
-def _ask(state: _State, name: str, number: int) -> Generator[Question, Outcome, bool]:
+def _ask(state: _DistributionState, name: str, number: int) -> Generator[Question, Outcome, bool]:
     """Whether the pool has them."""
     outcome = yield name, number
     if outcome.addresses is None:

@@ -86,11 +86,11 @@ class Remove:
     there: NetworkAttachment
 
 
-Step = Create | Replace | Remove
+NetworkStep = Create | Replace | Remove
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ClaimFinding:
     """Why a claimant has no network: one word, and a text for people."""
 
     claimant: Claimant
@@ -99,22 +99,22 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class ClaimDecision:
     """`step`: what to write, None for nothing. `served`: the claimant whose network is, or will be, as he says."""
 
-    step: Step | None = None
+    step: NetworkStep | None = None
     served: MultusConfig | None = None
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[ClaimFinding, ...] = ()
 
 
 def decide(
     claimants: Sequence[Claimant], there: NetworkAttachment | None, owners: Mapping[str, Claimant]
-) -> Decision:
+) -> ClaimDecision:
     """What to do about one name. `claimants`: who wants a network of this name; `owners`: all SpiderMultusConfigs of the
     namespace, by UID."""
     alive = [one for one in claimants if not one.terminating]
     if not alive:
-        return Decision(_leftover(there, owners))
+        return ClaimDecision(_leftover(there, owners))
     foreign = there is not None and there.owner is not None and there.owner.kind != KIND
     if there is not None and foreign:
         owner = there.owner
@@ -123,22 +123,22 @@ def decide(
             f"NetworkAttachmentDefinition {there.key} belongs to {owner.kind} {owner.name}, which would undo what is written; "
             f"choose another name, by the annotation multus.spidernet.io/cr-name of a new object"
         )
-        return Decision(findings=tuple(Finding(one, "NameTaken", text) for one in alive))
+        return ClaimDecision(findings=tuple(ClaimFinding(one, "NameTaken", text) for one in alive))
     chosen = _chosen(alive, there, owners)
     if chosen is None:  # its owner is being deleted, and takes it along
         assert there is not None
-        return Decision(findings=tuple(_wait(one, there) for one in alive))
+        return ClaimDecision(findings=tuple(_wait(one, there) for one in alive))
     losers = tuple(_lost(one, chosen) for one in alive if one is not chosen)
     if isinstance(chosen, DamagedConfig):
-        return Decision(findings=(Finding(chosen, "Invalid", chosen.why), *losers))
+        return ClaimDecision(findings=(ClaimFinding(chosen, "Invalid", chosen.why), *losers))
     if there is None:
-        return Decision(Create(chosen), chosen, losers)
+        return ClaimDecision(Create(chosen), chosen, losers)
     if there.terminating:
-        return Decision(findings=(_wait(chosen, there), *losers))
+        return ClaimDecision(findings=(_wait(chosen, there), *losers))
     if is_as_wanted(chosen, there):
-        return Decision(None, chosen, losers)
+        return ClaimDecision(None, chosen, losers)
     taken_over = there.owner is None or there.owner.uid != chosen.uid
-    return Decision(Replace(chosen, there, taken_over), chosen, losers)
+    return ClaimDecision(Replace(chosen, there, taken_over), chosen, losers)
 
 
 def _chosen(
@@ -154,7 +154,7 @@ def _chosen(
     return min(alive, key=lambda one: (one.created, one.name))
 
 
-def _leftover(there: NetworkAttachment | None, owners: Mapping[str, Claimant]) -> Step | None:
+def _leftover(there: NetworkAttachment | None, owners: Mapping[str, Claimant]) -> NetworkStep | None:
     """What its owner made under another name than he wants now. That of an owner who is gone, Kubernetes removes."""
     if there is None or there.owner is None or there.owner.kind != KIND or there.terminating:
         return None
@@ -163,14 +163,14 @@ def _leftover(there: NetworkAttachment | None, owners: Mapping[str, Claimant]) -
     return Remove(there) if understood and owner is not None and owner.attachment != there.name else None
 
 
-def _wait(one: Claimant, there: NetworkAttachment) -> Finding:
+def _wait(one: Claimant, there: NetworkAttachment) -> ClaimFinding:
     text = f"NetworkAttachmentDefinition {there.key} is being deleted; it is made anew when it is gone"
-    return Finding(one, "Terminating", text)
+    return ClaimFinding(one, "Terminating", text)
 
 
-def _lost(one: Claimant, chosen: Claimant) -> Finding:
+def _lost(one: Claimant, chosen: Claimant) -> ClaimFinding:
     text = (
         f"NetworkAttachmentDefinition {one.namespace}/{one.attachment} belongs to SpiderMultusConfig {chosen.key}; one of them "
         f"needs another name, by the annotation multus.spidernet.io/cr-name of a new object"
     )
-    return Finding(one, "NameTaken", text)
+    return ClaimFinding(one, "NameTaken", text)

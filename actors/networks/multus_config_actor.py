@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from actors.errors import Conflict, NoSuchResource, NotFound, OrbweaverError, StoreUnavailable
 from actors.networks.attachment import attachment, cni_configuration
-from actors.networks.claims import Claimant, Create, Decision, Finding, Remove, Replace, decide
+from actors.networks.claims import Claimant, ClaimDecision, ClaimFinding, Create, Remove, Replace, decide
 from actors.networks.status import EVENTS, MADE, is_ready, status_of
 from actors.resources import multus_config, network_attachment
 from actors.resources.multus_config import MultusConfig
@@ -57,7 +57,7 @@ class NetworkCaches(Protocol):
 
 
 @dataclass(slots=True)
-class Repairs:
+class RepairStreak:
     """Of one network, in a row: how many, and when the last one was."""
 
     count: int = 0
@@ -93,7 +93,7 @@ class MultusConfigActor(Actor):
         self._store = store
         self._check = check
         self._clock = clock
-        self._repairs: dict[Place, Repairs] = {}
+        self._repairs: dict[Place, RepairStreak] = {}
         self._again: dict[Place, Cancellable] = {}
         self._absent: Cancellable | None = None
 
@@ -161,7 +161,7 @@ class MultusConfigActor(Actor):
         if self._sources.kind_is_absent:
             for one in configs:
                 if not one.terminating:
-                    self._tell(Finding(one, "NoSuchKind", NO_KIND))
+                    self._tell(ClaimFinding(one, "NoSuchKind", NO_KIND))
         if self._absent is not None:
             self._absent.cancel()
         self._absent = self.after(RETRY, self._look_for_kind)
@@ -174,12 +174,12 @@ class MultusConfigActor(Actor):
         else:
             self.settle_all()
 
-    def _carry_out(self, place: Place, decision: Decision) -> None:
+    def _carry_out(self, place: Place, decision: ClaimDecision) -> None:
         for finding in decision.findings:
             self._tell(finding)
         served, step = decision.served, decision.step
         if served is not None and (why := self._unusable(served)):
-            self._tell(Finding(served, "Unusable", why))
+            self._tell(ClaimFinding(served, "Unusable", why))
             return
         if step is not None and (pause := self._pause(place, step)):
             self._look_again(place, pause)
@@ -197,11 +197,13 @@ class MultusConfigActor(Actor):
             log.warning("a network was refused", extra={"network": "/".join(place), "error": str(error)})
             self._look_again(place, REFUSED_RETRY)
             if served is not None:
-                self._tell(Finding(served, "Refused", f"the network cannot be written: {error}"))
+                self._tell(ClaimFinding(served, "Refused", f"the network cannot be written: {error}"))
             return
         if served is not None:
             self._tell(
-                Finding(served, MADE, f"pods are attached by naming {served.namespace}/{served.attachment}")
+                ClaimFinding(
+                    served, MADE, f"pods are attached by naming {served.namespace}/{served.attachment}"
+                )
             )
 
     def _unusable(self, config: MultusConfig) -> str:
@@ -221,7 +223,7 @@ class MultusConfigActor(Actor):
         if len(self._repairs) > 4096:
             old = self._clock() - FORGIVEN
             self._repairs = {key: one for key, one in self._repairs.items() if one.last > old}
-        return self._repairs.setdefault(place, Repairs()).pause(self._clock())
+        return self._repairs.setdefault(place, RepairStreak()).pause(self._clock())
 
     def _write(self, place: Place, step: Create | Replace | Remove) -> None:
         name = "/".join(place)
@@ -257,7 +259,7 @@ class MultusConfigActor(Actor):
         self._again.pop(place, None)
         self._settle((place,))
 
-    def _tell(self, finding: Finding) -> None:
+    def _tell(self, finding: ClaimFinding) -> None:
         """In the object's status, and where that says something new, with an Event."""
         one = finding.claimant
         status = status_of(one, self._clock(), finding.reason, finding.text)

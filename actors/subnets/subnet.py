@@ -49,7 +49,7 @@ LEDGER_TIMEOUT = 10.0
 
 
 @dataclass(slots=True)
-class State:
+class SubnetState:
     """What is asked, and what was done about it."""
 
     asked: dict[str, tuple[AutoPool, list[ObjectRef[EnsureAnswer]]]] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class SubnetActor(Actor):
         self._is_enabled = is_enabled
         self._clock = clock
         self._grace = grace
-        self._state = State()
+        self._state = SubnetState()
         self._use = UseIndex()
         self._pools = PoolWriter(store)
         self._exhaustion = Exhaustion()
@@ -114,7 +114,7 @@ class SubnetActor(Actor):
     def begin(self) -> None:
         """Divide the subnet from now on: this process leads, and nothing that it knew before counts."""
         asked = self._state.asked
-        self._state = State(asked=asked)
+        self._state = SubnetState(asked=asked)
         self._exhaustion = Exhaustion()
         self._pools = PoolWriter(self._store)
         self._use.forget()

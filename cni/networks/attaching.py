@@ -33,10 +33,10 @@ from actors.errors import CheckFailed, InvalidRequest, NotFound, OrbweaverError,
 from actors.resources.network_attachment import RESOURCE_NAME, NetworkAttachment
 from actors.resources.pod import Pod
 from actors.runtime import ObjectRef
-from cni.networks.attachment_cache import Attached, AttachmentCache, Note
+from cni.networks.attachment_cache import Attached, AttachmentCache, AttachmentNote
 from cni.networks.chain import Chain
 from cni.networks.default_route import move_default_route
-from cni.networks.execution import Node, Stop
+from cni.networks.execution import NodePlugins, Stop
 from cni.networks.network_list import (
     NetworkList,
     derive,
@@ -81,7 +81,7 @@ class Cluster(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Configuration:
+class NodeConfiguration:
     """What the node's own configuration of this plugin says: the network of the first interface, by the name of its object
     or whole, and where networks without a configuration have theirs in files."""
 
@@ -90,7 +90,7 @@ class Configuration:
     files: str = FILES
 
     @classmethod
-    def of(cls, request: CniRequest) -> Configuration:
+    def of(cls, request: CniRequest) -> NodeConfiguration:
         """Raises `InvalidRequest`."""
         conf = request.conf
         subject = f"network {request.network}"
@@ -129,7 +129,7 @@ class Networks:
 
     def add(self, request: CniRequest, deadline: float, stop: Stop, gone: ObjectRef[None] | None) -> bytes:
         """ADD: the result of the first interface."""
-        sandbox, conf = request.sandbox, Configuration.of(request)
+        sandbox, conf = request.sandbox, NodeConfiguration.of(request)
         pod = self.cluster.pod(sandbox) if request.named else Pod.bare(sandbox.namespace, sandbox.pod)
         wanted, first = self._wanted(request, pod, conf)
         attached = self._resolve(request, pod, conf, wanted, first)
@@ -137,7 +137,7 @@ class Networks:
         for one in attached:
             for index in range(len(one.network.plugins)):
                 node.find(type_of(one.network, index))
-        note = Note(
+        note = AttachmentNote(
             sandbox.container, sandbox.key, sandbox.netns, sandbox.interface, request.path, tuple(attached)
         )
         self.cache.write(note)
@@ -202,7 +202,7 @@ class Networks:
 
     def status(self, request: CniRequest, deadline: float, stop: Stop) -> None:
         """STATUS of the network that every pod gets. Raises what keeps it from serving ADD."""
-        conf = Configuration.of(request)
+        conf = NodeConfiguration.of(request)
         network = conf.delegate
         name = conf.cluster_network or self.cluster_network or ""
         if network is None and name:
@@ -218,7 +218,7 @@ class Networks:
         valid = {one.container for one in request.valid}
         chain = Chain(self._node(request.path), deadline, stop)
         errors: list[OrbweaverError] = []
-        kept: list[Note] = []
+        kept: list[AttachmentNote] = []
         for note in self.cache.all():
             if note.container in valid:
                 kept.append(note)
@@ -244,7 +244,7 @@ class Networks:
             )
 
     def _wanted(
-        self, request: CniRequest, pod: Pod, conf: Configuration
+        self, request: CniRequest, pod: Pod, conf: NodeConfiguration
     ) -> tuple[tuple[AttachmentRequest, ...], AttachmentRequest | None]:
         """The pod's networks, and that of the first interface; None where another plugin of the list has made it, or the
         node's configuration has it whole."""
@@ -271,7 +271,7 @@ class Networks:
         self,
         request: CniRequest,
         pod: Pod,
-        conf: Configuration,
+        conf: NodeConfiguration,
         wanted: Sequence[AttachmentRequest],
         first: AttachmentRequest | None,
     ) -> list[Attached]:
@@ -310,7 +310,7 @@ class Networks:
         return found
 
     def _network_list(
-        self, pod: Pod, asked: AttachmentRequest, conf: Configuration, path: str
+        self, pod: Pod, asked: AttachmentRequest, conf: NodeConfiguration, path: str
     ) -> NetworkList:
         """The plugins of one network. Raises `PodRefused` where the pod may not have it or there is none."""
         self._require_allowed(pod, asked, conf)
@@ -337,7 +337,7 @@ class Networks:
             )
         return found
 
-    def _require_allowed(self, pod: Pod, asked: AttachmentRequest, conf: Configuration) -> None:
+    def _require_allowed(self, pod: Pod, asked: AttachmentRequest, conf: NodeConfiguration) -> None:
         """Raises `PodRefused` for a network of another namespace where namespaces are isolated."""
         if not self.settings.isolated or asked.namespace in (pod.namespace, *self.settings.shared_namespaces):
             return
@@ -350,7 +350,7 @@ class Networks:
             "networks.globalNamespaces"
         )
 
-    def _reservations(self, request: CniRequest, note: Note) -> list[tuple[Attached, AddRequest]]:
+    def _reservations(self, request: CniRequest, note: AttachmentNote) -> list[tuple[Attached, AddRequest]]:
         """What the plugins will ask Orbweaver for, as they will ask for it."""
         found = []
         for one in note.attached:
@@ -377,7 +377,7 @@ class Networks:
                     self.reserved.keep(request, result)
 
     def _attach(
-        self, chain: Chain, note: Note, one: Attached, routed: AttachmentRequest | None
+        self, chain: Chain, note: AttachmentNote, one: Attached, routed: AttachmentRequest | None
     ) -> dict[str, Any]:
         try:
             result = chain.add(one, note.attachment(one))
@@ -397,7 +397,7 @@ class Networks:
         return with_default_routes(result, removed, gateways)
 
     def _routed_elsewhere(
-        self, request: CniRequest, note: Note, routed: AttachmentRequest | None
+        self, request: CniRequest, note: AttachmentNote, routed: AttachmentRequest | None
     ) -> Mapping[str, Any] | None:
         """What the plugins before this one in the node's list have made, with its default route moved where the pod wants
         it; None where there are none."""
@@ -410,7 +410,9 @@ class Networks:
         move_default_route(note.netns, note.pod, note.interface, removed=removed, gateways=())
         return with_default_routes(previous, removed, ())
 
-    def _detach(self, chain: Chain, note: Note, begun: int) -> tuple[list[Attached], list[OrbweaverError]]:
+    def _detach(
+        self, chain: Chain, note: AttachmentNote, begun: int
+    ) -> tuple[list[Attached], list[OrbweaverError]]:
         """Detach the first `begun` networks in reverse order; returns what could not be, and why."""
         left: list[Attached] = []
         errors: list[OrbweaverError] = []
@@ -423,7 +425,7 @@ class Networks:
         return left, errors
 
     def _undo(
-        self, note: Note, begun: int, reserved: Sequence[tuple[Attached, AddRequest]], because: str
+        self, note: AttachmentNote, begun: int, reserved: Sequence[tuple[Attached, AddRequest]], because: str
     ) -> None:
         """Detach what was attached, and give back the addresses of the rest. It raises nothing: the runtime's own DEL
         finds in the note what is left."""
@@ -451,12 +453,12 @@ class Networks:
         except OrbweaverError as error:
             log.error("a note could not be changed", extra={"pod": note.pod, "error": str(error)})
 
-    def _answer(self, request: CniRequest, note: Note, previous: Mapping[str, Any] | None) -> bytes:
+    def _answer(self, request: CniRequest, note: AttachmentNote, previous: Mapping[str, Any] | None) -> bytes:
         first = next((one.result for one in note.attached if one.default), None)
         result = in_version(first or previous or {}, request.version)
         return json.dumps(result).encode() + b"\n"
 
-    def _status(self, request: CniRequest, note: Note, previous: Mapping[str, Any] | None) -> str:
+    def _status(self, request: CniRequest, note: AttachmentNote, previous: Mapping[str, Any] | None) -> str:
         entries = []
         if previous is not None:
             entries.append(status(previous, request.network, note.interface, default=True))
@@ -465,8 +467,8 @@ class Networks:
         ]
         return json.dumps(entries, indent=4)
 
-    def _node(self, path: str) -> Node:
-        return Node(path, self.host_root)
+    def _node(self, path: str) -> NodePlugins:
+        return NodePlugins(path, self.host_root)
 
 
 def _families_of(gateways: Sequence[str]) -> list[int]:

@@ -20,7 +20,7 @@ from typing import Any
 from actors.errors import InvalidObject, OrbweaverError, Overloaded, PodRefused
 from actors.resources.fields import Fields
 from actors.resources.json_text import UnreadableText, read_json
-from cni.networks.execution import Attachment
+from cni.networks.execution import PluginParameters
 from cni.networks.network_list import DEEPEST_CONFIG, NetworkList, judge_network_list
 
 log = logging.getLogger("orbweaver.networks")
@@ -80,7 +80,7 @@ class Attached:
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class AttachmentNote:
     """All networks of one container, in the order in which they are attached. `interface`: the one whose ADD attached
     them; `path`: CNI_PATH of that ADD."""
 
@@ -91,11 +91,11 @@ class Note:
     path: str
     attached: tuple[Attached, ...]
 
-    def attachment(self, one: Attached) -> Attachment:
+    def attachment(self, one: Attached) -> PluginParameters:
         """The parameters of one network's plugins."""
-        return Attachment(self.container, self.netns, one.interface, one.arguments)
+        return PluginParameters(self.container, self.netns, one.interface, one.arguments)
 
-    def with_result(self, index: int, result: Mapping[str, Any]) -> Note:
+    def with_result(self, index: int, result: Mapping[str, Any]) -> AttachmentNote:
         """The note after a network's plugins have answered."""
         changed = list(self.attached)
         changed[index] = replace(changed[index], result=result)
@@ -109,7 +109,7 @@ class AttachmentCache:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def write(self, note: Note) -> None:
+    def write(self, note: AttachmentNote) -> None:
         """Keep the note in place of an earlier one. Raises `PodRefused` for one that is too large, `Overloaded` when there
         are too many, `OrbweaverError` when the disk does not take it."""
         body = {
@@ -142,7 +142,7 @@ class AttachmentCache:
                 "look at the node's disk"
             ) from error
 
-    def read(self, container: str) -> Note | None:
+    def read(self, container: str) -> AttachmentNote | None:
         """The container's note, None without one. Raises `InvalidObject` for one that cannot be read."""
         try:
             with self._path(container).open("rb") as file:
@@ -160,7 +160,7 @@ class AttachmentCache:
         with contextlib.suppress(FileNotFoundError):
             self._path(container).unlink()
 
-    def all(self) -> Iterator[Note]:
+    def all(self) -> Iterator[AttachmentNote]:
         """Every note that can be read."""
         for file in list(self._files()):
             try:
@@ -208,7 +208,7 @@ def _replace(path: Path, data: bytes) -> None:
         os.close(directory)
 
 
-def _parse(container: str, data: bytes) -> Note:
+def _parse(container: str, data: bytes) -> AttachmentNote:
     subject = f"the note of container {container}"
     try:
         value = read_json(
@@ -219,7 +219,7 @@ def _parse(container: str, data: bytes) -> Note:
     top = Fields.of(subject, "", value)
     if top.number("form", 0) != _FORM:
         raise top.refuse("form", f"but this version reads {_FORM}")
-    return Note(
+    return AttachmentNote(
         top.text("container"),
         top.text("pod"),
         top.text("netns"),

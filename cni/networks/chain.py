@@ -13,7 +13,7 @@ from typing import Any
 
 from actors.errors import OrbweaverError
 from cni.networks.attachment_cache import Attached
-from cni.networks.execution import Attachment, Node, Stop, execute
+from cni.networks.execution import NodePlugins, PluginParameters, Stop, execute
 from cni.networks.network_list import NetworkList, derive, type_of
 from cni.networks.results import read_result
 
@@ -25,11 +25,11 @@ PLUGIN_TIMEOUT = 15.0
 class Chain:
     """Executes for one request. `deadline`: of the monotonic clock, for all of it."""
 
-    node: Node
+    node: NodePlugins
     deadline: float
     stop: Stop
 
-    def add(self, one: Attached, attachment: Attachment) -> dict[str, Any]:
+    def add(self, one: Attached, attachment: PluginParameters) -> dict[str, Any]:
         """Attach; the last plugin's result. Raises `OrbweaverError`."""
         result: dict[str, Any] | None = None
         for index in range(len(one.network.plugins)):
@@ -45,12 +45,12 @@ class Chain:
         assert result is not None
         return result
 
-    def delete(self, one: Attached, attachment: Attachment) -> None:
+    def delete(self, one: Attached, attachment: PluginParameters) -> None:
         """Detach. Raises the error of the plugin at which it stopped."""
         for index in reversed(range(len(one.network.plugins))):
             self._again("DEL", one, index, attachment)
 
-    def check(self, one: Attached, attachment: Attachment) -> None:
+    def check(self, one: Attached, attachment: PluginParameters) -> None:
         """Raises what a plugin finds wrong."""
         if one.network.checked and one.network.has("CHECK"):
             for index in range(len(one.network.plugins)):
@@ -60,7 +60,7 @@ class Chain:
         """Raises what keeps a plugin from serving ADD."""
         if network.has("STATUS"):
             for index in range(len(network.plugins)):
-                self._execute(type_of(network, index), "STATUS", derive(network, index), Attachment())
+                self._execute(type_of(network, index), "STATUS", derive(network, index), PluginParameters())
 
     def collect(self, network: NetworkList, valid: Sequence[tuple[str, str]]) -> list[OrbweaverError]:
         """GC: every plugin is told what is still there; returns what went wrong."""
@@ -69,12 +69,12 @@ class Chain:
             for index in range(len(network.plugins)):
                 try:
                     conf = derive(network, index, valid=valid)
-                    self._execute(type_of(network, index), "GC", conf, Attachment())
+                    self._execute(type_of(network, index), "GC", conf, PluginParameters())
                 except OrbweaverError as error:
                     errors.append(error)
         return errors
 
-    def _again(self, command: str, one: Attached, index: int, attachment: Attachment) -> None:
+    def _again(self, command: str, one: Attached, index: int, attachment: PluginParameters) -> None:
         conf = derive(
             one.network,
             index,
@@ -84,6 +84,8 @@ class Chain:
         )
         self._execute(type_of(one.network, index), command, conf, attachment)
 
-    def _execute(self, plugin: str, command: str, conf: dict[str, Any], attachment: Attachment) -> bytes:
+    def _execute(
+        self, plugin: str, command: str, conf: dict[str, Any], attachment: PluginParameters
+    ) -> bytes:
         deadline = min(self.deadline, time.monotonic() + PLUGIN_TIMEOUT)
         return execute(plugin, command, conf, attachment, self.node, deadline, self.stop)

@@ -75,7 +75,7 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class NodePlugins:
     """Where plugins are and run. `path`: CNI_PATH as the runtime says it; `root`: where the node's own file system is
     mounted here, `/` where this process sees it as it is."""
 
@@ -102,7 +102,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Attachment:
+class PluginParameters:
     """For whom a plugin is executed; the fields are the protocol's parameters."""
 
     container: str = ""
@@ -138,8 +138,8 @@ def execute(
     name: str,
     command: str,
     conf: Mapping[str, Any],
-    attachment: Attachment,
-    node: Node,
+    attachment: PluginParameters,
+    node: NodePlugins,
     deadline: float,
     stop: Stop,
 ) -> bytes:

@@ -29,7 +29,7 @@ from actors.runtime import Trace
 from cni.dataplane.netlink.namespaces import require_foreign
 from cni.server import protocol
 from cni.server.connection_table import LARGE_TOGETHER, ConnectionTable
-from cni.server.exchange import Answer, Exchange, Fate, Serve
+from cni.server.exchange import CniAnswer, Exchange, Fate, Serve
 from cni.server.protocol import IPAM, CniRequest
 
 log = logging.getLogger("orbweaver.cni")
@@ -187,7 +187,7 @@ class Connection(asyncio.Protocol):
         self._exchange = Exchange(request, self._trace, self._deliver)
         self._serve(self._exchange)
 
-    def _deliver(self, outcome: Answer | OrbweaverError) -> Fate:
+    def _deliver(self, outcome: CniAnswer | OrbweaverError) -> Fate:
         if self._answered:
             return Fate.LATE  # the deadline came first
         if isinstance(outcome, OrbweaverError):
@@ -224,7 +224,7 @@ class Connection(asyncio.Protocol):
     def _refuse(self, error: OrbweaverError) -> Fate:
         return self._answer(1, protocol.failure(self._version, error), error)
 
-    def _answer(self, status: int, output: bytes, outcome: Answer | OrbweaverError) -> Fate:
+    def _answer(self, status: int, output: bytes, outcome: CniAnswer | OrbweaverError) -> Fate:
         """Answer and close; returns whether the kernel took the answer for somebody who still reads."""
         self._answered = True
         self._table.read(self)
@@ -255,7 +255,7 @@ def _report(
     plugin: str,
     seconds: float,
     request: CniRequest | None,
-    outcome: Answer | OrbweaverError,
+    outcome: CniAnswer | OrbweaverError,
 ) -> None:
     """Tell how a request was answered. `request`: None for one that could not be understood."""
     error = outcome if isinstance(outcome, OrbweaverError) else None
@@ -265,7 +265,7 @@ def _report(
     details: dict[str, Any] = {"command": command, "ms": round(seconds * 1000, 2)}
     if request is not None:
         details |= {"interface": request.sandbox.interface, "network": request.network}
-    if isinstance(outcome, Answer):
+    if isinstance(outcome, CniAnswer):
         if outcome.result is not None:
             details["addresses"] = [
                 f"{assigned.address} from {assigned.pool}" for assigned in outcome.result.addresses

@@ -21,7 +21,7 @@ from actors.errors import (
 )
 from actors.runtime import ActorSystem, ObjectRef, request_scope
 from cni.server import protocol
-from cni.server.exchange import Answer, Exchange, Fate
+from cni.server.exchange import CniAnswer, Exchange, Fate
 from cni.server.pending_adds import PendingAdds
 from cni.server.protocol import IPAM, CniRequest
 from cni.server.reserved_addresses import ReservedAddresses
@@ -77,12 +77,12 @@ class Dispatcher:
                 extra=exchange.trace.named(ignored=list(request.ignored)),
             )
         if request.command == "VERSION":
-            exchange.deliver(Answer(protocol.versions(request)))
+            exchange.deliver(CniAnswer(protocol.versions(request)))
         elif request.command == "STATUS" and (reason := self._not_ready()) is not None:
             refusal = f"the agent cannot serve ADD now: {reason}"
             exchange.deliver(StoreUnavailable(refusal, cni_code=CNI_NOT_AVAILABLE))
         elif request.command == "STATUS" and not self._passes_on(request.plugin):
-            exchange.deliver(Answer())
+            exchange.deliver(CniAnswer())
         elif request.plugin != IPAM:
             self._chain(exchange)
         else:
@@ -107,7 +107,7 @@ class Dispatcher:
         if request.command == "ADD":
             reserved = self._reserved.answer_to(request.add_request()) if self._reserved.kept else None
             if reserved is not None:  # whoever reserved it gives it back if nobody takes this answer
-                exchange.deliver(Answer(protocol.success(request, reserved), result=reserved))
+                exchange.deliver(CniAnswer(protocol.success(request, reserved), result=reserved))
                 return
             self._adds.started(sandbox, exchange.gone)
         elif request.command == "DEL":
@@ -151,13 +151,13 @@ class Dispatcher:
             exchange.deliver(_refusal(error))
         else:
             released = ref.result()
-            exchange.deliver(Answer(released=released if isinstance(released, int) else None))
+            exchange.deliver(CniAnswer(released=released if isinstance(released, int) else None))
 
     def _added(self, exchange: Exchange, ref: ObjectRef[AddResult]) -> None:
         request, error = exchange.request, ref.error()
         if error is None:
             result = ref.result()
-            fate = exchange.deliver(Answer(protocol.success(request, result), result=result))
+            fate = exchange.deliver(CniAnswer(protocol.success(request, result), result=result))
             taken = fate is Fate.TAKEN
             self._adds.finished(request.sandbox, exchange.trace, delivered=taken, fresh=result.fresh)
         else:
@@ -185,4 +185,4 @@ def run_on(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *ar
 
 def _finish_chained(exchange: Exchange, output: ObjectRef[bytes]) -> None:
     error = output.error()
-    exchange.deliver(Answer(output.result()) if error is None else _refusal(error))
+    exchange.deliver(CniAnswer(output.result()) if error is None else _refusal(error))

@@ -29,7 +29,7 @@ class Fate(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CniAnswer:
     """`output`: what goes to standard output. For the log: an ADD's `result`, how many addresses a DEL `released`."""
 
     output: bytes = b""
@@ -44,7 +44,7 @@ class Exchange:
 
     request: CniRequest
     trace: Trace
-    deliver: Callable[[Answer | OrbweaverError], Fate]
+    deliver: Callable[[CniAnswer | OrbweaverError], Fate]
     gone: ObjectRef[None] = field(default_factory=ObjectRef)
 
 

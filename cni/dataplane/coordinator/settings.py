@@ -60,7 +60,7 @@ class CoordinatorSettings:
 
 def read_settings(conf: Mapping[str, Any]) -> CoordinatorSettings:
     """Understand the plugin's configuration. Raises `InvalidRequest`."""
-    given = _Given(conf)
+    given = _GivenSettings(conf)
     hijack = [cidr for key in ("overlayPodCIDR", "serviceCIDR", "hijackCIDR") for cidr in given.read(key, ())]
     warnings: list[str] = []
     return CoordinatorSettings(
@@ -112,7 +112,7 @@ def usable_veth_address(address: str, pod: Iterable[str], host: Iterable[str] = 
     )
 
 
-class _Given:
+class _GivenSettings:
     """The fields of one configuration, each read by its rule; blanks around a text are nothing."""
 
     def __init__(self, conf: Mapping[str, Any]) -> None:
@@ -146,7 +146,7 @@ def _stripped(value: Any) -> Any:
     return value
 
 
-def _host_table(given: _Given, warnings: list[str]) -> int:
+def _host_table(given: _GivenSettings, warnings: list[str]) -> int:
     value = given.get("hostRuleTable")
     if isinstance(value, int) and not isinstance(value, bool) and value in (0, *KERNEL_TABLES):
         warnings.append(f"hostRuleTable {value} is not a table of its own; {HOST_TABLE} is used instead")
@@ -155,7 +155,7 @@ def _host_table(given: _Given, warnings: list[str]) -> int:
     return table
 
 
-def _veth_address(given: _Given, warnings: list[str]) -> str:
+def _veth_address(given: _GivenSettings, warnings: list[str]) -> str:
     try:
         address: str = given.read("vethLinkAddress", "")
     except InvalidRequest as error:

@@ -8,9 +8,9 @@ from typing import Any
 from actors.networks.attachment import attachment
 from actors.networks.claims import (
     Claimant,
+    ClaimDecision,
     Create,
     DamagedConfig,
-    Decision,
     Remove,
     Replace,
     decide,
@@ -38,12 +38,12 @@ def of(owner: MultusConfig, /, **change: Any) -> NetworkAttachment:
 
 def decided(
     *claimants: Claimant, there: NetworkAttachment | None = None, others: tuple[Claimant, ...] = ()
-) -> Decision:
+) -> ClaimDecision:
     owners = {one.uid: one for one in (*claimants, *others)}
     return decide(claimants, there, owners)
 
 
-def reasons(decision: Decision) -> dict[str, str]:
+def reasons(decision: ClaimDecision) -> dict[str, str]:
     return {finding.claimant.name: finding.reason for finding in decision.findings}
 
 
@@ -53,16 +53,16 @@ LEAVING = "2026-03-01T00:00:00Z"
 
 
 def test_a_network_that_is_not_there_is_made() -> None:
-    assert decided(OLD) == Decision(Create(OLD), OLD)
+    assert decided(OLD) == ClaimDecision(Create(OLD), OLD)
 
 
 def test_one_that_is_as_wanted_is_left_alone() -> None:
-    assert decided(OLD, there=of(OLD)) == Decision(None, OLD)
+    assert decided(OLD, there=of(OLD)) == ClaimDecision(None, OLD)
 
 
 def test_one_that_is_otherwise_is_written() -> None:
     there = of(OLD, config="{}")
-    assert decided(OLD, there=there) == Decision(Replace(OLD, there, taken_over=False), OLD)
+    assert decided(OLD, there=there) == ClaimDecision(Replace(OLD, there, taken_over=False), OLD)
 
 
 def test_one_that_nobody_owns_is_taken_over() -> None:
@@ -100,13 +100,13 @@ def test_while_its_owner_is_being_deleted_the_other_waits() -> None:
     decision = decided(OLD, leaving, there=of(YOUNG))
 
     assert (decision.step, decision.served, reasons(decision)) == (None, None, {"old": "Terminating"})
-    assert decided(OLD, leaving) == Decision(Create(OLD), OLD)
+    assert decided(OLD, leaving) == ClaimDecision(Create(OLD), OLD)
 
 
 def test_nothing_is_done_for_one_that_is_being_deleted() -> None:
     leaving = claimant("old", deletionTimestamp=LEAVING)
-    assert decided(leaving) == Decision()
-    assert decided(leaving, there=of(OLD, owner=None)) == Decision()
+    assert decided(leaving) == ClaimDecision()
+    assert decided(leaving, there=of(OLD, owner=None)) == ClaimDecision()
 
 
 def test_a_network_that_is_being_deleted_is_waited_for() -> None:
@@ -128,10 +128,13 @@ def test_one_that_its_owner_names_otherwise_now_is_removed() -> None:
 
 
 def test_one_that_nobody_wants_is_left_to_kubernetes_or_to_whom_it_belongs() -> None:
-    assert decided(there=of(OLD)) == Decision()  # its owner is gone
-    assert decided(there=of(OLD, owner=None)) == Decision()
-    assert decided(there=of(OLD), others=(claimant("old", "green", deletionTimestamp=LEAVING),)) == Decision()
-    assert decided() == Decision()
+    assert decided(there=of(OLD)) == ClaimDecision()  # its owner is gone
+    assert decided(there=of(OLD, owner=None)) == ClaimDecision()
+    assert (
+        decided(there=of(OLD), others=(claimant("old", "green", deletionTimestamp=LEAVING),))
+        == ClaimDecision()
+    )
+    assert decided() == ClaimDecision()
 
 
 def test_an_object_that_cannot_be_understood_keeps_what_it_had_and_says_why() -> None:
@@ -140,4 +143,6 @@ def test_an_object_that_cannot_be_understood_keeps_what_it_had_and_says_why() ->
 
     assert (decision.step, reasons(decision)) == (None, {"bad": "Invalid"})
     assert "spec.vlan is null, but cniType vlan needs it" in decision.findings[0].text
-    assert decided(there=of(OLD), others=(replace(DAMAGED, uid="u-old", attachment="green"),)) == Decision()
+    assert (
+        decided(there=of(OLD), others=(replace(DAMAGED, uid="u-old", attachment="green"),)) == ClaimDecision()
+    )

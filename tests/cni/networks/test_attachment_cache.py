@@ -9,7 +9,7 @@ import pytest
 
 from actors.errors import InvalidObject, OrbweaverError, Overloaded, PodRefused
 from cni.networks import attachment_cache
-from cni.networks.attachment_cache import Attached, AttachmentCache, Note
+from cni.networks.attachment_cache import Attached, AttachmentCache, AttachmentNote
 from cni.networks.network_list import judge_network_list
 
 NETWORK = judge_network_list(
@@ -21,7 +21,7 @@ NETWORK = judge_network_list(
     "it",
     "",
 )
-NOTE = Note(
+NOTE = AttachmentNote(
     "c1",
     "default/web",
     "/run/netns/x",

@@ -11,32 +11,34 @@ from pathlib import Path
 import pytest
 
 from actors.errors import DeadlineExceeded, InvalidRequest, OrbweaverError, Withdrawn
-from cni.networks.execution import Attachment, Node, Stop, execute
+from cni.networks.execution import NodePlugins, PluginParameters, Stop, execute
 from cni.networks.results import LONGEST_RESULT
 from tests.support.checker import eventually
 
-ATTACHMENT = Attachment("c1", "/run/netns/x", "net1", "K8S_POD_NAME=web")
+ATTACHMENT = PluginParameters("c1", "/run/netns/x", "net1", "K8S_POD_NAME=web")
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Node:
-    return Node(f"relative:{tmp_path / 'nothing'}:{tmp_path}")
+def node(tmp_path: Path) -> NodePlugins:
+    return NodePlugins(f"relative:{tmp_path / 'nothing'}:{tmp_path}")
 
 
-def program(node: Node, script: str, name: str = "plugin") -> Path:
+def program(node: NodePlugins, script: str, name: str = "plugin") -> Path:
     file = Path(node.path.split(":")[-1]) / name
     file.write_text(f"#!/bin/sh\n{script}\n")
     file.chmod(0o755)
     return file
 
 
-def run(node: Node, seconds: float = 60.0, stop: Stop | None = None, conf: dict | None = None) -> bytes:
+def run(
+    node: NodePlugins, seconds: float = 60.0, stop: Stop | None = None, conf: dict | None = None
+) -> bytes:
     with stop or Stop() as ending:
         return execute("plugin", "ADD", conf or {}, ATTACHMENT, node, time.monotonic() + seconds, ending)
 
 
 def test_it_gets_the_protocols_variables_and_nothing_of_the_agents(
-    node: Node, monkeypatch: pytest.MonkeyPatch
+    node: NodePlugins, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET_OF_THE_AGENT", "x")
     program(node, "env; cat")
@@ -52,14 +54,14 @@ def test_it_gets_the_protocols_variables_and_nothing_of_the_agents(
     assert json.loads(said[said.index("{") :]) == {"type": "plugin"}
 
 
-def test_a_request_and_an_answer_larger_than_a_pipe_pass(node: Node) -> None:
+def test_a_request_and_an_answer_larger_than_a_pipe_pass(node: NodePlugins) -> None:
     program(node, "cat")
     conf = {"filler": "x" * (LONGEST_RESULT - 100)}
 
     assert json.loads(run(node, conf=conf)) == conf
 
 
-def test_a_plugins_own_error_keeps_its_code(node: Node) -> None:
+def test_a_plugins_own_error_keeps_its_code(node: NodePlugins) -> None:
     program(node, """printf '%s' '{"code": 11, "msg": "try later", "details": "a\\nb"}'; exit 1""")
 
     with pytest.raises(OrbweaverError, match=r"plugin plugin ADD of net1: try later \(a b\)") as told:
@@ -76,21 +78,21 @@ def test_a_plugins_own_error_keeps_its_code(node: Node) -> None:
         ("echo '{\"msg\": 5}'; exit 1", "exit status is 1"),
     ],
 )
-def test_a_failure_without_an_error_is_told(node: Node, script: str, said: str) -> None:
+def test_a_failure_without_an_error_is_told(node: NodePlugins, script: str, said: str) -> None:
     program(node, script)
 
     with pytest.raises(OrbweaverError, match=said):
         run(node)
 
 
-def test_what_prints_without_end_is_ended(node: Node) -> None:
+def test_what_prints_without_end_is_ended(node: NodePlugins) -> None:
     program(node, "exec cat /dev/zero")
 
     with pytest.raises(OrbweaverError, match="printed more than"):
         run(node)
 
 
-def test_what_hangs_is_ended_with_all_that_it_started(node: Node, tmp_path: Path) -> None:
+def test_what_hangs_is_ended_with_all_that_it_started(node: NodePlugins, tmp_path: Path) -> None:
     program(node, f"sleep 1000 & echo $! > {tmp_path}/child; wait")
 
     with pytest.raises(DeadlineExceeded, match=r"did not answer within 1.* look on the node") as told:
@@ -101,7 +103,7 @@ def test_what_hangs_is_ended_with_all_that_it_started(node: Node, tmp_path: Path
     eventually(lambda: _ended(child))
 
 
-def test_what_nobody_wants_any_more_is_ended(node: Node, tmp_path: Path) -> None:
+def test_what_nobody_wants_any_more_is_ended(node: NodePlugins, tmp_path: Path) -> None:
     program(node, f"touch {tmp_path}/begun; exec sleep 1000")
     stop = Stop()
 
@@ -117,13 +119,13 @@ def test_what_nobody_wants_any_more_is_ended(node: Node, tmp_path: Path) -> None
     stop.set("again")  # after its end
 
 
-def test_what_a_plugin_leaves_running_is_not_waited_for(node: Node) -> None:
+def test_what_a_plugin_leaves_running_is_not_waited_for(node: NodePlugins) -> None:
     program(node, "sleep 1000 & echo $! ; exit 0")
 
     os.kill(int(run(node)), 9)
 
 
-def test_a_program_that_is_not_there_is_named_with_where_it_was_looked_for(node: Node) -> None:
+def test_a_program_that_is_not_there_is_named_with_where_it_was_looked_for(node: NodePlugins) -> None:
     with pytest.raises(InvalidRequest, match=r"no plugin plugin in /.*nothing, /.*; install it") as told:
         run(node)
     assert "relative" not in str(told.value)
@@ -132,7 +134,7 @@ def test_a_program_that_is_not_there_is_named_with_where_it_was_looked_for(node:
 def test_in_another_root_the_nodes_own_paths_are_meant(tmp_path: Path) -> None:
     (tmp_path / "opt" / "bin").mkdir(parents=True)
     (tmp_path / "opt" / "bin" / "macvlan").symlink_to("/only/there")
-    node = Node("/opt/bin", tmp_path)
+    node = NodePlugins("/opt/bin", tmp_path)
 
     assert node.find("macvlan") == "/opt/bin/macvlan"
     assert node.command("/opt/bin/macvlan") == ["chroot", str(tmp_path), "/opt/bin/macvlan"]
