@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from typing import Any
 
 from tests.cluster.images import write_images
 from tests.cluster.machine import Machine
-from tests.cluster.node import MOUNT_POINTS, Node
+from tests.cluster.node import BINDS, MOUNT_POINTS, Node
 from tests.cluster.processes import ClusterFailed, Processes, run
 from tests.cluster.programs import CGROUPS, CONTROLLERS, UNIFIED, Programs
 from tests.tools.control_plane import apiserver_arguments, authority, etcd_arguments, write_kubeconfig
@@ -47,7 +48,7 @@ class Cluster:
     def start(self) -> None:
         """Start everything; the nodes become Ready when they are given a CNI configuration. Raises ClusterFailed."""
         write_images(self.images)
-        self._machine.take(MOUNT_POINTS)
+        self._machine.take((*MOUNT_POINTS, *BINDS))
         self._network()
         self._control_plane(self._users())
         for node in self.nodes.values():
@@ -70,8 +71,11 @@ class Cluster:
 
     def kubectl(self, *arguments: str, check: bool = True) -> str:
         """kubectl as the administrator; returns what it printed. Raises ClusterFailed with what it said."""
-        command = ["nsenter", f"--net=/run/netns/{self.netns}", str(self.programs.kubectl)]
-        return run(*command, "--kubeconfig", str(self.kubeconfig("admin")), *arguments, check=check)
+        return run(*self._kubectl(), *arguments, check=check)
+
+    def _kubectl(self) -> list[str]:
+        inside = ["nsenter", f"--net=/run/netns/{self.netns}"]
+        return [*inside, str(self.programs.kubectl), "--kubeconfig", str(self.kubeconfig("admin"))]
 
     def get(self, *arguments: str) -> Any:
         """What `kubectl get … -o json` answers."""
@@ -112,16 +116,14 @@ class Cluster:
             ready += conditions.get("Ready") == "True" and not node["spec"].get("taints")
         return ready == len(self.nodes)
 
-    def start_controller(self, command: Sequence[str], token: str) -> None:
-        """Start the controller beside the API server, as its service account. Raises ClusterFailed."""
-        inside = ["nsenter", f"--net=/run/netns/{self.netns}"]
-        config = str(self.kubeconfig("controller", token))
-        self._processes.start("controller", [*inside, *command, "--kubeconfig", config])
-        asked = ("busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:5721/readyz")
-        self._processes.wait("controller", lambda: run(*inside, *asked, check=False).strip() == "ok")
+    def start_kubectl(self, *arguments: str) -> subprocess.Popen[str]:
+        """kubectl as the administrator, for as long as the caller wants."""
+        command = [*self._kubectl(), *arguments]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     def controller_log(self) -> str:
-        return self._processes.log("controller")
+        """All that controllers have logged, by node."""
+        return "".join(node.controller_log() for node in self.nodes.values())
 
     # -- parts ----------------------------------------------------------------------------------------------
 

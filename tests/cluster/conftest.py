@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.cluster import programs
 from tests.cluster.cluster import Cluster
 from tests.cluster.deployment import deploy
+from tests.cluster.node import Node
+from tests.tools import image
 from tests.tools.gomodule import ProgramMissing
 
 
@@ -30,8 +33,13 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def deployed(cluster: Cluster) -> Iterator[Cluster]:
     """The cluster with Orbweaver on it; at the end every agent stops as it should."""
-    deploy(cluster)
+    try:
+        archive = image.archive()
+    except ProgramMissing as missing:
+        pytest.skip(str(missing))
+    deploy(cluster, archive)
     yield cluster
-    for node in cluster.nodes.values():
-        log = node.agent_log()
-        assert node.stop_agent() == 0, log
+    logs = {name: node.agent_log() for name, node in cluster.nodes.items()}
+    with ThreadPoolExecutor() as threads:
+        stopped = dict(zip(cluster.nodes, threads.map(Node.stop_agent, cluster.nodes.values()), strict=True))
+    assert stopped == dict.fromkeys(cluster.nodes, 0), logs

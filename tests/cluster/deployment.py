@@ -1,16 +1,20 @@
-"""Orbweaver on the cluster as its users get it: deploy/ applied, agents and controller with their service accounts."""
+"""Orbweaver on the cluster as its users get it: the chart installed by Helm, agents and controllers as pods of its image."""
 
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.images import BUSYBOX
+from tests.cluster.node import AWAY
+from tests.cluster.pod_logs import NAMESPACE
+from tests.support.helm import CHART, Helm
+from tests.tools.image import NAME as IMAGE
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
-NAMESPACE = "orbweaver-system"
 PROGRAM = (sys.executable, "-P", "-m", "cni.command.main")
 FIRST, LAST = "10.99.100.10", "10.99.100.25"
 POOL: dict[str, Any] = {
@@ -19,6 +23,24 @@ POOL: dict[str, Any] = {
     "metadata": {"name": "underlay"},
     "spec": {"ipVersion": 4, "subnet": "10.99.0.0/16", "ips": [f"{FIRST}-{LAST}"], "default": True},
 }
+_ELSEWHERE = {"matchExpressions": [{"key": AWAY, "operator": "DoesNotExist"}]}
+VALUES: dict[str, Any] = {
+    "image": {"repository": IMAGE.partition(":")[0], "pullPolicy": "Never"},
+    # So that a test can take one node's agent away.
+    "agent": {
+        "affinity": {
+            "nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [_ELSEWHERE]}
+            }
+        }
+    },
+    "clusterDefaultPool": {
+        "installIPv4IPPool": True,
+        "ipv4IPPoolName": POOL["metadata"]["name"],
+        "ipv4Subnet": POOL["spec"]["subnet"],
+        "ipv4IPRanges": POOL["spec"]["ips"],
+    },
+}
 CONFLIST: dict[str, Any] = {
     "cniVersion": "1.0.0",
     "name": "underlay",
@@ -26,58 +48,35 @@ CONFLIST: dict[str, Any] = {
 }
 
 
-def deploy(cluster: Cluster) -> None:
-    """Apply deploy/ and a pool, and start the DaemonSet's agent as a process on each node: there is no image yet, so its
-    pods and the controller's are kept from nodes."""
-    cluster.kubectl("apply", "-k", str(DEPLOY))
-    nowhere = '{"spec":{"template":{"spec":{"nodeSelector":{"tests/no-image-yet":"true"}}}}}'
-    cluster.kubectl("-n", NAMESPACE, "patch", "daemonset", "orbweaver-agent", "-p", nowhere)
-    cluster.kubectl("-n", NAMESPACE, "scale", "deployment", "orbweaver-controller", "--replicas=0")
-    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
-    cluster.apply(POOL)
-
-    container = cluster.get("daemonset", "orbweaver-agent", "-n", NAMESPACE)["spec"]["template"]["spec"][
-        "containers"
-    ][0]
-    text = cluster.get("configmap", "orbweaver-conf", "-n", NAMESPACE)["data"]["conf.yml"]
+def deploy(cluster: Cluster, archive: Path) -> None:
+    """Install the chart with the image on both nodes; its Job makes the pool. The pods and the nodes are Ready then."""
+    with ThreadPoolExecutor() as threads:
+        for done in [threads.submit(node.import_image, archive) for node in cluster.nodes.values()]:
+            done.result()
+    with helm(cluster) as asked:
+        asked.ask(
+            "install",
+            chart=str(CHART),
+            values=VALUES,
+            create_namespace=True,
+            timeout=180,
+            wait="watcher",
+            **release(cluster),
+        )
     for node in cluster.nodes.values():
-        config = node.directory / "conf"
-        config.mkdir()
-        (config / "conf.yml").write_text(text)
-        paths = {
-            "/etc/orbweaver": str(config),
-            "/host/opt/cni/bin": str(node.plugins),
-            "/host/etc/cni/net.d": str(node.directory / "cni.d"),
-            "$(NODE_NAME)": node.name,
-        }
-        words = container["command"]
-        for path, here in paths.items():
-            words = [word.replace(path, here) for word in words]
-        assert words[0] == "orbweaver"
-        bound = ("--bound-object-kind", "Node", "--bound-object-name", node.name)
-        token = cluster.kubectl("-n", NAMESPACE, "create", "token", "orbweaver-agent", *bound).strip()
-        node.start_agent([*PROGRAM, *words[1:]], token, shown_token(cluster, node.name), NAMESPACE)
+        node.wait_for_agent()
         node.configure(CONFLIST)
-    words = cluster.get("deployment", "orbweaver-controller", "-n", NAMESPACE)["spec"]["template"]["spec"][
-        "containers"
-    ][0]["command"]
-    words = [word.replace("/etc/orbweaver", str(config)) for word in words]
-    token = cluster.kubectl("-n", NAMESPACE, "create", "token", "orbweaver-controller").strip()
-    cluster.start_controller([*PROGRAM, *words[1:]], token)
     cluster.wait("the nodes are Ready", cluster.nodes_ready)
 
 
-def shown_token(cluster: Cluster, node: str) -> str:
-    """What the kubelet would project for the DaemonSet's pod of a node. There is none here, so it is bound to the node."""
-    spec = cluster.get("daemonset", "orbweaver-agent", "-n", NAMESPACE)["spec"]["template"]["spec"]
-    (volume,) = [one for one in spec["volumes"] if one["name"] == "leader-token"]
-    (source,) = volume["projected"]["sources"]
-    projected = source["serviceAccountToken"]
-    bound = ("--bound-object-kind", "Node", "--bound-object-name", node)
-    wanted = ("--audience", projected["audience"], "--duration", f"{projected['expirationSeconds']}s")
-    return cluster.kubectl(
-        "-n", NAMESPACE, "create", "token", spec["serviceAccountName"], *wanted, *bound
-    ).strip()
+def helm(cluster: Cluster) -> Helm:
+    """Helm, where it reaches the API server."""
+    return Helm(("nsenter", f"--net=/run/netns/{cluster.netns}"), cluster.directory / "helm.log")
+
+
+def release(cluster: Cluster) -> dict[str, Any]:
+    """What each operation on the release needs."""
+    return {"name": "orbweaver", "namespace": NAMESPACE, "kubeconfig": str(cluster.kubeconfig("admin"))}
 
 
 def workload(kind: str, name: str, replicas: int, **container: Any) -> dict[str, Any]:

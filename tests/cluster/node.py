@@ -1,4 +1,4 @@
-"""One node: kubelet, containerd and kube-proxy, and the agent when a test starts it, in namespaces of their own.
+"""One node: kubelet, containerd and kube-proxy in namespaces of their own, and what tests do to the agent's pod on it.
 
 What must always hold: what the node mounts and writes is seen by nobody else; a process of the node is one of this
 session or a container's shim that names this node's own containerd socket.
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.cluster.images import PAUSE
+from tests.cluster.pod_logs import NAMESPACE, PodLogs
 from tests.cluster.processes import ClusterFailed, Processes, run
 from tests.cluster.programs import CGROUPS, CONTROLLERS, UNIFIED
 
@@ -29,7 +30,6 @@ MOUNT_POINTS = tuple(
     for name in (
         "/run/netns",
         "/run/spidernet",
-        "/run/secrets",
         "/run/containerd",
         "/var/log/pods",
         "/var/log/containers",
@@ -37,9 +37,10 @@ MOUNT_POINTS = tuple(
         "/var/lib/cni",
     )
 )
-ACCOUNT = Path("/run/secrets/kubernetes.io/serviceaccount")
-SHOWN = Path("/run/secrets/orbweaver")
-"""Where the DaemonSet mounts what the agent shows to the leader, by the name without /var."""
+# What stands in the node's directory, where its own processes look for it.
+BINDS = {Path("/opt/cni/bin"): "cni-bin", Path("/etc/cni/net.d"): "cni.d"}
+AWAY = "tests/no-agent"
+"""A label of nodes; the DaemonSet is deployed so that it keeps away from them."""
 
 
 class Node:
@@ -56,7 +57,7 @@ class Node:
         self._socket = self.directory / "c.sock"
         self._processes = Processes(self.directory)
         self._holder: int | None = None
-        self._agent: tuple[Sequence[str], str] = ((), "")
+        self._logs = PodLogs()
 
     @property
     def root(self) -> Path:
@@ -109,7 +110,8 @@ class Node:
 
     def stop(self) -> None:
         """End its programs and containers, and take away what it made."""
-        for name in ("agent", "kubelet", "kube-proxy"):
+        self._logs.close()
+        for name in ("kubelet", "kube-proxy"):
             self._processes.end(name)
         self._end_containers()
         self._processes.end_all()
@@ -139,28 +141,35 @@ class Node:
         """Run a short command in the node's namespaces; returns what it printed."""
         return run(*self._inside(), *command)
 
-    def start_agent(self, command: Sequence[str], token: str, shown: str, namespace: str) -> None:
-        """Start the agent as the DaemonSet's pod would be: with its service account's token, the one that it shows to the
-        leader, and the API server's Service. Raises ClusterFailed when it does not get ready."""
-        account = self.directory / "account"
-        account.mkdir(exist_ok=True)
-        (account / "token").write_text(token)
-        (account / "namespace").write_text(namespace)
-        self.call("mkdir", "-p", str(ACCOUNT))
-        self.call("cp", *(str(account / name) for name in ("token", "namespace")), str(ACCOUNT))
-        self.call("cp", str(self._cluster.authority), str(ACCOUNT / "ca.crt"))
-        (account / "shown").write_text(shown)
-        self.call("mkdir", "-p", str(SHOWN))
-        self.call("cp", str(account / "shown"), str(SHOWN / "token"))
-        self._agent = (command, namespace)
-        self.start_agent_again()
+    def import_image(self, archive: Path) -> None:
+        """Give the node an image."""
+        self._ctr("images", "import", str(archive))
 
     def start_agent_again(self) -> None:
-        """Start it as it was started before. Raises ClusterFailed when it does not get ready."""
-        command, namespace = self._agent
-        service = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
-        self.run_here("agent", command, service | {"NODE_NAME": self.name, "POD_NAMESPACE": namespace})
-        self._processes.wait("agent", self._agent_ready)
+        """Let the DaemonSet have its pod here again. Raises ClusterFailed when it does not get ready."""
+        self._cluster.kubectl("label", "node", self.name, f"{AWAY}-")
+        self.wait_for_agent()
+
+    def wait_for_agent(self) -> None:
+        """Wait until the agent's pod is ready. Raises ClusterFailed."""
+        self._cluster.wait(
+            f"the agent of {self.name} is ready", lambda: self._agent_pod_ready() is not None, 120
+        )
+        self._logs.look(self._log_directory)
+
+    def kill_agent(self) -> None:
+        """SIGKILL, and wait until the kubelet has started it again. Raises ClusterFailed."""
+        of_agent = (
+            f'labels."io.kubernetes.container.name"==agent,labels."io.kubernetes.pod.namespace"=={NAMESPACE}'
+        )
+        before = self._agent_pod_ready()
+        for container in self._ctr("containers", "list", "--quiet", of_agent).split():
+            self._ctr("tasks", "kill", "--signal", "KILL", container, check=False)
+        self._cluster.wait(
+            f"the agent of {self.name} was started again",
+            lambda: (again := self._agent_pod_ready()) is not None and again != before,
+            120,
+        )
 
     def signal(self, name: str, number: int) -> None:
         """Send a signal to one of its programs."""
@@ -175,11 +184,30 @@ class Node:
         self._ctr("tasks", "kill", "--signal", "KILL", container)
 
     def stop_agent(self) -> int | None:
-        """SIGTERM; its exit status."""
-        return self._processes.end("agent")
+        """Take the DaemonSet's pod away, as an upgrade would; the exit status of its container, None when there was none."""
+        self._logs.look(self._log_directory)
+        (pod,) = (one["metadata"]["name"] for one in self._agent_pods())
+        status = '{.status.containerStatuses[0].state.terminated.exitCode}{"\\n"}'
+        # The kubelet reports the status before the object goes.
+        watch = self._cluster.start_kubectl(
+            *("-n", NAMESPACE, "get", "pod", pod, "--watch", "-o", f"jsonpath={status}")
+        )
+        try:
+            self._cluster.kubectl("label", "node", self.name, f"{AWAY}=true")
+            self._cluster.kubectl("-n", NAMESPACE, "wait", "--for=delete", f"pod/{pod}", "--timeout=60s")
+        finally:
+            watch.terminate()
+            said, _ = watch.communicate(timeout=60)
+        codes = said.split()
+        return int(codes[-1]) if codes else None
 
     def agent_log(self) -> str:
-        return self._processes.log("agent")
+        """All that agents here have logged."""
+        return self._logs.text(self._log_directory, "agent")
+
+    def controller_log(self) -> str:
+        """All that controllers here have logged."""
+        return self._logs.text(self._log_directory, "controller")
 
     def sandbox(self, uid: str) -> tuple[str, str]:
         """The container id and the network namespace of a pod's sandbox."""
@@ -234,6 +262,9 @@ class Node:
         # Not seen outside, but passed on to the namespaces of the node's own containers.
         lines = ["set -e", "mount --make-rprivate /", "mount --make-rshared /"]
         lines += [f"mount -t tmpfs tmpfs {point}" for point in MOUNT_POINTS]
+        lines += [
+            f"mount --bind {shlex.quote(str(self.directory / name))} {point}" for point, name in BINDS.items()
+        ]
         lines += [f"touch {shlex.quote(str(ready))}", "exec sleep infinity"]
         self._holder = self._processes.start(
             "namespaces",
@@ -314,8 +345,21 @@ conf_dir = "{self.directory}/cni.d"
             check=check,
         )
 
-    def _agent_ready(self) -> bool:
-        return run(*self._inside(), *_READY, check=False).strip() == "200"
+    @property
+    def _log_directory(self) -> Path:
+        return self.root / "var" / "log" / "pods"
+
+    def _agent_pods(self) -> list[dict[str, Any]]:
+        here = f"--field-selector=spec.nodeName={self.name}"
+        return self._cluster.items("pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=agent", here)
+
+    def _agent_pod_ready(self) -> tuple[str, int] | None:
+        """The agent's pod and how often it was started again, once it is ready."""
+        for pod in self._agent_pods():
+            for status in pod["status"].get("containerStatuses", ()):
+                if status["ready"] and "deletionTimestamp" not in pod["metadata"]:
+                    return pod["metadata"]["uid"], status["restartCount"]
+        return None
 
     def _end_containers(self) -> None:
         if self._holder is None:
@@ -341,7 +385,6 @@ conf_dir = "{self.directory}/cni.d"
 
 
 _SNAPSHOTTERS = ("btrfs", "zfs", "aufs", "devmapper")
-_READY = ("busybox", "sh", "-c", "busybox wget -q -O /dev/null http://127.0.0.1:5711/readyz && echo 200")
 
 
 def _remove_cgroups(path: Path) -> None:

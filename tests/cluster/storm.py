@@ -255,13 +255,11 @@ def replace_all_with_a_kubelet_paused(seconds: float) -> Act:
 
 
 def replace_all_with_an_agent_killed(storms: Storms, pods: list[Pod]) -> set[str]:
-    """It is started again, as the kubelet would."""
+    """The kubelet starts it again."""
     node = storms.cluster.nodes[pods[0].node]
     gone = replace_all(storms, pods)
     time.sleep(1)
-    node.signal("agent", signal.SIGKILL)
-    node.stop_agent()
-    node.start_agent_again()  # from this thread, because it dies with the thread that starts it
+    node.kill_agent()
     return gone
 
 

@@ -1,4 +1,4 @@
-"""From `kubectl apply -k deploy/` to pods on two nodes that reach each other, and back to nothing."""
+"""From `helm install` to pods on two nodes that reach each other, and back to nothing."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.deployment import DEPLOY, FIRST, LAST, NAMESPACE, POOL, pods, records, workload
+from tests.cluster.deployment import DEPLOY, FIRST, LAST, POOL, VALUES, helm, pods, records, release, workload
 from tests.cluster.node import Node
+from tests.cluster.pod_logs import NAMESPACE
 from tests.cluster.processes import ClusterFailed
+from tests.support.helm import CHART
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
-
-PATCHED = ("DaemonSet/", "Deployment/")
 
 
 def refused_by(cluster: Cluster, *manifests: dict[str, Any]) -> str:
@@ -23,16 +23,6 @@ def refused_by(cluster: Cluster, *manifests: dict[str, Any]) -> str:
     with pytest.raises(ClusterFailed) as caught:
         cluster.apply(*manifests)
     return str(caught.value)
-
-
-def contents(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Each object of a List without its metadata, which grow with every write, and its status."""
-    return {
-        f"{one['kind']}/{one['metadata']['name']}": {
-            key: value for key, value in one.items() if key not in {"metadata", "status"}
-        }
-        for one in found["items"]
-    }
 
 
 def in_pool(address: str) -> bool:
@@ -47,14 +37,34 @@ def endpoints(cluster: Cluster) -> dict[str, str]:
     }
 
 
-def test_a_second_apply_changes_nothing(deployed: Cluster) -> None:
-    """What the test itself patched aside, the API server has every field as it stands in deploy/."""
-    again = json.loads(deployed.kubectl("apply", "-k", str(DEPLOY), "--dry-run=server", "-o", "json"))
-    there = json.loads(deployed.kubectl("get", "-k", str(DEPLOY), "-o", "json"))
+def generations(cluster: Cluster) -> dict[str, int | None]:
+    """How often each object of deploy/ was changed by somebody."""
+    there = json.loads(cluster.kubectl("get", "-k", str(DEPLOY), "-o", "json"))["items"]
+    return {f"{one['kind']}/{one['metadata']['name']}": one["metadata"].get("generation") for one in there}
 
-    assert {name: obj for name, obj in contents(again).items() if not name.startswith(PATCHED)} == {
-        name: obj for name, obj in contents(there).items() if not name.startswith(PATCHED)
-    }
+
+def ours(cluster: Cluster) -> dict[str, str]:
+    """The pods of agents and controllers."""
+    found = cluster.items("pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component in (agent, controller)")
+    return {one["metadata"]["name"]: one["metadata"]["uid"] for one in found}
+
+
+def test_an_upgrade_to_the_same_changes_nothing(deployed: Cluster) -> None:
+    before, running = generations(deployed), ours(deployed)
+    with helm(deployed) as asked:
+        asked.ask(
+            "upgrade", chart=str(CHART), values=VALUES, timeout=180, wait="watcher", **release(deployed)
+        )
+
+    assert generations(deployed) == before
+    assert ours(deployed) == running
+    assert len(running) == 4
+
+
+def test_the_api_server_takes_what_kubectl_applies(deployed: Cluster) -> None:
+    said = deployed.kubectl("apply", "-k", str(DEPLOY), "--dry-run=server")
+
+    assert all(line.endswith(" (server dry run)") for line in said.splitlines())
 
 
 def test_a_bad_pool_is_refused_by_the_api_server_alone(deployed: Cluster) -> None:

@@ -125,9 +125,8 @@ def check(cluster: Cluster, *options: str) -> None:
 
 def logs(cluster: Cluster) -> dict[str, str]:
     """What our processes have logged so far."""
-    return {"controller": cluster.controller_log()} | {
-        name: node.agent_log() for name, node in cluster.nodes.items()
-    }
+    found = {f"agent-{name}": node.agent_log() for name, node in cluster.nodes.items()}
+    return found | {f"controller-{name}": node.controller_log() for name, node in cluster.nodes.items()}
 
 
 def lines(told: dict[str, str]) -> list[dict[str, Any]]:
