@@ -6,6 +6,7 @@ pool names; never a pod, a container or an address.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -114,6 +115,11 @@ class Metrics:
             ["actor", "event"],
             registry=registry,
         )
+        # Few labels there are, and the library checks them each time.
+        self._stages = functools.cache(self._stage.labels)
+        self._answered = functools.cache(self._requests.labels)
+        self._waits = functools.cache(self._waited.labels)
+        self._events = functools.cache(self._actor_events.labels)
         self._spiderpool = {
             operation: _SpiderpoolNames(operation, registry) for operation in ("allocation", "release")
         }
@@ -142,12 +148,12 @@ class Metrics:
     # AllocationObserver
 
     def stage(self, operation: str, stage: str, seconds: float) -> None:
-        self._stage.labels(operation, stage).observe(seconds)
+        self._stages(operation, stage).observe(seconds)
         if stage == "total" and operation in self._spiderpool:
             self._spiderpool[operation].duration.observe(seconds)
 
     def finished(self, operation: str, result: str, reason: str) -> None:
-        self._requests.labels(operation, result, reason).inc()
+        self._answered(operation, result, reason).inc()
         if operation in self._spiderpool:
             self._spiderpool[operation].finished(reason)
 
@@ -171,29 +177,29 @@ class Metrics:
     # RuntimeObserver
 
     def handled(self, kind: str, method: str, waited: float, took: float, depth: int) -> None:
-        self._waited.labels(kind).observe(waited)
+        self._waits(kind).observe(waited)
         operation = {"add": "allocation", "release": "release"}.get(method)
         if kind == "endpoint" and operation is not None:
-            self._stage.labels(operation, "queued").observe(waited)
+            self._stages(operation, "queued").observe(waited)
             self._spiderpool[operation].queued.observe(waited)
 
     def dropped(self, kind: str, method: str) -> None:
-        self._actor_events.labels(kind, "dropped").inc()
+        self._events(kind, "dropped").inc()
 
     def overloaded(self, kind: str, method: str) -> None:
-        self._actor_events.labels(kind, "overloaded").inc()
+        self._events(kind, "overloaded").inc()
 
     def crashed(self, kind: str, error: BaseException) -> None:
-        self._actor_events.labels(kind, "crashed").inc()
+        self._events(kind, "crashed").inc()
 
     def repeated(self, kind: str, method: str) -> None:
-        self._actor_events.labels(kind, "repeated").inc()
+        self._events(kind, "repeated").inc()
 
     def activated(self, kind: str, took: float) -> None:
-        self._actor_events.labels(kind, "activated").inc()
+        self._events(kind, "activated").inc()
 
     def passivated(self, kind: str) -> None:
-        self._actor_events.labels(kind, "passivated").inc()
+        self._events(kind, "passivated").inc()
 
 
 class _SpiderpoolNames:

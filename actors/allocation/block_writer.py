@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -468,16 +468,24 @@ def _mark_doubtful(batch: list[Staged], before: Block, after: Block) -> None:
 
 
 def _difference(before: Block, after: Block) -> tuple[AddressChange, ...]:
-    values = {value for value, record in before.records.items() if after.records.get(value) != record}
-    values |= {value for value, record in after.records.items() if before.records.get(value) != record}
+    values = _changed(before.records, after.records)
     values |= before.unjudged.keys() - after.unjudged.keys()
     values |= {value for value, at in after.released.items() if before.released.get(value) != at}
     values |= {
         value for value in before.released if value not in after.released and value not in after.records
     }
-    marked = before.suspect.keys() | after.suspect.keys()
-    values |= {value for value in marked if before.suspect.get(value) != after.suspect.get(value)}
+    values |= _changed(before.suspect, after.suspect)
     return tuple(change_of(after, value) for value in sorted(values))
+
+
+def _changed(before: Mapping[int, object], after: Mapping[int, object]) -> set[int]:
+    """Of which addresses something else is said. Nearly all have the same object in both, and comparing the fields of 64
+    records costs as much as writing them."""
+    return {
+        value
+        for value in before.keys() | after.keys()
+        if (old := before.get(value)) is not (new := after.get(value)) and old != new
+    }
 
 
 def _recorded(block: Block, value: int) -> Record | Unjudged | None:

@@ -8,6 +8,7 @@ are of characters that can be shown: no half of a surrogate pair, which no encod
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Mapping
@@ -46,10 +47,11 @@ def read_json(
     if is_deeper(text, deepest):
         raise UnreadableText(f"its values are nested deeper than {deepest}")
     try:
-        value = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+        value = _decoder().decode(text)
     except ValueError as error:
         raise UnreadableText(f"it is not JSON: {error}") from error
-    if not texts_as_they_are:
+    # Of characters that can be shown, and without escapes, so is each text inside.
+    if not (texts_as_they_are or (text.isprintable() and "\\" not in text)):
         _check_texts(value, only_showable=only_showable)
     return value
 
@@ -130,6 +132,11 @@ def _check_texts(value: Any, *, only_showable: bool) -> None:
             waiting += inner.values()
         elif isinstance(inner, list):
             waiting += inner
+
+
+@functools.cache
+def _decoder() -> json.JSONDecoder:
+    return json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
 
 
 def _finite(word: str) -> float:

@@ -171,10 +171,12 @@ class Activation:
 
     def handle(self, item: Any) -> None:
         """Handle one message. Never raises."""
-        with self.intake.turn:
+        intake = self.intake
+        with intake.turn:
             try:
-                self.dispatch.finish_begun()
-                if not self.intake.closed:
+                if intake.first:
+                    self.dispatch.finish_begun()
+                if not intake.closed:
                     self._handle(item)
                 elif type(item) is Call:
                     self._ended_before(item)

@@ -139,12 +139,12 @@ class ActorThread(pykka.ThreadingActor):
     def on_start(self) -> None:
         threading.current_thread().name = self._activation.name
         self._activation.begin()
-        if self._activation.closed:
+        if self._activation.intake.closed:
             self.stop()
 
     def on_receive(self, message: Any) -> None:
         self._activation.handle(message)
-        if self._activation.closed:
+        if self._activation.intake.closed:
             self.stop()
 
 

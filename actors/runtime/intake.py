@@ -48,7 +48,6 @@ class Intake:
     `waiting`: calls that the activation before did not handle."""
 
     __slots__ = (
-        "_first",
         "_kind",
         "_mailbox",
         "_start",
@@ -60,6 +59,7 @@ class Intake:
         "closed",
         "deferred",
         "depth",
+        "first",
         "lock",
         "outstanding",
         "turn",
@@ -73,7 +73,7 @@ class Intake:
         self._start = start
         self._waiting = waiting or []
         self._mailbox: Mailbox | None = None
-        self._first: deque[Call | Internal] = deque()
+        self.first: deque[Call | Internal] = deque()
         """What is handled before the mailbox: urgent calls, and continuations."""
         self._timers_set: set[ActorTimer] = set()
         self.lock = threading.Lock()
@@ -119,7 +119,7 @@ class Intake:
 
     def _is_free(self) -> bool:
         # Under the lock, with one call more counted. Whoever sent something before is not overtaken.
-        return self.active and not (self.depth > 1 or self.outstanding or self._first)
+        return self.active and not (self.depth > 1 or self.outstanding or self.first)
 
     def ask(self, what: Ask) -> bool:
         """Take a request of the system. False when it is closed."""
@@ -175,7 +175,7 @@ class Intake:
 
     def _put_first(self, mailbox: Mailbox, item: Call | Internal) -> None:
         # Under the lock.
-        self._first.append(item)
+        self.first.append(item)
         mailbox.put(Ask.LOOK)
 
     def _open(self) -> Mailbox:
@@ -190,10 +190,8 @@ class Intake:
 
     def take_first(self) -> Call | Internal | None:
         """What is to be handled before the message at hand, if there is anything."""
-        if not self._first:
-            return None
         with self.lock:
-            return self._first.popleft() if self._first else None  # closing takes them all
+            return self.first.popleft() if self.first else None  # closing takes them all
 
     def begun(self) -> None:
         """A call waits no longer."""
@@ -234,8 +232,8 @@ class Intake:
             if timer.timer is not None:
                 timer.timer.cancel()
         self._timers_set.clear()
-        waiting = [*(item for item in self._first if isinstance(item, Call)), *self._waiting]
-        self._first.clear()
+        waiting = [*(item for item in self.first if isinstance(item, Call)), *self._waiting]
+        self.first.clear()
         if self._mailbox is not None:
             waiting = [*waiting, *(item for item in self._mailbox.drain() if type(item) is Call)]
         self._waiting = []

@@ -14,10 +14,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 import select
 import struct
 import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -81,7 +81,7 @@ class Connection(asyncio.Protocol):
         self._command = "invalid"
         self._version = protocol.NEWEST
         self._started = time.perf_counter()
-        self._trace = Trace(uuid.uuid4().hex[:12])
+        self._trace = Trace(secrets.token_hex(6))
         self._exchange: Exchange | None = None
         self._dispatched = False
         self._answered = False

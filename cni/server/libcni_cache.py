@@ -64,20 +64,23 @@ class Namespaces:
         """Whether any can."""
         return self.mounted.is_dir() or self.processes is not None
 
-    def is_there(self, path: Path, noted: float | None = None, inode: int | None = None) -> bool | None:
+    def is_there(self, path: str | Path, noted: float | None = None, inode: int | None = None) -> bool | None:
         """Whether a namespace is there; None when that cannot be told. `noted`: when somebody wrote down that it is this
         one, in seconds since the epoch; `inode`: the namespace's own number, where somebody saw it."""
-        of_process = _OF_PROCESS.fullmatch(str(path))
+        # Every ADD asks, and a Path costs as much as the rest of the question.
+        named = os.path.normpath(path)
+        of_process = _OF_PROCESS.fullmatch(named)
         if of_process is not None:
             return self._of_process(int(of_process[1]), noted, inode)
         # One that is mounted elsewhere cannot be seen from the agent's container.
-        if path.parent in (self.mounted, Path("/run/netns"), Path("/var") / "run" / "netns"):
-            return (self.mounted / path.name).exists() if self.mounted.is_dir() else None
+        folder, _, name = named.rpartition("/")
+        if folder in (str(self.mounted), "/run/netns", "/var/run/netns"):
+            return _exists(f"{self.mounted}/{name}") if self.mounted.is_dir() else None
         return None
 
-    def inode(self, path: Path) -> int | None:
+    def inode(self, path: str | Path) -> int | None:
         """The number of a process's namespace, None of another or where it cannot be seen."""
-        of_process = _OF_PROCESS.fullmatch(str(path))
+        of_process = _OF_PROCESS.fullmatch(os.path.normpath(path))
         if of_process is None or self.processes is None:
             return None
         try:
@@ -109,6 +112,14 @@ class Namespaces:
         lines = (self.processes / "stat").read_text().splitlines()
         booted = next(float(line.split()[1]) for line in lines if line.startswith("btime "))
         return booted + int(behind[_START_TIME]) / os.sysconf("SC_CLK_TCK")
+
+
+def _exists(path: str) -> bool:
+    try:
+        os.stat(path)  # noqa: PTH116 - a Path costs more than the look
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last one for what no path can be
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

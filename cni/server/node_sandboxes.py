@@ -27,7 +27,7 @@ class _Known:
 
     pod: str
     uid: str
-    netns: Path | None = None
+    netns: str | None = None
     inode: int | None = None
     interfaces: set[str] = field(default_factory=set)
 
@@ -72,13 +72,13 @@ class NodeSandboxes:
 
     def began(self, sandbox: Sandbox) -> None:
         """See `SandboxEvidence`. A container that was started again has another namespace than before."""
-        path = Path(sandbox.netns)
-        inode = self._namespaces.inode(path)
-        there = self._namespaces.is_there(path, inode=inode)
+        netns = sandbox.netns
+        inode = self._namespaces.inode(netns)
+        there = self._namespaces.is_there(netns, inode=inode)
         with self._lock:
             known = self._known.setdefault(sandbox.container, _Known(sandbox.key, sandbox.uid))
             known.pod, known.uid = sandbox.key, sandbox.uid
-            known.netns, known.inode = (path, inode) if there else (None, None)
+            known.netns, known.inode = (netns, inode) if there else (None, None)
             known.interfaces.add(sandbox.interface)
 
     def deleted(self, sandbox: Sandbox) -> None:

@@ -37,6 +37,8 @@ from cni.server.request_names import LONGEST, check_container, check_names, quot
 VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 T = TypeVar("T")
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+
 IPAM = "spiderpool"
 """The plugin that gives out addresses; others stand behind it in a network's list."""
 COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
@@ -258,7 +260,7 @@ def failure(version: str, error: OrbweaverError) -> bytes:
 
 
 def _encode(answer: dict[str, Any]) -> bytes:
-    return json.dumps(answer, separators=(",", ":")).encode() + b"\n"
+    return _ENCODER.encode(answer).encode() + b"\n"
 
 
 def _environment(message: str) -> InvalidRequest:

@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -44,6 +45,7 @@ MARK = "#"
 
 _OWN = ("pod", "uid", "container", "since", "claim", "other_sandboxes", "mac")
 _COMMON = tuple(field.name for field in fields(Record) if field.name not in _OWN)
+_common_of = attrgetter(*_COMMON)
 _PLAIN = re.compile(r"[A-Za-z0-9._/-]*")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CONTAINER = re.compile(r"[0-9a-f]{64}")
@@ -51,8 +53,8 @@ _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _MILLISECONDS = re.compile(r"-?[0-9]{1,15}")
 _MOMENT = re.compile(r"(19[7-9][0-9]|20[0-9]{2})-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-5][0-9]Z")
 
-EncodedRecords = dict[int, tuple[Record, str]]
-"""Records that were written before, with the text of what is their own, so that it is made once."""
+EncodedRecords = dict[int, tuple[Record, tuple[str, ...], str]]
+"""Records that were written before, with their shape and the text of what is their own, so that both are made once."""
 
 
 def write_records(
@@ -68,17 +70,20 @@ def write_records(
     entries = []
     for value in sorted(records):
         record = records[value]
-        at = record.pod.find("/") + 1
-        shape = (record.pod[:at], *[getattr(record, name) for name in _COMMON])
-        index = shapes.setdefault(shape, len(shapes))
         encoded = known.get(value)
         if encoded is None or encoded[0] is not record:
-            encoded = known[value] = (record, _own_text(record, at))
-        entries.append(f"{value - base}:{index}:{encoded[1]}")
+            encoded = known[value] = _encode(record)
+        _, shape, own = encoded
+        entries.append(f"{value - base}:{shapes.setdefault(shape, len(shapes))}:{own}")
     if unjudged:
         entries += [f"{value - base}:{unjudged[value].entry}" for value in sorted(unjudged)]
     table = ",".join([":".join([_escape(part) for part in shape]) for shape in shapes])
     return f"{MARK}{table} {' '.join(entries)}"
+
+
+def _encode(record: Record) -> tuple[Record, tuple[str, ...], str]:
+    at = record.pod.find("/") + 1
+    return record, (record.pod[:at], *_common_of(record)), _own_text(record, at)
 
 
 def read_records(family: int, base: int, size: int, text: str) -> list[tuple[int, Record | Unjudged]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from operator import attrgetter, le
 from typing import Any
 
 from actors.errors import InvalidObject
@@ -91,11 +92,11 @@ class Record:
     def misfit(self) -> str | None:
         """Why this must not be recorded, None where nothing speaks against it. What comes from a pod, a network or
         another process is as long as they like."""
-        why = _too_long(self, _LONGEST)
+        why = _BOUNDS.broken_by(self)
         if why is None and len(self.other_sandboxes) > SHARERS:
             why = f"other_sandboxes has {len(self.other_sandboxes)} entries, but may have {SHARERS}"
         for sandbox in self.other_sandboxes:
-            why = why or _too_long(sandbox, _LONGEST_OTHER)
+            why = why or _BOUNDS_OF_OTHERS.broken_by(sandbox)
         return why
 
     def unjudgeable(self) -> str | None:
@@ -228,19 +229,31 @@ def _text(data: Mapping[str, Any], name: str) -> str:
     return text
 
 
-def _too_long(holder: Record | OtherSandbox, longest: Mapping[str, int]) -> str | None:
-    for name, most in longest.items():
-        text: str = getattr(holder, name)
-        if len(text) > most or (not text.isascii() and len(text.encode(errors="replace")) > most):
-            return f"{name} has {len(text)} characters, but may have {most} bytes"
-        if not text.isprintable():
-            return f"{name} has a control character, or another one that cannot be shown"
-    return None
+class _Bounds:
+    """What the texts of a record are held to. Each ADD asks twice, so the ordinary ones are judged together."""
+
+    def __init__(self, longest: Mapping[str, int]) -> None:
+        self._names, self._longest = tuple(longest), tuple(longest.values())
+        self._texts = attrgetter(*longest)
+
+    def broken_by(self, holder: Record | OtherSandbox) -> str | None:
+        """Which of them is not kept, and how; None where all are."""
+        texts: tuple[str, ...] = self._texts(holder)
+        together = "".join(texts)
+        if together.isascii() and together.isprintable() and all(map(le, map(len, texts), self._longest)):
+            return None
+        for name, text, most in zip(self._names, texts, self._longest, strict=True):
+            if len(text) > most or (not text.isascii() and len(text.encode(errors="replace")) > most):
+                return f"{name} has {len(text)} characters, but may have {most} bytes"
+            if not text.isprintable():
+                return f"{name} has a control character, or another one that cannot be shown"
+        return None
 
 
 _TEXTS = tuple(field.name for field in fields(Record) if field.name != "other_sandboxes")
 _SHARER = tuple(field.name for field in fields(OtherSandbox))
-_LONGEST_OTHER = {name: _LONGEST[name] for name in _SHARER}
+_BOUNDS = _Bounds(_LONGEST)
+_BOUNDS_OF_OTHERS = _Bounds({name: _LONGEST[name] for name in _SHARER})
 
 
 @dataclass(frozen=True, slots=True)
