@@ -1,8 +1,8 @@
 """The specification of networks, case by case, with real plugins in real network namespaces:
 
-    python tests/cni/network_stories.py DIRECTORY CNI_BIN
+    python tests/cni/network_stories.py DIRECTORY CNI_BIN [SECTION]
 
-All cases share one agent in a sandbox of its own. Each line of the output is one case, as JSON: its name, and what was
+All cases, or those of a section, share one agent in a sandbox of its own. Each line of the output is one case, as JSON: its name, and what was
 wrong, empty when all that it says came true. `test_networks.py` starts them and reports each under its own name.
 Sections are those of the "Kubernetes Network Custom Resource Definition De-facto Standard", version 1.3.
 """
@@ -33,7 +33,7 @@ from tests.support.agent_process import AgentProcess, pool
 from tests.support.blocks import recorded
 from tests.support.checker import eventually
 
-UPLINK = "uplink0"
+UPLINK, SECOND_UPLINK = "uplink0", "uplink1"
 STATUS = "k8s.v1.cni.cncf.io/network-status"
 NETWORKS = "k8s.v1.cni.cncf.io/networks"
 DEFAULT = "v1.multus-cni.io/default-network"
@@ -713,6 +713,43 @@ def check_and_status_are_passed_on(node: Node) -> None:
     assert told.value.cni_code == 50, "the first network's IPAM is away"
 
 
+OTHER = os.environ.get("ORBWEAVER_MAIN_PLUGIN", "macvlan")
+"""A main plugin that not every kernel has the interfaces for: `tests/uml` has another one."""
+
+
+@case(
+    "kinds",
+    pod("four", "moved,green,other,red"),
+    nad(
+        "moved",
+        lambda node: listed({"type": "host-device", "device": "vf0", "ipam": node.macvlan("red-v4")["ipam"]}),
+    ),
+    nad(
+        "other",
+        lambda node: listed(
+            {
+                **node.macvlan("red-v4"),
+                "type": OTHER,
+                "master": SECOND_UPLINK,
+                "mode": "l2" if OTHER == "ipvlan" else "bridge",
+            }
+        ),
+    ),
+)
+def a_pod_has_interfaces_of_every_kind(node: Node) -> None:
+    run("ip", "link", "add", "vf0", "type", "veth", "peer", "name", "vf0p")
+    run("ip", "link", "set", "vf0p", "up")
+    one = node.pod("four")
+    attached(node, one, "eth0", "net1", "net2", "net3", "net4")
+    kinds = {
+        link["ifname"]: link.get("linkinfo", {}).get("info_kind")
+        for link in json.loads(inside(one, "ip", "-d", "-j", "link", "show"))
+    }
+    assert [kinds[f"net{number}"] for number in range(1, 5)] == ["veth", "veth", OTHER, "macvlan"], kinds
+    leaves(node, one)
+    assert "vf0" in run("ip", "-br", "link", "show"), "the node's own interface came back"
+
+
 ISOLATED = tuple(name for name in CASES if name.startswith("7.4"))
 """Cases of a node with isolated namespaces."""
 
@@ -775,11 +812,12 @@ def an_agent_that_is_killed_in_between_undoes_it_with_the_next_del(node: Node) -
 
 
 def main() -> None:
-    directory, plugins = Path(sys.argv[1]), Path(sys.argv[2])
+    directory, plugins, section = Path(sys.argv[1]), Path(sys.argv[2]), "".join(sys.argv[3:])
+    isolated = section == "7.4"
     settings = {
         "networks": {
             "enabled": True,
-            "namespaceIsolation": len(sys.argv) > 3,
+            "namespaceIsolation": isolated,
             "globalNamespaces": ["common"],
         }
     }
@@ -790,6 +828,10 @@ def main() -> None:
     store = SQLiteStore(agent.data)
     node = Node(directory, agent, plugins, store)
     lay_cable(UPLINK)
+    # macvlan and ipvlan do not stand on one card.
+    run("ip", "link", "add", SECOND_UPLINK, "type", "veth", "peer", "name", "fabric1")
+    for end in (SECOND_UPLINK, "fabric1"):
+        run("ip", "link", "set", end, "up")
     files = directory / "net.d"
     files.mkdir()
     on_disk = listed(node.bridge("br-disk", "10.11.0.0/24"), name="on-disk")
@@ -800,8 +842,9 @@ def main() -> None:
     objects = {json.dumps(obj): obj for make in OBJECTS for obj in make(node)}
     for obj in (*POOLS, *objects.values()):
         store.create(dict(obj))
+    chosen = [name for name in CASES if (name in ISOLATED) == isolated and name.startswith(section)]
     with agent:
-        for name in ISOLATED if len(sys.argv) > 3 else [name for name in CASES if name not in ISOLATED]:
+        for name in chosen:
             wrong = ""
             try:
                 CASES[name](node)

@@ -57,5 +57,5 @@ def test_case(case: str, played: dict[str, str]) -> None:
 
 def test_isolated_namespaces(cni_bin: Path, tmp_path: Path) -> None:
     """Section 7.4, where namespaces are isolated."""
-    found = play(tmp_path, cni_bin, "isolated")
+    found = play(tmp_path, cni_bin, "7.4")
     assert found == dict.fromkeys(ISOLATED, "")
