@@ -2,8 +2,9 @@
 
     python tests/cni/network_stories.py DIRECTORY CNI_BIN [SECTION]
 
-All cases, or those of a section, share one agent in a sandbox of its own. Each line of the output is one case, as JSON: its name, and what was
-wrong, empty when all that it says came true. `test_networks.py` starts them and reports each under its own name.
+All cases, or those of a section, share one agent in a sandbox of its own. Each line of the output is one case, as JSON:
+its name, and what was wrong, empty when all that it says came true. `test_networks.py` starts them and reports each under
+its own name.
 Sections are those of the "Kubernetes Network Custom Resource Definition De-facto Standard", version 1.3.
 """
 

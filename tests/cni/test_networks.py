@@ -19,7 +19,7 @@ _SANDBOX = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "-
 pytestmark = pytest.mark.timeout(300)
 
 
-def play(directory: Path, plugins: Path, *more: str) -> dict[str, str]:
+def play(directory: Path, plugins: Path, *more: str, stories: Path = _STORIES) -> dict[str, str]:
     """What was wrong in each case, played in one sandbox; skip where there is none."""
     missing = missing_tools(("ip", "unshare", "nsenter", "nft", "tc"))
     if missing:
@@ -29,7 +29,7 @@ def play(directory: Path, plugins: Path, *more: str) -> dict[str, str]:
     if probe.returncode != 0:
         pytest.skip(f"network namespaces cannot be made here: {probe.stderr.strip()}")
     done = subprocess.run(
-        [*prefix, sys.executable, str(_STORIES), str(directory), str(plugins), *more],
+        [*prefix, sys.executable, str(stories), str(directory), str(plugins), *more],
         capture_output=True,
         text=True,
         check=False,
