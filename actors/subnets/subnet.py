@@ -87,7 +87,7 @@ class SubnetActor(Actor):
         grace: float = GRACE,
     ) -> None:
         """`subnets`: all of them, as the cache has them. `may_write`: whether this process leads. `is_enabled`: whether
-        addresses of a family are given out at all."""
+        addresses of a family are given out at all. `grace`: seconds, see `GRACE`."""
         super().__init__(context)
         self._store = store
         self._catalog = catalog

@@ -15,12 +15,12 @@ from typing import Any
 from actors.errors import InvalidObject, OrbweaverError
 from actors.resources.addresses import Subnet
 from actors.resources.subnet import KIND, SpiderSubnet
-from actors.runtime import ActorContext, ActorSystem, ObjectRef
+from actors.runtime import ActorSystem, ObjectRef
 from actors.store.caches.catalog import Catalog
 from actors.store.caches.informer import Informer, ObjectKey
 from actors.store.contract import Object, Store
 from actors.subnets.messages import AutoPool, EnsureAnswer
-from actors.subnets.subnet import SubnetActor, subnet_actor_of
+from actors.subnets.subnet import GRACE, SubnetActor, subnet_actor_of
 
 log = logging.getLogger("orbweaver.subnets")
 
@@ -65,8 +65,10 @@ class SubnetFollower:
         *,
         leads: Callable[[], bool] = lambda: True,
         is_enabled: Callable[[int], bool] = lambda family: True,
+        grace: float = GRACE,
     ) -> None:
-        """Registers the actors `subnet/NAME`. `is_enabled`: whether addresses of a family are given out at all."""
+        """Registers the actors `subnet/NAME`. `is_enabled`: whether addresses of a family are given out at all. `grace`: see
+        `SubnetActor`."""
         self._system = system
         self._catalog = catalog
         self._leads = leads
@@ -77,19 +79,17 @@ class SubnetFollower:
         """The CIDR of each pool when it was seen last."""
         system.register(
             "subnet",
-            lambda context: self._actor(context, store, is_enabled),
+            lambda context: SubnetActor(
+                context,
+                store=store,
+                catalog=catalog,
+                subnets=self.table,
+                may_write=leads,
+                is_enabled=is_enabled,
+                grace=grace,
+            ),
             mailbox=65536,
             idle=300.0,
-        )
-
-    def _actor(self, context: ActorContext, store: Store, is_enabled: Callable[[int], bool]) -> SubnetActor:
-        return SubnetActor(
-            context,
-            store=store,
-            catalog=self._catalog,
-            subnets=self.table,
-            may_write=self._leads,
-            is_enabled=is_enabled,
         )
 
     def start(self) -> Informer:
@@ -97,6 +97,9 @@ class SubnetFollower:
         self._informer.subscribe(self._subnet_changed)
         self._catalog.informer("SpiderIPPool").subscribe(self._pool_changed)
         self._catalog.informer("SpiderReservedIP").subscribe(lambda _: self._reserved_changed())
+        with self._lock:  # those that the cache had before, or nobody would be told when one of them goes
+            for pool in self._catalog.pools().pools.values():
+                self._cidrs.setdefault(pool.name, pool.subnet)
         self._informer.start()
         return self._informer
 

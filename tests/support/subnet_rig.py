@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from actors.allocation.block_writer import BlockActor, block_of
 from actors.allocation.ledger import LedgerActor, ledger_of
 from actors.allocation.observer import Silent
 from actors.allocation.router import AlwaysLocal
 from actors.allocation.supervision import TABLE
 from actors.decisions.auto_pool import Size, pool_affinity, pool_annotations, pool_labels
-from actors.resources.addresses import Address, parse_address
+from actors.resources.addresses import Address, format_address, parse_address
 from actors.resources.admission import SPIDERPOOL
 from actors.resources.application import Application
 from actors.resources.blocks.block import Claim, Granted, Release
@@ -96,7 +98,7 @@ class SubnetProcess:
         self.catalog.informer("SpiderIPPool").subscribe(self._pool_changed)
         assert self.catalog.wait_synced(TIMEOUT)
         assert informer.wait_synced(TIMEOUT)
-        system.activate("views/local")
+        get(system.get_actor("views/local").repair.remote(), TIMEOUT)
         self.subnets.lead()
 
     def _pool_changed(self, key: ObjectKey) -> None:
@@ -147,6 +149,11 @@ class SubnetRig:
         block = block_of(self.process.system, held.address).within(TIMEOUT)
         get(block.order(BlockActor.release, Release(value, Fence.of(held.record), time.time())))
 
+    def used(self) -> dict[str, str]:
+        """What is recorded, each address with its pool."""
+        everything = get(ledger_of(self.process.system).within(TIMEOUT).ask(LedgerActor.everything))
+        return {format_address(one.family, one.value): one.record.pool for one in everything}
+
     def edit(self, kind: str, name: str, **spec: Any) -> None:
         """Change fields of an object's spec, as a person does; None takes one away."""
 
@@ -181,8 +188,13 @@ def subnet_rig(
     wrap: Callable[[Store], Store] = lambda store: store,
     **actor: Any,
 ) -> Iterator[SubnetRig]:
-    """A leader on a new store with these objects. `actor`: options of the subnets."""
+    """A leader on a new store with these objects. `actor`: options of the subnets. Views are written sooner than in earnest,
+    so that tests need not wait."""
     inner = SQLiteStore(directory / "orbweaver.db")
+    patch = pytest.MonkeyPatch()
+    patch.setattr("actors.views.views.POOL_INTERVAL", 0.02)
+    patch.setattr("actors.views.views.RETRY", 0.05)
+    patch.setattr("actors.subnets.subnet.RETRY", 0.05)
     try:
         for obj in objects:
             inner.create(obj)
@@ -193,6 +205,7 @@ def subnet_rig(
         finally:
             one.process.stop()
     finally:
+        patch.undo()
         inner.close()
 
 

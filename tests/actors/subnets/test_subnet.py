@@ -182,6 +182,17 @@ def test_a_pool_that_somebody_deleted_is_made_again_with_what_its_pods_have(tmp_
         eventually(lambda: prove_division(one.inner))
 
 
+def test_a_pool_that_was_being_deleted_when_the_leader_began_is_missed_when_it_goes(tmp_path: Path) -> None:
+    with subnet_rig(tmp_path, subnet(), grace=3600.0) as one:
+        one.ensure(auto_pool(WEB, 3))
+        one.process.stop()
+        one.inner.delete("SpiderIPPool", POOL)
+
+        one.restart()
+
+        eventually(lambda: equal(one.share(POOL), []))
+
+
 def test_why_a_subnet_cannot_make_a_pool_at_all(tmp_path: Path) -> None:
     by_hand = pool(POOL, "10.6.0.0/16", "10.6.0.8", default=False)
     with subnet_rig(
