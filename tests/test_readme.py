@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from actors import errors
 from actors.decisions import annotations as annotation_keys
-from actors.resources import coordinator, ippool
+from actors.resources import coordinator, ippool, multus_config
 from actors.resources.coordinator_rules import RULES
 from actors.subnets.subnets import SubnetUsage
 from cni.command.main import COMMANDS
@@ -162,6 +162,18 @@ def flags() -> list[str]:
 
 def test_every_field_of_a_pool_is_in_the_table() -> None:
     assert first_words("Fields of a pool") == list(ippool.SPEC_FIELDS)
+
+
+def test_every_field_of_a_network_is_in_the_tables() -> None:
+    section = README.partition("\n### Fields of a SpiderMultusConfig\n")[2].partition("\n### ")[0]
+
+    fields = {word for word in first_words("Fields of a SpiderMultusConfig") if "/" not in word}
+    assert fields == set(multus_config.SPEC_FIELDS)
+    assert [
+        key
+        for key in (multus_config.ATTACHMENT_NAME, multus_config.CNI_VERSION, multus_config.NETWORK_NAME)
+        if f"| `{key}` |" not in section
+    ] == []
 
 
 def test_every_field_of_the_coordinator_is_in_the_table() -> None:
