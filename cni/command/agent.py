@@ -22,6 +22,7 @@ from cni.command.store_choice import add_data_option, agent_store
 from cni.networks.attachment_cache import DIRECTORY as NETWORKS_CACHE
 from cni.networks.network_list import NAME as NETWORKS
 from cni.process.agent import METRICS_PORT, SOCKET, Agent, AgentOptions
+from cni.server.del_spool import DIRECTORY as SPOOL
 from cni.server.node_cni_files import DIRECTORY as CNI_DIRECTORY
 from metrics.logs import set_up
 
@@ -79,6 +80,12 @@ def add_parser(commands: Any) -> None:
         metavar="DIRECTORY",
         help="where it is noted which networks pods were attached to (%(default)s)",
     )
+    parser.add_argument(
+        "--spool",
+        type=Path,
+        metavar="DIRECTORY",
+        help=f"where DELs are kept that come while no agent runs ({SPOOL}; with --socket, beside the socket)",
+    )
     add_leader_options(parser, controller=False)
     add_settings_options(parser)
     parser.set_defaults(run=run)
@@ -105,5 +112,6 @@ def run(chosen: argparse.Namespace) -> int:
         cni_conf=chosen.cni_conf_dir,
         networks_cache=chosen.networks_cache,
         host_root=chosen.host_root,
+        spool=chosen.spool or (SPOOL if chosen.socket is None else None),
     )
     return serve(Agent(store, options), store)

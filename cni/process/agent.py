@@ -60,6 +60,7 @@ from cni.networks.attachment_cache import AttachmentCache
 from cni.networks.network_list import NAME as NETWORKS
 from cni.networks.plugin import NetworksPlugin
 from cni.process.base import START_TIMEOUT, Process, log_failure
+from cni.server.del_spool import DelSpool
 from cni.server.dispatcher import ChainedPlugin
 from cni.server.frontend import FrontEnd
 from cni.server.libcni_cache import CACHE, Namespaces, read_sandboxes
@@ -84,7 +85,7 @@ class AgentOptions:
     by itself. `attachments`: where the runtime notes its CNI attachments; `namespaces`: where its network namespaces can be
     seen. `cni_conf`: where the runtime finds the node's network. `networks_cache`: where it is noted which networks pods were
     attached to; `host_root`: where the node's own file system is mounted, in which the plugins of these networks are
-    executed."""
+    executed. `spool`: where the shim keeps DELs that come while no agent runs, None for beside the socket."""
 
     node: str = field(default_factory=socket.gethostname)
     cni_socket: Path = SOCKET
@@ -100,6 +101,7 @@ class AgentOptions:
     cni_conf: Path = CNI_DIRECTORY
     networks_cache: Path = NETWORKS_CACHE
     host_root: Path = Path("/")
+    spool: Path | None = None
 
 
 class Agent(Process):
@@ -271,6 +273,7 @@ class Agent(Process):
             chained=chained,
             longer={} if self._networks is None else {NETWORKS: self._networks.timeout},
             reserved=reserved,
+            spool=DelSpool(options.cni_socket, options.spool),
         )
         self.metrics.watch_mailboxes(self.mailboxes)
 

@@ -30,7 +30,7 @@ from cni.dataplane.netlink.namespaces import require_foreign
 from cni.server import protocol
 from cni.server.connection_table import LARGE_TOGETHER, ConnectionTable
 from cni.server.exchange import CniAnswer, Exchange, Fate, Serve
-from cni.server.protocol import IPAM, CniRequest
+from cni.server.protocol import IPAM, CniRequest, environment_in
 
 log = logging.getLogger("orbweaver.cni")
 
@@ -153,7 +153,7 @@ class Connection(asyncio.Protocol):
         head, _, stdin = body.partition(b"\0\0")
         environment: dict[str, str] = {}
         try:
-            environment = _environment(head)
+            environment = environment_in(head)
             plugin = environment.get("plugin", "")
             plugins = (IPAM, *self._limits.plugins)
             if plugin not in plugins:
@@ -299,14 +299,3 @@ def _hung_up(transport: asyncio.Transport) -> bool:
     poll = select.poll()
     poll.register(transport.get_extra_info("socket").fileno(), 0)  # POLLHUP is told in any case
     return any(events & select.POLLHUP for _, events in poll.poll(0))
-
-
-def _environment(head: bytes) -> dict[str, str]:
-    try:
-        text = head.decode()
-    except UnicodeDecodeError as error:
-        text = head.decode(errors="replace")
-        if "CNI_COMMAND=DEL" not in text.split("\0"):  # a DEL is not refused for what it does not need
-            raise InvalidRequest(f"the CNI environment is not UTF-8: {error}", cni_code=4) from error
-    pairs = [pair.partition("=") for pair in text.split("\0") if pair]
-    return {key: value for key, _, value in pairs}

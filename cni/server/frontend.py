@@ -22,7 +22,9 @@ from actors.errors import OrbweaverError, StoreUnavailable
 from actors.runtime import ActorSystem, new_event_loop
 from cni.server.connection import Connection, Limits
 from cni.server.connection_table import ConnectionTable
+from cni.server.del_spool import FIRST_PASS, DelSpool, SpoolReplay
 from cni.server.dispatcher import ChainedPlugin, Dispatcher, run_on
+from cni.server.exchange import Exchange
 from cni.server.pending_adds import PendingAdds
 from cni.server.protocol import CniRequest
 from cni.server.reserved_addresses import ReservedAddresses
@@ -44,7 +46,8 @@ class FrontEnd:
     """Listens on `path` (mode 0600). `not_ready` says why ADD cannot be served, or None; `on_refused` hears of ADDs
     that were answered with an error that no retry alone will cure; `timeout` is the time, in seconds, in which every request
     is answered; `chained` are the plugins besides the IPAM one, by name; `longer`: the seconds of those among them that need
-    more; `reserved`: addresses that were recorded for an interface already."""
+    more; `reserved`: addresses that were recorded for an interface already; `spool`: where DELs are that came while nobody
+    listened."""
 
     def __init__(
         self,
@@ -58,12 +61,15 @@ class FrontEnd:
         chained: Mapping[str, ChainedPlugin] | None = None,
         longer: Mapping[str, float] | None = None,
         reserved: ReservedAddresses | None = None,
+        spool: DelSpool | None = None,
     ) -> None:
         self.connections: ConnectionTable[Connection] = ConnectionTable(CLIENTS)
         self._path = path
         self._loop = new_event_loop()
         self._thread = threading.Thread(target=self._run, name="cni-front-end", daemon=True)
         self._server: asyncio.Server | None = None
+        self._spool = spool
+        self._replaying: asyncio.Task[None] | None = None
         self._observer = observer
         self.chained = dict(chained or {})
         self._limits = Limits(timeout, tuple(self.chained), dict(longer or {}))
@@ -101,18 +107,46 @@ class FrontEnd:
         self._loop.run_forever()
 
     async def _serve(self, listener: socket.socket) -> None:
+        if self._spool is not None:
+            await self._replay(self._spool)
         # asyncio listens anew, with its own backlog of 100, unless told.
         self._server = await self._loop.create_unix_server(self._connection, sock=listener, backlog=BACKLOG)
 
     def _connection(self) -> Connection:
-        return Connection(self._dispatcher.serve, self._limits, self.connections, self._observer, self._loop)
+        return Connection(self._serve_exchange, self._limits, self.connections, self._observer, self._loop)
+
+    def _serve_exchange(self, exchange: Exchange) -> None:
+        if self._spool is not None and exchange.request.command == "ADD":
+            self._spool.forget(exchange.request)
+        self._dispatcher.serve(exchange)
+
+    async def _replay(self, spool: DelSpool) -> None:
+        """Begin with what came while nobody listened, and wait a little for it, before anybody is accepted."""
+        try:
+            spool.prepare()
+        except OSError as error:
+            log.warning(
+                "DELs that come while no agent runs will not be kept",
+                extra={"directory": str(spool.directory), "error": str(error)},
+            )
+            self._spool = None
+            return
+        replay = SpoolReplay(spool, self._dispatcher.serve, tuple(self.chained), self._limits.timeout)
+        passed = asyncio.Event()
+        self._replaying = self._loop.create_task(replay.run(passed))
+        try:
+            await asyncio.wait_for(passed.wait(), FIRST_PASS)
+        except TimeoutError:
+            log.warning("what was kept is still being done", extra={"seconds": FIRST_PASS})
 
     async def _close(self, drain: float) -> None:
+        if self._replaying is not None:
+            self._replaying.cancel()
         if self._server is not None:
             # asyncio forgets, and leaves open, a connection that it is accepting when its server is closed.
             for listener in self._server.sockets:
                 self._loop.remove_reader(listener)
-            accepting = asyncio.all_tasks() - {asyncio.current_task()}
+            accepting = asyncio.all_tasks() - {asyncio.current_task(), self._replaying}
             if accepting:
                 await asyncio.wait(accepting, timeout=1.0)
             self._server.close()

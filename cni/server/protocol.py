@@ -131,6 +131,18 @@ def named_in(environment: Mapping[str, str]) -> Named:
     )
 
 
+def environment_in(head: bytes) -> dict[str, str]:
+    """The variables of a request, as the shim sends them. Raises `InvalidRequest`."""
+    try:
+        text = head.decode()
+    except UnicodeDecodeError as error:
+        text = head.decode(errors="replace")
+        if "CNI_COMMAND=DEL" not in text.split("\0"):  # a DEL is not refused for what it does not need
+            raise InvalidRequest(f"the CNI environment is not UTF-8: {error}", cni_code=4) from error
+    pairs = [pair.partition("=") for pair in text.split("\0") if pair]
+    return {key: value for key, _, value in pairs}
+
+
 def parse(environment: Mapping[str, str], stdin: bytes) -> CniRequest:
     """Understand one request. Raises `InvalidRequest`."""
     command = environment.get("CNI_COMMAND", "")

@@ -7,7 +7,9 @@
  *   - a non-zero exit comes with a CNI error object on stdout (CNI spec, "Error"), and an exit of 0 is one that
  *     the agent (or the VERSION table below) asked for: a lost agent never looks like success;
  *   - bytes pass through unchanged in both directions, nothing is interpreted but the two keys that are needed
- *     before the agent can be asked: which socket, and which CNI version an error has to name.
+ *     before the agent can be asked: which socket, and which CNI version an error has to name;
+ *   - while an agent is replaced no pod fails and none hangs: an ADD waits for the next agent, and a DEL is kept on disk for
+ *     it. That an agent was here is told by the directory SOCKET.spool, which agents make and this program does not.
  *
  * Wire (integers are unsigned, 32 bit, big-endian):
  *   request   "OWC1" length body     body = "plugin=NAME\0" ("CNI_X=value\0")* "\0" stdin
@@ -22,8 +24,10 @@
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h> /* renameat; nothing of stdio itself */
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/un.h>
@@ -38,6 +42,10 @@
 #define TIMEOUT_SECONDS 60        /* for everything; ORBWEAVER_SHIM_TIMEOUT=1..600 overrides it */
 #define LOCAL_TIMEOUT_SECONDS 5   /* for stdin, where the answer needs no agent */
 #define ID_SHOWN 128              /* of a container id in an error; real ones have 64 */
+#define WAIT_SECONDS 10           /* of an ADD for an agent that is replaced; ORBWEAVER_SHIM_WAIT=0..60 overrides it */
+#define WAIT_STEP 50              /* milliseconds between two looks for it */
+#define KEPT_MOST 4096            /* DELs in the spool */
+#define KEPT_SIZE (1u << 16)      /* of one; a larger one is kept without its configuration, which it can do without */
 
 /* CNI spec 1.1.0, "Error". */
 enum { CNI_BAD_ENVIRONMENT = 4, CNI_IO_FAILURE = 5, CNI_DECODE_FAILURE = 6, CNI_BAD_CONFIG = 7, CNI_TRY_AGAIN = 11,
@@ -55,8 +63,10 @@ static const char *plugin = "orbweaver-shim", *command;
 static struct slice netconf;
 static char socket_path[sizeof(((struct sockaddr_un *)0)->sun_path)] = DEFAULT_SOCKET;
 static int64_t deadline;
-static unsigned timeout_seconds = TIMEOUT_SECONDS;
+static unsigned timeout_seconds = TIMEOUT_SECONDS, wait_seconds = WAIT_SECONDS;
 static int is_del, overlong; /* a DEL is sent without its configuration when that is too large: it needs none */
+static const char *gone_why = "";
+static int gone_number;
 
 extern char **environ;
 
@@ -274,11 +284,19 @@ static _Noreturn void agent_away(const char *why, int number)
          why, number);
 }
 
-static _Noreturn void connection_lost(int number)
+/* The agent is not there, or not any more: another one may be soon. */
+static int agent_gone(const char *why, int number)
+{
+    gone_why = why;
+    gone_number = number;
+    return -1;
+}
+
+static int connection_lost(int number)
 {
     if (number == ETIMEDOUT)
         agent_away("it did not answer in time", number);
-    agent_away("the connection broke before the whole answer", number);
+    return agent_gone("the connection broke before the whole answer", number);
 }
 
 static _Noreturn void too_large(void)
@@ -354,6 +372,7 @@ static uint32_t load(const char *at)
     return (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
 }
 
+/* Its socket, or -1 where no agent is there. */
 static int connect_agent(void)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -373,9 +392,12 @@ static int connect_agent(void)
         case EAGAIN:
             agent_away("its queue of connections stayed full", ETIMEDOUT);
         case ENOENT:
-            agent_away("no such file, so no agent has started yet or its directory is not shared with the host", ENOENT);
+            close(fd);
+            return agent_gone("no such file, so no agent has started yet or its directory is not shared with the host",
+                              ENOENT);
         case ECONNREFUSED:
-            agent_away("connection refused, so the agent that made the socket is gone", ECONNREFUSED);
+            close(fd);
+            return agent_gone("connection refused, so the agent that made the socket is gone", ECONNREFUSED);
         case EACCES:
             agent_away("permission denied, it is for root only", EACCES);
         default:
@@ -385,7 +407,7 @@ static int connect_agent(void)
     return fd;
 }
 
-static void send_request(int fd, size_t len)
+static int send_request(int fd, size_t len)
 {
     for (size_t at = 0; at < len;) {
         ssize_t n = send(fd, request + at, len - at, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -394,27 +416,28 @@ static void send_request(int fd, size_t len)
         } else if (errno == EAGAIN) {
             int number = await(fd, POLLOUT);
             if (number != 0)
-                connection_lost(number);
+                return connection_lost(number);
         } else if (errno == EPIPE || errno == ECONNRESET) {
-            return; /* it may have answered and closed before it read everything: the answer decides */
+            return 0; /* it may have answered and closed before it read everything: the answer decides */
         } else if (errno != EINTR) {
-            connection_lost(errno);
+            return connection_lost(errno);
         }
     }
+    return 0;
 }
 
-/* Returns the exit status; the text is in `response` behind the header, `*len` bytes. */
+/* Returns the exit status, -1 where the agent is gone; the text is in `response` behind the header, `*len` bytes. */
 static int receive_response(int fd, size_t *len)
 {
     size_t have = 0, need = RESPONSE_HEADER;
     while (have < need) {
         ssize_t n = recv(fd, response + have, need - have, MSG_DONTWAIT);
         if (n == 0)
-            agent_away("it hung up before the whole answer", 0);
+            return agent_gone("it hung up before the whole answer", 0);
         if (n < 0) {
             int number = errno == EAGAIN ? await(fd, POLLIN) : errno == EINTR ? 0 : errno;
             if (number != 0)
-                connection_lost(number);
+                return connection_lost(number);
             continue;
         }
         have += (size_t)n;
@@ -430,6 +453,106 @@ static int receive_response(int fd, size_t *len)
     return (int)load(response + 4);
 }
 
+/* One exchange: the exit status, -1 where the agent is gone. */
+static int ask_agent(size_t len, size_t *text)
+{
+    int fd = connect_agent();
+    if (fd < 0)
+        return -1;
+    int status = send_request(fd, len);
+    if (status == 0)
+        status = receive_response(fd, text);
+    close(fd);
+    return status;
+}
+
+/* ---- the spool ------------------------------------------------------------------------------------------ */
+
+/* The agent's spool, -1 where no agent was ever here. */
+static int open_spool(void)
+{
+    char path[sizeof socket_path + 8];
+    size_t len = strlen(socket_path);
+    memcpy(path, socket_path, len);
+    memcpy(path + len, ".spool", 7);
+    return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+/* The value of a CNI_ variable as a part of a file's name; NULL where it is none. The characters are those that the CNI
+ * specification allows in a container id. */
+static const char *name_part(const char *variable, size_t most)
+{
+    const char *value = NULL;
+    size_t len = strlen(variable);
+    for (char **e = environ; *e != NULL && value == NULL; e++)
+        if (strncmp(*e, variable, len) == 0)
+            value = *e + len;
+    if (value == NULL || *value == 0 || *value == '.' || strlen(value) > most)
+        return NULL;
+    for (const char *c = value; *c != 0; c++)
+        if (!((*c >= '0' && *c <= '9') || (*c >= 'A' && *c <= 'Z') || (*c >= 'a' && *c <= 'z') || strchr("._-", *c)))
+            return NULL;
+    return value;
+}
+
+static int is_full(int directory)
+{
+    unsigned count = 0;
+    long got;
+    while ((got = syscall(SYS_getdents64, directory, response, sizeof response)) > 0)
+        for (long at = 0; at < got; count++)
+            at += *(unsigned short *)(void *)(response + at + 16); /* d_reclen */
+    return got < 0 || count >= KEPT_MOST;
+}
+
+/* Keeps a DEL for the next agent; 0 once that is durable. One that is told again takes the place of the first. */
+static int keep(size_t len, size_t head)
+{
+    const char *container = name_part("CNI_CONTAINERID=", 128), *interface = name_part("CNI_IFNAME=", 15);
+    int directory = open_spool();
+    if (container == NULL || interface == NULL || directory < 0 || strlen(plugin) > 32 || is_full(directory))
+        return -1;
+    char name[192] = "", unfinished[32] = ".new-";
+    const char *parts[] = {container, "@", interface, "@", plugin};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        strcat(name, parts[i]); /* 128 + 15 + 32 + 2 at most */
+    size_t end = strlen(unfinished);
+    for (unsigned pid = (unsigned)getpid(); pid != 0; pid /= 10)
+        unfinished[end++] = (char)('0' + pid % 10);
+    if (len > KEPT_SIZE) {
+        len = head;
+        store_length(request + 4, len - REQUEST_HEADER);
+    }
+    int fd = openat(directory, unfinished, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return -1;
+    size_t at = 0;
+    while (at < len) {
+        ssize_t n = write(fd, request + at, len - at);
+        if (n < 0 && errno != EINTR)
+            break;
+        at += n > 0 ? (size_t)n : 0;
+    }
+    if (at == len && fsync(fd) == 0 && renameat(directory, unfinished, directory, name) == 0 && fsync(directory) == 0)
+        return 0;
+    unlinkat(directory, unfinished, 0);
+    return -1;
+}
+
+/* Whether an ADD or CHECK should look again: an agent was here, so another one is about to start. Both may be repeated. */
+static int worth_waiting(int64_t until)
+{
+    int64_t now = milliseconds();
+    if (is_del || now >= until || now + WAIT_STEP >= deadline || (strcmp(command, "ADD") != 0 && strcmp(command, "CHECK") != 0))
+        return 0;
+    int directory = open_spool();
+    if (directory < 0)
+        return 0;
+    close(directory);
+    poll(NULL, 0, WAIT_STEP);
+    return 1;
+}
+
 /* ---- start ---------------------------------------------------------------------------------------------- */
 
 static void keep_standard_descriptors(void)
@@ -441,13 +564,14 @@ static void keep_standard_descriptors(void)
         close(fd);
 }
 
-static void set_timeout(const char *text)
+static void set_seconds(unsigned *seconds, const char *text, unsigned least, unsigned most)
 {
     unsigned value = 0;
-    for (; *text >= '0' && *text <= '9' && value <= 600; text++)
-        value = value * 10 + (unsigned)(*text - '0');
-    if (*text == 0 && value >= 1 && value <= 600)
-        timeout_seconds = value;
+    const char *digit = text;
+    for (; *digit >= '0' && *digit <= '9' && value <= most; digit++)
+        value = value * 10 + (unsigned)(*digit - '0');
+    if (digit > text && *digit == 0 && value >= least && value <= most)
+        *seconds = value;
 }
 
 int main(int argc, char **argv)
@@ -462,7 +586,9 @@ int main(int argc, char **argv)
         if (strncmp(*e, "CNI_COMMAND=", 12) == 0)
             command = *e + 12;
         if (strncmp(*e, "ORBWEAVER_SHIM_TIMEOUT=", 23) == 0)
-            set_timeout(*e + 23);
+            set_seconds(&timeout_seconds, *e + 23, 1, 600);
+        if (strncmp(*e, "ORBWEAVER_SHIM_WAIT=", 20) == 0)
+            set_seconds(&wait_seconds, *e + 20, 0, 60);
     }
     int no_command = command == NULL || *command == 0;
     int version = !no_command && strcmp(command, "VERSION") == 0;
@@ -491,10 +617,16 @@ int main(int argc, char **argv)
         len = head;
     memcpy(request, "OWC1", 4);
     store_length(request + 4, len - REQUEST_HEADER);
-    int fd = connect_agent();
-    send_request(fd, len);
-    size_t text;
-    int status = receive_response(fd, &text);
+    size_t text = 0;
+    int64_t until = milliseconds() + (int64_t)wait_seconds * 1000;
+    int status;
+    do
+        status = ask_agent(len, &text);
+    while (status < 0 && worth_waiting(until));
+    if (status < 0 && is_del && keep(len, head) == 0)
+        return 0;
+    if (status < 0)
+        agent_away(gone_why, gone_number);
     if (write_stdout(response + RESPONSE_HEADER, text) != 0 && status == 0)
         status = 1; /* the runtime did not get the result, so for it this is no success */
     return status;

@@ -35,6 +35,7 @@ MOUNT_POINTS = tuple(
         "/var/log/containers",
         "/var/lib/kubelet",
         "/var/lib/cni",
+        "/var/lib/orbweaver",
     )
 )
 # What stands in the node's directory, where its own processes look for it.
