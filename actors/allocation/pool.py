@@ -334,7 +334,9 @@ class PoolActor(Actor):
     def _claim(self, job: PendingRequest, value: int) -> None:
         """Ask the Block for an address that is pending."""
         state = self._state
-        record = replace(job.request.record, pool=state.pool.name)
+        record = job.request.record
+        if record.pool != state.pool.name:
+            record = replace(record, pool=state.pool.name)
         timeout = None if job.deadline is None else job.deadline - self._monotonic()
         claim = Claim(value, record, job.request.instead_of, named=job.request.exact is not None)
         ref = block_of(self, Address(state.pool.family, value)).within(timeout).order(BlockActor.claim, claim)

@@ -278,7 +278,7 @@ class Reservation:
         left: float,
         together: int,
     ) -> ObjectRef[Granted | RecordedElsewhere]:
-        request = Allocate(self._record(attempt.slot, context), wait=left, together=together)
+        request = Allocate(self._record(attempt.slot, context, name), wait=left, together=together)
         return pool_of(allocator, name).order(PoolActor.allocate, request)
 
     def _let_go(self, attempts: Sequence[Attempt], first: str) -> None:
@@ -338,23 +338,24 @@ class Reservation:
                 confirmed = replace(held.record, claim=context.claim)
                 claim = Claim(held.value, confirmed, Fence.of(held.record))
             return block_of(allocator, held.address).order(BlockActor.claim, claim)
-        record = self._record(slot, context)
         if held is not None and attempt.again:
             attempt.inheriting = True
             attempt.asking = attempt.again.pop(0)
+            record = self._record(slot, context, attempt.asking)
             request = Allocate(record, held.value, Fence.of(held.record))
             return pool_of(allocator, attempt.asking).order(PoolActor.allocate, request)
         if not attempt.pools:
             return None
         attempt.asking = attempt.pools.pop(0)
+        record = self._record(slot, context, attempt.asking)
         request = Allocate(record, slot.exact, unless=unless)
         return pool_of(allocator, attempt.asking).order(PoolActor.allocate, request)
 
-    def _record(self, slot: Slot, context: AddContext) -> Record:
+    def _record(self, slot: Slot, context: AddContext, pool: str) -> Record:
         pod, request = context.pod, context.of(slot.interface)
         sandbox = request.sandbox
         record = Record(
-            pool="",
+            pool=pool,
             pod=pod.key,
             uid=pod.uid or sandbox.uid,
             container=sandbox.container,

@@ -128,7 +128,9 @@ def _allocate(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
     _check(0 <= request.wait <= LONGEST_WAIT, f"nobody waits for longer than {LONGEST_WAIT:g} s")
     _check(1 <= request.together <= TOGETHER, f"at most {TOGETHER} requests wait together")
     record = _own(request.record, node)
-    return Permit((replace(request, record=record),), PodOnNode(record.pod, record.machine), pool=key)
+    if record is not request.record:
+        request = replace(request, record=record)
+    return Permit((request,), PodOnNode(record.pod, record.machine), pool=key)
 
 
 def _withdraw(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
@@ -148,7 +150,9 @@ def _claim(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
     _check_fence(claim.instead_of)
     record = _own(claim.record, node)
     _check(is_subdomain(record.pool), "it names the pool that gave it")
-    return Permit((replace(claim, record=record),), PodOnNode(record.pod, record.machine), block=key)
+    if record is not claim.record:
+        claim = replace(claim, record=record)
+    return Permit((claim,), PodOnNode(record.pod, record.machine), block=key)
 
 
 def _release(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
@@ -299,7 +303,8 @@ def _own(record: Record, node: str) -> Record:
     )
     _check(len(record.mac) <= MAC and record.mac.isprintable(), "a MAC is short")
     _check(bool(record.container), "a record names its container")
-    return replace(record, other_sandboxes=())  # who shares an address is the block's to know
+    # Who shares an address is the block's to know.
+    return replace(record, other_sandboxes=()) if record.other_sandboxes else record
 
 
 def _check_fence(fence: Fence) -> None:

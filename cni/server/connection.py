@@ -19,7 +19,7 @@ import select
 import struct
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from actors.allocation.observer import AllocationObserver
@@ -162,12 +162,7 @@ class Connection(asyncio.Protocol):
                     f'this version has no plugin {plugin!r}, only {known}; correct "type" in the network configuration'
                 )
             self._plugin = plugin
-            request = replace(
-                protocol.parse(environment, stdin),
-                plugin=plugin,
-                path=environment.get("CNI_PATH", "")[: protocol.LONGEST_VARIABLE],
-                arguments=environment.get("CNI_ARGS", "")[: protocol.LONGEST_VARIABLE],
-            )
+            request = protocol.parse(environment, stdin)
             if request.command == "ADD":
                 require_foreign(request.sandbox.netns, request.sandbox.key)
         except InvalidRequest as error:

@@ -148,20 +148,24 @@ def parse(environment: Mapping[str, str], stdin: bytes) -> CniRequest:
     command = environment.get("CNI_COMMAND", "")
     if command not in COMMANDS:
         raise _environment(f"CNI_COMMAND is {quoted(command)}; it must be one of {', '.join(COMMANDS)}")
+    request = functools.partial(
+        CniRequest,
+        plugin=environment.get("plugin", IPAM),
+        path=_first(environment, "CNI_PATH"),
+        arguments=_first(environment, "CNI_ARGS"),
+    )
     if command == "DEL":
-        return _parse_delete(environment, stdin)
+        return _parse_delete(environment, stdin, request)
     conf = _decode(stdin)
     version = _version(conf, command)
     nobody = Sandbox("", "", "", "", "", "")
     if command == "VERSION":
-        return CniRequest(command, version, "", nobody, False)
+        return request(command, version, "", nobody, False)
     network = _network(conf)
     if command == "STATUS":
-        return CniRequest(command, version, network, nobody, False, conf=conf)
+        return request(command, version, network, nobody, False, conf=conf)
     if command == "GC":
-        return CniRequest(
-            command, version, network, nobody, False, valid=_attachments(conf, network), conf=conf
-        )
+        return request(command, version, network, nobody, False, valid=_attachments(conf, network), conf=conf)
     for name in _VARIABLES:
         _check_length(environment, name)
     arguments = parse_arguments(environment.get("CNI_ARGS", ""))
@@ -169,7 +173,7 @@ def parse(environment: Mapping[str, str], stdin: bytes) -> CniRequest:
     named = "K8S_POD_NAME" in arguments
     if command == "CHECK":
         previous = _previous(conf, network)
-        return CniRequest(command, version, network, sandbox, named, previous=previous, conf=conf)
+        return request(command, version, network, sandbox, named, previous=previous, conf=conf)
     check_names(sandbox.container, network, arguments)
     ipam = conf.get("ipam", {})
     if not isinstance(ipam, dict):
@@ -183,10 +187,12 @@ def parse(environment: Mapping[str, str], stdin: bytes) -> CniRequest:
         _detection(ipam, network),
         _mac(conf, arguments, sandbox.interface),
     )
-    return CniRequest(command, version, network, sandbox, named, asks, conf=conf)
+    return request(command, version, network, sandbox, named, asks, conf=conf)
 
 
-def _parse_delete(environment: Mapping[str, str], stdin: bytes) -> CniRequest:
+def _parse_delete(
+    environment: Mapping[str, str], stdin: bytes, request: Callable[..., CniRequest]
+) -> CniRequest:
     """Container and interface alone decide what a DEL releases. Versions, names and configurations change under running
     pods, and a runtime repeats its DEL until it succeeds, so nothing else of it is a reason to refuse."""
     notes: list[str] = []
@@ -217,7 +223,7 @@ def _parse_delete(environment: Mapping[str, str], stdin: bytes) -> CniRequest:
         sandbox = _sandbox(environment, "DEL", arguments)
     named = "K8S_POD_NAME" in arguments
     ignored = tuple(note if len(note) <= _NOTE else note[:_NOTE] + "..." for note in notes[:8])
-    return CniRequest("DEL", version, network, sandbox, named, conf=conf, ignored=ignored)
+    return request("DEL", version, network, sandbox, named, conf=conf, ignored=ignored)
 
 
 def _check_length(environment: Mapping[str, str], name: str) -> bool:

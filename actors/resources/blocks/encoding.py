@@ -100,21 +100,18 @@ def read_records(family: int, base: int, size: int, text: str) -> list[tuple[int
         raise ValueError(f"its records have more than {size} forms")
     records = []
     for entry in entries:
-        offset, content = _read_entry(table, entry)
+        # A block is read again with each change of it, and of its entries one or two are new then; but what is remembered is
+        # as large as what others wrote, so only short ones are.
+        read = _remembered_entry if len(table) + len(entry) <= _REMEMBERED else _parse_entry
+        offset, content = read(table, entry)
         records.append((base + _number(offset, size), content))
     if records[-1][1].__class__ is Unjudged and _is_cut_off(entries[-1]):
         raise ValueError("its end is missing")  # and with it perhaps other records
     return records
 
 
-def _read_entry(table: str, entry: str) -> tuple[str, Record | Unjudged]:
-    """The offset and the content of one entry. A block is read again with each change of it, and of its entries one or
-    two are new then; but what is remembered is as large as what others wrote, so only short ones are."""
-    read = _remembered_entry if len(table) + len(entry) <= _REMEMBERED else _parse_entry
-    return read(table, entry)
-
-
 def _parse_entry(table: str, entry: str) -> tuple[str, Record | Unjudged]:
+    """The offset and the content of one entry."""
     offset, _, content = entry.partition(":")
     if is_unjudged(content) and is_complete(content):
         return offset, _read_again(offset, content)
