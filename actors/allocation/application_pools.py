@@ -23,15 +23,18 @@ KIND = "auto-pools"
 
 @dataclass(frozen=True, slots=True)
 class PoolsRequest:
-    """Which pools has the application of this pod? `pod`: namespace/name; `owner`: its controller, as it says; `annotations`:
-    those by which it asks. `wait`: seconds in which there is an answer. `again`: the pools that were told have no address, so
-    what the application wants is to be looked at anew."""
+    """Which pools has the application of this pod? An Endpoint asks it of its leader."""
 
     pod: str
+    """`namespace/name` of the pod that is to get an address."""
     owner: Owner
+    """Its controller, as the pod says; who answers looks whether that is so."""
     annotations: tuple[tuple[str, str], ...]
+    """Those by which the pod asks, by name."""
     wait: float
+    """Seconds in which there is an answer."""
     again: bool = False
+    """The pools that were told have no address, so what the application wants is to be looked at anew."""
 
     @classmethod
     def of_pod(cls, pod: Pod, wait: float, *, again: bool = False) -> PoolsRequest:

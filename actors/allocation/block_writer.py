@@ -89,6 +89,7 @@ class Staged:
     """One request that waits for the next write."""
 
     operation: Operation
+    """What it asks of the block."""
     reply: ObjectRef[BlockOutcome] | None
     """None for our own undoing."""
     deadline: float | None

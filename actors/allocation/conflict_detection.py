@@ -61,15 +61,18 @@ class Prober(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Somebody uses a granted address. `quarantine`: how it is to be given back, None where the pod keeps it; `reason`:
-    why another one is asked for; `refusal`: why the pod gets no other; `host`: what is said of the host that is no last
-    holder, empty for one."""
+    """Somebody uses a granted address."""
 
     grant: Grant
+    """What was granted, and probed."""
     quarantine: Quarantine | None
+    """How it is to be given back; None where the pod keeps it."""
     reason: str
+    """Why another one is asked for, in a sentence for notes and logs."""
     refusal: AddressTaken | NetworkNotReady | None = None
+    """Why the pod gets no other one, where that would not help."""
     host: str = ""
+    """What is said of the host, in an Event; empty where it is the address's own last holder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +93,18 @@ class Conflicted:
 
 @dataclass(frozen=True, slots=True)
 class ConflictDetection:
-    """`tell`: makes known what a probe found, under a reason (`IPConflict`, `GatewayUnreachable`)."""
+    """The proofs of one Endpoint."""
 
     prober: Prober
+    """Asks on the wire, from inside the pod's network namespace."""
     tell: Callable[[Sandbox, str, str], object]
+    """Makes known what a probe found about a sandbox, under a reason (`IPConflict`, `GatewayUnreachable`)."""
     router: AllocatorRouter
+    """Where an address that proved to be free again loses its mark."""
     catalog: Catalog
+    """Has the gateway and VLAN of an address's pool."""
     clock: Callable[[], float]
+    """Seconds since the epoch, for how long an address stays set aside."""
 
     def probe_once(
         self, request: AddRequest, detection: Detection, grants: Sequence[Grant]

@@ -37,15 +37,22 @@ UNDO_TIMEOUT = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Deallocation:
-    """`pod`: for which pod, `namespace/name`; `node`: where it runs. `actors`: where the views are told of changes."""
+    """The releases of one Endpoint."""
 
     pod: str
+    """For which pod, `namespace/name`."""
     node: str
+    """Where it runs; what another node's sandbox had is given back in the pod's name."""
     router: AllocatorRouter
+    """Says at which allocator the blocks are at the moment."""
     catalog: Catalog
+    """Has the owners that decide whether an address is kept."""
     settings: Settings
+    """Whether addresses are kept for StatefulSets and virtual machines."""
     clock: Callable[[], float]
+    """Seconds since the epoch; the moment of a release is recorded."""
     actors: ActorSource
+    """Where the views are told of changes."""
 
     def release(
         self, allocator: Allocator, wanted: Sequence[tuple[Allocation, bool]], *, whoever: bool = False

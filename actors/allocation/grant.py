@@ -14,15 +14,20 @@ from actors.resources.blocks.suspect import Suspect
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """One address that the request now holds. `fresh`: this request recorded it, no earlier one; `inherited`: it was
-    the pod's before; `suspect`: this last holder of it may still use it."""
+    """One address that the request now holds."""
 
     slot: Slot
+    """What it serves."""
     value: int
+    """The address as a number, of the slot's family."""
     record: Record
+    """What the block has of it, with the pool that gave it."""
     fresh: bool
+    """This request recorded it, and no earlier one: it goes back when the request fails."""
     inherited: bool
+    """It was the pod's before."""
     suspect: Suspect | None = None
+    """The last holder of it, who may still use it."""
 
     @property
     def address(self) -> Address:

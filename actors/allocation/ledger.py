@@ -33,12 +33,15 @@ class ReleaseWatch:
     """A pool's question that is answered at the next release in its ranges."""
 
     family: int
+    """Of its addresses, 4 or 6."""
     ranges: Ranges
+    """Where a release is worth telling."""
     since: int
     """Up to which change the pool knows them."""
     checked: int
     """Up to which change there was no release."""
     reply: ObjectRef[Occupancy]
+    """Completed with what changed."""
 
 
 @dataclass(slots=True)

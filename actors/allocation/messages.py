@@ -36,17 +36,20 @@ from actors.runtime import wire_value
 
 @dataclass(frozen=True, slots=True)
 class AddressChange:
-    """What became of one address: `record` says who holds it now; without one, `released` says since when it is
-    free (seconds since the epoch), and without either it was never seen to be used. `quarantine`: why it is not given
-    out although it is free. `suspect`: from whom it was taken by force. `unjudged`: why its record cannot be judged, so that
-    nobody knows who has it; empty where that is not so."""
+    """What became of one address: recorded, free since a moment, or never seen to be used."""
 
     value: int
+    """The address as a number; its family is that of the message."""
     record: Record | None
+    """Who holds it now, None for nobody."""
     released: float | None = None
+    """Since when it is free, in seconds since the epoch; None where nobody held it before."""
     quarantine: Quarantine | None = None
+    """Why it is not given out although it is free."""
     suspect: Suspect | None = None
+    """From whom it was taken by force."""
     unjudged: str = ""
+    """Why its record cannot be judged, so that nobody knows who has it; empty where that is not so."""
 
     @property
     def is_free(self) -> bool:
@@ -90,17 +93,21 @@ class Occupancy:
 
 @dataclass(frozen=True, slots=True)
 class Allocate:
-    """Ask a pool for one address. `exact` asks for that one; `instead_of` names the record it may replace. `unless`: a
-    container id, then pods or virtual machines `namespace/name`; nothing is done if something is recorded for one of them
-    under another claim. `wait`: seconds for which it may wait for an address that is on its way back; `together`: how many
-    such requests the ADD makes of this pool at once, of which all are granted or none."""
+    """Ask a pool for one address."""
 
     record: Record
+    """Whom it is for; the pool is filled in by who grants it."""
     exact: int | None = None
+    """The only address that will do, as a number; None for any."""
     instead_of: Fence | None = None
+    """The record that it may replace."""
     unless: tuple[str, ...] = ()
+    """A container id, then pods or virtual machines `namespace/name`: nothing is done if something is recorded for one of
+    them under another claim."""
     wait: float = 0.0
+    """Seconds for which it may wait for an address that is on its way back."""
     together: int = 1
+    """How many such requests the ADD makes of this pool at once, of which all are granted or none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +119,20 @@ class RecordedElsewhere:
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """Which pod sandbox a CNI request is about. `container` and `interface` are the key of the attachment; the
-    names are empty without Kubernetes, and `uid` where the runtime does not tell it."""
+    """Which pod sandbox a CNI request is about. Container and interface are the key of the attachment."""
 
     container: str
+    """The runtime's id of the sandbox (CNI_CONTAINERID)."""
     interface: str
+    """The name of the interface in the pod (CNI_IFNAME)."""
     namespace: str
+    """Of the pod; empty without Kubernetes."""
     pod: str
+    """The pod's name; empty without Kubernetes."""
     uid: str
+    """The pod's, as the runtime knows it; empty where it does not say so."""
     netns: str
+    """The path of its network namespace (CNI_NETNS); empty where the request names none."""
 
     @property
     def key(self) -> str:
@@ -139,14 +151,20 @@ class AddRequest:
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """One address of the interface: CIDR form (`10.6.0.7/16`), gateway (empty for none), pool and VLAN."""
+    """One address of the interface, as the CNI result says it."""
 
     interface: str
+    """The name in the pod."""
     family: int
+    """4 or 6."""
     address: str
+    """In CIDR form (`10.6.0.7/16`), with the length of the pool's subnet."""
     gateway: str
+    """The pool's, empty for none."""
     pool: str
+    """Which one it is from."""
     vlan: int
+    """The pool's, 0 for none."""
 
 
 @dataclass(frozen=True, slots=True)

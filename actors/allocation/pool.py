@@ -103,11 +103,15 @@ class PendingRequest:
     """One request on its way. Times are monotonic seconds."""
 
     request: Allocate
+    """What is asked for."""
     reply: ObjectRef[Granted | RecordedElsewhere]
+    """Where its answer goes."""
     deadline: float | None
+    """When the whole request is over; None for no limit."""
     number: int
     """In which order requests came."""
     came: float
+    """When it came here."""
     together: int
     """How many requests of its ADD are granted here together; 1 once that has begun."""
 

@@ -57,28 +57,35 @@ class Decision:
 
 @dataclass(slots=True)
 class AddContext:
-    """One ADD, which may run at two places. `before`: what its container held when it was first looked at, so that what
-    a lost leader recorded is known as this request's own. `claim` names what it records. `guessed`: the claims that it made
-    before anybody had looked. `held`: what was recorded for the pod at the last look. `waits_until`: until when (monotonic
-    seconds) it waits for addresses on their way back; None while it does not. `gone` is done when nobody wants its answer
-    any more. `others`: the same sandbox's further interfaces, whose addresses are asked for together with its own.
-    `application`: the pools of the pod's application, where it asks for addresses of SpiderSubnets; `asked_again`: whether
-    they were asked for anew, because those that were told first had none. `claims`: by interface, the IPAMClaims that the
-    pod's networks refer to."""
+    """One ADD, which may run at two places."""
 
     pod: Pod
+    """As the catalog knows it."""
     request: AddRequest
+    """Of the interface whose ADD it is."""
     started: float
+    """When it began, by `time.perf_counter()`, for the metric of its stages."""
     others: tuple[AddRequest, ...] = ()
+    """The same sandbox's further interfaces, whose addresses are asked for together with its own."""
     claims: Mapping[str, IPAMClaim] = field(default_factory=dict)
+    """By interface, the IPAMClaims that the pod's networks refer to."""
     before: frozenset[Address] | None = None
+    """What its container held when it was first looked at, so that what a lost leader recorded is known as this request's
+    own; None until then."""
     claim: str = ""
+    """The name of what it records, so that no other attempt's undoing means it; empty where this process alone writes."""
     guessed: frozenset[str] = frozenset()
+    """The claims that it made before anybody had looked what is recorded."""
     held: tuple[Allocation, ...] = ()
+    """What was recorded for the pod at the last look."""
     waits_until: float | None = None
+    """Until when (monotonic seconds) it waits for addresses on their way back; None while it does not."""
     gone: ObjectRef[None] | None = None
+    """Done when nobody wants its answer any more."""
     application: ApplicationPools | None = None
+    """The pools of the pod's application, where it asks for addresses of SpiderSubnets."""
     asked_again: bool = False
+    """Whether those were asked for anew, because the ones that were told first had none."""
 
     @property
     def may_ask_again(self) -> bool:
@@ -122,24 +129,32 @@ class AlreadyRecorded:
 
 @dataclass(slots=True)
 class Attempt:
-    """The search of one slot: the pools still to be asked, and what those before said. `held`: the address to ask
-    for first, `again`: the pools to ask for it; `confirming`: it is recorded for this very ADD; `inheriting`: it is
-    the one asked for at this moment; `only_taken`: every pool that refused did so because of the one address that is
-    asked for; `asking`: the pool that is asked at this moment; `returning`: the pools that have nothing now, and
-    something on its way back; `refusals`: what each pool said last."""
+    """The search of one slot."""
 
     slot: Slot
+    """What an address is looked for."""
     pools: list[str]
+    """Those that are still to be asked, in order."""
     held: Allocation | None = None
+    """The address to ask for first, as it is recorded."""
     again: list[str] = field(default_factory=list)
+    """The pools to ask for that one, in order."""
     confirming: bool = False
+    """It is recorded for this very ADD, so its block is asked."""
     inheriting: bool = False
+    """It is the one that is asked for at this moment."""
     asking: str = ""
+    """The pool that is asked at this moment."""
     returning: list[str] = field(default_factory=list)
+    """The pools that have nothing now, and something on its way back."""
     refusals: dict[str, str] = field(default_factory=dict)
+    """What each pool said last, as a line of details."""
     reasons: dict[str, Reason] = field(default_factory=dict)
+    """The same in the form that fits into an Event."""
     only_taken: bool = True
+    """Every pool that refused did so because of the one address that is asked for."""
     grant: Grant | None = None
+    """What it found."""
 
     def refuse(self, why: OrbweaverError | str) -> None:
         """Note that nothing came of a pool, or of the address that was recorded."""

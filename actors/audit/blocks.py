@@ -112,14 +112,23 @@ class _Entries:
     """What the entries of one block say, each by itself."""
 
     block: str
+    """The object's name, for findings."""
     family: int
+    """Of its addresses, 4 or 6."""
     base: int
+    """Its first address, as a number."""
     held: list[Allocation]
+    """Where each record goes that can be read."""
     findings: list[Finding]
+    """Where each entry goes that cannot."""
     taken: set[int] = field(default_factory=set)
+    """Addresses that a record has been read of."""
     free: set[int] = field(default_factory=set)
+    """Addresses that are said to be released."""
     readable: set[int] = field(default_factory=set)
+    """Addresses of which at least one record can be judged."""
     doubled: bool = False
+    """Whether one of them stands there twice."""
 
     def _bad(self, what: str) -> None:
         self.findings.append(Finding(AuditRule.BLOCK, self.block, what, what))

@@ -84,14 +84,18 @@ Repair = WriteEndpoint | WriteStatus | ReleaseRecord
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`subject` is the address or object. `evidence` is what must stay the same for a later finding to be this one:
-    the version of a view, the identity of a record. `repair` is None where a person has to decide."""
+    """One thing that is not as it must be."""
 
     rule: AuditRule
+    """What it breaks; with a remedy for people."""
     subject: str
+    """The address, or the object as kind and name."""
     what: str
+    """What is wrong, in a sentence."""
     evidence: str = ""
+    """What must stay the same for a later finding to be this one: the version of a view, the identity of a record."""
     repair: Repair | None = None
+    """What would put it right; None where a person has to decide."""
 
     @property
     def key(self) -> tuple[AuditRule, str, str]:

@@ -31,18 +31,26 @@ _LONG_AGO = float("-inf")
 
 @dataclass(frozen=True, slots=True)
 class SnapshotState:
-    """A snapshot's objects as a source of verdicts, by `name` or `namespace/name`. `damaged`: those that cannot be read,
-    by kind and the same, and why; whoever asks for one gets `InvalidObject`."""
+    """A snapshot's objects as a source of verdicts, by `name` or `namespace/name`."""
 
     pods: Mapping[str, Pod]
+    """All pods that could be read."""
     nodes: Mapping[str, Node]
+    """By name."""
     statefulsets: Mapping[str, StatefulSet]
+    """By `namespace/name`."""
     machines: Mapping[str, VirtualMachine]
+    """KubeVirt's VirtualMachines."""
     instances: Mapping[str, VirtualMachine]
+    """KubeVirt's running instances."""
     namespaces: Mapping[str, Namespace]
+    """By name."""
     pools: Iterable[str]
+    """Names of the pools that are there, readable or not."""
     claims: frozenset[str] = frozenset()
+    """The IPAMClaims, by `namespace/name`."""
     damaged: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """Those that cannot be read, by kind and name, and why; whoever asks for one gets `InvalidObject`."""
 
     def _read(self, kind: str, key: str, objects: Mapping[str, T]) -> T | None:
         if (kind, key) in self.damaged:

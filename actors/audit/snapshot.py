@@ -16,19 +16,30 @@ from actors.store.contract import Object, Store
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """`pods` is None where pods have no objects (a host without Kubernetes), so that nothing can be said of them."""
+    """All objects that the audit compares, as the store had them, read one kind after the other."""
 
     blocks: tuple[Object, ...] = ()
+    """SpiderIPBlocks, the truth."""
     endpoints: tuple[Object, ...] = ()
+    """SpiderEndpoints, what pods are shown to have."""
     pools: tuple[Object, ...] = ()
+    """SpiderIPPools."""
     reserved: tuple[Object, ...] = ()
+    """SpiderReservedIPs."""
     statefulsets: tuple[Object, ...] = ()
+    """Owners that may keep addresses."""
     machines: tuple[Object, ...] = ()
+    """VirtualMachines, likewise."""
     instances: tuple[Object, ...] = ()
+    """VirtualMachineInstances, likewise."""
     claims: tuple[Object, ...] = ()
+    """IPAMClaims, likewise."""
     nodes: tuple[Object, ...] = ()
+    """For whether a pod's sandbox may still run."""
     namespaces: tuple[Object, ...] = ()
+    """For what is gone with its namespace."""
     pods: tuple[Object, ...] | None = None
+    """The holders; None where pods have no objects (a host without Kubernetes), so that nothing can be said of them."""
 
     @classmethod
     def read(cls, store: Store, *, pods: bool) -> Snapshot:

@@ -64,14 +64,18 @@ class PodOnNode:
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """The arguments with which the call goes on, if the rest is so: `pool`, `block`: objects that must be there. With
-    `on_behalf` the arguments are completed by whether that pod is on the peer's node."""
+    """What a peer's call may do, if what it needs is there."""
 
     args: tuple[Any, ...]
+    """The arguments with which the call goes on."""
     pod: PodOnNode | None = None
+    """The pod that must run on the peer's node; None for no such condition."""
     pool: str = ""
+    """The SpiderIPPool that must be there, empty for none."""
     block: str = ""
+    """The SpiderIPBlock that must be there, empty for none."""
     on_behalf: str = ""
+    """The pod for which it speaks: the arguments are completed by whether that one is on the peer's node. Empty for none."""
 
 
 PeerRule = Callable[[str, str, tuple[Any, ...], float], Permit]

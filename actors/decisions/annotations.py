@@ -113,14 +113,18 @@ class SubnetWish:
 
 @dataclass(frozen=True, slots=True)
 class NetworkSelection:
-    """One network attachment that the pod asks for. `ips` are the addresses that it wants there; `claim`: the IPAMClaim
-    of the pod's namespace whose addresses it is to have, empty for none."""
+    """One network attachment that the pod asks for, by annotation."""
 
     namespace: str
+    """Of the NetworkAttachmentDefinition."""
     name: str
+    """Its name."""
     interface: str
+    """The interface's name in the pod, as it says or as its place in the list gives it."""
     ips: tuple[Address, ...]
+    """The addresses that it wants there."""
     claim: str = ""
+    """The IPAMClaim of the pod's namespace whose addresses it is to have, empty for none."""
 
     @property
     def key(self) -> str:

@@ -41,23 +41,30 @@ _RATES = (("ingressRate", "ingressBurst"), ("egressRate", "egressBurst"))
 
 @dataclass(frozen=True, slots=True)
 class AttachmentRequest:
-    """One network that the pod is to be attached to. `ips`: with the length where the pod says it. `mac`, `guid`: in lower
-    case with colons, empty where it does not care. `default_route`: the gateways; None where another network has the
-    default route, empty where this one has its own. `arguments`: for `args.cni` of the plugins' configurations.
-    `port_mappings`, `bandwidth`: in the form of the capabilities of these names (CNI conventions). `claim`: the IPAMClaim
-    whose addresses it is to have, empty for none."""
+    """One network that the pod is to be attached to, with all that it wishes there."""
 
     namespace: str
+    """Of the NetworkAttachmentDefinition."""
     name: str
+    """Its name."""
     interface: str
+    """What the interface is to be called in the pod."""
     ips: tuple[str, ...] = ()
+    """The addresses that it wants, with the length where the pod says it."""
     mac: str = ""
+    """In lower case with colons, empty where it does not care."""
     guid: str = ""
+    """Of an InfiniBand interface, likewise."""
     default_route: tuple[str, ...] | None = None
+    """The gateways; None where another network has the default route, empty where this one has its own."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    """For `args.cni` of the plugins' configurations."""
     port_mappings: tuple[Mapping[str, Any], ...] = ()
+    """In the form of the capability of that name (CNI conventions)."""
     bandwidth: Mapping[str, int] | None = None
+    """Likewise, in bits a second and bits."""
     claim: str = ""
+    """The IPAMClaim whose addresses it is to have, empty for none."""
 
     @property
     def key(self) -> str:

@@ -70,18 +70,23 @@ RULES = (FROM_PODS_POOLS, FROM_PODS_POOL, FROM_NAMESPACE, FROM_CNI, FROM_CLUSTER
 
 @dataclass(frozen=True, slots=True)
 class AddressRequest:
-    """`ipv4_pools`, `ipv6_pools`, `clean_gateway`: from the network configuration (`default_ipv4_ippool`,
-    `default_ipv6_ippool`, `clean_gateway`). `exact`: addresses asked for by `IP=` in CNI_ARGS, `args.cni.ips`
-    or the `ips` capability (CNI conventions, "ips"); at most one of each family. `detection`:
-    what this network wishes otherwise than the settings. `mac`: the interface's, where the runtime chose it."""
+    """What one CNI ADD asks for, beside what the pod's own annotations say."""
 
     interface: str = "eth0"
+    """The one whose ADD it is (CNI_IFNAME)."""
     ipv4_pools: tuple[str, ...] = ()
+    """`default_ipv4_ippool` of the network's configuration."""
     ipv6_pools: tuple[str, ...] = ()
+    """`default_ipv6_ippool` of the network's configuration."""
     clean_gateway: bool = False
+    """`clean_gateway` of the network's configuration: no default route by way of this interface."""
     exact: tuple[tuple[int, int], ...] = ()
+    """Addresses asked for by `IP=` in CNI_ARGS, `args.cni.ips` or the `ips` capability (CNI conventions, "ips"), each with
+    its family; at most one of each family."""
     detection: DetectionOverrides = field(default_factory=DetectionOverrides)
+    """What this network wishes otherwise than the settings."""
     mac: str = ""
+    """The interface's, where the runtime chose it; else empty."""
 
     def pools(self, family: int) -> tuple[str, ...]:
         return self.ipv4_pools if family == 4 else self.ipv6_pools
@@ -89,13 +94,18 @@ class AddressRequest:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """The pools to consider for one address, in the order in which the rule names them."""
+    """The pools to consider for one address."""
 
     interface: str
+    """Of the pod."""
     family: int
+    """4 or 6."""
     pools: tuple[str, ...]
+    """Their names, in the order in which the rule names them."""
     refusals: tuple[Refusal, ...]
+    """Names that the rule gives and that no pool has, and why."""
     clean_gateway: bool
+    """Whether its pod is to have no default route by way of this interface."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,17 +23,20 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """What to detect, and how patiently. `conflicts`: probe each address before it is given out (ARP, RFC 5227; IPv6,
-    RFC 4862). `gateways`: and ask for its gateway. `retries`: how many probes go out, `interval` seconds apart;
-    `timeout`: seconds after the first one in which an answer counts, and in which a gateway must answer one of as many
-    questions. `quarantine`: seconds for which an address stays set aside that another host uses."""
+    """What to detect, and how patiently."""
 
     conflicts: bool = False
+    """Probe each address before it is given out (ARP, RFC 5227; IPv6, RFC 4862)."""
     gateways: bool = False
+    """And ask for its gateway."""
     retries: int = 3
+    """How many probes go out."""
     interval: float = 0.03
+    """Seconds between two of them."""
     timeout: float = 0.1
+    """Seconds after the first one in which an answer counts, and in which a gateway must answer one of as many questions."""
     quarantine: float = 300.0
+    """Seconds for which an address stays set aside that another host uses."""
 
     def under(self, wishes: DetectionOverrides) -> Detection:
         """The same, as far as one network does not wish otherwise."""
@@ -48,14 +51,20 @@ class Detection:
 
 @dataclass(frozen=True, slots=True)
 class DetectionOverrides:
-    """What one network's configuration says; None where it says nothing."""
+    """What one network's configuration says otherwise; None where it says nothing. The fields are those of `Detection`."""
 
     conflicts: bool | None = None
+    """Whether addresses of this network are probed."""
     gateways: bool | None = None
+    """Whether its gateways are."""
     retries: int | None = None
+    """How many probes go out."""
     interval: float | None = None
+    """Seconds between them."""
     timeout: float | None = None
+    """Seconds for answers."""
     quarantine: float | None = None
+    """Seconds for which an address stays set aside."""
 
 
 _WISHES = ("conflicts", "gateways", "retries", "interval", "timeout", "quarantine")
@@ -63,15 +72,20 @@ _WISHES = ("conflicts", "gateways", "retries", "interval", "timeout", "quarantin
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One address to ask for on the interface that shall have it. `conflict`: whether anybody else has it; `gateway`:
-    then, whether this one answers to it (empty: not asked). `pool` and `vlan` are for messages."""
+    """One address to ask for, on the interface that shall have it."""
 
     interface: str
+    """From which one, in the pod."""
     address: str
+    """As text, without a length."""
     conflict: bool
+    """Whether it is asked if anybody else has it."""
     gateway: str = ""
+    """Then, whether this one answers to it; empty: not asked."""
     pool: str = ""
+    """Which one it is from, for messages."""
     vlan: int = 0
+    """That pool's, for messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +105,18 @@ ProbeResults: TypeAlias = tuple[ProbeResult, ...]
 
 @dataclass(frozen=True, slots=True)
 class Inquiry:
-    """Probes in one pod's network namespace, all at once. `configured`: also addresses that the interface has already,
-    which otherwise were probed before."""
+    """Probes in one pod's network namespace, all at once."""
 
     pod: str
+    """`namespace/name`, for messages."""
     netns: str
+    """The path of the namespace."""
     probes: tuple[Probe, ...]
+    """What to ask."""
     detection: Detection
+    """How patiently."""
     configured: bool = False
+    """Also addresses that the interface has already, which otherwise were probed before."""
 
 
 def why_quarantined(finding: ProbeResult, probe: Probe, pod: str) -> str:

@@ -43,19 +43,26 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Applicant:
-    """Who asks, for which interface and family. `network` ("namespace/name") is the network attachment that
-    the interface belongs to, None when there is none; `exact` is the one address that is wanted. `application`: the pod's,
-    where it asks for addresses of a subnet, proven by its owners' UIDs."""
+    """Who asks, for which interface and family."""
 
     pod: Pod
+    """With the labels that affinities are about."""
     namespace: Namespace | None
+    """The pod's; None where there is no such object."""
     node: Node | None
+    """Where it is to run; likewise."""
     interface: str
+    """Of the pod."""
     family: int
+    """4 or 6."""
     network: str | None
+    """The network attachment that the interface belongs to, `namespace/name`; None when there is none."""
     agent_namespace: str
+    """Where one is looked for that a pool names without a namespace."""
     exact: int | None = None
+    """The one address that is wanted, as a number; None for any."""
     application: Application | None = None
+    """The pod's, where it asks for addresses of a subnet, proven by its owners' UIDs."""
 
     @property
     def node_name(self) -> str:

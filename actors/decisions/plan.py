@@ -46,19 +46,26 @@ _NONE_NAMED = Reason("no pool is named", "no pool is named")
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One address to reserve: from the first of `candidates` that has one. `exact`: only this address will
-    do. `disabled`: pools that would be candidates if they were not disabled. `claim`: the IPAMClaim that the address is
-    for, empty for none."""
+    """One address to reserve: from the first of the candidates that has one."""
 
     interface: str
+    """Of the pod."""
     family: int
+    """4 or 6."""
     source: str
+    """Which rule named the pools, in words."""
     candidates: tuple[str, ...]
+    """Names of pools that may serve, in the order in which they are asked."""
     refusals: tuple[Refusal, ...] = ()
+    """Pools that may not, each with the filter that says so."""
     exact: int | None = None
+    """Only this address will do, as a number."""
     clean_gateway: bool = False
+    """No default route by way of this interface."""
     disabled: tuple[str, ...] = ()
+    """Pools that would be candidates if they were not disabled."""
     claim: str = ""
+    """The IPAMClaim that the address is for, empty for none."""
 
     @property
     def label(self) -> str:
@@ -75,17 +82,22 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`routes` and `default_route_nic` are the pod's annotations of that name, read; `notes` tell of rules
-    that did not apply, `warnings` of what the pod asks for and does not get. `networks`: the interfaces that the pod's
-    networks name."""
+    """What a pod needs, before anybody is asked for it."""
 
     pod: str
+    """`namespace/name`."""
     slots: tuple[Slot, ...]
+    """The addresses, in the order of its interfaces."""
     notes: tuple[str, ...] = ()
+    """Rules that did not apply, and why."""
     routes: tuple[PoolRoute, ...] = ()
+    """The pod's own routes, read from its annotation."""
     default_route_nic: str | None = None
+    """The interface that is to have the default route, by annotation; None where the pod does not say."""
     warnings: tuple[str, ...] = ()
+    """What the pod asks for and does not get."""
     networks: tuple[str, ...] = ()
+    """The interfaces that the pod's networks name."""
 
     @property
     def interfaces(self) -> tuple[str, ...]:

@@ -40,11 +40,18 @@ Question = tuple[str, int]
 
 @dataclass(slots=True)
 class _DistributionState:
+    """What is known of the pools while their sizes are negotiated."""
+
     sizes: dict[str, int]
+    """By subnet, how many addresses the application's pool there has."""
     lefts: dict[str, int] = field(default_factory=dict)
+    """By subnet that refused, how many are left there."""
     why: dict[str, str] = field(default_factory=dict)
+    """By subnet that refused, its words."""
     asked: set[str] = field(default_factory=set)
+    """Subnets that were asked in this round."""
     over: bool = False
+    """Whether some pool has more than it should."""
 
 
 def distribute(

@@ -19,6 +19,7 @@ class GCSettings:
     """What garbage collection may do, and when; times are in seconds."""
 
     enabled: bool = True
+    """Whether the leader collects at all."""
     interval: float = 600.0
     """Between two scans of everything."""
     dead_on_ready: bool = True
@@ -52,39 +53,45 @@ class NetworkSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The names are those of Spiderpool's ConfigMap.
-
-    `default_ipv4_pools`, `default_ipv6_pools`: the cluster's default pools, wildcards allowed, tried beside
-    the pools with `spec.default: true`. `agent_namespace`: where a network attachment named without namespace
-    is looked for when it is the default network or in a pool's `multusName`. `multus_cluster_network`: the
-    network attachment ("namespace/name") that the first interface gets when the pod does not choose one. `detection`:
-    what is looked for on the wire before an address is given out. `keep_scaled_down`: a StatefulSet that is scaled
-    down keeps the addresses of the pods that it may start again. `networks_annotated`: a pod has no interface beside the
-    first one but those that its annotation of networks names (Kubernetes with Multus). `enable_subnets`: pools are made for
-    applications that name a SpiderSubnet; without it their annotations say nothing. `enable_auto_pools`: without it their
-    pods are refused. `spare_addresses`: how many more than replicas such a pool has, where the application does not say.
-    `multus_configs`: networks are made from SpiderMultusConfigs. `coordinators`: the SpiderCoordinator is made, and its
-    status kept.
-    """
+    """The cluster's settings. The names are those of Spiderpool's ConfigMap, as far as it has them."""
 
     enable_ipv4: bool = True
+    """Whether pods get IPv4 addresses."""
     enable_ipv6: bool = True
+    """Whether pods get IPv6 addresses."""
     enable_statefulset: bool = True
+    """Whether a StatefulSet's pods keep theirs."""
     enable_kubevirt: bool = True
+    """Whether virtual machines do."""
     keep_scaled_down: bool = False
+    """A StatefulSet that is scaled down keeps the addresses of the pods that it may start again."""
     default_ipv4_pools: tuple[str, ...] = ()
+    """The cluster's default pools, wildcards allowed, tried beside the pools with `spec.default: true`."""
     default_ipv6_pools: tuple[str, ...] = ()
+    """Likewise."""
     agent_namespace: str = AGENT_NAMESPACE
+    """Where a network attachment named without namespace is looked for, when it is the default network or in a pool's
+    `multusName`."""
     multus_cluster_network: str | None = None
+    """The network attachment ("namespace/name") that the first interface gets when the pod does not choose one."""
     networks_annotated: bool = False
+    """A pod has no interface beside the first one but those that its annotation of networks names (Kubernetes with Multus)."""
     enable_subnets: bool = True
+    """Pools are made for applications that name a SpiderSubnet; without it their annotations say nothing."""
     enable_auto_pools: bool = True
+    """Without it the pods of such applications are refused."""
     spare_addresses: int = 1
+    """How many more than replicas such a pool has, where the application does not say."""
     multus_configs: bool = True
+    """Networks are made from SpiderMultusConfigs."""
     coordinators: bool = True
+    """The SpiderCoordinator is made, and its status kept."""
     detection: Detection = field(default_factory=Detection)
+    """What is looked for on the wire before an address is given out."""
     gc: GCSettings = field(default_factory=GCSettings)
+    """What is taken back, and when."""
     networks: NetworkSettings = field(default_factory=NetworkSettings)
+    """How pods are attached to further networks."""
 
     def __post_init__(self) -> None:
         if not (self.enable_ipv4 or self.enable_ipv6):
