@@ -122,13 +122,13 @@ class _Entries:
     findings: list[Finding]
     """Where each entry goes that cannot."""
     taken: set[int] = field(default_factory=set)
-    """Addresses that a record has been read of."""
+    """Addresses that have a record, whether or not it can be judged."""
     free: set[int] = field(default_factory=set)
     """Addresses that are said to be released."""
     readable: set[int] = field(default_factory=set)
-    """Addresses of which at least one record can be judged."""
+    """Those whose record can be judged."""
     doubled: bool = False
-    """Whether one of them stands there twice."""
+    """Whether one of those has two records."""
 
     def _bad(self, what: str) -> None:
         self.findings.append(Finding(AuditRule.BLOCK, self.block, what, what))

@@ -23,15 +23,25 @@ class DamagedConfig:
     """An object that cannot be understood, and why; its names are known all the same."""
 
     namespace: str
+    """Its own, and that of its network."""
     name: str
+    """Its own."""
     uid: str
+    """Its own, by which networks name their owner."""
     version: str
+    """The resourceVersion that was read."""
     generation: int
+    """Of its spec: what its status speaks of."""
     created: str
+    """RFC 3339; the older of two claimants is served."""
     terminating: bool
+    """Whether it is being deleted."""
     status: Mapping[str, Any]
+    """As it stands, to see whether there is news."""
     attachment: str
+    """The name of the NetworkAttachmentDefinition that it wants."""
     why: str
+    """What cannot be understood, in a sentence."""
 
     @property
     def key(self) -> str:

@@ -91,6 +91,7 @@ class GCState:
     timer: Cancellable | None = None
     """Rings at `timer_at`, for the first of those."""
     timer_at: float = float("inf")
+    """Monotonic seconds; infinite while no timer is set."""
     tick: Cancellable | None = None
     """For the next scan of everything."""
     nodes: dict[str, Node | None] = field(default_factory=dict)

@@ -29,15 +29,20 @@ RELEASE_TIMEOUT = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Reclaim:
-    """One address to take back: `reason` in one word, `text` in a sentence. `keep` leaves it for the pod's next
-    incarnation; `forced`: the holder may still run. `uid`: the pod's, where it still exists, else empty."""
+    """One address to take back."""
 
     held: Allocation
+    """The address, and the record that is meant."""
     reason: str
+    """In one word, for metrics and Events."""
     text: str
+    """The same in a sentence."""
     keep: bool = False
+    """Leave it for the pod's next incarnation."""
     forced: bool = False
+    """The holder may still run, so whoever gets it next probes it."""
     uid: str = ""
+    """The pod's, where it still exists, for the Event; else empty."""
 
     @property
     def address(self) -> str:

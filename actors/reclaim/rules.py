@@ -51,6 +51,7 @@ class Verdict:
     """What is to be done about one record, and why."""
 
     action: Action
+    """Which of the five things."""
     reason: str = ""
     """One word, for metrics and Events."""
     text: str = ""

@@ -71,26 +71,36 @@ class FollowedSandboxes(SandboxEvidence, Protocol):
 
 @dataclass(slots=True)
 class Watched:
-    """`not_before`: monotonic seconds of the next try after one that failed, and `pause` the next pause. `releasing`: its
-    Endpoint is at it. `ended`: at how many looks in a row it had."""
+    """One sandbox of this node that may hold addresses."""
 
     sandbox: NodeSandbox
+    """Which one, and whose."""
     not_before: float = 0.0
+    """Monotonic seconds of the next try after one that failed."""
     pause: float = RETRY_FIRST
+    """The next pause, in seconds; doubled with each failure."""
     releasing: bool = False
+    """Its Endpoint is at it."""
     ended: int = 0
+    """At how many looks in a row it had ended."""
 
 
 @dataclass(slots=True)
 class SandboxWatchState:
-    """`watched`: by container. `unseen`: those of them that the leader was told of."""
+    """What is watched, and what the leader was told of it."""
 
     watched: dict[str, Watched] = field(default_factory=dict)
+    """By container."""
     unseen: frozenset[str] = frozenset()
+    """Containers of which the leader was told that nobody here sees whether they run."""
     looking: bool = False
+    """Whether the next look is ordered."""
     seeded: float = float("-inf")
+    """Monotonic seconds when it was last asked what is recorded for this node."""
     announcement: Cancellable | None = None
+    """The timer of the next word to the leader."""
     started: bool = False
+    """Whether `start` has been called."""
 
 
 class SandboxWatchActor(Actor):

@@ -11,14 +11,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """`group` is empty for the core API (`v1`)."""
+    """Which object runs a pod, by the parts of its reference."""
 
     group: str
+    """Of its API, empty for the core API (`v1`)."""
     version: str
+    """Of its API, without the group."""
     kind: str
+    """As in manifests."""
     namespace: str
+    """Its pods' namespace too."""
     name: str
+    """Its name."""
     uid: str = ""
+    """Empty where nobody said it."""
 
     @property
     def group_version(self) -> str:

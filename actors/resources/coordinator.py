@@ -31,14 +31,18 @@ _MODE: FieldRule = word(*OBJECT_MODES)
 
 @dataclass(frozen=True, slots=True)
 class SpiderCoordinator:
-    """`conf`: the object's fields as a plugin's configuration says them. `phase` is "" before anybody looked for the
-    cluster's CIDRs, `reason` says why they are not known."""
+    """The cluster's defaults for the coordinator plugin."""
 
     name: str
+    """Of the object; the one called `default` counts."""
     pod_cidr_type: str
+    """Where the pods' CIDRs are looked for (`auto`, `cluster`, `calico`, `cilium`, `none`)."""
     conf: Mapping[str, Any]
+    """The object's fields as a plugin's configuration says them."""
     phase: str = ""
+    """Of its status: `Synced` or `NotReady`, "" before anybody looked for the cluster's CIDRs."""
     reason: str = ""
+    """Of its status: why they are not known."""
 
     @classmethod
     def from_object(cls, obj: Mapping[str, Any]) -> SpiderCoordinator:

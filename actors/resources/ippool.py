@@ -63,30 +63,50 @@ class PoolRoute:
 
 @dataclass(frozen=True, slots=True)
 class IPPool:
-    """One pool. `withheld`: what it lists and no pod may have. `vlan` 0 means none; None for an affinity means that it does
-    not matter."""
+    """One pool, parsed. None for an affinity means that it does not matter."""
 
     name: str
+    """Of the object."""
     subnet: Subnet
+    """`spec.subnet`, whose length its addresses have."""
     ips: IntervalSet = field(default_factory=IntervalSet)
+    """`spec.ips`."""
     exclude_ips: IntervalSet = field(default_factory=IntervalSet)
+    """`spec.excludeIPs`."""
     available: IntervalSet = field(default_factory=IntervalSet)
+    """What it may give out: `ips` without the excluded and the withheld ones."""
     withheld: IntervalSet = field(default_factory=IntervalSet)
+    """What it lists and no pod may have (`withheld.py`)."""
     gateway: int | None = None
+    """`spec.gateway` as a number."""
     routes: tuple[PoolRoute, ...] = ()
+    """`spec.routes`, beside the default route by the gateway."""
     vlan: int = 0
+    """`spec.vlan`; 0 means none."""
     pod_affinity: LabelSelector | None = None
+    """Labels that a pod must have."""
     namespace_affinity: LabelSelector | None = None
+    """Labels that its namespace must have."""
     namespace_names: tuple[str, ...] = ()
+    """Or the namespaces that may use it; empty for all."""
     node_affinity: LabelSelector | None = None
+    """Labels that its node must have."""
     node_names: tuple[str, ...] = ()
+    """Or the nodes that may use it; empty for all."""
     multus_names: tuple[str, ...] = ()
+    """Network attachments, `namespace/name` or `name`, whose interfaces may use it; empty for all."""
     default: bool = False
+    """Whether pods that name no pool get this one."""
     disabled: bool = False
+    """Whether it gives out no more."""
     terminating: bool = False
+    """Whether it is being deleted, which keeps it until its last address is back."""
     uid: str = ""
+    """Of the object."""
     version: str = ""
+    """Of the object, as it was read."""
     labels: Mapping[str, str] = field(default_factory=dict)
+    """Of the object; those of an application's pool say whose it is."""
 
     @property
     def family(self) -> int:

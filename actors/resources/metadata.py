@@ -43,16 +43,24 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """`version` is the opaque resourceVersion, "" for an object that was not stored yet."""
+    """What every object says of itself."""
 
     namespace: str
+    """Empty for a kind of cluster scope."""
     name: str
+    """Within kind and namespace."""
     uid: str
+    """Empty before it was stored."""
     version: str
+    """The opaque resourceVersion, "" for an object that was not stored yet."""
     labels: Mapping[str, str]
+    """Checked to be texts."""
     annotations: Mapping[str, str]
+    """Checked to be texts."""
     deleted_at: float | None
+    """The deletionTimestamp in seconds since the epoch; None if it is not being deleted."""
     owner: Owner | None
+    """The controller among its ownerReferences."""
 
 
 def open_object(obj: object, kind: str) -> tuple[Metadata, Fields]:

@@ -13,13 +13,18 @@ KIND = "Namespace"
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """`is_whole`: it has its labels and annotations; a cache leaves out those of one that is too large."""
+    """As much of a Namespace as anybody here asks."""
 
     name: str
+    """Of the object."""
     labels: Mapping[str, str] = field(default_factory=dict)
+    """For the pools' namespace affinities."""
     annotations: Mapping[str, str] = field(default_factory=dict)
+    """With its default pools."""
     terminating: bool = False
+    """Whether it is being deleted."""
     is_whole: bool = True
+    """It has its labels and annotations; a cache leaves out those of one that is too large."""
 
     @classmethod
     def from_object(cls, obj: Mapping[str, Any]) -> Namespace:

@@ -24,17 +24,24 @@ RESOURCE_NAME = "k8s.v1.cni.cncf.io/resourceName"
 
 @dataclass(frozen=True, slots=True)
 class NetworkAttachment:
-    """`config`: the CNI configuration as text; empty where the node's own file of that name is meant. `owner`: the
-    object that it was made from, as it says."""
+    """A NetworkAttachmentDefinition."""
 
     namespace: str
+    """Of the object."""
     name: str
+    """Of the object, by which pods name it."""
     uid: str
+    """Of the object."""
     version: str
+    """Of the object, as it was read."""
     annotations: Mapping[str, str]
+    """With the resource of a device plugin."""
     owner: Owner | None
+    """The object that it was made from, as it says."""
     terminating: bool
+    """Whether it is being deleted."""
     config: str
+    """The CNI configuration as text; empty where the node's own file of that name is meant."""
 
     @property
     def key(self) -> str:

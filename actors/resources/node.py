@@ -20,14 +20,20 @@ OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """`not_ready_since`: when the Ready condition left "True" (seconds since the epoch)."""
+    """As much of a Node as anybody here asks."""
 
     name: str
+    """Of the object."""
     labels: Mapping[str, str] = field(default_factory=dict)
+    """For the pools' node affinities."""
     annotations: Mapping[str, str] = field(default_factory=dict)
+    """As the object has them."""
     ready: bool = False
+    """Whether its Ready condition is "True"."""
     not_ready_since: float | None = None
+    """When that condition left "True", in seconds since the epoch; None while it is so, and where nothing says it."""
     out_of_service: bool = False
+    """Whether it has the taint by which a person says that it is shut down (`node.kubernetes.io/out-of-service`)."""
 
     @classmethod
     def from_object(cls, obj: Mapping[str, Any]) -> Node:

@@ -34,26 +34,38 @@ _NODE_LOST = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """`uid`: as its runtime knows it, which for a static pod is not that of the object. `deleted_at`: when it should be
-    gone (seconds since the epoch, grace included); None if not being deleted. `addresses`: those in its status.
-    `stays_bound`: it tolerates the loss of its node for ever, so that nobody starts it elsewhere and it goes on where it
-    is. `is_whole`: it has its labels and annotations; a cache leaves out those of a pod that is too large."""
+    """As much of a Pod as anybody here asks."""
 
     namespace: str
+    """Of the object."""
     name: str
+    """Of the object."""
     uid: str = ""
+    """As its runtime knows it, which for a static pod is not that of the object."""
     labels: Mapping[str, str] = field(default_factory=dict)
+    """For the pools' pod affinities."""
     annotations: Mapping[str, str] = field(default_factory=dict)
+    """With what it asks of us, and Multus' word on its networks."""
     node: str = ""
+    """Where it is to run; empty before it is scheduled."""
     phase: str = ""
+    """Of its status (`Running`, `Succeeded`, ...)."""
     reason: str = ""
+    """Of its status, such as `Evicted`."""
     restart_policy: str = "Always"
+    """`Always`, `OnFailure` or `Never`."""
     deleted_at: float | None = None
+    """When it should be gone, in seconds since the epoch, grace included; None if it is not being deleted."""
     owner: Owner | None = None
+    """Its controller."""
     version: str = ""
+    """The resourceVersion that was read."""
     addresses: tuple[str, ...] = ()
+    """Those in its status (`podIPs`)."""
     stays_bound: bool = False
+    """It tolerates the loss of its node for ever, so that nobody starts it elsewhere and it goes on where it is."""
     is_whole: bool = True
+    """It has its labels and annotations; a cache leaves out those of a pod that is too large."""
 
     @classmethod
     def from_object(cls, obj: Mapping[str, Any]) -> Pod:

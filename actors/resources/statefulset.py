@@ -24,11 +24,17 @@ _ORDINAL = re.compile(r"(?P<name>.+)-(?P<ordinal>0|[1-9][0-9]*)", re.ASCII)
 @dataclass(frozen=True, slots=True)
 class StatefulSet:
     namespace: str
+    """Of the object."""
     name: str
+    """Of the object, which its pods' names begin with."""
     uid: str = ""
+    """Of the object."""
     replicas: int = 1
+    """How many pods it wants."""
     start: int = 0
+    """The ordinal of the first one (`spec.ordinals.start`)."""
     terminating: bool = False
+    """Whether it is being deleted."""
     seen: int | None = None
     """The most pods that its controller was seen to have made of it; None where nobody looks after that."""
 

@@ -52,28 +52,42 @@ class Controlled:
 
 @dataclass(frozen=True, slots=True)
 class SpiderSubnet:
-    """One subnet. `listed`: `ips` without `excludeIPs`; `controlled`: what each pool has; `former`: what pools gave back and
-    would like to have again."""
+    """One subnet, parsed."""
 
     name: str
+    """Of the object."""
     subnet: Subnet
+    """`spec.subnet`."""
     ips: IntervalSet = field(default_factory=IntervalSet)
+    """`spec.ips`."""
     exclude_ips: IntervalSet = field(default_factory=IntervalSet)
+    """`spec.excludeIPs`."""
     listed: IntervalSet = field(default_factory=IntervalSet)
+    """`ips` without `exclude_ips`."""
     available: IntervalSet = field(default_factory=IntervalSet)
+    """What pools can be made of: what is listed, without the withheld ones and the gateway."""
     withheld: IntervalSet = field(default_factory=IntervalSet)
+    """What it lists and no pool gets (`withheld.py`)."""
     gateway: int | None = None
+    """`spec.gateway` as a number, for its pools."""
     routes: tuple[PoolRoute, ...] = ()
+    """`spec.routes`, for its pools."""
     controlled: Mapping[str, Controlled] = field(default_factory=dict)
+    """By pool, the addresses that it has of the subnet."""
     former: Mapping[str, IntervalSet] = field(default_factory=dict)
+    """By pool that is gone or smaller, what it gave back and would like to have again."""
     exhausted: bool = False
     """By its condition."""
     total: int = 0
     """As its status counts: addresses that pools can be made of, and those that pools have."""
     allocated: int = 0
+    """Addresses that pools have."""
     terminating: bool = False
+    """Whether it is being deleted, which keeps it until its last pool is gone."""
     uid: str = ""
+    """Of the object."""
     version: str = ""
+    """Of the object, as it was read."""
 
     @property
     def family(self) -> int:

@@ -19,13 +19,18 @@ GROUP = "kubevirt.io"
 
 @dataclass(frozen=True, slots=True)
 class VirtualMachine:
-    """Either kind. `of_machine`: it is an instance that a VirtualMachine controls, and will start again."""
+    """A VirtualMachine or a VirtualMachineInstance of KubeVirt."""
 
     namespace: str
+    """Of the object, and of its pods."""
     name: str
+    """The same for a machine and its instance."""
     terminating: bool = False
+    """Whether it is being deleted."""
     of_machine: bool = False
+    """It is an instance that a VirtualMachine controls, and will start again."""
     uid: str = ""
+    """Of the object."""
 
     @classmethod
     def from_machine(cls, obj: Mapping[str, Any]) -> VirtualMachine:

@@ -43,21 +43,28 @@ MOST_REPLICAS = (1 << 31) - 1
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`replicas`: the pods that it wants at once. `observed`: those that it was seen to have. `owner`: who controls it.
-    `annotations`: those of its pods' template that ask for a pool. `host_network`: its pods have the node's addresses and
-    need none. `counted`: whether anything says how many pods it wants. `generation`: that of what it wants, where it may be
-    that others than Kubernetes say so."""
+    """What runs pods, as far as pools for applications depend on it."""
 
     application: Application
+    """Which object it is."""
     replicas: int = 0
+    """The pods that it wants at once."""
     observed: int = 0
+    """Those that it was seen to have."""
     owner: Owner | None = None
+    """Who controls it."""
     annotations: Mapping[str, str] = field(default_factory=dict)
+    """Those of its pods' template that ask for a pool."""
     host_network: bool = False
+    """Its pods have the node's addresses and need none."""
     terminating: bool = False
+    """Whether it is being deleted."""
     version: str = ""
+    """The resourceVersion that was read."""
     counted: bool = True
+    """Whether anything says how many pods it wants."""
     generation: int = 0
+    """That of what it wants, where it may be that others than Kubernetes say so."""
 
     @property
     def asks(self) -> bool:

@@ -11,16 +11,22 @@ from actors.resources.intervals import IntervalSet
 
 @dataclass(frozen=True, slots=True)
 class ReviewRequest:
-    """One object that is about to be stored: the inclusive ranges of its addresses, and of those that it had before.
-    `kept`: whether the API server will store it, which it does not for a dry run."""
+    """One object that is about to be stored."""
 
     kind: str
+    """`SpiderIPPool` or `SpiderSubnet`."""
     name: str
+    """Of the object."""
     family: int
+    """Of its addresses, 4 or 6."""
     ranges: tuple[tuple[int, int], ...]
+    """Its addresses, both ends inside."""
     before: tuple[tuple[int, int], ...] = ()
+    """Those that it had before."""
     is_update: bool = False
+    """Whether there was such an object before."""
     kept: bool = True
+    """Whether the API server will store it, which it does not for a dry run."""
 
     @classmethod
     def of(cls, wanted: Extent, before: Extent | None, *, kept: bool = True) -> ReviewRequest:

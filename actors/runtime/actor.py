@@ -46,11 +46,15 @@ class ActorContext:
     """What the runtime gives to an actor."""
 
     system: ActorSystem
+    """The runtime itself, which finds other actors."""
     name: str
     """`kind/key`."""
     kind: str
+    """Under which its class is registered."""
     key: str
+    """What tells it from others of its kind."""
     intake: Intake
+    """Its own mailbox, for timers and messages to itself."""
 
 
 class Actor:

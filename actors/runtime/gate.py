@@ -75,17 +75,30 @@ class Counts(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Visitor:
+    """One connection that has not yet shown who it is."""
+
     sock: socket.socket
+    """The connection as it was accepted."""
     descriptor: int
+    """Its number, under which it is polled."""
     source: str
+    """The peer's address without its port, by which crowds are counted."""
     until: float
+    """Monotonic seconds when its time is over."""
     tls: ssl.SSLSocket | None = None
+    """The same connection, once the handshake has begun."""
     since: float = field(default_factory=time.monotonic)
+    """Monotonic seconds when it came."""
     shaken: bool = False
+    """Whether the handshake is done."""
     leaving: bool = False
+    """Whether it was refused, and is read for a moment more so that it learns why."""
     gone: bool = False
+    """Whether it is closed."""
     events: int = selectors.EVENT_READ
+    """What it is polled for; 0 while it waits for somebody else's answer."""
     shown: Introduction = field(default_factory=Introduction)
+    """What it has said of itself so far."""
 
 
 class Gate:

@@ -34,6 +34,7 @@ class LinkLimits:
     """What a connection may cost. Times in seconds, sizes in bytes."""
 
     frame: int = wire.FRAME_LIMIT
+    """The largest frame that is taken."""
     output: int = 8 << 20
     """Frames that wait for the peer to read them; a server cuts a slower reader off, a client is
     `Overloaded`."""
@@ -53,6 +54,7 @@ class LinkLimits:
     """Pause after a failed attempt to connect; it doubles up to `backoff_most`. Calls meanwhile fail at
     once."""
     backoff_most: float = 2.0
+    """The longest pause."""
 
 
 class IoThread:

@@ -33,7 +33,9 @@ class Child:
     """One row of the table."""
 
     kind: str
+    """Of actor."""
     restart: Restart = Restart.ON_USE
+    """What follows a crash."""
     order: int = 0
     """Place in a shutdown: kinds with a lower number finish first. Callers before those they call."""
     max_crashes: int | None = 10

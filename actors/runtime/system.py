@@ -50,6 +50,7 @@ class ActorRow:
     """One line of `ActorSystem.describe`."""
 
     name: str
+    """`kind/key`."""
     state: str
     """`starting`, `idle` or `busy`."""
     mailbox: int
@@ -57,7 +58,9 @@ class ActorRow:
     deferred: int
     """Calls handled and not answered yet."""
     handled: int
+    """Calls since it was activated."""
     idle_seconds: float
+    """Since it did something last."""
 
 
 @dataclass(slots=True)
@@ -65,7 +68,9 @@ class LocalKind:
     """A kind of actor that lives in this process."""
 
     kind: str
+    """The first part of its actors' names."""
     factory: Callable[[ActorContext], Actor]
+    """Makes one, in the thread in which it will live."""
     mailbox: int
     """How many calls may wait for one actor; one more is refused."""
     idle: float | None
@@ -77,6 +82,7 @@ class LocalKind:
     inline: frozenset[str]
     """Messages that the sender's thread may handle when the actor has nothing else to do."""
     system: ActorSystem
+    """Which it is registered with."""
 
     def submit(self, call: Call) -> None:
         activation = self.system.activations.get(call.name)

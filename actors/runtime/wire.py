@@ -292,14 +292,22 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class CallReceived:
+    """The peer calls an actor."""
+
     number: int
+    """Of the call on this connection; its answer bears the same."""
     actor: str
+    """`kind/key`."""
     method: str
+    """Of the actor's class."""
     args: tuple[Any, ...]
+    """As they were sent, not yet checked against the method."""
     kwargs: dict[str, Any]
+    """Likewise."""
     left: float | None
     """Seconds until the deadline."""
     trace: Trace | None
+    """Of the request on whose behalf it is made."""
 
 
 @dataclass(frozen=True, slots=True)

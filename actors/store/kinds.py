@@ -13,16 +13,22 @@ PLUMBING = "k8s.cni.cncf.io"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind. `status`: it has a status subresource, so `update` leaves the status alone. `scale`: it has that one, which
-    says how many pods it wants."""
+    """One kind of object that the store holds."""
 
     name: str
+    """As in manifests."""
     api_version: str
+    """`group/version`, or `v1`."""
     plural: str
+    """As in URLs."""
     short: str
+    """What people may type in its place, empty for nothing."""
     namespaced: bool
+    """Whether its objects lie in namespaces."""
     status: bool
+    """It has a status subresource, so `update` leaves the status alone."""
     scale: bool = False
+    """It has that one, which says how many pods it wants."""
 
     @property
     def group(self) -> str:

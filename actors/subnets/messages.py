@@ -23,13 +23,19 @@ class AutoPool:
     is the subnet's (its name, family, CIDR, gateway and routes) is added, and what others wrote beside it stays."""
 
     name: str
+    """Of the SpiderIPPool."""
     family: int
+    """Of its addresses, 4 or 6."""
     owner: Application
+    """The application that it is for."""
     wanted: int
     """Addresses."""
     labels: Pairs
+    """The application's part of the object's labels."""
     annotations: Pairs
+    """Likewise."""
     affinity: Pairs
+    """Labels that its pods have (`spec.podAffinity.matchLabels`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,11 +47,15 @@ class OwnPool:
     """One of the application's pools, and how many addresses it has."""
 
     name: str
+    """Of the SpiderIPPool."""
     subnet: str
+    """The SpiderSubnet that it is made of."""
     interface: str
     """As its label has it."""
     family: int
+    """Of its addresses, 4 or 6."""
     addresses: int
+    """How many it lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,28 +80,40 @@ class Run:
 
 @dataclass(slots=True)
 class PoolsOfApplication:
-    """`workload`: as it was last known. `from_pods`: annotations of its pods, where its template has none. `distributions`:
-    what came of each interface and family, `refusals`: which subnets were left out there, and why. `leaving`: pools that go
-    when their last pod has gone. `aim`: what it wanted when the questions of this round began; `settled`: what it wanted when
-    all were answered. `running`: questions without an answer; `again`: what it wants is to be looked at once more behind
-    them. `failure`: what went wrong in this round, `failures`: in how many rounds."""
+    """One application, and the negotiation of its pools."""
 
     workload: Workload
+    """As it was last known."""
     from_pods: Mapping[str, str] = field(default_factory=dict)
+    """Annotations of its pods, where its template has none."""
     wish: SubnetWish | None = None
+    """What it asks for; None where that is nothing."""
     pools: dict[str, OwnPool] = field(default_factory=dict)
+    """Those that it has, by name."""
     leaving: set[str] = field(default_factory=set)
+    """Pools that go when their last pod has gone."""
     distributions: dict[Group, Distribution] = field(default_factory=dict)
+    """What came of each interface and family."""
     refusals: dict[Group, tuple[str, ...]] = field(default_factory=dict)
+    """Which subnets were left out there, and why."""
     aim: object = None
+    """What it wanted when the questions of this round began."""
     settled: object = None
+    """What it wanted when all were answered."""
     running: int = 0
+    """Questions without an answer."""
     again: bool = False
+    """What it wants is to be looked at once more behind them."""
     failure: OrbweaverError | None = None
+    """What went wrong in this round."""
     failures: int = 0
+    """In how many rounds something did."""
     retry: Cancellable | None = None
+    """The timer of the next round after one that failed."""
     waiting: list[Waiting] = field(default_factory=list)
+    """ADDs that wait for the pools."""
     fate: str | None = None
+    """What becomes of its pools when it goes; None while it is there."""
 
     def begin(self) -> None:
         """A new round."""

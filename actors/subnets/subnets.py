@@ -43,14 +43,18 @@ class SubnetTable:
 
 @dataclass(frozen=True, slots=True)
 class SubnetUsage:
-    """One subnet: addresses that pools can be made of, those that pools have, how many pools that are, and whether one of them
-    needs more than is left."""
+    """One subnet, as its status counts."""
 
     subnet: str
+    """Its name."""
     total: int
+    """Addresses that pools can be made of."""
     allocated: int
+    """Those that pools have."""
     pools: int
+    """How many pools that are."""
     exhausted: bool
+    """Whether one of them needs more than is left."""
 
 
 class SubnetFollower:

@@ -24,29 +24,41 @@ _FLAGS = {"pods": "--cluster-cidr", "services": "--service-cluster-ip-range"}
 
 
 @dataclass(frozen=True, slots=True)
-class ClusterCidrs:
+class CidrSources:
     """What the cluster has, as objects; None for a ConfigMap or a kind of object that is not there."""
 
     service_cidrs: Sequence[Mapping[str, Any]] | None = None
+    """ServiceCIDRs, of Kubernetes from 1.33 on."""
     kubeadm: Mapping[str, Any] | None = None
+    """The ConfigMap in which kubeadm keeps what it was told."""
     managers: Sequence[Mapping[str, Any]] = ()
+    """The pods of kube-controller-manager, whose flags tell."""
     calico: Sequence[Mapping[str, Any]] | None = None
+    """Calico's IPPools."""
     cilium: Mapping[str, Any] | None = None
+    """Cilium's ConfigMap."""
     cilium_pools: Sequence[Mapping[str, Any]] | None = None
+    """CiliumPodIPPools."""
     flannel: bool = False
+    """Whether Flannel runs here, which uses what Kubernetes has."""
     nodes: NodeCniTypes = field(default_factory=lambda: NodeCniTypes({}))
+    """Which CNI each node says that it has."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterCIDRs:
-    """`kind`: where the pods' CIDRs are from, where it was found out. `reason`: why they are not all known; then pods of the
-    coordinator have to wait. `note`: what a person should look at all the same."""
+    """What the pods and services of the cluster have."""
 
     pods: tuple[str, ...] = ()
+    """Their CIDRs."""
     services: tuple[str, ...] = ()
+    """Likewise."""
     reason: str = ""
+    """Why they are not all known; then pods of the coordinator have to wait."""
     kind: str = ""
+    """Where the pods' CIDRs are from, where it was found out."""
     note: str = ""
+    """What a person should look at all the same."""
 
     def status(self) -> dict[str, Any]:
         """The status of a SpiderCoordinator."""
@@ -59,7 +71,7 @@ class ClusterCIDRs:
         return status | kind | note
 
 
-def find_cidrs(pod_cidr_type: str, seen: ClusterCidrs) -> ClusterCIDRs:
+def find_cidrs(pod_cidr_type: str, seen: CidrSources) -> ClusterCIDRs:
     """The cluster's CIDRs, in a stable order."""
     services = _services(seen)
     if not services:
@@ -78,14 +90,14 @@ def find_cidrs(pod_cidr_type: str, seen: ClusterCidrs) -> ClusterCIDRs:
     return ClusterCIDRs(pods, services, kind=kind, note=note)
 
 
-def _services(seen: ClusterCidrs) -> tuple[str, ...]:
+def _services(seen: CidrSources) -> tuple[str, ...]:
     cidrs = _distinct(
         cidr for obj in _oldest_first(seen.service_cidrs or ()) for cidr in _spec(obj).get("cidrs") or ()
     )
     return cidrs or _of_kubernetes("services", seen)
 
 
-def _running(seen: ClusterCidrs) -> str:
+def _running(seen: CidrSources) -> str:
     if seen.nodes.majority:
         return seen.nodes.majority
     if any(not _spec(obj).get("disabled") for obj in seen.calico or ()):
@@ -95,7 +107,7 @@ def _running(seen: ClusterCidrs) -> str:
     return "cluster" if seen.flannel else "none"
 
 
-def _pods(kind: str, seen: ClusterCidrs) -> tuple[tuple[str, ...] | None, str]:
+def _pods(kind: str, seen: CidrSources) -> tuple[tuple[str, ...] | None, str]:
     """None with the reason when they should be known and are not."""
     if kind == "none":
         return (), ""
@@ -109,7 +121,7 @@ def _pods(kind: str, seen: ClusterCidrs) -> tuple[tuple[str, ...] | None, str]:
     return _of_cluster(seen)
 
 
-def _of_cluster(seen: ClusterCidrs) -> tuple[tuple[str, ...] | None, str]:
+def _of_cluster(seen: CidrSources) -> tuple[tuple[str, ...] | None, str]:
     cidrs = _of_kubernetes("pods", seen)
     why = (
         "neither the ConfigMap kube-system/kubeadm-config (networking.podSubnet) nor a pod labelled "
@@ -118,7 +130,7 @@ def _of_cluster(seen: ClusterCidrs) -> tuple[tuple[str, ...] | None, str]:
     return (cidrs, "") if cidrs else (None, why)
 
 
-def _of_cilium(seen: ClusterCidrs) -> tuple[tuple[str, ...] | None, str]:
+def _of_cilium(seen: CidrSources) -> tuple[tuple[str, ...] | None, str]:
     if seen.cilium is None:
         return None, "there is no ConfigMap kube-system/cilium-config; is Cilium installed?"
     data = seen.cilium.get("data") or {}
@@ -144,7 +156,7 @@ def _of_cilium(seen: ClusterCidrs) -> tuple[tuple[str, ...] | None, str]:
     return None, f"Cilium's IPAM mode {ipam!r} is none of cluster-pool, multi-pool and kubernetes"
 
 
-def _of_kubernetes(which: str, seen: ClusterCidrs) -> tuple[str, ...]:
+def _of_kubernetes(which: str, seen: CidrSources) -> tuple[str, ...]:
     text = str(((seen.kubeadm or {}).get("data") or {}).get("ClusterConfiguration", ""))
     match = re.search(_SUBNETS[which], text)
     cidrs = _distinct(match[1].strip("\"'").split(",")) if match else ()

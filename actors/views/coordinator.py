@@ -18,7 +18,7 @@ from actors.resources.coordinator import KIND, NAME, NOT_READY, SpiderCoordinato
 from actors.runtime import Actor, ActorContext, Cancellable, message
 from actors.store.contract import Object, Store
 from actors.store.kinds import SPIDERPOOL
-from actors.views.cidr_rules import ClusterCidrs, find_cidrs
+from actors.views.cidr_rules import CidrSources, find_cidrs
 
 log = logging.getLogger("orbweaver.coordinator")
 
@@ -104,9 +104,9 @@ class CoordinatorActor(Actor):
         except OrbweaverError as error:
             log.warning("the cluster's CIDRs could not be read, will try again", extra={"error": str(error)})
 
-    def _look(self, before: str) -> ClusterCidrs:
+    def _look(self, before: str) -> CidrSources:
         pods = self._store.list("Pod", "kube-system").items
-        return ClusterCidrs(
+        return CidrSources(
             service_cidrs=self._listed("ServiceCIDR"),
             kubeadm=self._config("kubeadm-config"),
             managers=[

@@ -27,16 +27,20 @@ log = logging.getLogger("orbweaver.views")
 
 @dataclass(slots=True)
 class EndpointViews:
-    """Writes SpiderEndpoints. `node`: an agent's. `written`: the objects as this process left them; `rewritten`: the pods
-    whose object had to be written, and `left`: those of which the object is the leader's to write, both until somebody
-    takes them from here."""
+    """Writes SpiderEndpoints."""
 
     store: Store
+    """Where they are written."""
     catalog: Catalog
+    """Has the pods and pools that they show."""
     node: str | None = None
+    """An agent's, which writes those of its own pods alone; None for a leader."""
     written: dict[str, Object] = field(default_factory=dict)
+    """The objects as this process left them, by pod."""
     rewritten: set[str] = field(default_factory=set)
+    """The pods whose object had to be written, until somebody takes them from here."""
     left: set[str] = field(default_factory=set)
+    """Those of which the object is the leader's to write, likewise."""
 
     def write(self, pod: str, held: Sequence[Allocation]) -> set[str]:
         """Write one view with as few requests as can be; returns the pools that the view named before."""

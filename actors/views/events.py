@@ -34,14 +34,18 @@ the longest time is forgotten, with what it had still to count."""
 
 @dataclass(frozen=True, slots=True)
 class _News:
-    """What an Event tells, and about which object, without its UID where nobody said it. `about`: the pod, where the object
-    is another one."""
+    """What an Event tells, and about which object."""
 
     involved: dict[str, str]
+    """The object's reference, without its UID where nobody said it."""
     reason: str
+    """In one word."""
     text: str
+    """In a sentence."""
     type: str
+    """`Normal` or `Warning`."""
     about: str = ""
+    """The pod, where the object is another one."""
 
     @property
     def key(self) -> str:

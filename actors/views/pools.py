@@ -41,13 +41,18 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class PoolViews:
-    """Writes pools' status. `usage`: how many addresses of a pool are recorded, and which, if they are not too many."""
+    """Writes pools' status."""
 
     store: Store
+    """Where it is written."""
     catalog: Catalog
+    """Has the pools as a cache knows them."""
     actors: ActorSource
+    """Where the Ledger and the Events are."""
     usage: Callable[[str], tuple[int, tuple[Allocation, ...]]]
+    """How many addresses of a pool are recorded, and which, if they are not too many."""
     clock: Callable[[], float] = time.time
+    """Seconds since the epoch."""
 
     def write(self, name: str, overlaps: Sequence[str]) -> Written:
         """Make the status of a pool say what is recorded. Raises `NotFound`, `InvalidObject`, and what the store does."""

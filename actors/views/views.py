@@ -59,17 +59,23 @@ class ViewsState:
     pools: set[str] = field(default_factory=set)
     """To be written."""
     sequence: int = -1
+    """Up to which of the Ledger's changes it has heard."""
     changed: float = 0.0
     """Monotonic seconds of the last change of `pods`."""
     waiting: float = 0.0
     """Monotonic seconds of the first change that is not written."""
     ending: bool = False
+    """Whether the process ends, and the last write is ordered."""
     pods_set: bool = False
+    """Whether the timer for pods is set."""
     pools_set: bool = False
+    """Whether the timer for pools is set."""
     table: PoolTable | None = None
+    """The pools as they were looked at last."""
     overlaps: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Of the pools in `table`."""
     withheld: dict[str, str] = field(default_factory=dict)
+    """By pool, why some of what it lists is not given out, as far as an Event has told."""
     later: dict[str, float] = field(default_factory=dict)
     """Of pools that list many addresses, the monotonic seconds before which they are not written again."""
 

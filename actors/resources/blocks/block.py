@@ -110,23 +110,26 @@ class Asker:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Take away the record at `value` if `fence` admits it; `keep` leaves it for the pod's next incarnation.
-
-    `at` is the moment of the release, in seconds since the epoch. `forced`: the holder may still run somewhere; so may one
-    of another node, whose end nobody has seen there.
-    `quarantine`: somebody uses it, so that for a while nobody shall get it: another host, or (a pause) the last holder of a
-    suspect address. `by`: the pod for which an agent gives back what another node's sandbox had. `asker`: whose records
-    alone it may take away; None: the leader's own actors, or those of a process that works by itself.
-    """
+    """Take away the record of an address if the fence admits it."""
 
     value: int
+    """The address as a number."""
     fence: Fence
+    """Whose record is meant; another one stays."""
     at: float
+    """The moment of the release, in seconds since the epoch."""
     keep: bool = False
+    """Leave it for the pod's next incarnation."""
     forced: bool = False
+    """The holder may still run somewhere; so may one of another node, whose end nobody has seen there."""
     quarantine: Quarantine | None = None
+    """Somebody uses it, so that for a while nobody shall get it: another host, or (a pause) the last holder of a suspect
+    address."""
     by: str = ""
+    """The pod for which an agent gives back what another node's sandbox had; empty where it gives back its own."""
     asker: Asker | None = None
+    """Whose records alone it may take away, as the leader knows its peer; None: the leader's own actors, or those of a
+    process that works by itself."""
 
     def is_on_behalf(self, found: Record) -> bool:
         """Whether a pod gives back what a sandbox on another node had."""
@@ -230,19 +233,28 @@ class SuspicionChanged:
 
 @dataclass(slots=True)
 class Block:
-    """The content of one block. `unjudged`: the records that cannot be judged; no address of them has another. `version`
-    is the store's, empty while the object does not exist. Copies share `known`, which only saves work."""
+    """The content of one block."""
 
     family: int
+    """Of its addresses, 4 or 6."""
     base: int
+    """Its first address, as a number."""
     records: dict[int, Record] = field(default_factory=dict)
+    """By address, who holds it."""
     released: dict[int, float] = field(default_factory=dict)
+    """By address, when it was given back last, in seconds since the epoch."""
     suspect: dict[int, Suspect] = field(default_factory=dict)
+    """By address, from whom it was taken by force; it may be recorded for somebody else by now."""
     quarantines: dict[int, Quarantine] = field(default_factory=dict)
+    """By address, why and until when it is given to nobody."""
     version: str = ""
+    """The store's, empty while the object does not exist."""
     uid: str = ""
+    """The object's, likewise."""
     unjudged: dict[int, Unjudged] = field(default_factory=dict)
+    """By address, the records that cannot be judged; no such address has another record."""
     known: EncodedRecords = field(default_factory=dict, compare=False, repr=False)
+    """Texts of records that were written before. Copies share it; it only saves work."""
 
     @property
     def name(self) -> str:

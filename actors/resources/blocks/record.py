@@ -29,39 +29,49 @@ class OtherSandbox:
     """Another sandbox of the same virtual machine that uses the address; the fields are those of `Record`."""
 
     container: str
+    """The sandbox's id."""
     pod: str
+    """`namespace/name`."""
     uid: str
+    """The pod's."""
     node: str
+    """Where it runs."""
     claim: str = ""
+    """The attempt that recorded it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One address's holder.
-
-    `pod` is `namespace/name`; `owner` is `Kind/name` of the pod's controller, for one that is not Kubernetes' own
-    `Kind.group/name`, and empty when it has none; `since` is RFC 3339, UTC. `container` is empty while the address is
-    kept for a pod that is not running. `network` is the CNI network of the ADD. `request` is the interface whose ADD
-    reserved this one together with its own, empty when it was reserved by its own ADD. `claim` tells apart the claims of
-    several processes for one ADD; it is empty where only one process writes.
-    `machine` is the KubeVirt virtual machine or, behind `CLAIM`, the IPAMClaim that the address belongs to, whichever pod it
-    runs in; `other_sandboxes` are its other pods, newest first. `mac` is the interface's, where somebody learned it anyway.
-    """
+    """One address's holder."""
 
     pool: str
+    """The SpiderIPPool that gave it."""
     pod: str
+    """`namespace/name`."""
     uid: str
+    """The pod's, empty where nothing says it."""
     container: str
+    """The sandbox's id; empty while the address is kept for a pod that is not running."""
     interface: str
+    """Of the pod."""
     node: str
+    """Where the sandbox runs."""
     owner: str
+    """`Kind/name` of the pod's controller, for one that is not Kubernetes' own `Kind.group/name`; empty when it has none."""
     since: str
+    """RFC 3339, UTC."""
     network: str = ""
+    """The CNI network of the ADD."""
     request: str = ""
+    """The interface whose ADD reserved this one together with its own; empty when it was reserved by its own ADD."""
     claim: str = ""
+    """Tells apart the claims of several processes for one ADD; empty where only one process writes."""
     machine: str = ""
+    """The KubeVirt virtual machine or, behind `CLAIM`, the IPAMClaim that the address belongs to, whichever pod it runs in."""
     other_sandboxes: tuple[OtherSandbox, ...] = ()
+    """Its other pods, newest first."""
     mac: str = ""
+    """The interface's, where somebody learned it anyway."""
 
     def to_json(self) -> dict[str, Any]:
         """The form inside the block; empty fields are left out."""

@@ -19,20 +19,22 @@ PAUSE_MOST = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """Why an address is suspect: its last holder, as far as it is known.
-
-    `container`, `interface`, `network`, `pod` (`namespace/name`) and `node` are those of the sandbox that it was taken
-    from, empty where some other host uses it; `mac` is empty where nobody learned it. `answers`: how often a probe heard
-    that holder since.
-    """
+    """Why an address is suspect: its last holder, as far as it is known. The names are empty where some other host uses it."""
 
     container: str = ""
+    """Of the sandbox that it was taken from."""
     pod: str = ""
+    """That sandbox's, `namespace/name`."""
     node: str = ""
+    """Where that runs, if it does."""
     interface: str = ""
+    """The interface in it that had the address."""
     network: str = ""
+    """The CNI network of that interface."""
     mac: str = ""
+    """Its MAC, empty where nobody learned it."""
     answers: int = 0
+    """How often a probe heard that holder since."""
 
     @classmethod
     def of(cls, record: Record, fence: Fence) -> Suspect:

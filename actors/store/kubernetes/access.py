@@ -28,13 +28,18 @@ Authorize = Callable[[bool], str]
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """`tls` is None for plain HTTP. `prefix` is the path under which the API lies, "" at the root."""
+    """Where an API server is, and how it is told who asks."""
 
     host: str
+    """A name or an address."""
     port: int
+    """TCP."""
     prefix: str
+    """The path under which the API lies, "" at the root."""
     tls: ssl.SSLContext | None
+    """None for plain HTTP."""
     authorize: Authorize = field(repr=False, default=lambda _: "")
+    """Gives the value of the Authorization header for each request; its argument says whether the last one was refused."""
 
     def __str__(self) -> str:
         scheme = "http" if self.tls is None else "https"

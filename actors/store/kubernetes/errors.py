@@ -33,13 +33,18 @@ _USER = re.compile(r'User "([^"]*)" cannot')
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest:
-    """What was asked for. `verb` is Kubernetes' (get, list, watch, create, update, delete)."""
+    """What was asked for."""
 
     verb: str
+    """Kubernetes' (get, list, watch, create, update, delete)."""
     kind: Kind
+    """Of the objects."""
     namespace: str = ""
+    """Empty for all of them, or for a kind of cluster scope."""
     name: str = ""
+    """Empty for a whole kind."""
     subresource: str = ""
+    """Such as `status`; empty for the object."""
 
     @property
     def writes(self) -> bool:

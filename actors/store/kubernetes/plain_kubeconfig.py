@@ -31,14 +31,20 @@ _USER = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """What `access_to` takes. `ca_data` and the files are alternatives; `pair` are certificate and key as PEM text."""
+    """What `access_to` takes. The CA's file and data are alternatives."""
 
     url: str
+    """Of the API server."""
     ca_file: str | None
+    """Path of the CA's certificates."""
     ca_data: str | None
+    """The same as PEM text."""
     pair: tuple[bytes, bytes] | None
+    """The client's certificate and key as PEM text; None where a token says who asks."""
     verify: bool
+    """False where the kubeconfig says not to check the server's certificate."""
     token: str
+    """The bearer's; empty where there is none."""
 
     def certificate_files(self) -> tuple[str, str] | None:
         """The pair in files of its own, which only this user can read; the caller removes them."""
