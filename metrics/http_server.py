@@ -41,13 +41,18 @@ _REST = 0.02
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """One whole request. `path` is what stands before the question mark, `query` what stands behind it."""
+    """One whole request."""
 
     method: str
+    """In capitals."""
     path: str
+    """What stands before the question mark."""
     query: str
+    """What stands behind it."""
     headers: Mapping[str, str]
+    """By name, in any case."""
     body: bytes
+    """Empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +71,22 @@ Handler = Callable[[HttpRequest], Awaitable[HttpAnswer]]
 
 @dataclass(frozen=True, slots=True)
 class HttpLimits:
-    """`head_seconds` is also how long an idle connection is kept; `answer_seconds` is the handler's time, after which
-    the answer is status 503; `take_seconds` is how long a peer may take to read it."""
+    """What a peer may cost. Times are in seconds."""
 
     connections: int = 128
+    """At one time."""
     head_bytes: int = 1 << 14
+    """Of a request's first line and headers."""
     head_seconds: float = 5.0
+    """For these; also how long an idle connection is kept."""
     body_bytes: int = 1 << 14
+    """Of a request's body."""
     body_seconds: float = 5.0
+    """For that."""
     answer_seconds: float = 10.0
+    """The handler's time, after which the answer is status 503."""
     take_seconds: float = 5.0
+    """How long a peer may take to read it."""
 
 
 class HttpServer:

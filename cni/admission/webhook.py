@@ -48,14 +48,18 @@ _JSON = "application/json"
 
 @dataclass(frozen=True, slots=True)
 class WebhookOptions:
-    """`server`: what the endpoint shows now; `client`: what trusts another controller's. Both may change, and raise `OSError`
-    while there is none. `name`: what all controllers' certificates say. `port`: 0 takes a free one."""
+    """How the webhook's endpoint is served."""
 
     server: Callable[[], ssl.SSLContext]
+    """What the endpoint shows now; raises `OSError` while there is nothing."""
     client: Callable[[], ssl.SSLContext]
+    """What trusts another controller's; likewise."""
     name: str
+    """What all controllers' certificates say."""
     listen: str = ""
+    """The address to listen on, empty for all."""
     port: int = PORT
+    """TCP; 0 takes a free one."""
 
 
 class Webhook:

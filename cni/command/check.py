@@ -69,13 +69,18 @@ def add_parser(commands: Any) -> None:
 
 @dataclass(slots=True)
 class Report:
-    """`in_flux`: how many findings one of two looks had and the other had not. `pods`: whether pods could be judged."""
+    """What one run of `check` has to say."""
 
     findings: tuple[Finding, ...] = ()
+    """What is wrong, as of the last look."""
     in_flux: int = 0
+    """How many findings one of two looks had and the other had not."""
     counts: dict[str, int] = field(default_factory=dict)
+    """By word for people, how many objects were looked at."""
     pods: bool = True
+    """Whether pods could be judged."""
     repairs: list[str] = field(default_factory=list)
+    """A line for each thing that was put right."""
 
 
 def run(chosen: argparse.Namespace) -> int:

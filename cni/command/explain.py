@@ -112,13 +112,18 @@ class PoolOffer:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """One slot: what each candidate has, the record that would be taken up again, and notes on others."""
+    """What one slot may expect."""
 
     slot: Slot
+    """The address that is asked for."""
     offers: tuple[PoolOffer, ...]
+    """What each candidate has, in the order in which they are asked."""
     again: Allocation | None
+    """The record that would be taken up again; None for none."""
     again_from: str
+    """The pool that would confirm it."""
     notes: tuple[str, ...]
+    """Other things that a person should know, such as addresses that are set aside."""
 
     @property
     def chosen(self) -> PoolOffer | None:

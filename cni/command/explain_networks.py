@@ -25,17 +25,22 @@ COORDINATOR = "coordinator"
 
 @dataclass(frozen=True, slots=True)
 class PodNetwork:
-    """`name`: `namespace/name`, empty for the node's own. `plugins`: their types, in order. `asking`: the configuration of
-    the one that asks us for an address; `ipam`: who else does it. `coordinator`: the configuration of that plugin. `why`:
-    why nothing of this is known."""
+    """One network of the pod, as far as the store tells."""
 
     interface: str
+    """Of the pod."""
     name: str = ""
+    """`namespace/name`, empty for the node's own."""
     plugins: tuple[str, ...] = ()
+    """Their types, in order."""
     asking: Mapping[str, Any] | None = None
+    """The configuration of the one that asks us for an address; None where none does."""
     ipam: str = ""
+    """Who else does it, by type."""
     coordinator: Mapping[str, Any] | None = None
+    """The configuration of that plugin; None for a network without one."""
     why: str = ""
+    """Why nothing of this is known."""
 
     def line(self) -> str:
         """For people."""

@@ -45,14 +45,18 @@ NAMESPACES = Path("/run/netns")
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """One interface of the pod, as the pool's and the block's objects have it: addresses in CIDR form, each with the
-    gateway or None, and the pools' routes. `settings`: its network's coordinator; None for a network without one."""
+    """One interface of the pod, as the pool's and the block's objects have it."""
 
     name: str
+    """In the pod."""
     addresses: tuple[tuple[str, str | None], ...]
+    """In CIDR form, each with the gateway or None."""
     routes: tuple[Route, ...]
+    """Those of its pools."""
     settings: CoordinatorSettings | None
+    """Of its network's coordinator; None for a network without one."""
     network: str = ""
+    """`namespace/name`, empty for the node's own."""
 
     @property
     def title(self) -> str:
@@ -65,10 +69,15 @@ class Subject:
     """The pod and everything that its plan depends on."""
 
     pod: Pod
+    """As the store has it."""
     record: Record
+    """Of its first address: who it is recorded for, and where."""
     interfaces: tuple[Interface, ...]
+    """In the order in which they are added."""
     expected: tuple[str, ...]
+    """Names of all interfaces that the pod will have; empty where nothing tells."""
     node_addresses: tuple[str, ...]
+    """The node's, in CIDR form."""
 
     def job(self, interface: Interface, settings: CoordinatorSettings, netns: str) -> Job:
         """The coordinator's CHECK for one interface."""

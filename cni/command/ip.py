@@ -50,26 +50,36 @@ def add_parser(commands: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Whereabouts:
-    """All that is known of one address. `released`: when it was given back last, in seconds since the epoch,
-    as long as its block remembers it. `quarantine`: why and until when it is not given out although it is free.
-    `damaged`: why objects that may speak of it could not be read; `unknown`: its own block is among them, or its record
-    cannot be judged (`unjudged`), and `shown_by` are the SpiderEndpoints that have it. `suspect`: from whom it was taken by
-    force."""
+    """All that is known of one address."""
 
     family: int
+    """4 or 6."""
     value: int
+    """The address as a number."""
     record: Record | None
+    """Who holds it."""
     released: float | None
+    """When it was given back last, in seconds since the epoch, as long as its block remembers it."""
     quarantine: Quarantine | None
+    """Why and until when it is not given out although it is free."""
     pools: tuple[str, ...]
+    """Those that list it."""
     excluded_by: tuple[str, ...]
+    """Pools that leave it out by `excludeIPs`."""
     withheld_by: tuple[str, ...]
+    """Pools that list it and never give it, with the reason."""
     reserved_by: tuple[str, ...]
+    """SpiderReservedIPs that take it out of every pool."""
     damaged: tuple[str, ...]
+    """Why objects that may speak of it could not be read."""
     unknown: bool = False
+    """Its own block is among them, or its record cannot be judged."""
     shown_by: tuple[str, ...] = ()
+    """The SpiderEndpoints that have it, where that is unknown."""
     suspect: Suspect | None = None
+    """From whom it was taken by force."""
     unjudged: Unjudged | None = None
+    """The record that cannot be judged."""
 
     @property
     def text(self) -> str:

@@ -26,13 +26,18 @@ MAX_NODES = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One object and where it stands. `item` counts the items of a List from 1; 0 outside of one."""
+    """One object and where it stands."""
 
     source: str
+    """The file's name as it was given, or `-`."""
     number: int
+    """Of the YAML document in it, from 1."""
     line: int
+    """On which it begins."""
     object: dict[str, Any]
+    """As it was read; not yet checked."""
     item: int = 0
+    """Counts the items of a List from 1; 0 outside of one."""
 
     @property
     def where(self) -> str:

@@ -142,12 +142,19 @@ class SandboxPod:
     """A pod as the runtime sees it: a network namespace, a container id, and a name."""
 
     name: str
+    """Of the pod, and of its namespace file."""
     network: CniNetwork
+    """The one that it is attached to."""
     namespace: str = "default"
+    """The pod's, for CNI_ARGS."""
     interface: str = "eth0"
+    """CNI_IFNAME."""
     container: str = field(default_factory=lambda: uuid.uuid4().hex + uuid.uuid4().hex)
+    """CNI_CONTAINERID, by chance."""
     addresses: tuple[str, ...] = ()
+    """In CIDR form, once it was added."""
     result: Mapping[str, Any] = field(default_factory=dict)
+    """Of the ADD, for CHECK and for the reader."""
 
     @property
     def netns(self) -> str:

@@ -16,18 +16,26 @@ MAIN = 254
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One route of one namespace. `dst`: CIDR form, of length 0 for a default route. `metric`: 0 leaves the choice to
-    the kernel. `proto`: who made it (3 boot, 2 kernel, linux/rtnetlink.h)."""
+    """One route of one namespace."""
 
     dst: str
+    """In CIDR form, of length 0 for a default route."""
     dev: str
+    """The interface's name."""
     gw: str = ""
+    """The next hop, empty for none."""
     src: str = ""
+    """The address that packets leave with, empty for the kernel's choice."""
     table: int = MAIN
+    """The number of its routing table."""
     link: bool = False
+    """Whether its scope is the link, as for a subnet's own route."""
     onlink: bool = False
+    """Whether the gateway counts as reachable although no route says so."""
     proto: int = field(default=3, compare=False)
+    """Who made it (3 boot, 2 kernel, linux/rtnetlink.h)."""
     metric: int = field(default=0, compare=False)
+    """The lowest one is preferred; 0 leaves the choice to the kernel."""
 
     @property
     def family(self) -> int:
@@ -51,14 +59,20 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class PolicyRule:
-    """One policy rule. `src`, `dst`: CIDR form or empty for all, host bits kept as the kernel keeps them."""
+    """One policy rule: which packets look into which table."""
 
     family: int
+    """4 or 6."""
     priority: int
+    """Rules are tried from the lowest on."""
     table: int
+    """The number of the routing table."""
     src: str = ""
+    """CIDR form or empty for all, host bits kept as the kernel keeps them."""
     dst: str = ""
+    """Likewise."""
     mark: int = 0
+    """Of packets (fwmark), 0 for any."""
 
     def __str__(self) -> str:
         """As `ip rule` prints it."""
@@ -83,38 +97,52 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Nic:
-    """An interface that exists. `addresses`: CIDR form, without link-local IPv6 ones. `peer`: the index of the other
-    end of a veth pair, or of the parent; 0 for none; `namespace`: the kernel's number for the one in which that is, -1 for
-    this one. `alias`: a note that the kernel keeps (`ip link set alias`). `dynamic`: those of the addresses that router
-    advertisements gave (RFC 4862), which the kernel renews with their subnet's route."""
+    """An interface that exists."""
 
     name: str
+    """In its namespace."""
     index: int
+    """The kernel's number for it there."""
     mac: str
+    """With colons, empty for one without."""
     addresses: tuple[str, ...] = ()
+    """CIDR form, without link-local IPv6 ones."""
     up: bool = True
+    """Whether it is switched on."""
     peer: int = 0
+    """The index of the other end of a veth pair, or of the parent; 0 for none."""
     mtu: int = 1500
+    """In bytes."""
     queue: int = 1000
+    """The transmit queue's length, in packets."""
     namespace: int = -1
+    """The kernel's number for the namespace in which the peer is, -1 for this one."""
     alias: str = ""
+    """A note that the kernel keeps (`ip link set alias`)."""
     dynamic: tuple[str, ...] = ()
+    """Those of the addresses that router advertisements gave (RFC 4862), which the kernel renews with their subnet's route."""
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An interface of the host, and how it stands to others. `kind`: as `ip -d link` shows it ("bond", "vlan"), empty for a
-    card. `master`: the index of the bond or bridge that it belongs to; `parent`: of the interface that it stands on, in the
-    same namespace; 0 for none. `info`: what a bond or a VLAN says of itself, by the kernel's attribute names."""
+    """An interface of the host, and how it stands to others."""
 
     name: str
+    """On the host."""
     index: int
+    """The kernel's number for it."""
     kind: str = ""
+    """As `ip -d link` shows it ("bond", "vlan"), empty for a card."""
     up: bool = True
+    """Whether it is switched on."""
     mtu: int = 1500
+    """In bytes."""
     master: int = 0
+    """The index of the bond or bridge that it belongs to; 0 for none."""
     parent: int = 0
+    """Of the interface that it stands on, in the same namespace; 0 for none."""
     info: Mapping[str, Any] = field(default_factory=dict)
+    """What a bond or a VLAN says of itself, by the kernel's attribute names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,41 +174,58 @@ class HostState:
 @dataclass(frozen=True, slots=True)
 class Veth:
     """A veth pair between pod and host. MACs are given, not left to chance: a manager of the host (systemd's
-    MACAddressPolicy) may change a MAC that the kernel drew, and the static neighbours would be wrong. `alias`: the
-    host's note of the network that made it."""
+    MACAddressPolicy) may change a MAC that the kernel drew, and the static neighbours would be wrong."""
 
     pod: str
+    """The name of the pod's end."""
     host: str
+    """The name of the host's end."""
     pod_mac: str
+    """With colons."""
     host_mac: str
+    """With colons."""
     mtu: int
+    """Of both ends, in bytes."""
     alias: str = ""
+    """The host's note of the network that made it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """What should exist in one namespace; `gone`: routes that should not. `sysctls`: paths below /proc/sys."""
+    """What should exist in one namespace."""
 
     addresses: tuple[tuple[str, str], ...] = ()
+    """Interface and CIDR."""
     routes: tuple[Route, ...] = ()
+    """Those that should be there."""
     rules: tuple[PolicyRule, ...] = ()
+    """Likewise."""
     neighbours: tuple[Neighbour, ...] = ()
+    """Likewise."""
     sysctls: tuple[tuple[str, str], ...] = ()
+    """Paths below /proc/sys, and their values."""
     gone: tuple[Route, ...] = ()
+    """Routes that should not be there."""
 
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorPlan:
-    """Everything that should be after ADD. `marks`: whether connections that come in through the veth are marked, so
-    that their replies leave through it. `mac`: the interface's new MAC, empty to keep it."""
+    """Everything that should be after ADD."""
 
     mode: str
+    """`underlay`, `overlay` or `disable`."""
     veth: Veth | None
+    """The pair to make; None where the pod has a way to its host."""
     pod: Desired
+    """What should be in the pod's namespace."""
     host: Desired
+    """What should be in the host's."""
     marks: bool = False
+    """Whether connections that come in through the veth are marked, so that their replies leave through it."""
     mac: str = ""
+    """The interface's new MAC, empty to keep it."""
     queue: int = 0
+    """Its transmit queue's length, 0 to keep it."""
 
 
 def applied(pod: PodState, plan: CoordinatorPlan) -> PodState:

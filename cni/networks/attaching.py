@@ -115,17 +115,24 @@ class NodeConfiguration:
 
 @dataclass(frozen=True, slots=True)
 class Networks:
-    """Attaches and detaches, in the thread of its caller. `cluster_network`: what the settings say; `host_root`: where the
-    node's own file system is mounted, in which plugins are executed."""
+    """Attaches and detaches, in the thread of its caller."""
 
     cluster: Cluster
+    """What is asked of the API server."""
     settings: NetworkSettings
+    """What an agent may do for pods' networks."""
     cache: AttachmentCache
+    """Where it is noted what is attached."""
     reserved: ReservedAddresses
+    """Addresses that the first ADD took for the others."""
     agent_namespace: str
+    """Where networks are that the node names without a namespace."""
     cluster_network: str | None = None
+    """The first interface's network as the settings have it; None where they do not say."""
     host_root: Path = Path("/")
+    """Where the node's own file system is mounted, in which plugins are executed."""
     clock: Callable[[], float] = field(default=time.monotonic)
+    """Monotonic seconds."""
 
     def add(self, request: CniRequest, deadline: float, stop: Stop, gone: ObjectRef[None] | None) -> bytes:
         """ADD: the result of the first interface."""

@@ -38,18 +38,24 @@ _FORM = 1
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """One network of a container. `name`: `namespace/name` of its object, or what the node's own configuration calls it;
-    `arguments`: CNI_ARGS; `capabilities` and `cni_arguments`: what the pod asks its plugins for. `result`: of its last
-    plugin, None until that has answered."""
+    """One network of a container."""
 
     name: str
+    """`namespace/name` of its object, or what the node's own configuration calls it."""
     interface: str
+    """In the pod."""
     network: NetworkList
+    """The plugins that attached it, to be asked again at CHECK and DEL."""
     default: bool = False
+    """Whether it is the pod's first network."""
     arguments: str = ""
+    """CNI_ARGS."""
     capabilities: Mapping[str, Any] = field(default_factory=dict)
+    """What the pod asks its plugins for, by capability."""
     cni_arguments: Mapping[str, Any] = field(default_factory=dict)
+    """What it asks for by `args.cni`."""
     result: Mapping[str, Any] | None = None
+    """Of its last plugin, None until that has answered."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -81,15 +87,20 @@ class Attached:
 
 @dataclass(frozen=True, slots=True)
 class AttachmentNote:
-    """All networks of one container, in the order in which they are attached. `interface`: the one whose ADD attached
-    them; `path`: CNI_PATH of that ADD."""
+    """All networks of one container, in the order in which they are attached."""
 
     container: str
+    """CNI_CONTAINERID."""
     pod: str
+    """`namespace/name`."""
     netns: str
+    """CNI_NETNS."""
     interface: str
+    """The one whose ADD attached them."""
     path: str
+    """CNI_PATH of that ADD."""
     attached: tuple[Attached, ...]
+    """The networks."""
 
     def attachment(self, one: Attached) -> PluginParameters:
         """The parameters of one network's plugins."""

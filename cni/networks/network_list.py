@@ -36,14 +36,18 @@ _OURS_ALONE = ("capabilities", "prevResult", "runtimeConfig")
 
 @dataclass(frozen=True, slots=True)
 class NetworkList:
-    """A network whose plugins may be executed. `plugins`: the configuration of each, in order. `checked`: CHECK is not
-    switched off for it; `collected`: nor is GC."""
+    """A network whose plugins may be executed."""
 
     name: str
+    """The CNI network's."""
     version: str
+    """The CNI version that its plugins are asked in."""
     plugins: tuple[Mapping[str, Any], ...]
+    """The configuration of each, in order."""
     checked: bool = True
+    """CHECK is not switched off for it (`disableCheck`)."""
     collected: bool = True
+    """Nor is GC (`disableGC`)."""
 
     @property
     def allocates(self) -> bool:

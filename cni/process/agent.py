@@ -80,28 +80,38 @@ FIRST_LOOK = 1.0
 
 @dataclass(frozen=True, slots=True)
 class AgentOptions:
-    """What an agent needs to know. `metrics_port`: 0 takes a free port, None serves no HTTP. `timeout`: seconds in
-    which every CNI request is answered. `leadership`: how a leader is found that allocates; without it the agent does so
-    by itself. `attachments`: where the runtime notes its CNI attachments; `namespaces`: where its network namespaces can be
-    seen. `cni_conf`: where the runtime finds the node's network. `networks_cache`: where it is noted which networks pods were
-    attached to; `host_root`: where the node's own file system is mounted, in which the plugins of these networks are
-    executed. `spool`: where the shim keeps DELs that come while no agent runs, None for beside the socket."""
+    """What an agent needs to know."""
 
     node: str = field(default_factory=socket.gethostname)
+    """Its name in the cluster; the host's name without one."""
     cni_socket: Path = SOCKET
+    """Where the shim reaches it."""
     metrics_host: str = "127.0.0.1"
+    """The address on which metrics and health are served."""
     metrics_port: int | None = METRICS_PORT
+    """0 takes a free port, None serves no HTTP."""
     timeout: float = 20.0
+    """Seconds in which every CNI request is answered."""
     drain: float = 10.0
+    """Seconds that requests under way have when it ends."""
     cluster: bool = False
+    """Whether its store is an API server, which has pods."""
     leadership: Leadership | None = None
+    """How a leader is found that allocates; without it the agent does so by itself."""
     settings: Settings = field(default_factory=Settings)
+    """The cluster's."""
     attachments: Path = CACHE
+    """Where the runtime notes its CNI attachments."""
     namespaces: Namespaces = field(default_factory=Namespaces)
+    """Where its network namespaces can be seen."""
     cni_conf: Path = CNI_DIRECTORY
+    """Where the runtime finds the node's network."""
     networks_cache: Path = NETWORKS_CACHE
+    """Where it is noted which networks pods were attached to."""
     host_root: Path = Path("/")
+    """Where the node's own file system is mounted, in which the plugins of these networks are executed."""
     spool: Path | None = None
+    """Where the shim keeps DELs that come while no agent runs; None for beside the socket."""
 
 
 class Agent(Process):

@@ -86,23 +86,32 @@ def own_address(host: str, port: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ControllerOptions:
-    """`metrics_port`: 0 takes a free port, None serves no HTTP. `address`: where agents reach this process, with a port if
-    it is another than this process listens on; `listen`: on which address it listens, empty for all. `identity`: its name in
-    the Lease, unique to each start. `webhook_port`: None serves no webhook; `webhook_life`: of the authority that signs its
-    certificates."""
+    """What a controller needs to know."""
 
     metrics_host: str = "127.0.0.1"
+    """The address on which metrics and health are served."""
     metrics_port: int | None = METRICS_PORT
+    """0 takes a free port, None serves no HTTP."""
     drain: float = 10.0
+    """Seconds that requests under way have when it ends."""
     leadership: Leadership = field(default_factory=Leadership)
+    """How it takes part in the election, and how long agents are heard."""
     address: str = "127.0.0.1"
+    """Where agents reach this process, with a port if it is another than this process listens on."""
     listen: str = ""
+    """On which address it listens, empty for all."""
     identity: str = field(default_factory=lambda: f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}")
+    """Its name in the Lease, unique to each start."""
     certificate_life: timedelta = LIFE
+    """After so long it shows agents another certificate."""
     gate: GateLimits = field(default_factory=GateLimits)
+    """How many connections may wait to show who they are, and for how long."""
     settings: Settings = field(default_factory=Settings)
+    """The cluster's."""
     webhook_port: int | None = None
+    """Where API servers reach the webhook; None serves none."""
     webhook_life: timedelta = AUTHORITY_LIFE
+    """Of the authority that signs the webhook's certificates."""
 
 
 class Controller(Process):

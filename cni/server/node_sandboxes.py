@@ -22,14 +22,18 @@ log = logging.getLogger("orbweaver.gc")
 
 @dataclass(slots=True)
 class _Known:
-    """`netns`: what the last ADD named, if it could be seen then, and its number, where it has one. `interfaces`: those
-    whose DEL is still to come."""
+    """What an ADD has told of a sandbox."""
 
     pod: str
+    """`namespace/name`."""
     uid: str
+    """The pod's."""
     netns: str | None = None
+    """What the last ADD named, if it could be seen then."""
     inode: int | None = None
+    """Its number, where it has one: the path may lead to another namespace by now."""
     interfaces: set[str] = field(default_factory=set)
+    """Those whose DEL is still to come."""
 
 
 class NodeSandboxes:

@@ -69,23 +69,34 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class CniRequest:
-    """A request whose environment and configuration are in order. `named`: CNI_ARGS named the pod. `conf`: the decoded
-    network configuration. `ignored`: what a DEL said that was not understood. `plugin`: whom it is for. `path`,
-    `arguments`: CNI_PATH and CNI_ARGS as the runtime says them."""
+    """A request whose environment and configuration are in order."""
 
     command: str
+    """CNI_COMMAND."""
     version: str
+    """Of the network's configuration: in which form it is answered."""
     network: str
+    """The CNI network's name."""
     sandbox: Sandbox
+    """Whom it is about."""
     named: bool
+    """CNI_ARGS named the pod."""
     asks: AddressRequest = field(default_factory=AddressRequest)
+    """What an ADD asks for."""
     previous: tuple[str, ...] | None = None
+    """The addresses of `prevResult`, in CIDR form; None where there is none."""
     valid: tuple[Attachment, ...] = field(default=())
+    """Of GC, the attachments that are alive."""
     conf: Mapping[str, Any] = field(default_factory=dict)
+    """The decoded network configuration."""
     ignored: tuple[str, ...] = ()
+    """What a DEL said that was not understood."""
     plugin: str = IPAM
+    """Whom it is for: IPAM (`spiderpool`), or a plugin of the data plane."""
     path: str = ""
+    """CNI_PATH as the runtime says it."""
     arguments: str = ""
+    """CNI_ARGS likewise."""
 
     def add_request(self) -> AddRequest:
         """What the Endpoint needs of an ADD."""

@@ -41,14 +41,18 @@ _REST = 0.05
 
 @dataclass(slots=True)
 class Replanning:
-    """When a pod is planned again. `known`: the addresses that it was planned with; `due`: when it will be planned next;
-    `pause`: how long it waits after a plan; `after`: when that is over."""
+    """When a pod is planned again."""
 
     plans: dict[str, Callable[[], object]] = field(default_factory=dict)
+    """By interface, what plans it."""
     known: dict[str, None] = field(default_factory=dict)
+    """The addresses that it was planned with; the oldest first."""
     due: float | None = None
+    """When it will be planned next, in monotonic seconds; None for not at all."""
     pause: float = 0.0
+    """How many seconds it waits after a plan; it grows while plans follow each other."""
     after: float = 0.0
+    """When that is over, in monotonic seconds."""
 
     def wants(self, address: str, now: float) -> None:
         """The pod has an address; empty for "something changed"."""

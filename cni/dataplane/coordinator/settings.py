@@ -35,27 +35,42 @@ class WrongField(InvalidRequest):
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorSettings:
-    """`hijack`: the overlay pod, service and hijack CIDRs, in this order. `rp_filter`: None leaves it alone.
-    `default_nic`: empty for the first interface that has a default route. `pod_chose`: the pod's own annotation names
-    it. `warnings`: what was asked for and left out."""
+    """The coordinator's configuration, in order, with the SpiderCoordinator's defaults filled in."""
 
     network: str = ""
+    """The CNI network's name."""
     mode: str = "auto"
+    """`auto`, `underlay`, `overlay` or `disable`."""
     first_nic: str = "eth0"
+    """The name of the pod's first interface (`podDefaultCniNic`)."""
     default_nic: str = ""
+    """The interface that keeps the default route; empty for the first one that has it."""
     pod_chose: bool = False
+    """The pod's own annotation names that one."""
     hijack: tuple[str, ...] = ()
+    """The overlay pod, service and hijack CIDRs, in this order: what leads to them goes by way of the host."""
     policy_routes: tuple[tuple[str, str], ...] = ()
+    """Further destinations with their gateways, for the table of this interface."""
     tune_routes: bool = True
+    """Whether routes are moved into tables at all (`tunePodRoutes`)."""
     host_table: int = HOST_TABLE
+    """The number of the host's routing table for pods (`hostRuleTable`)."""
     pod_rp_filter: int | None = 0
+    """The pod's rp_filter (0, 1, 2); None leaves it alone."""
     host_rp_filter: int | None = None
+    """The host's, likewise."""
     queue: int = 0
+    """The transmit queue's length; 0 leaves it alone."""
     mac_prefix: str = ""
+    """Two octets that MACs of pods begin with (`podMACPrefix`); empty for the kernel's own."""
     veth_address: str = ""
+    """The link-local address of the pod's end of the veth pair; empty for none."""
     veth_mtu: int = 1500
+    """Of that pair."""
     detection: DetectionOverrides = field(default_factory=DetectionOverrides)
+    """What this network wishes otherwise than the agent's settings."""
     warnings: tuple[str, ...] = ()
+    """What was asked for and left out."""
 
 
 def read_settings(conf: Mapping[str, Any]) -> CoordinatorSettings:

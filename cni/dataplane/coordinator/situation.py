@@ -32,9 +32,13 @@ class Situation:
     """One ADD of one interface, and what follows for its plan."""
 
     settings: CoordinatorSettings
+    """Of this network."""
     pod: PodState
+    """What there is in the pod's namespace."""
     host: HostState
+    """What a plan needs to know of the host."""
     mode: str
+    """What `auto` came to, or what was asked for."""
     added: Nic
     """The interface of this ADD."""
     gateways: tuple[str, ...]
@@ -42,6 +46,7 @@ class Situation:
     veth: Veth | None
     """The pair that leads to the host, in underlay mode."""
     path: HostPath
+    """By which the pod reaches its host."""
     nics: tuple[Nic, ...]
     """The pod's interfaces, without the veth."""
     tables: Mapping[str, int]

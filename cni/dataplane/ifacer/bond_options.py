@@ -39,14 +39,18 @@ _LACP = (4,)
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """`kind`: "number" from `low` to `high`, "interface" (a member), "addresses" (IPv4) or "mac". `names`: words for the
-    numbers from `low` on. `modes`: those in which the kernel takes it."""
+    """One option of a bond, as the kernel takes it."""
 
     kind: str = "number"
+    """"number" from `low` to `high`, "interface" (a member), "addresses" (IPv4) or "mac"."""
     low: int = 0
+    """The lowest number."""
     high: int = _INT_MAX
+    """The highest."""
     names: tuple[str, ...] = ()
+    """Words for the numbers from `low` on."""
     modes: tuple[int, ...] = _EVERY
+    """The bond's modes in which the kernel takes it."""
 
 
 def _named(*names: str, modes: tuple[int, ...] = _EVERY) -> Option:

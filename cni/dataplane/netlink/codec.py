@@ -24,15 +24,20 @@ GONE = (errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENXI
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One request to the kernel. `gone_ok`, `there_ok`: a removal of what is not there, or an addition of what is,
-    is no error. `body`: encoded, or a message of pyroute2's. `text`: what it is about, where the body does not tell."""
+    """One request to the kernel."""
 
     kind: int
+    """The message's type, such as RTM_NEWROUTE (linux/rtnetlink.h)."""
     flags: int
+    """Beside those of every request (linux/netlink.h)."""
     body: Any
+    """Encoded, or a message of pyroute2's."""
     gone_ok: bool = False
+    """The removal of what is not there is no error."""
     there_ok: bool = False
+    """Nor is the addition of what is."""
     text: str = ""
+    """What it is about, where the body does not tell; for errors."""
 
 
 def framed(kind: int, flags: int, sequence: int, body: bytes) -> bytes:

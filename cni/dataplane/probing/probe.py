@@ -34,16 +34,22 @@ _POLL = 0.002
 
 @dataclass(slots=True)
 class _OpenProbe:
-    """One probe under way, and the socket for it. `holder`: the MAC that has the address; `answered`: the gateway is
-    there."""
+    """One probe under way, and the socket for it."""
 
     probe: Probe
+    """What is asked."""
     address: bytes
+    """The one that is asked for, as octets."""
     gateway: bytes | None
+    """Likewise; None where it is not asked."""
     mac: bytes
+    """Of the interface that asks, as octets."""
     channel: socket.socket
+    """A packet socket of that interface."""
     holder: str = ""
+    """The MAC that has the address, as text; empty while nobody has answered."""
     answered: bool = False
+    """The gateway is there."""
 
 
 def ask(inquiry: Inquiry) -> tuple[list[ProbeResult], list[socket.socket]]:

@@ -24,24 +24,33 @@ MOST_ADDRESSES = 256
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One CNI request for `plugin`, as it crosses to a worker: with the configuration as the agent understood it, which
-    nobody reads again. `previous`: the result of the plugin before. `interfaces`: all that the pod will have, empty where
-    nothing tells. `valid`: of GC, the (container, interface) pairs that are alive. `again`: ADD of an interface that was
-    added before; what it finds must be this container's. `advertised`: what routers advertise, by the index of the host's
-    interface."""
+    """One CNI request for a plugin of ours, as it crosses to a worker: with the configuration as the agent understood it,
+    which nobody reads again."""
 
     command: str
+    """`ADD`, `DEL`, `CHECK` or `GC`."""
     settings: CoordinatorSettings | IfacerSettings
+    """Of the plugin."""
     container: str
+    """CNI_CONTAINERID."""
     interface: str
+    """CNI_IFNAME."""
     netns: str
+    """CNI_NETNS."""
     pod: str
+    """`namespace/name`, for messages."""
     previous: Mapping[str, Any] = field(default_factory=dict)
+    """The result of the plugin before."""
     interfaces: tuple[str, ...] = ()
+    """All that the pod will have, empty where nothing tells."""
     valid: tuple[tuple[str, str], ...] = ()
+    """Of GC, the (container, interface) pairs that are alive."""
     plugin: str = "coordinator"
+    """`coordinator` or `ifacer`."""
     again: bool = False
+    """ADD of an interface that was added before; what it finds must be this container's."""
     advertised: tuple[tuple[int, str], ...] = ()
+    """What routers advertise, by the index of the host's interface."""
 
     def to_json(self) -> dict[str, Any]:
         """As it crosses to a worker."""

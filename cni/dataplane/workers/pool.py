@@ -48,11 +48,18 @@ _SUSPECTS = {
 
 @dataclass(slots=True)
 class _PendingJob:
+    """One job that waits for a worker, or is with it."""
+
     job: Job
+    """As it was sent."""
     complete: Callable[[Job], Job]
+    """What the worker's job is made of just before: it fills in what the host has then."""
     ref: ObjectRef[int]
+    """Completed with how many things were changed."""
     deadline: float
+    """Monotonic seconds."""
     queued: float = field(default_factory=time.monotonic)
+    """When it came, in monotonic seconds."""
 
 
 class Workers:

@@ -8,7 +8,7 @@ import pytest
 
 from actors.decisions.node_cni import NodeCniTypes
 from actors.reclaim.evidence import trimmed_pod
-from actors.views.cidr_rules import ClusterCidrs, find_cidrs
+from actors.views.cidr_rules import CidrSources, find_cidrs
 
 
 def named(name: str, spec: dict[str, Any], made: str = "2026-01-01T00:00:00Z") -> dict[str, Any]:
@@ -54,40 +54,40 @@ def told(**kinds: int) -> NodeCniTypes:
 @pytest.mark.parametrize(
     "seen, services",
     [
-        (ClusterCidrs(service_cidrs=SERVICES, kubeadm=KUBEADM), ("10.96.0.0/16", "10.100.0.0/16")),
-        (ClusterCidrs(service_cidrs=(), kubeadm=KUBEADM, managers=[MANAGER]), ("10.96.0.0/12",)),
-        (ClusterCidrs(managers=[MANAGER]), ("10.97.0.0/16", "fd00:97::/112")),
+        (CidrSources(service_cidrs=SERVICES, kubeadm=KUBEADM), ("10.96.0.0/16", "10.100.0.0/16")),
+        (CidrSources(service_cidrs=(), kubeadm=KUBEADM, managers=[MANAGER]), ("10.96.0.0/12",)),
+        (CidrSources(managers=[MANAGER]), ("10.97.0.0/16", "fd00:97::/112")),
     ],
 )
-def test_services_are_learnt_from_the_first_that_tells(seen: ClusterCidrs, services: tuple[str, ...]) -> None:
+def test_services_are_learnt_from_the_first_that_tells(seen: CidrSources, services: tuple[str, ...]) -> None:
     assert find_cidrs("none", seen).services == services
 
 
 @pytest.mark.parametrize(
     "kind, seen, pods",
     [
-        ("none", ClusterCidrs(kubeadm=KUBEADM), ()),
-        ("cluster", ClusterCidrs(kubeadm=KUBEADM), ("10.244.0.0/16", "fd00:244::/56")),
-        ("cluster", ClusterCidrs(managers=[MANAGER]), ("10.245.0.0/16",)),
-        ("calico", ClusterCidrs(kubeadm=KUBEADM, calico=CALICO), ("10.233.64.0/18", "fd00:64::/64")),
-        ("cilium", ClusterCidrs(kubeadm=KUBEADM, cilium=config(**{
+        ("none", CidrSources(kubeadm=KUBEADM), ()),
+        ("cluster", CidrSources(kubeadm=KUBEADM), ("10.244.0.0/16", "fd00:244::/56")),
+        ("cluster", CidrSources(managers=[MANAGER]), ("10.245.0.0/16",)),
+        ("calico", CidrSources(kubeadm=KUBEADM, calico=CALICO), ("10.233.64.0/18", "fd00:64::/64")),
+        ("cilium", CidrSources(kubeadm=KUBEADM, cilium=config(**{
             "ipam": "cluster-pool", "cluster-pool-ipv4-cidr": "10.0.0.0/8", "cluster-pool-ipv6-cidr": "fd00::/104",
         })), ("10.0.0.0/8", "fd00::/104")),
-        ("cilium", ClusterCidrs(kubeadm=KUBEADM, cilium=config(ipam="kubernetes")), ("10.244.0.0/16", "fd00:244::/56")),
-        ("cilium", ClusterCidrs(kubeadm=KUBEADM, cilium=config(ipam="multi-pool"), cilium_pools=[
+        ("cilium", CidrSources(kubeadm=KUBEADM, cilium=config(ipam="kubernetes")), ("10.244.0.0/16", "fd00:244::/56")),
+        ("cilium", CidrSources(kubeadm=KUBEADM, cilium=config(ipam="multi-pool"), cilium_pools=[
             named("default", {"ipv4": {"cidrs": ["10.10.0.0/16"]}, "ipv6": {"cidrs": ["fd00:10::/104"]}}),
         ]), ("10.10.0.0/16", "fd00:10::/104")),
-        ("auto", ClusterCidrs(kubeadm=KUBEADM, calico=CALICO), ("10.233.64.0/18", "fd00:64::/64")),
-        ("auto", ClusterCidrs(kubeadm=KUBEADM, calico=CALICO[2:]), ()),
-        ("auto", ClusterCidrs(kubeadm=KUBEADM, flannel=True), ("10.244.0.0/16", "fd00:244::/56")),
-        ("auto", ClusterCidrs(kubeadm=KUBEADM), ()),
-        ("auto", ClusterCidrs(kubeadm=KUBEADM, calico=CALICO, nodes=told(none=3)), ()),
-        ("auto", ClusterCidrs(kubeadm=KUBEADM, calico=CALICO, nodes=told(calico=2, none=1)),
+        ("auto", CidrSources(kubeadm=KUBEADM, calico=CALICO), ("10.233.64.0/18", "fd00:64::/64")),
+        ("auto", CidrSources(kubeadm=KUBEADM, calico=CALICO[2:]), ()),
+        ("auto", CidrSources(kubeadm=KUBEADM, flannel=True), ("10.244.0.0/16", "fd00:244::/56")),
+        ("auto", CidrSources(kubeadm=KUBEADM), ()),
+        ("auto", CidrSources(kubeadm=KUBEADM, calico=CALICO, nodes=told(none=3)), ()),
+        ("auto", CidrSources(kubeadm=KUBEADM, calico=CALICO, nodes=told(calico=2, none=1)),
          ("10.233.64.0/18", "fd00:64::/64")),
-        ("auto", ClusterCidrs(kubeadm=KUBEADM, calico=CALICO, nodes=told(cluster=2)), ("10.244.0.0/16", "fd00:244::/56")),
+        ("auto", CidrSources(kubeadm=KUBEADM, calico=CALICO, nodes=told(cluster=2)), ("10.244.0.0/16", "fd00:244::/56")),
     ],
 )  # fmt: skip
-def test_pods_are_learnt_as_the_type_says(kind: str, seen: ClusterCidrs, pods: tuple[str, ...]) -> None:
+def test_pods_are_learnt_as_the_type_says(kind: str, seen: CidrSources, pods: tuple[str, ...]) -> None:
     found = find_cidrs(kind, seen)
 
     assert (found.pods, found.reason) == (pods, "")
@@ -97,26 +97,26 @@ def test_pods_are_learnt_as_the_type_says(kind: str, seen: ClusterCidrs, pods: t
 @pytest.mark.parametrize(
     "kind, seen, words",
     [
-        ("auto", ClusterCidrs(), "serviceSubnet"),
-        ("auto", ClusterCidrs(kubeadm=config(ClusterConfiguration="networking: nonsense")), "serviceSubnet"),
-        ("calico", ClusterCidrs(kubeadm=KUBEADM), "is Calico installed"),
-        ("cilium", ClusterCidrs(kubeadm=KUBEADM), "is Cilium installed"),
-        ("cilium", ClusterCidrs(kubeadm=KUBEADM, cilium=config(ipam="eni")), "'eni'"),
-        ("cluster", ClusterCidrs(service_cidrs=SERVICES), "podSubnet"),
-        ("cilium", ClusterCidrs(service_cidrs=SERVICES, cilium=config(ipam="kubernetes")), "podSubnet"),
+        ("auto", CidrSources(), "serviceSubnet"),
+        ("auto", CidrSources(kubeadm=config(ClusterConfiguration="networking: nonsense")), "serviceSubnet"),
+        ("calico", CidrSources(kubeadm=KUBEADM), "is Calico installed"),
+        ("cilium", CidrSources(kubeadm=KUBEADM), "is Cilium installed"),
+        ("cilium", CidrSources(kubeadm=KUBEADM, cilium=config(ipam="eni")), "'eni'"),
+        ("cluster", CidrSources(service_cidrs=SERVICES), "podSubnet"),
+        ("cilium", CidrSources(service_cidrs=SERVICES, cilium=config(ipam="kubernetes")), "podSubnet"),
         (
             "cilium",
-            ClusterCidrs(service_cidrs=SERVICES, cilium=config(ipam="cluster-pool")),
+            CidrSources(service_cidrs=SERVICES, cilium=config(ipam="cluster-pool")),
             "cluster-pool-ipv4-cidr",
         ),
         (
             "auto",
-            ClusterCidrs(kubeadm=KUBEADM, nodes=told(calico=1)),
+            CidrSources(kubeadm=KUBEADM, nodes=told(calico=1)),
             "auto, calico by the nodes: the cluster has no IPPools",
         ),
     ],
 )
-def test_what_is_missing_is_said(kind: str, seen: ClusterCidrs, words: str) -> None:
+def test_what_is_missing_is_said(kind: str, seen: CidrSources, words: str) -> None:
     found = find_cidrs(kind, seen)
 
     assert words in found.reason
@@ -128,7 +128,7 @@ def test_what_is_missing_is_said(kind: str, seen: ClusterCidrs, words: str) -> N
 
 
 def test_nodes_that_differ_are_told_and_the_majority_counts() -> None:
-    seen = ClusterCidrs(kubeadm=KUBEADM, calico=CALICO, nodes=told(calico=2, cilium=1))
+    seen = CidrSources(kubeadm=KUBEADM, calico=CALICO, nodes=told(calico=2, cilium=1))
 
     assert find_cidrs("auto", seen).status() == {
         "phase": "Synced", "podCIDRType": "calico", "serviceCIDR": ["10.96.0.0/12"],
@@ -141,7 +141,7 @@ def test_nodes_that_differ_are_told_and_the_majority_counts() -> None:
 @pytest.mark.parametrize("spec", [None, {}, {"cidrs": [7]}, {"cidr": 7}, []])
 def test_an_object_that_says_nothing_is_passed_over(spec: Any) -> None:
     odd = {"metadata": {"name": "odd"}, "spec": spec}
-    seen = ClusterCidrs(kubeadm=KUBEADM, service_cidrs=[odd], calico=[odd, *CALICO])
+    seen = CidrSources(kubeadm=KUBEADM, service_cidrs=[odd], calico=[odd, *CALICO])
 
     assert find_cidrs("calico", seen).pods == ("10.233.64.0/18", "fd00:64::/64")
     assert find_cidrs("calico", seen).services == ("10.96.0.0/12",)
@@ -156,7 +156,7 @@ def test_a_list_that_is_cut_down_to_what_verdicts_need_still_tells_the_cidrs() -
     }
     kept = trimmed_pod({**MANAGER, "metadata": metadata})
     assert kept["metadata"]["labels"]["component"] == "kube-controller-manager"
-    assert find_cidrs("cluster", ClusterCidrs(managers=[kept])).pods == ("10.245.0.0/16",)
+    assert find_cidrs("cluster", CidrSources(managers=[kept])).pods == ("10.245.0.0/16",)
 
     elsewhere = trimmed_pod({**MANAGER, "metadata": {**metadata, "namespace": "shop"}})
     assert "labels" not in elsewhere["metadata"]
