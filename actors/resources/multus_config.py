@@ -78,27 +78,39 @@ class Section:
     limit, the kernel's own MTU."""
 
     masters: tuple[str, ...] = ()
+    """The host's interfaces that the network stands on; several make a bond."""
     vlan: int = 0
+    """The tag, 1 to 4094."""
     vlan_mode: str = ""
     """`manual` or `auto`, for the type vlan alone."""
     mtu: int = 0
+    """In bytes."""
     bond: Bond | None = None
+    """How several masters are joined."""
     resource: str = ""
     """The device plugin's resource that a pod takes one of."""
     min_rate: int = 0
+    """Mbit/s of a virtual function."""
     max_rate: int = 0
     """Mbit/s"""
     rdma_isolation: bool = False
+    """Whether the RDMA device moves into the pod."""
     pkey: str = ""
+    """Of an InfiniBand partition."""
     link_state: str = ""
+    """`auto`, `enable` or `disable`, of a virtual function."""
     ib_kubernetes: bool = False
+    """Whether ib-kubernetes gives out the GUIDs."""
     bridge: str = ""
+    """The Open vSwitch bridge."""
     device: str = ""
     """PCI address of a virtual function."""
     trunk: tuple[Mapping[str, int], ...] = ()
+    """VLANs that are let through, each with an id or a range."""
     pools: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     """Names of pools, by family."""
     match_master_subnet: bool = False
+    """Whether a pool must be of a subnet that the master is in."""
 
     @property
     def is_bonded(self) -> bool:
@@ -113,28 +125,44 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class MultusConfig:
-    """`attachment`: the name of the NetworkAttachmentDefinition, in the object's own namespace. `network`: the CNI
-    network's name. `created`: RFC 3339. `coordinator`: what its plugin gets, None for no such plugin; empty means that
-    all is the SpiderCoordinator's. `custom`: the text of type custom."""
+    """One SpiderMultusConfig, parsed."""
 
     namespace: str
+    """Of the object, and of its network."""
     name: str
+    """Of the object."""
     uid: str
+    """Of the object, by which its network names its owner."""
     version: str
+    """Of the object, as it was read."""
     generation: int
+    """Of its spec: what its status speaks of."""
     created: str
+    """RFC 3339; the older of two claimants is served."""
     terminating: bool
+    """Whether it is being deleted."""
     annotations: Mapping[str, str]
+    """Of the object, some of which its network gets."""
     status: Mapping[str, Any]
+    """As it stands, to see whether there is news."""
     attachment: str
+    """The name of the NetworkAttachmentDefinition."""
     network: str
+    """The CNI network's name."""
     cni_version: str
+    """Of the configuration that is made."""
     cni_type: str
+    """As the object names it (`macvlan`, `sriov`, `custom`, ...)."""
     section: Section
+    """What stands under that type."""
     chain: tuple[Mapping[str, Any], ...]
+    """Further plugins, behind ours."""
     coordinator: Mapping[str, Any] | None
+    """What its plugin gets, None for no such plugin; empty means that all is the SpiderCoordinator's."""
     has_ipam: bool
+    """Whether the network asks us for addresses."""
     custom: str
+    """The text of type custom."""
 
     @property
     def key(self) -> str:

@@ -61,14 +61,19 @@ class SubnetState:
     departed: set[str] = field(default_factory=set)
     """Pools that were there and are gone."""
     sequence: int = -1
+    """Up to which change the Ledger answered."""
     ranges: tuple[tuple[int, int], ...] = ()
     """What the Ledger was asked about last, and up to which change it answered."""
     began: float = field(default_factory=time.monotonic)
     """Monotonic seconds since when this process divides the subnet."""
     posted: bool = False
+    """Whether a look is on its way."""
     timer: Cancellable | None = None
+    """Rings at `due`, for the next look."""
     due: float = 0.0
+    """Monotonic seconds."""
     gone: bool = False
+    """Whether the subnet is gone, so that nothing is looked at any more."""
 
 
 class SubnetActor(Actor):
@@ -460,15 +465,20 @@ class SubnetActor(Actor):
 
 @dataclass(slots=True)
 class _Look:
-    """One look at everything. `mine`: the pools of the subnet that are there; `wanted`: those that applications want and
-    can have."""
+    """One look at everything."""
 
     object: Object
+    """The subnet as it stands in the store."""
     subnet: SpiderSubnet
+    """The same, parsed."""
     table: PoolTable
+    """The pools as the cache knows them."""
     shares: SubnetShares
+    """Which addresses which pool has."""
     mine: dict[str, IPPool] = field(default_factory=dict)
+    """The pools of the subnet that are there."""
     wanted: dict[str, AutoPool] = field(default_factory=dict)
+    """Those that applications want and can have."""
 
 
 def subnet_actor_of(actors: ActorSource, name: str) -> TypedHandle[SubnetActor]:
