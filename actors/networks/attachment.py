@@ -83,18 +83,23 @@ def wanted_annotations(config: MultusConfig) -> dict[str, str]:
     return {**copied, COPIED: ",".join(sorted(copied))} if copied else {}
 
 
-def attachment(config: MultusConfig, there: NetworkAttachment | None = None) -> dict[str, Any]:
-    """The object as it is to be written; of the one that is there what others wrote is kept."""
-    metadata: dict[str, Any] = {"name": config.attachment, "namespace": config.namespace}
-    annotations = wanted_annotations(config)
-    if there is not None:
-        metadata["resourceVersion"] = there.version
-        annotations = _of_others(there) | annotations
+def attachment(config: MultusConfig, stored: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The object as it is to be written. Of `stored`, the one that is there, everything else is kept: what others wrote on
+    it, whom it belongs to besides, and what keeps it from being removed."""
+    before: Mapping[str, Any] = {} if stored is None else stored
+    metadata = {**before.get("metadata", {}), "name": config.attachment, "namespace": config.namespace}
+    annotations = _of_others(metadata.get("annotations") or {}) | wanted_annotations(config)
+    metadata.pop("annotations", None)
     if annotations:
         metadata["annotations"] = annotations
-    metadata["ownerReferences"] = [owner_reference(config)]
+    metadata["ownerReferences"] = [
+        owner_reference(config),
+        *(one for one in metadata.get("ownerReferences") or () if one.get("kind") != multus_config.KIND),
+    ]
+    spec = {key: value for key, value in (before.get("spec") or {}).items() if key != "config"}
     text = configuration_text(config)
-    spec = {"config": text} if text.strip() else {}
+    if text.strip():
+        spec["config"] = text
     return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}
 
 
@@ -104,7 +109,7 @@ def is_as_wanted(config: MultusConfig, there: NetworkAttachment) -> bool:
     return (
         owner is not None
         and owner.uid == config.uid
-        and there.annotations == _of_others(there) | wanted_annotations(config)
+        and there.annotations == _of_others(there.annotations) | wanted_annotations(config)
         and same_configuration(there.config.strip(), configuration_text(config).strip())
     )
 
@@ -128,9 +133,9 @@ def shown_master(config: MultusConfig) -> str:
     return section.bridge or section.resource
 
 
-def _of_others(there: NetworkAttachment) -> dict[str, str]:
-    ours = {*there.annotations.get(COPIED, "").split(","), COPIED}
-    return {key: value for key, value in there.annotations.items() if key not in ours}
+def _of_others(annotations: Mapping[str, str]) -> dict[str, str]:
+    ours = {*annotations.get(COPIED, "").split(","), COPIED}
+    return {key: value for key, value in annotations.items() if key not in ours}
 
 
 def _resource(config: MultusConfig) -> str:

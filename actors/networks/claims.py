@@ -1,8 +1,8 @@
 """Whose a network's name is, and what is to be done about it. Pure.
 
 What must always hold: a network has one owner, and keeps him while he is there and wants it; of several that want a name
-nobody owns, the oldest gets it. What belongs to somebody else than a SpiderMultusConfig is left alone, and so is what
-nobody wants but its owner cannot be understood.
+nobody owns, the oldest that can be understood gets it. What belongs to somebody else than a SpiderMultusConfig is left
+alone, and so is what nobody wants but its owner cannot be understood.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def decide(
         return ClaimDecision(findings=tuple(_wait(one, there) for one in alive))
     losers = tuple(_lost(one, chosen) for one in alive if one is not chosen)
     if isinstance(chosen, DamagedConfig):
-        return ClaimDecision(findings=(ClaimFinding(chosen, "Invalid", chosen.why), *losers))
+        return ClaimDecision(findings=(_invalid(chosen), *losers))
     if there is None:
         return ClaimDecision(Create(chosen), chosen, losers)
     if there.terminating:
@@ -161,7 +161,7 @@ def _chosen(
         owner = owners.get(there.owner.uid)
         if owner is not None and owner.terminating and owner.attachment == there.name:
             return None
-    return min(alive, key=lambda one: (one.created, one.name))
+    return min(alive, key=lambda one: (isinstance(one, DamagedConfig), one.created, one.name))
 
 
 def _leftover(there: NetworkAttachment | None, owners: Mapping[str, Claimant]) -> NetworkStep | None:
@@ -178,7 +178,13 @@ def _wait(one: Claimant, there: NetworkAttachment) -> ClaimFinding:
     return ClaimFinding(one, "Terminating", text)
 
 
+def _invalid(one: DamagedConfig) -> ClaimFinding:
+    return ClaimFinding(one, "Invalid", one.why)
+
+
 def _lost(one: Claimant, chosen: Claimant) -> ClaimFinding:
+    if isinstance(one, DamagedConfig):
+        return _invalid(one)
     text = (
         f"NetworkAttachmentDefinition {one.namespace}/{one.attachment} belongs to SpiderMultusConfig {chosen.key}; one of them "
         f"needs another name, by the annotation multus.spidernet.io/cr-name of a new object"

@@ -242,7 +242,11 @@ class MultusConfigActor(Actor):
             if is_ready(config.status):
                 self._event(config, "NetworkRepaired", f"{name} was deleted and is made anew", wrong=False)
             return
-        self._store.update(attachment(config, step.there))
+        there = step.there
+        stored = self._store.get(network_attachment.KIND, there.name, there.namespace)
+        if stored["metadata"]["resourceVersion"] != there.version:
+            raise Conflict(f"{network_attachment.KIND} {name} was changed meanwhile")
+        self._store.update(attachment(config, stored))
         log.info("a network is written", extra={"network": name, "config": config.key})
         if step.taken_over:
             self._event(config, "NetworkTakenOver", f"{name} was there and is taken over", wrong=False)

@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
-from actors.networks.attachment import COPIED, attachment, cni_configuration, is_as_wanted, same_configuration
+from actors.networks.attachment import (
+    COPIED,
+    attachment,
+    cni_configuration,
+    is_as_wanted,
+    owner_reference,
+    same_configuration,
+)
 from actors.resources.admission import admit
 from actors.resources.multus_config import SECTIONS, MultusConfig
 from actors.resources.network_attachment import NetworkAttachment
@@ -76,20 +83,37 @@ def test_our_own_plugins_take_what_is_made(path: Path) -> None:
 
 def test_what_others_wrote_on_a_network_stays_and_what_its_owner_takes_out_goes() -> None:
     before = config({"example.com/a": "1", "example.com/b": "1"})
-    there = stored(attachment(before), resourceVersion="7")
-    there = replace(there, annotations={**there.annotations, "somebody.else/c": "1"})
-    assert is_as_wanted(before, there)
+    there = attachment(before)
+    there["metadata"]["annotations"]["somebody.else/c"] = "1"
+    assert is_as_wanted(before, stored(there))
 
     after = config({"example.com/a": "2"})
-    assert not is_as_wanted(after, there)
+    assert not is_as_wanted(after, stored(there))
     made = attachment(after, there)
     assert made["metadata"]["annotations"] == {
         "example.com/a": "2",
         COPIED: "example.com/a",
         "somebody.else/c": "1",
     }
-    assert made["metadata"]["resourceVersion"] == "7"
     assert is_as_wanted(after, stored(made))
+
+
+def test_what_keeps_a_network_and_whom_it_belongs_to_besides_stays() -> None:
+    wanted = config()
+    of_another = {"apiVersion": "v1", "kind": "ConfigMap", "name": "app", "uid": "a"}
+    of_one_before = {**owner_reference(wanted), "uid": "gone"}
+    there: dict[str, Any] = {
+        "apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
+        "metadata": {
+            "name": "case", "namespace": "default", "uid": "n", "resourceVersion": "7", "labels": {"a": "b"},
+            "finalizers": ["example.com/keep"], "ownerReferences": [of_another, of_one_before],
+        },
+        "spec": {"config": "{}"},
+    }  # fmt: skip
+    made = attachment(wanted, there)
+
+    assert made["metadata"] == there["metadata"] | {"ownerReferences": [owner_reference(wanted), of_another]}
+    assert is_as_wanted(wanted, stored(made))
 
 
 @pytest.mark.parametrize(

@@ -146,3 +146,10 @@ def test_an_object_that_cannot_be_understood_keeps_what_it_had_and_says_why() ->
     assert (
         decided(there=of(OLD), others=(replace(DAMAGED, uid="u-old", attachment="green"),)) == ClaimDecision()
     )
+
+
+def test_one_that_cannot_be_understood_keeps_no_name_from_others() -> None:
+    older = replace(DAMAGED, created="2025-01-01T00:00:00Z")
+    decision = decided(older, OLD)
+
+    assert (decision.step, reasons(decision)) == (Create(OLD), {"bad": "Invalid"})
