@@ -24,6 +24,7 @@ from cni.networks.network_list import NAME as NETWORKS
 from cni.process.agent import METRICS_PORT, SOCKET, Agent, AgentOptions
 from cni.server.del_spool import DIRECTORY as SPOOL
 from cni.server.node_cni_files import DIRECTORY as CNI_DIRECTORY
+from cni.shim.keeper import PluginKeeper
 from metrics.logs import set_up
 
 
@@ -95,9 +96,11 @@ def run(chosen: argparse.Namespace) -> int:
     """Serve; 0 after a signal, 70 when an actor crashed too often."""
     set_up(chosen.log_level)
     configuration = read_configuration(chosen)
+    keeper = None
     if chosen.install_plugin is not None:
         more = (NETWORKS,) if configuration.settings.networks.enabled else ()
-        shim.install(chosen.install_plugin, (*shim.PLUGINS, *more))
+        keeper = PluginKeeper(chosen.install_plugin, (*shim.PLUGINS, *more))
+        keeper.install()
     store = agent_store(chosen, chosen.node)
     cluster = isinstance(store, KubernetesStore)
     options = AgentOptions(
@@ -112,6 +115,7 @@ def run(chosen: argparse.Namespace) -> int:
         cni_conf=chosen.cni_conf_dir,
         networks_cache=chosen.networks_cache,
         host_root=chosen.host_root,
+        plugins=keeper,
         spool=chosen.spool or (SPOOL if chosen.socket is None else None),
     )
     return serve(Agent(store, options), store)

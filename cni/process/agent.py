@@ -69,6 +69,7 @@ from cni.server.node_cni_files import look_at_node_cni
 from cni.server.node_sandboxes import NodeSandboxes
 from cni.server.protocol import CniRequest
 from cni.server.reserved_addresses import ReservedAddresses
+from cni.shim.keeper import PluginKeeper
 
 log = logging.getLogger("orbweaver.agent")
 
@@ -110,6 +111,8 @@ class AgentOptions:
     """Where it is noted which networks pods were attached to."""
     host_root: Path = Path("/")
     """Where the node's own file system is mounted, in which the plugins of these networks are executed."""
+    plugins: PluginKeeper | None = None
+    """Who keeps the plugins on the node as this version has them."""
     spool: Path | None = None
     """Where the shim keeps DELs that come while no agent runs; None for beside the socket."""
 
@@ -322,6 +325,8 @@ class Agent(Process):
             self._networks_cluster.start()
         self.front_end.start()
         self.serving = True
+        if self.options.plugins is not None:
+            self.options.plugins.start()
         log.info(
             "serving",
             extra={
@@ -341,6 +346,8 @@ class Agent(Process):
         """Answer what was accepted, for a bounded time, then end."""
         if self.serving:
             self.serving = False
+            if self.options.plugins is not None:
+                self.options.plugins.stop()
             if self._networks is not None:
                 self._networks.stop()
                 self._networks_cluster.stop()

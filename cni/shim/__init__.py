@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import stat
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +17,8 @@ from actors.errors import CNI_NOT_AVAILABLE, OrbweaverError
 
 PLUGINS = ("spiderpool", "coordinator", "ifacer")
 
+_MODE = 0o755
+_UNFINISHED = ".unfinished"
 _BIN = Path(__file__).parent / "bin"
 _MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 
@@ -51,9 +54,13 @@ def install(
     """
     content = binary(machine).read_bytes()
     target = Path(directory)
+    wanted = tuple(names)
     try:
         target.mkdir(parents=True, exist_ok=True)
-        return [_replace(target / name, content) for name in names]
+        for name in wanted:
+            for unfinished in target.glob(f".{name}.*{_UNFINISHED}"):  # of an installer that was killed
+                unfinished.unlink(missing_ok=True)
+        return [_replace(target / name, content) for name in wanted]
     except (FileExistsError, NotADirectoryError) as error:
         raise OrbweaverError(
             f"The CNI plugins cannot be installed in {target}: it is, or lies in, a file; name a directory",
@@ -67,13 +74,31 @@ def install(
         ) from error
 
 
+def differing(
+    directory: str | os.PathLike[str], names: Iterable[str] = PLUGINS, machine: str | None = None
+) -> tuple[str, ...]:
+    """Which of `names` in a directory are not the shim as this version has it, or cannot be executed."""
+    content = binary(machine).read_bytes()
+    return tuple(name for name in names if not _is(Path(directory) / name, content))
+
+
+def _is(path: Path, content: bytes) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    with os.fdopen(descriptor, "rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        return stat.S_ISREG(mode) and mode & 0o777 == _MODE and file.read(len(content) + 1) == content
+
+
 def _replace(path: Path, content: bytes) -> Path:
     # The dot keeps a directory scan for plugin names from seeing the unfinished file.
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    descriptor, name = tempfile.mkstemp(_UNFINISHED, f".{path.name}.", path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
-            os.fchmod(file.fileno(), 0o755)
+            os.fchmod(file.fileno(), _MODE)
             file.flush()
             os.fsync(file.fileno())
         Path(name).replace(path)
