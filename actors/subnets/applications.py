@@ -118,12 +118,12 @@ class Applications:
         read = self._read.get(identity)
         if read is None:
             return None
-        if watched is not None:
-            same = (watched.application.uid, watched.generation)
-            return (
-                read.workload if same == (read.workload.application.uid, read.workload.generation) else None
-            )
-        return read.workload if time.monotonic() < read.until else None
+        if informer is None or not informer.wait_synced(0):
+            return read.workload if time.monotonic() < read.until else None
+        if watched is None:  # it is gone, or so new that it has to be read anyway
+            return None
+        same = (watched.application.uid, watched.generation)
+        return read.workload if same == (read.workload.application.uid, read.workload.generation) else None
 
     def cached_top(self, namespace: str, owner: Owner) -> Workload | None:
         """The top controller of a pod with this owner; None where it has to be read. Does not block."""

@@ -194,9 +194,11 @@ def test_what_changes_is_told(applications: Applications, shop: Shop, told: list
 
     told.clear()
     shop.server.call("DELETE", f"/apis/apps/v1/namespaces/{shop.namespace}/deployments/grows")
-    eventually(lambda: _is(identities[0] in told))
-    assert applications.cached(identities[0]) is None
-    assert applications.read(grown.application) is None
+    shop.server.call("DELETE", f"/apis/{API_VERSION}/namespaces/{shop.namespace}/fleets/sails")
+    eventually(lambda: _is(set(identities) <= set(told)))
+    for identity, gone in zip(identities, (grown, read), strict=True):
+        assert applications.cached(identity) is None
+        assert applications.read(gone.application) is None
 
 
 def test_what_cannot_be_known_is_not_gone(applications: Applications, shop: Shop) -> None:
