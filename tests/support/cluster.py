@@ -18,7 +18,7 @@ from actors.store.kubernetes.store import KubernetesStore
 from tests.tools.apiserver import ApiServer
 
 _EMPTIED = (
-    *("SpiderEndpoint", "SpiderIPBlock", "SpiderIPPool", "SpiderReservedIP"),
+    *("Deployment", "SpiderEndpoint", "SpiderIPBlock", "SpiderIPPool", "SpiderSubnet", "SpiderReservedIP"),
     *("Pod", "StatefulSet", "Node", "VirtualMachine", "VirtualMachineInstance"),
 )
 
@@ -100,6 +100,12 @@ def _completed(obj: Object) -> Object:
     if obj.get("kind") == "VirtualMachineInstance":
         owners = [{"uid": "u"} | owner for owner in obj["metadata"].get("ownerReferences", ())]
         return {**obj, "metadata": obj["metadata"] | ({"ownerReferences": owners} if owners else {})}
+    if obj.get("kind") == "Deployment":
+        labels = {"app": obj["metadata"]["name"]}
+        given = spec.get("template") or {}
+        metadata = {"labels": labels, **(given.get("metadata") or {})}
+        template = {**given, "metadata": metadata, "spec": {**containers, **(given.get("spec") or {})}}
+        return {**obj, "spec": {"selector": {"matchLabels": labels}, **spec, "template": template}}
     if obj.get("kind") == "StatefulSet":
         labels = {"app": obj["metadata"]["name"]}
         template = {"metadata": {"labels": labels}, "spec": containers}
