@@ -223,13 +223,13 @@ def cluster_peers() -> Iterator[ClusterPeers]:
     server = ApiServer(kubernetes.assets())
     try:
         server.start()
+        for namespace in ("bench", NAMESPACE):  # before the rights that are in one
+            server.call("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
         for folder in ("crds", "rbac", "admission"):
             for path in sorted((_DEPLOY / folder).glob("*.yaml")):
                 if path.name != "kustomization.yaml":
                     server.apply(*yaml.safe_load_all(path.read_text()))
         peers = ClusterPeers(server)
-        for namespace in ("bench", NAMESPACE):
-            peers.store.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
         for node in ("bench-before", *(node_name(number) for number in range(8))):
             peers.store.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}})
         yield peers

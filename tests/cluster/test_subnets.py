@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.deployment import NAMESPACE, pods, records, workload
+from tests.cluster.deployment import pods, records, workload
+from tests.cluster.pod_logs import NAMESPACE
 from tests.support.other_kinds import API_VERSION, FLEET, GROUP
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
 
 API = "spiderpool.spidernet.io/v2beta1"
 NAME = "ipam.spidernet.io/owner-application-name"
