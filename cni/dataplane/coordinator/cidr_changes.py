@@ -27,6 +27,8 @@ log = logging.getLogger("orbweaver.dataplane")
 PATIENCE = 60.0
 """Seconds in which a worker has ended a job, or given it up."""
 
+STOP_TIMEOUT = 5.0
+
 _Place = tuple[str, str]
 """Container and interface."""
 
@@ -75,7 +77,7 @@ class CidrChanges:
         self._ending.set()
         self._news.set()
         if self._thread is not None:
-            self._thread.join(PATIENCE)
+            self._thread.join(STOP_TIMEOUT)
 
     def note(self, request: CniRequest, job: Job) -> None:
         """An interface is added."""
@@ -129,7 +131,12 @@ class CidrChanges:
             return
         request, job = noted
         assert isinstance(job.settings, CoordinatorSettings)
-        more = with_more_cidrs(job.settings, self._wanted(request), subnets)
+        try:
+            wanted = self._wanted(request)
+        except OrbweaverError as error:  # new pods are refused with it, or wait
+            log.debug("the cluster's CIDRs are not known now", extra={"error": str(error)})
+            return
+        more = with_more_cidrs(job.settings, wanted, subnets)
         if more is None:
             return
         again = replace(job, settings=more, again=True)
