@@ -35,10 +35,10 @@ def fits(value: Any, annotation: Any) -> bool:
     return _check(annotation)(value)
 
 
-def field_types(cls: type) -> dict[str, Any]:
-    """The resolved annotations of a dataclass's fields."""
+def field_checks(cls: type) -> dict[str, Check]:
+    """For each field of a dataclass, whether a value is what its resolved annotation means."""
     hints = typing.get_type_hints(cls)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+    return {field.name: _check(hints[field.name]) for field in dataclasses.fields(cls)}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
