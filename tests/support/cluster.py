@@ -18,7 +18,15 @@ from actors.store.kubernetes.store import KubernetesStore
 from tests.tools.apiserver import ApiServer
 
 _EMPTIED = (
-    *("Deployment", "SpiderEndpoint", "SpiderIPBlock", "SpiderIPPool", "SpiderSubnet", "SpiderReservedIP"),
+    *(
+        "Deployment",
+        "ReplicaSet",
+        "SpiderEndpoint",
+        "SpiderIPBlock",
+        "SpiderIPPool",
+        "SpiderSubnet",
+        "SpiderReservedIP",
+    ),
     *("Pod", "StatefulSet", "Node", "VirtualMachine", "VirtualMachineInstance"),
 )
 

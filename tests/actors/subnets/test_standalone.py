@@ -10,6 +10,7 @@ import pytest
 from actors.decisions.auto_pool import NAME
 from actors.decisions.settings import Settings
 from actors.errors import PodRefused, SubnetsExhausted
+from actors.runtime import get
 from tests.support.checker import eventually
 from tests.support.rig import Rig, pod, pool, rig, sandbox
 
@@ -162,6 +163,27 @@ def test_a_statefulset_keeps_addresses_in_its_pool(tmp_path: Path) -> None:
         assert found.add(sandbox("c2", pod="db-1")) != kept
 
         assert found.add(sandbox("c3", pod="db-0")) == kept
+
+
+def test_flapping_between_2_and_50_replicas_refuses_no_pod_and_ends_in_the_right_size(tmp_path: Path) -> None:
+    """As a HorizontalPodAutoscaler does it that cannot decide: each time all pods ask at once, before anything has settled."""
+    wide = subnet("floor", "10.6.0.0/16", "10.6.1.1-10.6.1.60")
+    with rig(tmp_path, wide) as found:
+        found.apply(deployment("web", 2, subnet=FLOOR))
+        names = [f"web-{number}" for number in range(50)]
+        for name in names:
+            found.apply(of(name, "web", subnet=FLOOR))
+        running = {name: found.add(sandbox(name))[0] for name in names[:2]}
+        for turn in range(3):
+            scale(found, "web", 50)
+            asked = {name: found.send_add(sandbox(f"{name}-{turn}", pod=name), 60.0) for name in names[2:]}
+            got = {name: get(ref).addresses[0].address.partition("/")[0] for name, ref in asked.items()}
+            assert len({*running.values(), *got.values()}) == 50
+            scale(found, "web", 2)
+            for name in names[2:]:
+                found.delete(sandbox(f"{name}-{turn}", pod=name))
+        eventually(lambda: _is(sizes(found) == {"web": 3}))
+        assert found.add(sandbox("web-0")) == [running["web-0"]]
 
 
 def _allocated(found: Rig) -> int:
