@@ -16,7 +16,7 @@ from actors.decisions.settings import Settings
 from actors.resources.application import Application
 from actors.runtime import ActorContext, ActorSystem, ObjectRef
 from actors.store.caches.catalog import Catalog
-from actors.store.caches.informer import ObjectKey
+from actors.store.caches.informer import Informer, ObjectKey
 from actors.store.contract import Store
 from actors.subnets.applications import Applications, Identity
 from actors.subnets.auto_pools import AutoPoolsActor
@@ -90,6 +90,7 @@ class ApplicationFollower:
         self._applications = Applications(store, self._changed, proven=proven)
         self._lock = threading.Lock()
         self._wish = 0
+        self._listed: Callable[[float], bool] = lambda seconds: False
         system.register(
             KIND,
             lambda context: self._actor(context, store, settings, tell),
@@ -124,8 +125,9 @@ class ApplicationFollower:
             scan=settings.gc.interval,
         )
 
-    def start(self) -> None:
-        """Follow applications, pools and subnets; the subnets are followed already."""
+    def start(self, subnets: Informer) -> None:
+        """Follow applications, pools and subnets; `subnets` follows those already."""
+        self._listed = subnets.wait_synced
         self._applications.start()
         self._catalog.informer("SpiderIPPool").subscribe(self._pool_changed)
         self._subnets.subscribe(self._subnet_changed)
@@ -151,7 +153,7 @@ class ApplicationFollower:
         self._threads.stop()
 
     def _begin(self, wish: int) -> None:
-        while not self._applications.wait_listed(LOOK):
+        while not (self._applications.wait_listed(LOOK) and self._listed(LOOK)):
             if wish != self._wish:
                 return
         with self._lock:

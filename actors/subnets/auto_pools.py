@@ -92,6 +92,11 @@ class AutoPoolsActor(ApplicationPoolsActor):
         self._known: dict[Identity, PoolsOfApplication] = {}
         self._index: dict[tuple[str, str, str], set[str]] = {}
         """Automatic pools by kind, namespace and name of their application, as labels have them."""
+        self._indexed: dict[str, tuple[str, str, str]] = {}
+        """Where each of them stands there."""
+        self._begun = False
+        self._early: list[Waiting] = []
+        """Who asked before this process had begun."""
         self._looking: dict[_Look, list[Waiting]] = {}
         self._gathering = False
         self._scanning: Cancellable | None = None
@@ -111,15 +116,26 @@ class AutoPoolsActor(ApplicationPoolsActor):
         """From now on this process makes the pools: look at all applications that are known, and at all pools."""
         for identity in self._applications.asking():
             self._look_at(identity)
+        self._begun = True
+        early, self._early = self._early, []
+        for waiting in early:
+            if not waiting.reply.done():
+                self._find(waiting)
         self._scan()
         self._poll()
 
     @message
     def end(self) -> None:
         """Another process makes them, or none: who waits here asks there."""
+        self._begun = False
+        lost = PeerLost("this process makes no pools any more; ask who does")
+        early, self._early = self._early, []
+        for waiting in early:
+            waiting.timer.cancel()
+            waiting.reply.fail(lost)
         for state in self._known.values():
             state.fate = ENDED
-            self._rounds.refuse(state, PeerLost("this process makes no pools any more; ask who does"))
+            self._rounds.refuse(state, lost)
             if state.retry is not None:
                 state.retry.cancel()
         self._known = {}
@@ -145,6 +161,7 @@ class AutoPoolsActor(ApplicationPoolsActor):
                 self._note(pool)
             else:
                 self._rounds.going.discard(name)
+                self._unnote(name)
             state = self._known.get(self._rounds.owners.get(name, ("", "", "", "")))
             if state is None:
                 continue
@@ -173,25 +190,33 @@ class AutoPoolsActor(ApplicationPoolsActor):
             raise PodRefused(f"pod {request.pod} asks for no SpiderSubnet")
         timer = self.after(max(0.0, request.wait * ANSWER), self._late, request, reply)
         waiting = Waiting(request, wish, reply, timer)
+        if self._begun:
+            self._find(waiting)
+        else:
+            self._early.append(waiting)
+        return reply
+
+    # -- applications ---------------------------------------------------------------------------------------
+
+    def _find(self, waiting: Waiting) -> None:
+        """Whose pod it is, which may have to be read."""
+        request = waiting.request
         top = None if request.again else self._applications.cached_top(request.namespace, request.owner)
         if top is not None:
             self._serve(waiting, top)
-            return reply
+            return
         key = (request.namespace, request.owner, request.again)
         if key in self._looking:
             self._looking[key].append(waiting)
         elif len(self._looking) >= LOOKED_UP:
-            timer.cancel()
-            raise PoolNotReady(
-                f"too many owners of pods are being looked up; the pod {request.pod} comes again"
+            waiting.timer.cancel()
+            waiting.reply.fail(
+                PoolNotReady(f"too many owners of pods are being looked up; pod {request.pod} comes again")
             )
         else:
             self._looking[key] = [waiting]
             look = partial(self._applications.read_top, request.namespace, request.owner)
             self.then(self._read(look), self._looked_up, key)
-        return reply
-
-    # -- applications ---------------------------------------------------------------------------------------
 
     def _look_at(self, identity: Identity) -> None:
         state, found = self._known.get(identity), self._applications.cached(identity)
@@ -346,6 +371,14 @@ class AutoPoolsActor(ApplicationPoolsActor):
         key = owner_labels(pool)
         if key is not None:
             self._index.setdefault(key, set()).add(pool.name)
+            self._indexed[pool.name] = key
+
+    def _unnote(self, pool: str) -> None:
+        key = self._indexed.pop(pool, None)
+        if key is not None:
+            self._index[key].discard(pool)
+            if not self._index[key]:
+                del self._index[key]
 
     def _help_the_short(self) -> None:
         self._gathering = False

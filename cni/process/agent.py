@@ -304,11 +304,11 @@ class Agent(Process):
         if not self.options.cluster:
             self.look_after_objects()
             if self._subnets is not None:
-                self._subnets.start()
+                listed = self._subnets.start()
                 self._subnets.lead()
-            if self._applications is not None:
-                self._applications.start()
-                self._applications.lead()
+                if self._applications is not None:
+                    self._applications.start(listed)
+                    self._applications.lead()
             self._sweep()
             self.catalog.informer("StatefulSet").subscribe(lambda _: self._sweep())
             self.catalog.follow_machines(lambda _: self._sweep())

@@ -255,9 +255,9 @@ class Controller(Process):
         self.look_after_objects()
         self.catalog.informer("SpiderCoordinator").subscribe(lambda _: self._sync_coordinator())
         if self._subnets is not None:
-            self._subnets.start()
-        if self._applications is not None:
-            self._applications.start()
+            listed = self._subnets.start()
+            if self._applications is not None:
+                self._applications.start(listed)
         leadership = self.options.leadership
         self._candidate = LeaseCandidate(
             self.store,

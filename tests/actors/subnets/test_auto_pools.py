@@ -408,6 +408,24 @@ def test_after_a_crash_it_begins_by_itself(world: World, monkeypatch: pytest.Mon
     world.settles(auto4_web_eth0=5)
 
 
+def test_who_asks_before_it_has_begun_is_answered_when_it_has(tmp_path: Path) -> None:
+    """As when a leader is new: what it does not know yet is not missing."""
+    world = World(tmp_path)
+    owner = world.apply("Deployment", "web", 2, FLOOR)
+    early = world.ask(owner)
+    world.start()
+    try:
+        assert get(early).names("eth0", 4) == world.pools(owner) != ()
+        world.leads = False
+        get(world.actor.end.options(timeout=60).remote())
+        late = world.ask(owner)
+        get(world.actor.end.options(timeout=60).remote())
+        with pytest.raises(PeerLost, match="makes no pools any more"):
+            get(late)
+    finally:
+        world.stop()
+
+
 def test_flapping_between_few_and_many_ends_in_the_right_size(world: World) -> None:
     owner = world.apply("Deployment", "web", 1, FLOOR)
     world.settles(auto4_web_eth0=2)
