@@ -18,8 +18,8 @@ KINDS = ("calico", "cilium", "cluster", "none")
 
 _NETWORKS = {"calico": "calico", "k8s-pod-network": "calico", "cilium": "cilium", "cbr0": "cluster"}
 _PLUGINS = {"calico": "calico", "cilium-cni": "cilium", "flannel": "cluster"}
-_META = ("multus", "multus-shim", "orbweaver-networks")
-_META_FILES = "00-multus"
+META_PLUGINS = ("multus", "multus-shim", "orbweaver-networks")
+META_FILES = "00-multus"
 SUFFIXES = (".conf", ".conflist", ".json")
 
 
@@ -27,7 +27,7 @@ def node_cni(files: Iterable[tuple[str, str]]) -> str:
     """The kind that the first file tells of which `files` gives name and text; empty when there is none, or it cannot be
     read."""
     for name, text in sorted(files):
-        if not name.endswith(SUFFIXES) or name.startswith(_META_FILES):
+        if not name.endswith(SUFFIXES) or name.startswith(META_FILES):
             continue
         try:
             conf = read_json(text, texts_as_they_are=True)
@@ -36,7 +36,7 @@ def node_cni(files: Iterable[tuple[str, str]]) -> str:
         if not isinstance(conf, Mapping):
             return ""
         types = _types(conf)
-        if any(kind in _META for kind in types):
+        if any(kind in META_PLUGINS for kind in types):
             continue
         found = [_PLUGINS[kind] for kind in types if kind in _PLUGINS]
         network = conf.get("name")

@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from actors.decisions.chained_conf import NAME as CONF_NAME
 from actors.store.kubernetes.store import KubernetesStore
 from cni import shim
 from cni.command import option_values
@@ -24,6 +25,7 @@ from cni.networks.network_list import NAME as NETWORKS
 from cni.process.agent import METRICS_PORT, SOCKET, Agent, AgentOptions
 from cni.server.del_spool import DIRECTORY as SPOOL
 from cni.server.node_cni_files import DIRECTORY as CNI_DIRECTORY
+from cni.server.node_conf import NodeConf, wanted_in
 from cni.shim.keeper import PluginKeeper
 from metrics.logs import set_up
 
@@ -65,7 +67,14 @@ def add_parser(commands: Any) -> None:
         type=Path,
         default=CNI_DIRECTORY,
         metavar="DIRECTORY",
-        help="where the runtime finds the node's network; it is only looked at (%(default)s)",
+        help="where the runtime finds the node's network (%(default)s)",
+    )
+    parser.add_argument(
+        "--cni-conf",
+        type=Path,
+        metavar="FILE",
+        help=f"write {CONF_NAME} there while serving: a network configuration list, or an object with `chain`, plugins that "
+        "go behind those of the node's own list, and `ipam`, which takes the place of theirs (nothing is written)",
     )
     parser.add_argument(
         "--host-root",
@@ -116,6 +125,7 @@ def run(chosen: argparse.Namespace) -> int:
         networks_cache=chosen.networks_cache,
         host_root=chosen.host_root,
         plugins=keeper,
+        conf=None if chosen.cni_conf is None else NodeConf(chosen.cni_conf_dir, wanted_in(chosen.cni_conf)),
         spool=chosen.spool or (SPOOL if chosen.socket is None else None),
     )
     return serve(Agent(store, options), store)

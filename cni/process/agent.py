@@ -66,6 +66,7 @@ from cni.server.frontend import FrontEnd
 from cni.server.libcni_cache import CACHE, Namespaces, read_sandboxes
 from cni.server.node_cni_files import DIRECTORY as CNI_DIRECTORY
 from cni.server.node_cni_files import look_at_node_cni
+from cni.server.node_conf import NodeConf
 from cni.server.node_sandboxes import NodeSandboxes
 from cni.server.protocol import CniRequest
 from cni.server.reserved_addresses import ReservedAddresses
@@ -113,6 +114,8 @@ class AgentOptions:
     """Where the node's own file system is mounted, in which the plugins of these networks are executed."""
     plugins: PluginKeeper | None = None
     """Who keeps the plugins on the node as this version has them."""
+    conf: NodeConf | None = None
+    """Who writes the network configuration that the node's runtime finds."""
     spool: Path | None = None
     """Where the shim keeps DELs that come while no agent runs; None for beside the socket."""
 
@@ -325,8 +328,8 @@ class Agent(Process):
             self._networks_cluster.start()
         self.front_end.start()
         self.serving = True
-        if self.options.plugins is not None:
-            self.options.plugins.start()
+        for keeper in self._keepers():
+            keeper.start()
         log.info(
             "serving",
             extra={
@@ -346,8 +349,8 @@ class Agent(Process):
         """Answer what was accepted, for a bounded time, then end."""
         if self.serving:
             self.serving = False
-            if self.options.plugins is not None:
-                self.options.plugins.stop()
+            for keeper in self._keepers():
+                keeper.stop()
             if self._networks is not None:
                 self._networks.stop()
                 self._networks_cluster.stop()
@@ -366,6 +369,10 @@ class Agent(Process):
         self.stop_actors(self.options.drain)
         if self._leader is not None:
             self._leader.stop(self.options.drain)
+
+    def _keepers(self) -> tuple[PluginKeeper | NodeConf, ...]:
+        """What looks after files on the node while this agent serves."""
+        return tuple(one for one in (self.options.plugins, self.options.conf) if one is not None)
 
     def _open_own(self, wrote: Callable[[int, int, str], None]) -> OwnAllocators:
         return OwnAllocators(

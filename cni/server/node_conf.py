@@ -1,0 +1,127 @@
+"""Writes the network configuration list that the node's runtime shall find, and keeps it right while the agent runs.
+
+What must always hold: a runtime reads the old file or the new one, whole; it is written only while the agent serves, so that
+no runtime calls a network ready that is not; it stays when the agent ends, so that no pod starts with another plugin while
+the agent is replaced. Only `remove`, at uninstall, takes it away.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import threading
+from pathlib import Path
+
+from actors.decisions.chained_conf import NAME, WantedConf, conf_for, read_wanted
+from actors.decisions.node_cni import SUFFIXES
+from actors.errors import InvalidObject
+from actors.resources.json_text import LONGEST
+from cni.server.node_cni_files import MOST_FILES
+
+log = logging.getLogger("orbweaver.cni")
+
+LOOK, LOOK_SOON = 30.0, 2.0
+"""Seconds between two looks; and while the node has no file yet to put something behind."""
+_UNFINISHED = ".unfinished"
+
+
+def wanted_in(path: Path) -> WantedConf:
+    """What a file asks for. Raises `InvalidObject`."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return read_wanted(file.read(LONGEST + 1))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidObject(f"--cni-conf {path} cannot be read: {error}") from error
+
+
+class NodeConf:
+    """One per agent that was asked to write it."""
+
+    def __init__(
+        self, directory: Path, wanted: WantedConf, look: float = LOOK, soon: float = LOOK_SOON
+    ) -> None:
+        self._directory = directory
+        self._wanted = wanted
+        self._look, self._soon = look, soon
+        self._told = ""
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="node-conf", daemon=True)
+
+    @property
+    def path(self) -> Path:
+        return self._directory / NAME
+
+    def write(self) -> bool:
+        """Put the file right; whether it is there. Raises `InvalidObject` and `OSError`."""
+        text = conf_for(self._wanted, self._files())
+        if text is None:
+            return self.path.exists()
+        if _read(self.path) != text:
+            _replace(self.path, text)
+            log.info("the node's network configuration is written", extra={"file": str(self.path)})
+        return True
+
+    def start(self) -> None:
+        """Write it now, and put it right from time to time."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more; the file stays."""
+        self._ending.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        pause = 0.0
+        while not self._ending.wait(pause):
+            pause = self._soon
+            try:
+                if self.write():
+                    pause = self._look
+                    self._told = ""
+                else:
+                    self._tell("the node has no network configuration yet to put something behind", "")
+            except (InvalidObject, OSError) as error:
+                self._tell("the node's network configuration cannot be written", str(error))
+
+    def _tell(self, what: str, error: str) -> None:
+        if self._told != what + error:
+            log.warning(what, extra={"directory": str(self._directory)} | ({"error": error} if error else {}))
+        self._told = what + error
+
+    def _files(self) -> list[tuple[str, str]]:
+        names = sorted(one for one in self._directory.iterdir() if one.suffix in SUFFIXES)[:MOST_FILES]
+        return [(path.name, _read(path) or "") for path in names]
+
+
+def remove(directory: Path) -> bool:
+    """Take the file away, at uninstall; whether it was there."""
+    path = directory / NAME
+    there = path.exists()
+    path.unlink(missing_ok=True)
+    return there
+
+
+def _read(path: Path) -> str | None:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.read(LONGEST + 1)
+    except OSError:
+        return None
+
+
+def _replace(path: Path, text: str) -> None:
+    for unfinished in path.parent.glob(f".{path.name}.*{_UNFINISHED}"):
+        unfinished.unlink(missing_ok=True)
+    descriptor, name = tempfile.mkstemp(_UNFINISHED, f".{path.name}.", path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            os.fchmod(file.fileno(), 0o644)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink()
+        raise
