@@ -66,6 +66,8 @@ class Catalog:
         self._followers: dict[object, tuple[str, Callable[[], object]]] = {}
         for kind in ("SpiderIPPool", "SpiderReservedIP"):
             self._informers[kind].subscribe(self._tell_followers)
+        self._ahead: dict[str, IPPool] = {}
+        """Pools that were read before the cache heard of them, until it does."""
         self._table: tuple[tuple[Any, ...], PoolTable] = ((), PoolTable({}, {}))
         self._reserved: tuple[tuple[Any, ...], dict[int, IntervalSet]] = ((), {})
 
@@ -127,13 +129,17 @@ class Catalog:
         for name in names:
             if name not in table.pools and name not in table.damaged:
                 with contextlib.suppress(NotFound, InvalidObject):
-                    missing[name] = self.fresh_pool(name)
+                    missing[name] = self.pool(name)
         return PoolTable(ChainMap(missing, table.pools), table.damaged) if missing else table  # type: ignore[arg-type]
 
     def pool(self, name: str) -> IPPool:
         """One pool. Raises `NotFound` when the store does not know it either, `InvalidObject` when it is damaged."""
-        pool = self.pools().pools.get(name)
-        return pool if pool is not None else self.fresh_pool(name)
+        found = self.pools().pools.get(name) or self._ahead.get(name)
+        if found is None:
+            found = self.fresh_pool(name)
+            if self._started:
+                self._ahead[name] = found
+        return found
 
     def fresh_pool(self, name: str) -> IPPool:
         """One pool as the store has it now."""
@@ -147,6 +153,7 @@ class Catalog:
         return lambda: self._followers.pop(key, None)
 
     def _tell_followers(self, key: ObjectKey) -> None:
+        self._ahead.pop(key.name, None)
         for name, changed in tuple(self._followers.values()):
             if key.kind != "SpiderIPPool" or key.name == name:
                 changed()

@@ -1,0 +1,50 @@
+"""The catalog between the moment in which a pool is made and the one in which its cache hears of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.errors import NotFound
+from actors.store.caches.catalog import Catalog, PoolTable
+from actors.store.caches.informer import ObjectKey
+from actors.store.sqlite.store import SQLiteStore
+from tests.support.faulty_store import FaultyStore
+from tests.support.rig import pool
+
+
+class Counting(FaultyStore):
+    """Counts what is read, object by object."""
+
+    gets = 0
+
+    def get(self, kind: str, name: str, namespace: str = "", *, timeout: float = 10.0) -> dict[str, Any]:
+        self.gets += 1
+        return super().get(kind, name, namespace, timeout=timeout)
+
+
+def test_a_pool_that_the_cache_has_not_heard_of_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Counting(SQLiteStore(tmp_path / "orbweaver.db"))
+    catalog = Catalog(store, has_pods=False)
+    monkeypatch.setattr("actors.store.caches.informer.Informer.start", lambda self: None)  # its watch is late
+    catalog.start()
+    store.create(pool("blue", "10.6.0.0/16", "10.6.0.1"))
+    known = PoolTable({}, {})
+
+    for _ in range(3):
+        found = catalog.with_pools(known, ("blue", "gone"))
+        assert list(found.pools) == ["blue"]
+        assert catalog.pool("blue").name == "blue"
+    assert store.gets == 1 + 3, "what is not there is asked for each time"
+    with pytest.raises(NotFound):
+        catalog.pool("gone")
+
+    read = store.gets
+    catalog._tell_followers(ObjectKey("SpiderIPPool", "", "blue"))
+    catalog.pool("blue")
+    assert store.gets == read + 1, "from then on the cache counts"
+    store.close()
