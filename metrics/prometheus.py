@@ -308,9 +308,9 @@ def _subnets(usage: list[SubnetNumbers]) -> list[GaugeMetricFamily]:
             ("orbweaver_subnet_exhausted", "Whether a pool needs more addresses than its subnet has left"),
         )
     )
-    for one in usage:
-        pools.add_metric([one.subnet], one.pools)
-        total.add_metric([one.subnet], one.total)
-        left.add_metric([one.subnet], max(0, one.total - one.allocated))
-        exhausted.add_metric([one.subnet], one.exhausted)
+    for subnet in usage:
+        pools.add_metric([subnet.subnet], subnet.pools)
+        total.add_metric([subnet.subnet], subnet.total)
+        left.add_metric([subnet.subnet], max(0, subnet.total - subnet.allocated))
+        exhausted.add_metric([subnet.subnet], subnet.exhausted)
     return [count, pools, total, left, exhausted]

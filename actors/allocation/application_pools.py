@@ -42,8 +42,8 @@ class PoolsRequest:
         assert pod.owner is not None
         outranked = (SUBNET,) if SUBNETS in pod.annotations else ()
         keys = [key for key in ASKED_BY if key in pod.annotations and key not in outranked]
-        told = tuple((key, pod.annotations[key]) for key in keys)
-        return cls(pod.key, pod.owner, told, wait, again)
+        annotations = tuple((key, pod.annotations[key]) for key in keys)
+        return cls(pod.key, pod.owner, annotations, wait, again)
 
     @property
     def namespace(self) -> str:
@@ -71,8 +71,8 @@ def ask_for_pools(router: AllocatorRouter, pod: Pod, wait: float, *, again: bool
 
     def asked(allocator: Allocator) -> ApplicationPools:
         answer = application_pools_of(allocator).order(ApplicationPoolsActor.pools_for, request)
-        (found,) = ask(allocator, answer)
-        return found
+        (pools,) = ask(allocator, answer)
+        return pools
 
     return router.work(asked, waits=wait)
 
@@ -81,15 +81,19 @@ def with_shortage(error: OrbweaverError, application: ApplicationPools | None) -
     """A refusal of a pod whose application's pools are used up: if they are too small, because its subnets are, that is what
     the pod has to be told."""
     short = (
-        [f"{one.interface} IPv{one.family}: {one.short}" for one in application.interfaces if one.short]
+        [
+            f"{interface.interface} IPv{interface.family}: {interface.short}"
+            for interface in application.interfaces
+            if interface.short
+        ]
         if application
         else []
     )
     if application is None or not short or not isinstance(error, NoAddress):
         return error
     message = f"{error.message}, and no SpiderSubnet has more for {application.application.title}"
-    told = without_middle(f"{message}: {'; '.join(short)}")
-    return SubnetsExhausted(message, details=(*short, *error.details), brief=told)
+    short_form = without_middle(f"{message}: {'; '.join(short)}")
+    return SubnetsExhausted(message, details=(*short, *error.details), brief=short_form)
 
 
 for _value in (Owner, Application, InterfacePools, ApplicationPools, PoolsRequest):

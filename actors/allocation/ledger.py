@@ -214,7 +214,7 @@ class LedgerActor(Actor):
         empty."""
         if not node:
             return tuple({record.holder for record in self._index.records.values()})
-        return tuple({one.record.holder for one in self._index.of_node(node) if one.record.node == node})
+        return tuple({held.record.holder for held in self._index.of_node(node) if held.record.node == node})
 
     @message
     def of_node(self, node: str) -> tuple[Allocation, ...]:
@@ -226,15 +226,15 @@ class LedgerActor(Actor):
         """The addresses, as (family, value), that are suspect because they were taken from this container by force;
         those of one interface, unless that is empty."""
         return tuple(
-            (one.family, one.value)
-            for one in self._index.taken_from(container)
-            if interface in ("", one.suspect.interface)
+            (taken.family, taken.value)
+            for taken in self._index.taken_from(container)
+            if interface in ("", taken.suspect.interface)
         )
 
     @message
     def suspects_on(self, node: str) -> tuple[SuspectAddress, ...]:
         """The addresses that were taken by force from sandboxes of a node."""
-        return tuple(one for one in self._index.suspects() if one.suspect.node == node)
+        return tuple(taken for taken in self._index.suspects() if taken.suspect.node == node)
 
     @message
     def sandboxes_of(self, node: str) -> tuple[NodeSandbox, ...]:
@@ -246,9 +246,9 @@ class LedgerActor(Actor):
             if view.node == node and view.container
         }
         used = {
-            NodeSandbox(one.suspect.container, one.suspect.pod)
-            for one in self.suspects_on(node)
-            if one.suspect.container
+            NodeSandbox(taken.suspect.container, taken.suspect.pod)
+            for taken in self.suspects_on(node)
+            if taken.suspect.container
         }
         return tuple(sorted(using | used, key=lambda sandbox: (sandbox.container, sandbox.interface)))
 

@@ -99,8 +99,8 @@ class LedgerIndex:
                 self._suspects.get(key),
                 self.unjudged.get(key, ""),
             )
-            told = (change.record, change.released, change.quarantine, change.suspect, change.unjudged)
-            if known != told:
+            content = (change.record, change.released, change.quarantine, change.suspect, change.unjudged)
+            if known != content:
                 self._forget(key, before)
                 self._note(key, change)
                 self.sequence += 1
@@ -111,8 +111,8 @@ class LedgerIndex:
 
     def replace(self, family: int, base: int, changes: tuple[AddressChange, ...]) -> None:
         """Take note of a whole block: what is not among `changes` is neither recorded nor remembered as released."""
-        told = {change.value for change in changes}
-        absent = sorted(self._blocks.get((family, base), set()) - told)
+        values = {change.value for change in changes}
+        absent = sorted(self._blocks.get((family, base), set()) - values)
         self.apply(family, (*(AddressChange(value, None) for value in absent), *changes))
 
     def _forget(self, key: AddressKey, before: Record | None) -> None:
@@ -256,7 +256,7 @@ class LedgerIndex:
 def _nodes_of(record: Record) -> tuple[str, ...]:
     if not record.other_sandboxes:
         return (record.node,)
-    return tuple({record.node, *(one.node for one in record.other_sandboxes)})
+    return tuple({record.node, *(sandbox.node for sandbox in record.other_sandboxes)})
 
 
 def _unlink(index: dict[str, set[AddressKey]], name: str, key: AddressKey) -> None:

@@ -56,16 +56,18 @@ class NodeWatches:
         self, node: str, sees: bool, unseen: tuple[NodeSandbox, ...]
     ) -> tuple[bool, tuple[NodeSandbox, ...]]:
         """Note what an agent tells. Returns whether it sees nothing any more, and what it sees no more."""
-        told = _Heard(self._clock(), sees, frozenset(one.container for one in unseen))
+        news = _Heard(self._clock(), sees, frozenset(sandbox.container for sandbox in unseen))
         with self._lock:
             before = self._heard.get(node)
-            self._heard[node] = told
+            self._heard[node] = news
             if len(self._heard) > self._forget_above:  # nodes come and go
-                self._heard = {name: one for name, one in self._heard.items() if told.at - one.at < _LONG}
+                self._heard = {
+                    name: heard for name, heard in self._heard.items() if news.at - heard.at < _LONG
+                }
                 self._forget_above = 2 * len(self._heard) + _FEW
         blind = not sees and (before is None or before.sees)
         known = frozenset[str]() if before is None else before.unseen
-        return blind, tuple(one for one in unseen if one.container not in known)
+        return blind, tuple(sandbox for sandbox in unseen if sandbox.container not in known)
 
     def heard_cni(self, node: str, kind: str) -> bool:
         """Note which cluster network a node has. Returns whether that is news."""
@@ -73,18 +75,18 @@ class NodeWatches:
             before = self._cni.get(node)
             self._cni[node] = (kind, self._clock())
             if len(self._cni) > self._forget_above:
-                self._cni = {name: one for name, one in self._cni.items() if self._lasts(one[1])}
+                self._cni = {name: heard for name, heard in self._cni.items() if self._lasts(heard[1])}
         return before is None or before[0] != kind
 
     def cni_types(self) -> NodeCniTypes:
         """What the nodes have that were heard from lately."""
-        found: dict[str, list[str]] = {}
+        by_kind: dict[str, list[str]] = {}
         with self._lock:
             for node, (kind, at) in self._cni.items():
                 if self._lasts(at):
-                    found.setdefault(kind, []).append(node)
+                    by_kind.setdefault(kind, []).append(node)
             early = self._clock() - self._began < CNI_TOLD
-        return NodeCniTypes(found, early)
+        return NodeCniTypes(by_kind, early)
 
     def _lasts(self, at: float) -> bool:
         return self._clock() - at < CNI_LASTS
@@ -93,12 +95,12 @@ class NodeWatches:
         """Who looks after a container's sandbox. `away`: seconds for which a silent agent is believed; `now`: since the
         epoch."""
         with self._lock:
-            told, began = self._heard.get(node), self._began
-        if told is None:
+            heard, began = self._heard.get(node), self._began
+        if heard is None:
             return NodeWatch(now + away - (self._clock() - began))
-        if not told.sees or container in told.unseen:
+        if not heard.sees or container in heard.unseen:
             return NOBODY
-        return NodeWatch(now + away - (self._clock() - told.at), heard=True)
+        return NodeWatch(now + away - (self._clock() - heard.at), heard=True)
 
 
 class NodeWatchesActor(Actor):
@@ -113,7 +115,7 @@ class NodeWatchesActor(Actor):
         """The agent of `node` watches over its sandboxes whose pods are on their way out, apart from these, which it cannot
         see; with `sees` false it can see none."""
         blind, new = self._watches.heard(node, sees, unseen)
-        changed = [("Pod", *_split(one.pod)) for one in new]
+        changed = [("Pod", *_split(sandbox.pod)) for sandbox in new]
         if blind:
             changed.append(("Watch", "", node))
         if changed:

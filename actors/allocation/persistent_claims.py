@@ -34,7 +34,7 @@ class PersistentClaims:
         """By interface, the claims whose addresses the pod is to have. Raises `PodRefused`."""
         if "ipam-claim-reference" not in pod.annotations.get(NETWORKS, ""):
             return {}
-        found: dict[str, IPAMClaim] = {}
+        claims: dict[str, IPAMClaim] = {}
         for network in read_networks(pod):
             if not network.claim:
                 continue
@@ -44,8 +44,8 @@ class PersistentClaims:
                     extra={"pod": pod.key, "network": network.key, "claim": network.claim},
                 )
                 continue
-            found[network.interface] = self._claim(pod, network.key, network.claim)
-        return found
+            claims[network.interface] = self._claim(pod, network.key, network.claim)
+        return claims
 
     def write(self, claim: IPAMClaim, ips: Sequence[str], pod: str) -> None:
         """Have the claim's status name the addresses (CIDR form) and the pod that has them now. Raises `NotFound` when the

@@ -99,7 +99,7 @@ class AddContext:
 
     def of(self, interface: str) -> AddRequest:
         """The request for an interface; for one that nobody asks for yet, the first."""
-        asking = (one for one in self.others if one.sandbox.interface == interface)
+        asking = (request for request in self.others if request.sandbox.interface == interface)
         return next(asking, self.request)
 
 
@@ -418,7 +418,7 @@ def _refusal(plan: Plan, attempts: Sequence[Attempt], *, waited: bool) -> NoAddr
     if len(wanted) == len(unserved):
         message = f"no pool can give pod {plan.pod} the address that it asks for, {' and '.join(wanted)}"
         return AddressTaken(message, details=details, brief=brief(message, reasons, ""))
-    told = brief(
+    short_form = brief(
         f"no pool can give pod {plan.pod} an address",
         reasons,
         "Add addresses to spec.ips of one of these pools, or name another pool.",
@@ -428,7 +428,7 @@ def _refusal(plan: Plan, attempts: Sequence[Attempt], *, waited: bool) -> NoAddr
     return refusal(
         f"no pool can give pod {plan.pod} an address for every interface it asks for",
         details=details,
-        brief=told,
+        brief=short_form,
     )
 
 

@@ -57,30 +57,32 @@ class Authority:
                 for name, text in data.items()
             }
             following = Pair(texts["next.crt"], texts["next.key"]) if "next.crt" in texts else None
-            found = cls(Pair(texts["ca.crt"], texts["ca.key"]), following, texts.get("previous.crt", ""))
+            authority = cls(Pair(texts["ca.crt"], texts["ca.key"]), following, texts.get("previous.crt", ""))
             others = [following.certificate] if following is not None else []
-            others += [found.previous] if found.previous else []
-            for certificate in (found.current.certificate, *others):
+            others += [authority.previous] if authority.previous else []
+            for certificate in (authority.current.certificate, *others):
                 span_of(certificate)
         except (KeyError, ValueError, binascii.Error) as error:
             raise InvalidObject(
                 f"what the webhook's Secret holds is no authority of ours: {error!r}"
             ) from error
-        return found
+        return authority
 
 
-def advance(found: Authority | None, now: datetime, life: timedelta, published: Sequence[str]) -> Authority:
+def advance(
+    authority: Authority | None, now: datetime, life: timedelta, published: Sequence[str]
+) -> Authority:
     """The authority that should be, at a moment. `published`: what API servers are told to trust by now, for each webhook."""
-    if found is None or now >= span_of(found.current.certificate)[1]:
+    if authority is None or now >= span_of(authority.current.certificate)[1]:
         return Authority(make_authority(now, life))
-    if found.following is not None:
-        made, end = span_of(found.following.certificate)
+    if authority.following is not None:
+        begin, end = span_of(authority.following.certificate)
         share, most = _TRUSTED_FOR
-        known = all(found.following.certificate in bundle for bundle in published)
-        if known and now >= made + min((end - made) * share, most):
-            return Authority(found.following, None, found.current.certificate)
-        return found
-    made, end = span_of(found.current.certificate)
-    if now >= made + (end - made) * _NEXT_AFTER:
-        return replace(found, following=make_authority(now, life), previous="")
-    return found
+        known = all(authority.following.certificate in bundle for bundle in published)
+        if known and now >= begin + min((end - begin) * share, most):
+            return Authority(authority.following, None, authority.current.certificate)
+        return authority
+    begin, end = span_of(authority.current.certificate)
+    if now >= begin + (end - begin) * _NEXT_AFTER:
+        return replace(authority, following=make_authority(now, life), previous="")
+    return authority

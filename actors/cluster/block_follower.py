@@ -56,19 +56,19 @@ class BlockFollower:
         self._informer.stop()
 
     def _changed(self, key: ObjectKey) -> None:
-        found: Block | str | None = self._informer.get(key.name)
+        cached: Block | str | None = self._informer.get(key.name)
         try:
             family, base = parse_block_name(key.name)
         except InvalidObject as error:
             log.error("an object that is no block is passed over", extra={"error": str(error)})
             return
-        if isinstance(found, str):
+        if isinstance(cached, str):
             self._ledger.ask(LedgerActor.unreadable, family, base).subscribe(_log_failure)
             return
-        version = found.version if found is not None else self._informer.version
-        changes = content_of(found) if found is not None else ()
-        told = self._ledger.ask(LedgerActor.block_watched, family, base, version, changes)
-        told.subscribe(_log_failure)
+        version = cached.version if cached is not None else self._informer.version
+        changes = content_of(cached) if cached is not None else ()
+        heard = self._ledger.ask(LedgerActor.block_watched, family, base, version, changes)
+        heard.subscribe(_log_failure)
 
 
 def _parse(obj: Object) -> Block | str:

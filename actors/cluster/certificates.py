@@ -95,8 +95,8 @@ def sign_server(authority: Pair, names: Sequence[str], now: datetime) -> Pair:
 
 def span_of(certificate: str) -> tuple[datetime, datetime]:
     """When a certificate in PEM was made, and when it ends. Raises `ValueError`."""
-    found = x509.load_pem_x509_certificate(certificate.encode())
-    return found.not_valid_before_utc + SKEW, found.not_valid_after_utc
+    loaded = x509.load_pem_x509_certificate(certificate.encode())
+    return loaded.not_valid_before_utc + SKEW, loaded.not_valid_after_utc
 
 
 def _begun(

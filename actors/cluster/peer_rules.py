@@ -115,8 +115,8 @@ def _about_names(node: str, key: str, args: tuple[Any, ...], now: float) -> Perm
 
 
 def _about_its_node(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
-    (asked,) = _the_ledger(key, args, 1)
-    _check(asked == node, f"it may ask about its own node, which is {node}")
+    (named,) = _the_ledger(key, args, 1)
+    _check(named == node, f"it may ask about its own node, which is {node}")
     return Permit(args)
 
 
@@ -139,8 +139,8 @@ def _allocate(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
 
 def _withdraw(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
     _check(is_subdomain(key), "a pool has a name")
-    asked, container, claim = _arguments(args, 3)
-    _check(asked == node, f"it may withdraw what its own node asked for, which is {node}")
+    named, container, claim = _arguments(args, 3)
+    _check(named == node, f"it may withdraw what its own node asked for, which is {node}")
     _check(len(container) <= TEXT and len(claim) <= TEXT, "an ADD has a short name")
     return Permit(args, pool=key)
 
@@ -197,30 +197,31 @@ def _holder_ended(node: str, key: str, args: tuple[Any, ...], now: float) -> Per
 
 def _watching(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
     _check(key == "local", "there is one that hears who watches, named local")
-    asked, _, unseen = _arguments(args, 3)
-    _check(asked == node, f"it may speak for its own node, which is {node}")
+    named, _, unseen = _arguments(args, 3)
+    _check(named == node, f"it may speak for its own node, which is {node}")
     _check(len(unseen) <= MANY, f"at most {MANY} sandboxes")
-    for one in unseen:
-        namespace, _, name = one.pod.partition("/")
+    for sandbox in unseen:
+        namespace, _, name = sandbox.pod.partition("/")
         _check(is_subdomain(namespace) and is_subdomain(name), "a sandbox is one of a pod")
         _check(
-            max(len(one.container), len(one.uid), len(one.interface)) <= TEXT, "a sandbox's texts are short"
+            max(len(sandbox.container), len(sandbox.uid), len(sandbox.interface)) <= TEXT,
+            "a sandbox's texts are short",
         )
     return Permit(args)
 
 
 def _moved(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
     _check(key == "local", "there is one that hears of moves, named local")
-    asked, pods = _arguments(args, 2)
-    _check(asked == node, f"it may speak for its own node, which is {node}")
+    named, pods = _arguments(args, 2)
+    _check(named == node, f"it may speak for its own node, which is {node}")
     _check(len(pods) <= OF_A_NODE and all(len(pod) <= TEXT for pod in pods), f"at most {OF_A_NODE} names")
     return Permit(args)
 
 
 def _cni(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
     _check(key == "local", "there is one that hears of nodes, named local")
-    asked, kind = _arguments(args, 2)
-    _check(asked == node, f"it may speak for its own node, which is {node}")
+    named, kind = _arguments(args, 2)
+    _check(named == node, f"it may speak for its own node, which is {node}")
     _check(kind in KINDS, f"a node's network is one of {', '.join(KINDS)}")
     return Permit(args)
 

@@ -106,25 +106,25 @@ class WebhookCertificates:
         secret = self._get("Secret", SECRET, self._namespace)
         leads = self._leads()
         try:
-            found = Authority.from_data((secret or {}).get("data") or {})
+            stored = Authority.from_data((secret or {}).get("data") or {})
         except InvalidObject as error:
             if not leads:
                 raise
             log.error("the webhook's authority is made anew", extra={"error": str(error)})
-            found = None
+            stored = None
         if leads:
             configuration = self._get("ValidatingWebhookConfiguration", CONFIGURATION)
-            found = self._kept(secret, found, _published(configuration or {}))
+            stored = self._kept(secret, stored, _published(configuration or {}))
             if configuration is not None:
-                self._publish(configuration, found)
-        if found is not None and found != self._authority:
-            self._adopt(found)
+                self._publish(configuration, stored)
+        if stored is not None and stored != self._authority:
+            self._adopt(stored)
 
-    def _kept(self, secret: Object | None, found: Authority | None, published: Sequence[str]) -> Authority:
+    def _kept(self, secret: Object | None, stored: Authority | None, published: Sequence[str]) -> Authority:
         """The authority that should be, written if it was another one."""
-        wanted = advance(found, self._now(), self._life, published)
-        if wanted == found:
-            return found
+        wanted = advance(stored, self._now(), self._life, published)
+        if wanted == stored:
+            return stored
         data = wanted.to_data()
         if secret is None:
             metadata = {"name": SECRET, "namespace": self._namespace}
@@ -136,11 +136,11 @@ class WebhookCertificates:
 
     def _publish(self, configuration: Object, authority: Authority) -> None:
         bundle = base64.b64encode(authority.bundle.encode()).decode()
-        webhooks = [dict(one) for one in configuration.get("webhooks") or ()]
-        if all((one.get("clientConfig") or {}).get("caBundle") == bundle for one in webhooks):
+        webhooks = [dict(webhook) for webhook in configuration.get("webhooks") or ()]
+        if all((webhook.get("clientConfig") or {}).get("caBundle") == bundle for webhook in webhooks):
             return
-        for one in webhooks:
-            one["clientConfig"] = {**(one.get("clientConfig") or {}), "caBundle": bundle}
+        for webhook in webhooks:
+            webhook["clientConfig"] = {**(webhook.get("clientConfig") or {}), "caBundle": bundle}
         self._store.update({**configuration, "webhooks": webhooks})
         log.info("API servers are told whom to trust", extra={"configuration": CONFIGURATION})
 
@@ -181,9 +181,11 @@ class WebhookCertificates:
 def _published(configuration: dict[str, Any]) -> list[str]:
     """What each webhook of a configuration trusts; a text that is none counts for nothing."""
     bundles: list[str] = []
-    for one in configuration.get("webhooks") or ():
+    for webhook in configuration.get("webhooks") or ():
         try:
-            bundles.append(base64.b64decode((one.get("clientConfig") or {}).get("caBundle") or "").decode())
+            bundles.append(
+                base64.b64decode((webhook.get("clientConfig") or {}).get("caBundle") or "").decode()
+            )
         except (binascii.Error, ValueError):
             bundles.append("")
     return bundles

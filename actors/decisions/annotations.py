@@ -174,16 +174,16 @@ def _size(subject: str, annotations: Mapping[str, str]) -> Size | None:
     if POD_IP_NUMBER not in annotations:
         return None
     with _reading_of(subject, POD_IP_NUMBER) as place:
-        found = (
+        matched = (
             _SIZE.fullmatch(annotations[POD_IP_NUMBER].strip())
             if len(annotations[POD_IP_NUMBER]) < 64
             else None
         )
-        if found is None:
+        if matched is None:
             raise PodRefused(
                 f"{place}: it is {shown(annotations[POD_IP_NUMBER])}, but must be a number of addresses, or + and a number"
             )
-        return Size(int(found[2]), bool(found[1]))
+        return Size(int(matched[2]), bool(matched[1]))
 
 
 def _reclaim(subject: str, annotations: Mapping[str, str]) -> bool:
@@ -203,10 +203,12 @@ def read_ippools(pod: Pod) -> tuple[PoolNames, ...] | None:
         if not entries:
             raise PodRefused(f"{subject}: the list is empty, but must have one entry for each interface")
         _bound(subject, entries, MOST_INTERFACES, "interfaces")
-        found = [_pool_names(entry, entry.text("interface"), entry.flag("cleangateway")) for entry in entries]
-        _bound_names(subject, [name for choice in found for name in (*choice.ipv4, *choice.ipv6)])
-        named = [choice.interface for choice in found if choice.interface]
-        if named and len(named) != len(found):
+        choices = [
+            _pool_names(entry, entry.text("interface"), entry.flag("cleangateway")) for entry in entries
+        ]
+        _bound_names(subject, [name for choice in choices for name in (*choice.ipv4, *choice.ipv6)])
+        named = [choice.interface for choice in choices if choice.interface]
+        if named and len(named) != len(choices):
             raise PodRefused(
                 f"{subject}: some entries name their interface and some do not; name it in all, or in none to"
                 " take the order of the interfaces"
@@ -215,7 +217,7 @@ def read_ippools(pod: Pod) -> tuple[PoolNames, ...] | None:
             _check_interface(subject, interface)
             if named.count(interface) > 1:
                 raise PodRefused(f"{subject}: interface {interface} has two entries; keep one")
-        return tuple(found)
+        return tuple(choices)
 
 
 def read_ippool(pod: Pod) -> PoolNames | None:
@@ -229,7 +231,7 @@ def read_ippool(pod: Pod) -> PoolNames | None:
 
 def read_namespace_pools(pod: Pod, namespace: Namespace | None) -> PoolNames | None:
     """The namespace's default pools; None when it has none. Raises `PodRefused`."""
-    found: dict[int, tuple[str, ...]] = {4: (), 6: ()}
+    by_family: dict[int, tuple[str, ...]] = {4: (), 6: ()}
     for family, key in NAMESPACE_POOLS.items():
         text = namespace.annotations.get(key) if namespace else None
         if text is None or not text.strip():
@@ -237,8 +239,8 @@ def read_namespace_pools(pod: Pod, namespace: Namespace | None) -> PoolNames | N
         with _reading(pod.key, key, f"namespace {pod.namespace}: ") as subject:
             names = Fields(subject, "", {"": _json(subject, text)}, PodRefused).texts("")
             _check_names(subject, names)
-            found[family] = names
-    return PoolNames("", found[4], found[6]) if found[4] or found[6] else None
+            by_family[family] = names
+    return PoolNames("", by_family[4], by_family[6]) if by_family[4] or by_family[6] else None
 
 
 def read_routes(pod: Pod) -> tuple[PoolRoute, ...]:
@@ -246,7 +248,7 @@ def read_routes(pod: Pod) -> tuple[PoolRoute, ...]:
     if POD_ROUTES not in pod.annotations:
         return ()
     with _reading(pod.key, POD_ROUTES) as subject:
-        found = []
+        routes = []
         entries = _mappings(subject, pod.annotations[POD_ROUTES])
         _bound(subject, entries, MOST_ROUTES, "routes")
         for entry in entries:
@@ -255,8 +257,8 @@ def read_routes(pod: Pod) -> tuple[PoolRoute, ...]:
                     raise entry.refuse(key, "but every route needs dst and gw")
             destination = entry.read("dst", parse_cidr)
             gateway = entry.read("gw", partial(parse_address_of, family=destination.family))
-            found.append(PoolRoute(destination, gateway))
-        return tuple(found)
+            routes.append(PoolRoute(destination, gateway))
+        return tuple(routes)
 
 
 def read_default_route_nic(pod: Pod) -> str | None:
@@ -279,8 +281,8 @@ def read_default_network(
 ) -> NetworkSelection | None:
     """The network of the first interface: the pod's own choice, else the cluster's. Raises `PodRefused`."""
     text = pod.annotations.get(DEFAULT_NETWORK, "") or cluster_network or ""
-    found = _networks(pod, DEFAULT_NETWORK, text, agent_namespace)
-    return found[0] if found else None
+    networks = _networks(pod, DEFAULT_NETWORK, text, agent_namespace)
+    return networks[0] if networks else None
 
 
 def read_network_elements(pod: Pod, key: str, text: str, read: Callable[[Fields], T]) -> tuple[T | None, ...]:
@@ -322,7 +324,7 @@ def _networks(pod: Pod, key: str, text: str, namespace: str) -> tuple[NetworkSel
     if not text.strip():
         return ()
     with _reading(pod.key, key) as subject:
-        found = []
+        networks = []
         entries = _json_networks(subject, text) if _is_json(text) else _short_networks(subject, text)
         for index, (entry_namespace, name, interface, ips, claim) in enumerate(entries):
             if index == MOST_INTERFACES:
@@ -337,8 +339,8 @@ def _networks(pod: Pod, key: str, text: str, namespace: str) -> tuple[NetworkSel
             if interface:
                 _check_interface(subject, interface)
             interface = interface or f"net{index + 1}"
-            found.append(NetworkSelection(entry_namespace or namespace, name, interface, ips, claim))
-        return tuple(found)
+            networks.append(NetworkSelection(entry_namespace or namespace, name, interface, ips, claim))
+        return tuple(networks)
 
 
 def _is_json(text: str) -> bool:

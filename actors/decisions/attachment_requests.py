@@ -74,33 +74,33 @@ class AttachmentRequest:
     @property
     def capabilities(self) -> dict[str, Any]:
         """What the pod asks its plugins for, by the names of the capabilities; only what it does ask for."""
-        asked: dict[str, Any] = {
+        wishes: dict[str, Any] = {
             "ips": list(self.ips),
             "mac": self.mac,
             "infinibandGUID": self.guid,
             "portMappings": [dict(mapping) for mapping in self.port_mappings],
             "bandwidth": dict(self.bandwidth or {}),
         }
-        return {name: value for name, value in asked.items() if value}
+        return {name: value for name, value in wishes.items() if value}
 
 
 def read_attachments(pod: Pod) -> tuple[AttachmentRequest, ...]:
     """The pod's further networks, in order, each with the interface that it gets. Raises `PodRefused`."""
     text = pod.annotations.get(NETWORKS, "")
-    found = _joined(read_networks(pod), read_network_elements(pod, NETWORKS, text, _read_element))
+    requests = _joined(read_networks(pod), read_network_elements(pod, NETWORKS, text, _read_element))
     subject = f"pod {pod.key}: annotation {NETWORKS}"
-    names = [one.interface for one in found]
+    names = [request.interface for request in requests]
     for name in names:
         if names.count(name) > 1:
             raise PodRefused(
                 f"{subject}: two networks ask for interface {name}; give each another name, or leave the names out"
             )
-    routed = [one.key for one in found if one.default_route is not None]
+    routed = [request.key for request in requests if request.default_route is not None]
     if len(routed) > 1:
         raise PodRefused(
             f"{subject}: {' and '.join(routed[:4])} have a default-route, but one network may have it; keep one"
         )
-    return found
+    return requests
 
 
 def read_default_attachment(
@@ -113,8 +113,8 @@ def read_default_attachment(
     if network is None:
         return None
     elements = read_network_elements(pod, DEFAULT_NETWORK, text, _read_element)
-    (found,) = _joined((network,), elements[:1])
-    return AttachmentRequest(**{**_fields(found), "interface": interface})
+    (request,) = _joined((network,), elements[:1])
+    return AttachmentRequest(**{**_fields(request), "interface": interface})
 
 
 def _joined(
@@ -204,7 +204,7 @@ def _port_mappings(element: Fields) -> tuple[Mapping[str, Any], ...]:
     mappings = element.items("portMappings")
     if element.has("portMappings") and not 0 < len(mappings) <= MOST_PORTS:
         raise element.refuse("portMappings", f"but must have 1 to {MOST_PORTS} mappings")
-    found = []
+    read = []
     for mapping in mappings:
         ports = {key: mapping.number(key, 0) for key in ("hostPort", "containerPort")}
         for key, port in ports.items():
@@ -216,25 +216,25 @@ def _port_mappings(element: Fields) -> tuple[Mapping[str, Any], ...]:
         host = mapping.text("hostIP")
         if host:
             mapping.read("hostIP", parse_address)
-        found.append({**ports, "protocol": protocol, **({"hostIP": host} if host else {})})
-    return tuple(found)
+        read.append({**ports, "protocol": protocol, **({"hostIP": host} if host else {})})
+    return tuple(read)
 
 
 def _bandwidth(element: Fields) -> Mapping[str, int] | None:
     if not element.has("bandwidth"):
         return None
     limits = element.inner("bandwidth")
-    found: dict[str, int] = {}
+    rates: dict[str, int] = {}
     for rate, burst in _RATES:
         if limits.has(burst) and not limits.has(rate):
             raise limits.refuse(burst, f"but means nothing without {rate}")
         if limits.has(rate):
-            found[rate] = limits.number(rate, 0)
+            rates[rate] = limits.number(rate, 0)
             # A second's worth: the plugin wants a burst, which the standard lets the pod leave out.
-            found[burst] = limits.number(burst, found[rate])
-    for key, value in found.items():
+            rates[burst] = limits.number(burst, rates[rate])
+    for key, value in rates.items():
         if not 0 < value <= LARGEST_RATE:
             raise limits.refuse(key, f"but must be a number of bits, from 1 to {LARGEST_RATE}")
-    if not found:
+    if not rates:
         raise element.refuse("bandwidth", "but must have an ingressRate or an egressRate")
-    return found
+    return rates

@@ -87,7 +87,7 @@ class ApplicationPools:
     @property
     def pools(self) -> tuple[str, ...]:
         """All of them."""
-        return tuple(name for one in self.interfaces for name in one.pools)
+        return tuple(name for interface in self.interfaces for name in interface.pools)
 
     def names(self, interface: str, family: int) -> tuple[str, ...]:
         """The pools to try there."""

@@ -185,7 +185,7 @@ def _considered(
 ) -> Choice:
     """The candidates of the pools that a rule names."""
     hints = _Hints(pools)
-    found = []
+    considered = []
     chosen, notes = _only_served(pod, chosen, request.interface, settings)
     for names in chosen:
         for family in (4, 6):
@@ -196,8 +196,8 @@ def _considered(
                 )
             elif wanted:
                 given, refusals = expand(wanted, family, pools, damaged, hints, go_on)
-                found.append(Candidates(names.interface, family, given, refusals, names.clean_gateway))
-    return Choice(source, tuple(found), tuple(notes))
+                considered.append(Candidates(names.interface, family, given, refusals, names.clean_gateway))
+    return Choice(source, tuple(considered), tuple(notes))
 
 
 def _of_application(
@@ -206,7 +206,7 @@ def _of_application(
     """The pools that subnets made for the pod's application, and which annotation asked for them."""
     if auto is None:
         raise PodRefused(f"pod {pod.key}: which pools were made for its application is not known")
-    interfaces = tuple(dict.fromkeys(one.interface for one in auto.interfaces))
+    interfaces = tuple(dict.fromkeys(pools_of.interface for pools_of in auto.interfaces))
     if request.interface not in interfaces:
         raise PodRefused(
             f"pod {pod.key}: annotation {auto.source} has entries for {', '.join(interfaces)} but none for interface"
@@ -214,9 +214,9 @@ def _of_application(
             f' "interface": "{request.interface}" to {POD_SUBNETS}'
         )
     empty = [
-        f"{one.interface} IPv{one.family}: {one.short}"
-        for one in auto.interfaces
-        if not one.pools and settings.enabled(one.family)
+        f"{pools_of.interface} IPv{pools_of.family}: {pools_of.short}"
+        for pools_of in auto.interfaces
+        if not pools_of.pools and settings.enabled(pools_of.family)
     ]
     if empty:
         message = f"no SpiderSubnet has addresses for pod {pod.key} of {auto.application.title}"
@@ -244,12 +244,12 @@ def expand(
 ) -> tuple[tuple[str, ...], tuple[Refusal, ...]]:
     """Replace wildcards by the names of pools of the family, and drop what is not there, with a refusal."""
     hints = hints or _Hints(pools)
-    found: dict[str, None] = {}
+    chosen: dict[str, None] = {}
     refusals: list[Refusal] = []
     for name in names:
         go_on()
         if name in pools:
-            found[name] = None
+            chosen[name] = None
         elif name in damaged:
             refusals.append(Refusal(name, "damaged", f"{damaged[name]}; mend the object"))
         elif is_wildcard(name):
@@ -263,10 +263,10 @@ def expand(
                         f"no IPv{family} pool has a name like this; {hints.like(name, family)}",
                     )
                 )
-            found.update(dict.fromkeys(sorted(matching)))
+            chosen.update(dict.fromkeys(sorted(matching)))
         else:
             refusals.append(Refusal(name, "exists", f"there is no such pool; {hints.like(name, family)}"))
-    return tuple(found), tuple(dict.fromkeys(refusals))
+    return tuple(chosen), tuple(dict.fromkeys(refusals))
 
 
 def name_matcher(pattern: str) -> Callable[[str], object]:

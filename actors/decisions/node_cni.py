@@ -38,16 +38,18 @@ def node_cni(files: Iterable[tuple[str, str]]) -> str:
         types = _types(conf)
         if any(kind in META_PLUGINS for kind in types):
             continue
-        found = [_PLUGINS[kind] for kind in types if kind in _PLUGINS]
+        known = [_PLUGINS[kind] for kind in types if kind in _PLUGINS]
         network = conf.get("name")
-        return _NETWORKS.get(network if isinstance(network, str) else "", found[0] if found else "none")
+        return _NETWORKS.get(network if isinstance(network, str) else "", known[0] if known else "none")
     return ""
 
 
 def _types(conf: Mapping[str, Any]) -> list[str]:
     plugins = conf.get("plugins")
     entries = plugins if isinstance(plugins, list) else [conf]
-    return [kind for one in entries if isinstance(one, Mapping) and isinstance(kind := one.get("type"), str)]
+    return [
+        kind for entry in entries if isinstance(entry, Mapping) and isinstance(kind := entry.get("type"), str)
+    ]
 
 
 @dataclass(frozen=True, slots=True)

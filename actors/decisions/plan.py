@@ -113,13 +113,13 @@ class Plan:
         mine = tuple(
             slot for slot in self.slots if slot.interface == interface or slot.interface not in others
         )
-        theirs = tuple(slot for name, made in others.items() for slot in made.of(name))
+        theirs = tuple(slot for name, planned in others.items() for slot in planned.of(name))
         every = (self, *others.values())
         return replace(
             self,
             slots=(*mine, *theirs),
-            notes=tuple(dict.fromkeys(note for made in every for note in made.notes)),
-            warnings=tuple(dict.fromkeys(text for made in every for text in made.warnings)),
+            notes=tuple(dict.fromkeys(note for planned in every for note in planned.notes)),
+            warnings=tuple(dict.fromkeys(text for planned in every for text in planned.warnings)),
         )
 
     def reasons(self) -> tuple[str, ...]:
@@ -181,7 +181,9 @@ def plan(
             f"pod {pod.key} gets no address, because {pod.ended}; a new pod in its place will get one"
         )
     choice = choose(pod, namespace, pools, request, settings, damaged, go_on, auto)
-    interfaces = tuple(dict.fromkeys((*(one.interface for one in choice.candidates), request.interface)))
+    interfaces = tuple(
+        dict.fromkeys((*(candidates.interface for candidates in choice.candidates), request.interface))
+    )
     networks, claims = _networks(pod, settings), claims or {}
     exact = {
         (interface, family): value
@@ -206,7 +208,7 @@ def plan(
         slot = _slot(choice.source, candidates, pools, applicant, go_on)
         claim = claims.get(candidates.interface)
         slots.append(slot if claim is None else replace(slot, claim=claim.name))
-    made = Plan(
+    planned = Plan(
         pod=pod.key,
         slots=tuple(slots),
         notes=choice.notes,
@@ -215,8 +217,8 @@ def plan(
         warnings=ignored_keys(pod, subnets=settings.enable_subnets),
         networks=tuple(networks),
     )
-    _refuse_unserved(made, exact)
-    return made
+    _refuse_unserved(planned, exact)
+    return planned
 
 
 def _slot(
@@ -231,11 +233,11 @@ def _slot(
     refused = list(candidates.refusals)
     for name in candidates.pools:
         go_on()
-        found = filters.refusals(pools[name], applicant)
-        refused.extend(found)
-        if not found:
+        refused_by = filters.refusals(pools[name], applicant)
+        refused.extend(refused_by)
+        if not refused_by:
             fitting.append(pools[name])
-        elif [refusal.rule for refusal in found] == [filters.DISABLED]:
+        elif [refusal.rule for refusal in refused_by] == [filters.DISABLED]:
             disabled.append(pools[name])
     return Slot(
         interface=candidates.interface,
@@ -252,11 +254,11 @@ def _slot(
 def _networks(pod: Pod, settings: Settings) -> dict[str, NetworkSelection]:
     """The network attachment of each interface. Multus gives eth0 the default network, and net1, net2, … or
     the names they ask for to the others."""
-    found = {network.interface: network for network in read_networks(pod)}
+    by_interface = {network.interface: network for network in read_networks(pod)}
     default = read_default_network(pod, settings.agent_namespace, settings.multus_cluster_network)
     if default is not None:
-        found[FIRST_INTERFACE] = replace(default, interface=FIRST_INTERFACE)
-    return found
+        by_interface[FIRST_INTERFACE] = replace(default, interface=FIRST_INTERFACE)
+    return by_interface
 
 
 def _exact(
@@ -275,17 +277,17 @@ def _exact(
         sources.append((f"ips of {network.key} in annotation {key}", network.ips))
     if claim is not None:
         sources.append((f"status of IPAMClaim {claim.key}", claim.ips))
-    found: dict[int, tuple[int, str]] = {}
+    by_family: dict[int, tuple[int, str]] = {}
     for source, addresses in sources:
         for family, value in addresses:
-            known, known_source = found.setdefault(family, (value, source))
+            known, known_source = by_family.setdefault(family, (value, source))
             if known != value:
                 raise PodRefused(
                     f"pod {pod.key}: interface {interface} asks for two IPv{family} addresses,"
                     f" {format_address(family, known)} ({known_source}) and {format_address(family, value)}"
                     f" ({source}), but can have one of each family; keep one of them"
                 )
-    return {family: value for family, (value, _) in found.items()}
+    return {family: value for family, (value, _) in by_family.items()}
 
 
 def _default_route_nic(pod: Pod, interfaces: Iterable[str]) -> str | None:
@@ -299,12 +301,12 @@ def _default_route_nic(pod: Pod, interfaces: Iterable[str]) -> str | None:
     return chosen
 
 
-def _refuse_unserved(made: Plan, exact: Mapping[tuple[str, int], int]) -> None:
-    served = {(slot.interface, slot.family) for slot in made.slots}
+def _refuse_unserved(planned: Plan, exact: Mapping[tuple[str, int], int]) -> None:
+    served = {(slot.interface, slot.family) for slot in planned.slots}
     for (interface, family), value in exact.items():
         if served and (interface, family) not in served:
             raise PodRefused(
-                f"pod {made.pod}: interface {interface} asks for {format_address(family, value)}, but no "
+                f"pod {planned.pod}: interface {interface} asks for {format_address(family, value)}, but no "
                 f"IPv{family} pool is considered for it; name the pool of that address in {FROM_PODS_POOL}",
-                details=made.reasons(),
+                details=planned.reasons(),
             )

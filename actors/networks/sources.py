@@ -69,7 +69,7 @@ class NetworkSources:
         """Follow them no more, and forget them."""
         with self._lock:
             self._wish += 1
-            informers = [one for one in (self._configs, self._attachments) if one is not None]
+            informers = [informer for informer in (self._configs, self._attachments) if informer is not None]
             self._configs = self._attachments = None
             self._gathered.clear()
         for informer in informers:
@@ -87,7 +87,7 @@ class NetworkSources:
         informer = self._attachments
         if informer is None or informer.is_absent or not informer.wait_synced(0):
             return None
-        return {(one.namespace, one.name): one for one in informer.items()}
+        return {(attachment.namespace, attachment.name): attachment for attachment in informer.items()}
 
     @property
     def kind_is_absent(self) -> bool:
@@ -124,9 +124,9 @@ class NetworkSources:
 
 
 def _cached(obj: Mapping[str, Any]) -> NetworkAttachment:
-    found = NetworkAttachment.from_object(obj)
-    ours = found.owner is not None and found.owner.kind == multus_config.KIND
-    return found if ours and len(found.config) <= 2 * LONGEST else replace(found, config="")
+    attachment = NetworkAttachment.from_object(obj)
+    ours = attachment.owner is not None and attachment.owner.kind == multus_config.KIND
+    return attachment if ours and len(attachment.config) <= 2 * LONGEST else replace(attachment, config="")
 
 
 def _log_failure(ref: ObjectRef[None]) -> None:

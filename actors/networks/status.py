@@ -34,10 +34,10 @@ def is_ready(status: Mapping[str, Any]) -> bool:
     return _condition(status).get("status") == "True"
 
 
-def status_of(one: Claimant, now: float, reason: str, text: str) -> dict[str, Any]:
+def status_of(claimant: Claimant, now: float, reason: str, text: str) -> dict[str, Any]:
     """The status to write; the one that is there, if that says the same. `reason`: `MADE`, or one word for why not."""
     ready = "True" if reason == MADE else "False"
-    before = _condition(one.status)
+    before = _condition(claimant.status)
     flipped = before.get("status") != ready
     at = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     condition = {
@@ -45,20 +45,20 @@ def status_of(one: Claimant, now: float, reason: str, text: str) -> dict[str, An
         "status": ready,
         "reason": reason,
         "message": showable(without_middle(text)),
-        "observedGeneration": one.generation,
+        "observedGeneration": claimant.generation,
         "lastTransitionTime": at if flipped else before.get("lastTransitionTime") or at,
     }
     status: dict[str, Any] = {"conditions": [condition]}
     if reason == MADE:
-        status["networkAttachmentDefinition"] = one.attachment
-    if isinstance(one, MultusConfig) and shown_master(one):
-        status["master"] = shown_master(one)
+        status["networkAttachmentDefinition"] = claimant.attachment
+    if isinstance(claimant, MultusConfig) and shown_master(claimant):
+        status["master"] = shown_master(claimant)
     return status
 
 
 def _condition(status: Mapping[str, Any]) -> Mapping[str, Any]:
     conditions = status.get("conditions")
-    for one in conditions if isinstance(conditions, list) else ():
-        if isinstance(one, Mapping) and one.get("type") == READY:
-            return one
+    for condition in conditions if isinstance(conditions, list) else ():
+        if isinstance(condition, Mapping) and condition.get("type") == READY:
+            return condition
     return {}

@@ -70,9 +70,9 @@ def reclaim(
 
     def task(allocator: Allocator) -> list[Released | OrbweaverError]:
         refs = []
-        for one in wanted:
-            held = one.held
-            release = Release(held.value, Fence.of(held.record), now, one.keep, one.forced)
+        for request in wanted:
+            held = request.held
+            release = Release(held.value, Fence.of(held.record), now, request.keep, request.forced)
             block = block_of(allocator, held.address).within(RELEASE_TIMEOUT)
             refs.append(block.order(BlockActor.release, release))
         allocator.settle(refs)
@@ -80,24 +80,25 @@ def reclaim(
 
     done: list[Reclaim] = []
     failed: list[Reclaim] = []
-    for one, outcome in zip(wanted, router.work(task) if wanted else (), strict=True):
+    for request, outcome in zip(wanted, router.work(task) if wanted else (), strict=True):
         if isinstance(outcome, OrbweaverError):
-            failed.append(one)
+            failed.append(request)
             observer.reclaim_failed()
-            log.warning("an address could not be taken back", extra=_facts(one) | {"error": str(outcome)})
+            log.warning("an address could not be taken back", extra=_facts(request) | {"error": str(outcome)})
         elif outcome.done:
-            done.append(one)
+            done.append(request)
     tell_of(actor, done, observer, events=events)
-    tell_views(actor, [one.held.record for one in done])
+    tell_views(actor, [request.held.record for request in done])
     return Reclaimed(tuple(done), tuple(failed))
 
 
 def tell_of(actor: Actor, done: Sequence[Reclaim], observer: AllocationObserver, *, events: bool) -> None:
     """Make known what was taken back: log line, metric and, with `events`, an Event."""
-    for one in done:
-        observer.reclaimed(one.reason)
+    for reclaimed in done:
+        observer.reclaimed(reclaimed.reason)
         log.info(
-            "address kept for the pod's next sandbox" if one.keep else "address reclaimed", extra=_facts(one)
+            "address kept for the pod's next sandbox" if reclaimed.keep else "address reclaimed",
+            extra=_facts(reclaimed),
         )
     if events:
         _tell(actor, done)
@@ -117,15 +118,23 @@ def _outcome(ref: ObjectRef[Any], allocator: Allocator) -> Released | OrbweaverE
 def _tell(actor: Actor, done: Sequence[Reclaim]) -> None:
     """One Event for each pod and reason, where the pod is gone for each pool too: a pod has several addresses."""
     groups: dict[tuple[str, str, str, str, str], dict[str, list[str]]] = {}
-    for one in done:
-        record = one.held.record
-        fate = f"kept for the next pod {record.pod}" if one.keep else f"taken back from pod {record.pod}"
-        about = (record.pod, one.uid, "" if one.uid else record.pool, one.reason, f"{fate}: {one.text}")
-        groups.setdefault(about, {}).setdefault(record.pool, []).append(one.address)
+    for reclaimed in done:
+        record = reclaimed.held.record
+        fate = (
+            f"kept for the next pod {record.pod}" if reclaimed.keep else f"taken back from pod {record.pod}"
+        )
+        about = (
+            record.pod,
+            reclaimed.uid,
+            "" if reclaimed.uid else record.pool,
+            reclaimed.reason,
+            f"{fate}: {reclaimed.text}",
+        )
+        groups.setdefault(about, {}).setdefault(record.pool, []).append(reclaimed.address)
     for (pod, uid, pool, reason, text), by_pool in groups.items():
         lists = (f"{', '.join(addresses)} of pool {name}" for name, addresses in by_pool.items())
-        told = f"{', '.join(lists)} {text}"
-        ref = actor.get_actor("events/local").reclaimed.remote(pod, uid, pool, reason, told)
+        message = f"{', '.join(lists)} {text}"
+        ref = actor.get_actor("events/local").reclaimed.remote(pod, uid, pool, reason, message)
         ref.subscribe(_log_untold)
 
 
@@ -135,15 +144,15 @@ def _log_untold(ref: ObjectRef[None]) -> None:
         log.debug("an Event was left out", extra={"error": str(error)})
 
 
-def _facts(one: Reclaim) -> dict[str, Any]:
-    record = one.held.record
+def _facts(reclaimed: Reclaim) -> dict[str, Any]:
+    record = reclaimed.held.record
     return {
-        "address": one.address,
+        "address": reclaimed.address,
         "pool": record.pool,
         "pod": record.pod,
         "container": record.container,
         "node": record.node,
-        "reason": one.reason,
-        "why": one.text,
-        "forced": one.forced,
+        "reason": reclaimed.reason,
+        "why": reclaimed.text,
+        "forced": reclaimed.forced,
     }

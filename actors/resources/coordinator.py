@@ -99,10 +99,10 @@ def _read(fields: Fields, key: str, rule: FieldRule | None = None) -> Any:
 
 def _cidrs(fields: Fields, key: str) -> list[str]:
     """Subnets; each refusal names its entry."""
-    found: list[str] = []
+    cidrs: list[str] = []
     for index, text in enumerate(fields.texts(key)):
-        found += fields.read(key, lambda text: _cidr(key, text), text, index=index)
-    return found
+        cidrs += fields.read(key, lambda text: _cidr(key, text), text, index=index)
+    return cidrs
 
 
 def _cidr(key: str, text: str) -> tuple[str, ...]:

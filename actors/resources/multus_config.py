@@ -435,22 +435,22 @@ class _Given:
 
     def number(self, key: str, most: int = 2**31 - 1) -> int:
         with self.wrong:
-            found = self.fields.number(key, 0)
-            if not 0 <= found <= most:
+            value = self.fields.number(key, 0)
+            if not 0 <= value <= most:
                 raise self.fields.refuse(key, f"but must be a whole number from 0 to {most}")
-            return found
+            return value
         return 0
 
     def text(self, key: str, *, needed: bool = False) -> str:
         with self.wrong:
-            found = self.fields.text(key)
-            if needed and not found:
+            value = self.fields.text(key)
+            if needed and not value:
                 raise self.fields.refuse(key, "but must be given")
-            if len(found) > _LONGEST_TEXT or not found.isprintable():
+            if len(value) > _LONGEST_TEXT or not value.isprintable():
                 raise self.fields.refuse(
                     key, f"but must be a text of {_LONGEST_TEXT} characters at most that can be shown"
                 )
-            return found
+            return value
         return ""
 
     def flag(self, key: str, *, default: bool) -> bool:
@@ -460,25 +460,25 @@ class _Given:
 
     def word(self, key: str, words: Sequence[str], default: str) -> str:
         with self.wrong:
-            found = self.fields.text(key) or default
-            if found not in words:
-                raise self.fields.refuse(key, f"but must be one of {', '.join(words)}", nearest(found, words))
-            return found
+            value = self.fields.text(key) or default
+            if value not in words:
+                raise self.fields.refuse(key, f"but must be one of {', '.join(words)}", nearest(value, words))
+            return value
         return default
 
     def masters(self) -> tuple[str, ...]:
         fields = self.fields
         with self.wrong:
-            found = fields.texts("master")
-            if not found:
+            names = fields.texts("master")
+            if not names:
                 raise fields.refuse("master", "but must name at least one interface of the node")
-            if len(found) > MOST_MASTERS:
+            if len(names) > MOST_MASTERS:
                 raise fields.refuse("master", f"but may name {MOST_MASTERS} interfaces at most")
-            for index, name in enumerate(found):
+            for index, name in enumerate(names):
                 _interface(fields, f"master[{index}]", name)
-            if len(set(found)) < len(found):
+            if len(set(names)) < len(names):
                 raise fields.refuse("master", "but names an interface twice", "name it once")
-            return found
+            return names
         return ()
 
     def bond(self) -> Bond | None:
@@ -502,7 +502,7 @@ class _Given:
         with self.wrong:
             pools = self.fields.inner("ippools")
             pools.only("ipv4", "ipv6", "matchMasterSubnet")
-            found = {}
+            by_family = {}
             for family in (4, 6):
                 names = pools.texts(f"ipv{family}")
                 if len(names) > MOST_POOLS:
@@ -514,12 +514,12 @@ class _Given:
                             "a pool"
                         )
                 if names:
-                    found[family] = names
-            return found, pools.flag("matchMasterSubnet")
+                    by_family[family] = names
+            return by_family, pools.flag("matchMasterSubnet")
         return {}, False
 
     def trunk(self) -> tuple[Mapping[str, int], ...]:
-        found = []
+        entries = []
         with self.wrong:
             items = self.fields.items("trunk")
             if len(items) > MOST_TRUNKS:
@@ -535,8 +535,8 @@ class _Given:
                         "minID", f"but maxID is {entry['maxID']}", "write the smaller one in minID"
                     )
                 if entry:
-                    found.append(entry)
-        return tuple(found)
+                    entries.append(entry)
+        return tuple(entries)
 
 
 def _interface(fields: Fields, key: str, name: str) -> str:
@@ -555,31 +555,31 @@ def _chain(spec: Fields) -> tuple[Mapping[str, Any], ...]:
     texts = spec.texts("chainCNIJsonData")
     if len(texts) > MOST_CHAINED:
         raise spec.refuse("chainCNIJsonData", f"but may have {MOST_CHAINED} entries at most")
-    found = []
+    plugins = []
     for index, text in enumerate(texts):
         key = f"chainCNIJsonData[{index}]"
         plugin = _json_object(spec, key, text)
         if not plugin.text("type"):
             raise plugin.refuse("type", "but every plugin is named by its type", "write one, such as tuning")
-        found.append(plugin.data)
-    return tuple(found)
+        plugins.append(plugin.data)
+    return tuple(plugins)
 
 
 def _json_object(spec: Fields, key: str, text: str) -> Fields:
     try:
-        found = read_json(text, only_showable=False)
+        value = read_json(text, only_showable=False)
     except UnreadableText as error:
         raise InvalidObject(
             f"{spec.subject}: {spec.at(key)} is no CNI configuration: {error}; write a JSON object"
         ) from error
-    return Fields.of(spec.subject, spec.at(key), found)
+    return Fields.of(spec.subject, spec.at(key), value)
 
 
 def _coordinator(spec: Fields) -> Mapping[str, Any] | None:
     fields = spec.inner("coordinator")
     fields.only(*coordinator.SPEC_FIELDS)
-    found = read_coordinator_fields(fields)
-    return found if spec.flag("enableCoordinator", True) else None
+    settings = read_coordinator_fields(fields)
+    return settings if spec.flag("enableCoordinator", True) else None
 
 
 def _check_injection(meta: Metadata, top: Fields, cni_type: str, section: Section, wrong: Refusals) -> None:

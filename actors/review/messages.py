@@ -61,6 +61,6 @@ class ReviewVerdict:
 
 def together(verdicts: Iterable[ReviewVerdict]) -> ReviewVerdict:
     """What several say of one object: the first refusal, and everybody's warnings."""
-    found = tuple(verdicts)
-    why = next((one.why for one in found if one.why), "")
-    return ReviewVerdict(why, tuple(text for one in found for text in one.warnings))
+    known = tuple(verdicts)
+    why = next((verdict.why for verdict in known if verdict.why), "")
+    return ReviewVerdict(why, tuple(text for verdict in known for text in verdict.warnings))

@@ -219,17 +219,17 @@ class AutoPoolsActor(ApplicationPoolsActor):
             self.then(self._read(look), self._looked_up, key)
 
     def _look_at(self, identity: Identity) -> None:
-        state, found = self._known.get(identity), self._applications.cached(identity)
-        if found is None:
+        state, workload = self._known.get(identity), self._applications.cached(identity)
+        if workload is None:
             unread = self._applications.unread(identity)
             if state is not None:  # a cache may have lost sight of it for other reasons
                 self._look_again(state)
             elif unread is not None:
                 self.then(self._read(partial(self._applications.read, unread)), self._first_read)
             return
-        if state is None and not (found.asks and self._applications.is_top(found)):
+        if state is None and not (workload.asks and self._applications.is_top(workload)):
             return
-        state = self._take(found)
+        state = self._take(workload)
         if state is not None and state.outdated:
             self._rounds.reconcile(state)
 
@@ -239,9 +239,9 @@ class AutoPoolsActor(ApplicationPoolsActor):
         if error is not None:
             log.info("an application is looked at when its pods ask", extra={"error": str(ours(error))})
             return
-        found = ref.result()
-        if found is not None and found.asks and found.counted:
-            state = self._take(found)
+        workload = ref.result()
+        if workload is not None and workload.asks and workload.counted:
+            state = self._take(workload)
             if state is not None and state.outdated:
                 self._rounds.reconcile(state)
 
@@ -256,18 +256,18 @@ class AutoPoolsActor(ApplicationPoolsActor):
         if error is not None:
             self._rounds.try_again(state, error, self._look_again)
             return
-        found = ref.result()
-        if found is None:
+        workload = ref.result()
+        if workload is None:
             self._gone(state)
             return
-        now = self._take(found)
+        now = self._take(workload)
         if now is not None and now.outdated:
             self._rounds.reconcile(now)
 
     def _looked_up(self, ref: ObjectRef[Workload | None], key: _Look) -> None:
         for waiting in self._looking.pop(key):
             request, error = waiting.request, ref.error()
-            found = ref.result() if error is None else None
+            workload = ref.result() if error is None else None
             if error is not None:
                 waiting.timer.cancel()
                 waiting.reply.fail(
@@ -275,7 +275,7 @@ class AutoPoolsActor(ApplicationPoolsActor):
                         f"whose pod {request.pod} is cannot be read: {ours(error)}; it is tried again"
                     )
                 )
-            elif found is None:
+            elif workload is None:
                 waiting.timer.cancel()
                 owner = request.owner
                 waiting.reply.fail(
@@ -285,7 +285,7 @@ class AutoPoolsActor(ApplicationPoolsActor):
                     )
                 )
             else:
-                self._serve(waiting, found)
+                self._serve(waiting, workload)
 
     def _serve(self, waiting: Waiting, top: Workload) -> None:
         """An ADD of a pod of this application."""
@@ -314,22 +314,26 @@ class AutoPoolsActor(ApplicationPoolsActor):
         else:
             self._rounds.reconcile(state)
 
-    def _take(self, found: Workload) -> PoolsOfApplication | None:
+    def _take(self, workload: Workload) -> PoolsOfApplication | None:
         """What is known of an application, with what was seen of it now; None if that is older than what is known."""
-        identity = found.application.identity
+        identity = workload.application.identity
         state = self._known.get(identity)
-        if state is not None and version_number(found.version) < version_number(state.workload.version):
-            return state if found.application.uid == state.application.uid else None
-        if state is not None and found.application.uid == state.application.uid:
-            state.workload = found
+        if state is not None and version_number(workload.version) < version_number(state.workload.version):
+            return state if workload.application.uid == state.application.uid else None
+        if state is not None and workload.application.uid == state.application.uid:
+            state.workload = workload
             return state
         if state is not None:
             self._forget(state)
-        state = self._known[identity] = PoolsOfApplication(found)
-        key = (found.application.kind, found.application.namespace, label_value(found.application.name))
+        state = self._known[identity] = PoolsOfApplication(workload)
+        key = (
+            workload.application.kind,
+            workload.application.namespace,
+            label_value(workload.application.name),
+        )
         table = self._catalog.pools().pools
         named = [table[name] for name in self._index.get(key, ()) if name in table]
-        state.pools, left = own_pools(found.application, named, self._subnets.table())
+        state.pools, left = own_pools(workload.application, named, self._subnets.table())
         for name in state.pools:
             self._rounds.owners[name] = identity
         for pool in left:
@@ -354,7 +358,9 @@ class AutoPoolsActor(ApplicationPoolsActor):
 
     def _late(self, request: PoolsRequest, reply: ObjectRef[ApplicationPools]) -> None:
         """Its time is over."""
-        owners = (state for state in self._known.values() for one in state.waiting if one.reply is reply)
+        owners = (
+            state for state in self._known.values() for waiter in state.waiting if waiter.reply is reply
+        )
         state = next(owners, None)
         why = f" ({state.failure})" if state is not None and state.failure is not None else ""
         reply.fail(
@@ -363,7 +369,7 @@ class AutoPoolsActor(ApplicationPoolsActor):
             )
         )
         if state is not None:
-            state.waiting = [one for one in state.waiting if one.reply is not reply]
+            state.waiting = [waiter for waiter in state.waiting if waiter.reply is not reply]
 
     # -- looking after all of them --------------------------------------------------------------------------
 
@@ -413,8 +419,8 @@ class AutoPoolsActor(ApplicationPoolsActor):
 
     def _owner_now(self, pool: IPPool) -> tuple[Application, Workload | None]:
         """Whose pool it is, and what that is now; in another thread."""
-        found = self._store.get("SpiderIPPool", pool.name)
-        full = (found["metadata"].get("annotations") or {}).get(FULL_NAME, "")
+        stored = self._store.get("SpiderIPPool", pool.name)
+        full = (stored["metadata"].get("annotations") or {}).get(FULL_NAME, "")
         owner = owner_of(pool.labels, full)
         if owner is None:
             raise NotFound(f"whose pool {pool.name} is its labels do not say")
@@ -426,15 +432,15 @@ class AutoPoolsActor(ApplicationPoolsActor):
         if error is not None:
             log.info("a pool is left alone", extra={"pool": pool.name, "error": str(ours(error))})
             return
-        owner, found = ref.result()
+        owner, workload = ref.result()
         if pool.name in self._rounds.owners:
             return
-        if found is None or found.application.uid != owner.uid:
+        if workload is None or workload.application.uid != owner.uid:
             if pool.labels.get(RECLAIM) != "false":
                 _, left = own_pools(replace(owner, uid=""), [pool], self._subnets.table())
-                for one in left:
-                    self._rounds.drop(one)
+                for left_pool in left:
+                    self._rounds.drop(left_pool)
             return
-        state = self._take(found)
+        state = self._take(workload)
         if state is not None and state.outdated:
             self._rounds.reconcile(state)

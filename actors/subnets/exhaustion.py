@@ -52,11 +52,11 @@ class Exhaustion:
             if refused.required > left and at + FORGOTTEN > now
         }
         others, mine = [], None
-        for one in before if isinstance(before, list) else ():
-            if isinstance(one, dict) and one.get("type") == TYPE:
-                mine = one
-            elif isinstance(one, dict):
-                others.append(one)
+        for entry in before if isinstance(before, list) else ():
+            if isinstance(entry, dict) and entry.get("type") == TYPE:
+                mine = entry
+            elif isinstance(entry, dict):
+                others.append(entry)
         status = "True" if self._needs else "False"
         if mine is None and status == "False":
             return others or None
@@ -68,7 +68,7 @@ class Exhaustion:
             return [*others, mine]
         changed = mine is None or mine.get("status") != status
         text = datetime.fromtimestamp(clock, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        made = {
+        condition = {
             "type": TYPE,
             "status": status,
             "reason": "TooFewAddresses" if self._needs else "AddressesLeft",
@@ -78,4 +78,4 @@ class Exhaustion:
             "lastTransitionTime": text if changed or mine is None else mine.get("lastTransitionTime", text),
         }
         self._told = now if self._needs else float("-inf")
-        return [*others, made]
+        return [*others, condition]

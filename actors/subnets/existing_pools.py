@@ -57,9 +57,9 @@ class ExistingPoolsActor(ApplicationPoolsActor):
         if wish is None:
             raise PodRefused(f"pod {request.pod} asks for no SpiderSubnet")
         reply: ObjectRef[ApplicationPools] = ObjectRef(label=f"pools for pod {request.pod}")
-        found = self._of(request, request.owner, wish)
-        if found is not None:
-            reply.complete(found)
+        pools = self._of(request, request.owner, wish)
+        if pools is not None:
+            reply.complete(pools)
             return reply
         self.then(self._threads.read(partial(self._above, request)), self._looked_up, request, wish, reply)
         return reply
@@ -73,9 +73,9 @@ class ExistingPoolsActor(ApplicationPoolsActor):
     ) -> None:
         error = ref.error()
         above = ref.result() if error is None else None
-        found = self._of(request, above, wish) if above is not None else None
-        if found is not None:
-            reply.complete(found)
+        pools = self._of(request, above, wish) if above is not None else None
+        if pools is not None:
+            reply.complete(pools)
             return
         why = f"; whose {request.owner.kind} that is cannot be read: {error}" if error is not None else ""
         reply.fail(
@@ -91,10 +91,10 @@ class ExistingPoolsActor(ApplicationPoolsActor):
         if owner.kind not in (REPLICASET, JOB):
             return None
         try:
-            found = Workload.from_object(self._store.get(owner.kind, owner.name, request.namespace))
+            workload = Workload.from_object(self._store.get(owner.kind, owner.name, request.namespace))
         except (NotFound, InvalidObject):
             return None
-        return found.owner if found.application.uid == owner.uid else None
+        return workload.owner if workload.application.uid == owner.uid else None
 
     def _of(self, request: PoolsRequest, owner: Owner, wish: SubnetWish) -> ApplicationPools | None:
         """The pools for all that the pod asks for; None where one is missing."""
@@ -103,7 +103,7 @@ class ExistingPoolsActor(ApplicationPoolsActor):
             for pool in self._catalog.pools().pools.values()
             if pool.auto_created and not pool.terminating and _is_of(pool, request.namespace, owner)
         ]
-        found = []
+        pools = []
         for choice in wish.interfaces:
             for family in (4, 6):
                 if choice.names(family) and self._settings.enabled(family):
@@ -115,12 +115,12 @@ class ExistingPoolsActor(ApplicationPoolsActor):
                     )
                     if not names:
                         return None
-                    found.append(InterfacePools(choice.interface, family, names))
+                    pools.append(InterfacePools(choice.interface, family, names))
         application = owner_of(own[0].labels, owner.name) if own else None
-        return ApplicationPools(application, wish.source, tuple(found)) if application is not None else None
+        return ApplicationPools(application, wish.source, tuple(pools)) if application is not None else None
 
 
 def _is_of(pool: IPPool, namespace: str, owner: Owner) -> bool:
     labels = pool.labels
-    told = (labels.get(NAMESPACE), labels.get(KIND), labels.get(UID))
-    return told == (namespace, owner.kind, label_value(owner.uid)) and bool(owner.uid)
+    labelled = (labels.get(NAMESPACE), labels.get(KIND), labels.get(UID))
+    return labelled == (namespace, owner.kind, label_value(owner.uid)) and bool(owner.uid)

@@ -21,22 +21,22 @@ from actors.subnets.messages import AutoPool
 
 def automatic_pool(
     current: Mapping[str, Any] | None,
-    asked: AutoPool | None,
+    wanted: AutoPool | None,
     subnet: SpiderSubnet,
     subnet_object: Mapping[str, Any],
     ips: IntervalSet,
 ) -> dict[str, Any]:
-    """An application's pool with these addresses, in place of `current`, or anew. `asked`: how the application wants it;
+    """An application's pool with these addresses, in place of `current`, or anew. `wanted`: how the application wants it;
     None to leave that as it is."""
     obj = dict(current or {"apiVersion": SPIDERPOOL, "kind": KIND, "metadata": {}, "spec": {}})
     metadata, spec = dict(obj["metadata"]), dict(obj["spec"])
     spec = {"ipVersion": subnet.family, "subnet": subnet_object["spec"]["subnet"], **spec}
     spec["ips"] = list(ips.ranges_text(subnet.family))
-    if asked is not None:
-        metadata["name"] = asked.name
-        metadata["labels"] = {**(metadata.get("labels") or {}), **dict(asked.labels)}
-        metadata["annotations"] = {**(metadata.get("annotations") or {}), **dict(asked.annotations)}
-        spec["podAffinity"] = {"matchLabels": dict(asked.affinity)}
+    if wanted is not None:
+        metadata["name"] = wanted.name
+        metadata["labels"] = {**(metadata.get("labels") or {}), **dict(wanted.labels)}
+        metadata["annotations"] = {**(metadata.get("annotations") or {}), **dict(wanted.annotations)}
+        spec["podAffinity"] = {"matchLabels": dict(wanted.affinity)}
     return _of_subnet({**obj, "metadata": metadata, "spec": spec}, subnet, subnet_object)
 
 
@@ -69,9 +69,9 @@ def _of_subnet(obj: dict[str, Any], subnet: SpiderSubnet, subnet_object: Mapping
 def _owners(before: Any, subnet: SpiderSubnet) -> list[dict[str, Any]]:
     """The subnet as the controller; other owners stay, but none as the controller."""
     others = [
-        {key: value for key, value in one.items() if key != "controller"}
-        for one in before
-        if not (one.get("kind") == SUBNET and one.get("apiVersion") == SPIDERPOOL)
+        {key: value for key, value in owner.items() if key != "controller"}
+        for owner in before
+        if not (owner.get("kind") == SUBNET and owner.get("apiVersion") == SPIDERPOOL)
     ]
     mine = {
         "apiVersion": SPIDERPOOL,

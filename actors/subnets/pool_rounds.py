@@ -124,12 +124,12 @@ class PoolRounds:
             return
         answer = ref.result()
         if isinstance(answer, Ensured):
-            made = replace(own, addresses=answer.addresses)
+            pool = replace(own, addresses=answer.addresses)
             if state.fate is not None:  # it was made for an application that has gone meanwhile
                 if state.fate == GONE and self.owners.get(own.name) is None:
-                    self.drop(made)
+                    self.drop(pool)
                 return
-            state.pools[own.name] = made
+            state.pools[own.name] = pool
             self.owners[own.name] = state.application.identity
             outcome = Outcome(answer.addresses)
         elif isinstance(answer, Exhausted):
@@ -158,16 +158,16 @@ class PoolRounds:
         if not state.asked and not state.pools:
             self.forget(state)
             return
-        told = "; ".join(filter(None, (state.shortage(group) for group in state.refusals)))
-        if told:
-            self._tell(state.application, SHORT, told)
+        shortage = "; ".join(filter(None, (state.shortage(group) for group in state.refusals)))
+        if shortage:
+            self._tell(state.application, SHORT, shortage)
         self.answer(state)
 
     def empty(self, state: PoolsOfApplication, pool: OwnPool) -> None:
         """A pool that the application does not ask for any more: it goes when the last pod has left it."""
         group = pool.interface, pool.family
-        asked = state.asking(group, pool.subnet, 0, size_of(state, self._settings), self._is_taken)
-        self._actor.then(self._subnets.ensure(pool.subnet, asked), self._emptied, state, pool)
+        emptied = state.asking(group, pool.subnet, 0, size_of(state, self._settings), self._is_taken)
+        self._actor.then(self._subnets.ensure(pool.subnet, emptied), self._emptied, state, pool)
 
     def _emptied(self, ref: ObjectRef[EnsureAnswer], state: PoolsOfApplication, pool: OwnPool) -> None:
         answer = ref.result() if ref.error() is None else None
@@ -183,18 +183,18 @@ class PoolRounds:
 
     def answer(self, state: PoolsOfApplication) -> None:
         waiting, state.waiting = state.waiting, []
-        for one in waiting:
-            one.timer.cancel()
+        for waiter in waiting:
+            waiter.timer.cancel()
             try:
-                one.reply.complete(state.answer(one.wish, self._settings.enabled))
+                waiter.reply.complete(state.answer(waiter.wish, self._settings.enabled))
             except OrbweaverError as error:
-                one.reply.fail(error)
+                waiter.reply.fail(error)
 
     def refuse(self, state: PoolsOfApplication, error: OrbweaverError) -> None:
         waiting, state.waiting = state.waiting, []
-        for one in waiting:
-            one.timer.cancel()
-            one.reply.fail(error)
+        for waiter in waiting:
+            waiter.timer.cancel()
+            waiter.reply.fail(error)
 
     def try_again(
         self, state: PoolsOfApplication, error: BaseException, work: Callable[[PoolsOfApplication], None]
@@ -238,8 +238,8 @@ class PoolRounds:
 
 def size_of(state: PoolsOfApplication, settings: Settings) -> Size:
     """How large each of its pools is to be: as it says, else as the cluster does."""
-    asked = state.wish.size if state.wish is not None else None
-    return asked or Size(settings.spare_addresses, beside_replicas=True)
+    wished = state.wish.size if state.wish is not None else None
+    return wished or Size(settings.spare_addresses, beside_replicas=True)
 
 
 def runs_of(
@@ -251,7 +251,7 @@ def runs_of(
     """The questions to subnets for what an application wishes, an interface and family each."""
     assert state.wish is not None
     wanted = size_of(state, settings).wanted(state.workload.replicas)
-    found = []
+    runs = []
     for choice in state.wish.interfaces:
         for family in (4, 6):
             if not choice.names(family) or not settings.enabled(family):
@@ -260,8 +260,8 @@ def runs_of(
             chosen = choose_subnets(choice.names(family), family, subnets, damaged)
             present = {name: pool.addresses for name, pool in state.own(group).items()}
             questions = distribute(chosen.names, present, wanted, state.pods)
-            found.append(Run(group, chosen.names, questions, chosen.refusals))
-    return found
+            runs.append(Run(group, chosen.names, questions, chosen.refusals))
+    return runs
 
 
 def ours(error: BaseException) -> OrbweaverError:

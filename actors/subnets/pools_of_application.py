@@ -128,7 +128,7 @@ class PoolsOfApplication:
         """Its pools of other interfaces, families or subnets than these."""
         named = {(label_value(name), family): subnets for (name, family), subnets in groups.items()}
         return [
-            one for one in self.pools.values() if one.subnet not in named.get((one.interface, one.family), ())
+            own for own in self.pools.values() if own.subnet not in named.get((own.interface, own.family), ())
         ]
 
     @property
@@ -161,20 +161,22 @@ class PoolsOfApplication:
     @property
     def short(self) -> bool:
         """Whether it has fewer addresses than it wants."""
-        return any(one.missing for one in self.distributions.values()) or any(self.refusals.values())
+        return any(distribution.missing for distribution in self.distributions.values()) or any(
+            self.refusals.values()
+        )
 
     @property
     def over(self) -> bool:
         """Whether it has more of them, because pods use them."""
-        return any(one.over for one in self.distributions.values())
+        return any(distribution.over for distribution in self.distributions.values())
 
     def own(self, group: Group) -> dict[str, OwnPool]:
         """Its pools for an interface and family, by subnet."""
         interface, family = label_value(group[0]), group[1]
         return {
-            one.subnet: one
-            for one in self.pools.values()
-            if (one.interface, one.family) == (interface, family)
+            pool.subnet: pool
+            for pool in self.pools.values()
+            if (pool.interface, pool.family) == (interface, family)
         }
 
     def asking(
@@ -202,27 +204,27 @@ class PoolsOfApplication:
     def answer(self, wish: SubnetWish, enabled: Callable[[int], bool]) -> ApplicationPools:
         """The pools for a pod that asks for this. Raises `PoolNotReady` where it asks otherwise than its application does by
         now, and nothing of what was made for that is left."""
-        found = []
+        answers = []
         for choice in wish.interfaces:
             for family in (4, 6):
                 if not choice.names(family) or not enabled(family):
                     continue
                 group = choice.interface, family
-                own = sorted(self.own(group).values(), key=lambda one: not one.addresses)
+                own = sorted(self.own(group).values(), key=lambda pool: not pool.addresses)
                 if group not in self.distributions and not own:
                     raise PoolNotReady(
                         f"{self.application.title} names no SpiderSubnets for {choice.interface} IPv{family} any more, and"
                         " nothing is left of the pools that were made for this pod; it is of an older template"
                     )
-                found.append(
+                answers.append(
                     InterfacePools(
                         choice.interface,
                         family,
-                        tuple(one.name for one in own if one.addresses),
+                        tuple(pool.name for pool in own if pool.addresses),
                         self.shortage(group),
                     )
                 )
-        return ApplicationPools(self.application, wish.source, tuple(found))
+        return ApplicationPools(self.application, wish.source, tuple(answers))
 
     def shortage(self, group: Group) -> str:
         """Why there are fewer addresses than wanted, in words; empty where there are not."""

@@ -118,8 +118,8 @@ class SubnetActor(Actor):
     @message
     def begin(self) -> None:
         """Divide the subnet from now on: this process leads, and nothing that it knew before counts."""
-        asked = self._state.asked
-        self._state = SubnetState(asked=asked)
+        requests = self._state.asked
+        self._state = SubnetState(asked=requests)
         self._exhaustion = Exhaustion()
         self._pools = PoolWriter(self._store)
         self._use.forget()
@@ -141,9 +141,9 @@ class SubnetActor(Actor):
         self._check_leads()
         self._state.wanted.pop(pool, None)
         self._exhaustion.forget(pool)
-        found = self._pools.seen(pool, self._catalog.pools())
-        if found is not None and not found.terminating:
-            self._pools.delete(found)
+        seen = self._pools.seen(pool, self._catalog.pools())
+        if seen is not None and not seen.terminating:
+            self._pools.delete(seen)
         self._wake()
 
     @message
@@ -192,13 +192,13 @@ class SubnetActor(Actor):
     def _settle(self) -> None:
         state = self._state
         state.posted = False
-        asked, state.asked = state.asked, {}
-        pools = {name: pool for name, (pool, _) in asked.items()}
+        requests, state.asked = state.asked, {}
+        pools = {name: pool for name, (pool, _) in requests.items()}
         try:
             answers = self._attempts(pools)
         except OrbweaverError as error:
             state.object = None  # who knows what was written
-            for _, replies in asked.values():
+            for _, replies in requests.values():
                 for reply in replies:
                     reply.fail(error)
             if not isinstance(error, PeerLost):
@@ -208,15 +208,15 @@ class SubnetActor(Actor):
                 )
                 self._again(RETRY)
             return
-        for name, (_, replies) in asked.items():
+        for name, (_, replies) in requests.items():
             for reply in replies:
                 reply.complete(answers[name])
 
-    def _attempts(self, asked: Mapping[str, AutoPool]) -> dict[str, EnsureAnswer]:
+    def _attempts(self, requests: Mapping[str, AutoPool]) -> dict[str, EnsureAnswer]:
         for _ in range(ATTEMPTS):
             self._check_leads()
             try:
-                return self._look(asked)
+                return self._look(requests)
             except Conflict as error:
                 self._state.object = None
                 conflict = error
@@ -226,7 +226,7 @@ class SubnetActor(Actor):
         if not self._may_write():
             raise PeerLost(f"this process does not lead; nothing was done for SpiderSubnet {self._name}")
 
-    def _look(self, asked: Mapping[str, AutoPool]) -> dict[str, EnsureAnswer]:
+    def _look(self, requests: Mapping[str, AutoPool]) -> dict[str, EnsureAnswer]:
         """Put everything right once; the answers to what is asked. Raises `Conflict` when somebody else wrote meanwhile."""
         try:
             obj = self._loaded()
@@ -234,23 +234,23 @@ class SubnetActor(Actor):
         except NotFound:
             self._state.gone = True
             self._state.wanted.clear()
-            return self._refusals(asked, f"there is no SpiderSubnet {self._name}; name one that exists")
+            return self._refusals(requests, f"there is no SpiderSubnet {self._name}; name one that exists")
         except InvalidObject as error:
-            return self._refusals(asked, f"{error}; mend the object")
+            return self._refusals(requests, f"{error}; mend the object")
         if subnet.terminating:
             self._end(obj, subnet)
-            return self._refusals(asked, f"SpiderSubnet {self._name} is being deleted; name another one")
+            return self._refusals(requests, f"SpiderSubnet {self._name} is being deleted; name another one")
         table = self._catalog.pools()
         look = _Look(obj, subnet, table, self._shares(subnet, table))
-        self._take_note(look, asked)
-        answers = self._decide(look, asked)
+        self._take_note(look, requests)
+        answers = self._decide(look, requests)
         self._write_status(look)
         self._write_pools(look, answers)
         self._shrink(look, answers)
-        return {name: self._answer(look, name, answers) for name in asked}
+        return {name: self._answer(look, name, answers) for name in requests}
 
-    def _refusals(self, asked: Mapping[str, AutoPool], why: str) -> dict[str, EnsureAnswer]:
-        return dict.fromkeys(asked, SubnetRefused(why))
+    def _refusals(self, requests: Mapping[str, AutoPool], why: str) -> dict[str, EnsureAnswer]:
+        return dict.fromkeys(requests, SubnetRefused(why))
 
     def _answer(self, look: _Look, name: str, answers: Mapping[str, EnsureAnswer]) -> EnsureAnswer:
         return answers.get(name) or Ensured(name, look.shares.share(name).size)
@@ -282,9 +282,9 @@ class SubnetActor(Actor):
         if ranges != state.ranges:
             state.ranges, state.sequence = ranges, -1
         question = ledger_of(self).within(LEDGER_TIMEOUT)
-        told = get(question.ask(LedgerActor.occupancy, subnet.family, ranges, state.sequence))
-        self._use.learn(told.changes, whole=told.whole)
-        state.sequence = told.sequence
+        occupancy = get(question.ask(LedgerActor.occupancy, subnet.family, ranges, state.sequence))
+        self._use.learn(occupancy.changes, whole=occupancy.whole)
+        state.sequence = occupancy.sequence
         near = [pool for pool in table.pools.values() if _meets(pool, subnet)]
         reserved = self._catalog.reserved(subnet.family)
         return SubnetShares(subnet, reserved, near, self._use.at(self._clock()))
@@ -292,12 +292,12 @@ class SubnetActor(Actor):
     def _mine(self, look: _Look) -> Iterator[IPPool]:
         """The pools of this subnet that are there."""
         subnets = self._subnets()
-        known = [*(one for name, one in subnets.items() if name != look.subnet.name), look.subnet]
+        known = [*(other for name, other in subnets.items() if name != look.subnet.name), look.subnet]
         for pool in self._pools.all_seen(look.table):
             if pool.subnet == look.subnet.subnet and subnet_of(pool, known) is look.subnet:
                 yield pool
 
-    def _take_note(self, look: _Look, asked: Mapping[str, AutoPool]) -> None:
+    def _take_note(self, look: _Look, requests: Mapping[str, AutoPool]) -> None:
         """Of the pools that are there and those that are not: what the status says of them is put right."""
         shares = look.shares
         look.mine = {pool.name: pool for pool in self._mine(look)}
@@ -310,7 +310,7 @@ class SubnetActor(Actor):
         for name in [name for name in shares.controlled if name not in look.mine]:
             if name in look.table.pools:
                 shares.drop(name)  # it is of another subnet now
-            elif name in look.table.damaged or name in self._state.wanted or name in asked:
+            elif name in look.table.damaged or name in self._state.wanted or name in requests:
                 continue
             elif name not in self._state.departed and time.monotonic() < self._state.began + self._grace:
                 self._again(self._state.began + self._grace - time.monotonic())
@@ -320,10 +320,10 @@ class SubnetActor(Actor):
 
     # What is to be.
 
-    def _decide(self, look: _Look, asked: Mapping[str, AutoPool]) -> dict[str, EnsureAnswer]:
+    def _decide(self, look: _Look, requests: Mapping[str, AutoPool]) -> dict[str, EnsureAnswer]:
         """Let pools grow; the answers of those that cannot."""
         answers: dict[str, EnsureAnswer] = {}
-        for name, pool in {**self._state.wanted, **asked}.items():
+        for name, pool in {**self._state.wanted, **requests}.items():
             why = self._misfit(look, pool)
             if why:
                 answers[name] = SubnetRefused(why)
@@ -338,10 +338,10 @@ class SubnetActor(Actor):
                 self._state.wanted[name] = pool
         return answers
 
-    def _misfit(self, look: _Look, asked: AutoPool) -> str:
+    def _misfit(self, look: _Look, request: AutoPool) -> str:
         """Why the subnet cannot make this pool at all."""
-        subnet, name = look.subnet, asked.name
-        if asked.family != subnet.family:
+        subnet, name = look.subnet, request.name
+        if request.family != subnet.family:
             return (
                 f"SpiderSubnet {subnet.name} is IPv{subnet.family}; name it where IPv{subnet.family} ones go"
             )
@@ -351,27 +351,27 @@ class SubnetActor(Actor):
             return (
                 f"SpiderIPPool {name} cannot be read: {look.table.damaged[name]}; mend or delete the object"
             )
-        found = self._pools.seen(name, look.table)
-        if found is None:
+        present = self._pools.seen(name, look.table)
+        if present is None:
             return ""
-        if not found.auto_created:
+        if not present.auto_created:
             return (
                 f"there is a SpiderIPPool {name} that somebody made by hand; delete it, or call it otherwise"
             )
         if name not in look.mine:
             return (
-                f"SpiderIPPool {name} of this application is of another subnet, {found.subnet}; an application's subnet"
+                f"SpiderIPPool {name} of this application is of another subnet, {present.subnet}; an application's subnet"
                 " cannot be changed while it has that pool"
             )
-        if found.terminating:
-            self._state.wanted[name] = asked  # made again as soon as it is gone
+        if present.terminating:
+            self._state.wanted[name] = request  # made again as soon as it is gone
             return f"SpiderIPPool {name} is being deleted; it is made again when its last address is free"
         return ""
 
     def _tell(self, subnet: SpiderSubnet, refused: Exhausted) -> None:
         involved = {"kind": KIND, "name": subnet.name, "uid": subnet.uid}
-        told = self.get_actor("events/local").exhausted.options(timeout=None).remote(involved, refused.text)
-        told.subscribe(_log_untold)
+        heard = self.get_actor("events/local").exhausted.options(timeout=None).remote(involved, refused.text)
+        heard.subscribe(_log_untold)
 
     # What is written.
 
@@ -410,15 +410,15 @@ class SubnetActor(Actor):
 
     def _write_pool(self, look: _Look, name: str, ips: IntervalSet) -> None:
         """One pool's object. Raises `InvalidObject` or `WriteRefused` when it is refused."""
-        found = self._pools.seen(name, look.table)
-        asked = self._state.wanted.get(name)
-        self._pools.write(name, found, asked, look.subnet, look.object, ips)
+        present = self._pools.seen(name, look.table)
+        wanted = self._state.wanted.get(name)
+        self._pools.write(name, present, wanted, look.subnet, look.object, ips)
 
     def _shrink(self, look: _Look, answers: Mapping[str, EnsureAnswer]) -> None:
         """Let pools give back what they have too much and no pod has: first out of the pool, then out of the status."""
         given = False
-        for name, asked in look.wanted.items():
-            excess = look.shares.excess(name, asked.wanted)
+        for name, wanted in look.wanted.items():
+            excess = look.shares.excess(name, wanted.wanted)
             if not excess or name in answers:
                 continue
             try:
@@ -440,7 +440,9 @@ class SubnetActor(Actor):
         """What is recorded out of a pool at this moment."""
         family = look.subnet.family
         _, allocations = get(ledger_of(self).within(LEDGER_TIMEOUT).ask(LedgerActor.usage, pool, 1 << 30))
-        return IntervalSet((one.value, one.value) for one in allocations if one.family == family)
+        return IntervalSet(
+            (allocation.value, allocation.value) for allocation in allocations if allocation.family == family
+        )
 
     def _end(self, obj: Object, subnet: SpiderSubnet) -> None:
         """The subnet is being deleted: so are its pools, each with its last address, and it goes with the last of them."""

@@ -165,9 +165,9 @@ class SubnetFollower:
 
     def _subnet_changed(self, key: ObjectKey) -> None:
         if self._leads():
-            found = self.table().get(key.name)
+            cached = self.table().get(key.name)
             actor = subnet_actor_of(self._system, key.name).within(None)
-            version = found.version if found is not None else ""
+            version = cached.version if cached is not None else ""
             actor.ask(SubnetActor.changed, version).subscribe(_log_failure)
 
     def _pool_changed(self, key: ObjectKey) -> None:

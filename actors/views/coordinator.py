@@ -87,8 +87,8 @@ class CoordinatorActor(Actor):
             return
         log.info("the cluster's CIDRs changed", extra={"coordinator": NAME, **wanted})
         for reason, text, wrong in _news(before, wanted):
-            told = self.get_actor("events/local").cidrs.options(timeout=None)
-            told.remote(NAME, str(obj["metadata"].get("uid", "")), reason, text, wrong)
+            events = self.get_actor("events/local").cidrs.options(timeout=None)
+            events.remote(NAME, str(obj["metadata"].get("uid", "")), reason, text, wrong)
 
     def _gathered(self) -> None:
         self._gathering = None

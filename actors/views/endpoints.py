@@ -99,11 +99,11 @@ class EndpointViews:
         except NotFound:
             return None
 
-    def _remove(self, found: Object) -> None:
-        metadata = found["metadata"]
+    def _remove(self, endpoint: Object) -> None:
+        metadata = endpoint["metadata"]
         if metadata.get("finalizers"):
             # Spiderpool puts one on; it goes with the last address.
-            found = self.store.update({**found, "metadata": {**metadata, "finalizers": []}})
+            endpoint = self.store.update({**endpoint, "metadata": {**metadata, "finalizers": []}})
         try:
             self.store.delete("SpiderEndpoint", metadata["name"], metadata["namespace"], uid=metadata["uid"])
         except NotFound:
@@ -113,16 +113,18 @@ class EndpointViews:
 def endpoint_status(pod: str, held: Sequence[Allocation], pools: Mapping[str, IPPool]) -> dict[str, Any]:
     """Spiderpool's form: one entry an interface, both families in it. A pod's earlier sandbox, whose DEL is still to
     come, is not shown beside the current one."""
-    first = max(held, key=lambda one: (bool(one.record.container), one.record.since)).record
+    first = max(
+        held, key=lambda allocation: (bool(allocation.record.container), allocation.record.since)
+    ).record
     entries: dict[str, dict[str, Any]] = {}
-    for one in held:
-        record, family = one.record, one.family
+    for allocation in held:
+        record, family = allocation.record, allocation.family
         if (record.container, record.uid) != (first.container, first.uid):
             continue
         pool = pools.get(record.pool)
         entry = entries.setdefault(record.interface, {"interface": record.interface, "vlan": 0})
         bits = pool.subnet.prefix if pool is not None else {4: 32, 6: 128}[family]
-        entry[f"ipv{family}"] = f"{format_address(family, one.value)}/{bits}"
+        entry[f"ipv{family}"] = f"{format_address(family, allocation.value)}/{bits}"
         entry[f"ipv{family}Pool"] = record.pool
         if pool is not None:
             entry["vlan"] = pool.vlan or entry["vlan"]  # the pool of the other family may name none

@@ -195,7 +195,7 @@ class EventsActor(Actor):
 
     def _post(self, series: _Series, count: int) -> None:
         news = series.newest
-        told = without_middle(showable(without_middle(news.text)))  # it names what pods and networks say
+        message = without_middle(showable(without_middle(news.text)))  # it names what pods and networks say
         involved = news.involved | ({"uid": series.uid} if series.uid else {})
         subject = involved["name"]
         # One name for all of a kind: whoever starts anew counts on where the process before stopped.
@@ -210,7 +210,7 @@ class EventsActor(Actor):
             "metadata": {"name": name, "namespace": namespace},
             "involvedObject": involved,
             "reason": news.reason,
-            "message": told,
+            "message": message,
             "type": news.type,
             "count": count,
             "firstTimestamp": now,
@@ -223,7 +223,8 @@ class EventsActor(Actor):
             self._write(event)
         except OrbweaverError as error:
             log.warning(
-                "an Event could not be written", extra={"object": subject, "text": told, "error": str(error)}
+                "an Event could not be written",
+                extra={"object": subject, "text": message, "error": str(error)},
             )
 
     def _write(self, event: dict[str, Any]) -> None:

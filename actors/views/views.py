@@ -239,9 +239,9 @@ class ViewsActor(Actor):
         """One question for all of them: the Ledger may be the leader's. What changes meanwhile is told once more."""
         recorded: dict[str, dict[tuple[int, int], Allocation]] = {pod: {} for pod in pods}
         try:
-            for one in self._recorded(LedgerActor.of_pods, tuple(pods)):
-                if one.record.holder in recorded:
-                    recorded[one.record.holder][one.family, one.value] = one
+            for allocation in self._recorded(LedgerActor.of_pods, tuple(pods)):
+                if allocation.record.holder in recorded:
+                    recorded[allocation.record.holder][allocation.family, allocation.value] = allocation
         except OrbweaverError as error:
             log.warning("SpiderEndpoints were not written, will try again", extra={"error": str(error)})
             self._state.pods.update(pods)
@@ -249,7 +249,7 @@ class ViewsActor(Actor):
         for pod, places in recorded.items():
             held = tuple(places.values())
             try:
-                pools = {one.record.pool for one in held} | self._endpoints.write(pod, held)
+                pools = {allocation.record.pool for allocation in held} | self._endpoints.write(pod, held)
                 self.changed((), tuple(pools))
             except InvalidObject as error:
                 log.error("a SpiderEndpoint cannot be written", extra={"pod": pod, "error": str(error)})
@@ -314,11 +314,11 @@ class ViewsActor(Actor):
 
     def _tell_withheld(self, table: PoolTable) -> None:
         """Tell of each pool that lists what no pod may have, when it begins to."""
-        told, self._state.withheld = self._state.withheld, {}
+        known, self._state.withheld = self._state.withheld, {}
         for name, pool in table.pools.items():
             if reason := pool.withheld_reason:
                 self._state.withheld[name] = reason
-                if told.get(name) != reason:
+                if known.get(name) != reason:
                     events = self.get_actor("events/local")
                     ref = events.withheld.options(timeout=None).remote(
                         name, pool.uid, f"pool {name}: {reason}"

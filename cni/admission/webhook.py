@@ -106,20 +106,21 @@ class Webhook:
         began = time.thread_time()
         try:
             question = read_question(request.body)
-            asked = [
-                (review, found)
+            questions = [
+                (review, subject)
                 for review in self._reviews
-                if question.reviewed is not None and (found := review.question(question.reviewed)) is not None
+                if question.reviewed is not None
+                and (subject := review.question(question.reviewed)) is not None
             ]
         except InvalidRequest as error:
             return HttpAnswer(400, f"{error.message}\n".encode())
         finally:
             self._reads_on = time.monotonic() + (time.thread_time() - began) * (1 / _SHARE - 1)
-        if question.reviewed is None or not asked:
+        if question.reviewed is None or not questions:
             return _told(question, ReviewVerdict())
         try:
             left = max(0.0, until - time.monotonic())
-            return await asyncio.wait_for(self._judge(question, asked, request), left)
+            return await asyncio.wait_for(self._judge(question, questions, request), left)
         except (OrbweaverError, OSError, TimeoutError, ValueError) as error:
             log.warning(
                 "an object was let in unjudged",
@@ -128,9 +129,9 @@ class Webhook:
             return _told(question, ReviewVerdict(warnings=(UNJUDGED,)))
 
     async def _judge(
-        self, question: AdmissionQuestion, asked: Sequence[tuple[Review[Any], Any]], request: HttpRequest
+        self, question: AdmissionQuestion, questions: Sequence[tuple[Review[Any], Any]], request: HttpRequest
     ) -> HttpAnswer:
-        answers = [review.ask(found) for review, found in asked]
+        answers = [review.ask(subject) for review, subject in questions]
         if all(answer is not None for answer in answers):
             verdicts = [await _awaited(answer) for answer in answers if answer is not None]
             return _told(question, together(verdicts))

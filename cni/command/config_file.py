@@ -49,18 +49,18 @@ def read_config(path: str, *, namespace: str = NAMESPACE) -> Configuration:
     runs. Raises `InvalidObject`."""
     if path != "-" and _says_nothing(path):
         return parse_config({}, path, namespace=namespace)
-    source, found = read_mapping(path, "configuration")
-    return parse_config(found, source, namespace=namespace)
+    source, mapping = read_mapping(path, "configuration")
+    return parse_config(mapping, source, namespace=namespace)
 
 
 def parse_config(
-    found: dict[Any, Any], source: str = "conf.yml", *, namespace: str = NAMESPACE
+    mapping: dict[Any, Any], source: str = "conf.yml", *, namespace: str = NAMESPACE
 ) -> Configuration:
     """The configuration in a mapping that was read from `source`. Raises `InvalidObject` with a line for each key
     that is wrong."""
     refusals: list[str] = []
     values: dict[str, Any] = {}
-    for name, value in _flat(found, refusals):
+    for name, value in _flat(mapping, refusals):
         if name not in _KEYS:
             refusals.append(f"{name}: {_unknown(name)}")
             continue
@@ -181,7 +181,7 @@ def _port(value: Any) -> int:
 
 def _namespaces(value: Any) -> tuple[str, ...]:
     if value is not None and not (
-        isinstance(value, list) and all(isinstance(one, str) and is_label(one) for one in value)
+        isinstance(value, list) and all(isinstance(name, str) and is_label(name) for name in value)
     ):
         raise ValueError("a list of namespaces, like [kube-system]")
     return tuple(dict.fromkeys(value or ()))
@@ -253,10 +253,10 @@ _NETWORK_FIELDS = {
 _GROUPS = {name.rpartition(".")[0] for name in _KEYS if "." in name}
 
 
-def _flat(found: dict[Any, Any], refusals: list[str], prefix: str = "") -> list[tuple[str, Any]]:
+def _flat(mapping: dict[Any, Any], refusals: list[str], prefix: str = "") -> list[tuple[str, Any]]:
     """The keys with those of their groups, joined by dots; a group that is no mapping is refused."""
     flat: list[tuple[str, Any]] = []
-    for key, value in found.items():
+    for key, value in mapping.items():
         name = prefix + str(key)
         if name not in _GROUPS:
             flat.append((name, value))

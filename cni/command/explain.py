@@ -171,7 +171,7 @@ def run(chosen: argparse.Namespace) -> int:
         try:
             networks = PodNetworks.of(store, pod, sight.settings)
             for interface, asks in _requests(chosen, pod, networks):
-                if interface not in {slot.interface for one in answers for slot in one.plan.slots}:
+                if interface not in {slot.interface for answer in answers for slot in answer.plan.slots}:
                     answers.append(sight.answer(pod, asks))
                     answers[-1] = answers[-1].judged(interface, sight.table)
         except StoreUnavailable:
@@ -234,8 +234,8 @@ class AgentView:
         namespace, slash, name = chosen.pod.partition("/")
         if not slash:
             namespace, name = chosen.namespace, chosen.pod
-        found = self._catalog.pod(namespace, name, "")
-        return Catalog(self._store, has_pods=self._settings.networks_annotated).proven(found)
+        stored = self._catalog.pod(namespace, name, "")
+        return Catalog(self._store, has_pods=self._settings.networks_annotated).proven(stored)
 
     def plan(self, pod: Pod, asks: AddressRequest) -> Plan:
         """As the Endpoint would."""
@@ -261,10 +261,10 @@ class AgentView:
 
     def answer(self, pod: Pod, asks: AddressRequest) -> Answer:
         """What one request would get."""
-        made = self.plan(pod, asks)
+        planned = self.plan(pod, asks)
         notes = self._foreseen.notes if self._foreseen is not None else ()
-        made = replace(made, notes=(*made.notes, *notes))
-        return Answer(made, tuple(self.outlook(slot, pod) for slot in made.slots))
+        planned = replace(planned, notes=(*planned.notes, *notes))
+        return Answer(planned, tuple(self.outlook(slot, pod) for slot in planned.slots))
 
     def outlook(self, slot: Slot, pod: Pod) -> Outlook:
         """What the slot's candidates have to give."""
@@ -315,7 +315,7 @@ class AgentView:
         taken: dict[int, str] = {}
         for block in self._recorded.blocks:
             if block.family == pool.family:
-                taken |= {value: one.pod for value, one in block.records.items() if value in readable}
+                taken |= {value: entry.pod for value, entry in block.records.items() if value in readable}
         quarantined = self._quarantined(pool.family, readable)
         unjudged = self._unjudged(pool.family, readable)
         free = readable.size - len(taken) - len(quarantined) - len(unjudged)
@@ -341,11 +341,11 @@ class AgentView:
     def _unjudged(self, family: int, within: IntervalSet) -> dict[int, str]:
         """The addresses of which nobody knows who has them, and why."""
         return {
-            value: f"its record cannot be judged ({one.why}), so nobody knows who has it; once nothing uses it, `orbweaver ip "
-            f"release {format_address(family, value)} --force` frees it"
+            value: f"its record cannot be judged ({entry.why}), so nobody knows who has it; once nothing uses it, "
+            f"`orbweaver ip release {format_address(family, value)} --force` frees it"
             for block in self._recorded.blocks
             if block.family == family
-            for value, one in sorted(block.unjudged.items())
+            for value, entry in sorted(block.unjudged.items())
             if value in within
         }
 
@@ -363,14 +363,14 @@ class AgentView:
         }
 
     def _quarantine_notes(self, pool: IPPool) -> list[str]:
-        found = self._quarantined(pool.family, pool.available)
+        quarantined = self._quarantined(pool.family, pool.available)
         notes = [
             f"pool {pool.name}: {format_address(pool.family, value)} is set aside for "
             f"{quarantine.until - self._now:.0f} s: {quarantine.why}"
-            for value, quarantine in list(found.items())[:_LISTED]
+            for value, quarantine in list(quarantined.items())[:_LISTED]
         ]
-        if len(found) > _LISTED:
-            notes.append(f"pool {pool.name}: {len(found) - _LISTED} more addresses are set aside")
+        if len(quarantined) > _LISTED:
+            notes.append(f"pool {pool.name}: {len(quarantined) - _LISTED} more addresses are set aside")
         return notes
 
     def _returning_notes(self, pool: IPPool) -> list[str]:
@@ -419,31 +419,33 @@ class AgentView:
             blocks=list(blocks),
             unjudged=len(unjudged),
         )
-        told = [f"{format_address(family, value)}: {why}" for value, why in list(unjudged.items())[:_LISTED]]
-        return "; ".join((why, *blocks.values(), *told))
+        listed = [
+            f"{format_address(family, value)}: {why}" for value, why in list(unjudged.items())[:_LISTED]
+        ]
+        return "; ".join((why, *blocks.values(), *listed))
 
     def _unreadable(self, family: int) -> list[int]:
         """The first addresses of the damaged blocks."""
-        found = []
+        bases = []
         for name in self._recorded.damaged:
             try:
                 of_family, base = parse_block_name(name)
             except InvalidObject:
                 continue  # an object that is no block of ours covers no address
             if of_family == family:
-                found.append(base)
-        return sorted(found)
+                bases.append(base)
+        return sorted(bases)
 
 
 def _reserved(store: Store) -> dict[int, IntervalSet]:
-    found: dict[int, IntervalSet] = {}
+    by_family: dict[int, IntervalSet] = {}
     for obj in store.list("SpiderReservedIP").items:
         try:
-            one = ReservedIP.from_object(obj)
+            reserved = ReservedIP.from_object(obj)
         except InvalidObject:
             continue  # the agent's informer leaves it out as well, and logs it
-        found[one.family] = found.get(one.family, IntervalSet()).union(one.ips)
-    return found
+        by_family[reserved.family] = by_family.get(reserved.family, IntervalSet()).union(reserved.ips)
+    return by_family
 
 
 def _requests(
@@ -503,12 +505,12 @@ def _configuration(chosen: argparse.Namespace) -> dict[str, Any]:
     return {**bare, **ours[0], **{key: conf[key] for key in ("cniVersion", "name") if key in conf}}
 
 
-def _require(made: Plan, outlooks: tuple[Outlook, ...], table: PoolTable) -> None:
+def _require(planned: Plan, outlooks: tuple[Outlook, ...], table: PoolTable) -> None:
     """Raise what an ADD would: `NoAddress` with every reason when a slot cannot be served."""
     more = [line for outlook in outlooks for line in outlook.reasons()]
     more += [f"pool {name} cannot be used: {why}" for name, why in table.damaged.items()]
     try:
-        made.require([outlook.slot.label for outlook in outlooks if outlook.again is not None])
+        planned.require([outlook.slot.label for outlook in outlooks if outlook.again is not None])
     except NoAddress as error:
         raise NoAddress(error.message, details=tuple(dict.fromkeys((*error.details, *more)))) from error
     unserved = [outlook for outlook in outlooks if not outlook.served]
@@ -516,34 +518,35 @@ def _require(made: Plan, outlooks: tuple[Outlook, ...], table: PoolTable) -> Non
         taken = all(outlook.taken for outlook in unserved)
         what = "the address that it asks for" if taken else "an address for every interface it asks for"
         refusal = AddressTaken if taken else PoolsExhausted
-        raise refusal(f"no pool can give pod {made.pod} {what}", details=(*made.reasons(), *more))
+        raise refusal(f"no pool can give pod {planned.pod} {what}", details=(*planned.reasons(), *more))
 
 
 def _unreached(
-    made: Plan, interface: str, outlooks: tuple[Outlook, ...], table: PoolTable
+    planned: Plan, interface: str, outlooks: tuple[Outlook, ...], table: PoolTable
 ) -> tuple[str, ...]:
     """Warnings of routes that no interface would reach the gateway of."""
     chosen = [
-        (one.slot, one.again_from or (one.chosen.pool if one.chosen is not None else "")) for one in outlooks
+        (outlook.slot, outlook.again_from or (outlook.chosen.pool if outlook.chosen is not None else ""))
+        for outlook in outlooks
     ]
     leases = [
         InterfaceAddress(slot.interface, table.pools[name].subnet.first, table.pools[name])
         for slot, name in chosen
         if name in table.pools
     ]
-    return unreached(made, interface, leases)
+    return unreached(planned, interface, leases)
 
 
 def _print(pod: Pod, answers: Sequence[Answer], networks: PodNetworks) -> None:
     print(f"pod {pod.key} on node {pod.node} would get")
-    for outlook in (outlook for one in answers for outlook in one.outlooks):
+    for outlook in (outlook for answer in answers for outlook in answer.outlooks):
         print(f"  {outlook.slot.label}: {_expected(outlook)}")
     if networks.networks:
         print("on these networks")
         for network in networks:
             print(f"  {network.line()}")
     print("because")
-    for line in dict.fromkeys(line for one in answers for line in one.reasons()):
+    for line in dict.fromkeys(line for answer in answers for line in answer.reasons()):
         print(f"  {showable(line)}")
 
 
@@ -565,10 +568,10 @@ def _as_object(
         "pod": pod.key,
         "node": pod.node,
         "allowed": refused is None,
-        "slots": [_slot_object(outlook) for one in answers for outlook in one.outlooks],
+        "slots": [_slot_object(outlook) for answer in answers for outlook in answer.outlooks],
         "networks": [network.as_object() for network in networks],
-        "warnings": [warning for one in answers for warning in one.plan.warnings],
-        "reasons": [*dict.fromkeys(line for one in answers for line in one.reasons())],
+        "warnings": [warning for answer in answers for warning in answer.plan.warnings],
+        "reasons": [*dict.fromkeys(line for answer in answers for line in answer.reasons())],
         "error": None
         if refused is None
         else {"code": refused.cni_code, "msg": refused.message, "details": list(refused.details)},
@@ -579,7 +582,7 @@ def _slot_object(outlook: Outlook) -> Mapping[str, Any]:
     slot, again, offer = outlook.slot, outlook.again, outlook.chosen
     address = again.value if again is not None else slot.exact
     pool = outlook.again_from if again is not None else offer.pool if offer is not None else None
-    refusals = (*slot.refusals, *(one.why_not for one in outlook.offers if one.why_not is not None))
+    refusals = (*slot.refusals, *(offer.why_not for offer in outlook.offers if offer.why_not is not None))
     return {
         "interface": slot.interface,
         "ipVersion": slot.family,

@@ -196,8 +196,8 @@ def _settings_of(
 
 
 def _defaults(store: Store) -> SpiderCoordinator | None:
-    found = {obj["metadata"]["name"]: obj for obj in store.list(KIND).items}
-    obj = found.get(NAME) or next((found[name] for name in sorted(found)), None)
+    by_name = {obj["metadata"]["name"]: obj for obj in store.list(KIND).items}
+    obj = by_name.get(NAME) or next((by_name[name] for name in sorted(by_name)), None)
     return None if obj is None else SpiderCoordinator.from_object(obj)
 
 
@@ -224,17 +224,17 @@ def _node_addresses(store: Store, node: str) -> tuple[str, ...]:
         status = store.get("Node", node).get("status") or {}
     except NotFound:
         return ()
-    found = [
-        str(one.get("address"))
-        for one in status.get("addresses") or ()
-        if one.get("type") in ("InternalIP", "ExternalIP")
+    addresses = [
+        str(entry.get("address"))
+        for entry in status.get("addresses") or ()
+        if entry.get("type") in ("InternalIP", "ExternalIP")
     ]
-    return tuple(f"{one}/{128 if ':' in one else 32}" for one in found)
+    return tuple(f"{address}/{128 if ':' in address else 32}" for address in addresses)
 
 
 def _find_namespace(subject: Subject) -> str | None:
     """The pod's namespace among the named ones: the one that has its addresses; None where one may not look."""
-    wanted = {address for one in subject.interfaces[:1] for address, _ in one.addresses}
+    wanted = {address for interface in subject.interfaces[:1] for address, _ in interface.addresses}
     if os.geteuid() != 0 or not NAMESPACES.is_dir():
         return None
     for path in sorted(NAMESPACES.iterdir()):
@@ -250,25 +250,27 @@ def _find_namespace(subject: Subject) -> str | None:
 def _imagine(subject: Subject) -> dict[str, CoordinatorPlan]:
     """One ADD after the other on a model of the pod."""
     state = PodState(())
-    made: dict[str, CoordinatorPlan] = {}
-    for number, one in enumerate(subject.interfaces):
+    plans: dict[str, CoordinatorPlan] = {}
+    for number, interface in enumerate(subject.interfaces):
         if not subject.node_addresses:
             raise InvalidRequest(
                 f"the addresses of node {subject.record.node} are not known here: there is no Node object that has them; run "
                 "this on that node"
             )
-        settings = one.settings
+        settings = interface.settings
         first = settings.first_nic if settings is not None else FIRST_INTERFACE
-        if number == 0 and one.name != first:
+        if number == 0 and interface.name != first:
             raise InvalidRequest(
                 f"{first} of pod {subject.pod.key} has no recorded address: another network plugin made it, so "
                 "its routes can be told only on its node, as root"
             )
-        nic = Nic(one.name, len(state.nics) + 2, "", tuple(address for address, _ in one.addresses))
+        nic = Nic(
+            interface.name, len(state.nics) + 2, "", tuple(address for address, _ in interface.addresses)
+        )
         there = {(route.dst, route.table) for route in state.routes}
         state = PodState(
             (*state.nics, nic),
-            (*state.routes, *(route for route in one.routes if (route.dst, route.table) not in there)),
+            (*state.routes, *(route for route in interface.routes if (route.dst, route.table) not in there)),
             state.rules,
         )
         if settings is None:
@@ -278,22 +280,22 @@ def _imagine(subject: Subject) -> dict[str, CoordinatorPlan]:
             state,
             HostState(subject.node_addresses),
             container=subject.record.container,
-            interface=one.name,
-            recorded={address.partition("/")[0] for address, _ in one.addresses},
-            gateways=tuple(gateway for _, gateway in one.addresses if gateway),
+            interface=interface.name,
+            recorded={address.partition("/")[0] for address, _ in interface.addresses},
+            gateways=tuple(gateway for _, gateway in interface.addresses if gateway),
             expected=subject.expected,
         )
-        made[one.name] = plan
+        plans[interface.name] = plan
         state = applied(state, plan)
-    return made
+    return plans
 
 
-def _lines(one: Interface, found: Inspection | None, *, compared: bool) -> Iterator[str]:
-    if found is None:
-        yield f"{one.title}: no coordinator, so it has no routes but those of its other plugins"
+def _lines(interface: Interface, inspection: Inspection | None, *, compared: bool) -> Iterator[str]:
+    if inspection is None:
+        yield f"{interface.title}: no coordinator, so it has no routes but those of its other plugins"
         return
-    interface, plan = one.name, found.plan
-    yield f"{one.title}: mode {plan.mode}"
+    plan = inspection.plan
+    yield f"{interface.title}: mode {plan.mode}"
     if plan.mode == "disable":
         return
     yield "  in the pod"
@@ -301,9 +303,9 @@ def _lines(one: Interface, found: Inspection | None, *, compared: bool) -> Itera
         veth = plan.veth
         yield f"    link {veth.pod} mac {veth.pod_mac} mtu {veth.mtu}, a pair with {veth.host} on the node"
     if plan.mac:
-        yield f"    link {interface} mac {plan.mac}"
+        yield f"    link {interface.name} mac {plan.mac}"
     if plan.queue:
-        yield f"    link {interface} txqueuelen {plan.queue}"
+        yield f"    link {interface.name} txqueuelen {plan.queue}"
     if plan.marks:
         yield "    nftables table orbweaver, which marks replies"
     yield from (f"    {line}" for line in _desired(plan.pod))
@@ -312,32 +314,34 @@ def _lines(one: Interface, found: Inspection | None, *, compared: bool) -> Itera
         yield f"    link {plan.veth.host} mac {plan.veth.host_mac} mtu {plan.veth.mtu} alias {plan.veth.alias!r}"
     yield from (f"    {line}" for line in _desired(plan.host))
     if compared:
-        differences = (*found.missing, *found.sysctls)
+        differences = (*inspection.missing, *inspection.sysctls)
         yield f"  differs in {len(differences)}" if differences else "  and so it is"
         yield from (f"    {line}" for line in differences)
 
 
 def _desired(desired: Desired) -> Iterator[str]:
     yield from (f"address {cidr} dev {dev}" for dev, cidr in desired.addresses)
-    yield from (f"route {one}" for one in sorted(desired.routes, key=lambda one: (one.table, str(one))))
-    yield from (f"no route {one}" for one in desired.gone)
-    yield from (f"rule {one}" for one in sorted(desired.rules, key=lambda one: (one.priority, str(one))))
-    yield from (f"neighbour {one}" for one in desired.neighbours)
+    yield from (
+        f"route {route}" for route in sorted(desired.routes, key=lambda route: (route.table, str(route)))
+    )
+    yield from (f"no route {route}" for route in desired.gone)
+    yield from (f"rule {rule}" for rule in sorted(desired.rules, key=lambda rule: (rule.priority, str(rule))))
+    yield from (f"neighbour {neighbour}" for neighbour in desired.neighbours)
     yield from (f"sysctl {path.replace('/', '.')} = {value}" for path, value in desired.sysctls)
 
 
-def _as_object(subject: Subject, netns: str | None, made: Mapping[str, Inspection]) -> dict[str, Any]:
+def _as_object(subject: Subject, netns: str | None, inspections: Mapping[str, Inspection]) -> dict[str, Any]:
     return {
         "pod": subject.pod.key,
         "node": subject.record.node,
         "netns": netns,
         "interfaces": {
             name: {
-                "mode": found.plan.mode,
-                "pod": list(_desired(found.plan.pod)),
-                "node": list(_desired(found.plan.host)),
-                "differences": [*found.missing, *found.sysctls] if netns else None,
+                "mode": inspection.plan.mode,
+                "pod": list(_desired(inspection.plan.pod)),
+                "node": list(_desired(inspection.plan.host)),
+                "differences": [*inspection.missing, *inspection.sysctls] if netns else None,
             }
-            for name, found in made.items()
+            for name, inspection in inspections.items()
         },
     }

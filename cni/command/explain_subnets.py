@@ -60,13 +60,13 @@ def foresee(
 
 
 def _subnets(store: Store) -> tuple[dict[str, SpiderSubnet], dict[str, str]]:
-    found, damaged = {}, {}
+    subnets, damaged = {}, {}
     for obj in store.list(KIND).items:
         try:
-            found[obj["metadata"]["name"]] = SpiderSubnet.from_object(obj)
+            subnets[obj["metadata"]["name"]] = SpiderSubnet.from_object(obj)
         except InvalidObject as error:
             damaged[obj["metadata"]["name"]] = str(error)
-    return found, damaged
+    return subnets, damaged
 
 
 class _Foresight:
@@ -98,17 +98,17 @@ class _Foresight:
                     self._state.refusals[run.group] = run.refusals
                     break
                 outcome = self._ask(run, *question)
-        made = self._state.answer(wish, self._settings.enabled)
-        return Foreseen(made, PoolTable(self._pools, self._broken), tuple(self._notes))
+        answer = self._state.answer(wish, self._settings.enabled)
+        return Foreseen(answer, PoolTable(self._pools, self._broken), tuple(self._notes))
 
     def _ask(self, run: Run, name: str, number: int) -> Outcome:
         """As the subnet would answer."""
         state, subnet = self._state, self._subnets[name]
         interface, family = run.group
-        asked = state.asking(
+        wanted = state.asking(
             run.group, name, number, size_of(state, self._settings), self._pools.__contains__
         )
-        there = self._pools.get(asked.name)
+        there = self._pools.get(wanted.name)
         present = there.ips if there is not None else IntervalSet()
         more = number - present.size
         if more > 0:
@@ -121,29 +121,29 @@ class _Foresight:
         title = f"{interface} IPv{family}"
         if there is None:
             self._notes.append(
-                f"{title}: pool {asked.name} is not there yet; it would be made with {number} addresses of SpiderSubnet {name}"
+                f"{title}: pool {wanted.name} is not there yet; it would be made with {number} addresses of SpiderSubnet {name}"
                 f" for {state.application.title}"
             )
         elif more:
             self._notes.append(
-                f"{title}: pool {asked.name} has {there.ips.size} addresses of SpiderSubnet {name} and would have {number}"
+                f"{title}: pool {wanted.name} has {there.ips.size} addresses of SpiderSubnet {name} and would have {number}"
             )
-        state.pools[asked.name] = OwnPool(asked.name, name, label_value(interface), family, present.size)
+        state.pools[wanted.name] = OwnPool(wanted.name, name, label_value(interface), family, present.size)
         if there is None or more > 0:
-            labels, affinity = dict(asked.labels), dict(asked.affinity)
-            self._pools[asked.name] = _foretold(there, asked.name, subnet, present, labels, affinity)
+            labels, affinity = dict(wanted.labels), dict(wanted.affinity)
+            self._pools[wanted.name] = _foretold(there, wanted.name, subnet, present, labels, affinity)
         return Outcome(present.size)
 
     def _free(self, subnet: SpiderSubnet) -> IntervalSet:
         given = IntervalSet(interval for entry in subnet.controlled.values() for interval in entry.ips)
         reserved = self._reserved.get(subnet.family, IntervalSet())
-        made = IntervalSet(
+        automatic = IntervalSet(
             interval
             for name, pool in self._pools.items()
             if name in self._state.pools and pool.family == subnet.family
             for interval in pool.ips
         )
-        return subnet.available.minus(given).minus(reserved).minus(made)
+        return subnet.available.minus(given).minus(reserved).minus(automatic)
 
 
 def _foretold(

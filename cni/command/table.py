@@ -153,9 +153,9 @@ def _interface(key: str) -> Callable[[Object], Any]:
 
 def _ready_condition(key: str) -> Callable[[Object], Any]:
     def read(obj: Object) -> Any:
-        for one in field("status", "conditions")(obj) or ():
-            if isinstance(one, dict) and one.get("type") == "Ready":
-                return one.get(key)
+        for condition in field("status", "conditions")(obj) or ():
+            if isinstance(condition, dict) and condition.get("type") == "Ready":
+                return condition.get(key)
         return None
 
     return read

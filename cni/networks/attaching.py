@@ -141,22 +141,22 @@ class Networks:
         wanted, first = self._wanted(request, pod, conf)
         attached = self._resolve(request, pod, conf, wanted, first)
         node = self._node(request.path)
-        for one in attached:
-            for index in range(len(one.network.plugins)):
-                node.find(type_of(one.network, index))
+        for entry in attached:
+            for index in range(len(entry.network.plugins)):
+                node.find(type_of(entry.network, index))
         note = AttachmentNote(
             sandbox.container, sandbox.key, sandbox.netns, sandbox.interface, request.path, tuple(attached)
         )
         self.cache.write(note)
-        routed = next((one for one in wanted if one.default_route is not None), None)
+        routed = next((asking for asking in wanted if asking.default_route is not None), None)
         begun = 0
         sandboxes = self._reservations(request, note)
         try:
             self._reserve(sandboxes, deadline, gone)
             chain = Chain(node, deadline, stop)
-            for index, one in enumerate(note.attached):
+            for index, entry in enumerate(note.attached):
                 begun = index + 1
-                result = self._attach(chain, note, one, routed)
+                result = self._attach(chain, note, entry, routed)
                 note = note.with_result(index, result)
             previous = self._routed_elsewhere(request, note, routed)
             self.cache.write(note)
@@ -204,8 +204,8 @@ class Networks:
                 "delete the pod so that it is attached again"
             )
         chain = Chain(self._node(request.path), deadline, stop)
-        for one in note.attached:
-            chain.check(one, note.attachment(one))
+        for network in note.attached:
+            chain.check(network, note.attachment(network))
 
     def status(self, request: CniRequest, deadline: float, stop: Stop) -> None:
         """STATUS of the network that every pod gets. Raises what keeps it from serving ADD."""
@@ -214,15 +214,15 @@ class Networks:
         name = conf.cluster_network or self.cluster_network or ""
         if network is None and name:
             namespace, _, short = name.rpartition("/")
-            asked = AttachmentRequest(namespace or self.agent_namespace, short, request.sandbox.interface)
-            network = self._network_list(Pod.bare(asked.namespace, ""), asked, conf, request.path)
+            asking = AttachmentRequest(namespace or self.agent_namespace, short, request.sandbox.interface)
+            network = self._network_list(Pod.bare(asking.namespace, ""), asking, conf, request.path)
         if network is not None:
             Chain(self._node(request.path), deadline, stop).status(network)
 
     def collect(self, request: CniRequest, deadline: float, stop: Stop) -> None:
         """GC: what is noted of containers that are gone is detached, and every network hears what is still there. Goes on
         after an error; raises when there was one."""
-        valid = {one.container for one in request.valid}
+        valid = {attachment.container for attachment in request.valid}
         chain = Chain(self._node(request.path), deadline, stop)
         errors: list[OrbweaverError] = []
         kept: list[AttachmentNote] = []
@@ -237,10 +237,10 @@ class Networks:
         networks: dict[str, NetworkList] = {}
         attachments: dict[str, list[tuple[str, str]]] = {}
         for note in kept:
-            for one in note.attached:
-                networks.setdefault(json.dumps(one.network.to_json(), sort_keys=True), one.network)
+            for attached in note.attached:
+                networks.setdefault(json.dumps(attached.network.to_json(), sort_keys=True), attached.network)
                 # All of a network's name: two objects may have it, and each hears of both.
-                attachments.setdefault(one.network.name, []).append((note.container, one.interface))
+                attachments.setdefault(attached.network.name, []).append((note.container, attached.interface))
         for network in networks.values():
             errors += chain.collect(network, attachments[network.name])
         if errors:
@@ -257,10 +257,10 @@ class Networks:
         node's configuration has it whole."""
         interface = request.sandbox.interface
         wanted = read_attachments(pod)
-        for one in wanted:
-            if one.interface == interface:
+        for asking in wanted:
+            if asking.interface == interface:
                 raise PodRefused(
-                    f"pod {pod.key}: network {one.key} asks for interface {interface}, which the pod has from its first "
+                    f"pod {pod.key}: network {asking.key} asks for interface {interface}, which the pod has from its first "
                     "network; ask for another name"
                 )
         if "prevResult" in request.conf:
@@ -284,94 +284,108 @@ class Networks:
     ) -> list[Attached]:
         """Every network with its plugins, the first interface's before the others (section 6.2)."""
         interface = request.sandbox.interface
-        found: list[Attached] = []
+        networks: list[Attached] = []
         runtime = request.conf.get("runtimeConfig")
-        asked: Mapping[str, Any] = runtime if isinstance(runtime, Mapping) else {}
+        of_runtime: Mapping[str, Any] = runtime if isinstance(runtime, Mapping) else {}
         if first is not None:
             network = self._network_list(pod, first, conf, request.path)
             _require_capabilities(pod, first, network)
             # What the runtime itself asks for is for the first network alone (section 7.5).
-            found.append(
+            networks.append(
                 Attached(
                     first.key,
                     interface,
                     network,
                     True,
                     request.arguments,
-                    {**asked, **first.capabilities},
+                    {**of_runtime, **first.capabilities},
                     first.arguments,
                 )
             )
         elif "prevResult" not in request.conf:
             assert conf.delegate is not None
-            found.append(
-                Attached(conf.delegate.name, interface, conf.delegate, True, request.arguments, asked)
+            networks.append(
+                Attached(conf.delegate.name, interface, conf.delegate, True, request.arguments, of_runtime)
             )
         arguments = _kubernetes_arguments(request.arguments)
-        for one in wanted:
-            network = self._network_list(pod, one, conf, request.path)
-            _require_capabilities(pod, one, network)
-            found.append(
-                Attached(one.key, one.interface, network, False, arguments, one.capabilities, one.arguments)
+        for asking in wanted:
+            network = self._network_list(pod, asking, conf, request.path)
+            _require_capabilities(pod, asking, network)
+            networks.append(
+                Attached(
+                    asking.key,
+                    asking.interface,
+                    network,
+                    False,
+                    arguments,
+                    asking.capabilities,
+                    asking.arguments,
+                )
             )
-        return found
+        return networks
 
     def _network_list(
-        self, pod: Pod, asked: AttachmentRequest, conf: NodeConfiguration, path: str
+        self, pod: Pod, asking: AttachmentRequest, conf: NodeConfiguration, path: str
     ) -> NetworkList:
         """The plugins of one network. Raises `PodRefused` where the pod may not have it or there is none."""
-        self._require_allowed(pod, asked, conf)
+        self._require_allowed(pod, asking, conf)
         try:
-            network = self.cluster.network(asked.namespace, asked.name)
+            network = self.cluster.network(asking.namespace, asking.name)
         except NotFound as error:
             raise PodRefused(
-                f"pod {pod.key}: there is no NetworkAttachmentDefinition {asked.key} for its interface {asked.interface}; "
+                f"pod {pod.key}: there is no NetworkAttachmentDefinition {asking.key} for its interface {asking.interface}; "
                 "create it, or correct the name in the pod's annotation"
             ) from error
         if network.annotations.get(RESOURCE_NAME):
             raise PodRefused(
-                f"pod {pod.key}: network {asked.key} takes a device of resource "
+                f"pod {pod.key}: network {asking.key} takes a device of resource "
                 f"{network.annotations[RESOURCE_NAME]!r:.100} for each pod, which needs Multus; use it for this network"
             )
-        subject = f"pod {pod.key}: NetworkAttachmentDefinition {asked.key}"
+        subject = f"pod {pod.key}: NetworkAttachmentDefinition {asking.key}"
         if network.config.strip():
-            return read_network_list(network.config, subject, asked.name)
-        found = find_config(self._node(path).root / conf.files.lstrip("/"), asked.name, subject)
-        if found is None:
+            return read_network_list(network.config, subject, asking.name)
+        in_file = find_config(self._node(path).root / conf.files.lstrip("/"), asking.name, subject)
+        if in_file is None:
             raise PodRefused(
                 f"{subject} has no spec.config, and no file in {conf.files} of this node has a network of that name; write the "
                 "configuration into the object"
             )
-        return found
+        return in_file
 
-    def _require_allowed(self, pod: Pod, asked: AttachmentRequest, conf: NodeConfiguration) -> None:
+    def _require_allowed(self, pod: Pod, asking: AttachmentRequest, conf: NodeConfiguration) -> None:
         """Raises `PodRefused` for a network of another namespace where namespaces are isolated."""
-        if not self.settings.isolated or asked.namespace in (pod.namespace, *self.settings.shared_namespaces):
+        if not self.settings.isolated or asking.namespace in (
+            pod.namespace,
+            *self.settings.shared_namespaces,
+        ):
             return
         cluster_network = conf.cluster_network or self.cluster_network or ""
-        if asked.key in (cluster_network, f"{self.agent_namespace}/{cluster_network}"):
+        if asking.key in (cluster_network, f"{self.agent_namespace}/{cluster_network}"):
             return
         raise PodRefused(
-            f"pod {pod.key}: network {asked.key} belongs to another namespace, and namespaces are isolated here "
+            f"pod {pod.key}: network {asking.key} belongs to another namespace, and namespaces are isolated here "
             "(networks.namespaceIsolation); use a network of the pod's own namespace, or have the namespace added to "
             "networks.globalNamespaces"
         )
 
     def _reservations(self, request: CniRequest, note: AttachmentNote) -> list[tuple[Attached, AddRequest]]:
         """What the plugins will ask Orbweaver for, as they will ask for it."""
-        found = []
-        for one in note.attached:
-            for index, plugin in enumerate(one.network.plugins):
+        reservations = []
+        for entry in note.attached:
+            for index, plugin in enumerate(entry.network.plugins):
                 ipam = plugin.get("ipam")
                 if isinstance(ipam, Mapping) and ipam.get("type") == IPAM:
                     conf = derive(
-                        one.network, index, capabilities=one.capabilities, arguments=one.cni_arguments
+                        entry.network,
+                        index,
+                        capabilities=entry.capabilities,
+                        arguments=entry.cni_arguments,
                     )
-                    environment = note.attachment(one).environment("ADD", note.path)
+                    environment = note.attachment(entry).environment("ADD", note.path)
                     asking = protocol.parse(environment, json.dumps(conf).encode())
-                    found.append((one, asking.add_request()))
+                    reservations.append((entry, asking.add_request()))
                     break
-        return found
+        return reservations
 
     def _reserve(
         self, wanted: Sequence[tuple[Attached, AddRequest]], deadline: float, gone: ObjectRef[None] | None
@@ -384,23 +398,23 @@ class Networks:
                     self.reserved.keep(request, result)
 
     def _attach(
-        self, chain: Chain, note: AttachmentNote, one: Attached, routed: AttachmentRequest | None
+        self, chain: Chain, note: AttachmentNote, entry: Attached, routed: AttachmentRequest | None
     ) -> dict[str, Any]:
         try:
-            result = chain.add(one, note.attachment(one))
+            result = chain.add(entry, note.attachment(entry))
         except OrbweaverError as error:
-            message = f"pod {note.pod}: network {one.name} could not be attached: {error.message}"
+            message = f"pod {note.pod}: network {entry.name} could not be attached: {error.message}"
             raise type(error)(message, details=error.details, cni_code=error.cni_code) from error
         if routed is None or routed.default_route is None:
             return result
-        mine = one.interface == routed.interface and not one.default
+        mine = entry.interface == routed.interface and not entry.default
         gateways = routed.default_route if mine else ()
         # A network with gateways of its own has no other; with an empty list it keeps what its plugins made.
         families = [family for family in _FAMILIES if any((":" in gw) == (family == 6) for gw in gateways)]
         removed = families if mine else _families_of(routed.default_route)
         if not removed and not gateways:
             return result
-        move_default_route(note.netns, note.pod, one.interface, removed=removed, gateways=gateways)
+        move_default_route(note.netns, note.pod, entry.interface, removed=removed, gateways=gateways)
         return with_default_routes(result, removed, gateways)
 
     def _routed_elsewhere(
@@ -423,11 +437,11 @@ class Networks:
         """Detach the first `begun` networks in reverse order; returns what could not be, and why."""
         left: list[Attached] = []
         errors: list[OrbweaverError] = []
-        for one in reversed(note.attached[:begun]):
+        for network in reversed(note.attached[:begun]):
             try:
-                chain.delete(one, note.attachment(one))
+                chain.delete(network, note.attachment(network))
             except OrbweaverError as error:
-                left.insert(0, one)
+                left.insert(0, network)
                 errors.append(error)
         return left, errors
 
@@ -442,16 +456,16 @@ class Networks:
             left, errors = self._detach(chain, note, begun)
         for error in errors:
             log.error("a network could not be detached yet", extra={"pod": note.pod, "error": str(error)})
-        detached = {one.interface for one in note.attached[:begun]} - {one.interface for one in left}
-        for one, request in reserved:
-            if one.interface not in detached:
+        detached = {entry.interface for entry in note.attached[:begun]} - {entry.interface for entry in left}
+        for entry, request in reserved:
+            if entry.interface not in detached:
                 try:
                     self.cluster.release(request.sandbox, UNDO_TIMEOUT)
                 except OrbweaverError as error:
                     log.error(
                         "addresses could not be given back yet", extra={"pod": note.pod, "error": str(error)}
                     )
-                    left = left or [one]
+                    left = left or [entry]
         try:
             if left:
                 self.cache.write(replace(note, attached=tuple(left)))
@@ -461,7 +475,7 @@ class Networks:
             log.error("a note could not be changed", extra={"pod": note.pod, "error": str(error)})
 
     def _answer(self, request: CniRequest, note: AttachmentNote, previous: Mapping[str, Any] | None) -> bytes:
-        first = next((one.result for one in note.attached if one.default), None)
+        first = next((network.result for network in note.attached if network.default), None)
         result = in_version(first or previous or {}, request.version)
         return json.dumps(result).encode() + b"\n"
 
@@ -470,7 +484,8 @@ class Networks:
         if previous is not None:
             entries.append(status(previous, request.network, note.interface, default=True))
         entries += [
-            status(one.result or {}, one.name, one.interface, default=one.default) for one in note.attached
+            status(entry.result or {}, entry.name, entry.interface, default=entry.default)
+            for entry in note.attached
         ]
         return json.dumps(entries, indent=4)
 
@@ -490,11 +505,11 @@ def _kubernetes_arguments(arguments: str) -> str:
     return ";".join(parts)
 
 
-def _require_capabilities(pod: Pod, asked: AttachmentRequest, network: NetworkList) -> None:
+def _require_capabilities(pod: Pod, asking: AttachmentRequest, network: NetworkList) -> None:
     """Raises `PodRefused` where the pod asks for what no plugin of the network can (sections 4.1.2.1.3 to 4.1.2.1.10)."""
-    lacking = network.lacking(asked.capabilities)
+    lacking = network.lacking(asking.capabilities)
     if lacking:
         raise PodRefused(
-            f"pod {pod.key}: it asks network {asked.key} for {' and '.join(lacking)}, which no plugin there can; set "
+            f"pod {pod.key}: it asks network {asking.key} for {' and '.join(lacking)}, which no plugin there can; set "
             f'"capabilities": {{"{lacking[0]}": true}} on the plugin that does it, or take it out of the pod\'s annotation'
         )

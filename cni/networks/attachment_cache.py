@@ -102,9 +102,9 @@ class AttachmentNote:
     attached: tuple[Attached, ...]
     """The networks."""
 
-    def attachment(self, one: Attached) -> PluginParameters:
+    def attachment(self, attached: Attached) -> PluginParameters:
         """The parameters of one network's plugins."""
-        return PluginParameters(self.container, self.netns, one.interface, one.arguments)
+        return PluginParameters(self.container, self.netns, attached.interface, attached.arguments)
 
     def with_result(self, index: int, result: Mapping[str, Any]) -> AttachmentNote:
         """The note after a network's plugins have answered."""
@@ -130,7 +130,7 @@ class AttachmentCache:
             "netns": note.netns,
             "interface": note.interface,
             "path": note.path,
-            "attached": [one.to_json() for one in note.attached],
+            "attached": [network.to_json() for network in note.attached],
         }
         data = json.dumps(body, separators=(",", ":")).encode()
         if len(data) > LONGEST_NOTE:

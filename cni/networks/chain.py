@@ -29,32 +29,32 @@ class Chain:
     deadline: float
     stop: Stop
 
-    def add(self, one: Attached, attachment: PluginParameters) -> dict[str, Any]:
+    def add(self, attached: Attached, attachment: PluginParameters) -> dict[str, Any]:
         """Attach; the last plugin's result. Raises `OrbweaverError`."""
         result: dict[str, Any] | None = None
-        for index in range(len(one.network.plugins)):
+        for index in range(len(attached.network.plugins)):
             conf = derive(
-                one.network,
+                attached.network,
                 index,
-                capabilities=one.capabilities,
-                arguments=one.cni_arguments,
+                capabilities=attached.capabilities,
+                arguments=attached.cni_arguments,
                 previous=result,
             )
-            plugin = type_of(one.network, index)
+            plugin = type_of(attached.network, index)
             result = read_result(self._execute(plugin, "ADD", conf, attachment), plugin)
         assert result is not None
         return result
 
-    def delete(self, one: Attached, attachment: PluginParameters) -> None:
+    def delete(self, attached: Attached, attachment: PluginParameters) -> None:
         """Detach. Raises the error of the plugin at which it stopped."""
-        for index in reversed(range(len(one.network.plugins))):
-            self._again("DEL", one, index, attachment)
+        for index in reversed(range(len(attached.network.plugins))):
+            self._again("DEL", attached, index, attachment)
 
-    def check(self, one: Attached, attachment: PluginParameters) -> None:
+    def check(self, attached: Attached, attachment: PluginParameters) -> None:
         """Raises what a plugin finds wrong."""
-        if one.network.checked and one.network.has("CHECK"):
-            for index in range(len(one.network.plugins)):
-                self._again("CHECK", one, index, attachment)
+        if attached.network.checked and attached.network.has("CHECK"):
+            for index in range(len(attached.network.plugins)):
+                self._again("CHECK", attached, index, attachment)
 
     def status(self, network: NetworkList) -> None:
         """Raises what keeps a plugin from serving ADD."""
@@ -74,15 +74,15 @@ class Chain:
                     errors.append(error)
         return errors
 
-    def _again(self, command: str, one: Attached, index: int, attachment: PluginParameters) -> None:
+    def _again(self, command: str, attached: Attached, index: int, attachment: PluginParameters) -> None:
         conf = derive(
-            one.network,
+            attached.network,
             index,
-            capabilities=one.capabilities,
-            arguments=one.cni_arguments,
-            previous=one.result,
+            capabilities=attached.capabilities,
+            arguments=attached.cni_arguments,
+            previous=attached.result,
         )
-        self._execute(type_of(one.network, index), command, conf, attachment)
+        self._execute(type_of(attached.network, index), command, conf, attachment)
 
     def _execute(
         self, plugin: str, command: str, conf: dict[str, Any], attachment: PluginParameters

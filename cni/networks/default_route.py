@@ -30,12 +30,12 @@ def move_default_route(
             for route in channel.routes({nic.index: nic.name})
             if route.default and route.table == MAIN and route.dev == interface and route.family in removed
         ]
-        made = [
+        routes = [
             Route("::/0" if family_of(gateway) == 6 else "0.0.0.0/0", interface, gw=gateway)
             for gateway in gateways
         ]
         messages = [delete_route(route, nic.index) for route in gone]
-        messages += [add_route(route, nic.index, replace=True) for route in made]
+        messages += [add_route(route, nic.index, replace=True) for route in routes]
         try:
             channel.send(messages)
         except OSError as error:

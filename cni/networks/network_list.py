@@ -59,13 +59,13 @@ class NetworkList:
         since = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}.get(command, VERSIONS[0])
         return VERSIONS.index(self.version) >= VERSIONS.index(since)
 
-    def lacking(self, asked: Mapping[str, Any]) -> tuple[str, ...]:
+    def lacking(self, wanted: Mapping[str, Any]) -> tuple[str, ...]:
         """Of the capabilities that are asked for, those that no plugin has. Addresses reach Orbweaver's own IPAM by the
         pod's annotation, whether or not a plugin is told of them."""
         offered = {name for plugin in self.plugins for name in _capabilities(plugin)}
         if self.allocates:
             offered.add("ips")
-        return tuple(name for name in asked if name not in offered)
+        return tuple(name for name in wanted if name not in offered)
 
     def to_json(self) -> dict[str, Any]:
         """The form in which a cache keeps it; `read_network_list` takes it back."""
@@ -185,8 +185,8 @@ def _capabilities(plugin: Mapping[str, Any]) -> frozenset[str]:
 
 def _ipam_type(plugin: Mapping[str, Any]) -> str:
     ipam = plugin.get("ipam")
-    found = ipam.get("type") if isinstance(ipam, Mapping) else None
-    return found if isinstance(found, str) else ""
+    named = ipam.get("type") if isinstance(ipam, Mapping) else None
+    return named if isinstance(named, str) else ""
 
 
 def told(network: NetworkList) -> str:

@@ -31,12 +31,12 @@ def find_config(directory: Path, name: str, subject: str) -> NetworkList | None:
             if file.suffix in endings:
                 try:
                     with file.open(encoding="utf-8") as opened:
-                        found = read_network_list(opened.read(LONGEST_CONFIG + 1), f"{subject}: {file}", "")
+                        listed = read_network_list(opened.read(LONGEST_CONFIG + 1), f"{subject}: {file}", "")
                 except (OSError, UnicodeDecodeError, InvalidRequest) as error:
                     log.warning(
                         "a network's file cannot be read", extra={"file": str(file), "error": str(error)}
                     )
                     continue
-                if found.name == name:
-                    return found
+                if listed.name == name:
+                    return listed
     return None

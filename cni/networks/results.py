@@ -63,8 +63,8 @@ def sandbox_interface(result: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]
 def addresses(result: Mapping[str, Any]) -> tuple[str, ...]:
     """The addresses of the first interface inside the pod, in CIDR form; where the result tells of no interface, those
     that it says are of none."""
-    found = sandbox_interface(result)
-    wanted: Sequence[Any] = (None, -1) if found is None else (found[0],)
+    inside_pod = sandbox_interface(result)
+    wanted: Sequence[Any] = (None, -1) if inside_pod is None else (inside_pod[0],)
     return tuple(
         text
         for ip in result.get("ips") or ()
@@ -75,8 +75,8 @@ def addresses(result: Mapping[str, Any]) -> tuple[str, ...]:
 def status(result: Mapping[str, Any], name: str, interface: str, *, default: bool) -> dict[str, Any]:
     """The network's entry in `k8s.v1.cni.cncf.io/network-status`. `interface`: the one that was asked for."""
     entry: dict[str, Any] = {"name": name}
-    found = sandbox_interface(result)
-    inside: Mapping[str, Any] = found[1] if found is not None else {}
+    inside_pod = sandbox_interface(result)
+    inside: Mapping[str, Any] = inside_pod[1] if inside_pod is not None else {}
     entry["interface"] = inside.get("name") or interface
     ips = [address.partition("/")[0] for address in addresses(result)]
     if ips:

@@ -310,10 +310,10 @@ class Controller(Process):
         """Ask this process's own reviewer, if it is the one that counts."""
         if not self.leads():
             return None
-        asked: ObjectRef[ReviewVerdict] = (
+        pending: ObjectRef[ReviewVerdict] = (
             self.local("overlap-review").review.options(timeout=ANSWER_TIMEOUT).remote(request)
         )
-        return asked
+        return pending
 
     def _leading_host(self) -> str | None:
         """Where the leader is, as far as this process has read it in the Lease."""
@@ -411,8 +411,8 @@ class Controller(Process):
             self._listener.send_away(PeerLost("the leader's certificate was replaced; connect again"))
 
     def _node_of(self, pod: str) -> str | None:
-        found = self._census.pod(pod)
-        return found.node if found is not None else None
+        cached = self._census.pod(pod)
+        return cached.node if cached is not None else None
 
     def _has_pool(self, name: str) -> bool:
         table = self.catalog.pools()
@@ -459,8 +459,8 @@ class Controller(Process):
             "name": application.name,
             "uid": application.uid,
         }
-        told = self.local("events").of_application.options(timeout=None)
-        told.remote(involved, reason, text).subscribe(log_failure)
+        events = self.local("events").of_application.options(timeout=None)
+        events.remote(involved, reason, text).subscribe(log_failure)
 
     def _lost(self, why: str) -> None:
         self._caught_up = False

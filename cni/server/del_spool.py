@@ -68,10 +68,10 @@ class DelSpool:
     def kept(self) -> list[Path]:
         """What is there, the oldest first."""
         with os.scandir(self.directory) as entries:
-            found = sorted(
+            waiting = sorted(
                 (entry.stat().st_mtime_ns, entry.path) for entry in entries if not entry.name.startswith(".")
             )
-        return [Path(path) for _, path in found]
+        return [Path(path) for _, path in waiting]
 
     def forget(self, request: CniRequest) -> None:
         """An attachment is added, or added again: what it was told before counts no more."""
@@ -139,13 +139,13 @@ class SpoolReplay:
         def deliver(outcome: CniAnswer | OrbweaverError) -> Fate:
             if isinstance(outcome, CniAnswer):
                 path.unlink(missing_ok=True)
-                told = trace.named(
+                details = trace.named(
                     interface=sandbox.interface, plugin=request.plugin, released=outcome.released
                 )
-                log.info("a DEL is done that came while no agent ran", extra=told)
+                log.info("a DEL is done that came while no agent ran", extra=details)
             else:
-                told = trace.named(interface=sandbox.interface, error=str(outcome))
-                log.warning("a DEL that was kept cannot be done yet", extra=told)
+                details = trace.named(interface=sandbox.interface, error=str(outcome))
+                log.warning("a DEL that was kept cannot be done yet", extra=details)
             if not done.done():
                 done.set_result(None)
             return Fate.TAKEN

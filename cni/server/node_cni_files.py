@@ -16,7 +16,7 @@ def look_at_node_cni(directory: Path) -> str:
     """The kind of cluster network that the directory's first file tells; empty when none does, or none may be read."""
     files = []
     with contextlib.suppress(OSError):
-        for path in sorted(one for one in directory.iterdir() if one.suffix in SUFFIXES)[:MOST_FILES]:
+        for path in sorted(entry for entry in directory.iterdir() if entry.suffix in SUFFIXES)[:MOST_FILES]:
             with path.open(encoding="utf-8", errors="replace") as file:
                 files.append((path.name, file.read(LONGEST + 1)))
     return node_cni(files)

@@ -250,7 +250,7 @@ def _first(environment: Mapping[str, str], name: str) -> str:
 
 def parse_arguments(text: str) -> dict[str, str]:
     """CNI_ARGS, `KEY=value;KEY=value`. Keys that mean nothing here are passed over, as runtimes ask for anyway."""
-    found: dict[str, str] = {}
+    pairs: dict[str, str] = {}
     for part in text.split(";"):
         if not part:
             continue
@@ -259,8 +259,8 @@ def parse_arguments(text: str) -> dict[str, str]:
             raise _environment(
                 f"CNI_ARGS has {quoted(part)}; it must be KEY=value pairs joined by semicolons"
             )
-        found[key] = value
-    return found
+        pairs[key] = value
+    return pairs
 
 
 def success(request: CniRequest, result: AddResult) -> bytes:
@@ -419,17 +419,17 @@ def _exact(conf: dict[str, Any], arguments: dict[str, str], network: str) -> tup
     # Before any is read: a tenant's network may name thousands, of which all have one hash in Python.
     if len(wanted) > 2 * MOST_IPS:
         raise InvalidRequest(f"network {network} asks for {len(wanted)} addresses; it may be {MOST_IPS}")
-    found: dict[tuple[int, int], None] = {}
+    addresses: dict[tuple[int, int], None] = {}
     for where, text in wanted:
         try:
-            found[parse_address(text.partition("/")[0])] = None
+            addresses[parse_address(text.partition("/")[0])] = None
         except (ValueError, OrbweaverError) as error:
             raise InvalidRequest(
                 f"{where} of network {network} asks for {shown(text)}, which is not an address"
             ) from error
-    if len(found) > MOST_IPS:
-        raise InvalidRequest(f"network {network} asks for {len(found)} addresses; it may be {MOST_IPS}")
-    return tuple(found)
+    if len(addresses) > MOST_IPS:
+        raise InvalidRequest(f"network {network} asks for {len(addresses)} addresses; it may be {MOST_IPS}")
+    return tuple(addresses)
 
 
 def _mac(conf: dict[str, Any], arguments: dict[str, str], interface: str) -> str:
@@ -437,7 +437,7 @@ def _mac(conf: dict[str, Any], arguments: dict[str, str], interface: str) -> str
     passed over. `MAC` in CNI_ARGS, the `mac` capability, `args.cni.mac` (CNI conventions), `prevResult`."""
     result = _inner(conf, "prevResult")
     nics = result.get("interfaces") if result else None
-    told = [
+    named = [
         arguments.get("MAC"),
         _inner(conf, "runtimeConfig").get("mac"),
         _inner(_inner(conf, "args"), "cni").get("mac"),
@@ -447,7 +447,7 @@ def _mac(conf: dict[str, Any], arguments: dict[str, str], interface: str) -> str
             if isinstance(nic, dict) and nic.get("name") == interface and nic.get("sandbox")
         ),
     ]
-    for text in told:
+    for text in named:
         if isinstance(text, str) and _MAC.fullmatch(text.lower()):
             return text.lower()
     return ""
@@ -478,16 +478,16 @@ def _previous(conf: dict[str, Any], network: str) -> tuple[str, ...]:
         raise InvalidRequest(
             f'"prevResult.ips" of network {network} must be a list of objects with an "address"'
         )
-    found = []
+    addresses = []
     for ip in ips:
         address, _, prefix = ip["address"].partition("/")
         try:
-            found.append(format_address(*parse_address(address)) + f"/{prefix}")
+            addresses.append(format_address(*parse_address(address)) + f"/{prefix}")
         except OrbweaverError as error:
             raise InvalidRequest(
                 f'"prevResult.ips" of network {network} has address {quoted(ip["address"])}, which is not one'
             ) from error
-    return tuple(found)
+    return tuple(addresses)
 
 
 def _attachments(conf: dict[str, Any], network: str) -> tuple[Attachment, ...]:
@@ -499,7 +499,7 @@ def _attachments(conf: dict[str, Any], network: str) -> tuple[Attachment, ...]:
         raise InvalidRequest(
             f'GC of network {network} has no list "{key}"; without it everything would be released'
         )
-    found = []
+    attachments = []
     for entry in value:
         if not isinstance(entry, dict) or not all(
             isinstance(entry.get(name), str) for name in ("containerID", "ifname")
@@ -507,5 +507,5 @@ def _attachments(conf: dict[str, Any], network: str) -> tuple[Attachment, ...]:
             raise InvalidRequest(
                 f'"{key}" of network {network} must have objects with "containerID" and "ifname"'
             )
-        found.append(Attachment(entry["containerID"], entry["ifname"]))
-    return tuple(found)
+        attachments.append(Attachment(entry["containerID"], entry["ifname"]))
+    return tuple(attachments)

@@ -99,7 +99,8 @@ class Asker:
     def owns(self, record: Record, fence: Fence) -> bool:
         """Whether the sandbox that the fence names is its own."""
         if any(
-            one.node == self.node and fence.admits(one) for one in (record.sandbox, *record.other_sandboxes)
+            sandbox.node == self.node and fence.admits(sandbox)
+            for sandbox in (record.sandbox, *record.other_sandboxes)
         ):
             return True
         if record.machine:
@@ -131,12 +132,12 @@ class Release:
     """Whose records alone it may take away, as the leader knows its peer; None: the leader's own actors, or those of a
     process that works by itself."""
 
-    def is_on_behalf(self, found: Record) -> bool:
+    def is_on_behalf(self, record: Record) -> bool:
         """Whether a pod gives back what a sandbox on another node had."""
         if self.asker is None:
             return bool(self.by)
         node = self.asker.node
-        return all(one.node != node for one in found.per_sandbox if self.fence.admits(one))
+        return all(sandbox.node != node for sandbox in record.per_sandbox if self.fence.admits(sandbox))
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,20 +277,20 @@ class Block:
         unjudged = self.unjudged.get(claim.value)
         if unjudged is not None:
             return HolderUnknown(claim.value, unjudged.why)
-        found = self.records.get(claim.value)
+        current = self.records.get(claim.value)
         suspect = self.suspect.get(claim.value)
-        if found is not None and found.same_claim(claim.record):
+        if current is not None and current.same_claim(claim.record):
             if claim.instead_of is not None:
-                found = self.records[claim.value] = found.confirmed(claim.record)
-            return Granted(claim.value, found, fresh=False, suspect=suspect)
+                current = self.records[claim.value] = current.confirmed(claim.record)
+            return Granted(claim.value, current, fresh=False, suspect=suspect)
         record = claim.record
-        if found is not None:
-            if claim.instead_of is None or not _replaceable(found, record, claim.instead_of):
-                return Taken(claim.value, found)
-            record = record.instead_of(found)
+        if current is not None:
+            if claim.instead_of is None or not _replaceable(current, record, claim.instead_of):
+                return Taken(claim.value, current)
+            record = record.instead_of(current)
         quarantine = self.quarantines.get(claim.value)
         if (
-            found is None
+            current is None
             and quarantine is not None
             and quarantine.holds(now)
             and not claim.named
@@ -303,28 +304,28 @@ class Block:
 
     def release(self, release: Release) -> Released:
         """Apply a release; one that its fence does not admit changes nothing. An address that others share stays."""
-        found = self.records.get(release.value)
-        if found is None or not found.meant_by(release.fence):
-            return Released(release.value, False, found)
-        if release.asker is not None and not release.asker.owns(found, release.fence):
+        current = self.records.get(release.value)
+        if current is None or not current.meant_by(release.fence):
+            return Released(release.value, False, current)
+        if release.asker is not None and not release.asker.owns(current, release.fence):
             return Released(release.value, False, None)  # nothing of its own
-        left = found.without(release.fence)
+        left = current.without(release.fence)
         if left is not None:
             self.records[release.value] = left
         elif release.keep:
-            self.records[release.value] = found.retained()
+            self.records[release.value] = current.retained()
         else:
             del self.records[release.value]
             self.released[release.value] = release.at
             self._quarantine(release.value, release.quarantine)
-        if release.forced or (found.container and release.is_on_behalf(found)):
-            self.suspect[release.value] = Suspect.of(found, release.fence)
-        return Released(release.value, True, found)
+        if release.forced or (current.container and release.is_on_behalf(current)):
+            self.suspect[release.value] = Suspect.of(current, release.fence)
+        return Released(release.value, True, current)
 
     def discard(self, discard: Discard) -> Released:
         """Apply a discard; one that means another record changes nothing."""
-        found = self.unjudged.get(discard.value)
-        if found is None or found.entry != discard.unjudged.entry:
+        current = self.unjudged.get(discard.value)
+        if current is None or current.entry != discard.unjudged.entry:
             return Released(discard.value, False, None)
         del self.unjudged[discard.value]
         self.released[discard.value] = discard.at
@@ -340,21 +341,21 @@ class Block:
 
     def mark_suspect(self, mark: MarkSuspect) -> SuspicionChanged:
         """Apply a mark; one that its fence does not admit changes nothing."""
-        found = self.records.get(mark.value)
-        if found is None or not mark.fence.admits(found):
+        current = self.records.get(mark.value)
+        if current is None or not mark.fence.admits(current):
             return SuspicionChanged(mark.value, False)
-        self.suspect[mark.value] = Suspect.of(found, mark.fence)
+        self.suspect[mark.value] = Suspect.of(current, mark.fence)
         return SuspicionChanged(mark.value, True)
 
     def clear_suspect(self, clear: ClearSuspect) -> SuspicionChanged:
         """Take a mark away; one that its fence does not admit changes nothing."""
-        found = self.records.get(clear.value)
-        if found is None or not found.meant_by(clear.fence):
+        current = self.records.get(clear.value)
+        if current is None or not current.meant_by(clear.fence):
             return SuspicionChanged(clear.value, False)
-        if clear.asker is not None and not clear.asker.owns(found, clear.fence):
+        if clear.asker is not None and not clear.asker.owns(current, clear.fence):
             return SuspicionChanged(clear.value, False)
-        if self.suspect.pop(clear.value, None) is not None and clear.mac and clear.fence.admits(found):
-            self.records[clear.value] = replace(found, mac=clear.mac)
+        if self.suspect.pop(clear.value, None) is not None and clear.mac and clear.fence.admits(current):
+            self.records[clear.value] = replace(current, mac=clear.mac)
         return SuspicionChanged(clear.value, True)
 
     def holder_ended(self, ended: HolderEnded) -> SuspicionChanged:
@@ -392,13 +393,14 @@ class Block:
         }
         if self.suspect:
             suspect = {
-                format_address(family, value): one.to_json() for value, one in sorted(self.suspect.items())
+                format_address(family, value): suspect.to_json()
+                for value, suspect in sorted(self.suspect.items())
             }
             spec["suspect"] = json.dumps(suspect, separators=(",", ":"))
         if self.quarantines:
             quarantines = {
-                format_address(family, value): one.to_json()
-                for value, one in sorted(self.quarantines.items())
+                format_address(family, value): quarantine.to_json()
+                for value, quarantine in sorted(self.quarantines.items())
             }
             spec["quarantine"] = json.dumps(quarantines, separators=(",", ":"))
         return {"apiVersion": _API_VERSION, "kind": "SpiderIPBlock", "metadata": metadata, "spec": spec}
@@ -452,20 +454,20 @@ class Block:
 def suspect_entries(text: Any) -> dict[str, Any]:
     """What is told of each suspect address of a block; earlier versions wrote a list, without last holders. Raises
     ValueError."""
-    found = _members(text)
-    if isinstance(found, list) and all(isinstance(address, str) for address in found):
-        return {address: {} for address in found}
-    if not isinstance(found, dict):
+    entries = _members(text)
+    if isinstance(entries, list) and all(isinstance(address, str) for address in entries):
+        return {address: {} for address in entries}
+    if not isinstance(entries, dict):
         raise ValueError("what is suspect is no JSON object of addresses")  # noqa: TRY004 - a value of the block
-    return found
+    return entries
 
 
 def quarantine_entries(text: Any) -> dict[str, Any]:
     """What is told of each address of a block that is set aside. Raises ValueError."""
-    found = _members(text)
-    if not isinstance(found, dict):
+    entries = _members(text)
+    if not isinstance(entries, dict):
         raise ValueError("what is set aside is no JSON object of addresses")  # noqa: TRY004 - a value of the block
-    return found
+    return entries
 
 
 def _members(text: Any) -> Any:
@@ -482,18 +484,18 @@ def _suspect(data: Any) -> Suspect:
 def _quarantine(data: Any, released: float) -> tuple[Quarantine, bool]:
     """Why an address is set aside, and whether that could be read."""
     try:
-        found = Quarantine.from_json(data)
+        quarantine = Quarantine.from_json(data)
     except InvalidObject:
         return Quarantine.unreadable(released), False
-    if found.lasts_too_long(released):
+    if quarantine.lasts_too_long(released):
         return Quarantine.unreadable(released), False
-    return found, True
+    return quarantine, True
 
 
-def _replaceable(found: Record, by: Record, instead_of: Fence) -> bool:
-    """Whether a pod may put its record in the place of `found`: it is the one that it means, or that is kept for the
+def _replaceable(current: Record, by: Record, instead_of: Fence) -> bool:
+    """Whether a pod may put its record in the place of the `current` one: it is the one that it means, or that is kept for the
     pod's next incarnation by now."""
-    if found.holder != by.holder:
+    if current.holder != by.holder:
         return False
-    kept = found.is_retained and (bool(found.machine) or instead_of.pod == found.pod)
-    return found.meant_by(instead_of) or kept
+    kept = current.is_retained and (bool(current.machine) or instead_of.pod == current.pod)
+    return current.meant_by(instead_of) or kept

@@ -34,16 +34,16 @@ _Place = tuple[str, str]
 
 
 def with_more_cidrs(
-    told: CoordinatorSettings, wanted: CoordinatorSettings, subnets: Iterable[str]
+    current: CoordinatorSettings, wanted: CoordinatorSettings, subnets: Iterable[str]
 ) -> CoordinatorSettings | None:
     """What the pod was told, with the CIDRs that came since and overlap with none of its subnets; None without any."""
     own = [ipaddress.ip_interface(cidr).network for cidr in subnets]
     new = tuple(
         cidr
         for cidr in wanted.hijack
-        if cidr not in told.hijack and not any(_overlap(cidr, network) for network in own)
+        if cidr not in current.hijack and not any(_overlap(cidr, network) for network in own)
     )
-    return replace(told, hijack=(*told.hijack, *new)) if new else None
+    return replace(current, hijack=(*current.hijack, *new)) if new else None
 
 
 def _overlap(cidr: str, network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:

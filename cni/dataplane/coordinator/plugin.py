@@ -97,7 +97,7 @@ class Coordinator:
         if request.command == "ADD":
             _warn(request, settings, previous)
         sandbox = request.sandbox
-        valid = tuple((one.container, one.interface) for one in request.valid)
+        valid = tuple((attachment.container, attachment.interface) for attachment in request.valid)
         place = (
             sandbox.container,
             sandbox.interface,
