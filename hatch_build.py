@@ -1,6 +1,6 @@
-"""Build hook: compiles the CNI shim for every supported machine and puts it into the wheel.
+"""Build hook: compiles the programs in C for every supported machine and puts them into the wheel.
 
-What must always hold: the wheel carries a static program for x86_64 and for aarch64 whatever machine built
+What must always hold: the wheel carries static programs for x86_64 and for aarch64 whatever machine built
 it, so one py3-none-any wheel serves a cluster of both. `zig cc` from the `ziglang` package is the compiler
 because it cross-compiles against musl on any machine with nothing but pip.
 """
@@ -16,6 +16,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 MACHINES = ("x86_64", "aarch64")
+PROGRAMS = {"orbweaver-shim": "shim.c", "orbweaver-in-root": "in_root.c"}
 # The program starts for each pod, and every page of it is mapped anew: what it does not need stays out.
 FLAGS = (
     *("-std=gnu11", "-Wall", "-Wextra", "-Werror"),
@@ -29,27 +30,31 @@ class ShimBuildHook(BuildHookInterface):  # type: ignore[type-arg]
     """Runs before the files of a wheel are collected; a source distribution carries only the C source."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile `cni/shim/shim.c` into `cni/shim/bin/` and add the results to the wheel."""
+        """Compile the programs of `cni/shim/` into `cni/shim/bin/` and add the results to the wheel."""
         if self.target_name != "wheel":
             return
         shim = Path(self.root, "cni", "shim")
         (shim / "bin").mkdir(exist_ok=True)
         # At once, because the first time for a machine also compiles its C library, for most of a minute.
         with ThreadPoolExecutor() as threads:
-            for done in [threads.submit(compile_shim, shim, machine) for machine in MACHINES]:
+            for done in [threads.submit(compile_programs, shim, machine) for machine in MACHINES]:
                 done.result()
-        build_data["artifacts"].append("/cni/shim/bin/orbweaver-shim-*")
+        build_data["artifacts"].append("/cni/shim/bin/orbweaver-*")
 
 
-def compile_shim(shim: Path, machine: str) -> None:
-    """Compile `shim`/shim.c for `machine`-linux-musl; the program in `bin` appears whole or not at all."""
-    output = shim / "bin" / f"orbweaver-shim-{machine}"
+def compile_programs(shim: Path, machine: str) -> None:
+    """Compile the programs in the folder `shim` for `machine`-linux-musl, one after the other: the first makes the C library
+    that all of them need."""
+    for name, source in PROGRAMS.items():
+        compile_program(shim / source, shim / "bin" / f"{name}-{machine}", machine)
+
+
+def compile_program(source: Path, output: Path, machine: str) -> None:
+    """Compile one program; it appears whole or not at all."""
     unfinished = output.with_suffix(".new")
     command = [sys.executable, "-m", "ziglang", "cc", "-target", f"{machine}-linux-musl", *FLAGS]
-    done = subprocess.run(
-        [*command, "-o", unfinished, shim / "shim.c"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*command, "-o", unfinished, source], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise RuntimeError(f"the CNI shim for {machine} does not compile:\n{done.stderr}")
+        raise RuntimeError(f"{source.name} for {machine} does not compile:\n{done.stderr}")
     unfinished.chmod(0o755)
     unfinished.replace(output)

@@ -27,6 +27,7 @@ from actors.errors import DeadlineExceeded, InvalidRequest, OrbweaverError, With
 from actors.resources.fields import shown
 from actors.resources.json_text import UnreadableText, read_json, showable
 from cni.networks.results import LONGEST_RESULT
+from cni.shim import in_root
 
 log = logging.getLogger("orbweaver.networks")
 
@@ -98,7 +99,7 @@ class NodePlugins:
 
     def command(self, program: str) -> list[str]:
         """What is executed so that the program runs in the node's own file system."""
-        return [program] if self.root == Path("/") else ["chroot", str(self.root), program]
+        return [program] if self.root == Path("/") else [str(in_root()), str(self.root), program]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,22 +23,31 @@ _BIN = Path(__file__).parent / "bin"
 _MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 
 
+def in_root() -> Path:
+    """The program that executes another one in the file system at a directory (`in_root.c`), for this machine. Raises as
+    `binary`."""
+    return _program("orbweaver-in-root", platform.machine())
+
+
 def binary(machine: str | None = None) -> Path:
     """The static Linux program for `machine` (as `uname -m` names it; default: this one).
 
     Raises OrbweaverError when there is none for that machine, or the package was not built as a wheel.
     """
-    wanted = machine or platform.machine()
-    known = _MACHINES.get(wanted.lower())
+    return _program("orbweaver-shim", machine or platform.machine())
+
+
+def _program(name: str, machine: str) -> Path:
+    known = _MACHINES.get(machine.lower())
     if known is None:
         raise OrbweaverError(
-            f"There is no CNI shim for machine {wanted!r}; there is one for x86_64 and for aarch64",
+            f"There is no {name} for machine {machine!r}; there is one for x86_64 and for aarch64",
             cni_code=CNI_NOT_AVAILABLE,
         )
-    path = _BIN / f"orbweaver-shim-{known}"
+    path = _BIN / f"{name}-{known}"
     if not path.is_file():
         raise OrbweaverError(
-            f"The CNI shim for {known} is missing from this installation ({path}); install the wheel,"
+            f"The program {name} for {known} is missing from this installation ({path}); install the wheel,"
             " whose build makes it",
             cni_code=CNI_NOT_AVAILABLE,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from actors.errors import DeadlineExceeded, InvalidRequest, OrbweaverError, Withdrawn
+from cni import shim
 from cni.networks.execution import NodePlugins, PluginParameters, Stop, execute
 from cni.networks.results import LONGEST_RESULT
 from tests.support.checker import eventually
@@ -137,7 +139,31 @@ def test_in_another_root_the_nodes_own_paths_are_meant(tmp_path: Path) -> None:
     node = NodePlugins("/opt/bin", tmp_path)
 
     assert node.find("macvlan") == "/opt/bin/macvlan"
-    assert node.command("/opt/bin/macvlan") == ["chroot", str(tmp_path), "/opt/bin/macvlan"]
+
+
+def test_a_plugin_runs_in_the_nodes_own_file_system(tmp_path: Path) -> None:
+    """Where the agent sees that at a directory of its own."""
+    try:
+        shim.in_root()
+    except OrbweaverError as error:
+        pytest.skip(str(error))
+    busybox = shutil.which("busybox")
+    if busybox is None or os.geteuid() != 0:
+        pytest.skip("it takes root and busybox-static")
+    for directory in ("bin", "opt/bin", "var"):
+        (tmp_path / directory).mkdir(parents=True)
+    shutil.copy(busybox, tmp_path / "bin" / "sh")
+    (tmp_path / "var" / "leases").write_text("of the node")
+    plugin = tmp_path / "opt" / "bin" / "plugin"
+    plugin.write_text("#!/bin/sh\npwd; read lease < /var/leases; echo $lease")
+    plugin.chmod(0o755)
+
+    assert run(NodePlugins("/opt/bin", tmp_path)) == b"/\nof the node\n"
+
+    plugin.unlink()
+    plugin.symlink_to("/not/there")
+    with pytest.raises(OrbweaverError, match=r"exit status is 127.*cannot execute /opt/bin/plugin"):
+        run(NodePlugins("/opt/bin", tmp_path))
 
 
 def _exists(file: Path) -> None:
