@@ -83,6 +83,8 @@ class PoolWriter:
             self._store.delete(KIND, pool.name, uid=pool.uid or None)
         except NotFound:
             self.forget(pool.name)
+        else:  # nobody may take it for one that stays before the cache knows
+            self._written[pool.name] = WrittenPool(replace(pool, terminating=True), None, 0, time.monotonic())
 
     def write(
         self,
