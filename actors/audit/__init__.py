@@ -9,7 +9,15 @@ from __future__ import annotations
 
 from actors.audit.audit import Audit, audit, confirm
 from actors.audit.blocks import recorded
-from actors.audit.finding import AuditRule, Finding, ReleaseRecord, Repair, WriteEndpoint, WriteStatus
+from actors.audit.finding import (
+    AuditRule,
+    Finding,
+    ReleaseRecord,
+    Repair,
+    WriteEndpoint,
+    WriteStatus,
+    WriteSubnet,
+)
 from actors.audit.holders import verdict_on
 from actors.audit.notes import RuntimeNotes
 from actors.audit.snapshot import Snapshot
@@ -24,6 +32,7 @@ __all__ = [
     "Snapshot",
     "WriteEndpoint",
     "WriteStatus",
+    "WriteSubnet",
     "audit",
     "confirm",
     "recorded",

@@ -17,6 +17,7 @@ from actors.audit.holders import SnapshotState, abandoned
 from actors.audit.notes import RuntimeNotes, unended
 from actors.audit.pools import overlaps, places, states
 from actors.audit.snapshot import Snapshot
+from actors.audit.subnets import shares
 from actors.decisions.settings import Settings
 from actors.errors import InvalidObject
 from actors.resources.blocks.allocation import Allocation
@@ -27,6 +28,7 @@ from actors.resources.node import Node
 from actors.resources.pod import Pod
 from actors.resources.reservedip import ReservedIP
 from actors.resources.statefulset import StatefulSet
+from actors.resources.subnet import SpiderSubnet
 from actors.resources.virtualmachine import INSTANCE, MACHINE, VirtualMachine
 from actors.store.contract import Object
 
@@ -60,6 +62,10 @@ def audit(
     all_findings += attachments(held)
     all_findings += places(held, pools, damaged)
     all_findings += overlaps(pools.values())
+    if settings is None or settings.enable_subnets:
+        subnets, unreadable = _parsed(snapshot.subnets, SpiderSubnet.from_object)
+        all_findings += [Finding(AuditRule.SUBNET, name, why) for name, why in unreadable.items()]
+        all_findings += shares(subnets, pools, damaged)
     if all(finding.rule is not AuditRule.BLOCK for finding in findings):
         # A view tells perhaps what a damaged block does not; nobody may take it for wrong, least of all a repair.
         unjudged = {finding.subject for finding in findings if finding.rule is AuditRule.ENTRY}

@@ -44,6 +44,9 @@ class AuditRule(Enum):
     OUTSIDE = "outside", "put the address back into the pool until the pod is gone, or delete the pod"
     POOL = "pool", "correct the field; pods that ask for the pool are refused until then"
     OVERLAP = "overlap", "take the addresses out of one of the pools; none is given twice meanwhile"
+    SUBNET = "subnet", "correct the field; no pool is made of the subnet until then"
+    BEYOND = "beyond", "take the addresses out of the pool, or add them to the subnet"
+    SHARES = "shares", "--repair writes it anew; a controller that runs does so by itself"
     FOREIGN = (
         "foreign",
         "start the controller, or --repair: these addresses are recorded before the pool gives out any",
@@ -73,13 +76,20 @@ class WriteStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class WriteSubnet:
+    """Divide a subnet among its pools anew, and write its status."""
+
+    subnet: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseRecord:
     """Release this record, and no other, if what condemned it is still so."""
 
     held: Allocation
 
 
-Repair = WriteEndpoint | WriteStatus | ReleaseRecord
+Repair = WriteEndpoint | WriteStatus | WriteSubnet | ReleaseRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from actors.errors import NoSuchResource
-from actors.resources import ipam_claim
+from actors.resources import ipam_claim, subnet
 from actors.resources.virtualmachine import INSTANCE, MACHINE
 from actors.store.contract import Object, Store
 
@@ -26,6 +26,8 @@ class Snapshot:
     """SpiderIPPools."""
     reserved: tuple[Object, ...] = ()
     """SpiderReservedIPs."""
+    subnets: tuple[Object, ...] = ()
+    """SpiderSubnets."""
     statefulsets: tuple[Object, ...] = ()
     """Owners that may keep addresses."""
     machines: tuple[Object, ...] = ()
@@ -49,6 +51,7 @@ class Snapshot:
             endpoints=store.list("SpiderEndpoint").items,
             pools=store.list("SpiderIPPool").items,
             reserved=store.list("SpiderReservedIP").items,
+            subnets=_served(store, subnet.KIND),
             statefulsets=store.list("StatefulSet").items,
             machines=_served(store, MACHINE),
             instances=_served(store, INSTANCE),

@@ -16,7 +16,7 @@ from actors.allocation.ledger import LedgerActor, ledger_of
 from actors.allocation.observer import Silent
 from actors.allocation.router import AlwaysLocal
 from actors.allocation.supervision import TABLE
-from actors.audit import Finding, ReleaseRecord, WriteEndpoint, WriteStatus, verdict_on
+from actors.audit import Finding, ReleaseRecord, WriteEndpoint, WriteStatus, WriteSubnet, verdict_on
 from actors.decisions.settings import Settings
 from actors.errors import OrbweaverError, StoreUnavailable
 from actors.reclaim.evidence import LiveClusterState
@@ -29,6 +29,8 @@ from actors.resources.blocks.unjudged import Unjudged
 from actors.runtime import ActorSystem, get
 from actors.store.caches.catalog import Catalog
 from actors.store.contract import Store
+from actors.subnets.subnet import SubnetActor, subnet_actor_of
+from actors.subnets.subnets import SubnetFollower
 from actors.views.views import POOL_INTERVAL, QUIET, RETRY, ViewsActor
 
 TIMEOUT = 20.0
@@ -39,15 +41,21 @@ SETTLE = QUIET + POOL_INTERVAL + 2 * RETRY
 class Repairs:
     """The actors of one repair; `repairs` starts and ends them."""
 
-    def __init__(self, store: Store, system: ActorSystem, settings: Settings) -> None:
+    def __init__(self, store: Store, system: ActorSystem, catalog: Catalog, settings: Settings) -> None:
         self._store = store
         self._system = system
         self._settings = settings
+        self._divides = False
+        """Whether subnets are divided here, beside the leader."""
+        self._subnets = SubnetFollower(
+            system, store, catalog, leads=lambda: self._divides, is_enabled=settings.enabled, grace=0.0
+        )
 
     def do(self, findings: Iterable[Finding]) -> Iterator[str]:
         """Repair what can be; tells of each thing that it did, or why it did not. Views follow within `SETTLE`."""
         pods: dict[str, None] = {}
         pools: dict[str, None] = {}
+        subnets: dict[str, None] = {}
         for finding in findings:
             match finding.repair:
                 case ReleaseRecord(held):
@@ -60,11 +68,26 @@ class Repairs:
                     if pool not in pools:
                         yield f"writing the status of pool {pool}"
                     pools[pool] = None
+                case WriteSubnet(subnet):
+                    if subnet not in subnets:
+                        yield f"dividing subnet {subnet} among its pools"
+                    subnets[subnet] = None
                 case None:
                     continue
         if pods or pools:
             views = self._system.get_actor("views/local")
             get(views.changed.options(timeout=TIMEOUT).remote(tuple(pods), tuple(pools)))
+        if subnets and not self._subnets.start().wait_synced(TIMEOUT):
+            raise StoreUnavailable(
+                f"the store did not list its subnets within {TIMEOUT:g} s", maybe_written=False
+            )
+        self._divides = bool(subnets)
+        for subnet in subnets:
+            get(subnet_actor_of(self._system, subnet).within(TIMEOUT).ask(SubnetActor.begin))
+
+    def end(self) -> None:
+        """Follow nothing any more."""
+        self._subnets.stop()
 
     def release_by_hand(self, held: Allocation, *, force: bool) -> bool:
         """Release one record, with `force` whoever has it, and tell; whether nobody has it now."""
@@ -131,11 +154,13 @@ def repairs(store: Store, settings: Settings) -> Iterator[Repairs]:
         lambda context: ViewsActor(context, router=router, store=store, catalog=catalog),
         mailbox=65536,
     )
+    at_work = Repairs(store, system, catalog, settings)
     try:
         catalog.start()
         if not catalog.wait_synced(TIMEOUT):
             raise StoreUnavailable(f"the store did not list its objects within {TIMEOUT:g} s")
-        yield Repairs(store, system, settings)
+        yield at_work
     finally:
         system.shutdown(SETTLE)
+        at_work.end()
         catalog.stop()
