@@ -23,6 +23,7 @@ from cni.command.store_choice import add_data_option, agent_store
 from cni.networks.attachment_cache import DIRECTORY as NETWORKS_CACHE
 from cni.networks.network_list import NAME as NETWORKS
 from cni.process.agent import METRICS_PORT, SOCKET, Agent, AgentOptions
+from cni.process.node_taint import TAINT
 from cni.server.del_spool import DIRECTORY as SPOOL
 from cni.server.node_cni_files import DIRECTORY as CNI_DIRECTORY
 from cni.server.node_conf import NodeConf, wanted_in
@@ -91,6 +92,11 @@ def add_parser(commands: Any) -> None:
         help="where it is noted which networks pods were attached to (%(default)s)",
     )
     parser.add_argument(
+        "--take-taint-off",
+        action="store_true",
+        help=f"take the taint {TAINT} off this node once it serves",
+    )
+    parser.add_argument(
         "--spool",
         type=Path,
         metavar="DIRECTORY",
@@ -125,6 +131,7 @@ def run(chosen: argparse.Namespace) -> int:
         networks_cache=chosen.networks_cache,
         host_root=chosen.host_root,
         plugins=keeper,
+        take_taint_off=chosen.take_taint_off and cluster,
         conf=None if chosen.cni_conf is None else NodeConf(chosen.cni_conf_dir, wanted_in(chosen.cni_conf)),
         spool=chosen.spool or (SPOOL if chosen.socket is None else None),
     )

@@ -60,6 +60,7 @@ from cni.networks.attachment_cache import AttachmentCache
 from cni.networks.network_list import NAME as NETWORKS
 from cni.networks.plugin import NetworksPlugin
 from cni.process.base import START_TIMEOUT, Process, log_failure
+from cni.process.node_taint import NodeTaint
 from cni.server.del_spool import DelSpool
 from cni.server.dispatcher import ChainedPlugin
 from cni.server.frontend import FrontEnd
@@ -116,6 +117,8 @@ class AgentOptions:
     """Who keeps the plugins on the node as this version has them."""
     conf: NodeConf | None = None
     """Who writes the network configuration that the node's runtime finds."""
+    take_taint_off: bool = False
+    """Whether its node has a taint until it serves, which it takes off."""
     spool: Path | None = None
     """Where the shim keeps DELs that come while no agent runs; None for beside the socket."""
 
@@ -291,6 +294,7 @@ class Agent(Process):
             reserved=reserved,
             spool=DelSpool(options.cni_socket, options.spool),
         )
+        self._taint = NodeTaint(store, node) if options.take_taint_off else None
         self.metrics.watch_mailboxes(self.mailboxes)
 
     def start(self) -> None:
@@ -370,9 +374,10 @@ class Agent(Process):
         if self._leader is not None:
             self._leader.stop(self.options.drain)
 
-    def _keepers(self) -> tuple[PluginKeeper | NodeConf, ...]:
-        """What looks after files on the node while this agent serves."""
-        return tuple(one for one in (self.options.plugins, self.options.conf) if one is not None)
+    def _keepers(self) -> tuple[PluginKeeper | NodeConf | NodeTaint, ...]:
+        """What looks after the node while this agent serves."""
+        all_of_them = (self.options.plugins, self.options.conf, self._taint)
+        return tuple(one for one in all_of_them if one is not None)
 
     def _open_own(self, wrote: Callable[[int, int, str], None]) -> OwnAllocators:
         return OwnAllocators(

@@ -1,4 +1,4 @@
-"""The component of deploy/ with which agents write their nodes' network configuration."""
+"""The components of deploy/ with which agents write their nodes' network configuration and take their taint off."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.tools.gomodule import ProgramMissing
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 
 
-def test_the_component_gives_agents_what_they_need_to_write_it(api_server: ApiServer, tmp_path: Path) -> None:
+def test_the_components_give_agents_what_they_need(api_server: ApiServer, tmp_path: Path) -> None:
     try:
         kubectl = kubernetes.kubectl()
     except ProgramMissing as missing:
         pytest.skip(str(missing))
     copy = shutil.copytree(DEPLOY, tmp_path / "deploy", ignore=shutil.ignore_patterns("chart", "image"))
     with (copy / "kustomization.yaml").open("a") as file:
-        file.write("components: [cni-configuration]\n")
+        file.write("components: [cni-configuration, node-taint]\n")
     done = subprocess.run([kubectl, "kustomize", str(copy)], capture_output=True, text=True, check=True)
     objects = {(obj["kind"], obj["metadata"]["name"]): obj for obj in yaml.safe_load_all(done.stdout)}
 
@@ -40,5 +40,7 @@ def test_the_component_gives_agents_what_they_need_to_write_it(api_server: ApiSe
     assert not mounts[options["--cni-conf-dir"]].get("readOnly")
     wanted = Path(options["--cni-conf"])
     mount = mounts[str(wanted.parent)]
+    assert "--take-taint-off" in container["command"]
+    assert ("ValidatingAdmissionPolicyBinding", "orbweaver-agent-taint") in objects
     config_map = objects["ConfigMap", volumes[mount["name"]]["configMap"]["name"]]
     assert read_wanted(config_map["data"][wanted.name]).chain == ({"type": "coordinator"},)
