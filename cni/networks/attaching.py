@@ -54,6 +54,8 @@ log = logging.getLogger("orbweaver.networks")
 
 UNDO_TIMEOUT = 10.0
 """Seconds for undoing what a failed request attached."""
+FORGOTTEN = 3600.0
+"""Seconds after which nobody sends a DEL any more for a sandbox that is gone; a kubelet repeats it each minute or two."""
 FILES = "/etc/cni/multus/net.d"
 """Where Multus looks for networks in files."""
 _FAMILIES = (4, 6)
@@ -218,6 +220,25 @@ class Networks:
             network = self._network_list(Pod.bare(asking.namespace, ""), asking, conf, request.path)
         if network is not None:
             Chain(self._node(request.path), deadline, stop).status(network)
+
+    def sweep(self, is_there: Callable[[str], bool | None], deadline: float, stop: Stop) -> int:
+        """Detach what is noted of sandboxes whose network namespace is gone and whose DEL nobody sends any more; how many
+        there were. It raises nothing: what cannot be detached stays noted."""
+        swept = 0
+        for note in self.cache.all():
+            if is_there(note.netns) is not False or self.cache.age(note.container, time.time()) < FORGOTTEN:
+                continue
+            left, errors = self._detach(
+                Chain(self._node(note.path), deadline, stop), note, len(note.attached)
+            )
+            for error in errors:
+                log.warning(
+                    "a sandbox that is gone cannot be detached", extra={"pod": note.pod, "error": str(error)}
+                )
+            if not left:
+                self.cache.remove(note.container)
+                swept += 1
+        return swept
 
     def collect(self, request: CniRequest, deadline: float, stop: Stop) -> None:
         """GC: what is noted of containers that are gone is detached, and every network hears what is still there. Goes on

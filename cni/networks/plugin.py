@@ -20,6 +20,8 @@ from cni.server.protocol import CniRequest
 
 log = logging.getLogger("orbweaver.networks")
 
+SWEEP_TIMEOUT = 300.0
+"""Seconds for what nobody waits for."""
 TIMEOUT = 50.0
 """Seconds in which a request is answered; the program on the node waits for 60."""
 
@@ -41,6 +43,18 @@ class NetworksPlugin:
         self.tell = tell
         self._turns = Turns()
         self._adding: dict[str, Stop] = {}
+
+    def start(self, is_there: Callable[[str], bool | None]) -> None:
+        """Detach what earlier agents attached and nobody will delete any more. `is_there`: whether a network namespace is,
+        None where that cannot be seen."""
+
+        def sweep() -> None:
+            with Stop() as stop:
+                swept = self._networks.sweep(is_there, time.monotonic() + SWEEP_TIMEOUT, stop)
+            if swept:
+                log.info("detached sandboxes that are gone", extra={"sandboxes": swept})
+
+        self._turns.submit("", "", sweep)
 
     def stop(self) -> None:
         """End what is under way, and undo it."""

@@ -330,6 +330,7 @@ class Agent(Process):
             self.prober.start()
         if self._networks is not None:
             self._networks_cluster.start()
+            self._networks.start(self.options.namespaces.is_there)
         self.front_end.start()
         self.serving = True
         for keeper in self._keepers():

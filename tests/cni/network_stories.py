@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,7 @@ from actors.errors import OrbweaverError
 from actors.store.sqlite.store import SQLiteStore
 from cni import shim
 from cni.command.sandbox import CniNetwork, SandboxPod, lay_cable, run
+from cni.networks.attaching import FORGOTTEN
 from cni.networks.network_list import NAME
 from tests.support.agent_process import AgentProcess, pool
 from tests.support.blocks import recorded
@@ -749,6 +751,33 @@ def a_pod_has_interfaces_of_every_kind(node: Node) -> None:
     assert [kinds[f"net{number}"] for number in range(1, 5)] == ["veth", "veth", OTHER, "macvlan"], kinds
     leaves(node, one)
     assert "vf0" in run("ip", "-br", "link", "show"), "the node's own interface came back"
+
+
+@case("time", pod("forgotten", "red,green"))
+def a_sandbox_that_was_forgotten_is_detached_when_an_agent_starts(node: Node) -> None:
+    """After a reboot, when the runtime remembers nothing: only what is old, and whose namespace is gone."""
+    one = node.pod("forgotten")
+    attached(node, one, "eth0", "net1", "net2")
+    note = node.directory / "notes" / f"{one.container}.json"
+    long_ago = time.time() - 2 * FORGOTTEN
+    os.utime(note, (long_ago, long_ago))
+    leases = node.directory / "leases" / "green"
+    lease = leases / interfaces(one)["net2"][0].partition("/")[0]
+    assert lease.exists()
+    node.agent.stop()
+    node.agent.start()
+    node.conf(cniVersion="1.1.0").call("STATUS", {})
+    assert one.container in node.notes(), "its namespace is there"
+    node.agent.stop()
+    one.vanish()
+    node.agent.start()
+    eventually(lambda: is_gone(note))
+    assert not lease.exists(), "host-local was told"
+    assert not [held for held in node.records().values() if held["container"] == one.container]
+
+
+def is_gone(file: Path) -> None:
+    assert not file.exists()
 
 
 ISOLATED = tuple(name for name in CASES if name.startswith("7.4"))
