@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.support.application_churn import (
     ApplicationChurn,
@@ -102,13 +103,11 @@ if __name__ == "__main__":
         stack.callback(api.stop)
         api.start()
         root = Path(__file__).resolve().parents[2] / "deploy"
-        import yaml
-
-        for folder in ("crds", "admission"):
+        api.ask("POST", "/api/v1/namespaces", yaml.safe_load((root / "namespace.yaml").read_text()))
+        for folder in ("crds", "rbac", "admission"):
             for path in sorted((root / folder).glob("*.yaml")):
                 if path.name != "kustomization.yaml":
                     api.apply(*yaml.safe_load_all(path.read_text()))
-        api.ask("POST", "/api/v1/namespaces", yaml.safe_load((root / "namespace.yaml").read_text()))
         minutes = float(os.environ.get("MINUTES", "5"))
         print(churn(api, place, workers=8, applications=200, seconds=minutes * 60, kills=3))
         sys.exit(0)
