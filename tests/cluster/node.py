@@ -36,6 +36,7 @@ MOUNT_POINTS = tuple(
         "/var/lib/kubelet",
         "/var/lib/cni",
         "/var/lib/orbweaver",
+        "/var/lib/orbweaver",
     )
 )
 # What stands in the node's directory, where its own processes look for it.
