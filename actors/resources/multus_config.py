@@ -47,8 +47,6 @@ SPEC_FIELDS = (
     *("cniType", *SECTIONS.values()),
     *("chainCNIJsonData", "coordinator", "enableCoordinator", "disableIPAM"),
 )
-OPTIONAL_SECTIONS = ("customCNI",)
-"""A network of type custom that says nothing has an empty configuration: the node's own file of that name is meant."""
 
 MOST_MASTERS, MOST_POOLS, MOST_CHAINED, MOST_TRUNKS = 32, 256, 32, 256
 VLAN_IDS = range(4095)

@@ -59,8 +59,6 @@ class ActorRow:
     """Calls handled and not answered yet."""
     handled: int
     """Calls since it was activated."""
-    idle_seconds: float
-    """Since it did something last."""
 
 
 @dataclass(slots=True)
@@ -261,10 +259,9 @@ class ActorSystem:
 
     def describe(self) -> tuple[ActorRow, ...]:
         """The active actors, by name."""
-        now = time.monotonic()
         with self._lock:
             activations = sorted(self.activations.values(), key=lambda activation: activation.name)
-        return tuple(_row(activation, now) for activation in activations)
+        return tuple(_row(activation) for activation in activations)
 
     def shutdown(self, drain: float = 0.0) -> tuple[ActorRow, ...]:
         """Refuse new calls, finish what has begun for up to `drain` seconds, then stop everything.
@@ -289,7 +286,7 @@ class ActorSystem:
             activations = list(self.activations.values())
             self.activations.clear()
         activations.sort(key=lambda activation: activation.name)
-        left = tuple(_row(activation, now) for activation in activations if not activation.quiet())
+        left = tuple(_row(activation) for activation in activations if not activation.quiet())
         for activation in activations:
             activation.abandon(PeerLost(f"actor {activation.name} was stopped: {self.name} is shutting down"))
         if listeners or peers:
@@ -394,12 +391,11 @@ async def _disconnect(listeners: list[Listener], peers: list[Peer]) -> None:
         await peer.close()
 
 
-def _row(activation: Activation, now: float) -> ActorRow:
+def _row(activation: Activation) -> ActorRow:
     return ActorRow(
         name=activation.name,
         state=activation.state.value,
         mailbox=activation.intake.depth,
         deferred=len(activation.intake.deferred),
         handled=activation.dispatch.handled,
-        idle_seconds=max(0.0, now - activation.dispatch.last_used),
     )
