@@ -6,10 +6,10 @@ What must always hold:
 * All addresses of a request are granted or none is: what was granted is released before the error is answered,
   also when the request's time ran out meanwhile. Undoing has its own time.
 * A repeated ADD answers with what is recorded for (container, interface), after the Block has confirmed it.
-* A DEL needs container id and interface alone, releases only what the fence admits, and succeeds when there is
-  nothing. What was taken from its container by force before is suspect no longer. What a StatefulSet's pod leaves
-  behind is kept for its next incarnation, and what a virtual machine's pod
-  leaves for the machine, of which another pod may use it already.
+* A DEL needs container id and interface alone, releases only what the fence admits (`Block.release` in
+  `actors/resources/blocks/block.py` compares it), and succeeds when there is nothing. What was taken from its container
+  by force before is suspect no longer. What a StatefulSet's pod leaves behind is kept for its next incarnation, and
+  what a virtual machine's pod leaves for the machine, of which another pod may use it already.
 * A request that the leader failed runs again in this process, from what is recorded by then. What the leader records
   later for it is looked for, and released if it is not what was answered (`lost_requests.py`). Nothing else is kept
   between messages: what is recorded is the Ledger's to know and the Block's to judge.

@@ -1,5 +1,7 @@
 """The plan of an ADD: which pools to try for which interface and family, and why not the others.
 
+Which pools are considered, `candidates.py` says; which of them may serve the pod, `filters.py`.
+
 What must always hold:
 
 * A plan is a pure function of the pod, its namespace and node, the pools, the request and the settings:

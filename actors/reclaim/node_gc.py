@@ -4,7 +4,8 @@ What must always hold: it releases through the Block with the record's own fence
 meanwhile stays with its new holder; what it cannot decide it leaves. Its occasions: CNI GC, where the runtime lists the
 attachments of a network that are still valid (CNI spec 1.1.0, "GC"); the agent's start, when it compares its records
 with the sandboxes that are there; and, on a host without Kubernetes, StatefulSets that are deleted or scaled down and
-virtual machines that are deleted, for whose kept addresses nobody will come back.
+virtual machines that are deleted, for whose kept addresses nobody will come back. What was held on a node that is lost is
+the leader's to judge (`rules.py`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The actor that has pools made for applications: they are there before the first pod asks, and follow the replicas.
 
 How it works. What changes of an application is looked at in its cache, and its pools are asked of the subnets' actors, one
-question after the other for each interface and family (`decisions/pool_distribution.py`). An ADD that comes before that is
-done is answered then. What only the API server knows (an owner that no cache has, an application that has vanished from one)
-is read by other threads.
+question after the other for each interface and family (`decisions/pool_distribution.py`; how many addresses they are to
+have: `Size` in `decisions/auto_pool.py`). An ADD that comes before that is done is answered then. What only the API server
+knows (an owner that no cache has, an application that has vanished from one) is read by other threads.
 
 What must always hold: this actor waits for nobody; one application's mistakes and its slow subnets cost that application; a
 pool goes only when the API server has said that its application is gone, or asks for no pool any more; what fails is tried

@@ -3,7 +3,7 @@
 What must always hold: the object says what is recorded and nothing else; a pod for which nothing is recorded has none.
 It takes as few requests as can be: what was written last is remembered, and read only where that proves wrong. An agent
 writes only objects of its own node's pods, as the API server demands (`deploy/admission/agent-endpoints.yaml`): one that
-names another node it leaves to the leader.
+names another node it leaves to the leader. When they are written, `views.py` decides.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The webhook's HTTPS endpoint: what an API server asks goes to the leader's actors, whichever controller is asked.
 
-How it works. The leader asks its own actors (`reviews.py`). Another controller passes the whole request on to the leader's
-endpoint, once; the leader's address is that of the Lease with this endpoint's port.
+How it works. The leader asks its own actors (`reviews.py`): about overlaps, that of `actors/review/overlap_review.py`.
+Another controller passes the whole request on to the leader's endpoint, once; the leader's address is that of the Lease
+with this endpoint's port.
 What must always hold: whatever goes wrong here, an object is let in, with a warning: no pod may ever wait for a webhook,
 and pools that overlap are told in their status all the same. A request is bounded in bytes and time, and their number at
 once; whoever reaches this port can ask, so questions are read for a fifth of a thread's time at most, and the leader's

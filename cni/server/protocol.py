@@ -4,7 +4,7 @@ What must always hold: whatever bytes come in, the outcome is a request or an `I
 the CNI specification (1.1.0, sections 2 and 5) assigns, and an answer has the form of the version asked for.
 The specification says "The runtime must" for environment and "plugins must accept" for repeated and late DEL;
 both are kept here and in the Endpoint. A DEL that names container and interface is never refused: what else it says
-and cannot be understood is passed over, and told in `CniRequest.ignored`.
+and cannot be understood is passed over, and told in `CniRequest.ignored`. Which refusal has which code: `actors/errors.py`.
 """
 
 from __future__ import annotations

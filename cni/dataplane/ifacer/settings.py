@@ -1,7 +1,8 @@
 """The network configuration of the plugin `ifacer`, read whole or refused.
 
 What must always hold: field names, defaults and meanings are those of Spiderpool's ifacer; a wrong value is an
-`InvalidRequest` that names the field and shows a right form. Names are found without regard to case, as there.
+`InvalidRequest` that names the field and shows a right form. Names are found without regard to case, as there. The options of a
+bond are read in `bond_options.py`.
 """
 
 from __future__ import annotations
