@@ -20,6 +20,7 @@ from actors.decisions.overlaps import Extent, extent_of, refusal, shared
 from actors.errors import InvalidObject, NoSuchResource, NotFound
 from actors.resources import ippool
 from actors.resources.intervals import IntervalSet
+from actors.resources.subnet import SpiderSubnet
 from actors.review.messages import ReviewRequest, ReviewVerdict
 from actors.runtime import Actor, ActorContext, message
 from actors.store.caches.catalog import Catalog, PoolTable
@@ -64,9 +65,12 @@ class OverlapReviewActor(Actor):
         *,
         store: Store,
         catalog: Catalog,
+        subnets: Callable[[], Mapping[str, SpiderSubnet]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`subnets`: all of them, as the cache has them; without it they are listed for each question about one."""
         super().__init__(context)
+        self._subnets = subnets
         self._state = OverlapReviewState()
         self._store = store
         self._catalog = catalog
@@ -136,7 +140,9 @@ class OverlapReviewActor(Actor):
         ]
 
     def _cached(self, kind: str) -> Sequence[Extent]:
-        """All objects of a kind: pools as the cache has them, subnets, which are few, as the store has."""
+        """All objects of a kind, as the cache has them."""
+        if kind == SUBNET and self._subnets is not None:
+            return tuple(Extent(kind, one.name, one.family, one.listed) for one in self._subnets().values())
         if kind == SUBNET:
             return tuple(self._listed())
         table = self._catalog.pools()

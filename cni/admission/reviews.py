@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 from actors.decisions.overlaps import Extent, extent_of
 from actors.errors import InvalidObject
 from actors.review.messages import ReviewRequest, ReviewVerdict
+from actors.review.subnet_review import PlacementRequest
 from actors.runtime import ObjectRef
 from cni.admission.admission_review import ReviewedObject
 
@@ -56,3 +57,18 @@ def _overlap_question(reviewed: ReviewedObject) -> ReviewRequest:
 
 def _extent(kind: str, obj: Mapping[str, object]) -> Extent:
     return extent_of({**obj, "kind": kind})
+
+
+def placement_review(
+    ask: Callable[[PlacementRequest], ObjectRef[ReviewVerdict] | None],
+) -> Review[PlacementRequest]:
+    """Whether a pool lies in the subnet of its CIDR, and a subnet fits the pools that are there."""
+    return Review(frozenset({"SpiderIPPool", "SpiderSubnet"}), _placement_question, ask)
+
+
+def _placement_question(reviewed: ReviewedObject) -> PlacementRequest | None:
+    metadata = reviewed.obj.get("metadata")
+    if isinstance(metadata, Mapping) and metadata.get("deletionTimestamp"):
+        return None
+    before = None if reviewed.before is None else dict(reviewed.before)
+    return PlacementRequest.of(reviewed.kind, dict(reviewed.obj), before)

@@ -19,6 +19,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 from actors.allocation.messages import content_of
 from actors.allocation.node_watches import NodeWatches, NodeWatchesActor
@@ -45,6 +46,7 @@ from actors.resources.application import Application
 from actors.resources.blocks.block import Block
 from actors.review.messages import ReviewRequest, ReviewVerdict
 from actors.review.overlap_review import OverlapReviewActor
+from actors.review.subnet_review import PlacementRequest, SubnetReviewActor
 from actors.runtime import GateLimits, LinkLimits, Listener, ObjectRef, TlsDoor, get
 from actors.store.contract import Store
 from actors.subnets.application_follower import ApplicationFollower
@@ -53,7 +55,7 @@ from actors.views.cidr_watch import CidrWatch
 from actors.views.coordinator import CoordinatorActor
 from actors.views.events import EventsActor
 from actors.views.views import ViewsActor
-from cni.admission.reviews import overlap_review
+from cni.admission.reviews import Review, overlap_review, placement_review
 from cni.admission.webhook import ANSWER_TIMEOUT, Webhook, WebhookOptions
 from cni.dataplane.own_plugins import check_plugins
 from cni.process.base import START_TIMEOUT, Process, log_failure
@@ -197,17 +199,35 @@ class Controller(Process):
         self._cidrs = CidrWatch(store, self._cidrs_changed)
         system.register(
             "overlap-review",
-            lambda context: OverlapReviewActor(context, store=store, catalog=catalog),
+            lambda context: OverlapReviewActor(
+                context,
+                store=store,
+                catalog=catalog,
+                subnets=self._subnets.table if self._subnets is not None else None,
+            ),
             mailbox=1024,
             idle=None,
             start_fraction=BEGIN_WITHIN,
         )
         self._subnets: SubnetFollower | None = None
         if options.settings.enable_subnets:
-            self._subnets = SubnetFollower(
+            self._subnets = subnets = SubnetFollower(
                 system, store, catalog, leads=self.leads, is_enabled=options.settings.enabled
             )
             self.metrics.watch_subnets(self._subnets.usage)
+            system.register(
+                "subnet-review",
+                lambda context: SubnetReviewActor(
+                    context,
+                    store=store,
+                    catalog=catalog,
+                    subnets=subnets.table,
+                    settings=options.settings,
+                ),
+                mailbox=1024,
+                idle=None,
+                start_fraction=BEGIN_WITHIN,
+            )
         self._applications: ApplicationFollower | None = None
         if self._subnets is not None and options.settings.enable_auto_pools:
             self._applications = ApplicationFollower(
@@ -303,7 +323,9 @@ class Controller(Process):
         shown = WebhookOptions(
             certificates.server, certificates.client, certificates.name, options.listen, options.webhook_port
         )
-        reviews = (overlap_review(self._review_overlaps),)
+        reviews: tuple[Review[Any], ...] = (overlap_review(self._review_overlaps),)
+        if self._subnets is not None:
+            reviews = (*reviews, placement_review(self._review_placement))
         return Webhook(shown, reviews, self._leading_host), certificates
 
     def _review_overlaps(self, request: ReviewRequest) -> ObjectRef[ReviewVerdict] | None:
@@ -312,6 +334,14 @@ class Controller(Process):
             return None
         pending: ObjectRef[ReviewVerdict] = (
             self.local("overlap-review").review.options(timeout=ANSWER_TIMEOUT).remote(request)
+        )
+        return pending
+
+    def _review_placement(self, request: PlacementRequest) -> ObjectRef[ReviewVerdict] | None:
+        if not self.leads():
+            return None
+        pending: ObjectRef[ReviewVerdict] = (
+            self.local("subnet-review").review.options(timeout=ANSWER_TIMEOUT).remote(request)
         )
         return pending
 

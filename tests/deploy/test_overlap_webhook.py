@@ -25,6 +25,7 @@ from tests.support.checker import eventually
 from tests.support.cluster import ClusterStore
 from tests.support.leaders import in_process
 from tests.support.rig import pool
+from tests.support.subnet_rig import subnet
 from tests.tools.apiserver import ApiServer, free_ports
 
 WEBHOOK = Path(__file__).resolve().parents[2] / "deploy" / "webhook" / "webhook.yaml"
@@ -98,7 +99,11 @@ def created(store: KubernetesStore, obj: dict[str, Any]) -> str:
     return ""
 
 
-def test_of_a_hundred_pools_alike_at_once_one_is_stored(api_server: ApiServer, store: ClusterStore) -> None:
+@pytest.mark.parametrize("kind", ["SpiderIPPool", "SpiderSubnet"])
+def test_of_a_hundred_alike_at_once_one_is_stored(
+    api_server: ApiServer, store: ClusterStore, kind: str
+) -> None:
+    make = pool if kind == "SpiderIPPool" else subnet_alike
     with (
         controllers(store, "127.0.0.1") as (port, (leader,)),
         configured(api_server, "127.0.0.1", port, leader),
@@ -106,11 +111,11 @@ def test_of_a_hundred_pools_alike_at_once_one_is_stored(api_server: ApiServer, s
         await_webhook(api_server, store)
         # What is not judged in time is let in. Where the machine stood still, fewer come at once.
         for attempt, count in enumerate((100, 100, 50, 50, 20, 20, 10, 10, 5, 5)):
-            subnet = f"10.{attempt}.0"
+            prefix = f"10.{attempt}.0"
             said, slowest = _at_once(
                 api_server,
                 [
-                    pool(f"alike-{attempt}-{number:02}", f"{subnet}.0/16", f"{subnet}.50-{subnet}.79")
+                    make(f"alike-{attempt}-{number:02}", f"{prefix}.0/16", f"{prefix}.50-{prefix}.79")
                     for number in range(count)
                 ],
             )
@@ -118,17 +123,47 @@ def test_of_a_hundred_pools_alike_at_once_one_is_stored(api_server: ApiServer, s
                 break
         else:
             pytest.skip("the machine is too slow for five questions at once")
-        stored = [one["metadata"]["name"] for one in store.list("SpiderIPPool").items]
+        stored = [one["metadata"]["name"] for one in store.list(kind).items]
         (winner,) = [name for name in stored if name.startswith(f"alike-{attempt}-")]
         assert said.pop(winner) == ""
         assert all(
-            f"overlaps with SpiderIPPool {winner} in {subnet}.50-{subnet}.79" in why for why in said.values()
+            f"overlaps with {kind} {winner} in {prefix}.50-{prefix}.79" in why for why in said.values()
         )
         assert len(said) == count - 1
         # Edits that add nothing of others are let in, and what overlaps nothing.
-        found = store.get("SpiderIPPool", winner)
-        store.update({**found, "spec": {**found["spec"], "disable": True}})
-        assert created(store, pool("apart", f"{subnet}.0/16", f"{subnet}.80")) == ""
+
+        def edited() -> None:  # by the leader, too
+            found = store.get(kind, winner)
+            store.update({**found, "spec": {**found["spec"], "excludeIPs": [f"{prefix}.79"]}})
+
+        eventually(edited)
+        assert created(store, make("apart", f"{prefix}.0/16", f"{prefix}.80")) == ""
+
+
+def subnet_alike(name: str, cidr: str, *ips: str) -> dict[str, Any]:
+    return subnet(name, *ips, cidr=cidr)
+
+
+def test_a_pool_outside_its_subnet_is_refused_by_the_api_server(
+    api_server: ApiServer, store: ClusterStore
+) -> None:
+    with (
+        controllers(store, "127.0.0.1") as (port, (leader,)),
+        configured(api_server, "127.0.0.1", port, leader),
+    ):
+        await_webhook(api_server, store)
+        assert created(store, subnet("rack", "10.6.0.1-10.6.0.9")) == ""
+        numbers = itertools.count()
+
+        def refused() -> None:  # unless the machine stood still: what is not judged in time is let in
+            said = created(store, pool(f"beyond-{next(numbers)}", "10.6.0.0/16", "10.6.0.10"))
+            assert (
+                "spec.ips has 10.6.0.10, which SpiderSubnet rack of the same CIDR 10.6.0.0/16 does not have"
+                in said
+            )
+
+        eventually(refused)
+        assert created(store, pool("inside", "10.6.0.0/16", "10.6.0.9")) == ""
 
 
 def _at_once(api_server: ApiServer, pools: list[dict[str, Any]]) -> tuple[dict[str, str], float]:
