@@ -22,9 +22,10 @@ from deploy.image.entries import Entry, Tree, directory, file, link
 
 LOCK = Path(__file__).with_name("base.lock")
 
-# What Python and the wheels load; there is no shell, no package manager and no program but Python.
+# What Python and the wheels load; there is no shell, no package manager and no program but Python and chroot.
 PACKAGES = (
     "base-files",  # os-release, and the licences that the packages' copyright files point to
+    "coreutils",  # chroot alone: the agent executes the plugins of networks in the node's own file system
     "gcc-12-base",
     "libbz2-1.0",
     "libc6",
@@ -50,7 +51,8 @@ _LEFT_OUT = re.compile(
     r"|usr/lib/[^/]+/gconv/.*"
 )
 _KEPT = re.compile(
-    r"usr/lib/.+|usr/bin/python3\.11|etc/(os-release|debian_version|ld\.so\.conf\.d/.+|python3\.11/.+)|usr/lib64/.+"
+    r"usr/lib/.+|usr/bin/python3\.11|usr/sbin/chroot"
+    r"|etc/(os-release|debian_version|ld\.so\.conf\.d/.+|python3\.11/.+)|usr/lib64/.+"
     r"|usr/share/(doc/[^/]+/copyright|common-licenses/.+)"
 )
 # With Debian's merged /usr these are links.

@@ -101,6 +101,7 @@ def test_it_runs_as_nobody_in_particular_and_has_no_shell(built: Image) -> None:
     assert [name for name in members if name.startswith(("usr/bin/", "usr/sbin/"))] == [
         "usr/bin/python3",
         "usr/bin/python3.11",
+        "usr/sbin/chroot",
     ]
     assert [name for name, one in members.items() if one.isfile() and one.mode & 0o6022] == []
     assert {(one.uid, one.gid, one.mtime) for one in members.values()} == {(0, 0, 0)}
