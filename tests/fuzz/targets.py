@@ -30,6 +30,7 @@ from actors.resources.admission import SPIDERPOOL, admit
 from actors.resources.blocks.block import Block
 from actors.resources.blocks.record import Record
 from actors.resources.coordinator import SpiderCoordinator
+from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
 from actors.resources.json_text import read_json, read_shallow, without_depths
 from actors.resources.multus_config import KIND, MultusConfig
@@ -40,10 +41,14 @@ from actors.resources.pod import NETWORK_STATUS, Pod
 from actors.resources.pool_status import foreign_allocations
 from actors.resources.reservedip import ReservedIP
 from actors.resources.statefulset import StatefulSet
+from actors.resources.subnet import SpiderSubnet
 from actors.resources.virtualmachine import VirtualMachine
 from actors.resources.workload import Workload, workload_excerpt
 from actors.runtime import wire
 from actors.store.lifecycle import encoded
+from actors.subnets.pool_objects import adopted_pool
+from actors.subnets.shares import SubnetShares, SubnetUse
+from actors.subnets.subnet_status import status_of
 from cni.networks.network_list import NetworkList, derive, judge_network_list, read_network_list, type_of
 from cni.networks.results import in_version, read_result, status, with_default_routes
 from cni.server import protocol
@@ -230,7 +235,31 @@ def _network_of(obj: Mapping[str, Any]) -> str:
     return config.cni_type
 
 
+def _division(obj: Mapping[str, Any]) -> Any:
+    """Whatever stands in a status, it is read, divided, and written as something that is read again."""
+    subnet = SpiderSubnet.from_object(obj)
+    shares = SubnetShares(subnet, IntervalSet(), (), SubnetUse())
+    shares.ensure("auto4-web", "apps_v1_Deployment_shop_web", 2)
+    written = status_of(obj.get("status") or {} if isinstance(obj.get("status"), dict) else {}, shares, None)
+    again = SpiderSubnet.from_object({**obj, "status": written})
+    assert dict(again.controlled) == shares.controlled
+    return again.allocated
+
+
+RACK = {"metadata": {"name": "rack", "uid": "u"}, "spec": {"subnet": "10.6.0.0/16", "gateway": "10.6.0.254"}}
+
+
+def _adopted(obj: Mapping[str, Any]) -> Any:
+    """Doing it twice changes nothing."""
+    IPPool.from_object(obj)
+    made = adopted_pool(obj, SpiderSubnet.from_object(RACK), RACK)
+    assert adopted_pool(made, SpiderSubnet.from_object(RACK), RACK) == made
+    return made["spec"].get("gateway")
+
+
 TARGETS: dict[str, Target] = {
+    "subnet-object": _object(_division),
+    "adopted-pool": _object(_adopted),
     "ippools": _planned(known.POD_POOLS),
     "ippool": _planned(known.POD_POOL),
     "subnets": _subnets(known.POD_SUBNETS),
