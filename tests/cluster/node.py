@@ -212,9 +212,13 @@ class Node:
         return self._logs.text(self._log_directory, "controller")
 
     def sandbox(self, uid: str) -> tuple[str, str]:
-        """The container id and the network namespace of a pod's sandbox."""
+        """The container id and the network namespace of a pod's sandbox: the one that runs, where the kubelet needed more
+        than one attempt."""
         of_pod = f'labels."io.kubernetes.pod.uid"=={uid},labels."io.cri-containerd.kind"==sandbox'
-        container = self._ctr("containers", "list", "--quiet", of_pod).strip()
+        tasks = [line.split() for line in self._ctr("tasks", "list").splitlines()]
+        running = {words[0] for words in tasks if words[-1] == "RUNNING"}
+        attempts = self._ctr("containers", "list", "--quiet", of_pod).split()
+        (container,) = [one for one in attempts if one in running]
         spec = json.loads(self._ctr("containers", "info", container))["Spec"]
         paths = [one["path"] for one in spec["linux"]["namespaces"] if one["type"] == "network"]
         return container, paths[0]
