@@ -40,6 +40,7 @@ def test_the_agent_is_the_same_but_for_what_it_needs_more(
     plain = yaml.safe_load((DEPLOY / "agent" / "daemonset.yaml").read_text().split("\n---\n")[0])
     before = plain["spec"]["template"]["spec"]
     after = rendered["DaemonSet", "orbweaver-agent"]["spec"]["template"]["spec"]
+    assert after["hostPID"], "plugins look for their own namespace in the node's /proc"
     (old,), (new,) = before["containers"], after["containers"]
 
     assert new["command"][: len(old["command"])] == old["command"]
