@@ -43,6 +43,7 @@ class NetworksPlugin:
         self.tell = tell
         self._turns = Turns()
         self._adding: dict[str, Stop] = {}
+        self._sweeping: Stop | None = None
 
     def start(self, is_there: Callable[[str], bool | None]) -> None:
         """Detach what earlier agents attached and nobody will delete any more. `is_there`: whether a network namespace is,
@@ -50,6 +51,7 @@ class NetworksPlugin:
 
         def sweep() -> None:
             with Stop() as stop:
+                self._sweeping = stop
                 swept = self._networks.sweep(is_there, time.monotonic() + SWEEP_TIMEOUT, stop)
             if swept:
                 log.info("detached sandboxes that are gone", extra={"sandboxes": swept})
@@ -58,7 +60,8 @@ class NetworksPlugin:
 
     def stop(self) -> None:
         """End what is under way, and undo it."""
-        for stop in list(self._adding.values()):
+        ending = [*self._adding.values(), *((self._sweeping,) if self._sweeping is not None else ())]
+        for stop in ending:
             stop.set("the agent is stopping; it will be tried again")
         self._turns.stop()
 

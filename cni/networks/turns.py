@@ -39,12 +39,15 @@ class Turns:
         self._lock = threading.Lock()
         self._lines: dict[str, _Line] = {}
         self._containers: set[str] = set()
+        self._stopped = False
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="networks")
 
     def submit(self, namespace: str, container: str, work: Callable[[], object]) -> None:
         """Run `work`, which raises nothing, when it is its turn. `container` is empty for what is about none. Raises
         `Overloaded`."""
         with self._lock:
+            if self._stopped:
+                raise Overloaded("the agent is stopping; try again")
             line = self._lines.setdefault(namespace, _Line())
             if len(line.waiting) >= LINE:
                 raise Overloaded(
@@ -56,6 +59,7 @@ class Turns:
     def stop(self, *, wait: bool = True) -> None:
         """Take no more; what runs ends."""
         with self._lock:
+            self._stopped = True
             for line in self._lines.values():
                 line.waiting.clear()
         self._threads.shutdown(wait=wait, cancel_futures=True)

@@ -66,6 +66,13 @@ def test_a_line_is_bounded(turns: Turns) -> None:
     hold.set()
 
 
+def test_who_stops_takes_no_more(turns: Turns) -> None:
+    turns.stop()
+
+    with pytest.raises(Overloaded, match="stopping"):
+        turns.submit("shop", "c1", lambda: None)
+
+
 def test_what_fails_frees_its_place(turns: Turns) -> None:
     def fail() -> None:
         raise ValueError("a bug")
