@@ -438,7 +438,7 @@ def _outcome(block: Block, staged: Staged, now: float) -> BlockOutcome:
         discarded = block.discard(operation)
         return replace(discarded, done=discarded.done or staged.maybe_written)
     released = block.release(operation)
-    if staged.undoes is not None and released.found is None:
+    if staged.undoes is not None and released.recorded is None:
         # A write that timed out can still take place. This changes the block's version, so that it fails then.
         block.released[operation.value] = operation.at
     if staged.maybe_written:

@@ -72,7 +72,7 @@ class Deallocation:
         for (held, keep), released in zip(wanted, ask(allocator, *refs), strict=True):
             if released.done:
                 done.append((held, keep))
-            now_recorded = released.found
+            now_recorded = released.recorded
             same = now_recorded is not None and Fence.of(held.record).whoever().admits(now_recorded)
             if whoever and not released.done and now_recorded is not None and same:
                 renamed.append((replace(held, record=now_recorded), keep))

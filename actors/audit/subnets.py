@@ -43,9 +43,9 @@ def _status(subnet: SpiderSubnet, pools: list[IPPool], unknown: set[str]) -> Ite
     """Field and what is wrong."""
     family = subnet.family
     expected = {pool.name: listed(pool).intersect(subnet.available) for pool in pools}
-    told = {name: entry.ips for name, entry in subnet.controlled.items()}
+    controlled = {name: entry.ips for name, entry in subnet.controlled.items()}
     taken: dict[str, IntervalSet] = {}
-    for name, ips in sorted(told.items()):
+    for name, ips in sorted(controlled.items()):
         for other, theirs in taken.items():
             if both := ips.intersect(theirs):
                 yield (
@@ -53,7 +53,7 @@ def _status(subnet: SpiderSubnet, pools: list[IPPool], unknown: set[str]) -> Ite
                     f"status.{CONTROLLED} has {ranges_text(both, family)} for pool {other} and for pool {name}",
                 )
         taken[name] = ips
-    for name in sorted(expected.keys() | told.keys()):
+    for name in sorted(expected.keys() | controlled.keys()):
         if name in unknown:
             continue
         if name not in expected:
@@ -61,14 +61,14 @@ def _status(subnet: SpiderSubnet, pools: list[IPPool], unknown: set[str]) -> Ite
                 f"{CONTROLLED} {name}",
                 f"status.{CONTROLLED} names pool {name}, which is not in this subnet",
             )
-        elif name not in told:
+        elif name not in controlled:
             yield f"{CONTROLLED} {name}", f"status.{CONTROLLED} does not name pool {name}"
-        elif told[name].intersect(subnet.available) != expected[name]:
-            has, lists = (ranges_text(ips, family) or "nothing" for ips in (told[name], expected[name]))
+        elif controlled[name].intersect(subnet.available) != expected[name]:
+            has, lists = (ranges_text(ips, family) or "nothing" for ips in (controlled[name], expected[name]))
             yield (
                 f"{CONTROLLED} {name}",
                 f"status.{CONTROLLED} has {has} for pool {name}, which lists {lists}",
             )
-    number = sum(ips.size for ips in told.values())
-    if subnet.allocated != number and (told or subnet.allocated):
+    number = sum(ips.size for ips in controlled.values())
+    if subnet.allocated != number and (controlled or subnet.allocated):
         yield "allocatedIPCount", f"status.allocatedIPCount is {subnet.allocated}, but pools have {number}"

@@ -61,7 +61,7 @@ def conf_for(wanted: WantedConf, files: Iterable[tuple[str, str]]) -> str | None
             continue
         conf = _as_list(_object(text, name), name)
         plugins = conf["plugins"]
-        if any(one["type"] in META_PLUGINS for one in plugins):
+        if any(plugin["type"] in META_PLUGINS for plugin in plugins):
             continue
         return _text({**conf, "plugins": [*_with_ipam(plugins, wanted.ipam, name), *wanted.chain]})
     return None
@@ -91,7 +91,7 @@ def _plugins(value: object, source: str, least: int = 0) -> tuple[Mapping[str, A
     if not isinstance(value, list) or not least <= len(value) <= _MOST_PLUGINS:
         raise InvalidObject(f"{source} must be a list of {least} to {_MOST_PLUGINS} plugins")
     if not all(
-        isinstance(one, Mapping) and isinstance(one.get("type"), str) and one["type"] for one in value
+        isinstance(entry, Mapping) and isinstance(entry.get("type"), str) and entry["type"] for entry in value
     ):
         raise InvalidObject(f"{source}: each plugin must be an object with a type")
     return tuple(value)
@@ -99,12 +99,12 @@ def _plugins(value: object, source: str, least: int = 0) -> tuple[Mapping[str, A
 
 def _object(text: str, source: str) -> Mapping[str, Any]:
     try:
-        found = read_json(text, texts_as_they_are=True)
+        mapping = read_json(text, texts_as_they_are=True)
     except UnreadableText as error:
         raise InvalidObject(f"{source} cannot be read: {error}") from error
-    if not isinstance(found, Mapping):
+    if not isinstance(mapping, Mapping):
         raise InvalidObject(f"{source} is no JSON object")
-    return found
+    return mapping
 
 
 def _text(conf: Mapping[str, Any]) -> str:

@@ -48,7 +48,7 @@ class _DistributionState:
     """By subnet that refused, how many are left there."""
     why: dict[str, str] = field(default_factory=dict)
     """By subnet that refused, its words."""
-    asked: set[str] = field(default_factory=set)
+    questioned: set[str] = field(default_factory=set)
     """Subnets that were asked in this round."""
     over: bool = False
     """Whether some pool has more than it should."""
@@ -70,7 +70,7 @@ def distribute(
         missing = wanted - sum(state.sizes.values())
         if missing > 0:
             yield from _take_what_is_left(state, order, min(missing, pods - total))
-    for name in [name for name in state.sizes if name not in state.asked]:
+    for name in [name for name in state.sizes if name not in state.questioned]:
         yield from _ask(
             state, name, state.sizes[name]
         )  # who it belongs to, and how large it should be, may be news
@@ -108,7 +108,7 @@ def _ask(state: _DistributionState, name: str, number: int) -> Generator[Questio
         state.lefts[name] = outcome.left
         state.why[name] = outcome.why
         return False
-    state.asked.add(name)
+    state.questioned.add(name)
     state.sizes[name] = outcome.addresses
     state.over |= outcome.addresses > number
     return True

@@ -60,12 +60,12 @@ def configuration_text(config: MultusConfig) -> str:
     return config.custom if conf is None else json.dumps(conf, sort_keys=True, separators=(",", ":"))
 
 
-def same_configuration(one: str, other: str) -> bool:
+def same_configuration(text: str, other: str) -> bool:
     """Whether two texts say the same."""
-    if one == other:
+    if text == other:
         return True
     try:
-        return bool(_read(one) == _read(other))
+        return bool(_read(text) == _read(other))
     except UnreadableText:
         return False
 
@@ -94,7 +94,11 @@ def attachment(config: MultusConfig, stored: Mapping[str, Any] | None = None) ->
         metadata["annotations"] = annotations
     metadata["ownerReferences"] = [
         owner_reference(config),
-        *(one for one in metadata.get("ownerReferences") or () if one.get("kind") != multus_config.KIND),
+        *(
+            owner
+            for owner in metadata.get("ownerReferences") or ()
+            if owner.get("kind") != multus_config.KIND
+        ),
     ]
     spec = {key: value for key, value in (before.get("spec") or {}).items() if key != "config"}
     text = configuration_text(config)
@@ -154,13 +158,13 @@ def _ifacer(cni_type: str, section: Section) -> list[Plugin]:
     vlan = section.vlan if cni_type in ("macvlan", "ipvlan") else 0
     if cni_type not in ("macvlan", "ipvlan", "vlan") or not (vlan or section.is_bonded):
         return []
-    made: Plugin = {"type": "ifacer", "interfaces": list(section.masters)}
+    plugin: Plugin = {"type": "ifacer", "interfaces": list(section.masters)}
     if vlan:
-        made["vlanID"] = vlan
+        plugin["vlanID"] = vlan
     if section.is_bonded and section.bond is not None:
         bond = {"name": section.bond.name, "mode": section.bond.mode}
-        made["bond"] = bond | ({"options": section.bond.options} if section.bond.options else {})
-    return [made]
+        plugin["bond"] = bond | ({"options": section.bond.options} if section.bond.options else {})
+    return [plugin]
 
 
 def _master(cni_type: str, section: Section) -> str:
@@ -169,23 +173,23 @@ def _master(cni_type: str, section: Section) -> str:
 
 
 def _main(config: MultusConfig) -> Plugin:
-    made = _MAIN[config.cni_type](config.section)
-    made = {
+    plugin = _MAIN[config.cni_type](config.section)
+    plugin = {
         "type": config.cni_type,
-        **{key: value for key, value in made.items() if value not in (0, "", [])},
+        **{key: value for key, value in plugin.items() if value not in (0, "", [])},
     }
     if config.has_ipam:
-        made["ipam"] = _ipam(config.section)
-    return made
+        plugin["ipam"] = _ipam(config.section)
+    return plugin
 
 
 def _ipam(section: Section) -> Plugin:
-    made: Plugin = {"type": "spiderpool"}
+    plugin: Plugin = {"type": "spiderpool"}
     for family, names in section.pools.items():
-        made[f"default_ipv{family}_ippool"] = list(names)
+        plugin[f"default_ipv{family}_ippool"] = list(names)
     if section.match_master_subnet:
-        made["match_master_subnet"] = True
-    return made
+        plugin["match_master_subnet"] = True
+    return plugin
 
 
 def _macvlan(section: Section) -> Plugin:
@@ -210,8 +214,8 @@ def _sriov(section: Section) -> Plugin:
 
 
 def _ib_sriov(section: Section) -> Plugin:
-    made: Plugin = {"pkey": section.pkey, "link_state": section.link_state}
-    return made | {
+    plugin: Plugin = {"pkey": section.pkey, "link_state": section.link_state}
+    return plugin | {
         key: True
         for key, given in (
             ("rdmaIsolation", section.rdma_isolation),

@@ -122,7 +122,7 @@ def decide(
 ) -> ClaimDecision:
     """What to do about one name. `claimants`: who wants a network of this name; `owners`: all SpiderMultusConfigs of the
     namespace, by UID."""
-    alive = [one for one in claimants if not one.terminating]
+    alive = [claimant for claimant in claimants if not claimant.terminating]
     if not alive:
         return ClaimDecision(_leftover(there, owners))
     foreign = there is not None and there.owner is not None and there.owner.kind != KIND
@@ -133,12 +133,12 @@ def decide(
             f"NetworkAttachmentDefinition {there.key} belongs to {owner.kind} {owner.name}, which would undo what is written; "
             f"choose another name, by the annotation multus.spidernet.io/cr-name of a new object"
         )
-        return ClaimDecision(findings=tuple(ClaimFinding(one, "NameTaken", text) for one in alive))
+        return ClaimDecision(findings=tuple(ClaimFinding(claimant, "NameTaken", text) for claimant in alive))
     chosen = _chosen(alive, there, owners)
     if chosen is None:  # its owner is being deleted, and takes it along
         assert there is not None
-        return ClaimDecision(findings=tuple(_wait(one, there) for one in alive))
-    losers = tuple(_lost(one, chosen) for one in alive if one is not chosen)
+        return ClaimDecision(findings=tuple(_wait(claimant, there) for claimant in alive))
+    losers = tuple(_lost(claimant, chosen) for claimant in alive if claimant is not chosen)
     if isinstance(chosen, DamagedConfig):
         return ClaimDecision(findings=(_invalid(chosen), *losers))
     if there is None:
@@ -155,13 +155,15 @@ def _chosen(
     alive: Sequence[Claimant], there: NetworkAttachment | None, owners: Mapping[str, Claimant]
 ) -> Claimant | None:
     if there is not None and there.owner is not None:
-        for one in alive:
-            if one.uid == there.owner.uid:
-                return one
+        for claimant in alive:
+            if claimant.uid == there.owner.uid:
+                return claimant
         owner = owners.get(there.owner.uid)
         if owner is not None and owner.terminating and owner.attachment == there.name:
             return None
-    return min(alive, key=lambda one: (isinstance(one, DamagedConfig), one.created, one.name))
+    return min(
+        alive, key=lambda claimant: (isinstance(claimant, DamagedConfig), claimant.created, claimant.name)
+    )
 
 
 def _leftover(there: NetworkAttachment | None, owners: Mapping[str, Claimant]) -> NetworkStep | None:
@@ -173,20 +175,20 @@ def _leftover(there: NetworkAttachment | None, owners: Mapping[str, Claimant]) -
     return Remove(there) if understood and owner is not None and owner.attachment != there.name else None
 
 
-def _wait(one: Claimant, there: NetworkAttachment) -> ClaimFinding:
+def _wait(claimant: Claimant, there: NetworkAttachment) -> ClaimFinding:
     text = f"NetworkAttachmentDefinition {there.key} is being deleted; it is made anew when it is gone"
-    return ClaimFinding(one, "Terminating", text)
+    return ClaimFinding(claimant, "Terminating", text)
 
 
-def _invalid(one: DamagedConfig) -> ClaimFinding:
-    return ClaimFinding(one, "Invalid", one.why)
+def _invalid(damaged: DamagedConfig) -> ClaimFinding:
+    return ClaimFinding(damaged, "Invalid", damaged.why)
 
 
-def _lost(one: Claimant, chosen: Claimant) -> ClaimFinding:
-    if isinstance(one, DamagedConfig):
-        return _invalid(one)
+def _lost(claimant: Claimant, chosen: Claimant) -> ClaimFinding:
+    if isinstance(claimant, DamagedConfig):
+        return _invalid(claimant)
     text = (
-        f"NetworkAttachmentDefinition {one.namespace}/{one.attachment} belongs to SpiderMultusConfig {chosen.key}; one of them "
-        f"needs another name, by the annotation multus.spidernet.io/cr-name of a new object"
+        f"NetworkAttachmentDefinition {claimant.namespace}/{claimant.attachment} belongs to SpiderMultusConfig "
+        f"{chosen.key}; one of them needs another name, by the annotation multus.spidernet.io/cr-name of a new object"
     )
-    return ClaimFinding(one, "NameTaken", text)
+    return ClaimFinding(claimant, "NameTaken", text)

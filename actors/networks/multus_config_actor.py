@@ -102,23 +102,23 @@ class MultusConfigActor(Actor):
         """Look at everything."""
         configs = self._sources.configs() or ()
         attachments = self._sources.attachments() or {}
-        places = {(one.namespace, one.attachment): None for one in configs}
+        places = {(config.namespace, config.attachment): None for config in configs}
         places |= {
             place: None
-            for place, one in attachments.items()
-            if one.owner is not None and one.owner.kind == multus_config.KIND
+            for place, attachment in attachments.items()
+            if attachment.owner is not None and attachment.owner.kind == multus_config.KIND
         }
         self._settle(places)
 
     @message
     def changed(self, objects: Iterable[tuple[str, str, str]]) -> None:
         """Look at what may have changed with these: kind, namespace and name."""
-        configs = {(one.namespace, one.name): one for one in self._sources.configs() or ()}
+        configs = {(config.namespace, config.name): config for config in self._sources.configs() or ()}
         attachments = self._sources.attachments() or {}
         by_owner: dict[Place, list[Place]] = {}
-        for place, one in attachments.items():
-            if one.owner is not None and one.owner.kind == multus_config.KIND:
-                by_owner.setdefault((one.namespace, one.owner.name), []).append(place)
+        for place, network in attachments.items():
+            if network.owner is not None and network.owner.kind == multus_config.KIND:
+                by_owner.setdefault((network.namespace, network.owner.name), []).append(place)
         places: dict[Place, None] = {}
         for kind, namespace, name in objects:
             if kind == network_attachment.KIND:
@@ -136,9 +136,9 @@ class MultusConfigActor(Actor):
             return
         claimants: dict[Place, list[Claimant]] = {}
         owners: dict[str, dict[str, Claimant]] = {}
-        for one in configs:
-            claimants.setdefault((one.namespace, one.attachment), []).append(one)
-            owners.setdefault(one.namespace, {})[one.uid] = one
+        for claimant in configs:
+            claimants.setdefault((claimant.namespace, claimant.attachment), []).append(claimant)
+            owners.setdefault(claimant.namespace, {})[claimant.uid] = claimant
         attachments = self._sources.attachments()
         if attachments is None:
             self._without_kind(configs)
@@ -159,9 +159,9 @@ class MultusConfigActor(Actor):
     def _without_kind(self, configs: Iterable[Claimant]) -> None:
         """There is nowhere to write networks to; look again until there is."""
         if self._sources.kind_is_absent:
-            for one in configs:
-                if not one.terminating:
-                    self._tell(ClaimFinding(one, "NoSuchKind", NO_KIND))
+            for claimant in configs:
+                if not claimant.terminating:
+                    self._tell(ClaimFinding(claimant, "NoSuchKind", NO_KIND))
         if self._absent is not None:
             self._absent.cancel()
         self._absent = self.after(RETRY, self._look_for_kind)
@@ -222,7 +222,7 @@ class MultusConfigActor(Actor):
             return 0.0
         if len(self._repairs) > 4096:
             old = self._clock() - FORGIVEN
-            self._repairs = {key: one for key, one in self._repairs.items() if one.last > old}
+            self._repairs = {key: streak for key, streak in self._repairs.items() if streak.last > old}
         return self._repairs.setdefault(place, RepairStreak()).pause(self._clock())
 
     def _write(self, place: Place, step: Create | Replace | Remove) -> None:
@@ -265,45 +265,47 @@ class MultusConfigActor(Actor):
 
     def _tell(self, finding: ClaimFinding) -> None:
         """In the object's status, and where that says something new, with an Event."""
-        one = finding.claimant
-        status = status_of(one, self._clock(), finding.reason, finding.text)
-        if status == one.status:
+        claimant = finding.claimant
+        status = status_of(claimant, self._clock(), finding.reason, finding.text)
+        if status == claimant.status:
             return
         obj = {
             "apiVersion": SPIDERPOOL,
             "kind": multus_config.KIND,
             "metadata": {
-                "name": one.name,
-                "namespace": one.namespace,
-                "uid": one.uid,
-                "resourceVersion": one.version,
+                "name": claimant.name,
+                "namespace": claimant.namespace,
+                "uid": claimant.uid,
+                "resourceVersion": claimant.version,
             },
             "status": status,
         }
         try:
             self._store.update_status(obj)
         except (Conflict, NotFound):
-            log.debug("the object changed meanwhile, its watch event repeats this", extra={"config": one.key})
+            log.debug(
+                "the object changed meanwhile, its watch event repeats this", extra={"config": claimant.key}
+            )
             return
         except NoSuchResource as error:
             log.warning(
                 "the installed definition of SpiderMultusConfigs has no status, so nobody is told what becomes of them; "
                 "apply deploy/crds",
-                extra={"config": one.key, "error": str(error)},
+                extra={"config": claimant.key, "error": str(error)},
             )
             return
         except StoreUnavailable:
             raise
         except OrbweaverError as error:
-            log.warning("a status cannot be written", extra={"config": one.key, "error": str(error)})
+            log.warning("a status cannot be written", extra={"config": claimant.key, "error": str(error)})
             return
-        before, now = (_told(each) for each in (one.status, status))
+        before, now = (_told(each) for each in (claimant.status, status))
         if before != now:
-            self._event(one, EVENTS[finding.reason], finding.text, wrong=finding.reason != MADE)
+            self._event(claimant, EVENTS[finding.reason], finding.text, wrong=finding.reason != MADE)
 
-    def _event(self, one: Claimant, reason: str, text: str, *, wrong: bool) -> None:
-        told = self.get_actor("events/local").network.options(timeout=None)
-        told.remote(one.key, one.uid, reason, text, wrong)
+    def _event(self, claimant: Claimant, reason: str, text: str, *, wrong: bool) -> None:
+        news = self.get_actor("events/local").network.options(timeout=None)
+        news.remote(claimant.key, claimant.uid, reason, text, wrong)
 
 
 def _told(status: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -87,10 +87,13 @@ class _Shape:
     """How a registered dataclass travels."""
 
     cls: type
+    """What is made of it on receipt."""
     fields: tuple[str, ...]
+    """Their names, in the order in which they are declared."""
     known: frozenset[str]
     """The same, to look a name up."""
     required: frozenset[str]
+    """Those without a default, which must come."""
     checks: dict[str, Check] = dataclasses.field(default_factory=dict)
     """Whether a value is of a field's type. Filled on first receipt: annotations may name classes that are defined later."""
 

@@ -89,13 +89,13 @@ class Applications:
     def asking(self) -> Iterator[Identity]:
         """The applications that are known to ask for pools."""
         for informer in tuple(self._informers.values()):
-            for found in informer.items():
-                if found.asks and self.is_top(found):
-                    yield found.application.identity
+            for workload in informer.items():
+                if workload.asks and self.is_top(workload):
+                    yield workload.application.identity
 
-    def is_top(self, found: Workload) -> bool:
+    def is_top(self, workload: Workload) -> bool:
         """Whether nobody else sets how many pods it has, as far as that is seen without asking."""
-        return not (found.application.kind in (REPLICASET, JOB) and _goes_on(found))
+        return not (workload.application.kind in (REPLICASET, JOB) and _goes_on(workload))
 
     def is_watched(self, identity: Identity) -> bool:
         """Whether its changes are told."""
@@ -105,8 +105,8 @@ class Applications:
         """An application of another kind that is seen to ask for pools; how many pods it wants has to be read."""
         group, kind, namespace, name = identity
         informer = self._informers.get(_key(group, kind))
-        found: Workload | None = informer.get(name, namespace) if informer is not None else None
-        return found.application if found is not None and found.asks else None
+        workload: Workload | None = informer.get(name, namespace) if informer is not None else None
+        return workload.application if workload is not None and workload.asks else None
 
     def cached(self, identity: Identity) -> Workload | None:
         """An application as it was last seen, without asking anybody; None where that is not known, or too long ago."""
@@ -127,29 +127,29 @@ class Applications:
 
     def cached_top(self, namespace: str, owner: Owner) -> Workload | None:
         """The top controller of a pod with this owner; None where it has to be read. Does not block."""
-        found = self._of_cache(namespace, owner)
+        workload = self._of_cache(namespace, owner)
         for _ in range(_DEEPEST):
-            if found is None or not _goes_on(found):
-                return found
-            assert found.owner is not None
-            above = self._of_cache(namespace, found.owner)
-            if above is not None and _ends_at(found, above):
-                return found
-            found = above
+            if workload is None or not _goes_on(workload):
+                return workload
+            assert workload.owner is not None
+            above = self._of_cache(namespace, workload.owner)
+            if above is not None and _ends_at(workload, above):
+                return workload
+            workload = above
         return None
 
     def read_top(self, namespace: str, owner: Owner) -> Workload | None:
         """The same as the API server has it now; None if there is no such owner. Blocks. Raises what the store raises."""
-        found = self._of_store(namespace, owner)
+        workload = self._of_store(namespace, owner)
         for _ in range(_DEEPEST):
-            if found is None or not _goes_on(found):
+            if workload is None or not _goes_on(workload):
                 break
-            assert found.owner is not None
-            above = self._of_store(namespace, found.owner)
-            if above is None or _ends_at(found, above):
+            assert workload.owner is not None
+            above = self._of_store(namespace, workload.owner)
+            if above is None or _ends_at(workload, above):
                 break
-            found = above
-        return found
+            workload = above
+        return workload
 
     def read(self, application: Application) -> Workload | None:
         """The application of that name and kind as the API server has it now, whatever its UID; None if there is none. Blocks.
@@ -168,19 +168,19 @@ class Applications:
         return self._another(kind, api_version, application.name, application.namespace)
 
     def _of_cache(self, namespace: str, owner: Owner) -> Workload | None:
-        found = self.cached((owner.group, owner.kind, namespace, owner.name))
-        return found if found is not None and self._is_meant(found, owner) else None
+        workload = self.cached((owner.group, owner.kind, namespace, owner.name))
+        return workload if workload is not None and self._is_meant(workload, owner) else None
 
     def _of_store(self, namespace: str, owner: Owner) -> Workload | None:
         if GROUPS.get(owner.kind) == owner.group:
-            found = self._native(owner.kind, owner.name, namespace)
+            workload = self._native(owner.kind, owner.name, namespace)
         else:
             kind = self._kind(owner.api_version, owner.kind)
-            found = None if kind is None else self._another(kind, owner.api_version, owner.name, namespace)
-        return found if found is not None and self._is_meant(found, owner) else None
+            workload = None if kind is None else self._another(kind, owner.api_version, owner.name, namespace)
+        return workload if workload is not None and self._is_meant(workload, owner) else None
 
-    def _is_meant(self, found: Workload, owner: Owner) -> bool:
-        return not self._proven or found.application.uid == owner.uid
+    def _is_meant(self, workload: Workload, owner: Owner) -> bool:
+        return not self._proven or workload.application.uid == owner.uid
 
     def _native(self, kind: str, name: str, namespace: str) -> Workload | None:
         with contextlib.suppress(NotFound, InvalidObject):
@@ -195,14 +195,14 @@ class Applications:
             obj = self._whole(kind, name, namespace, scale)
             version = api_version.rpartition("/")[2]
             title = kind.name.partition(".")[0]
-            found = Workload.of_another_kind(obj, kind.group, version, title, scale)
+            workload = Workload.of_another_kind(obj, kind.group, version, title, scale)
         except (NotFound, InvalidObject):
             return None
         with self._lock:
-            self._read[found.application.identity] = _Read(found, time.monotonic() + FRESH)
+            self._read[workload.application.identity] = _Read(workload, time.monotonic() + FRESH)
             if len(self._read) > _REMEMBERED:
                 del self._read[next(iter(self._read))]
-        return found
+        return workload
 
     def _whole(self, kind: Kind, name: str, namespace: str, scale: Object | None) -> Object:
         """The object; where this process may not read it, its scale, which has the same name and UID, stands for it."""
@@ -215,18 +215,20 @@ class Applications:
 
     def _kind(self, api_version: str, kind: str) -> Kind | None:
         """Somebody else's kind, watched from now on; None where the API server has none that pods can be of. Blocks."""
-        found, until = self._kinds.get((api_version, kind), (None, 0.0))
-        if found is None and time.monotonic() > until:
+        known_kind, until = self._kinds.get((api_version, kind), (None, 0.0))
+        if known_kind is None and time.monotonic() > until:
             with contextlib.suppress(NoSuchResource, InvalidObject):
                 there = self._store.kinds(api_version)
-                found = next((learn(one) for one in there if one.name == kind and one.namespaced), None)
+                known_kind = next(
+                    (learn(offered) for offered in there if offered.name == kind and offered.namespaced), None
+                )
             with self._lock:
-                self._kinds[api_version, kind] = (found, time.monotonic() + ABSENT)
+                self._kinds[api_version, kind] = (known_kind, time.monotonic() + ABSENT)
                 if len(self._kinds) > _REMEMBERED:
                     del self._kinds[next(iter(self._kinds))]
-        if found is not None:
-            self._watch(found, api_version)
-        return found
+        if known_kind is not None:
+            self._watch(known_kind, api_version)
+        return known_kind
 
     def _watch(self, kind: Kind, api_version: str) -> None:
         with self._lock:
@@ -258,28 +260,28 @@ def _key(group: str, kind: str) -> str:
     return kind if GROUPS.get(kind) == group else f"{kind}.{group}"
 
 
-def _goes_on(found: Workload) -> bool:
+def _goes_on(workload: Workload) -> bool:
     """Whether the owner of this object may be whose pods these are. What Kubernetes' other controllers are made by sets other
     things than their number of pods."""
-    kind, owner = found.application.kind, found.owner
+    kind, owner = workload.application.kind, workload.owner
     if owner is None:
         return False
-    if GROUPS.get(kind) != found.application.group:
-        return not found.counted
+    if GROUPS.get(kind) != workload.application.group:
+        return not workload.counted
     native = GROUPS.get(owner.kind) == owner.group
     if kind == REPLICASET:
         return owner.kind == DEPLOYMENT if native else True
     return kind == JOB and native and owner.kind == CRONJOB
 
 
-def _ends_at(found: Workload, above: Workload) -> bool:
+def _ends_at(workload: Workload, above: Workload) -> bool:
     """Whether one of Kubernetes' own is the top controller although it has an owner: whose number nobody can set."""
-    return GROUPS.get(found.application.kind) == found.application.group and not above.counted
+    return GROUPS.get(workload.application.kind) == workload.application.group and not above.counted
 
 
 def _asking(obj: Mapping[str, Any]) -> Workload | None:
-    found = Workload.from_object(obj)
-    return found if found.asks else None
+    workload = Workload.from_object(obj)
+    return workload if workload.asks else None
 
 
 def _counted_elsewhere(obj: Mapping[str, Any], *, group: str, version: str, kind: str) -> Workload:

@@ -32,11 +32,11 @@ NEWS_TIMEOUT = 10.0
 
 @dataclass(frozen=True, slots=True)
 class WrittenPool:
-    """A pool as it was written, or looked at, here. `asked`: as the application wanted it; None for one that somebody made by
+    """A pool as it was written, or looked at, here. `request`: as the application wanted it; None for one that somebody made by
     hand. `generation`: of the subnet. `at`: monotonic seconds."""
 
     pool: IPPool
-    asked: AutoPool | None
+    request: AutoPool | None
     generation: int
     at: float
 
@@ -89,40 +89,40 @@ class PoolWriter:
     def write(
         self,
         name: str,
-        found: IPPool | None,
-        asked: AutoPool | None,
+        present: IPPool | None,
+        request: AutoPool | None,
         subnet: SpiderSubnet,
         subnet_object: Object,
         ips: IntervalSet,
     ) -> None:
-        """Make one pool's object say what it should; `found`: what there is of it, `asked`: as its application wants it, if one
-        does. Raises `InvalidObject` or `WriteRefused` when it cannot be written so, and `Conflict`."""
+        """Make one pool's object say what it should; `present`: what there is of it, `request`: as its application wants it, if
+        one does. Raises `InvalidObject` or `WriteRefused` when it cannot be written so, and `Conflict`."""
         generation = int(subnet_object["metadata"].get("generation") or 0)
-        if found is not None and self._is_written(found, asked, subnet, generation, ips):
+        if present is not None and self._is_written(present, request, subnet, generation, ips):
             return
-        exists = found is not None
+        exists = present is not None
         for _ in range(ATTEMPTS):
             try:
                 stored = (
-                    self._update(name, asked, subnet, subnet_object, ips)
+                    self._update(name, request, subnet, subnet_object, ips)
                     if exists
-                    else self._store.create(automatic_pool(None, asked, subnet, subnet_object, ips))
+                    else self._store.create(automatic_pool(None, request, subnet, subnet_object, ips))
                 )
             except Conflict:
                 exists = True  # somebody was faster: look at what he wrote
             except NotFound:
                 exists = False
-                if asked is None:
+                if request is None:
                     return
             else:
-                self._note(IPPool.from_object(stored), asked, generation)
+                self._note(IPPool.from_object(stored), request, generation)
                 return
         raise Conflict(f"SpiderIPPool {name} was changed by others {ATTEMPTS} times in a row")
 
     def _update(
         self,
         name: str,
-        asked: AutoPool | None,
+        request: AutoPool | None,
         subnet: SpiderSubnet,
         subnet_object: Object,
         ips: IntervalSet,
@@ -133,37 +133,42 @@ class PoolWriter:
             raise InvalidObject(f"there is a pool of this name in another subnet, {pool.subnet}")
         if pool.terminating:
             raise InvalidObject("it is being deleted; it is made again when its last address is free")
-        if asked is not None and not pool.auto_created:
+        if request is not None and not pool.auto_created:
             raise InvalidObject("somebody made a pool of this name by hand")
         if pool.auto_created:
-            wanted = automatic_pool(current, asked, subnet, subnet_object, ips)
+            wanted = automatic_pool(current, request, subnet, subnet_object, ips)
         else:
             wanted = adopted_pool(current, subnet, subnet_object)
         return self._store.update(wanted) if wanted != current else current
 
-    def _note(self, pool: IPPool, asked: AutoPool | None, generation: int) -> None:
-        self._written[pool.name] = WrittenPool(pool, asked, generation, time.monotonic())
+    def _note(self, pool: IPPool, request: AutoPool | None, generation: int) -> None:
+        self._written[pool.name] = WrittenPool(pool, request, generation, time.monotonic())
 
     def _is_written(
-        self, found: IPPool, asked: AutoPool | None, subnet: SpiderSubnet, generation: int, ips: IntervalSet
+        self,
+        present: IPPool,
+        request: AutoPool | None,
+        subnet: SpiderSubnet,
+        generation: int,
+        ips: IntervalSet,
     ) -> bool:
         """Whether the pool says what it should, as far as that can be told without its object."""
-        if found.auto_created and listed(found) != ips:
+        if present.auto_created and listed(present) != ips:
             return False
-        known = self._written.get(found.name)
+        known = self._written.get(present.name)
         if known is None:
-            if not _agrees(found, subnet, asked):
+            if not _agrees(present, subnet, request):
                 return False
-            self._note(found, asked, generation)
+            self._note(present, request, generation)
             return True
-        return (known.asked, known.generation) == (asked, generation) and replace(
+        return (known.request, known.generation) == (request, generation) and replace(
             known.pool, version=""
-        ) == replace(found, version="")
+        ) == replace(present, version="")
 
 
-def _agrees(pool: IPPool, subnet: SpiderSubnet, asked: AutoPool | None) -> bool:
+def _agrees(pool: IPPool, subnet: SpiderSubnet, request: AutoPool | None) -> bool:
     """Whether a pool that this process never wrote has all that another leader of the same subnet would have given it."""
-    labels = {OWNER_SUBNET: label_value(subnet.name), **dict(asked.labels if asked is not None else ())}
+    labels = {OWNER_SUBNET: label_value(subnet.name), **dict(request.labels if request is not None else ())}
     return (
         all(pool.labels.get(key) == value for key, value in labels.items())
         and pool.gateway == subnet.gateway
@@ -171,5 +176,5 @@ def _agrees(pool: IPPool, subnet: SpiderSubnet, asked: AutoPool | None) -> bool:
     )
 
 
-def _is_newer(one: IPPool, other: IPPool) -> bool:
-    return version_number(one.version) > version_number(other.version)
+def _is_newer(pool: IPPool, other: IPPool) -> bool:
+    return version_number(pool.version) > version_number(other.version)

@@ -52,7 +52,7 @@ LEDGER_TIMEOUT = 10.0
 class SubnetState:
     """What is asked, and what was done about it."""
 
-    asked: dict[str, tuple[AutoPool, list[ObjectRef[EnsureAnswer]]]] = field(default_factory=dict)
+    requests: dict[str, tuple[AutoPool, list[ObjectRef[EnsureAnswer]]]] = field(default_factory=dict)
     """Pools that wait for the next look, with who is to be answered."""
     wanted: dict[str, AutoPool] = field(default_factory=dict)
     """Pools as their applications want them, since this process leads."""
@@ -111,15 +111,15 @@ class SubnetActor(Actor):
         return self.context.key
 
     def on_passivate(self) -> bool:
-        return self._state.gone and not self._state.asked
+        return self._state.gone and not self._state.requests
 
     # What is said to it.
 
     @message
     def begin(self) -> None:
         """Divide the subnet from now on: this process leads, and nothing that it knew before counts."""
-        requests = self._state.asked
-        self._state = SubnetState(asked=requests)
+        requests = self._state.requests
+        self._state = SubnetState(requests=requests)
         self._exhaustion = Exhaustion()
         self._pools = PoolWriter(self._store)
         self._use.forget()
@@ -130,8 +130,8 @@ class SubnetActor(Actor):
         """Let an application have its pool, as it wants it now. Answered when the pool is stored. Raises
         `StoreUnavailable`, and `PeerLost` where this process does not lead."""
         reply: ObjectRef[EnsureAnswer] = ObjectRef()
-        waiting = self._state.asked.get(pool.name)
-        self._state.asked[pool.name] = (pool, [*(waiting[1] if waiting else ()), reply])
+        waiting = self._state.requests.get(pool.name)
+        self._state.requests[pool.name] = (pool, [*(waiting[1] if waiting else ()), reply])
         self._wake()
         return reply
 
@@ -192,7 +192,7 @@ class SubnetActor(Actor):
     def _settle(self) -> None:
         state = self._state
         state.posted = False
-        requests, state.asked = state.asked, {}
+        requests, state.requests = state.requests, {}
         pools = {name: pool for name, (pool, _) in requests.items()}
         try:
             answers = self._attempts(pools)

@@ -590,6 +590,10 @@ def _slot_object(outlook: Outlook) -> Mapping[str, Any]:
         "pool": pool,
         "address": None if address is None else format_address(slot.family, address),
         "again": again is not None,
-        "candidates": [{"pool": one.pool, "free": one.free, "total": one.total} for one in outlook.offers],
-        "refusals": [{"pool": one.pool, "rule": one.rule, "reason": one.reason} for one in refusals],
+        "candidates": [
+            {"pool": offer.pool, "free": offer.free, "total": offer.total} for offer in outlook.offers
+        ],
+        "refusals": [
+            {"pool": refusal.pool, "rule": refusal.rule, "reason": refusal.reason} for refusal in refusals
+        ],
     }

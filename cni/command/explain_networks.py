@@ -83,24 +83,28 @@ class PodNetworks:
             if first is None
             else _look(store, first.namespace, first.name, FIRST_INTERFACE)
         )
-        return cls((own, *(_look(store, one.namespace, one.name, one.interface) for one in others)))
+        return cls(
+            (own, *(_look(store, network.namespace, network.name, network.interface) for network in others))
+        )
 
     def __iter__(self) -> Iterator[PodNetwork]:
         return iter(self.networks)
 
     def on(self, interface: str) -> PodNetwork | None:
         """The network of one interface."""
-        return next((one for one in self.networks if one.interface == interface), None)
+        return next((network for network in self.networks if network.interface == interface), None)
 
 
 def _look(store: Store, namespace: str, name: str, interface: str) -> PodNetwork:
     key = f"{namespace}/{name}"
     try:
-        found = NetworkAttachment.from_object(store.get(KIND, name, namespace))
-        plugins = found.plugins()
-        conf = found.configuration()
+        attachment = NetworkAttachment.from_object(store.get(KIND, name, namespace))
+        plugins = attachment.plugins()
+        conf = attachment.configuration()
         common = {"cniVersion": conf.text("cniVersion"), "name": conf.text("name") or name}
-        return _read(PodNetwork(interface, key, tuple(one.text("type") for one in plugins)), plugins, common)
+        return _read(
+            PodNetwork(interface, key, tuple(plugin.text("type") for plugin in plugins)), plugins, common
+        )
     except NotFound:
         return PodNetwork(interface, key, why=f"but there is no such {KIND}")
     except NotAllowed as error:

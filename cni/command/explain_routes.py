@@ -96,10 +96,12 @@ def run(chosen: argparse.Namespace, namespace: str, name: str) -> int:
     netns = chosen.netns or _find_namespace(subject)
     if netns is not None:
         try:
-            made = {
-                one.name: _inspect(subject.job(one, one.settings, netns), one.settings)
-                for one in subject.interfaces
-                if one.settings is not None
+            inspections = {
+                interface.name: _inspect(
+                    subject.job(interface, interface.settings, netns), interface.settings
+                )
+                for interface in subject.interfaces
+                if interface.settings is not None
             }
         except OSError as error:
             raise InvalidRequest(
@@ -108,18 +110,25 @@ def run(chosen: argparse.Namespace, namespace: str, name: str) -> int:
             ) from error
         where = f"in {netns}"
     else:
-        made = {name: Inspection(plan) for name, plan in _imagine(subject).items()}
+        inspections = {name: Inspection(plan) for name, plan in _imagine(subject).items()}
         where = (
             "from its recorded addresses; to compare it with the pod run this as root on node "
             f"{subject.record.node or 'of the pod'}, with --netns if its namespace is not in {NAMESPACES}"
         )
     if chosen.output:
-        print_value(_as_object(subject, netns, made), chosen.output)
+        print_value(_as_object(subject, netns, inspections), chosen.output)
     else:
         print(f"pod {subject.pod.key}, planned {where}")
-        for one in subject.interfaces:
-            print("\n".join(map(showable, _lines(one, made.get(one.name), compared=netns is not None))))
-    return 1 if any(found.missing or found.sysctls for found in made.values()) else 0
+        for interface in subject.interfaces:
+            print(
+                "\n".join(
+                    map(
+                        showable,
+                        _lines(interface, inspections.get(interface.name), compared=netns is not None),
+                    )
+                )
+            )
+    return 1 if any(inspection.missing or inspection.sysctls for inspection in inspections.values()) else 0
 
 
 def _inspect(job: Job, settings: CoordinatorSettings) -> Inspection:
@@ -130,42 +139,49 @@ def _read(store: Store, namespace: str, name: str, conf_file: str | None, option
     # Never started: an informer without a cache leaves every question to the store.
     catalog = Catalog(store, has_pods=False)
     pod = catalog.pod(namespace, name, "")
-    held = [one for one in BlockInventory.read(store).of_pod(pod.key) if one.record.container]
+    held = [
+        allocation for allocation in BlockInventory.read(store).of_pod(pod.key) if allocation.record.container
+    ]
     if not held:
         raise NotFound(
             f"pod {pod.key} has no recorded address, so there is nothing to plan; `orbweaver explain {pod.key}` tells which "
             "one it would get"
         )
-    networks = tuple(one.interface for one in read_networks(pod))
+    networks = tuple(network.interface for network in read_networks(pod))
     default_nic = read_default_route_nic(pod) or ""
     settings = _settings_of(store, pod, conf_file, options, default_nic)
-    found: dict[str, Interface] = {}
-    for one in sorted(
-        held, key=lambda one: (one.record.interface != FIRST_INTERFACE, one.record.interface, one.family)
+    interfaces: dict[str, Interface] = {}
+    for allocation in sorted(
+        held,
+        key=lambda allocation: (
+            allocation.record.interface != FIRST_INTERFACE,
+            allocation.record.interface,
+            allocation.family,
+        ),
     ):
-        pool = catalog.fresh_pool(one.record.pool)
-        interface = one.record.interface
-        before = found.get(interface, Interface(interface, (), (), *settings(interface)))
-        gateway = None if pool.gateway is None else format_address(one.family, pool.gateway)
-        address = (f"{format_address(one.family, one.value)}/{pool.subnet.prefix}", gateway)
+        pool = catalog.fresh_pool(allocation.record.pool)
+        interface = allocation.record.interface
+        before = interfaces.get(interface, Interface(interface, (), (), *settings(interface)))
+        gateway = None if pool.gateway is None else format_address(allocation.family, pool.gateway)
+        address = (f"{format_address(allocation.family, allocation.value)}/{pool.subnet.prefix}", gateway)
         routes = [
-            Route(str(pool.subnet), interface, src=address[0].partition("/")[0] if one.family == 4 else "",
-                  link=one.family == 4, proto=2)
+            Route(str(pool.subnet), interface, src=address[0].partition("/")[0] if allocation.family == 4 else "",
+                  link=allocation.family == 4, proto=2)
         ]  # fmt: skip
         if gateway and default_nic in ("", interface):
-            routes.append(Route("0.0.0.0/0" if one.family == 4 else "::/0", interface, gw=gateway))
+            routes.append(Route("0.0.0.0/0" if allocation.family == 4 else "::/0", interface, gw=gateway))
         routes += [
             Route(str(route.destination), interface, gw=format_address(route.family, route.gateway))
             for route in pool.routes
         ]
-        found[interface] = replace(
+        interfaces[interface] = replace(
             before, addresses=(*before.addresses, address), routes=(*before.routes, *routes)
         )
     record = held[0].record
     return Subject(
         pod,
         record,
-        tuple(found.values()),
+        tuple(interfaces.values()),
         (FIRST_INTERFACE, *networks) if networks else (),
         _node_addresses(store, record.node),
     )

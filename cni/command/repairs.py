@@ -130,7 +130,7 @@ class Repairs:
         except OrbweaverError as error:
             return False, f"could not release {text}: {error}"
         if not released.done:
-            return released.found is None, f"left {text} alone: what was recorded there is gone"
+            return released.recorded is None, f"left {text} alone: what was recorded there is gone"
         done = f"{'kept' if keep else 'released'} {text}{' for the next pod' if keep else ''}: {verdict.text}"
         return not keep, done
 

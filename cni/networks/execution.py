@@ -85,7 +85,7 @@ class NodePlugins:
 
     def find(self, name: str) -> str:
         """The program of a plugin, in the node's own terms. Raises `InvalidRequest`."""
-        directories = [one for one in self.path.split(":") if one.startswith("/")][:MOST_DIRECTORIES]
+        directories = [part for part in self.path.split(":") if part.startswith("/")][:MOST_DIRECTORIES]
         for directory in directories:
             inside = self.root / directory.lstrip("/") / name
             # In another root a link may lead to where only the node itself can follow it.
@@ -234,7 +234,7 @@ def _wait(
 
 
 def _read(pipe: IO[bytes], most: int) -> bytes:
-    found = b""
+    output = b""
     while most > 0:
         try:
             piece = os.read(pipe.fileno(), min(most, 1 << 16))
@@ -242,9 +242,9 @@ def _read(pipe: IO[bytes], most: int) -> bytes:
             break
         if not piece:
             break
-        found += piece
+        output += piece
         most -= len(piece)
-    return found
+    return output
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

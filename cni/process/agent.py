@@ -378,7 +378,7 @@ class Agent(Process):
     def _keepers(self) -> tuple[PluginKeeper | NodeConf | NodeTaint, ...]:
         """What looks after the node while this agent serves."""
         all_of_them = (self.options.plugins, self.options.conf, self._taint)
-        return tuple(one for one in all_of_them if one is not None)
+        return tuple(keeper for keeper in all_of_them if keeper is not None)
 
     def _open_own(self, wrote: Callable[[int, int, str], None]) -> OwnAllocators:
         return OwnAllocators(
@@ -431,14 +431,14 @@ class Agent(Process):
 
     def _pod_now(self, pod: str) -> Pod | None:
         namespace, _, name = pod.partition("/")
-        found: Pod | None = self.catalog.informer("Pod").get(name, namespace)
-        return found
+        cached: Pod | None = self.catalog.informer("Pod").get(name, namespace)
+        return cached
 
     def _announce(self, sees: bool, unseen: tuple[NodeSandbox, ...]) -> None:
         watches = self._leader.at_leader("watches/local") if self._leader is not None else None
         if watches is not None:
-            told = watches.watching.options(timeout=START_TIMEOUT).remote(self.options.node, sees, unseen)
-            told.subscribe(_log_unwatched)
+            heard = watches.watching.options(timeout=START_TIMEOUT).remote(self.options.node, sees, unseen)
+            heard.subscribe(_log_unwatched)
 
     def _leave_views(self, pods: tuple[str, ...]) -> None:
         """Have the leader write SpiderEndpoints that this agent may not. One that comes to lead looks at all of them."""
@@ -446,10 +446,10 @@ class Agent(Process):
         if watches is None:
             return
         for first in range(0, len(pods), OF_A_NODE):
-            told = watches.moved.options(timeout=START_TIMEOUT).remote(
+            heard = watches.moved.options(timeout=START_TIMEOUT).remote(
                 self.options.node, pods[first : first + OF_A_NODE]
             )
-            told.subscribe(_log_unwatched)
+            heard.subscribe(_log_unwatched)
 
     def _cni_linked(self) -> None:
         self.local("node-cni").linked.options(timeout=None).remote().subscribe(_log_unwatched)
@@ -457,8 +457,8 @@ class Agent(Process):
     def _tell_cni(self, kind: str) -> None:
         watches = self._leader.at_leader("watches/local") if self._leader is not None else None
         if watches is not None:
-            told = watches.cni.options(timeout=START_TIMEOUT).remote(self.options.node, kind)
-            told.subscribe(_log_unwatched)
+            heard = watches.cni.options(timeout=START_TIMEOUT).remote(self.options.node, kind)
+            heard.subscribe(_log_unwatched)
 
     def _sweep(self) -> None:
         self.local("node-gc").sweep_kept.remote().subscribe(log_failure)
@@ -479,7 +479,7 @@ class Agent(Process):
         if not request.named:
             return PodInterfaces()
         pod = self.catalog.pod(sandbox.namespace, sandbox.pod, sandbox.uid)
-        networks = tuple(one.interface for one in read_networks(pod))
+        networks = tuple(network.interface for network in read_networks(pod))
         # Without a list of networks only Kubernetes says that there is one interface alone.
         known = (FIRST_INTERFACE, *networks) if networks or self.options.cluster else ()
         return PodInterfaces(read_default_route_nic(pod) or "", known)

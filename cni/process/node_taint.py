@@ -41,13 +41,13 @@ class NodeTaint:
 
     def take_off(self) -> bool:
         """Take it off now; whether it was there. Raises what the store raises."""
-        found = self._store.get("Node", self._node)
-        spec = found.get("spec") or {}
+        node = self._store.get("Node", self._node)
+        spec = node.get("spec") or {}
         taints = spec.get("taints") or []
         left = [taint for taint in taints if taint.get("key") != TAINT]
         if len(left) == len(taints):
             return False
-        self._store.update({**found, "spec": {**spec, "taints": left}})
+        self._store.update({**node, "spec": {**spec, "taints": left}})
         return True
 
     def _run(self) -> None:

@@ -91,7 +91,7 @@ class NodeConf:
         self._told = what + error
 
     def _files(self) -> list[tuple[str, str]]:
-        names = sorted(one for one in self._directory.iterdir() if one.suffix in SUFFIXES)[:MOST_FILES]
+        names = sorted(entry for entry in self._directory.iterdir() if entry.suffix in SUFFIXES)[:MOST_FILES]
         return [(path.name, _read(path) or "") for path in names]
 
 

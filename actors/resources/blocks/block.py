@@ -220,7 +220,8 @@ class Released:
 
     value: int
     done: bool
-    found: Record | None
+    recorded: Record | None
+    """What stood there, of whomever; None for nothing, and where who asks has no right to know."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,12 +134,12 @@ class Catalog:
 
     def pool(self, name: str) -> IPPool:
         """One pool. Raises `NotFound` when the store does not know it either, `InvalidObject` when it is damaged."""
-        found = self.pools().pools.get(name) or self._ahead.get(name)
-        if found is None:
-            found = self.fresh_pool(name)
+        pool = self.pools().pools.get(name) or self._ahead.get(name)
+        if pool is None:
+            pool = self.fresh_pool(name)
             if self._started:
-                self._ahead[name] = found
-        return found
+                self._ahead[name] = pool
+        return pool
 
     def fresh_pool(self, name: str) -> IPPool:
         """One pool as the store has it now."""

@@ -146,7 +146,7 @@ class BlockLog(RuleBasedStateMachine):
             assert outcome == Released(address, False, None)
         elif not self._admits(meant, held):
             assert not outcome.done
-            assert outcome.found is not None
+            assert outcome.recorded is not None
         else:
             assert outcome.done
             if keep:

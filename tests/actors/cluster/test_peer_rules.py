@@ -277,7 +277,7 @@ class TestBlock:
     def test_another_node_s_is_as_if_it_were_not_there(self):
         block = self._block(replace(IN_POOL, node="node2"))
         released = block.release(Release(ADDRESS, FENCE, NOW, asker=Asker("node1")))
-        assert (released.done, released.found) == (False, None)
+        assert (released.done, released.recorded) == (False, None)
 
     def test_what_its_pod_left_on_another_node(self):
         left = replace(IN_POOL, node="node2")
