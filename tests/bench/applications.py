@@ -25,7 +25,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from actors.store.kinds import KINDS
-from tests.bench.cluster_peers import ClusterPeers, cluster_peers, node_name
+from tests.bench.cluster_peers import LEASE, ClusterPeers, cluster_peers, node_name
 from tests.bench.load import spread
 from tests.support.agent_process import AgentProcess, pool
 from tests.support.application_churn import subnet
@@ -232,7 +232,7 @@ def main() -> int:
         # The controller here is the administrator, whom the policy takes for a person that edits a pool.
         stack.enter_context(peers.server.without_policy("orbweaver-automatic-pools"))
         peers.store.create(subnet("floor", "10.16.0.0/16", "10.16.0.1-10.16.31.254"))
-        others = stack.enter_context(controllers(directory, peers.server.kubeconfig, count=1))
+        others = stack.enter_context(controllers(directory, peers.server.kubeconfig, *LEASE, count=1))
         leader = leader_of(peers.store, others)
         agents = [stack.enter_context(peers.agent(directory, number)) for number in range(AGENTS)]
         for agent in agents:

@@ -34,7 +34,7 @@ from tests.tools.apiserver import ApiServer
 _DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 _SETTLE = 60.0
 _WORKERS = 8
-_LEASE = ("--lease-duration", "15", "--renew-deadline", "10", "--retry-period", "2")
+LEASE = ("--lease-duration", "15", "--renew-deadline", "10", "--retry-period", "2")
 _REQUEST = re.compile(r"^apiserver_request_total\{(?P<labels>[^}]*)\} (?P<count>\S+)$", re.MULTILINE)
 _ETCD_BYTES = re.compile(r"^etcd_debugging_mvcc_total_put_size_in_bytes (\S+)$", re.MULTILINE)
 
@@ -69,7 +69,7 @@ class ClusterPeers:
         with ExitStack() as stack:
             others: list[ControllerProcess] = []
             if controller:
-                others = stack.enter_context(controllers(directory, self.server.kubeconfig, *_LEASE, count=1))
+                others = stack.enter_context(controllers(directory, self.server.kubeconfig, *LEASE, count=1))
                 leader = leader_of(self.store, others)
             agents = [stack.enter_context(self.agent(directory, number)) for number in range(count)]
             for agent in agents if controller else ():

@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.bench.cluster_peers import LEASE
+from tests.support import leaders
 from tests.support.application_churn import (
     ApplicationChurn,
     allocated,
@@ -97,6 +99,7 @@ def test_no_address_is_in_two_pools_and_none_is_lost(api_server: ApiServer, tmp_
 
 
 if __name__ == "__main__":
+    leaders.QUICK = LEASE  # in earnest, and on a machine that does other things meanwhile
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         api = ApiServer(kubernetes.assets())
