@@ -94,6 +94,8 @@ class AutoPoolsActor(ApplicationPoolsActor):
         """Automatic pools by kind, namespace and name of their application, as labels have them."""
         self._indexed: dict[str, tuple[str, str, str]] = {}
         """Where each of them stands there."""
+        self._kept: set[str] = set()
+        """Pools that stay when their application goes."""
         self._begun = False
         self._early: list[Waiting] = []
         """Who asked before this process had begun."""
@@ -158,8 +160,10 @@ class AutoPoolsActor(ApplicationPoolsActor):
         for name in names:
             pool = self._catalog.pools().pools.get(name)
             if pool is not None:
+                self._reclaim_if_told(pool)
                 self._note(pool)
             else:
+                self._kept.discard(name)
                 self._rounds.going.discard(name)
                 self._unnote(name)
             state = self._known.get(self._rounds.owners.get(name, ("", "", "", "")))
@@ -374,10 +378,19 @@ class AutoPoolsActor(ApplicationPoolsActor):
     # -- looking after all of them --------------------------------------------------------------------------
 
     def _note(self, pool: IPPool) -> None:
+        if pool.labels.get(RECLAIM) == "false":
+            self._kept.add(pool.name)
         key = owner_labels(pool)
         if key is not None:
             self._index.setdefault(key, set()).add(pool.name)
             self._indexed[pool.name] = key
+
+    def _reclaim_if_told(self, pool: IPPool) -> None:
+        """A pool that was kept for the next application is not to be kept any more."""
+        if pool.labels.get(RECLAIM) != "false" and pool.name in self._kept:
+            self._kept.discard(pool.name)
+            if self._begun and pool.name not in self._rounds.owners:
+                self.then(self._read(partial(self._owner_now, pool)), self._judge, pool)
 
     def _unnote(self, pool: str) -> None:
         key = self._indexed.pop(pool, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 from actors.allocation.application_pools import PoolsRequest
 from actors.decisions.auto_pool import ApplicationPools
 from actors.decisions.settings import Settings
-from actors.errors import Conflict, PeerLost, PodRefused, PoolNotReady, StoreUnavailable
+from actors.errors import Conflict, NotFound, PeerLost, PodRefused, PoolNotReady, StoreUnavailable
 from actors.resources.application import Application
 from actors.resources.metadata import Owner
 from actors.resources.workload import IP_NUMBER, RECLAIM, SUBNET, SUBNETS
@@ -114,6 +114,17 @@ class World:
         """What its controller says of its pods."""
         there = self.store.get(kind, name, "shop")
         self.store.update_status({**there, "status": status})
+
+    def leaves(self, pool: str, used: int) -> None:
+        """Pods have gone, and the pool's status says so, as the views write it."""
+        self.subnets.used[pool] = used
+
+        def told() -> None:
+            with contextlib.suppress(NotFound):  # it is empty, and gone already
+                there = self.store.get("SpiderIPPool", pool)
+                self.store.update_status({**there, "status": {"allocatedIPCount": used}})
+
+        eventually(told)
 
     def ask(
         self,
@@ -285,9 +296,7 @@ def test_a_used_address_is_never_given_back_and_an_unused_one_goes_when_pods_hav
 
     world.apply("Deployment", "web", 1, FLOOR)
     world.settles(auto4_web_eth0=6)
-    world.subnets.used[name] = 1
-    there = world.store.get("SpiderIPPool", name)
-    world.store.update_status({**there, "status": {"allocatedIPCount": 1}})  # as the views tell it
+    world.leaves(name, 1)
     world.settles(auto4_web_eth0=2)
 
 
@@ -313,6 +322,23 @@ def test_a_kept_pool_is_for_the_next_of_the_same_name_and_kind(world: World) -> 
     eventually(lambda: _is(_label(world, name) == "true"))
     world.store.delete("Deployment", "web", "shop")
     eventually(lambda: _is(name not in world.subnets.sizes))
+
+
+def test_a_kept_pool_goes_when_a_person_says_so(world: World) -> None:
+    keep = {**FLOOR, RECLAIM: "false"}
+    (name,) = world.pools(world.apply("Deployment", "web", 2, keep), keep)
+    world.store.delete("Deployment", "web", "shop")
+    eventually(lambda: _is(world.applications.cached(("apps", "Deployment", "shop", "web")) is None))
+    world.apply("Deployment", "other", 1, FLOOR)
+    world.settles(auto4_web_eth0=3, auto4_other_eth0=2)
+
+    def told() -> None:
+        there = world.store.get("SpiderIPPool", name)
+        labels = {**there["metadata"]["labels"], RECLAIM: "true"}
+        world.store.update({**there, "metadata": {**there["metadata"], "labels": labels}})
+
+    eventually(told)
+    world.settles(auto4_other_eth0=2)
 
 
 def test_made_anew_with_another_uid_it_has_a_pool_of_its_own(world: World) -> None:
@@ -349,9 +375,7 @@ def test_an_application_that_changes_its_subnet_keeps_the_old_pool_while_pods_us
     assert old not in world.subnets.dropped
     assert world.subnets.pools[world.pools(owner, {SUBNET: '{"ipv4":["attic"]}'})[0]]
 
-    world.subnets.used[old] = 0
-    there = world.store.get("SpiderIPPool", old)
-    world.store.update_status({**there, "status": {"allocatedIPCount": 0}})
+    world.leaves(old, 0)
     eventually(lambda: _is(old in world.subnets.dropped))
 
 
@@ -429,10 +453,8 @@ def test_who_asks_before_it_has_begun_is_answered_when_it_has(tmp_path: Path) ->
 def test_flapping_between_few_and_many_ends_in_the_right_size(world: World) -> None:
     owner = world.apply("Deployment", "web", 1, FLOOR)
     world.settles(auto4_web_eth0=2)
-    stop = threading.Event()
     for turn in range(60):
         world.apply("Deployment", "web", (8, 1)[turn % 2], FLOOR)
-    stop.set()
     world.apply("Deployment", "web", 7, FLOOR)
 
     assert world.pools(owner)
