@@ -75,7 +75,9 @@ class Namespaces:
         # One that is mounted elsewhere cannot be seen from the agent's container.
         folder, _, name = named.rpartition("/")
         if folder in (str(self.mounted), "/run/netns", "/var/run/netns"):
-            return _exists(f"{self.mounted}/{name}") if self.mounted.is_dir() else None
+            if _exists(f"{self.mounted}/{name}"):
+                return True
+            return False if self.mounted.is_dir() else None
         return None
 
     def inode(self, path: str | Path) -> int | None:
