@@ -77,22 +77,8 @@ class Node:
         self._namespaces()
         self._write_configurations()
         self._containerd()
+        self._start_kubelet()
         programs = self._cluster.programs.kubernetes
-        self.run_here(
-            "kubelet",
-            [
-                str(programs / "kubelet"),
-                f"--config={self.directory / 'kubelet.json'}",
-                f"--kubeconfig={self._cluster.kubeconfig(self.name)}",
-                f"--hostname-override={self.name}",
-                f"--node-ip={self.address}",
-                f"--root-dir={self.directory / 'kubelet'}",
-                f"--cert-dir={self.directory / 'kubelet-pki'}",
-                f"--container-runtime-endpoint=unix://{self._socket}",
-            ],
-            # Else it asks for 6 s whether this is a machine of that cloud.
-            {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"},
-        )
         self.run_here(
             "kube-proxy",
             [
@@ -173,6 +159,11 @@ class Node:
             120,
         )
 
+    def restart_kubelet(self) -> None:
+        """End the kubelet, as an upgrade would, and start it again; its pods run on."""
+        self._processes.end("kubelet")
+        self._start_kubelet()
+
     def signal(self, name: str, number: int) -> None:
         """Send a signal to one of its programs."""
         self._processes.signal(name, number)
@@ -228,6 +219,24 @@ class Node:
         return self.call("ls", "/run/netns").split()
 
     # -- parts ----------------------------------------------------------------------------------------------
+
+    def _start_kubelet(self) -> None:
+        programs = self._cluster.programs.kubernetes
+        self.run_here(
+            "kubelet",
+            [
+                str(programs / "kubelet"),
+                f"--config={self.directory / 'kubelet.json'}",
+                f"--kubeconfig={self._cluster.kubeconfig(self.name)}",
+                f"--hostname-override={self.name}",
+                f"--node-ip={self.address}",
+                f"--root-dir={self.directory / 'kubelet'}",
+                f"--cert-dir={self.directory / 'kubelet-pki'}",
+                f"--container-runtime-endpoint=unix://{self._socket}",
+            ],
+            # Else it asks for 6 s whether this is a machine of that cloud.
+            {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"},
+        )
 
     def _inside(self) -> list[str]:
         assert self._holder is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -145,9 +144,8 @@ def test_pods_start_while_kubelet_and_agent_are_restarted(networked: Cluster) ->
     networked.apply(made)
     nodes = list(networked.nodes.values())
     networked.wait("the first has an address", lambda: bool(recorded(networked)))
+    nodes[1].restart_kubelet()
     nodes[0].kill_agent()
-    nodes[1].signal("kubelet", signal.SIGSTOP)
-    nodes[1].signal("kubelet", signal.SIGCONT)
     networked.kubectl("rollout", "status", "deployment/busy", "--timeout=180s")
 
     def settled() -> bool:
