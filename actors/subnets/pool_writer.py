@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from actors.errors import Conflict, InvalidObject, NotFound
+from actors.resources.addresses import Subnet
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import KIND, IPPool
 from actors.resources.names import label_value
@@ -62,11 +63,17 @@ class PoolWriter:
             return None
         return written.pool
 
-    def all_seen(self, table: PoolTable) -> Iterator[IPPool]:
-        """Every pool, in the order of names."""
-        for name in sorted(table.pools.keys() | self._written.keys()):
+    def of_cidr(self, cidr: Subnet, table: PoolTable) -> Iterator[IPPool]:
+        """Every pool that is written with a CIDR, in the order of names."""
+        network = cidr.network  # tells most of thousands of pools apart, and quickly
+        names = {
+            name
+            for name, pool in table.pools.items()
+            if pool.subnet.network == network and pool.subnet == cidr
+        }
+        for name in sorted(names | self._written.keys()):
             pool = self.seen(name, table)
-            if pool is not None:
+            if pool is not None and pool.subnet == cidr:
                 yield pool
 
     def exists(self, pool: str) -> bool:

@@ -41,6 +41,9 @@ log = logging.getLogger("orbweaver.subnet")
 
 RETRY = 1.0
 """Seconds after which is tried again what a store or a policy refused."""
+GATHER = 0.05
+"""Seconds for which changes of pools are gathered before they are looked at: with thousands of pools some change all the
+time, and each look costs their number. Whoever asks for a pool does not wait for that."""
 ATTEMPTS = 20
 """Looks for one event, of which each found that somebody else had written meanwhile."""
 GRACE = 30.0
@@ -166,7 +169,7 @@ class SubnetActor(Actor):
         if pool not in self._catalog.pools().pools:
             self._pools.forget(pool)
             self._state.departed.add(pool)
-        self._wake()
+        self._again(GATHER)
 
     def _wake(self) -> None:
         if not self._state.posted:
@@ -293,8 +296,8 @@ class SubnetActor(Actor):
         """The pools of this subnet that are there."""
         subnets = self._subnets()
         known = [*(other for name, other in subnets.items() if name != look.subnet.name), look.subnet]
-        for pool in self._pools.all_seen(look.table):
-            if pool.subnet == look.subnet.subnet and subnet_of(pool, known) is look.subnet:
+        for pool in self._pools.of_cidr(look.subnet.subnet, look.table):
+            if subnet_of(pool, known) is look.subnet:
                 yield pool
 
     def _take_note(self, look: _Look, requests: Mapping[str, AutoPool]) -> None:

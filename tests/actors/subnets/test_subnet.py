@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections import Counter
 from pathlib import Path
 
+from actors.runtime import get
+from actors.store.contract import Store
 from actors.subnets.messages import Ensured, Exhausted, SubnetRefused
 from tests.support.checker import equal, eventually
+from tests.support.faulty_store import FaultyStore, Write
 from tests.support.rig import pool
 from tests.support.subnet_rig import application, auto_pool, prove_division, subnet, subnet_rig
 
@@ -191,6 +196,36 @@ def test_a_pool_that_was_being_deleted_when_the_leader_began_is_missed_when_it_g
         one.restart()
 
         eventually(lambda: equal(one.share(POOL), []))
+
+
+def test_a_hundred_applications_that_come_at_once_cost_two_writes_of_the_subnet(tmp_path: Path) -> None:
+    """And one of each pool, without reading any: what waits for a write is decided together."""
+    asked = threading.Event()
+    stores: list[FaultyStore] = []
+
+    def plan(write: Write) -> None:
+        if (write.verb, write.kind) == ("update_status", "SpiderSubnet"):
+            asked.wait(60)
+
+    def wrap(inner: Store) -> FaultyStore:
+        stores.append(FaultyStore(inner, plan))
+        return stores[0]
+
+    with subnet_rig(tmp_path, subnet("rack", "10.6.0.1-10.6.3.250"), wrap=wrap) as one:
+        store = stores[0]
+        wanted = [auto_pool(application(f"app-{number}", f"{number:05}"), 5) for number in range(100)]
+        answers = [one.process.subnets.ensure("rack", pool) for pool in wanted]
+        asked.set()
+
+        assert [get(answer, 60) for answer in answers] == [Ensured(pool.name, 5) for pool in wanted]
+
+        written = Counter((write.verb, write.kind) for write in store.writes)
+        assert (
+            written["update_status", "SpiderSubnet"] <= 3
+        )  # its first status, the first who came, and all others
+        assert written["create", "SpiderIPPool"] == 100
+        assert written["update", "SpiderIPPool"] == 0
+        prove_division(one.inner)
 
 
 def test_why_a_subnet_cannot_make_a_pool_at_all(tmp_path: Path) -> None:
