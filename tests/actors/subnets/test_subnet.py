@@ -179,8 +179,13 @@ def test_a_pool_that_somebody_deleted_is_made_again_with_what_its_pods_have(tmp_
     with subnet_rig(tmp_path, subnet()) as one:
         one.ensure(auto_pool(WEB, 3))
         one.claim("10.6.0.3", POOL)
-        found = one.inner.get("SpiderIPPool", POOL)
-        one.inner.update({**found, "metadata": {**found["metadata"], "finalizers": []}})
+
+        def let_go() -> None:
+            """The pool's status is written meanwhile."""
+            found = one.inner.get("SpiderIPPool", POOL)
+            one.inner.update({**found, "metadata": {**found["metadata"], "finalizers": []}})
+
+        eventually(let_go)
         one.inner.delete("SpiderIPPool", POOL)
 
         eventually(lambda: equal(one.share(POOL), ["10.6.0.1-10.6.0.3"]))
