@@ -142,7 +142,9 @@ class OverlapReviewActor(Actor):
     def _cached(self, kind: str) -> Sequence[Extent]:
         """All objects of a kind, as the cache has them."""
         if kind == SUBNET and self._subnets is not None:
-            return tuple(Extent(kind, one.name, one.family, one.listed) for one in self._subnets().values())
+            return tuple(
+                Extent(kind, subnet.name, subnet.family, subnet.listed) for subnet in self._subnets().values()
+            )
         if kind == SUBNET:
             return tuple(self._listed())
         table = self._catalog.pools()
