@@ -21,7 +21,15 @@ from actors.allocation.application_pools import ApplicationPoolsActor, PoolsRequ
 from actors.decisions.annotations import read_subnets
 from actors.decisions.auto_pool import FULL_NAME, ApplicationPools, owner_of
 from actors.decisions.settings import Settings
-from actors.errors import NotFound, PeerLost, PodRefused, PoolNotReady
+from actors.errors import (
+    NoSuchResource,
+    NotAllowed,
+    NotFound,
+    PeerLost,
+    PodRefused,
+    PoolNotReady,
+    StoreUnavailable,
+)
 from actors.resources.application import Application
 from actors.resources.ippool import IPPool
 from actors.resources.metadata import Owner
@@ -31,7 +39,7 @@ from actors.runtime import ActorContext, Cancellable, ObjectRef, message
 from actors.store.caches.catalog import Catalog
 from actors.store.contract import Store, version_number
 from actors.subnets.applications import Applications, Identity
-from actors.subnets.pool_rounds import PoolRounds, Subnets, ours
+from actors.subnets.pool_rounds import RETRY_MOST, PoolRounds, Subnets, ours
 from actors.subnets.pools_of_application import (
     ENDED,
     GONE,
@@ -96,6 +104,8 @@ class AutoPoolsActor(ApplicationPoolsActor):
         """Where each of them stands there."""
         self._kept: set[str] = set()
         """Pools that stay when their application goes."""
+        self._nobodys: set[str] = set()
+        """Pools that are looked at soon, because no application is known for them."""
         self._begun = False
         self._early: list[Waiting] = []
         """Who asked before this process had begun."""
@@ -168,6 +178,8 @@ class AutoPoolsActor(ApplicationPoolsActor):
                 self._unnote(name)
             state = self._known.get(self._rounds.owners.get(name, ("", "", "", "")))
             if state is None:
+                if pool is not None:
+                    self._judge_later(pool)
                 continue
             if pool is None or pool.terminating:
                 if pool is not None:  # its name is not free before it is gone
@@ -439,11 +451,26 @@ class AutoPoolsActor(ApplicationPoolsActor):
             raise NotFound(f"whose pool {pool.name} is its labels do not say")
         return owner, self._applications.read(owner)
 
+    def _judge_later(self, pool: IPPool) -> None:
+        """A pool that is nobody's, as far as is known: made a moment ago, or the last thing that another leader did."""
+        name = pool.name
+        known = name in self._kept or name in self._rounds.going or name in self._nobodys
+        if self._begun and not known and not pool.terminating and owner_labels(pool) is not None:
+            self._nobodys.add(name)
+            self.after(RETRY_MOST, self._judge_again, pool)
+
+    def _judge_again(self, pool: IPPool) -> None:
+        self._nobodys.discard(pool.name)
+        if self._begun and pool.name not in self._rounds.owners:
+            self.then(self._read(partial(self._owner_now, pool)), self._judge, pool)
+
     def _judge(self, ref: ObjectRef[tuple[Application, Workload | None]], pool: IPPool) -> None:
         """A pool that no application is known for."""
         error = ref.error()
         if error is not None:
             log.info("a pool is left alone", extra={"pool": pool.name, "error": str(ours(error))})
+            if isinstance(error, StoreUnavailable) and not isinstance(error, NoSuchResource | NotAllowed):
+                self.after(RETRY_MOST, self._judge_again, pool)
             return
         owner, workload = ref.result()
         if pool.name in self._rounds.owners:

@@ -224,16 +224,23 @@ class PoolRounds:
             return
         self.going.add(pool.name)
         log.info("an automatic pool goes", extra={"pool": pool.name, "subnet": pool.subnet})
-        self._actor.then(self._subnets.drop(pool.subnet, pool.name), self._dropped, pool)
+        self._actor.then(self._subnets.drop(pool.subnet, pool.name), self._dropped, pool, 0)
 
-    def _dropped(self, ref: ObjectRef[Any], pool: OwnPool) -> None:
+    def _dropped(self, ref: ObjectRef[Any], pool: OwnPool, failures: int) -> None:
         error = ref.error()
-        if error is not None:
-            self.going.discard(pool.name)
-            log.warning(
-                "a pool could not be taken away, the next scan does it",
-                extra={"pool": pool.name, "error": str(error)},
-            )
+        if error is None:
+            return
+        wait = min(RETRY_MOST, RETRY_FIRST * 2 ** min(failures, 10))
+        log.warning(
+            "a pool could not be taken away, it is tried again",
+            extra={"pool": pool.name, "error": str(ours(error)), "seconds": wait},
+        )
+        self._actor.after(wait, self._drop_again, pool, failures + 1)
+
+    def _drop_again(self, pool: OwnPool, failures: int) -> None:
+        if pool.name not in self.going or pool.name in self.owners:
+            return  # it is gone, or somebody's again, or this process makes no pools any more
+        self._actor.then(self._subnets.drop(pool.subnet, pool.name), self._dropped, pool, failures)
 
 
 def size_of(state: PoolsOfApplication, settings: Settings) -> Size:

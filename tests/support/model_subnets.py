@@ -102,9 +102,12 @@ class ModelSubnets:
             self.store.create({"apiVersion": API, "kind": "SpiderIPPool", "metadata": metadata, "spec": spec})
 
     def drop(self, name: str, pool: str) -> ObjectRef[Any]:
+        ref: ObjectRef[Any] = ObjectRef()
+        if self.failing:
+            ref.fail(self.failing.pop(0))
+            return ref
         self.dropped.append(pool)
         self.pools.pop(pool, None)
-        ref: ObjectRef[Any] = ObjectRef()
         try:
             self.store.delete("SpiderIPPool", pool)
             ref.complete(None)

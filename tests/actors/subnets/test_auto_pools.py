@@ -260,6 +260,25 @@ def test_what_fails_is_tried_again_and_who_waits_goes_on_waiting(world: World) -
     assert len(world.subnets.asked) == 3
 
 
+def test_a_pool_that_could_not_be_taken_away_is_taken_away_later(world: World) -> None:
+    world.apply("Deployment", "web", 2, FLOOR)
+    world.settles(auto4_web_eth0=3)
+    world.subnets.failing = [StoreUnavailable("it is away", maybe_written=False)] * 2
+    world.store.delete("Deployment", "web", "shop")
+
+    world.settles()
+
+
+def test_a_pool_that_another_leader_made_last_goes_with_its_application(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is heard of only when this leader has looked at all pools."""
+    monkeypatch.setattr("actors.subnets.auto_pools.RETRY_MOST", 0.1)
+    _left_behind(world, Application("apps", "v1", "Deployment", "shop", "gone", "0-abc"))
+
+    world.settles()
+
+
 def test_the_next_subnet_is_tried_and_wildcards_are_expanded(world: World) -> None:
     world.apply("Deployment", "big", 7, {SUBNET: '{"ipv4":["floor","attic"]}'})
     world.settles(auto4_big_eth0=8)
