@@ -163,11 +163,11 @@ class ViewsActor(Actor):
         self.changed(tuple(pods), tuple(pools))
 
     def _holders(self) -> tuple[str, ...]:
-        """Whose SpiderEndpoints this process looks after."""
+        """Whose SpiderEndpoints this process looks after. In the caller's time: at a start the Ledger reads all blocks first,
+        and no number of seconds is right for that."""
 
         def task(allocator: Allocator) -> tuple[str, ...]:
-            ledger = ledger_of(allocator).within(LEDGER_TIMEOUT)
-            (names,) = ask(allocator, ledger.ask(LedgerActor.holders, self._node or ""))
+            (names,) = ask(allocator, ledger_of(allocator).ask(LedgerActor.holders, self._node or ""))
             return names
 
         return self._router.work(task)

@@ -307,7 +307,7 @@ class Agent(Process):
             self.wait_listed(self._blocks.begin())
         if self._leader is not None:
             self._leader.wait_looked(look_until - time.monotonic())
-        self.wait_answer(self.local("views").repair.options(timeout=START_TIMEOUT).remote())
+        self.wait_answer(self.local("views").repair.options(timeout=None).remote())
         if not self.options.cluster:
             self.look_after_objects()
             if self._subnets is not None:
@@ -398,7 +398,7 @@ class Agent(Process):
             return
         sandboxes = read_sandboxes(self.options.attachments, self.options.namespaces)
         try:
-            reconciled = self.local("node-gc").reconcile.options(timeout=START_TIMEOUT).remote(sandboxes)
+            reconciled = self.local("node-gc").reconcile.options(timeout=None).remote(sandboxes)
             done = self.wait_answer(reconciled)
         except AskedToEnd:
             raise

@@ -24,6 +24,8 @@ from metrics.prometheus import Metrics, PoolUsage
 log = logging.getLogger("orbweaver.process")
 
 START_TIMEOUT = 30.0
+"""Seconds after which a start gives a store up that refuses or does not answer. What is under way is waited for: on a node that
+is short of CPU it takes as long as it takes, and a start that is given up begins anew, under the same load."""
 SCRAPE_TIMEOUT = 5.0
 _LOOK = 0.1
 """How often a start looks whether it is still wanted, in seconds."""
@@ -89,17 +91,18 @@ class Process:
         self._ending.set()
 
     def wait_listed(self, *informers: Informer) -> None:
-        """Wait for their first lists. Raises `StoreUnavailable`, with why for each kind that is not there in time, and
-        `AskedToEnd`."""
+        """Wait for their first lists. Raises `StoreUnavailable`, with why for each kind that is not there, when one has failed
+        and `START_TIMEOUT` is over, and `AskedToEnd`. A list that has not failed is under way, within its own time."""
         until = time.monotonic() + START_TIMEOUT
         for informer in informers:
             while not informer.wait_synced(_LOOK):
                 self._go_on()
-                if time.monotonic() > until:
+                if informer.last_error is not None and time.monotonic() > until:
                     raise _not_listed(informers)
 
     def wait_answer(self, ref: ObjectRef[T]) -> T:
-        """What an actor answers that the start needs. Raises its error, and `AskedToEnd`."""
+        """What an actor answers that the start needs; ask it without a deadline, for it may have thousands of blocks to read
+        first, and its calls to the store end by themselves. Raises its error, and `AskedToEnd`."""
         while not wait([ref], timeout=_LOOK)[0]:
             self._go_on()
         return get(ref)
@@ -177,8 +180,7 @@ def _not_listed(informers: Sequence[Informer]) -> StoreUnavailable:
     return StoreUnavailable(
         f"the store did not list {names} within {START_TIMEOUT:g} s",
         details=tuple(
-            f"{informer.kind}: {informer.last_error or 'the list has begun and is not answered; is the store there?'}"
-            for informer in missing
+            f"{informer.kind}: {informer.last_error or 'the list is under way'}" for informer in missing
         ),
         maybe_written=False,
     )

@@ -267,7 +267,7 @@ class Controller(Process):
         began = time.monotonic()
         self.start_caches()
         self.wait_listed(self._blocks.begin())
-        ref = self.local("ledger").counts.options(timeout=START_TIMEOUT).remote()
+        ref = self.local("ledger").counts.options(timeout=None).remote()
         counts: dict[str, int] = self.wait_answer(ref)
         loaded = time.monotonic()
         self._reviewer.start()
