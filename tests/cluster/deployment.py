@@ -34,6 +34,7 @@ VALUES: dict[str, Any] = {
             }
         }
     },
+    "crds": {"networkAttachmentDefinitions": True},
     "clusterDefaultPool": {
         "installIPv4IPPool": True,
         "ipv4IPPoolName": POOL["metadata"]["name"],
@@ -59,7 +60,7 @@ def deploy(cluster: Cluster, archive: Path) -> None:
             chart=str(CHART),
             values=VALUES,
             create_namespace=True,
-            timeout=180,
+            timeout=300,
             wait="watcher",
             **release(cluster),
         )

@@ -1,6 +1,6 @@
 """Container images made without an engine: one layer with a static busybox in it, as `docker save` would write them.
 
-What must always hold: two images, both of programs of this machine; nothing is fetched.
+What must always hold: every image is of programs of this machine; nothing is fetched.
 """
 
 from __future__ import annotations
@@ -16,19 +16,25 @@ from pathlib import Path
 
 PAUSE = "docker.io/orbweaver-tests/pause:1"
 BUSYBOX = "docker.io/orbweaver-tests/busybox:1"
+PUBLISHED = "docker.io/library/busybox:stable"
+"""As manifests for everybody name it."""
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _FOREVER = str(2**31 - 1)
 
 
 def write_images(path: Path) -> None:
-    """Write both images into one archive that `ctr images import` takes."""
+    """Write the images into one archive that `ctr images import` takes."""
     layer = _busybox_layer()
     digest = hashlib.sha256(layer).hexdigest()
     entries = []
     with tarfile.open(path, "w") as archive:
         _add(archive, f"{digest}.tar", layer)
         # The runtime ends a pod's pause container with SIGKILL, so one that sleeps will do.
-        for name, command in ((PAUSE, ["/bin/sleep", _FOREVER]), (BUSYBOX, ["/bin/sh"])):
+        for name, command in (
+            (PAUSE, ["/bin/sleep", _FOREVER]),
+            (BUSYBOX, ["/bin/sh"]),
+            (PUBLISHED, ["/bin/sh"]),
+        ):
             config = json.dumps(
                 {
                     "architecture": _ARCHITECTURES[platform.machine()],

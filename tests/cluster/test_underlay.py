@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.deployment import CONFLIST, DEPLOY, POOL, pods, records, workload
+from tests.cluster.deployment import CONFLIST, POOL, pods, records, workload
 from tests.cluster.node import Node
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
 
 NETWORKS = "network-attachment-definitions"
 SERVICES = "10.96.0.0/16"
@@ -46,7 +46,6 @@ def network(cluster: Cluster, name: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def underlay(deployed: Cluster) -> Iterator[Cluster]:
     """A Deployment with a readiness probe, and its Service, on the underlay."""
-    deployed.kubectl("apply", "-f", str(DEPLOY / "networks" / "network-attachment-definitions.yaml"))
     deployed.apply(BLUE, RED, multus_config("blue"), multus_config("red"))
     deployed.kubectl("wait", "--for=condition=Ready", "smc", "blue", "red", "--timeout=60s")
     blue = network(deployed, "blue")
