@@ -21,7 +21,7 @@ from actors.resources.blocks.unjudged import Unjudged
 from actors.resources.ippool import IPPool
 from actors.resources.json_text import showable
 from actors.resources.reservedip import ReservedIP
-from actors.resources.spider_endpoint import pod_of
+from actors.resources.spider_endpoint import pod_of, shows
 from actors.store.contract import Store
 from cni.command import ip_release
 from cni.command.get import print_value
@@ -166,12 +166,7 @@ def look_up(store: Store, family: int, value: int) -> Whereabouts:
 def _shown_by(store: Store, family: int, value: int) -> tuple[str, ...]:
     """The pods whose SpiderEndpoints, which are views, have the address."""
     wanted = format_address(family, value)
-    pods = []
-    for obj in store.list("SpiderEndpoint").items:
-        entries = obj.get("status", {}).get("current", {}).get("ips", ())
-        if any(str(entry.get(f"ipv{family}", "")).partition("/")[0] == wanted for entry in entries):
-            pods.append(pod_of(obj))
-    return tuple(pods)
+    return tuple(pod_of(obj) for obj in store.list("SpiderEndpoint").items if shows(obj, wanted))
 
 
 def _state(whereabouts: Whereabouts) -> str:

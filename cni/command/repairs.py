@@ -26,6 +26,7 @@ from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import Discard, Release
 from actors.resources.blocks.record import Fence
 from actors.resources.blocks.unjudged import Unjudged
+from actors.resources.spider_endpoint import pod_of, shows
 from actors.runtime import ActorSystem, get
 from actors.store.caches.catalog import Catalog
 from actors.store.contract import Store
@@ -100,7 +101,8 @@ class Repairs:
         return done
 
     def discard(self, family: int, value: int, unjudged: Unjudged) -> bool:
-        """Free an address of a record that cannot be judged, and tell; whether it is gone."""
+        """Free an address of a record that cannot be judged, and tell; whether it is gone. The SpiderEndpoints that show it
+        are looked at again: nobody else knows by now whose it was."""
         address = Address(family, value)
         text = address.text
         block = block_of(self._system, address).within(TIMEOUT)
@@ -111,6 +113,10 @@ class Repairs:
             return False
         done = f"released {text}: by hand; it is probed before it is given out"
         print(done if released.done else f"left {text} alone: what stood there is gone")
+        if released.done:
+            pods = tuple(pod_of(obj) for obj in self._store.list("SpiderEndpoint").items if shows(obj, text))
+            views = self._system.get_actor("views/local")
+            get(views.changed.options(timeout=TIMEOUT).remote(pods))
         return released.done
 
     def verdict(self, held: Allocation) -> Verdict | None:
@@ -161,6 +167,6 @@ def repairs(store: Store, settings: Settings) -> Iterator[Repairs]:
             raise StoreUnavailable(f"the store did not list its objects within {TIMEOUT:g} s")
         yield at_work
     finally:
-        system.shutdown(SETTLE)
+        system.shutdown(TIMEOUT)  # it ends as soon as the views are written
         at_work.end()
         catalog.stop()

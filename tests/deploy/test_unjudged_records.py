@@ -35,6 +35,13 @@ def test_a_record_that_is_edited_by_hand_costs_its_own_address(
         status, told = command("check", "-o", "json", "--wait", "1.5", *options)
         return status, json.loads(told)
 
+    def clean() -> None:
+        status, told = check()
+        assert status == CLEAN, told
+
+    def shown() -> set[str]:
+        return {obj["metadata"]["name"] for obj in store.list("SpiderEndpoint").items}
+
     def used() -> set[str]:
         return set(recorded(store.list("SpiderIPBlock").items))
 
@@ -42,6 +49,8 @@ def test_a_record_that_is_edited_by_hand_costs_its_own_address(
     with controller(store), agent(api_server.kubeconfig, tmp_path / "agent") as running:
         pods = Pods(running, store)
         assert [pods.add(name) for name in ("one", "two", "three")] == ["10.6.0.1", "10.6.0.2", "10.6.0.3"]
+
+        eventually(lambda: equal(shown(), {"one", "two", "three"}))
 
         text = api_server.call("GET", BLOCK)["spec"]["records"]
         assert " 2:0:two:" in text
@@ -64,5 +73,6 @@ def test_a_record_that_is_edited_by_hand_costs_its_own_address(
         assert command("ip", "show", "10.6.0.2")[0] == 1
 
         assert command("ip", "release", "10.6.0.2", "--force")[0] == 0
-        eventually(lambda: equal(check()[0], CLEAN))
+        eventually(clean)
+        assert shown() == {"one", "four", "five"}
     assert used() == {"10.6.0.1", "10.6.0.3", "10.6.0.4"}
