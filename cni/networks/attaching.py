@@ -404,7 +404,7 @@ class Networks:
                     )
                     environment = note.attachment(entry).environment("ADD", note.path)
                     asking = protocol.parse(environment, json.dumps(conf).encode())
-                    reservations.append((entry, asking.add_request()))
+                    reservations.append((entry, AddRequest(asking.sandbox, asking.network, asking.asks)))
                     break
         return reservations
 

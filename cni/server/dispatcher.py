@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from actors.allocation.messages import AddResult
+from actors.allocation.messages import AddRequest, AddResult
 from actors.errors import (
     CNI_NOT_AVAILABLE,
     OrbweaverError,
@@ -21,6 +21,7 @@ from actors.errors import (
 )
 from actors.runtime import ActorSystem, ObjectRef, request_scope
 from cni.server import protocol
+from cni.server.del_spool import DelSpool
 from cni.server.exchange import CniAnswer, Exchange, Fate
 from cni.server.pending_adds import PendingAdds
 from cni.server.protocol import IPAM, CniRequest
@@ -44,8 +45,8 @@ class ChainedPlugin(Protocol):
 class Dispatcher:
     """`not_ready` says why ADD cannot be served, or None; `on_refused` hears of ADDs that were answered with an error
     that no retry alone will cure; `timeout`: the seconds in which a request is to be served; `chained`: the plugins
-    besides the IPAM one, by name; `reserved`: addresses that were recorded for an interface already; `soon` runs a function
-    on the event loop's thread."""
+    besides the IPAM one, by name; `reserved`: addresses that were recorded for an interface already; `spool`: DELs that
+    were kept, of which an ADD takes its own back; `soon` runs a function on the event loop's thread."""
 
     def __init__(
         self,
@@ -57,6 +58,7 @@ class Dispatcher:
         timeout: float,
         chained: Mapping[str, ChainedPlugin],
         reserved: ReservedAddresses,
+        spool: DelSpool | None,
         soon: Callable[..., object],
     ) -> None:
         self._system = system
@@ -66,11 +68,14 @@ class Dispatcher:
         self._timeout = timeout
         self._chained = chained
         self._reserved = reserved
+        self._spool = spool
         self._soon = soon
 
     def serve(self, exchange: Exchange) -> None:
         """Begin to serve a request; on the event loop's thread, where the answer is delivered too."""
         request = exchange.request
+        if self._spool is not None and request.command == "ADD":
+            self._spool.forget(request)
         if request.ignored:
             log.warning(
                 "a DEL says what cannot be understood; it is done all the same",
@@ -105,7 +110,7 @@ class Dispatcher:
     def _allocate(self, exchange: Exchange) -> None:
         request, sandbox = exchange.request, exchange.request.sandbox
         if request.command == "ADD":
-            reserved = self._reserved.answer_to(request.add_request()) if self._reserved.kept else None
+            reserved = self._reserved.answer_to(_asked(request)) if self._reserved.kept else None
             if reserved is not None:  # whoever reserved it gives it back if nobody takes this answer
                 exchange.deliver(CniAnswer(protocol.success(request, reserved), result=reserved))
                 return
@@ -135,7 +140,7 @@ class Dispatcher:
             else:
                 endpoint = self._system.get_actor("endpoint/" + pod)
                 if request.command == "ADD":
-                    ref = endpoint.add.remote(request.add_request(), exchange.gone)
+                    ref = endpoint.add.remote(_asked(request), exchange.gone)
                 elif request.command == "DEL":
                     ref = endpoint.release.remote(request.sandbox)
                 else:
@@ -168,6 +173,11 @@ class Dispatcher:
             lasting = isinstance(refusal, WriteRefused) or not refusal.retryable
             if lasting and fate is not Fate.LATE:
                 self._on_refused(request, refusal)
+
+
+def _asked(request: CniRequest) -> AddRequest:
+    """What the Endpoint needs of an ADD."""
+    return AddRequest(request.sandbox, request.network, request.asks)
 
 
 def _refusal(error: BaseException) -> OrbweaverError:

@@ -24,7 +24,6 @@ from cni.server.connection import Connection, Limits
 from cni.server.connection_table import ConnectionTable
 from cni.server.del_spool import FIRST_PASS, DelSpool, SpoolReplay
 from cni.server.dispatcher import ChainedPlugin, Dispatcher, run_on
-from cni.server.exchange import Exchange
 from cni.server.pending_adds import PendingAdds
 from cni.server.protocol import CniRequest
 from cni.server.reserved_addresses import ReservedAddresses
@@ -83,6 +82,7 @@ class FrontEnd:
             timeout=timeout,
             chained=self.chained,
             reserved=reserved or ReservedAddresses(),
+            spool=spool,
             soon=self.soon,
         )
 
@@ -113,12 +113,7 @@ class FrontEnd:
         self._server = await self._loop.create_unix_server(self._connection, sock=listener, backlog=BACKLOG)
 
     def _connection(self) -> Connection:
-        return Connection(self._serve_exchange, self._limits, self.connections, self._observer, self._loop)
-
-    def _serve_exchange(self, exchange: Exchange) -> None:
-        if self._spool is not None and exchange.request.command == "ADD":
-            self._spool.forget(exchange.request)
-        self._dispatcher.serve(exchange)
+        return Connection(self._dispatcher.serve, self._limits, self.connections, self._observer, self._loop)
 
     async def _replay(self, spool: DelSpool) -> None:
         """Begin with what came while nobody listened, and wait a little for it, before anybody is accepted."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from actors.allocation.messages import AddRequest, AddResult, Sandbox
+from actors.allocation.messages import AddResult, Sandbox
 from actors.decisions.annotations import MOST_IPS, MOST_POOLS, MOST_WILDCARDS, is_wildcard
 from actors.decisions.brief import told
 from actors.decisions.candidates import AddressRequest
@@ -97,10 +97,6 @@ class CniRequest:
     """CNI_PATH as the runtime says it."""
     arguments: str = ""
     """CNI_ARGS likewise."""
-
-    def add_request(self) -> AddRequest:
-        """What the Endpoint needs of an ADD."""
-        return AddRequest(self.sandbox, self.network, self.asks)
 
 
 def version_of(stdin: bytes) -> str:

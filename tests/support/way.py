@@ -31,6 +31,7 @@ PRODUCT = Path(actors.__file__ or "").resolve().parent.parent
 POST = ("actors/runtime/",)
 ASIDE = (
     *("actors/views/", "metrics/", "actors/allocation/observer.py", "cni/server/node_sandboxes.py"),
+    "cni/server/del_spool.py",
     *(
         "actors/store/caches/informer.py",
         "actors/store/kubernetes/watch.py",
@@ -38,7 +39,7 @@ ASIDE = (
     ),
 )
 """Told by the way, and what that sets in motion: what people see, what is measured, the evidence that a sandbox has begun,
-and what a watch hears of a write."""
+that a DEL which was kept counts no more, and what a watch hears of a write."""
 VALUES = (
     "actors/resources/",
     "actors/errors.py",
