@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,7 +12,7 @@ from hypothesis import settings
 
 import actors
 from tests.cluster import programs
-from tests.tools import kubernetes, reference, uml
+from tests.tools import image, kubernetes, reference, uml
 from tests.tools.apiserver import ApiServer
 from tests.tools.gomodule import ProgramMissing
 
@@ -67,6 +68,27 @@ def pytest_configure() -> None:
     # A wheel that lacks a file passes every test that runs in the working tree.
     if os.environ.get("ORBWEAVER_TEST_INSTALLED") and _CODE.is_relative_to(_ROOT / "actors"):
         raise pytest.UsageError(f"the tests are to run on the installed wheel, but actors is {_CODE}")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build the image that a chosen test needs before any test begins: no test's own time pays for it, nor for waiting until
+    another process has built it."""
+    if session.config.option.collectonly:
+        return
+    if any("image_archive" in getattr(item, "fixturenames", ()) for item in session.items):
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.write_line(
+                "the container image is built first, if it is not there: minutes, once for each content"
+            )
+        with suppress(ProgramMissing):  # the fixture says so
+            image.archive()
+
+
+@pytest.fixture(scope="session")
+def image_archive() -> Path:
+    """The container image of the working tree; without it the test is skipped and says why."""
+    return _or_skip(image.archive)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,6 @@ from tests.cluster import programs
 from tests.cluster.cluster import Cluster
 from tests.cluster.deployment import deploy
 from tests.cluster.node import Node
-from tests.tools import image
 from tests.tools.gomodule import ProgramMissing
 
 
@@ -31,13 +31,9 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def deployed(cluster: Cluster) -> Iterator[Cluster]:
+def deployed(cluster: Cluster, image_archive: Path) -> Iterator[Cluster]:
     """The cluster with Orbweaver on it; at the end every agent stops as it should."""
-    try:
-        archive = image.archive()
-    except ProgramMissing as missing:
-        pytest.skip(str(missing))
-    deploy(cluster, archive)
+    deploy(cluster, image_archive)
     yield cluster
     logs = {name: node.agent_log() for name, node in cluster.nodes.items()}
     with ThreadPoolExecutor() as threads:

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from tests.tools import image
-from tests.tools.gomodule import ROOT, ProgramMissing
+from tests.tools.gomodule import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -67,11 +67,8 @@ def read(path: Path) -> Image:
 
 
 @pytest.fixture(scope="module")
-def built() -> Image:
-    try:
-        return read(image.archive())
-    except ProgramMissing as missing:
-        pytest.skip(str(missing))
+def built(image_archive: Path) -> Image:
+    return read(image_archive)
 
 
 @pytest.fixture(scope="module")

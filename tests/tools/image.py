@@ -9,11 +9,13 @@ is found by everything that it is made of.
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +26,9 @@ BUILDER = ROOT / "deploy" / "image"
 NAME = "orbweaver:0.1.0"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _KEPT = 4
+_IN_USE = 2 * 3600.0
+"""Seconds since its last use for which an image is kept whatever others there are: a run of all tests takes an hour on a slow
+machine, and other clones of the same user build theirs meanwhile."""
 
 
 def cache() -> Path:
@@ -32,7 +37,23 @@ def cache() -> Path:
 
 
 def archive() -> Path:
-    """The image as `ctr images import` takes it; it is built if it is not there. Raises ProgramMissing."""
+    """The image as `ctr images import` takes it; it is built if it is not there, which is tried once in each process. Raises
+    ProgramMissing."""
+    found = _found_or_built()
+    if isinstance(found, ProgramMissing):
+        raise found
+    return found
+
+
+@functools.cache
+def _found_or_built() -> Path | ProgramMissing:
+    try:
+        return _find_or_build()
+    except ProgramMissing as missing:
+        return missing
+
+
+def _find_or_build() -> Path:
     made_of = hashlib.sha256(wheel().read_bytes())
     for path in sorted((*BUILDER.glob("*.py"), *BUILDER.glob("*.lock"))):
         made_of.update(path.read_bytes())
@@ -68,14 +89,16 @@ def build(*options: str, kept: Path | None = None) -> subprocess.CompletedProces
         capture_output=True,
         text=True,
         check=False,
-        timeout=900,
+        timeout=1800,
     )
 
 
 def _forget_old(directory: Path) -> None:
-    """Keep the images that were used last."""
+    """Keep the images that were used last, and those that somebody may be about to use."""
     made = sorted((one for one in directory.iterdir() if one.is_dir()), key=lambda one: one.stat().st_mtime)
     for old in made[:-_KEPT]:
+        if time.time() - old.stat().st_mtime < _IN_USE:
+            continue
         for path in old.iterdir():
             path.unlink(missing_ok=True)
         old.rmdir()

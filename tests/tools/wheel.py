@@ -52,7 +52,7 @@ def wheel() -> Path:
             capture_output=True,
             text=True,
             check=False,
-            timeout=600,
+            timeout=1800,
         )
         if done.returncode != 0:
             raise ProgramMissing(f"the wheel cannot be built: {done.stderr[-1000:]}")
