@@ -139,7 +139,7 @@ class PoolWriter:
         if pool.subnet != subnet.subnet:
             raise InvalidObject(f"there is a pool of this name in another subnet, {pool.subnet}")
         if pool.terminating:
-            raise InvalidObject("it is being deleted; it is made again when its last address is free")
+            raise InvalidObject("it is being deleted; it can be made again when its last address is free")
         if request is not None and not pool.auto_created:
             raise InvalidObject("somebody made a pool of this name by hand")
         if pool.auto_created:

@@ -367,8 +367,7 @@ class SubnetActor(Actor):
                 " cannot be changed while it has that pool"
             )
         if present.terminating:
-            self._state.wanted[name] = request  # made again as soon as it is gone
-            return f"SpiderIPPool {name} is being deleted; it is made again when its last address is free"
+            return f"SpiderIPPool {name} is being deleted; it can be made again when its last address is free"
         return ""
 
     def _tell(self, subnet: SpiderSubnet, refused: Exhausted) -> None:
