@@ -33,7 +33,6 @@ from actors.decisions.detection import (
     unsound,
     why_quarantined,
 )
-from actors.decisions.plan import Slot
 from actors.errors import AddressTaken, InvalidRequest, NetworkNotReady, OrbweaverError
 from actors.resources.addresses import format_address
 from actors.resources.blocks.block import ClearSuspect
@@ -224,14 +223,3 @@ def every_try_in_use(pod: str, count: int, notes: Sequence[str]) -> NetworkNotRe
         "them (SpiderReservedIP); it will be tried again with others"
     )
     return NetworkNotReady(text, details=tuple(notes), brief=text)
-
-
-def needed(detection: Detection, grants: Sequence[Grant]) -> bool:
-    """Whether anything has to be probed."""
-    return detection.conflicts or detection.gateways or any(grant.suspect is not None for grant in grants)
-
-
-def in_order(grants: Sequence[Grant], slots: Sequence[Slot]) -> list[Grant]:
-    """The grants in the order of their slots."""
-    order = [(slot.interface, slot.family) for slot in slots]
-    return sorted(grants, key=lambda grant: order.index((grant.slot.interface, grant.slot.family)))

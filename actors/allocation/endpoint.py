@@ -32,8 +32,6 @@ from actors.allocation.conflict_detection import (
     Proved,
     Usage,
     every_try_in_use,
-    in_order,
-    needed,
     to_be_probed,
 )
 from actors.allocation.deallocation import UNDO_TIMEOUT, Deallocation, of_container
@@ -52,10 +50,12 @@ from actors.allocation.reservation import (
     Refused,
     Reservation,
     Reserved,
+    in_order,
 )
 from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.allocation.sandbox_evidence import NoEvidence, SandboxEvidence, SandboxState
 from actors.decisions.candidates import wish_of
+from actors.decisions.detection import Detection
 from actors.decisions.inherit import claim_of, claimed_by_other, inherit, machine_of
 from actors.decisions.plan import Plan, Slot, plan
 from actors.decisions.routes import InterfaceAddress, route, unreached
@@ -185,7 +185,7 @@ class EndpointActor(Actor):
             for request in requests:
                 wishes = self._settings.detection.under(request.asks.detection)
                 own = [grant for grant in grants if grant.slot.interface == request.sandbox.interface]
-                if self._detection is not None and needed(wishes, own):
+                if self._detection is not None and _is_to_be_proved(wishes, own):
                     results.append(None)
                     continue
                 asking = replace(context, request=request)
@@ -378,7 +378,7 @@ class EndpointActor(Actor):
         """Probe what was granted, as far as that is wished, and exchange what others use. What the request holds is in
         `grants` at every moment, so that it can be undone. Returns what is worth a note."""
         wishes = self._settings.detection.under(context.request.asks.detection)
-        if self._detection is None or not needed(wishes, grants):
+        if self._detection is None or not _is_to_be_proved(wishes, grants):
             return ()
         started = time.perf_counter()
         sandbox = context.request.sandbox
@@ -580,8 +580,8 @@ class EndpointActor(Actor):
                 request.asks,
                 self._settings,
                 table.damaged,
-                _while_in_time,
-                context.application,
+                go_on=_while_in_time,
+                auto=context.application,
                 claims=context.claims,
             )
 
@@ -706,3 +706,8 @@ def _belongs(record: Record, sandbox: Sandbox) -> bool:
         named = sandbox.interface in (record.interface, record.request)
         return named and sandbox.container in record.containers
     return bool(record.uid) and record.uid == sandbox.uid and record.interface in ("", sandbox.interface)
+
+
+def _is_to_be_proved(wishes: Detection, grants: Sequence[Grant]) -> bool:
+    """Whether anything of what was granted has to be probed."""
+    return wishes.conflicts or wishes.gateways or any(grant.suspect is not None for grant in grants)

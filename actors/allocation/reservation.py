@@ -467,3 +467,9 @@ def _take(
         mine = outcome.fresh or Address(attempt.slot.family, outcome.value) not in (context.before or ())
         attempt.grant = Grant(attempt.slot, outcome.value, outcome.record, mine, inherited, outcome.suspect)
     return None
+
+
+def in_order(grants: Sequence[Grant], slots: Sequence[Slot]) -> list[Grant]:
+    """The grants in the order of their slots."""
+    order = [(slot.interface, slot.family) for slot in slots]
+    return sorted(grants, key=lambda grant: order.index((grant.slot.interface, grant.slot.family)))

@@ -31,7 +31,6 @@ PRODUCT = Path(actors.__file__ or "").resolve().parent.parent
 POST = ("actors/runtime/",)
 ASIDE = (
     *("actors/views/", "metrics/", "actors/allocation/observer.py", "cni/server/node_sandboxes.py"),
-    "cni/server/del_spool.py",
     *(
         "actors/store/caches/informer.py",
         "actors/store/kubernetes/watch.py",

@@ -267,6 +267,7 @@ def test_an_add_whose_agent_is_killed_under_it_is_asked_again(
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(runtime.socket))
     listener.listen(4)
+    listener.settimeout(120)  # who is not asked again ends all the same
     asked: list[bytes] = []
 
     def script() -> None:
