@@ -142,7 +142,8 @@ class AddressesReturning(PoolsExhausted):
 
 class AddressTaken(NoAddress):
     """The one address that is asked for cannot be given: it is recorded for somebody else, another host uses it, or no
-    pool may give it."""
+    pool may give it. Raised where an exact address is asked for (`allocation/reservation.py`), where the wire shows another
+    host (`allocation/conflict_detection.py`), and by the coordinator, which finds one later."""
 
     cni_code = CNI_ADDRESS_TAKEN
 

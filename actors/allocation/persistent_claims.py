@@ -2,6 +2,7 @@
 
 What must always hold: a claim counts only for a network whose definition opts in (`allowPersistentIPs`), and it is one of
 the pod's own namespace; its status names the addresses that are recorded for it, and is durable before an ADD is answered.
+How long the addresses stay is decided elsewhere: `wanted` in `decisions/inherit.py`, `_retained` in `reclaim/rules.py`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 What must always hold: first come, first served; requests that belong together stand together, at the place of the
 first, and go together; nobody stands here past the time that he gave, or behind more than `cut` leaves. No clock.
+Who enters and when he is served: `pool.py` (`_serve`, `_settle_line`). For how long a request waits: `endpoint.py`, half of
+the time that it has left. What it gives back meanwhile: `reservation.py` (`_wait`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The annotations that pods and namespaces choose pools, routes and networks with.
+"""The annotations that pods and namespaces choose pools, routes and networks with. Which one wins says `candidates.py`.
 
 What must always hold: an annotation is read whole or the pod is refused; nothing is guessed. Keys that Spiderpool passes
 over are passed over with a warning (`ignored_keys`). A refusal names

@@ -2,6 +2,8 @@
 
 The rules, from first to last, as in Spiderpool:
 
+0. pod annotation `ipam.spidernet.io/subnets`, then `…/subnet`, where the settings enable subnets: the pools of the pod's
+   application, and no others (`wish_of`);
 1. pod annotation `ipam.spidernet.io/ippools`: pools for each interface, all interfaces in one request;
 2. pod annotation `ipam.spidernet.io/ippool`;
 3. namespace annotations `ipam.spidernet.io/default-ipv4-ippool` and `…-ipv6-…`;

@@ -209,6 +209,7 @@ def _on_lost_node(case: Case) -> Verdict | None:
 
 
 def _lost(case: Case) -> Verdict | None:
+    """`not_ready_delay` is 300 s unless it is set (`decisions/settings.py`)."""
     pod, node, settings = case.facts.pod, case.facts.node, case.settings
     if pod is None or not settings.lost_nodes or not pod.node:
         return None

@@ -1,7 +1,7 @@
 """IPAMClaim: addresses that belong to an owner of a pod's interface, such as a virtual machine, and not to the pod.
 
 What must always hold: a claim lives until its object is gone, whatever finalizers keep it for; its addresses are its
-own until then.
+own until then (kept by `wanted` in `decisions/inherit.py`, taken back by `_retained` in `reclaim/rules.py`).
 Source: "Kubernetes Network Custom Resource Definition De-facto Standard", version 1.3, section 8; k8snetworkplumbingwg/
 ipamclaims, v1alpha1.
 """

@@ -2,7 +2,7 @@
 
 What must always hold: it waits for nothing, because all clients share its thread; what comes back from actors is taken
 up on that thread again. CNI_ARGS name the pod; a DEL or CHECK without them is served by the pod for which the container
-is recorded.
+is recorded. What an error is called on the wire: `protocol.py`, by the error's own `cni_code` (`actors/errors.py`).
 """
 
 from __future__ import annotations

@@ -304,7 +304,8 @@ class Block:
         return Granted(claim.value, record, suspect=suspect)
 
     def release(self, release: Release) -> Released:
-        """Apply a release; one that its fence does not admit changes nothing. An address that others share stays."""
+        """Apply a release; one that its fence does not admit (`Fence.admits` in `record.py`) changes nothing. An address that
+        others share stays."""
         current = self.records.get(release.value)
         if current is None or not current.meant_by(release.fence):
             return Released(release.value, False, current)

@@ -2,6 +2,7 @@
 
 What must always hold: it stands before the plugin that makes the pod's interface, or behind others, whose result it passes
 on to the letter; interfaces stay when pods go, because other pods use them, so DEL does nothing and needs nothing.
+What it may be given: `settings.py` and, for bonds, `bond_options.py`.
 """
 
 from __future__ import annotations
