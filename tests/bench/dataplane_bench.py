@@ -137,7 +137,7 @@ def _all_at_once(
         start.wait()
         answers[number] = execute(place / plugin, environment, json.dumps(given).encode())
 
-    threads = [threading.Thread(target=call, args=one) for one in enumerate(containers)]
+    threads = [threading.Thread(target=call, args=one, daemon=True) for one in enumerate(containers)]
     for thread in threads:
         thread.start()
     for thread in threads:

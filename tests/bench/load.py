@@ -171,7 +171,7 @@ class Load:
         threads = []
         for agent in range(len(self._stdin)):
             waiting = [pod for pod in reversed(pods) if pod.agent == agent]
-            threads += [threading.Thread(target=worker, args=(waiting,)) for _ in range(width)]
+            threads += [threading.Thread(target=worker, args=(waiting,), daemon=True) for _ in range(width)]
         started = time.perf_counter()
         for thread in threads:
             thread.start()

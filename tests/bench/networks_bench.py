@@ -171,7 +171,7 @@ def _all_at_once(names: Sequence[str], call: Callable[[str], float]) -> list[flo
         start.wait()
         seconds[name] = call(name)
 
-    threads = [threading.Thread(target=begin, args=(name,)) for name in names]
+    threads = [threading.Thread(target=begin, args=(name,), daemon=True) for name in names]
     for thread in threads:
         thread.start()
     for thread in threads:

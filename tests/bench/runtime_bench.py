@@ -64,7 +64,7 @@ def _callers(
     times: list[Times] = []
     began = time.perf_counter()
     threads = [
-        threading.Thread(target=lambda: times.append(_sequential(call, calls // callers)))
+        threading.Thread(target=lambda: times.append(_sequential(call, calls // callers)), daemon=True)
         for _ in range(callers)
     ]
     for thread in threads:

@@ -212,7 +212,7 @@ class Storms:
 
     def later(self, work: Callable[[], None]) -> None:
         """Do something beside the storm."""
-        self._background.append(threading.Thread(target=work))
+        self._background.append(threading.Thread(target=work, daemon=True))
         self._background[-1].start()
 
 

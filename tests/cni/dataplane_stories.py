@@ -182,7 +182,7 @@ def capture(netns: str, interface: str) -> Iterator[list[tuple[str, str, str]]]:
                 continue
             seen.append(("out" if origin[2] == 4 else "in", source, target))
 
-    thread = threading.Thread(target=read)
+    thread = threading.Thread(target=read, daemon=True)
     thread.start()
     try:
         yield seen
@@ -997,7 +997,7 @@ def hung(agent: AgentProcess, plugins: Path) -> None:
             refused.append(f"{error} {error.cni_code}")
         assert time.monotonic() - started < TIMEOUT
 
-    threads = [threading.Thread(target=hang, args=(number,)) for number in range(5)]
+    threads = [threading.Thread(target=hang, args=(number,), daemon=True) for number in range(5)]
     for thread in threads:
         thread.start()
     for number in range(4):

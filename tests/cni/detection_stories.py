@@ -130,7 +130,7 @@ def watching() -> Iterator[list[Seen]]:
             if said is not None and origin[2] != socket.PACKET_OUTGOING:
                 seen.append(Seen(said, frame, time.monotonic()))
 
-    thread = threading.Thread(target=read)
+    thread = threading.Thread(target=read, daemon=True)
     thread.start()
     try:
         yield seen
@@ -269,7 +269,7 @@ def none_left(agent: AgentProcess, plugins: Path) -> None:
     for address, ipam in asking:
         done = threading.Event()
         thread = threading.Thread(
-            target=_want, args=(channel, frames.probe(rival, frames.packed(address)), done)
+            target=_want, args=(channel, frames.probe(rival, frames.packed(address)), done), daemon=True
         )
         thread.start()
         late = SandboxPod("late", network(agent, plugins, **ON, **ipam))
@@ -422,7 +422,7 @@ def hung(agent: AgentProcess, plugins: Path) -> None:
             _ipam(made, one)
         refused.append(f"{error.value} {error.value.cni_code}")
 
-    threads = [threading.Thread(target=hang, args=(number,)) for number in range(20)]
+    threads = [threading.Thread(target=hang, args=(number,), daemon=True) for number in range(20)]
     for thread in threads:
         thread.start()
     others = [SandboxPod(f"other{number}", made) for number in range(3)]

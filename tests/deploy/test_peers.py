@@ -347,7 +347,7 @@ def test_a_certificate_is_replaced_while_pods_start(
 
             before = read_holder(store, LEASE, NAMESPACE)
             assert before is not None
-            running = threading.Thread(target=start_pods)
+            running = threading.Thread(target=start_pods, daemon=True)
             running.start()
             eventually(lambda: _true(len(done) >= 3))
             assert "shows another certificate" in replace_certificate(store, NAMESPACE, wait=60)

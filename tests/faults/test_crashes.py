@@ -108,7 +108,7 @@ def test_garbage_and_clients_that_hang_up_under_load(tmp_path: Path):
                 continue
 
     with AgentProcess(tmp_path) as running:
-        noise = threading.Thread(target=rubbish, args=(running.socket,))
+        noise = threading.Thread(target=rubbish, args=(running.socket,), daemon=True)
         noise.start()
         try:
             with Load(running.socket, 6, 3, hang_up=0.2) as load:

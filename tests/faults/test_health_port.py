@@ -81,7 +81,7 @@ def test_slow_connections(agent: AgentProcess):
                     with contextlib.suppress(OSError):
                         slow[place] = slow_one(port)
 
-    dripping = threading.Thread(target=drip)
+    dripping = threading.Thread(target=drip, daemon=True)
     dripping.start()
     try:
         serves(agent)
@@ -110,7 +110,7 @@ def test_connections_that_hang_up_at_once(agent: AgentProcess):
                 client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    threads = [threading.Thread(target=hang_up) for _ in range(8)]
+    threads = [threading.Thread(target=hang_up, daemon=True) for _ in range(8)]
     for thread in threads:
         thread.start()
     try:

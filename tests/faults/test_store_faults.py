@@ -130,7 +130,7 @@ class Late:
             else:
                 self.landed.append(True)
 
-        self.threads.append(threading.Thread(target=later))
+        self.threads.append(threading.Thread(target=later, daemon=True))
         self.threads[-1].start()
         raise StoreUnavailable("injected: no answer in time", maybe_written=True)
 
@@ -200,7 +200,7 @@ def test_random_faults_under_load(tmp_path: Path, seed: int):
         over = threading.Event()
         load = Load(one, 8, over, timeout=0.2, seed=seed)
         load.start()
-        editor = threading.Thread(target=edit, args=(one, over, seed))
+        editor = threading.Thread(target=edit, args=(one, over, seed), daemon=True)
         editor.start()
         load.wait(done=100)
         over.set()
@@ -230,7 +230,9 @@ class Load:
         self.done = 0
         self.failed = 0
         self._errors: list[BaseException] = []
-        self._threads = [threading.Thread(target=self._guarded, args=(n, seed)) for n in range(threads)]
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(n, seed), daemon=True) for n in range(threads)
+        ]
 
     def start(self) -> None:
         for thread in self._threads:

@@ -74,10 +74,12 @@ class ApplicationChurn:
         self.failures: list[str] = []
         self.latencies: list[float] = []
         self._threads = [
-            threading.Thread(target=self._guarded, args=(number, random.Random(seed * 1000 + number)))
+            threading.Thread(
+                target=self._guarded, args=(number, random.Random(seed * 1000 + number)), daemon=True
+            )
             for number in range(workers)
         ]
-        self._threads.append(threading.Thread(target=self._look))
+        self._threads.append(threading.Thread(target=self._look, daemon=True))
 
     def __enter__(self) -> Self:
         for thread in self._threads:

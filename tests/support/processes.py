@@ -94,7 +94,7 @@ class Load:
         self._over = threading.Event()
         self._errors: list[BaseException] = []
         self._threads = [
-            threading.Thread(target=self._guarded, args=(n, random.Random(1000 * seed + n)))
+            threading.Thread(target=self._guarded, args=(n, random.Random(1000 * seed + n)), daemon=True)
             for n in range(threads)
         ]
 

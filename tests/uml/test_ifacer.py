@@ -209,7 +209,7 @@ def test_many_pods_at_once(agent: AgentProcess):
         except OrbweaverError as error:
             failed.append(str(error))
 
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(12)]
+    threads = [threading.Thread(target=one, args=(number,), daemon=True) for number in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -198,7 +198,7 @@ def test_who_waits_is_told_when_the_controller_ends(server: ApiServer):
     made.start()
     server.open.clear()
     refs = [made.identify(token(f"node{number}"), "10.0.0.1") for number in range(3)]
-    ending = threading.Thread(target=made.stop)
+    ending = threading.Thread(target=made.stop, daemon=True)
     ending.start()
     with pytest.raises(Overloaded, match="ending"):
         get(refs[2], timeout=60)

@@ -138,7 +138,7 @@ def test_storm_of_passivations(local: ActorSystem) -> None:
             get(refs, timeout=60)
             local.get_actor(f"storm/{mine % 3}").activations.remote()
 
-    threads = [threading.Thread(target=work, args=(mine,)) for mine in range(6)]
+    threads = [threading.Thread(target=work, args=(mine,), daemon=True) for mine in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:

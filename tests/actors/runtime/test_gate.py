@@ -147,7 +147,9 @@ def test_who_comes_in_while_strangers_rush_to_the_door(server: Server):
         for sock in kept:
             sock.close()
 
-    rushing = [threading.Thread(target=rush, args=(f"127.0.0.{10 + number}",)) for number in range(3)]
+    rushing = [
+        threading.Thread(target=rush, args=(f"127.0.0.{10 + number}",), daemon=True) for number in range(3)
+    ]
     for thread in rushing:
         thread.start()
     try:

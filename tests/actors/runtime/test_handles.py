@@ -302,7 +302,7 @@ def test_many_threads_and_many_actors_lose_and_double_nothing(place: Place) -> N
             if choice.random() < 0.02:
                 time.sleep(0.003)  # Longer than the idle time of `brief`: actors come and go meanwhile.
 
-    workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
+    workers = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(threads)]
     for thread in workers:
         thread.start()
     for thread in workers:
@@ -323,7 +323,7 @@ def test_a_thousand_callers_of_a_cold_actor_activate_it_once(place: Place) -> No
         refs.extend(worker.add.remote(number) for number in range(64))
 
     refs: list[ObjectRef[int]] = []
-    callers = [threading.Thread(target=call) for _ in range(16)]
+    callers = [threading.Thread(target=call, daemon=True) for _ in range(16)]
     for caller in callers:
         caller.start()
     for caller in callers:

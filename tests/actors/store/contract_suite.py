@@ -443,7 +443,7 @@ class StoreContract:
             except BaseException as exc:
                 failures.append(exc)
 
-        threads = [threading.Thread(target=count) for _ in range(8)]
+        threads = [threading.Thread(target=count, daemon=True) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -89,7 +89,7 @@ def test_a_connection_is_used_again(api_server: ApiServer) -> None:
 def test_at_most_so_many_connections_and_the_rest_waits(proxy: FaultProxy) -> None:
     store = KubernetesStore(proxy.access(), connections=2)
     proxy.plan = lambda _: Fault(How.DELAY, seconds=0.2)
-    threads = [threading.Thread(target=store.list, args=("Node",)) for _ in range(6)]
+    threads = [threading.Thread(target=store.list, args=("Node",), daemon=True) for _ in range(6)]
     began = time.monotonic()
     for thread in threads:
         thread.start()
@@ -557,7 +557,7 @@ def test_nothing_is_lost_when_the_api_server_is_killed_and_restarted(api_server:
                     certainly_not.append(name)
                 going.wait(0.01)
 
-    threads = [threading.Thread(target=create) for _ in range(4)]
+    threads = [threading.Thread(target=create, daemon=True) for _ in range(4)]
     for thread in threads:
         thread.start()
     try:

@@ -276,7 +276,7 @@ def test_many_threads_share_commits(store: SQLiteStore) -> None:
         for number in range(20):
             obj = store.update(with_meta(obj, labels={"n": str(number)}))
 
-    threads = [threading.Thread(target=work, args=(obj,)) for obj in objects]
+    threads = [threading.Thread(target=work, args=(obj,), daemon=True) for obj in objects]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -302,7 +302,7 @@ def test_writes_of_one_batch_see_each_other(store: SQLiteStore, tmp_path: Path) 
         except Exception as exc:
             results.append(type(exc).__name__)
 
-    threads = [threading.Thread(target=swap, args=(number,)) for number in range(8)]
+    threads = [threading.Thread(target=swap, args=(number,), daemon=True) for number in range(8)]
     for thread in threads:
         thread.start()
     until(lambda: len(store._writer._queue) == 8)
@@ -341,7 +341,7 @@ def test_threads_that_end_leave_no_connections(store: SQLiteStore) -> None:
         store.get("SpiderIPPool", made["metadata"]["name"])
 
     for _ in range(30):
-        threads = [threading.Thread(target=read) for _ in range(12)]
+        threads = [threading.Thread(target=read, daemon=True) for _ in range(12)]
         for thread in threads:
             thread.start()
         for thread in threads:

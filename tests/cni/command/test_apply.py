@@ -210,7 +210,7 @@ def test_many_at_once_all_succeed(orbweaver, make_pool):
         said.append(batch.write(batch.prepare(document)))
         store.close()
 
-    threads = [threading.Thread(target=apply) for _ in range(8)]
+    threads = [threading.Thread(target=apply, daemon=True) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -115,7 +115,7 @@ def test_what_nobody_wants_any_more_is_ended(node: NodePlugins, tmp_path: Path) 
         eventually(lambda: _exists(tmp_path / "begun"))
         stop.set("the runtime hung up")
 
-    thread = threading.Thread(target=hang_up)
+    thread = threading.Thread(target=hang_up, daemon=True)
     thread.start()
     with pytest.raises(Withdrawn, match="the runtime hung up"):
         run(node, stop=stop)

@@ -244,7 +244,9 @@ def test_pods_come_and_go_while_the_agent_is_replaced(agent: AgentProcess, runti
         assert runtime("DEL", "c1")[0] == 0
         assert runtime("DEL", "c2")[0] == 0
         started: list[tuple[int, Any]] = []
-        waiting = threading.Thread(target=lambda found=started: found.append(runtime("ADD", "c2", wait="60")))
+        waiting = threading.Thread(
+            target=lambda found=started: found.append(runtime("ADD", "c2", wait="60")), daemon=True
+        )
         waiting.start()
         agent.start()
         waiting.join()
@@ -279,7 +281,7 @@ def test_an_add_whose_agent_is_killed_under_it_is_asked_again(
                 if number == 2:
                     connection.sendall(b"OWR1" + struct.pack(">II", 0, 2) + b"{}")
 
-    serving = threading.Thread(target=script)
+    serving = threading.Thread(target=script, daemon=True)
     serving.start()
     assert runtime("ADD", "c1", wait="60") == (0, {})
     serving.join()

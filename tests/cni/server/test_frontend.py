@@ -733,7 +733,7 @@ def test_the_agent_answers_what_it_accepted_before_it_stops(tmp_path: Path):
             one.journal.unsure((f"c{number}", "eth0"))
         assert gate.reached.wait(60)
         eventually(lambda: _in_flight(one, 5))
-        stopper = threading.Thread(target=one.agent.front_end.stop, args=(120.0,))
+        stopper = threading.Thread(target=one.agent.front_end.stop, args=(120.0,), daemon=True)
         stopper.start()
         eventually(lambda: _refused(one.socket))
         gate.open()

@@ -21,7 +21,7 @@ def test_what_nobody_foresaw_costs_the_job_and_a_del_is_not_refused_for_it(monke
 
     monkeypatch.setitem(worker._PERFORM, "coordinator", fail)
     here, there = socket.socketpair()
-    running = threading.Thread(target=worker.serve, args=(there,))
+    running = threading.Thread(target=worker.serve, args=(there,), daemon=True)
     running.start()
     try:
         assert here.recv(1) == READY
