@@ -75,9 +75,9 @@ def test_a_prompt_message_leaves_its_sender_s_deadline_and_trace_alone(local: Ac
     worker = local.get_actor("worker/a")
     get(worker.echo.remote(), timeout=60)
     trace = Trace("req-1", "default/web-0", "c0ffee")
-    with request_scope(trace, timeout=5.0):
+    with request_scope(trace, timeout=90.0):
         deadline = current_deadline()
-        assert get(worker.request.options(timeout=1.0).remote()) == ["req-1", "default/web-0", "c0ffee"]
+        assert get(worker.request.options(timeout=60.0).remote()) == ["req-1", "default/web-0", "c0ffee"]
         assert (current_trace(), current_deadline()) == (trace, deadline)
     assert (current_trace(), current_deadline()) == (None, None)
 
