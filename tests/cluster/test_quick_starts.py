@@ -29,6 +29,10 @@ _MASKS = (
     (r"[\d.]+/[\d.]+/[\d.]+ ms", "TIMES"),
     (r"\bn[12]\b", "NODE"),
     (r" from [\w-]+ namespace$", ""),
+    # The pods' ping is that of the machine's busybox or of iputils, which say the same in other words.
+    (r":? 56(\(84\) bytes of data\.| data bytes)$", " DATA"),
+    (r"(\d+) (packets )?received, (\d+% packet loss)(, time \d+\s*\w+)?$", r"\1 received, \3"),
+    (r"^(rtt|round-trip) min/avg/max(/mdev)? = .*$", "TIMES"),
 )
 
 
@@ -41,6 +45,7 @@ def comparable(text: str) -> list[str]:
     """Its lines in an order that does not depend on which pod was first, without what differs each time."""
     lines = []
     for line in text.splitlines():
+        line = line.rstrip()
         for pattern, mask in _MASKS:
             line = re.sub(pattern, mask, line)
         if line.split():

@@ -78,7 +78,9 @@ def unpacked(built: Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("running programs in the image's file system needs root")
     root = tmp_path_factory.mktemp("root")
     for layer in built.layers:
-        layer.extractall(root, filter="fully_trusted")
+        # As `filter="fully_trusted"`, which Python 3.11 takes from 3.11.4 on only.
+        layer.extraction_filter = lambda member, path: member
+        layer.extractall(root)
     root.chmod(0o755)
     return root
 
@@ -163,7 +165,7 @@ def test_nothing_is_compiled_at_its_start(unpacked: Path) -> None:
 def test_a_second_build_gives_the_same_digest(built: Image, tmp_path: Path) -> None:
     """Nothing but what was fetched is kept from the first."""
     for name in ("debs", "wheels"):
-        shutil.copytree(image.cache() / name, tmp_path / "kept" / name, copy_function=os.link)
+        shutil.copytree(image.cache() / name, tmp_path / "kept" / name)
     options = ("--output", str(tmp_path / "again"), "--arch", image.architecture(), "--newest-base")
     done = image.build(*options, kept=tmp_path / "kept")
 
