@@ -51,7 +51,7 @@ def manifest(architecture: str, layers: Sequence[Layer], config: Mapping[str, An
 def write(path: Path, name: str, manifests: Sequence[Manifest], epoch: int) -> str:
     """Write the archive of an image for all its architectures; returns the digest that names it.
 
-    `name`: as pods name it, "orbweaver:0.1.0". The file appears whole or not at all.
+    `name`: as pods name it, "orbweaver:0.2.0". The file appears whole or not at all.
     """
     index = _json(
         {

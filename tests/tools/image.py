@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.tools.gomodule import ROOT, ProgramMissing, shared
-from tests.tools.wheel import wheel
+from tests.tools.wheel import version, wheel
 
 BUILDER = ROOT / "deploy" / "image"
-NAME = "orbweaver:0.1.0"
+NAME = f"orbweaver:{version()}"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _KEPT = 4
 _IN_USE = 2 * 3600.0

@@ -6,12 +6,19 @@ import hashlib
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 from tests.tools.gomodule import ROOT, ProgramMissing, cache, shared
 
 # When one of these changes the wheel is built anew.
 SOURCES = ("actors", "cni", "metrics", "pyproject.toml", "hatch_build.py", "LICENSE", "README.md")
+
+
+def version() -> str:
+    """The version of the working tree."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return str(project["version"])
 
 
 def fingerprint() -> str:
