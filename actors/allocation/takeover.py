@@ -21,6 +21,7 @@ from actors.resources.blocks.record import Record
 from actors.resources.ippool import IPPool
 from actors.resources.pod import KIND as POD
 from actors.resources.pool_status import DIGEST, digest_of, foreign_allocations
+from actors.resources.spider_endpoint import interface_of, node_of
 from actors.resources.virtualmachine import GROUP, INSTANCE
 from actors.runtime import ActorSource, get
 from actors.store.contract import Object, Store
@@ -79,20 +80,11 @@ def _record(pool: IPPool, value: int, pod: str, uid: str, endpoint: Object, sinc
 
 def _as_told(record: Record, family: int, address: str, endpoint: Object) -> Record:
     status = endpoint.get("status", {})
-    current = status.get("current", {})
-    interface = next(
-        (
-            str(entry.get("interface", ""))
-            for entry in current.get("ips", ())
-            if str(entry.get(f"ipv{family}", "")).partition("/")[0] == address
-        ),
-        "",
-    )
     kind, name = str(status.get("ownerControllerType") or POD), str(status.get("ownerControllerName") or "")
     if kind == INSTANCE:
         kind, machine = f"{INSTANCE}.{GROUP}", name
     else:
         machine = ""
     owner = f"{kind}/{name}" if kind != POD and name else ""
-    node = str(current.get("node", ""))
-    return replace(record, interface=interface, node=node, owner=owner, machine=machine)
+    interface = interface_of(endpoint, family, address)
+    return replace(record, interface=interface, node=node_of(endpoint), owner=owner, machine=machine)

@@ -37,7 +37,13 @@ def foreign_allocations(pool: IPPool, status: dict[str, Any]) -> dict[int, tuple
     Raises `InvalidObject` when the content cannot be read: giving out addresses then could give one twice.
     """
     allocated = status.get("allocatedIPs") or ""
-    if not allocated or status.get(DIGEST) == digest_of(allocated):
+    return {} if status.get(DIGEST) == digest_of(allocated) else allocations_in(pool, status)
+
+
+def allocations_in(pool: IPPool, status: dict[str, Any]) -> dict[int, tuple[str, str]]:
+    """Address to (pod, UID) out of a status, whoever wrote it. Raises `InvalidObject` when it cannot be read."""
+    allocated = status.get("allocatedIPs") or ""
+    if not allocated:
         return {}
     try:
         allocations = {

@@ -38,6 +38,15 @@ def node_of(obj: dict[str, Any]) -> str:
     return str((status.get("current") or {}).get("node") or "")
 
 
+def interface_of(obj: dict[str, Any], family: int, address: str) -> str:
+    """The interface that has an address, given without prefix and as it is always written; empty where none is said to."""
+    current = (obj.get("status") or {}).get("current") or {}
+    for entry in current.get("ips") or ():
+        if str(entry.get(f"ipv{family}", "")).partition("/")[0] == address:
+            return str(entry.get("interface", ""))
+    return ""
+
+
 def pools_of(obj: dict[str, Any]) -> set[str]:
     """The pools that a SpiderEndpoint names."""
     entries = obj.get("status", {}).get("current", {}).get("ips", ())

@@ -29,6 +29,7 @@ COMMANDS = {
     "ip": "who has an address",
     "certificate": "replace the certificate that agents know the leader by",
     "check": "prove that no address is recorded twice or leaked, and every view is right",
+    "takeover": "put Orbweaver in the place of another IPAM, or back",
     "version": "print the version",
 }
 
