@@ -58,8 +58,8 @@ class ViewsState:
     """To be written."""
     pools: set[str] = field(default_factory=set)
     """To be written."""
-    sequence: int = -1
-    """Up to which of the Ledger's changes it has heard."""
+    sequence: int | None = None
+    """Up to which of the Ledger's changes it has heard; None before it has asked."""
     changed: float = 0.0
     """Monotonic seconds of the last change of `pods`."""
     waiting: float = 0.0
@@ -196,14 +196,24 @@ class ViewsActor(Actor):
             )
 
     def _look(self) -> None:
+        self._learn_pools()
+        self._pools_soon(POOL_INTERVAL)
+        self.after(POOL_INTERVAL, self._look)
+
+    def _learn_pools(self) -> bool:
+        """Have the pools written of which anything changed since the last look; whether the Ledger answered. Who grants an
+        address again may do so out of another pool than before, and tells of that one alone."""
         state = self._state
+        first, since = state.sequence is None, -1 if state.sequence is None else state.sequence
         ledger = ledger_of(self).within(LEDGER_TIMEOUT)
         try:
-            state.sequence, pools = get(ledger.ask(LedgerActor.changed_pools, state.sequence))
-            self.changed((), pools)
+            state.sequence, pools = get(ledger.ask(LedgerActor.changed_pools, since))
         except OrbweaverError as error:
             log.warning("could not look for changed pools, will try again", extra={"error": str(error)})
-        self.after(POOL_INTERVAL, self._look)
+            return False
+        if self._follow or not first:  # what was there before, `repair` looks after
+            state.pools.update(pools)
+        return True
 
     def _pools_soon(self, seconds: float) -> None:
         state = self._state
@@ -265,6 +275,9 @@ class ViewsActor(Actor):
         state.pools_set = False
         if not self._may_write():
             state.pools = set()
+            return
+        if not self._follow and not self._learn_pools():
+            self._pools_soon(RETRY)
             return
         self._compare_pools()
         now = time.monotonic()

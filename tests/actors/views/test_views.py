@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -197,6 +198,49 @@ def test_a_view_that_an_agent_wrote_meanwhile_is_looked_at_again(
             assert not inner.list("SpiderEndpoint").items
 
         eventually(gone)
+    finally:
+        system.shutdown()
+        catalog.stop()
+        inner.close()
+
+
+def test_a_pool_whose_address_is_another_pools_by_now_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A StatefulSet's pod comes back to its own address, which is in another pool by then. No SpiderEndpoint was written
+    meanwhile that would name the first pool, and whoever granted the address knows of the second alone."""
+    monkeypatch.setattr("actors.views.views.POOL_INTERVAL", 0.02)
+    monkeypatch.setattr("actors.views.views.QUIET", 3600.0)
+    monkeypatch.setattr("actors.views.views.LATEST", 3600.0)
+    inner = SQLiteStore(tmp_path / "orbweaver.db")
+    catalog = Catalog(inner, has_pods=False)
+    system = ActorSystem("standalone")
+    system.register("ledger", lambda context: LedgerActor(context, store=inner), idle=None)
+    system.register("block", lambda context: BlockActor(context, store=inner, observer=Silent()))
+    router = AlwaysLocal(system, alone=True)
+    system.register("views", lambda context: ViewsActor(context, router=router, store=inner, catalog=catalog))
+
+    def listed(name: str) -> list[str]:
+        return list(json.loads(inner.get("SpiderIPPool", name)["status"]["allocatedIPs"]))
+
+    try:
+        inner.create(pool("a", "10.6.0.0/16", "10.6.0.1"))
+        inner.create(pool("b", "10.6.0.0/16", "10.6.0.1"))
+        catalog.start()
+        assert catalog.wait_synced(60)
+        family, value = parse_address("10.6.0.1")
+        block = system.get_actor("block/" + block_name(family, value))
+        changed = system.get_actor("views/local").changed
+        record = Record("a", "default/db-0", "u1", "c1", "eth0", "node1", "", "2025-01-31T12:00:00Z")
+        get(block.claim.remote(Claim(value, record)), 60)
+        changed.remote((record.pod,), ("a",))
+        eventually(lambda: equal(listed("a"), ["10.6.0.1"]))
+
+        again = replace(record, pool="b", uid="u2", container="c2")
+        get(block.claim.remote(Claim(value, again, Fence.of(record))), 60)
+        changed.remote((again.pod,), ("b",))
+
+        eventually(lambda: equal((listed("a"), listed("b")), ([], ["10.6.0.1"])))
     finally:
         system.shutdown()
         catalog.stop()
