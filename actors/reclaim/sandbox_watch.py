@@ -43,6 +43,9 @@ SEED_AGAIN = 600.0
 RETRY_FIRST, RETRY_MOST = 1.0, 30.0
 """Seconds until a release or a look at the Ledger that failed is tried again."""
 ASK_TIMEOUT = 20.0
+UNSEEN_FOR = 5.0
+"""Seconds for which a sandbox must have been unseen before the leader is told so. The runtime takes its note away when the DEL
+is answered, also with that of a DEL that was kept for this agent, which may still be at it; the namespace goes after it."""
 UNSEEN_MOST = 512
 """Sandboxes that one message names."""
 
@@ -83,6 +86,12 @@ class Watched:
     """Its Endpoint is at it."""
     ended: int = 0
     """At how many looks in a row it had ended."""
+    unseen_since: float = float("inf")
+    """Monotonic seconds of the first of the looks in a row that could not tell whether it runs."""
+
+    def is_unseen(self, now: float) -> bool:
+        """Whether that was so for long enough to be told, at a moment in monotonic seconds."""
+        return now - self.unseen_since >= UNSEEN_FOR
 
 
 @dataclass(slots=True)
@@ -193,14 +202,17 @@ class SandboxWatchActor(Actor):
         state = self._state
         state.looking = False
         known = {sandbox.container for sandbox in self._sandboxes.known()}
-        unseen = []
+        unseen, now = [], time.monotonic()
         for container, watched in list(state.watched.items()):
             if container not in known:
                 del state.watched[container]  # its DEL came
                 continue
             seen = self._sandboxes.state(container)
             watched.ended = watched.ended + 1 if seen is SandboxState.ENDED else 0
-            if seen is SandboxState.UNSEEN:
+            watched.unseen_since = (
+                min(now, watched.unseen_since) if seen is SandboxState.UNSEEN else float("inf")
+            )
+            if watched.is_unseen(now):
                 unseen.append(watched.sandbox)
             elif watched.ended >= (1 if self._pod is not None else 2):
                 self._release(watched)
@@ -254,13 +266,8 @@ class SandboxWatchActor(Actor):
         state = self._state
         if state.announcement is not None:
             state.announcement.cancel()
-        self._tell(
-            [
-                watched.sandbox
-                for container, watched in state.watched.items()
-                if self._sandboxes.state(container) is SandboxState.UNSEEN
-            ]
-        )
+        now = time.monotonic()
+        self._tell([watched.sandbox for watched in state.watched.values() if watched.is_unseen(now)])
         state.announcement = self.after(ANNOUNCE * (0.75 + random.random() / 2), self._announce_now)
 
     def _tell(self, unseen: list[NodeSandbox]) -> None:

@@ -24,8 +24,10 @@ from actors.runtime import get
 from actors.store.kubernetes.store import KubernetesStore
 from cni.process.agent import Agent, AgentOptions
 from cni.process.controller import Controller
+from cni.server.frontend import FrontEnd
 from cni.server.libcni_cache import Namespaces
 from tests.actors.reclaim.test_cluster_gc import World, controller
+from tests.cni.server.test_del_spool import Runtime
 from tests.support.checker import equal, eventually, records
 from tests.support.cluster import Cluster
 from tests.support.identity import agent_token
@@ -189,6 +191,39 @@ def test_an_agent_that_is_away_for_a_moment_finds_what_ended_meanwhile(world: Wo
             assert holders(world) == {"c-b"}
             node.end("c-b")
             eventually(lambda: equal(holders(world), set()))
+    assert marks(world) == {}
+
+
+def test_a_del_that_was_kept_while_the_agent_was_away_is_done_before_the_leader_takes_anything(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The runtime takes its note away once the DEL is answered, and the network namespace after it: meanwhile the next agent
+    sees nothing of the sandbox. It is slow to begin with what was kept."""
+    node, runtime = Node(world, tmp_path), Runtime(tmp_path)
+    monkeypatch.setattr("actors.reclaim.sandbox_watch.UNSEEN_FOR", 3600.0)
+    start, held = FrontEnd.start, list[set[str]]()
+    with controller(world.plain, HASTY) as running:
+        with node.agent() as agent:
+            pod = world.pod("web")
+            node.run(agent, pod)
+            eventually(lambda: heard(running))
+        world.delete(pod)
+        judged(running, "web")
+        named = (
+            f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web;K8S_POD_UID={pod['metadata']['uid']}"
+        )
+        assert runtime("DEL", "c-web", CNI_ARGS=named) == (0, None)
+        (node.notes / "net-c-web-eth0").unlink()
+
+        def start_late(front_end: FrontEnd) -> None:
+            judged(running, "web")
+            held.append(holders(world))
+            start(front_end)
+
+        monkeypatch.setattr(FrontEnd, "start", start_late)
+        with node.agent():
+            eventually(lambda: equal(holders(world), set()))
+    assert held == [{"c-web"}]
     assert marks(world) == {}
 
 

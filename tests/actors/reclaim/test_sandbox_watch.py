@@ -194,12 +194,30 @@ def test_what_ran_before_the_agent_is_watched_by_the_runtime_s_notes(
 def test_what_cannot_be_seen_is_left_alone_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     told: list[tuple[bool, tuple[NodeSandbox, ...]]] = []
     monkeypatch.setattr(Agent, "_announce", lambda agent, sees, unseen: told.append((sees, unseen)))
+    monkeypatch.setattr("actors.reclaim.sandbox_watch.UNSEEN_FOR", 0.1)
     with node(tmp_path, monkeypatch, BLUE, pod("web"), has_pods=True) as one:
         uid = one.uid("web")
         one.rig.add(replace(one.box("c1", "web"), netns="/somewhere/else"))
         one.rig.inner.delete("Pod", "web", "default")
 
         eventually(lambda: equal(told[-1], (True, (NodeSandbox("c1", "default/web", uid),))))
+        assert one.held() == {"c1"}
+
+
+def test_what_cannot_be_seen_for_a_moment_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its DEL may be on its way to this agent, which began a moment ago."""
+    told: list[tuple[bool, tuple[NodeSandbox, ...]]] = []
+    monkeypatch.setattr(Agent, "_announce", lambda agent, sees, unseen: told.append((sees, unseen)))
+    monkeypatch.setattr("actors.reclaim.sandbox_watch.UNSEEN_FOR", 3600.0)
+    monkeypatch.setattr("actors.reclaim.sandbox_watch.ANNOUNCE", 0.05)
+    with node(tmp_path, monkeypatch, BLUE, pod("web"), has_pods=True) as one:
+        one.rig.add(replace(one.box("c1", "web"), netns="/somewhere/else"))
+        one.rig.inner.delete("Pod", "web", "default")
+        watched(one, "web")
+        before = len(told)
+        eventually(lambda: equal(len(told) > before + 3, True))
+
+        assert told[before:] == [(True, ())] * len(told[before:])
         assert one.held() == {"c1"}
 
 
