@@ -9,7 +9,7 @@ from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
 from actors.resources.space_rules import ranges_text
 from actors.resources.subnet import CONTROLLED, SpiderSubnet
-from actors.resources.subnet_pools import listed, subnet_of
+from actors.resources.subnet_pools import subnet_of
 
 
 def shares(
@@ -29,7 +29,7 @@ def shares(
 
 
 def _beyond(pool: IPPool, subnet: SpiderSubnet) -> Iterator[Finding]:
-    outside = listed(pool).minus(subnet.listed)
+    outside = pool.listed.minus(subnet.listed)
     if outside:
         yield Finding(
             AuditRule.BEYOND,
@@ -42,7 +42,7 @@ def _beyond(pool: IPPool, subnet: SpiderSubnet) -> Iterator[Finding]:
 def _status(subnet: SpiderSubnet, pools: list[IPPool], unknown: set[str]) -> Iterator[tuple[str, str]]:
     """Field and what is wrong."""
     family = subnet.family
-    expected = {pool.name: listed(pool).intersect(subnet.available) for pool in pools}
+    expected = {pool.name: pool.listed.intersect(subnet.available) for pool in pools}
     controlled = {name: entry.ips for name, entry in subnet.controlled.items()}
     taken: dict[str, IntervalSet] = {}
     for name, ips in sorted(controlled.items()):

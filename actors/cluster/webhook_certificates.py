@@ -13,7 +13,6 @@ import base64
 import binascii
 import logging
 import ssl
-import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,7 +20,8 @@ from typing import Any
 from actors.cluster.authority import LIFE, Authority, advance
 from actors.cluster.certificates import Pair, sign_server, utc_now
 from actors.cluster.credentials import server_context
-from actors.errors import Conflict, InvalidObject, NotFound, OrbweaverError
+from actors.errors import Conflict, InvalidObject, NotFound
+from actors.runtime.periodic import PeriodicThread
 from actors.store.contract import Object, Store
 
 log = logging.getLogger("orbweaver.webhook")
@@ -30,7 +30,7 @@ SECRET = "orbweaver-webhook"  # noqa: S105 - the object's name
 CONFIGURATION = "orbweaver"
 SERVICE = "orbweaver-webhook"
 _LOOK, _LOOK_FIRST = timedelta(minutes=1), 1.0
-"""Between two looks at the Secret, at most; and, in seconds, while there is no authority yet."""
+"""Between two looks at the Secret, at most; and, in seconds, while there is no authority yet, or a look has failed."""
 
 
 def service_name(namespace: str) -> str:
@@ -62,10 +62,13 @@ class WebhookCertificates:
         self._shown: Pair | None = None
         self._server: ssl.SSLContext | None = None
         self._client: ssl.SSLContext | None = None
-        self._wake = threading.Event()
-        self._ending = False
-        self._told = ""
-        self._thread = threading.Thread(target=self._run, name="webhook-certificates", daemon=True)
+        self._thread = PeriodicThread(
+            "webhook-certificates",
+            self._look_again,
+            log=log,
+            failing="the webhook's certificates were not looked at",
+            retry=_LOOK_FIRST,
+        )
 
     @property
     def name(self) -> str:
@@ -91,14 +94,11 @@ class WebhookCertificates:
 
     def wake(self) -> None:
         """Look soon: this process leads from now on."""
-        self._wake.set()
+        self._thread.wake()
 
     def stop(self) -> None:
         """Look no more."""
-        self._ending = True
-        self._wake.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._thread.stop()
 
     def look(self) -> None:
         """One look at the Secret, and, where this process leads, at the configuration. Raises what the store raises, and
@@ -162,20 +162,12 @@ class WebhookCertificates:
         except NotFound:
             return None
 
-    def _run(self) -> None:
-        while not self._ending:
-            self._wake.clear()
-            try:
-                self.look()
-                self._told = ""
-            except Conflict:
-                log.debug("another controller wrote the webhook's certificates")
-            except OrbweaverError as error:
-                if str(error) != self._told:
-                    log.warning("the webhook's certificates were not looked at", extra={"error": str(error)})
-                self._told = str(error)
-            pause = min(_LOOK, self._life / 100).total_seconds()
-            self._wake.wait(pause if self._authority is not None else _LOOK_FIRST)
+    def _look_again(self) -> float:
+        try:
+            self.look()
+        except Conflict:
+            log.debug("another controller wrote the webhook's certificates")
+        return min(_LOOK, self._life / 100).total_seconds() if self._authority is not None else _LOOK_FIRST
 
 
 def _published(configuration: dict[str, Any]) -> list[str]:

@@ -27,11 +27,11 @@ from actors.resources.addresses import Address, parse_address, parse_address_of,
 from actors.resources.fields import Fields, nearest, shown
 from actors.resources.interface_name import RULE as INTERFACE_RULE
 from actors.resources.interface_name import is_interface_name
-from actors.resources.ippool import PoolRoute
 from actors.resources.json_text import UnreadableText, read_json, showable
 from actors.resources.names import SUBDOMAIN_LONGEST
 from actors.resources.namespace import Namespace
 from actors.resources.pod import Pod
+from actors.resources.space import PoolRoute
 from actors.resources.workload import IP_NUMBER, RECLAIM, SUBNET, SUBNETS
 
 T = TypeVar("T")

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from actors.resources.application import Application
 from actors.resources.names import SUBDOMAIN_LONGEST, label_value
-from actors.resources.subnet import IP_VERSION, IPPOOL_CIDR, OWNER_SUBNET
 from actors.resources.workload import IP_NUMBER, PREFIX
 from actors.resources.workload import RECLAIM as RECLAIM_LABEL
 
@@ -26,19 +25,6 @@ GROUP_VERSION, KIND, NAMESPACE, NAME, UID = (
     f"{OWNER}-{part}" for part in ("gv", "kind", "namespace", "name", "uid")
 )
 INTERFACE = f"{PREFIX}/interface"
-LABELS = (
-    OWNER_SUBNET,
-    GROUP_VERSION,
-    KIND,
-    NAMESPACE,
-    NAME,
-    UID,
-    INTERFACE,
-    RECLAIM_LABEL,
-    IP_VERSION,
-    IPPOOL_CIDR,
-)
-"""The ten labels of an automatic pool."""
 APP_GROUP, APP_VERSION, APP_KIND, APP_NAMESPACE, APP_NAME = (
     f"{PREFIX}/app-{part}" for part in ("api-group", "api-version", "kind", "namespace", "name")
 )
@@ -100,7 +86,7 @@ class ApplicationPools:
 
 
 def pool_labels(application: Application, interface: str, *, reclaim: bool) -> Pairs:
-    """Those of the ten labels that tell of the application."""
+    """Those of the pool's ten labels that tell of its application; three tell of its subnet (`subnets/pool_objects.py`)."""
     return (
         (GROUP_VERSION, label_value(application.group_version)),
         (KIND, application.kind),

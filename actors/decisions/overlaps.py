@@ -17,6 +17,7 @@ from actors.resources import ippool
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
 from actors.resources.metadata import open_object
+from actors.resources.space import parse_ranges, parse_subnet
 
 LIMIT = 100
 """Other pools that are named for one pool, so that a status stays small."""
@@ -86,10 +87,8 @@ def extent_of(obj: Mapping[str, Any]) -> Extent:
         pool = IPPool.from_object(obj)
         return Extent(kind, pool.name, pool.family, pool.available)
     spec = top.inner("spec")
-    subnet = ippool.parse_subnet(spec)
-    addresses = ippool.parse_ranges(spec, "ips", subnet).minus(
-        ippool.parse_ranges(spec, "excludeIPs", subnet)
-    )
+    subnet = parse_subnet(spec)
+    addresses = parse_ranges(spec, "ips", subnet).minus(parse_ranges(spec, "excludeIPs", subnet))
     return Extent(kind, meta.name, subnet.family, addresses)
 
 

@@ -38,10 +38,11 @@ from actors.decisions.settings import Settings
 from actors.errors import AddressTaken, NoAddress, PodRefused
 from actors.resources.addresses import format_address
 from actors.resources.ipam_claim import IPAMClaim
-from actors.resources.ippool import IPPool, PoolRoute
+from actors.resources.ippool import IPPool
 from actors.resources.namespace import Namespace
 from actors.resources.node import Node
 from actors.resources.pod import Pod
+from actors.resources.space import PoolRoute
 
 _NONE_NAMED = Reason("no pool is named", "no pool is named")
 

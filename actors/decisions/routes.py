@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from actors.decisions.annotations import FIRST_INTERFACE, POD_ROUTES
 from actors.decisions.plan import Plan
 from actors.resources.addresses import IPV4, IPV6, Subnet, format_address, is_link_local
-from actors.resources.ippool import IPPool, PoolRoute, is_router_of
+from actors.resources.ippool import IPPool
+from actors.resources.space import PoolRoute, is_router_of
 
 _WARNED = 8
 """Routes of one pod that are judged for warnings; it may have hundreds."""

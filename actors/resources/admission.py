@@ -52,6 +52,7 @@ from actors.resources.names import (
     is_subdomain,
 )
 from actors.resources.reservedip import ReservedIP
+from actors.resources.space import Space, parse_ranges
 from actors.resources.space_rules import (
     check_gateway,
     check_kept,
@@ -171,21 +172,20 @@ def _admit_pool(
         _check_in_use(spec, pool, old)
     _check_overlap(spec, pool, pool.available, _others(ippool.KIND, pool.name, others))
 
-    fields = {key: value for key, value in spec.data.items() if value is not None}
-    admitted["spec"] = {"ipVersion": pool.family, **fields}
+    _complete(admitted, spec, pool, IPPOOL_CIDR)
     for key, value in (("default", False), ("disable", False), ("vlan", 0)):
         admitted["spec"].setdefault(key, value)
+
+
+def _complete(admitted: dict[str, Any], spec: Fields, space: Space, label: str) -> None:
+    """Write the family and the label of the CIDR, and put our finalizer on: it holds what is deleted until its last address, or
+    its last pool, is back. It is never put back while that is under way."""
+    fields = {key: value for key, value in spec.data.items() if value is not None}
+    admitted["spec"] = {"ipVersion": space.family, **fields}
     meta = admitted["metadata"]
-    meta["labels"] = {**(meta.get("labels") or {}), IPPOOL_CIDR: cidr_label(pool.subnet)}
-    if not pool.terminating:
-        _hold(meta)
-
-
-def _hold(meta: dict[str, Any]) -> None:
-    """Put our finalizer on: it holds what is deleted until its last address, or its last pool, is back. It is never put back
-    while that is under way."""
+    meta["labels"] = {**(meta.get("labels") or {}), label: cidr_label(space.subnet)}
     finalizers = list(meta.get("finalizers") or ())
-    if FINALIZER not in finalizers:
+    if not space.terminating and FINALIZER not in finalizers:
         meta["finalizers"] = [*finalizers, FINALIZER]
 
 
@@ -206,13 +206,7 @@ def _admit_subnet(
     if old is not None:
         _check_held(spec, subnet, old)
     _check_overlap(spec, subnet, subnet.available, _others(subnets.KIND, subnet.name, others))
-
-    fields = {key: value for key, value in spec.data.items() if value is not None}
-    admitted["spec"] = {"ipVersion": subnet.family, **fields}
-    meta = admitted["metadata"]
-    meta["labels"] = {**(meta.get("labels") or {}), SUBNET_CIDR_LABEL: cidr_label(subnet.subnet)}
-    if not subnet.terminating:
-        _hold(meta)
+    _complete(admitted, spec, subnet, SUBNET_CIDR_LABEL)
 
 
 def _check_held(spec: Fields, subnet: SpiderSubnet, old: Mapping[str, Any]) -> None:
@@ -308,10 +302,9 @@ def _check_in_use(spec: Fields, pool: IPPool, old: Mapping[str, Any]) -> None:
         raise status.refuse(
             "allocatedIPs", "which is not JSON", "remove the field, it is written anew"
         ) from cause
-    listed = pool.ips.minus(pool.exclude_ips)
     for address, holder in Fields.of(spec.subject, status.at("allocatedIPs"), allocated).data.items():
         family, value = parse_address(address)
-        if family == pool.family and value not in listed:
+        if family == pool.family and value not in pool.listed:
             owner = holder.get("pod", "unknown") if isinstance(holder, Mapping) else "unknown"
             raise spec.refuse(
                 "ips",
@@ -360,6 +353,6 @@ def _check_overlap(
 def _index(spec: Fields, pool: IPPool | SpiderSubnet, value: int) -> int:
     """Which entry of `spec.ips` has the address."""
     for index, text in enumerate(spec.texts("ips")):
-        if value in ippool.parse_ranges(Fields(spec.subject, spec.path, {"ips": [text]}), "ips", pool.subnet):
+        if value in parse_ranges(Fields(spec.subject, spec.path, {"ips": [text]}), "ips", pool.subnet):
             return index
     raise AssertionError(f"{format_address(pool.family, value)} is in the pool but in no range of it")

@@ -7,36 +7,14 @@ not held against an edit that leaves it as it was.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from actors.errors import InvalidObject
-from actors.resources.addresses import Subnet, format_range, parse_cidr, parse_range
+from actors.resources.addresses import format_range, parse_cidr, parse_range
 from actors.resources.fields import Fields, shown
 from actors.resources.intervals import IntervalSet
-from actors.resources.ippool import PoolRoute, is_router_of
+from actors.resources.space import Space, is_router_of
 from actors.resources.withheld import special_block
-
-
-class Space(Protocol):
-    """A pool or a subnet."""
-
-    @property
-    def family(self) -> int: ...
-
-    @property
-    def subnet(self) -> Subnet: ...
-
-    @property
-    def ips(self) -> IntervalSet: ...
-
-    @property
-    def exclude_ips(self) -> IntervalSet: ...
-
-    @property
-    def gateway(self) -> int | None: ...
-
-    @property
-    def routes(self) -> tuple[PoolRoute, ...]: ...
 
 
 def check_kept(spec: Fields, old: Mapping[str, Any], *keys: str) -> None:

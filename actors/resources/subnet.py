@@ -1,7 +1,6 @@
 """SpiderSubnet: addresses of one family out of which pools are made, and what its status says of who has them.
 
-What must always hold: a `SpiderSubnet` is consistent, whoever wrote the object, as an `IPPool` is. `available` is `ips`
-minus `excludeIPs`, the gateway and what no pod may have (`withheld`); reserved addresses are not known here. The status is
+What must always hold: a `SpiderSubnet` is consistent, as every `Space` is, and its gateway is not available. The status is
 read with patience, because whatever stands there is put right from the pools: an entry that cannot be read is nobody's, and
 costs no other entry. What is written is Spiderpool's own form: `controlledIPPools` is a JSON text, by pool.
 """
@@ -17,10 +16,9 @@ from typing import Any
 from actors.errors import InvalidObject
 from actors.resources.addresses import Subnet, parse_range
 from actors.resources.intervals import IntervalSet
-from actors.resources.ippool import PoolRoute, parse_gateway, parse_ranges, parse_routes, parse_subnet
 from actors.resources.json_text import UnreadableText, read_json
 from actors.resources.metadata import open_object
-from actors.resources.withheld import explained, withheld
+from actors.resources.space import Space, parse_subnet
 
 KIND = "SpiderSubnet"
 SPEC_FIELDS = ("ipVersion", "subnet", "ips", "excludeIPs", "gateway", "routes")
@@ -51,27 +49,9 @@ class Controlled:
 
 
 @dataclass(frozen=True, slots=True)
-class SpiderSubnet:
-    """One subnet, parsed."""
+class SpiderSubnet(Space):
+    """One subnet, parsed. Its gateway and routes are those of the pools that are made of it."""
 
-    name: str
-    """Of the object."""
-    subnet: Subnet
-    """`spec.subnet`."""
-    ips: IntervalSet = field(default_factory=IntervalSet)
-    """`spec.ips`."""
-    exclude_ips: IntervalSet = field(default_factory=IntervalSet)
-    """`spec.excludeIPs`."""
-    listed: IntervalSet = field(default_factory=IntervalSet)
-    """`ips` without `exclude_ips`."""
-    available: IntervalSet = field(default_factory=IntervalSet)
-    """What pools can be made of: what is listed, without the withheld ones and the gateway."""
-    withheld: IntervalSet = field(default_factory=IntervalSet)
-    """What it lists and no pool gets (`withheld.py`)."""
-    gateway: int | None = None
-    """`spec.gateway` as a number, for its pools."""
-    routes: tuple[PoolRoute, ...] = ()
-    """`spec.routes`, for its pools."""
     controlled: Mapping[str, Controlled] = field(default_factory=dict)
     """By pool, the addresses that it has of the subnet."""
     former: Mapping[str, IntervalSet] = field(default_factory=dict)
@@ -82,54 +62,24 @@ class SpiderSubnet:
     """As its status counts: addresses that pools can be made of, and those that pools have."""
     allocated: int = 0
     """Addresses that pools have."""
-    terminating: bool = False
-    """Whether it is being deleted, which keeps it until its last pool is gone."""
-    uid: str = ""
-    """Of the object."""
-    version: str = ""
-    """Of the object, as it was read."""
-
-    @property
-    def family(self) -> int:
-        return self.subnet.family
-
-    @property
-    def withheld_reason(self) -> str:
-        """Which of the addresses that it lists no pool gets, and why; "" where there is none."""
-        return explained(self.subnet, self.withheld)
 
     @classmethod
     def from_object(cls, obj: Mapping[str, Any]) -> SpiderSubnet:
         """Parse the API object. Raises `InvalidObject` that names subnet, field, value and rule."""
         meta, top = open_object(obj, KIND)
-        spec = top.inner("spec")
-        subnet = parse_subnet(spec)
-        ips = parse_ranges(spec, "ips", subnet)
-        exclude_ips = parse_ranges(spec, "excludeIPs", subnet)
-        listed = ips.minus(exclude_ips)
-        never = listed.intersect(withheld(subnet))
-        gateway = parse_gateway(spec, subnet)
-        routers = IntervalSet([(gateway, gateway)] if gateway is not None else ())
         status = obj.get("status")
         status = status if isinstance(status, Mapping) else {}
-        return cls(
-            name=meta.name,
-            subnet=subnet,
-            ips=ips,
-            exclude_ips=exclude_ips,
-            listed=listed,
-            available=listed.minus(never).minus(routers),
-            withheld=never,
-            gateway=gateway,
-            routes=parse_routes(spec, subnet.family),
-            controlled=read_controlled(status.get(CONTROLLED), subnet.family),
-            former=read_former(status.get(FORMER), subnet.family),
+        spec = top.inner("spec")
+        family = parse_subnet(spec).family
+        return cls.parse(
+            meta,
+            spec,
+            gateway_is_free=False,
+            controlled=read_controlled(status.get(CONTROLLED), family),
+            former=read_former(status.get(FORMER), family),
             exhausted=_is_exhausted(status.get("conditions")),
             total=_count(status.get("totalIPCount")),
             allocated=_count(status.get("allocatedIPCount")),
-            terminating=meta.deleted_at is not None,
-            uid=meta.uid,
-            version=meta.version,
         )
 
 

@@ -15,11 +15,6 @@ from actors.resources.space_rules import ranges_text
 from actors.resources.subnet import OWNER_SUBNET, SpiderSubnet
 
 
-def listed(pool: IPPool) -> IntervalSet:
-    """The addresses that a pool lists, those included that no pod may have."""
-    return pool.ips.minus(pool.exclude_ips)
-
-
 def of_its_cidr(pool: IPPool, subnets: Iterable[SpiderSubnet]) -> tuple[SpiderSubnet, ...]:
     """The subnets that are written with the pool's CIDR, by name."""
     return tuple(
@@ -35,7 +30,7 @@ def subnet_of(pool: IPPool, subnets: Iterable[SpiderSubnet]) -> SpiderSubnet | N
     for subnet in candidates:
         if named == label_value(subnet.name):
             return subnet
-    mine = listed(pool)
+    mine = pool.listed
     for subnet in candidates:
         if not mine.minus(subnet.listed):
             return subnet
@@ -47,7 +42,7 @@ def misplaced(pool: IPPool, subnets: Iterable[SpiderSubnet], before: IntervalSet
     candidates = of_its_cidr(pool, subnets)
     if not candidates:
         return ""
-    added = listed(pool) if before is None else listed(pool).minus(before)
+    added = pool.listed if before is None else pool.listed.minus(before)
     subnet = subnet_of(pool, candidates) or candidates[0]
     outside = added.minus(subnet.listed)
     if not outside:
@@ -67,13 +62,13 @@ def misfit(subnet: SpiderSubnet, pools: Iterable[IPPool], subnets: Iterable[Spid
         if pool.family != subnet.family:
             continue
         if pool.subnet == subnet.subnet:
-            outside = listed(pool).minus(subnet.listed)
+            outside = pool.listed.minus(subnet.listed)
             if outside and subnet_of(pool, others) is None:
                 return (
                     f"SpiderSubnet {subnet.name}: spec.ips lacks {ranges_text(outside, pool.family)}, which SpiderIPPool"
                     f" {pool.name} of the same CIDR {subnet.subnet} has; add them, or take them out of the pool first"
                 )
-        elif shared := listed(pool).intersect(subnet.listed):
+        elif shared := pool.listed.intersect(subnet.listed):
             return (
                 f"SpiderSubnet {subnet.name}: spec.ips has {ranges_text(shared, pool.family)}, which SpiderIPPool {pool.name}"
                 f" has with another CIDR {pool.subnet}; take them out of one of them, or make the pool anew with"

@@ -15,7 +15,7 @@ from actors.errors import InvalidObject, NoSuchResource
 from actors.resources.ippool import IPPool
 from actors.resources.space_rules import ranges_text
 from actors.resources.subnet import KIND, SpiderSubnet
-from actors.resources.subnet_pools import listed, misfit, misplaced
+from actors.resources.subnet_pools import misfit, misplaced
 from actors.review.messages import ReviewVerdict
 from actors.runtime import Actor, ActorContext, message
 from actors.store.caches.catalog import Catalog
@@ -66,7 +66,7 @@ class SubnetReviewActor(Actor):
         """Whether the object may be stored. Raises `StoreUnavailable` when that cannot be found out."""
         wanted, before = request.wanted, request.before
         if isinstance(wanted, IPPool):
-            had = listed(before) if isinstance(before, IPPool) else None
+            had = before.listed if isinstance(before, IPPool) else None
             why = misplaced(wanted, self._cached().values(), had)
             return ReviewVerdict(why and misplaced(wanted, self._stored(), had))
         if isinstance(before, SpiderSubnet):

@@ -19,7 +19,6 @@ from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import KIND, IPPool
 from actors.resources.names import label_value
 from actors.resources.subnet import OWNER_SUBNET, SpiderSubnet
-from actors.resources.subnet_pools import listed
 from actors.store.caches.catalog import PoolTable
 from actors.store.contract import Object, Store, version_number
 from actors.subnets.messages import AutoPool
@@ -160,7 +159,7 @@ class PoolWriter:
         ips: IntervalSet,
     ) -> bool:
         """Whether the pool says what it should, as far as that can be told without its object."""
-        if present.auto_created and listed(present) != ips:
+        if present.auto_created and present.listed != ips:
             return False
         known = self._written.get(present.name)
         if known is None:

@@ -14,7 +14,6 @@ from actors.decisions.subnet_share import KnownUse, grow, shrink
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
 from actors.resources.subnet import Controlled, SpiderSubnet
-from actors.resources.subnet_pools import listed
 from actors.subnets.messages import Exhausted
 
 _NOTHING = IntervalSet()
@@ -48,7 +47,7 @@ class SubnetShares:
         self._use = use
         self._usable = subnet.available.minus(reserved)
         given = [span for entry in self.controlled.values() for span in entry.ips]
-        elsewhere = [span for pool in pools for span in listed(pool).minus(self.share(pool.name))]
+        elsewhere = [span for pool in pools for span in pool.listed.minus(self.share(pool.name))]
         self._free = self._usable.minus(IntervalSet([*given, *elsewhere]))
 
     @property
@@ -115,7 +114,7 @@ class SubnetShares:
         others = IntervalSet(
             span for name, entry in self.controlled.items() if name != pool.name for span in entry.ips
         )
-        mine = listed(pool).intersect(self.subnet.available).minus(others)
+        mine = pool.listed.intersect(self.subnet.available).minus(others)
         self._set(pool.name, Controlled(mine, application))
 
     def drop(self, pool: str) -> None:

@@ -12,33 +12,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from actors.errors import InvalidObject, OrbweaverError
+from actors.errors import OrbweaverError
 from actors.resources.addresses import Subnet
 from actors.resources.subnet import KIND, SpiderSubnet
 from actors.runtime import ActorSystem, ObjectRef
 from actors.store.caches.catalog import Catalog
 from actors.store.caches.informer import Informer, ObjectKey
+from actors.store.caches.unreadable import Unreadable, parsed, sorted_out
 from actors.store.contract import Object, Store
 from actors.subnets.messages import AutoPool, EnsureAnswer
 from actors.subnets.subnet import GRACE, SubnetActor, subnet_actor_of
 
 log = logging.getLogger("orbweaver.subnets")
-
-
-@dataclass(frozen=True, slots=True)
-class DamagedSubnet:
-    """A subnet whose object cannot be parsed, and why."""
-
-    name: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class SubnetTable:
-    """All subnets at one moment; `damaged` says, for each that could not be parsed, why."""
-
-    subnets: Mapping[str, SpiderSubnet]
-    damaged: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +62,8 @@ class SubnetFollower:
         self._catalog = catalog
         self._leads = leads
         self._informer = Informer(store, KIND, transform=_parse, optional=True)
-        self._table: tuple[tuple[Any, ...], SubnetTable] = ((), SubnetTable({}, {}))
+        self._table: tuple[tuple[Any, ...], dict[str, SpiderSubnet], dict[str, str]] = ((), {}, {})
+        """What the cache had when it was sorted out: the subnets, and why others could not be parsed."""
         self._lock = threading.Lock()
         self._cidrs: dict[str, Subnet] = {}
         """The CIDR of each pool when it was seen last."""
@@ -118,21 +104,16 @@ class SubnetFollower:
 
     def table(self) -> Mapping[str, SpiderSubnet]:
         """The subnets as the cache has them, by name."""
-        return self._tabulated().subnets
+        return self._tabulated()[1]
 
     def damaged(self) -> Mapping[str, str]:
         """Those whose object cannot be parsed, and why."""
-        return self._tabulated().damaged
+        return self._tabulated()[2]
 
-    def _tabulated(self) -> SubnetTable:
-        items = self._informer.items()
-        known, table = self._table
-        if known is not items:
-            table = SubnetTable(
-                {item.name: item for item in items if isinstance(item, SpiderSubnet)},
-                {item.name: item.why for item in items if isinstance(item, DamagedSubnet)},
-            )
-            self._table = (items, table)
+    def _tabulated(self) -> tuple[tuple[Any, ...], dict[str, SpiderSubnet], dict[str, str]]:
+        table, items = self._table, self._informer.items()
+        if table[0] is not items:
+            self._table = table = (items, *sorted_out(items))
         return table
 
     def subscribe(self, handler: Callable[[str], None]) -> None:
@@ -190,13 +171,8 @@ class SubnetFollower:
                 subnet_actor_of(self._system, name).within(None).ask(SubnetActor.look).subscribe(_log_failure)
 
 
-def _parse(obj: Object) -> SpiderSubnet | DamagedSubnet:
-    try:
-        return SpiderSubnet.from_object(obj)
-    except InvalidObject as error:
-        name = str(obj["metadata"]["name"])
-        log.error("a subnet cannot be used", extra={"subnet": name, "error": str(error)})
-        return DamagedSubnet(name, str(error))
+def _parse(obj: Object) -> SpiderSubnet | Unreadable:
+    return parsed(SpiderSubnet.from_object, obj, "subnet")
 
 
 def _log_failure(ref: ObjectRef[None]) -> None:

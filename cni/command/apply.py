@@ -25,7 +25,7 @@ from actors.resources.ippool import IPPool
 from actors.resources.multus_config import MultusConfig
 from actors.resources.subnet import KIND as SUBNET
 from actors.resources.subnet import SpiderSubnet
-from actors.resources.subnet_pools import listed, misfit, misplaced
+from actors.resources.subnet_pools import misfit, misplaced
 from actors.store import lifecycle
 from actors.store.contract import Object, Store
 from actors.store.kinds import KINDS, SPIDERPOOL, Kind
@@ -162,9 +162,7 @@ class Batch:
         """A pool in a subnet of its CIDR has no other addresses. Raises `InvalidObject`."""
         pool = IPPool.from_object(admitted)
         subnets = _readable(SpiderSubnet.from_object, self._near(SUBNET, admitted))
-        before = [
-            listed(old_pool) for old_pool in _readable(IPPool.from_object, [current] if current else [])
-        ]
+        before = [old_pool.listed for old_pool in _readable(IPPool.from_object, [current] if current else [])]
         if why := misplaced(pool, subnets, before[0] if before else None):
             raise InvalidObject(why)
 

@@ -1,7 +1,7 @@
 """What was attached to each container, on the node's disk, so that DEL needs neither the pod nor its networks' objects.
 
 What must always hold: a note is written before anything of it is done, and again with the results, each time whole or not
-at all (written beside, synced, renamed); it names everything that the plugins need to undo it. A note that cannot be read
+at all (`atomic_file.py`); it names everything that the plugins need to undo it. A note that cannot be read
 costs its own container. Notes are bounded in size and number.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from typing import Any
 from actors.errors import InvalidObject, OrbweaverError, Overloaded, PodRefused
 from actors.resources.fields import Fields
 from actors.resources.json_text import UnreadableText, read_json
+from actors.store.atomic_file import replace_file
 from cni.networks.execution import PluginParameters
 from cni.networks.network_list import DEEPEST_CONFIG, NetworkList, judge_network_list
 
@@ -146,7 +146,7 @@ class AttachmentCache:
                     f"{self._directory} has notes of {MOST_NOTES} containers that were not deleted; end sandboxes that are "
                     "left over on this node"
                 )
-            _replace(path, data)
+            replace_file(path, data)
         except OSError as error:
             raise OrbweaverError(
                 f"the networks of pod {note.pod} cannot be noted in {self._directory}: {error.strerror}; "
@@ -203,20 +203,6 @@ class AttachmentCache:
         if _CONTAINER.fullmatch(container) is None:
             raise InvalidObject(f"{container[:64]!r} is no container's id")
         return self._directory / f"{container}{_SUFFIX}"
-
-
-def _replace(path: Path, data: bytes) -> None:
-    unfinished = path.with_name(f".{path.name}")
-    with unfinished.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _parse(container: str, data: bytes) -> AttachmentNote:

@@ -7,9 +7,9 @@ is looked for until it is gone once: who puts it there again wants pods to stay 
 from __future__ import annotations
 
 import logging
-import threading
 
-from actors.errors import Conflict, OrbweaverError
+from actors.errors import Conflict
+from actors.runtime.periodic import PeriodicThread
 from actors.store.contract import Store
 
 log = logging.getLogger("orbweaver.agent")
@@ -25,9 +25,9 @@ class NodeTaint:
         self._store = store
         self._node = node
         self._retry = retry
-        self._told = ""
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="node-taint", daemon=True)
+        self._thread = PeriodicThread(
+            "node-taint", self._try, log=log, failing="the node's taint cannot be taken off", retry=retry
+        )
 
     def start(self) -> None:
         """Take it off soon."""
@@ -35,9 +35,7 @@ class NodeTaint:
 
     def stop(self) -> None:
         """Try no more."""
-        self._ending.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._thread.stop()
 
     def take_off(self) -> bool:
         """Take it off now; whether it was there. Raises what the store raises."""
@@ -50,18 +48,11 @@ class NodeTaint:
         self._store.update({**node, "spec": {**spec, "taints": left}})
         return True
 
-    def _run(self) -> None:
-        pause = 0.0
-        while not self._ending.wait(pause):
-            pause = self._retry
-            try:
-                if self.take_off():
-                    log.info("pods may come to this node", extra={"node": self._node, "taint": TAINT})
-            except Conflict:
-                log.debug("the node changed meanwhile", extra={"node": self._node})
-            except OrbweaverError as error:
-                if str(error) != self._told:
-                    log.warning("the node's taint cannot be taken off", extra={"error": str(error)})
-                self._told = str(error)
-            else:
-                return
+    def _try(self) -> float | None:
+        try:
+            if self.take_off():
+                log.info("pods may come to this node", extra={"node": self._node, "taint": TAINT})
+        except Conflict:
+            log.debug("the node changed meanwhile", extra={"node": self._node})
+            return self._retry
+        return None

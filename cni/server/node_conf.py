@@ -8,22 +8,20 @@ the agent is replaced. Only `remove`, at uninstall, takes it away.
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
-import threading
 from pathlib import Path
 
 from actors.decisions.chained_conf import NAME, WantedConf, conf_for, read_wanted
 from actors.decisions.node_cni import SUFFIXES
-from actors.errors import InvalidObject
+from actors.errors import InvalidObject, NotFound
 from actors.resources.json_text import LONGEST
+from actors.runtime.periodic import PeriodicThread
+from actors.store.atomic_file import replace_file
 from cni.server.node_cni_files import MOST_FILES
 
 log = logging.getLogger("orbweaver.cni")
 
 LOOK, LOOK_SOON = 30.0, 2.0
 """Seconds between two looks; and while the node has no file yet to put something behind."""
-_UNFINISHED = ".unfinished"
 
 
 def wanted_in(path: Path) -> WantedConf:
@@ -43,10 +41,15 @@ class NodeConf:
     ) -> None:
         self._directory = directory
         self._wanted = wanted
-        self._look, self._soon = look, soon
-        self._told = ""
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="node-conf", daemon=True)
+        self._look = look
+        self._thread = PeriodicThread(
+            "node-conf",
+            self._put_right,
+            log=log,
+            failing="the node's network configuration is not written",
+            retry=soon,
+            details={"directory": str(directory)},
+        )
 
     @property
     def path(self) -> Path:
@@ -58,7 +61,7 @@ class NodeConf:
         if text is None:
             return self.path.exists()
         if _read(self.path) != text:
-            _replace(self.path, text)
+            replace_file(self.path, text.encode(), 0o644)
             log.info("the node's network configuration is written", extra={"file": str(self.path)})
         return True
 
@@ -68,27 +71,12 @@ class NodeConf:
 
     def stop(self) -> None:
         """Look no more; the file stays."""
-        self._ending.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._thread.stop()
 
-    def _run(self) -> None:
-        pause = 0.0
-        while not self._ending.wait(pause):
-            pause = self._soon
-            try:
-                if self.write():
-                    pause = self._look
-                    self._told = ""
-                else:
-                    self._tell("the node has no network configuration yet to put something behind", "")
-            except (InvalidObject, OSError) as error:
-                self._tell("the node's network configuration cannot be written", str(error))
-
-    def _tell(self, what: str, error: str) -> None:
-        if self._told != what + error:
-            log.warning(what, extra={"directory": str(self._directory)} | ({"error": error} if error else {}))
-        self._told = what + error
+    def _put_right(self) -> float:
+        if not self.write():
+            raise NotFound("the node has no network configuration yet to put something behind")
+        return self._look
 
     def _files(self) -> list[tuple[str, str]]:
         names = sorted(entry for entry in self._directory.iterdir() if entry.suffix in SUFFIXES)[:MOST_FILES]
@@ -109,19 +97,3 @@ def _read(path: Path) -> str | None:
             return file.read(LONGEST + 1)
     except OSError:
         return None
-
-
-def _replace(path: Path, text: str) -> None:
-    for unfinished in path.parent.glob(f".{path.name}.*{_UNFINISHED}"):
-        unfinished.unlink(missing_ok=True)
-    descriptor, name = tempfile.mkstemp(_UNFINISHED, f".{path.name}.", path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            os.fchmod(file.fileno(), 0o644)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink()
-        raise

@@ -1,7 +1,7 @@
 """The host-side CNI program (`shim.c`) as built binaries, and how they get onto a host.
 
 What must always hold: a program that a container runtime may start at any moment is replaced in one step
-(write beside it, then rename), so no runtime ever starts half a file; a running one keeps its old text.
+(`atomic_file.py`), so no runtime ever starts half a file; a running one keeps its old text.
 """
 
 from __future__ import annotations
@@ -9,16 +9,15 @@ from __future__ import annotations
 import os
 import platform
 import stat
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 from actors.errors import CNI_NOT_AVAILABLE, OrbweaverError
+from actors.store.atomic_file import replace_file
 
 PLUGINS = ("spiderpool", "coordinator", "ifacer")
 
 _MODE = 0o755
-_UNFINISHED = ".unfinished"
 _BIN = Path(__file__).parent / "bin"
 _MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 
@@ -63,13 +62,9 @@ def install(
     """
     content = binary(machine).read_bytes()
     target = Path(directory)
-    wanted = tuple(names)
     try:
         target.mkdir(parents=True, exist_ok=True)
-        for name in wanted:
-            for unfinished in target.glob(f".{name}.*{_UNFINISHED}"):  # of an installer that was killed
-                unfinished.unlink(missing_ok=True)
-        return [_replace(target / name, content) for name in wanted]
+        return [replace_file(target / name, content, _MODE) for name in names]
     except (FileExistsError, NotADirectoryError) as error:
         raise OrbweaverError(
             f"The CNI plugins cannot be installed in {target}: it is, or lies in, a file; name a directory",
@@ -99,19 +94,3 @@ def _is(path: Path, content: bytes) -> bool:
     with os.fdopen(descriptor, "rb") as file:
         mode = os.fstat(file.fileno()).st_mode
         return stat.S_ISREG(mode) and mode & 0o777 == _MODE and file.read(len(content) + 1) == content
-
-
-def _replace(path: Path, content: bytes) -> Path:
-    # The dot keeps a directory scan for plugin names from seeing the unfinished file.
-    descriptor, name = tempfile.mkstemp(_UNFINISHED, f".{path.name}.", path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            os.fchmod(file.fileno(), _MODE)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink()
-        raise
-    return path

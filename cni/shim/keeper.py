@@ -7,11 +7,10 @@ be written costs nothing but a line in the log.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from actors.errors import OrbweaverError
+from actors.runtime.periodic import PeriodicThread
 from cni import shim
 
 log = logging.getLogger("orbweaver.plugins")
@@ -27,9 +26,14 @@ class PluginKeeper:
         self._directory = directory
         self._names = tuple(names)
         self._look = look
-        self._ending = threading.Event()
-        self._told = ""
-        self._thread = threading.Thread(target=self._run, name="plugin-keeper", daemon=True)
+        self._thread = PeriodicThread(
+            "plugin-keeper",
+            self._put_right,
+            log=log,
+            failing="the plugins are not looked after",
+            retry=look,
+            first=look,
+        )
 
     def install(self) -> tuple[str, ...]:
         """Put right what is not; returns the names of those. Raises `OrbweaverError`."""
@@ -44,22 +48,13 @@ class PluginKeeper:
 
     def stop(self) -> None:
         """Look no more; the plugins stay, for pods that end while no agent runs."""
-        self._ending.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._thread.stop()
 
-    def _run(self) -> None:
-        while not self._ending.wait(self._look):
-            try:
-                wrong = self.install()
-            except OrbweaverError as error:
-                if error.message != self._told:
-                    log.warning("the plugins are not looked after", extra={"error": error.message})
-                self._told = error.message
-                continue
-            self._told = ""
-            if wrong:
-                log.warning(
-                    "plugins were not as this version has them, and are put right",
-                    extra={"directory": str(self._directory), "plugins": list(wrong)},
-                )
+    def _put_right(self) -> float:
+        wrong = self.install()
+        if wrong:
+            log.warning(
+                "plugins were not as this version has them, and are put right",
+                extra={"directory": str(self._directory), "plugins": list(wrong)},
+            )
+        return self._look

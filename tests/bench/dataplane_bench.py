@@ -10,7 +10,6 @@ succeeded and nothing is left on the host afterwards.
 from __future__ import annotations
 
 import json
-import os
 import resource
 import statistics
 import subprocess
@@ -28,9 +27,9 @@ from cni.command.sandbox import lay_cable, run
 from tests.bench.load import execute, spread
 from tests.bench.processes import cpu_seconds
 from tests.support.agent_process import AgentProcess
+from tests.support.stories import sandbox_command
 
 PODS = 200
-_SANDBOX = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 _SERVICES = ["10.96.0.0/12"]
 
 
@@ -40,7 +39,7 @@ class SandboxMissing(Exception):
 
 def measure(directory: Path, plugins: Path, rounds: int) -> dict[str, Any]:
     """Medians over the rounds, milliseconds. Raises `SandboxMissing`."""
-    sandbox = _SANDBOX if os.geteuid() == 0 else (*_SANDBOX, "--user", "--map-root-user")
+    sandbox = sandbox_command()
     probe = subprocess.run([*sandbox, "true"], capture_output=True, text=True, check=False)
     if probe.returncode != 0:
         raise SandboxMissing(probe.stderr.strip())

@@ -34,9 +34,9 @@ from cni.command.sandbox import lay_cable, run
 from cni.networks.network_list import NAME
 from tests.bench.load import execute, spread
 from tests.support.agent_process import AgentProcess, pool
+from tests.support.stories import SANDBOX
 from tests.tools import reference
 
-_SANDBOX = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 _INSIDE = "ORBWEAVER_BENCH_INSIDE"
 _UPLINK = "uplink0"
 _WAYS = (NAME, "cnitool twice")
@@ -47,7 +47,7 @@ def main() -> None:
     if _INSIDE not in os.environ:
         sys.exit(
             subprocess.run(
-                [*_SANDBOX, sys.executable, *sys.argv], env={**os.environ, _INSIDE: "1"}, check=False
+                [*SANDBOX, sys.executable, *sys.argv], env={**os.environ, _INSIDE: "1"}, check=False
             ).returncode
         )
     with tempfile.TemporaryDirectory() as directory:

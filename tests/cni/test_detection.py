@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.cni.detection_stories import STORIES
-from tests.cni.test_dataplane import sandbox, tell
+from tests.cni.test_dataplane import sandbox
+from tests.support.stories import play
 
 __all__ = ["sandbox"]
 
@@ -18,4 +19,4 @@ _STORIES = Path(__file__).with_name("detection_stories.py")
 @pytest.mark.parametrize("story", list(STORIES))
 def test_story(story: str, sandbox: tuple[str, ...], cni_bin: Path, tmp_path: Path) -> None:
     """What the story says comes true."""
-    tell(_STORIES, story, sandbox, cni_bin, tmp_path)
+    play(sandbox, _STORIES, tmp_path, story, str(tmp_path), str(cni_bin))

@@ -5,21 +5,17 @@ Bonds and VLANs themselves are seen in tests/uml, on a kernel that has them.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from actors.errors import OrbweaverError
-from cni.command.sandbox import missing_tools
 from tests.cni.ifacer_stories import POD, network
 from tests.support.agent_process import AgentProcess
+from tests.support.stories import play, sandbox_with
 
 _STORIES = Path(__file__).with_name("ifacer_stories.py")
-_SANDBOX = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
 @pytest.fixture(scope="module")
@@ -78,15 +74,7 @@ def test_check_says_what_is_missing(agent: AgentProcess):
         network(agent, interfaces=["nic77"], vlanID=5).call("CHECK", POD, {"prevResult": {}})
 
 
-@pytest.mark.skipif(bool(missing_tools(("ip", "unshare"))), reason="iproute2 is not installed")
 def test_on_a_card_of_its_own(tmp_path: Path):
     """In a namespace: what would cut the node off is refused and leaves the card as it was; a kernel without VLANs or
     bonds is named as the reason, and nothing half made stays."""
-    prefix = _SANDBOX if os.geteuid() == 0 else (*_SANDBOX, "--user", "--map-root-user")
-    probe = subprocess.run([*prefix, "true"], capture_output=True, text=True, check=False)
-    if probe.returncode != 0:
-        pytest.skip(f"network namespaces cannot be made here: {probe.stderr.strip()}")
-    command = [*prefix, sys.executable, str(_STORIES), "own_cards", str(tmp_path), "/nonexistent"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-
-    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    play(sandbox_with("ip"), _STORIES, tmp_path, "own_cards", str(tmp_path), "/nonexistent")

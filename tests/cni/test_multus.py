@@ -16,8 +16,8 @@ pytestmark = pytest.mark.timeout(300)
 def played(
     request: pytest.FixtureRequest, cni_bin: Path, cnitool: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
-    stories = Path(__file__).with_name("multus_stories.py")
-    return play(tmp_path_factory.mktemp("multus"), cni_bin, str(cnitool), request.param, stories=stories)
+    program = Path(__file__).with_name("multus_stories.py")
+    return play(tmp_path_factory.mktemp("multus"), cni_bin, str(cnitool), request.param, program=program)
 
 
 @pytest.mark.parametrize("case", CASES)

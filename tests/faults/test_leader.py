@@ -18,7 +18,7 @@ from tests.support.checker import eventually, records
 from tests.support.cluster import Cluster, ClusterStore
 from tests.support.leaders import QUICK, controllers, leader_of, linked, logged, wait_linked
 from tests.support.rig import pod, pool, statefulset
-from tests.tools.apiserver import ADMIN_TOKEN, ApiServer
+from tests.tools.apiserver import ApiServer
 
 
 @pytest.fixture
@@ -27,17 +27,6 @@ def store(api_server: ApiServer, tmp_path: Path) -> Iterator[ClusterStore]:
     opened.create(pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.250"))
     yield opened
     opened.close()
-
-
-@pytest.fixture
-def config(api_server: ApiServer, tmp_path: Path) -> Path:
-    return api_server.write_kubeconfig(tmp_path / "config", ADMIN_TOKEN)
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 class Node:

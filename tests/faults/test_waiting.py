@@ -17,7 +17,7 @@ from tests.support.checker import equal, eventually
 from tests.support.cluster import Cluster, ClusterStore
 from tests.support.leaders import controllers, leader_of, linked, logged, wait_linked
 from tests.support.rig import pod, pool
-from tests.tools.apiserver import ADMIN_TOKEN, ApiServer
+from tests.tools.apiserver import ApiServer
 
 NAMES = ("node1", "node2")
 
@@ -38,17 +38,6 @@ def store(api_server: ApiServer, tmp_path: Path) -> Iterator[ClusterStore]:
         )
     yield opened
     opened.close()
-
-
-@pytest.fixture
-def config(api_server: ApiServer, tmp_path: Path) -> Path:
-    return api_server.write_kubeconfig(tmp_path / "config", ADMIN_TOKEN)
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 def scheduled(name: str, node: str = "node1") -> dict[str, Any]:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+from tests.support.stories import SANDBOX, play
+
 _STORIES = Path(__file__).resolve().parent.parent / "cni" / "network_stories.py"
-_SANDBOX = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
 def test_a_pod_of_macvlan_bridge_ipvlan_and_host_device(cni_bin: Path, tmp_path: Path):
-    done = subprocess.run(
-        [*_SANDBOX, sys.executable, str(_STORIES), str(tmp_path), str(cni_bin), "kinds"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "ORBWEAVER_MAIN_PLUGIN": "ipvlan"},
+    said = play(
+        SANDBOX,
+        _STORIES,
+        tmp_path,
+        str(tmp_path),
+        str(cni_bin),
+        "kinds",
+        environment={"ORBWEAVER_MAIN_PLUGIN": "ipvlan"},
     )
 
-    assert done.returncode == 0, done.stderr
-    (told,) = map(json.loads, done.stdout.splitlines())
+    (told,) = map(json.loads, said.splitlines())
     assert not told["wrong"], told["wrong"]

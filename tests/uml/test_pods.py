@@ -3,29 +3,25 @@ coordinator, over IPv4 and IPv6."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.stories import SANDBOX, play
+
 _CNI = Path(__file__).resolve().parent.parent / "cni"
-_SANDBOX = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
 def tell(story: str, script: Path, directory: Path, plugins: Path, main: str) -> None:
     """Run a story in a namespace of its own; what it says comes true."""
-    done = subprocess.run(
-        [*_SANDBOX, sys.executable, str(script), story, str(directory), str(plugins)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "ORBWEAVER_MAIN_PLUGIN": main},
-    )
-    log = directory / "agent.log"
-    assert done.returncode == 0, (
-        f"{done.stdout}{done.stderr}\n{log.read_text()[-3000:] if log.exists() else ''}"
+    play(
+        SANDBOX,
+        script,
+        directory,
+        story,
+        str(directory),
+        str(plugins),
+        environment={"ORBWEAVER_MAIN_PLUGIN": main},
     )
 
 

@@ -30,17 +30,10 @@ from actors.resources.statefulset import StatefulSet
 from actors.resources.virtualmachine import INSTANCE, MACHINE, VirtualMachine, lives
 from actors.store.caches.excerpts import cached_namespace, cached_pod
 from actors.store.caches.informer import Informer, ObjectKey
+from actors.store.caches.unreadable import Unreadable, parsed, sorted_out
 from actors.store.contract import Object, Store
 
 log = logging.getLogger("orbweaver.catalog")
-
-
-@dataclass(frozen=True, slots=True)
-class DamagedPool:
-    """A pool whose object cannot be parsed, and why."""
-
-    name: str
-    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,13 +272,8 @@ class Catalog:
             return None
 
 
-def _parse_pool(obj: Object) -> IPPool | DamagedPool:
-    try:
-        return IPPool.from_object(obj)
-    except InvalidObject as error:
-        name = str(obj["metadata"]["name"])
-        log.error("a pool cannot be used", extra={"pool": name, "error": str(error)})
-        return DamagedPool(name, str(error))
+def _parse_pool(obj: Object) -> IPPool | Unreadable:
+    return parsed(IPPool.from_object, obj, "pool")
 
 
 def _parse_coordinator(obj: Object) -> SpiderCoordinator:
@@ -321,8 +309,5 @@ _NOTHING = IntervalSet()
 _STOP_TIMEOUT = 5.0
 
 
-def _tabulate(items: tuple[IPPool | DamagedPool, ...]) -> PoolTable:
-    return PoolTable(
-        {item.name: item for item in items if isinstance(item, IPPool)},
-        {item.name: item.why for item in items if isinstance(item, DamagedPool)},
-    )
+def _tabulate(items: tuple[IPPool | Unreadable, ...]) -> PoolTable:
+    return PoolTable(*sorted_out(items))

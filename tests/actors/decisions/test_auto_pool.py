@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from actors.decisions.auto_pool import (
     FULL_NAME,
-    LABELS,
     NAME,
     Size,
     belongs,
@@ -42,8 +41,6 @@ def test_labels_annotations_and_affinity_are_spiderpool_s() -> None:
         "ipam.spidernet.io/interface": "eth0",
         "ipam.spidernet.io/ippool-reclaim": "false",
     }
-    assert set(dict(pool_labels(WEB, "eth0", reclaim=True))) < set(LABELS)
-    assert len(LABELS) == 10
     assert pool_annotations(WEB, Size(1, True)) == (("ipam.spidernet.io/ippool-ip-number", "+1"),)
     assert pool_annotations(WEB, Size(5, False)) == (("ipam.spidernet.io/ippool-ip-number", "5"),)
     assert pool_affinity(WEB) == (

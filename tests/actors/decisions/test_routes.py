@@ -9,7 +9,8 @@ from typing import Any
 from actors.decisions.plan import Plan
 from actors.decisions.routes import InterfaceAddress, route, unreached
 from actors.resources.addresses import format_address, parse_address, parse_cidr
-from actors.resources.ippool import IPPool, PoolRoute
+from actors.resources.ippool import IPPool
+from actors.resources.space import PoolRoute
 
 
 def lease(interface: str, subnet: str, *, clean_gateway: bool = False, **spec: Any) -> InterfaceAddress:

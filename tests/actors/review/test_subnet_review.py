@@ -8,57 +8,44 @@ from typing import Any
 
 import pytest
 
-from actors.allocation.supervision import TABLE
 from actors.decisions.settings import Settings
 from actors.resources.subnet import SpiderSubnet
-from actors.review.messages import ReviewVerdict
 from actors.review.subnet_review import PlacementRequest, SubnetReviewActor
-from actors.runtime import ActorSystem, get
-from actors.store.caches.catalog import Catalog
 from actors.store.sqlite.store import SQLiteStore
+from tests.support.review_rig import ReviewRig
 from tests.support.rig import pool
 from tests.support.subnet_rig import subnet
 
 BLUE = pool("blue", "10.6.0.0/16", "10.6.0.2-10.6.0.3")
 
 
-class Reviewer:
+class Reviewer(ReviewRig):
     """A SubnetReview whose cache of pools is empty until `follow`."""
 
     def __init__(self, store: SQLiteStore) -> None:
-        self.store = store
-        self.catalog = Catalog(store, has_pods=False)
-        self.system = ActorSystem("leader", supervision=TABLE)
-        settings = Settings(enable_ipv6=False)
-        self.system.register(
+        self.cached: dict[str, SpiderSubnet] = {}
+        super().__init__(
+            store,
             "subnet-review",
-            lambda context: SubnetReviewActor(
+            lambda context, catalog: SubnetReviewActor(
                 context,
                 store=store,
-                catalog=self.catalog,
+                catalog=catalog,
                 subnets=lambda: self.cached,
-                settings=settings,
+                settings=Settings(enable_ipv6=False),
             ),
         )
-        self.cached: dict[str, SpiderSubnet] = {}
-
-    def follow(self) -> None:
-        self.catalog.start()
-        assert self.catalog.wait_synced(60)
 
     def review(self, obj: dict[str, Any], before: dict[str, Any] | None = None) -> str:
-        request = PlacementRequest.of(obj["kind"], obj, before)
-        verdict: ReviewVerdict = get(self.system.get_actor("subnet-review/local").review.remote(request))
-        return verdict.why
+        return self.why(PlacementRequest.of(obj["kind"], obj, before))
 
 
 @pytest.fixture
 def reviewer(tmp_path: Path) -> Iterator[Reviewer]:
     store = SQLiteStore(tmp_path / "orbweaver.db")
-    one = Reviewer(store)
-    yield one
-    one.system.shutdown()
-    one.catalog.stop()
+    made = Reviewer(store)
+    yield made
+    made.stop()
     store.close()
 
 
