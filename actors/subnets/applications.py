@@ -2,7 +2,8 @@
 
 How it works. Kubernetes' own controllers are listed and watched; of those whose pods ask for nothing, nothing is kept. Others'
 kinds are found when a pod of theirs asks first: by API discovery, and by their `scale`, which says how many pods they want.
-From then on they are watched like the rest, if this process may.
+Those that have one are watched like the rest from then on, if this process may; the others are read for each pod, since
+whoever makes a pod names any kind there is as its owner's.
 
 What must always hold: what a pod or an object says of its owner is believed only where that owner is there and has this UID
 (without Kubernetes nobody but the operator writes such objects, and names are believed); the top controller is the object
@@ -214,7 +215,8 @@ class Applications:
             return {"metadata": scale.get("metadata")}
 
     def _kind(self, api_version: str, kind: str) -> Kind | None:
-        """Somebody else's kind, watched from now on; None where the API server has none that pods can be of. Blocks."""
+        """Somebody else's kind, watched from now on if it has a `scale`; None where the API server has no such kind.
+        Blocks."""
         known_kind, until = self._kinds.get((api_version, kind), (None, 0.0))
         if known_kind is None and time.monotonic() > until:
             with contextlib.suppress(NoSuchResource, InvalidObject):
@@ -226,7 +228,7 @@ class Applications:
                 self._kinds[api_version, kind] = (known_kind, time.monotonic() + ABSENT)
                 if len(self._kinds) > _REMEMBERED:
                     del self._kinds[next(iter(self._kinds))]
-        if known_kind is not None:
+        if known_kind is not None and known_kind.scale:  # no pod may have all ConfigMaps kept here
             self._watch(known_kind, api_version)
         return known_kind
 

@@ -156,6 +156,19 @@ def test_a_kind_without_a_scale_is_not_counted(applications: Applications, shop:
     assert not found.counted
 
 
+@pytest.mark.parametrize(
+    ("api_version", "kind"), [("v1", "ConfigMap"), ("v1", "Pod"), (API_VERSION, "Harbour")]
+)
+def test_a_pod_has_no_kind_watched_that_has_no_number_of_pods(
+    applications: Applications, shop: Shop, api_version: str, kind: str
+) -> None:
+    """Whoever makes a pod names its owner as he likes: the leader would keep all of the cluster's Pods, for ever."""
+    applications.read_top(shop.namespace, Owner(api_version, kind, "none", "u"))
+
+    group = api_version.rpartition("/")[0]
+    assert not applications.is_watched((group, kind, shop.namespace, "none"))
+
+
 def test_an_owner_that_is_not_there_or_is_another_is_none(applications: Applications, shop: Shop) -> None:
     owner = shop.deployment("real")
     eventually(lambda: _is(applications.cached_top(shop.namespace, owner) is not None))
