@@ -22,6 +22,7 @@ from actors.resources import ippool
 from actors.resources.intervals import IntervalSet
 from actors.resources.subnet import SpiderSubnet
 from actors.review.messages import ReviewRequest, ReviewVerdict
+from actors.review.time_share import TimeShare
 from actors.runtime import Actor, ActorContext, message
 from actors.store.caches.catalog import Catalog, PoolTable
 from actors.store.contract import Store
@@ -75,10 +76,15 @@ class OverlapReviewActor(Actor):
         self._store = store
         self._catalog = catalog
         self._clock = clock
+        self._time = TimeShare()
 
     @message
     def review(self, request: ReviewRequest) -> ReviewVerdict:
-        """Whether the object may be stored. Raises `StoreUnavailable` when that cannot be found out."""
+        """Whether the object may be stored. Raises `StoreUnavailable` or `Overloaded` when that cannot be found out."""
+        with self._time.turn():
+            return self._judge(request)
+
+    def _judge(self, request: ReviewRequest) -> ReviewVerdict:
         now = self._clock()
         cached = self._cached(request.kind)
         self._forget({extent.name: extent for extent in cached}, request.kind, now)

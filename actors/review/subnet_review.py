@@ -17,6 +17,7 @@ from actors.resources.space_rules import ranges_text
 from actors.resources.subnet import KIND, SpiderSubnet
 from actors.resources.subnet_pools import misfit, misplaced
 from actors.review.messages import ReviewVerdict
+from actors.review.time_share import TimeShare
 from actors.runtime import Actor, ActorContext, message
 from actors.store.caches.catalog import Catalog
 from actors.store.contract import Object, Store
@@ -60,10 +61,15 @@ class SubnetReviewActor(Actor):
         self._store = store
         self._catalog = catalog
         self._settings = settings
+        self._time = TimeShare()
 
     @message
     def review(self, request: PlacementRequest) -> ReviewVerdict:
-        """Whether the object may be stored. Raises `StoreUnavailable` when that cannot be found out."""
+        """Whether the object may be stored. Raises `StoreUnavailable` or `Overloaded` when that cannot be found out."""
+        with self._time.turn():
+            return self._judge(request)
+
+    def _judge(self, request: PlacementRequest) -> ReviewVerdict:
         wanted, before = request.wanted, request.before
         if isinstance(wanted, IPPool):
             had = before.listed if isinstance(before, IPPool) else None

@@ -30,10 +30,16 @@ class ReviewedObject:
     kept: bool = True
 
     @property
+    def name(self) -> str:
+        """Of the object, empty where it has none."""
+        metadata = self.obj.get("metadata")
+        name = metadata.get("name") if isinstance(metadata, Mapping) else None
+        return name if isinstance(name, str) else ""
+
+    @property
     def title(self) -> str:
         """Kind and name, for a log line."""
-        metadata = self.obj.get("metadata")
-        return f"{self.kind} {metadata.get('name') if isinstance(metadata, Mapping) else None!s:.300}"
+        return f"{self.kind} {self.name:.300}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 How it works. `read` makes a question out of an object where the part has one, and `ask` puts it to an actor of the leader; a
 controller that does not lead passes the whole request on, so questions never leave the process.
 What must always hold: `read` is pure and quick, and what it cannot understand is let in, because the CRDs and policies judge
-an object's form; `ask` does not block.
+an object's form; `ask` does not block. Whoever reaches the webhook can ask, so an object whose name no API server takes is
+asked about nowhere: names are remembered, and told.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Generic, TypeVar
 
 from actors.decisions.overlaps import Extent, extent_of
 from actors.errors import InvalidObject
+from actors.resources.names import is_subdomain
 from actors.review.messages import ReviewRequest, ReviewVerdict
 from actors.review.subnet_review import PlacementRequest
 from actors.runtime import ObjectRef
@@ -33,7 +35,7 @@ class Review(Generic[Q]):
 
     def question(self, reviewed: ReviewedObject) -> Q | None:
         """What is to be asked about an object, None for nothing."""
-        if reviewed.kind not in self.kinds:
+        if reviewed.kind not in self.kinds or not is_subdomain(reviewed.name):
             return None
         try:
             return self.read(reviewed)

@@ -10,7 +10,7 @@ import pytest
 from actors.errors import InvalidRequest
 from actors.review.messages import ReviewVerdict, together
 from cni.admission.admission_review import AdmissionQuestion, ReviewedObject, read_question, write_answer
-from cni.admission.reviews import overlap_review
+from cni.admission.reviews import Review, overlap_review, placement_review
 from tests.support.rig import pool
 
 
@@ -100,3 +100,16 @@ def test_an_answer_names_the_request() -> None:
     assert answered(ReviewVerdict(warnings=("w" * 300,)))["warnings"] == ["w" * 256]
     refused = answered(ReviewVerdict("no"))
     assert (refused["allowed"], refused["status"]["message"], refused["status"]["code"]) == (False, "no", 422)
+
+
+@pytest.mark.parametrize("review", [OVERLAPS, placement_review(lambda request: None)])
+@pytest.mark.parametrize("name", ["a" * 3_000_000, "\x1b[2J", "\ud800", "Ä", ["a"], {}, None])
+def test_an_object_that_no_api_server_would_name_so_is_not_asked_about(
+    review: Review[Any], name: object
+) -> None:
+    """What is let in is remembered by its name, and whoever reaches the port can ask: thousands, of megabytes each."""
+    obj = {**A, "metadata": {"name": name}}
+    reviewed = read_question(body(obj, oldObject=obj)).reviewed
+    assert reviewed is not None
+    assert review.question(reviewed) is None
+    assert len(reviewed.title) < 400
