@@ -88,6 +88,16 @@ def _pool(family: str, cidr: str, span: str, address: str) -> dict[str, Schema]:
     }
 
 
+def _empty_or(schema: Schema) -> Schema:
+    return {"anyOf": [{"type": "object", "maxProperties": 0}, schema]}
+
+
+# Of a CNI plugin's configuration everybody knows the type alone.
+_PLUGIN: Schema = {
+    "type": "object",
+    "properties": {"type": {"type": "string", "minLength": 1}},
+    "required": ["type"],
+}
 # What the value in values.yaml does not tell of a key.
 _KNOWN: dict[str, Schema] = {
     **{
@@ -108,6 +118,20 @@ _KNOWN: dict[str, Schema] = {
         "anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^[1-9][0-9]?%$|^100%$"}]
     },
     "agent.cniBinDirectory": {"type": "string", "pattern": "^/.+"},
+    "agent.cniConfDirectory": {"type": "string", "pattern": "^/.+"},
+    "cniConfiguration.chain": {"type": "array", "maxItems": 32, "items": _PLUGIN},
+    "cniConfiguration.ipam": _empty_or(_PLUGIN),
+    "cniConfiguration.conflist": _empty_or(
+        {
+            "type": "object",
+            "properties": {
+                "name": {"type": "string", "minLength": 1},
+                "cniVersion": {"type": "string"},
+                "plugins": {"type": "array", "minItems": 1, "maxItems": 32, "items": _PLUGIN},
+            },
+            "required": ["name", "plugins"],
+        }
+    ),
     "controller.replicas": {"type": "integer", "minimum": 1, "maximum": 9},
     "serviceMonitor.interval": {"type": "string", "pattern": "^[0-9]+(ms|s|m|h)$"},
     "serviceMonitor.labels": _TEXTS,

@@ -7,12 +7,15 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from actors.decisions.chained_conf import WantedConf, read_wanted
 from tests.support.helm import CHART, NAMESPACE, Helm, Refused
+from tests.support.kustomize import kustomized
 from tests.test_readme import metrics
 from tests.tools.gomodule import ROOT
 
@@ -24,7 +27,7 @@ OF_RELEASE = {
         "app.kubernetes.io/version",
         "helm.sh/chart",
     ),
-    *("helm.sh/resource-policy", "checksum/settings"),
+    *("helm.sh/resource-policy", "checksum/settings", "checksum/cni-configuration"),
 }
 """Labels and annotations that only a release has."""
 
@@ -132,6 +135,14 @@ def test_its_schema_and_page_are_what_they_are_written_from() -> None:
         ("agent.extraArgs", "--log-level=debug"),
         ("agent.maxUnavailable", 0),
         ("agent.cniBinDirectory", "opt"),
+        ("agent.cniConfDirectory", "etc"),
+        ("cniConfiguration.unknown", 1),
+        ("cniConfiguration.chain", [{"name": "without a type"}]),
+        ("cniConfiguration.ipam", {"name": "without a type"}),
+        ("cniConfiguration.conflist", {"plugins": [{"type": "macvlan"}]}),
+        ("cniConfiguration.conflist", {"name": "underlay", "plugins": []}),
+        ("nodeTaint.unknown", 1),
+        ("nodeTaint.enabled", "yes"),
         ("controller.unknown", 1),
         ("controller.replicas", 0),
         ("controller.podDisruptionBudget.unknown", 1),
@@ -168,6 +179,12 @@ def test_every_block_of_values_has_a_case_above(request: pytest.FixtureRequest) 
     assert {path.split(".")[0] for path, _ in cases} >= blocks
 
 
+CHAIN = [{"type": "coordinator"}]
+CONFLIST = {
+    "cniVersion": "1.0.0",
+    "name": "underlay",
+    "plugins": [{"type": "macvlan", "mtu": 1500, "ipam": {"type": "spiderpool"}}],
+}
 POOL = {"installIPv4IPPool": True, "ipv4Subnet": "10.6.0.0/16", "ipv4IPRanges": ["10.6.0.10-10.6.0.20"]}
 
 
@@ -184,6 +201,26 @@ POOL = {"installIPv4IPPool": True, "ipv4Subnet": "10.6.0.0/16", "ipv4IPRanges": 
         ({"settings": {"leaderLeaseDuration": 10}}, "longer than settings.leaderRenewDeadline"),
         ({"settings": {"leaderRetryPeriod": 10}}, "longer than settings.leaderRetryPeriod"),
         ({"network": {"enabled": True}}, "set network.spec"),
+        ({"cniConfiguration": {"enabled": True}}, "set cniConfiguration.chain, ipam or conflist"),
+        ({"cniConfiguration": {"chain": CHAIN}}, "set cniConfiguration.enabled to true"),
+        (
+            {"cniConfiguration": {"enabled": True, "conflist": CONFLIST, "ipam": {"type": "spiderpool"}}},
+            "leave chain and ipam out",
+        ),
+        (
+            {
+                "cniConfiguration": {"enabled": True, "chain": CHAIN},
+                "agent": {"extraArgs": ["--cni-conf=/x"]},
+            },
+            "leave one out",
+        ),
+        (
+            {
+                "nodeTaint": {"enabled": True},
+                "agent": {"tolerations": [{"key": "only", "operator": "Exists"}]},
+            },
+            "add {key: orbweaver.io/agent-not-ready, operator: Exists}",
+        ),
     ],
 )
 def test_what_cannot_work_together_is_refused_in_a_sentence(
@@ -273,7 +310,12 @@ def test_values_change_what_they_say(helm: Helm) -> None:
                 "ipamUnixSocketPath": "/run/other/x.sock",
                 "gc": {"enabled": False},
             },
-            "agent": {**placed, "maxUnavailable": "10%", "cniBinDirectory": "/usr/libexec/cni"},
+            "agent": {
+                **placed,
+                "maxUnavailable": "10%",
+                "cniBinDirectory": "/usr/libexec/cni",
+                "cniConfDirectory": "/run/cni",
+            },
             "controller": {**placed, "replicas": 3, "podDisruptionBudget": {"enabled": False}},
             "metrics": {"exposed": True},
             "serviceMonitor": {"enabled": True, "labels": {"release": "prom"}},
@@ -302,6 +344,7 @@ def test_values_change_what_they_say(helm: Helm) -> None:
     assert agent["updateStrategy"]["rollingUpdate"]["maxUnavailable"] == "10%"
     paths = {one["name"]: one.get("hostPath", {}).get("path") for one in agent["template"]["spec"]["volumes"]}
     assert (paths["cni-bin"], paths["socket"]) == ("/usr/libexec/cni", "/run/other")
+    assert paths["cni-conf"] == "/run/cni"
     controller = one(objects, "Deployment", "orbweaver-controller")["spec"]
     assert controller["replicas"] == 3
     assert controller["template"]["spec"]["containers"][0]["ports"][0]["hostPort"] == 6000
@@ -352,6 +395,64 @@ def test_several_interfaces_without_multus_are_the_component(helm: Helm) -> None
     assert all(volume in pod["volumes"] for volume in patch["volumes"])
     assert one(objects, "ClusterRole", "orbweaver-agent-networks")
     assert one(objects, "CustomResourceDefinition", "network-attachment-definitions.k8s.cni.cncf.io")
+
+
+def test_the_nodes_configuration_and_their_taint_are_the_components(helm: Helm, tmp_path: Path) -> None:
+    """Field by field, but for the order of arguments, mounts and volumes, and for how the JSON is written."""
+    values = {"cniConfiguration": {"enabled": True, "chain": CHAIN}, "nodeTaint": {"enabled": True}}
+    rendered = by_name(helm.objects(values))
+    components = kustomized(tmp_path, "cni-configuration", "node-taint")
+    plain = by_name([one for one in components if one["kind"] != "Namespace"])
+    for objects in (rendered, plain):
+        pod = objects["DaemonSet/orbweaver-agent"]["spec"]["template"]["spec"]
+        container = pod["containers"][0]
+        pod["volumes"].sort(key=lambda volume: volume["name"])
+        container["volumeMounts"].sort(key=lambda mount: mount["mountPath"])
+        container["command"][2:] = sorted(container["command"][2:])
+        for mount in container["volumeMounts"]:
+            mount.setdefault("readOnly", False)
+        data = objects["ConfigMap/orbweaver-cni"]["data"]
+        data["wanted.json"] = json.loads(data["wanted.json"])
+
+    assert sorted(rendered) == sorted(plain)
+    # Kustomize writes folded texts with empty lines between theirs.
+    assert rendered == json.loads(re.sub(r"(\\n)+", r"\\n", json.dumps(plain)))
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ({"chain": CHAIN}, WantedConf(None, tuple(CHAIN))),
+        ({"ipam": {"type": "spiderpool"}}, WantedConf(None, (), {"type": "spiderpool"})),
+        ({"conflist": CONFLIST}, WantedConf(CONFLIST)),
+    ],
+)
+def test_agents_read_what_the_values_ask_for(helm: Helm, values: dict[str, Any], wanted: WantedConf) -> None:
+    """And other values are other pods."""
+    objects = helm.objects({"cniConfiguration": {"enabled": True, **values}}, "elsewhere")
+    config_map = one(objects, "ConfigMap", "orbweaver-cni")
+    other = helm.objects({"cniConfiguration": {"enabled": True, "chain": [{"type": "tuning"}]}})
+    checksums = [
+        one(of, "DaemonSet", "orbweaver-agent")["spec"]["template"]["metadata"]["annotations"][
+            "checksum/cni-configuration"
+        ]
+        for of in (objects, other)
+    ]
+
+    assert config_map["metadata"]["namespace"] == "elsewhere"
+    assert read_wanted(config_map["data"]["wanted.json"]) == wanted
+    assert checksums[0] != checksums[1]
+
+
+def test_a_taint_s_agent_may_tolerate_it_by_name(helm: Helm) -> None:
+    tolerations = [{"key": "orbweaver.io/agent-not-ready", "operator": "Exists"}]
+    objects = helm.objects({"nodeTaint": {"enabled": True}, "agent": {"tolerations": tolerations}}, "else")
+
+    pod = one(objects, "DaemonSet", "orbweaver-agent")["spec"]["template"]["spec"]
+    assert pod["tolerations"] == tolerations
+    assert "--take-taint-off" in pod["containers"][0]["command"]
+    policy = one(objects, "ValidatingAdmissionPolicy", "orbweaver-agent-taint")
+    assert "system:serviceaccount:else:orbweaver-agent" in json.dumps(policy)
 
 
 @pytest.mark.parametrize("keep", [True, False])

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from pathlib import Path
 
-import pytest
-import yaml
-
 from actors.decisions.chained_conf import read_wanted
-from tests.tools import kubernetes
+from tests.support.kustomize import kustomized
 from tests.tools.apiserver import ApiServer
-from tests.tools.gomodule import ProgramMissing
-
-DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 
 
 def test_the_components_give_agents_what_they_need(api_server: ApiServer, tmp_path: Path) -> None:
-    try:
-        kubectl = kubernetes.kubectl()
-    except ProgramMissing as missing:
-        pytest.skip(str(missing))
-    copy = shutil.copytree(DEPLOY, tmp_path / "deploy", ignore=shutil.ignore_patterns("chart", "image"))
-    with (copy / "kustomization.yaml").open("a") as file:
-        file.write("components: [cni-configuration, node-taint]\n")
-    done = subprocess.run([kubectl, "kustomize", str(copy)], capture_output=True, text=True, check=True)
-    objects = {(obj["kind"], obj["metadata"]["name"]): obj for obj in yaml.safe_load_all(done.stdout)}
+    components = kustomized(tmp_path, "cni-configuration", "node-taint")
+    objects = {(obj["kind"], obj["metadata"]["name"]): obj for obj in components}
 
     agent = objects["DaemonSet", "orbweaver-agent"]
     path = "/apis/apps/v1/namespaces/orbweaver-system/daemonsets?dryRun=All&fieldValidation=Strict"

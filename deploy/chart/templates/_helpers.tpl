@@ -91,3 +91,15 @@
 {{ .path }}
 {{- end -}}
 {{- end }}
+
+{{/* What agents are asked to write: a list as it is, or what goes into the node's own. */}}
+{{- define "orbweaver.cniConfiguration" -}}
+{{- $wanted := .Values.cniConfiguration -}}
+{{- if $wanted.conflist -}}
+{{- toJson $wanted.conflist -}}
+{{- else if $wanted.ipam -}}
+{{- toJson (dict "chain" $wanted.chain "ipam" $wanted.ipam) -}}
+{{- else -}}
+{{- toJson (dict "chain" $wanted.chain) -}}
+{{- end -}}
+{{- end }}
