@@ -9,6 +9,8 @@ from actors.errors import InvalidObject
 SPIDERPOOL = "spiderpool.spidernet.io/v2beta1"
 PLUMBING = "k8s.cni.cncf.io"
 """API group of the Network Plumbing Working Group."""
+WHEREABOUTS = "whereabouts.cni.cncf.io"
+"""API group of the IPAM plugin Whereabouts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +18,7 @@ class Kind:
     """One kind of object that the store holds."""
 
     name: str
-    """As in manifests."""
+    """As in manifests; behind a point its group, where another group's kind has that name too."""
     api_version: str
     """`group/version`, or `v1`."""
     plural: str
@@ -29,6 +31,11 @@ class Kind:
     """It has a status subresource, so `update` leaves the status alone."""
     scale: bool = False
     """It has that one, which says how many pods it wants."""
+
+    @property
+    def bare_name(self) -> str:
+        """As the API server knows it."""
+        return self.name.partition(".")[0]
 
     @property
     def group(self) -> str:
@@ -96,10 +103,29 @@ FOREIGN: dict[str, Kind] = {
             status=False,
         ),
         Kind("CiliumPodIPPool", "cilium.io/v2alpha1", "ciliumpodippools", "", namespaced=False, status=False),
+        Kind(
+            f"IPPool.{WHEREABOUTS}", f"{WHEREABOUTS}/v1alpha1", "ippools", "", namespaced=True, status=False
+        ),
+        Kind(
+            f"NodeSlicePool.{WHEREABOUTS}",
+            f"{WHEREABOUTS}/v1alpha1",
+            "nodeslicepools",
+            "",
+            namespaced=True,
+            status=False,
+        ),
+        Kind(
+            f"OverlappingRangeIPReservation.{WHEREABOUTS}",
+            f"{WHEREABOUTS}/v1alpha1",
+            "overlappingrangeipreservations",
+            "",
+            namespaced=True,
+            status=False,
+        ),
     )
 }
-"""What a cluster may have beside: what tells its CIDRs is only read, a TokenReview is a question, and of the webhook's
-configuration we write whom API servers trust."""
+"""What a cluster may have beside: what tells its CIDRs is only read, a TokenReview is a question, of the webhook's
+configuration we write whom API servers trust, and Whereabouts' objects are written by a takeover alone."""
 
 LEARNT: dict[str, Kind] = {}
 """Others' kinds that a cluster was found to have, by `Kind.group`: names alone are not unique, and they may come at any

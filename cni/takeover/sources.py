@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from actors.store.contract import Store
-from cni.takeover import spiderpool
+from cni.takeover import spiderpool, whereabouts
 from cni.takeover.reading import Source
 
 
@@ -28,6 +28,11 @@ SOURCES: dict[str, SourceChoice] = {
         "Spiderpool: its pools, subnets, endpoints and networks in the cluster",
         spiderpool.add_options,
         spiderpool.open_source,
+    ),
+    "whereabouts": SourceChoice(
+        "Whereabouts: its IPPools and reservations, and the networks that name it",
+        whereabouts.add_options,
+        whereabouts.open_source,
     ),
 }
 """A line for each; its module has `add_options` and `open_source`."""

@@ -171,7 +171,7 @@ class KubernetesStore:
             )
         path = _path(where.kind, where.namespace) + _WRITE
         request = ApiRequest("create", where.kind, where.namespace, where.name)
-        return self._object("POST", path, _body(obj), request, timeout)
+        return self._object("POST", path, _body({**obj, "kind": where.kind.bare_name}), request, timeout)
 
     def update(self, obj: Object, *, timeout: float = 10.0) -> Object:
         return self._put(obj, "", timeout)
@@ -219,8 +219,9 @@ class KubernetesStore:
         if where.kind.name in _OURS:
             metadata["managedFields"] = [{}]
         path = _path(where.kind, where.namespace, where.name, subresource) + _WRITE
+        body = _body({**obj, "kind": where.kind.bare_name, "metadata": metadata})
         request = ApiRequest("update", where.kind, where.namespace, where.name, subresource)
-        return self._object("PUT", path, _body({**obj, "metadata": metadata}), request, timeout)
+        return self._object("PUT", path, body, request, timeout)
 
     def _object(
         self,

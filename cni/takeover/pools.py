@@ -1,0 +1,99 @@
+"""The SpiderIPPools that a takeover makes for another IPAM's ranges: made without giving anything out, enabled when what
+is in use is recorded, and taken away on the way back.
+
+What must always hold: a pool that no takeover made is never changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from actors.errors import Conflict, InvalidObject, InvalidRequest, NotFound
+from actors.resources.admission import FINALIZER, admit
+from actors.resources.ippool import KIND
+from actors.store.contract import Object, Store
+from cni.takeover.windows import MARK
+
+_TRIES = 20
+
+
+def marked(store: Store, source: str) -> tuple[Object, ...]:
+    """The pools that a takeover from `source` made."""
+    return tuple(obj for obj in store.list(KIND).items if _is_marked(obj, source))
+
+
+def _is_marked(obj: Object, source: str) -> bool:
+    return bool((obj["metadata"].get("labels") or {}).get(MARK) == source)
+
+
+def overlap_problems(store: Store, wanted: Iterable[Object], source: str) -> tuple[str, ...]:
+    """A sentence for each pool that could not be made beside those that are there."""
+    there = store.list(KIND).items
+    others = [obj for obj in there if not _is_marked(obj, source)]
+    names = {obj["metadata"]["name"] for obj in others}
+    problems = []
+    for obj in wanted:
+        name = obj["metadata"]["name"]
+        if name in names:
+            problems.append(
+                f"there is a SpiderIPPool {name} that is no takeover's: delete it or take it over by hand"
+            )
+            continue
+        try:
+            admit(obj, None, others)
+        except InvalidObject as error:
+            problems.append(str(error))
+    return tuple(problems)
+
+
+def make(store: Store, wanted: Object, source: str) -> None:
+    """Have this pool. One that an earlier takeover made, and that still stands, gets what it lists. Raises `InvalidRequest` for
+    one of somebody else."""
+    name = wanted["metadata"]["name"]
+    try:
+        store.create(admit(wanted))
+    except Conflict:
+        there = store.get(KIND, name)
+        if not _is_marked(there, source):
+            raise InvalidRequest(f"there is a SpiderIPPool {name} that is no takeover's; delete it") from None
+        _change(store, name, lambda spec: {**wanted["spec"], "disable": spec.get("disable", True)})
+
+
+def enable(store: Store, name: str) -> None:
+    """Let a pool give out what is free in it."""
+    _change(store, name, lambda spec: {**spec, "disable": False})
+
+
+def disable(store: Store, name: str) -> None:
+    """Let it give out nothing more; whoever has an address of it keeps that."""
+    _change(store, name, lambda spec: {**spec, "disable": True})
+
+
+def remove(store: Store, name: str) -> None:
+    """Delete a pool out of which nothing is recorded any more."""
+    for _ in range(_TRIES):
+        try:
+            store.delete(KIND, name)
+            obj = store.get(KIND, name)
+            finalizers = [entry for entry in obj["metadata"].get("finalizers") or () if entry != FINALIZER]
+            store.update({**obj, "metadata": {**obj["metadata"], "finalizers": finalizers}})
+        except NotFound:
+            return
+        except Conflict:
+            continue
+        return
+
+
+def _change(store: Store, name: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    for _ in range(_TRIES):
+        obj = store.get(KIND, name)
+        spec = change(obj["spec"])
+        if spec == obj["spec"]:
+            return
+        try:
+            store.update(admit({**obj, "spec": spec}, obj))
+        except Conflict:
+            continue
+        return
+    raise Conflict(f"SpiderIPPool {name} is written by others without end; repeat the command")
