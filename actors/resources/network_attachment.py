@@ -8,7 +8,7 @@ Network Custom Resource Definition De-facto Standard", version 1.3.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.errors import InvalidObject
@@ -18,6 +18,8 @@ from actors.resources.metadata import Owner, open_object
 
 KIND = "NetworkAttachmentDefinition"
 API_VERSION = "k8s.cni.cncf.io/v1"
+LONGEST_CONFIG, DEEPEST_CONFIG = 1 << 16, 24
+"""Bytes of a configuration, and values inside values: of a plugin that a SpiderMultusConfig chains, two more than it says."""
 RESOURCE_NAME = "k8s.v1.cni.cncf.io/resourceName"
 """The annotation that names the device plugin's resource, of which each pod of this network gets one."""
 
@@ -67,7 +69,11 @@ class NetworkAttachment:
         """What `config` says, as named fields; empty without one. Raises `InvalidObject`."""
         subject = showable(f"{KIND} {self.key}")
         try:
-            configuration = read_json(self.config, only_showable=False) if self.config.strip() else {}
+            configuration = (
+                read_json(self.config, longest=LONGEST_CONFIG, deepest=DEEPEST_CONFIG, only_showable=False)
+                if self.config.strip()
+                else {}
+            )
         except UnreadableText as error:
             raise InvalidObject(
                 f"{subject}: spec.config is no CNI configuration: {error}; write a JSON object with cniVersion, name and "
@@ -85,6 +91,18 @@ class NetworkAttachment:
                     "type", "but every plugin is named by its type", "write one, such as macvlan"
                 )
         return plugins
+
+
+def for_attaching(obj: Mapping[str, Any]) -> NetworkAttachment:
+    """Of an object what a node needs to attach pods to it, for its cache of all networks; a configuration that is too long
+    is cut where its reader still sees that. Raises `InvalidObject`."""
+    network = NetworkAttachment.from_object(obj)
+    resource = network.annotations.get(RESOURCE_NAME, "")[:LONGEST_CONFIG]
+    return replace(
+        network,
+        annotations={RESOURCE_NAME: resource} if resource else {},
+        config=network.config[: LONGEST_CONFIG + 1],
+    )
 
 
 def admit_network_attachment(obj: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from actors.allocation.messages import AddRequest, AddResult, Sandbox
 from actors.errors import Conflict, NotFound, PodRefused
-from actors.resources.network_attachment import KIND, NetworkAttachment
+from actors.resources.network_attachment import KIND, NetworkAttachment, for_attaching
 from actors.resources.pod import NETWORK_STATUS, Pod
 from actors.runtime import ActorSystem, ObjectRef, get
 from actors.store.caches.catalog import Catalog
@@ -29,7 +29,7 @@ class AgentCluster:
         self._store = store
         self._catalog = catalog
         self._has_pods = has_pods
-        self._networks = Informer(store, KIND, transform=NetworkAttachment.from_object, optional=True)
+        self._networks = Informer(store, KIND, transform=for_attaching, optional=True)
 
     def start(self) -> None:
         """Watch the networks."""

@@ -19,9 +19,10 @@ from typing import Any
 from actors.errors import InvalidObject, OrbweaverError, Overloaded, PodRefused
 from actors.resources.fields import Fields
 from actors.resources.json_text import UnreadableText, read_json
+from actors.resources.network_attachment import DEEPEST_CONFIG
 from actors.store.atomic_file import replace_file
 from cni.networks.execution import PluginParameters
-from cni.networks.network_list import DEEPEST_CONFIG, NetworkList, judge_network_list
+from cni.networks.network_list import NetworkList, judge_network_list
 
 log = logging.getLogger("orbweaver.networks")
 

@@ -16,15 +16,14 @@ from typing import Any
 from actors.errors import InvalidRequest
 from actors.resources.fields import Fields, shown
 from actors.resources.json_text import UnreadableText, read_json
+from actors.resources.network_attachment import DEEPEST_CONFIG, LONGEST_CONFIG
 from cni.server.protocol import IPAM, VERSIONS
 from cni.server.request_names import LONGEST
 
 NAME = "orbweaver-networks"
 """The plugin's type."""
-MOST_PLUGINS = 16
-"""Plugins of one network; chains of this field have five."""
-LONGEST_CONFIG, DEEPEST_CONFIG = 1 << 16, 24
-"""Bytes of a configuration, and values inside values."""
+MOST_PLUGINS = 40
+"""Plugins of one network; chains of this field have five, and a SpiderMultusConfig may chain 32 to its own."""
 UNSAID_VERSION = "0.3.1"
 """The CNI version of a network that says none: the one that SpiderMultusConfigs are written in, which all plugins speak."""
 

@@ -11,7 +11,8 @@ import logging
 from pathlib import Path
 
 from actors.errors import InvalidRequest
-from cni.networks.network_list import LONGEST_CONFIG, NetworkList, read_network_list
+from actors.resources.network_attachment import LONGEST_CONFIG
+from cni.networks.network_list import NetworkList, read_network_list
 
 log = logging.getLogger("orbweaver.networks")
 

@@ -19,7 +19,8 @@ from actors.networks.attachment import (
     same_configuration,
 )
 from actors.resources.admission import admit
-from actors.resources.multus_config import SECTIONS, MultusConfig
+from actors.resources.json_text import DEEPEST
+from actors.resources.multus_config import MOST_CHAINED, SECTIONS, MultusConfig
 from actors.resources.network_attachment import NetworkAttachment
 from cni.dataplane.own_plugins import check_plugins
 from cni.server import protocol
@@ -51,6 +52,18 @@ def test_the_network_is_the_one_in_the_golden_file(path: Path) -> None:
 
     assert made == expected
     assert texts[0] == texts[1] or json.loads(texts[0]) == json.loads(texts[1])
+
+
+def test_the_largest_that_is_let_in_is_read_by_whoever_attaches_to_it() -> None:
+    """As deep as a chained plugin may be, and as many as there may be: no network is ready that no pod can have."""
+    chained = '{"type":"tuning","a":' + "[" * (DEEPEST - 1) + "]" * (DEEPEST - 1) + "}"
+    obj = multus_config({**macvlan(), "chainCNIJsonData": [chained] * MOST_CHAINED})
+    conf = cni_configuration(MultusConfig.from_object(admit(obj)))
+    assert conf is not None
+    check_plugins(conf)
+    network = NetworkAttachment.from_object(attachment(MultusConfig.from_object(obj)))
+
+    assert len(network.plugins()) == MOST_CHAINED + 2
 
 
 def test_there_is_a_golden_file_for_each_type() -> None:

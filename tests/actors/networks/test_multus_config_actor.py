@@ -248,6 +248,20 @@ def test_what_a_plugin_of_ours_would_refuse_is_not_made(leader: Leader) -> None:
     assert "mimon" in text
 
 
+@pytest.mark.parametrize(
+    "chained", [['{"type":"tuning","a":"' + "x" * 60_000 + '"}'] * 3, ['{"type":"../sh"}']]
+)
+def test_what_nobody_could_attach_to_is_not_made(leader: Leader, chained: list[str]) -> None:
+    """Three chained plugins of 60 kB are too much together: they would be written again and again."""
+    leader.make("blue", {**macvlan(), "chainCNIJsonData": chained})
+    before = leader.writes
+    leader.run(300)
+
+    assert leader.network("blue") is None
+    assert leader.ready("blue")[:2] == ("False", "Unusable")
+    assert leader.writes == before
+
+
 def test_without_the_kind_of_networks_this_is_said_and_they_are_made_when_it_comes(leader: Leader) -> None:
     leader.sources.kind_is_absent = True
     leader.make("blue")

@@ -8,7 +8,14 @@ import pytest
 
 from actors.errors import InvalidObject
 from actors.resources.admission import admit
-from actors.resources.network_attachment import API_VERSION, KIND, NetworkAttachment
+from actors.resources.network_attachment import (
+    API_VERSION,
+    KIND,
+    LONGEST_CONFIG,
+    RESOURCE_NAME,
+    NetworkAttachment,
+    for_attaching,
+)
 
 
 def network(config: Any) -> dict[str, Any]:
@@ -54,3 +61,17 @@ def test_a_network_that_no_pod_could_be_attached_to_is_refused(config: Any, word
 def test_a_misspelt_field_is_refused_with_the_right_one() -> None:
     with pytest.raises(InvalidObject, match="did you mean config"):
         admit({**network(""), "spec": {"conf": ""}})
+
+
+def test_a_node_keeps_of_a_network_what_it_needs_of_it() -> None:
+    """Every node has a cache of all networks, whoever wrote megabytes into them."""
+    obj = network('{"type":"macvlan","note":"' + "x" * 1_000_000 + '"}')
+    obj["metadata"]["annotations"] = {RESOURCE_NAME: "vendor.com/vf", "note": "x" * 200_000}
+    kept = for_attaching(obj)
+
+    assert (kept.key, kept.annotations) == ("shop/blue", {RESOURCE_NAME: "vendor.com/vf"})
+    assert len(kept.config) == LONGEST_CONFIG + 1
+    with pytest.raises(InvalidObject, match="but may have 65536"):
+        kept.plugins()
+    small = network('{"type":"macvlan"}')
+    assert for_attaching(small) == NetworkAttachment.from_object(small)
