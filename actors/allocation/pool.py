@@ -474,6 +474,7 @@ class PoolActor(Actor):
     def _serve(self) -> None:
         """Give what is free to those who wait, in their order."""
         line, free = self._state.line, self._state.free
+        self._leave_abandoned()
         while group := line.head():
             now = self._clock()
             if free.ready(len(group), now) < len(group):
@@ -489,6 +490,7 @@ class PoolActor(Actor):
         """Let only as many wait as addresses are on their way back. `refused`: who does not wait, and is told whether it
         might."""
         state = self._state
+        self._leave_abandoned()
         if not (state.line or refused or state.watching):
             return
         if len(state.line) + bool(refused) > self._on_their_way(refused):
@@ -499,6 +501,15 @@ class PoolActor(Actor):
                 self._watch()
                 return
         self._turn_away(refused)
+
+    def _leave_abandoned(self) -> None:
+        """Whose agent was killed or cut off while he waited asks again elsewhere: nobody hears what is granted here."""
+        for waiter in self._state.line.leave(lambda job: job.reply.abandoned):
+            waiter.job.reply.fail(
+                Withdrawn(
+                    f"the agent of pod {waiter.job.request.record.pod} is gone while the request waited"
+                )
+            )
 
     def _looked_for_returning(
         self, ref: ObjectRef[tuple[Allocation, ...]], refused: Sequence[PendingRequest]

@@ -68,6 +68,10 @@ class WaitingLine(Generic[T]):
         """Who waits for an ADD leaves."""
         return self._leave(lambda each: each.request == request)
 
+    def leave(self, whose: Callable[[T], bool]) -> list[Waiter[T]]:
+        """Those leave whose job fits."""
+        return self._leave(lambda each: whose(each.job))
+
     def expire(self, now: float) -> list[Waiter[T]]:
         """Those whose time is over leave, and with each who belongs to it."""
         late = {each.request for each in self._waiters if each.until <= now}

@@ -167,6 +167,7 @@ class Dispatch:
         if not self._intake.defer(call):
             call.ref.fail(PeerLost(f"actor {self._name} was stopped before it answered {call.method}()"))
             return
+        result.stands_for(call.ref)
 
         def answer(done: ObjectRef[Any]) -> None:
             call.ref.follow(done)

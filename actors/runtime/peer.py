@@ -365,7 +365,7 @@ class _ServerLink(PeerLink):
         self._actors = system
         self._owner = owner
         self._lasts: asyncio.TimerHandle | None = None
-        self._in_flight: set[int] = set()
+        self._in_flight: dict[int, ObjectRef[Any]] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -384,7 +384,7 @@ class _ServerLink(PeerLink):
             raise ProtocolError(f"call {number} is under way already")
         deadline = None if event.left is None else time.monotonic() + event.left
         ref: ObjectRef[Any] = ObjectRef(label=f"{event.actor}.{event.method}", deadline=deadline)
-        self._in_flight.add(number)
+        self._in_flight[number] = ref
         # The answer is the actor's own: at the deadline the client's side ends the waiting by itself.
         ref.subscribe(self._answerer(number))
         refusal = self._owner.refusal(event)
@@ -430,7 +430,7 @@ class _ServerLink(PeerLink):
     def _answerer(self, number: int) -> Callable[[ObjectRef[Any]], None]:
         def answer(ref: ObjectRef[Any]) -> None:
             # In whichever thread completed the reference.
-            self._in_flight.discard(number)
+            self._in_flight.pop(number, None)
             if not self.send(self._reply(number, ref)) and not self.ending():
                 with contextlib.suppress(RuntimeError):  # The loop is closed: the process ends.
                     self._loop.call_soon_threadsafe(self._too_slow)
@@ -461,5 +461,7 @@ class _ServerLink(PeerLink):
     def lost(self, reason: OrbweaverError) -> None:
         if self._lasts is not None:
             self._lasts.cancel()
+        for ref in tuple(self._in_flight.values()):
+            ref.abandon()
         self._owner.left(self)
         log.info("the connection of %s ended: %s", self.peer, reason)

@@ -27,7 +27,17 @@ log = logging.getLogger("orbweaver.runtime")
 class ObjectRef(Generic[T]):
     """A value or an error that somebody will provide: the answer to a call, or one that an actor defers."""
 
-    __slots__ = ("_callbacks", "_done", "_error", "_lock", "_value", "deadline", "label")
+    __slots__ = (
+        "_abandoned",
+        "_answers",
+        "_callbacks",
+        "_done",
+        "_error",
+        "_lock",
+        "_value",
+        "deadline",
+        "label",
+    )
 
     def __init__(self, *, label: str = "", deadline: float | None = None) -> None:
         self.label = label
@@ -39,6 +49,8 @@ class ObjectRef(Generic[T]):
         self._value: Any = None
         self._error: BaseException | None = None
         self._callbacks: list[Callable[[ObjectRef[Any]], object]] | None = None
+        self._abandoned = False
+        self._answers: ObjectRef[Any] | None = None
 
     def __repr__(self) -> str:
         state = "pending" if not self._done else "done" if self._error is None else f"failed {self._error!r}"
@@ -72,6 +84,20 @@ class ObjectRef(Generic[T]):
     def follow(self, other: ObjectRef[T]) -> bool:
         """Take over the answer of a reference that is done."""
         return self._finish(other._value, other._error)
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether whoever asked is gone, so that nobody hears the answer. What was begun goes on; what merely waits may
+        end."""
+        return self._abandoned or (self._answers is not None and self._answers.abandoned)
+
+    def abandon(self) -> None:
+        """Note that whoever asked is gone."""
+        self._abandoned = True
+
+    def stands_for(self, asked: ObjectRef[T]) -> None:
+        """Note that this is the answer which an actor defers to a call with the reference `asked`."""
+        self._answers = asked
 
     def subscribe(self, callback: Callable[[ObjectRef[T]], object]) -> None:
         """Run `callback(ref)` when there is a real answer, in whichever thread completes it: the deadline alone does not

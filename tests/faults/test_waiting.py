@@ -119,3 +119,31 @@ def test_an_add_that_waits_at_a_lost_leader_waits_on_at_its_agent(
 
     node.delete("old1")
     prove(store, node)
+
+
+def test_an_add_whose_agent_was_killed_waits_no_more_at_the_leader(
+    stack: ExitStack, store: ClusterStore, config: Path, tmp_path: Path
+):
+    """Nobody hears its answer: the first address to come back is for the ADD that the runtime sends again."""
+    (leader,) = stack.enter_context(controllers(tmp_path, config, count=1))
+    leader_of(store, [leader])
+    node = start(stack, store, config, tmp_path, "node1")
+    wait_linked(node.agent, leader)
+    terminate(store, "old1", "old2")
+    store.create(scheduled("new1"))
+
+    with ThreadPoolExecutor(2) as workers:
+        lost = workers.submit(node.add_again, "new1")
+        wait_waiting(node, 1)
+        node.agent.kill()
+        assert lost.exception() is not None
+        node.agent.start()
+        wait_linked(node.agent, leader)
+        added = workers.submit(node.add_again, "new1")
+        told = "waiting for an address on its way back"
+        eventually(lambda: equal(len(logged(node.agent.log, told)), 2))
+        node.delete("old1")
+        assert added.result() == "10.6.0.1"
+
+    node.delete("old2")
+    prove(store, node)
