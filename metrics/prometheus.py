@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
@@ -123,6 +123,13 @@ class Metrics:
         self._spiderpool = {
             operation: _SpiderpoolNames(operation, registry) for operation in ("allocation", "release")
         }
+
+    def tell_version(self, version: str) -> None:
+        """Report which version this process is."""
+        info = Gauge(
+            "orbweaver_build_info", "The version of this process", ["version"], registry=self._registry
+        )
+        info.labels(version).set(1)
 
     def watch_mailboxes(self, depths: Callable[[], dict[str, int]]) -> None:
         """Report the depth of mailboxes, summed by kind of actor, at each scrape."""

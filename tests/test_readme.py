@@ -140,6 +140,7 @@ def metrics() -> Iterator[tuple[str, tuple[str, frozenset[str]]]]:
     exposed.reclaim_failed()
     exposed.handled("pool", "allocate", 0.1, 0.1, 0)
     exposed.dropped("pool", "allocate")
+    exposed.tell_version("1.2.3")
     exposed.watch_mailboxes(lambda: {"pool": 1})
     exposed.watch_pools(lambda: [PoolUsage("blue", 10, 1)])
     exposed.watch_subnets(lambda: [SubnetUsage("rack", 10, 1, 1, False)])

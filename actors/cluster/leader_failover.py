@@ -31,7 +31,7 @@ from actors.allocation.router import Allocator, LocalAllocator, is_lost
 from actors.cluster.credentials import SERVER_NAME, client_context
 from actors.cluster.leadership import LEASE, Leadership
 from actors.cluster.lease import Holder, read_holder
-from actors.errors import OrbweaverError, PeerLost, PeerRefused, StoreUnavailable
+from actors.errors import OrbweaverError, PeerLost, PeerRefused, ProtocolError, StoreUnavailable
 from actors.runtime import (
     ActorHandle,
     ActorSystem,
@@ -113,7 +113,7 @@ class LeaderAllocator:
                 f"the leader {self.holder.identity} at {self.holder.address} does not answer: "
                 f"{ref.error() or f'no sign of life within {self._budget:g} s'}"
             )
-            raise self.lost
+            raise self.lost from ref.error()
         return bool(ref.result())
 
 
@@ -399,7 +399,14 @@ class LeaderFailover:
         try:
             LeaderAllocator(system, holder, max(ANSWER, self._leadership.budget)).alive()
         except OrbweaverError as error:
-            self._tell(logging.INFO, "no leader answers", str(error))
+            if isinstance(error.__cause__, ProtocolError):
+                self._tell(
+                    logging.WARNING,
+                    "the leader and this agent do not understand each other, allocating in this process",
+                    str(error),
+                )
+            else:
+                self._tell(logging.INFO, "no leader answers", str(error))
             system.shutdown()
             return False
         with self._state:

@@ -26,6 +26,10 @@ frame of a megabyte took half a minute.
 Nothing else can be sent or received: there is no way to name a class that was not registered, and a field that is
 not of its declared type is refused.
 
+Two versions. A field with a default is left out while it holds that, and an unknown field is refused. So a version may give
+a dataclass one more field: the version before takes everything in which it is not used, and refuses, rather than
+misunderstands, the rest. `tests/releases/test_contract.py` holds what is sent here against the version before.
+
 What must always hold: nothing over the frame limit is ever buffered; whatever bytes arrive, the only
 exception is `ProtocolError`, and after it the connection is finished.
 """
@@ -88,10 +92,13 @@ class _Shape:
 
     cls: type
     """What is made of it on receipt."""
-    fields: tuple[str, ...]
-    """Their names, in the order in which they are declared."""
+    always: tuple[str, ...]
+    """The names of fields that are sent whatever they hold."""
+    defaults: tuple[tuple[str, Any], ...]
+    """Those that are left out while they hold this: a peer that does not have the field yet takes the value all the same, and
+    means what it means."""
     known: frozenset[str]
-    """The same, to look a name up."""
+    """All names."""
     required: frozenset[str]
     """Those without a default, which must come."""
     checks: dict[str, Check] = dataclasses.field(default_factory=dict)
@@ -123,8 +130,10 @@ def wire_value(cls: C) -> C:
             for field in sent
             if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         )
-        names = tuple(field.name for field in sent)
-        _shapes[name] = _Shape(cls, names, frozenset(names), required)
+        defaults = {field.name: field.default for field in sent if field.default is not dataclasses.MISSING}
+        names = [field.name for field in sent]
+        always = tuple(field for field in names if field not in defaults)
+        _shapes[name] = _Shape(cls, always, tuple(defaults.items()), frozenset(names), required)
     else:
         raise TypeError(f"{cls!r} is neither a frozen dataclass nor an enum")
     _names[cls] = name
@@ -142,9 +151,12 @@ def _extend(value: Any) -> msgpack.ExtType:
         if isinstance(value, enum.Enum):
             return msgpack.ExtType(_EXT_ENUM, _pack([name, value.value]))
         shape = _shapes[name]
-        return msgpack.ExtType(
-            _EXT_VALUE, _pack([name, {field: getattr(value, field) for field in shape.fields}])
-        )
+        content = {field: getattr(value, field) for field in shape.always}
+        for field, default in shape.defaults:
+            held = getattr(value, field)
+            if held is not default and (held != default or type(held) is not type(default)):
+                content[field] = held
+        return msgpack.ExtType(_EXT_VALUE, _pack([name, content]))
     if cls is int:
         size = value.bit_length() // 8 + 1
         if size > _INTEGER_BYTES:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from importlib import metadata
 from typing import Any
 
+from cni.release import version
 from cni.server.protocol import VERSIONS
 
 
@@ -17,5 +17,5 @@ def add_parser(commands: Any) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Print the version."""
-    print(f"orbweaver {metadata.version('orbweaver')} (CNI {', '.join(VERSIONS)})")
+    print(f"orbweaver {version()} (CNI {', '.join(VERSIONS)})")
     return 0

@@ -61,6 +61,7 @@ from cni.networks.network_list import NAME as NETWORKS
 from cni.networks.plugin import NetworksPlugin
 from cni.process.base import START_TIMEOUT, Process, log_failure
 from cni.process.node_taint import NodeTaint
+from cni.release import version
 from cni.server.del_spool import DelSpool
 from cni.server.dispatcher import ChainedPlugin
 from cni.server.frontend import FrontEnd
@@ -338,6 +339,7 @@ class Agent(Process):
         log.info(
             "serving",
             extra={
+                "version": version(),
                 "socket": str(self.options.cni_socket),
                 "node": self.options.node,
                 "pools": len(self.catalog.pools().pools),

@@ -18,6 +18,7 @@ from actors.runtime import ActorSystem, ObjectRef, get, guarded, wait
 from actors.store.caches.catalog import Catalog
 from actors.store.caches.informer import Informer, ObjectKey
 from actors.store.contract import Store
+from cni.release import version
 from metrics.health import HealthServer
 from metrics.prometheus import Metrics, PoolUsage
 
@@ -45,6 +46,7 @@ class Process:
         self.fatal: str | None = None
         self.store = store
         self.metrics = Metrics()
+        self.metrics.tell_version(version())
         self.observer: AllocationObserver = guarded(self.metrics, "the allocations'")
         self.catalog = Catalog(store, has_pods=has_pods)
         self.system = ActorSystem(name, self.metrics, supervision=TABLE, on_fatal=self._give_up)

@@ -59,6 +59,7 @@ from cni.admission.reviews import Review, overlap_review, placement_review
 from cni.admission.webhook import ANSWER_TIMEOUT, Webhook, WebhookOptions
 from cni.dataplane.own_plugins import check_plugins
 from cni.process.base import START_TIMEOUT, Process, log_failure
+from cni.release import version
 
 log = logging.getLogger("orbweaver.controller")
 
@@ -298,6 +299,7 @@ class Controller(Process):
         log.info(
             "standing by",
             extra={
+                "version": version(),
                 "identity": self.options.identity,
                 "address": address,
                 "port": port,

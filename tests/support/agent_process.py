@@ -34,13 +34,18 @@ class ServingProcess(ABC):
     entry and terminated on exit.
 
     `wrapper` comes before the interpreter. `faults` are options of `process_with_faults.py`: a store that fails, a
-    clock that jumps.
+    clock that jumps. `packages`: those of another version (`tests/tools/release.py`).
     """
 
     command: str
 
     def __init__(
-        self, directory: Path, *options: str, wrapper: Sequence[str] = (), faults: Sequence[str] = ()
+        self,
+        directory: Path,
+        *options: str,
+        wrapper: Sequence[str] = (),
+        faults: Sequence[str] = (),
+        packages: Path | None = None,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
@@ -48,6 +53,7 @@ class ServingProcess(ABC):
         self.process: subprocess.Popen[bytes] | None = None
         program = (sys.executable, "-P", str(WITH_FAULTS), *faults, "--") if faults else PROGRAM
         self._command = [*wrapper, *program, self.command, *options]
+        self._environment = _environment(packages)
 
     @property
     def pid(self) -> int:
@@ -77,7 +83,13 @@ class ServingProcess(ABC):
     def launch(self) -> None:
         """Start it, and do not wait."""
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment
+            )
+
+    def become(self, packages: Path | None) -> None:
+        """From the next start on, be of another version, or of the working tree's (None)."""
+        self._environment = _environment(packages)
 
     @abstractmethod
     def serves(self) -> bool:
@@ -134,6 +146,10 @@ class ServingProcess(ABC):
             self.kill()  # what went wrong already is the test's failure, not how this ends
 
 
+def _environment(packages: Path | None) -> dict[str, str]:
+    return {**os.environ, **({"PYTHONPATH": str(packages)} if packages else {})}
+
+
 class AgentProcess(ServingProcess):
     """`orbweaver agent` with everything it owns in `directory`: store, socket, plugin, log. It is standalone, or, with a
     `kubeconfig`, on a cluster. Where that is the administrator's, the agent has the rights of `deploy/rbac` and the token
@@ -149,6 +165,7 @@ class AgentProcess(ServingProcess):
         node: str = "node1",
         wrapper: Sequence[str] = (),
         faults: Sequence[str] = (),
+        packages: Path | None = None,
     ) -> None:
         self.data = directory / "data" / "orbweaver.db"
         self.socket = directory / "agent.sock"
@@ -161,7 +178,7 @@ class AgentProcess(ServingProcess):
             token = directory / "leader-token"
             token.write_text(agent_token(kubeconfig, node))
             own += ["--leader-token", str(token)]
-        super().__init__(directory, *where, *own, *options, wrapper=wrapper, faults=faults)
+        super().__init__(directory, *where, *own, *options, wrapper=wrapper, faults=faults, packages=packages)
         self.data.parent.mkdir(exist_ok=True)
         shim.install(self.plugins)
 

@@ -6,7 +6,7 @@ What must always hold: whatever a test does to them, everything has ended when t
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -58,13 +58,27 @@ class Fleet:
         self._directory, self._stack = directory, stack
 
     def agent(
-        self, node: str, *, through: FaultProxy | None = None, clock: Clock | None = None
+        self,
+        node: str,
+        *,
+        through: FaultProxy | None = None,
+        clock: Clock | None = None,
+        packages: Path | None = None,
+        timeout: float = 5,
+        faults: Sequence[str] = (),
     ) -> AgentProcess:
-        """A running agent; `through` a proxy to the API server."""
+        """A running agent; `through` a proxy to the API server. `packages`: of another version. `timeout`: seconds that a
+        request may take. `faults`: options of `process_with_faults.py`."""
         config = self._config(through)
-        faults = clock.option if clock is not None else ()
+        faults = clock.option if clock is not None else faults
         made = AgentProcess(
-            self._directory / node, "--timeout", "5", kubeconfig=config, node=node, faults=faults
+            self._directory / node,
+            "--timeout",
+            str(timeout),
+            kubeconfig=config,
+            node=node,
+            faults=faults,
+            packages=packages,
         )
         return self._stack.enter_context(made)
 
@@ -75,11 +89,14 @@ class Fleet:
         through: FaultProxy | None = None,
         clock: Clock | None = None,
         address: str = "127.0.0.1",
+        packages: Path | None = None,
+        faults: Sequence[str] = (),
     ) -> ControllerProcess:
-        """A running controller; `address`: where agents are told that they reach it."""
-        faults = clock.option if clock is not None else ()
+        """A running controller; `address`: where agents are told that they reach it. `packages`: of another version.
+        `faults`: options of `process_with_faults.py`."""
+        faults = clock.option if clock is not None else faults
         made = ControllerProcess(
-            self._directory / name, self._config(through), address=address, faults=faults
+            self._directory / name, self._config(through), address=address, faults=faults, packages=packages
         )
         return self._stack.enter_context(made)
 

@@ -34,6 +34,12 @@ values = st.recursive(
 )
 
 
+@wire_value
+@dataclass(frozen=True)
+class Measure:
+    size: int | bool = 1
+
+
 def opened() -> Incoming:
     incoming = Incoming()
     list(incoming.receive(wire.hello("peer")))
@@ -167,6 +173,18 @@ def test_a_field_with_a_default_may_be_missing() -> None:
     packed = msgpack.packb(msgpack.ExtType(1, msgpack.packb(["Point", {"x": 1, "y": 2}])))
 
     assert wire.decode_value(packed) == Point(1, 2, Colour.RED)
+
+
+def test_a_field_that_holds_its_default_is_not_sent() -> None:
+    """A version that does not have the field takes the value then, and refuses it where the field says something."""
+    assert wire.encode_value(Point(1, 2)) == wire.encode_value(Point(1, 2, Colour.RED))
+    assert b"colour" not in wire.encode_value(Point(1, 2))
+    assert b"colour" in wire.encode_value(Point(1, 2, Colour.BLUE))
+
+
+def test_a_field_that_only_equals_its_default_is_sent_as_it_is() -> None:
+    assert wire.decode_value(wire.encode_value(Measure(True))).size is True
+    assert wire.decode_value(wire.encode_value(Measure(1))).size == 1
 
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, lambda: 0, [object()], type, Exception("x"), 1j])
