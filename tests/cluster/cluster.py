@@ -23,7 +23,14 @@ from tests.cluster.machine import Machine
 from tests.cluster.node import BINDS, MOUNT_POINTS, Node
 from tests.cluster.processes import ClusterFailed, Processes, run
 from tests.cluster.programs import CGROUPS, CONTROLLERS, UNIFIED, Programs
-from tests.tools.control_plane import apiserver_arguments, authority, etcd_arguments, write_kubeconfig
+from tests.tools.control_plane import (
+    SERVICES,
+    apiserver_arguments,
+    authority,
+    etcd_arguments,
+    proxy_arguments,
+    write_kubeconfig,
+)
 
 API = "10.99.0.1"
 PORT = 6443
@@ -54,6 +61,9 @@ class Cluster:
         for node in self.nodes.values():
             node.start()
         self.wait("all nodes are there", lambda: len(self.items("nodes")) == len(self.nodes))
+        # So that the API server reaches webhooks by their Services, as on a control plane that is a node; that one only
+        # counts for traffic which stays on its node.
+        self._start("kube-proxy", *proxy_arguments(self.kubeconfig("proxy"), next(iter(self.nodes))))
 
     def stop(self) -> None:
         """End everything and take it away."""
@@ -134,6 +144,7 @@ class Cluster:
             "link add br0 type bridge",
             f"addr add {API}/16 dev br0",
             "link set br0 up",
+            f"route add {SERVICES} dev br0",  # the kernel asks for a route before kube-proxy's rules apply
         ):
             run("ip", "-n", self.netns, *command.split())
 

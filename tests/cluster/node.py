@@ -20,6 +20,7 @@ from tests.cluster.images import PAUSE
 from tests.cluster.pod_logs import NAMESPACE, PodLogs
 from tests.cluster.processes import ClusterFailed, Processes, run
 from tests.cluster.programs import CGROUPS, CONTROLLERS, UNIFIED
+from tests.tools.control_plane import proxy_arguments
 
 if TYPE_CHECKING:
     from tests.cluster.cluster import Cluster
@@ -79,22 +80,8 @@ class Node:
         self._containerd()
         self._start_kubelet()
         programs = self._cluster.programs.kubernetes
-        self.run_here(
-            "kube-proxy",
-            [
-                str(programs / "kube-proxy"),
-                f"--kubeconfig={self._cluster.kubeconfig('proxy')}",
-                f"--hostname-override={self.name}",
-                "--proxy-mode=nftables",
-                # As kubeadm sets it: what comes from elsewhere, so from underlay pods, is masqueraded.
-                "--cluster-cidr=10.244.0.0/16",
-                # These settings of the kernel are not a namespace's own.
-                "--conntrack-max-per-core=0",
-                "--conntrack-min=0",
-                "--conntrack-tcp-timeout-established=0",
-                "--conntrack-tcp-timeout-close-wait=0",
-            ],
-        )
+        proxy = proxy_arguments(self._cluster.kubeconfig("proxy"), self.name)
+        self.run_here("kube-proxy", [str(programs / "kube-proxy"), *proxy])
 
     def stop(self) -> None:
         """End its programs and containers, and take away what it made."""

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+SERVICES = "10.96.0.0/16"
+
 
 def etcd_arguments(directory: Path, client: str, peer: str) -> list[str]:
     """One member, which does not wait for the disk. `client` and `peer` are the URLs it serves."""
@@ -37,11 +39,27 @@ def apiserver_arguments(
         f"--advertise-address={address}",
         f"--cert-dir={certificates}",
         f"--token-auth-file={file}",
-        "--service-cluster-ip-range=10.96.0.0/16",
+        f"--service-cluster-ip-range={SERVICES}",
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-signing-key-file={key}",
         f"--service-account-key-file={key}",
         "--allow-privileged=true",
+    ]
+
+
+def proxy_arguments(kubeconfig: Path, node: str) -> list[str]:
+    """kube-proxy in a network namespace of its own, as `node`."""
+    return [
+        f"--kubeconfig={kubeconfig}",
+        f"--hostname-override={node}",
+        "--proxy-mode=nftables",
+        # As kubeadm sets it: what comes from elsewhere, so from underlay pods, is masqueraded.
+        "--cluster-cidr=10.244.0.0/16",
+        # These settings of the kernel are not a namespace's own.
+        "--conntrack-max-per-core=0",
+        "--conntrack-min=0",
+        "--conntrack-tcp-timeout-established=0",
+        "--conntrack-tcp-timeout-close-wait=0",
     ]
 
 
