@@ -6,6 +6,8 @@ What must always hold:
   addresses of all of its interfaces that Orbweaver gives out are recorded together.
 * The note of it is on disk before the first plugin runs, so that DEL undoes it, whatever ends in between.
 * A network that fails ends the request; what was attached is detached in reverse order, and the addresses go back.
+* Plugins take interfaces out of the container's own network namespace alone: the path of a process's means another one,
+  or the host's, when the process is gone, and DEL names it all the same.
 * A namespace that is isolated reaches its own networks, those of the namespaces that are everybody's, and the one that the
   node's own configuration names; nothing that a pod or a network says changes that.
 
@@ -33,6 +35,7 @@ from actors.errors import CheckFailed, InvalidRequest, NotFound, OrbweaverError,
 from actors.resources.network_attachment import RESOURCE_NAME, NetworkAttachment
 from actors.resources.pod import Pod
 from actors.runtime import ObjectRef
+from cni.dataplane.netlink.namespaces import is_own_namespace
 from cni.networks.attachment_cache import Attached, AttachmentCache, AttachmentNote
 from cni.networks.chain import Chain
 from cni.networks.default_route import move_default_route
@@ -47,6 +50,7 @@ from cni.networks.network_list import (
 from cni.networks.node_configs import find_config
 from cni.networks.results import in_version, status, with_default_routes
 from cni.server import protocol
+from cni.server.libcni_cache import Namespaces
 from cni.server.protocol import IPAM, CniRequest
 from cni.server.reserved_addresses import ReservedAddresses
 
@@ -133,6 +137,8 @@ class Networks:
     """The first interface's network as the settings have it; None where they do not say."""
     host_root: Path = Path("/")
     """Where the node's own file system is mounted, in which plugins are executed."""
+    namespaces: Namespaces = field(default_factory=Namespaces)
+    """Where network namespaces are seen."""
     clock: Callable[[], float] = field(default=time.monotonic)
     """Monotonic seconds."""
 
@@ -147,7 +153,13 @@ class Networks:
             for index in range(len(entry.network.plugins)):
                 node.find(type_of(entry.network, index))
         note = AttachmentNote(
-            sandbox.container, sandbox.key, sandbox.netns, sandbox.interface, request.path, tuple(attached)
+            sandbox.container,
+            sandbox.key,
+            sandbox.netns,
+            sandbox.interface,
+            request.path,
+            tuple(attached),
+            self.namespaces.inode(sandbox.netns),
         )
         self.cache.write(note)
         routed = next((asking for asking in wanted if asking.default_route is not None), None)
@@ -185,7 +197,7 @@ class Networks:
             self.cluster.release(sandbox, UNDO_TIMEOUT)
             self.cache.remove(sandbox.container)
             return
-        note = replace(note, netns=sandbox.netns)
+        note = self._in_own_namespace(replace(note, netns=sandbox.netns))
         chain = Chain(self._node(request.path or note.path), deadline, stop)
         left, errors = self._detach(chain, note, len(note.attached))
         if errors:
@@ -205,6 +217,11 @@ class Networks:
                 f"nothing is noted of the networks of pod {request.sandbox.key} (container {request.sandbox.container}); "
                 "delete the pod so that it is attached again"
             )
+        if not self._in_own_namespace(note).netns:
+            raise CheckFailed(
+                f"{note.netns} is not the network namespace of pod {note.pod} any more; delete the pod so that it is attached "
+                "again"
+            )
         chain = Chain(self._node(request.path), deadline, stop)
         for network in note.attached:
             chain.check(network, note.attachment(network))
@@ -221,15 +238,18 @@ class Networks:
         if network is not None:
             Chain(self._node(request.path), deadline, stop).status(network)
 
-    def sweep(self, is_there: Callable[[str], bool | None], deadline: float, stop: Stop) -> int:
+    def sweep(self, deadline: float, stop: Stop) -> int:
         """Detach what is noted of sandboxes whose network namespace is gone and whose DEL nobody sends any more; how many
         there were. It raises nothing: what cannot be detached stays noted."""
         swept = 0
         for note in self.cache.all():
-            if is_there(note.netns) is not False or self.cache.age(note.container, time.time()) < FORGOTTEN:
+            there = self.namespaces.is_there(note.netns, inode=note.inode)
+            if there is not False or self.cache.age(note.container, time.time()) < FORGOTTEN:
                 continue
             left, errors = self._detach(
-                Chain(self._node(note.path), deadline, stop), note, len(note.attached)
+                Chain(self._node(note.path), deadline, stop),
+                self._in_own_namespace(note),
+                len(note.attached),
             )
             for error in errors:
                 log.warning(
@@ -251,7 +271,7 @@ class Networks:
             if note.container in valid:
                 kept.append(note)
                 continue
-            left, failed = self._detach(chain, note, len(note.attached))
+            left, failed = self._detach(chain, self._in_own_namespace(note), len(note.attached))
             errors += failed
             if not left:
                 self.cache.remove(note.container)
@@ -451,6 +471,19 @@ class Networks:
         removed = _families_of(routed.default_route)
         move_default_route(note.netns, note.pod, note.interface, removed=removed, gateways=())
         return with_default_routes(previous, removed, ())
+
+    def _in_own_namespace(self, note: AttachmentNote) -> AttachmentNote:
+        """The note; without its namespace where the path is seen to be another one's by now."""
+        if note.netns and (
+            is_own_namespace(note.netns)
+            or (note.inode is not None and self.namespaces.inode(note.netns) != note.inode)
+        ):
+            log.warning(
+                "a network namespace is not the container's any more, and nothing in it is touched",
+                extra={"pod": note.pod, "netns": note.netns},
+            )
+            return replace(note, netns="")
+        return note
 
     def _detach(
         self, chain: Chain, note: AttachmentNote, begun: int

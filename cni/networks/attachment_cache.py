@@ -102,6 +102,8 @@ class AttachmentNote:
     """CNI_PATH of that ADD."""
     attached: tuple[Attached, ...]
     """The networks."""
+    inode: int | None = None
+    """The number of that namespace where it is a process's, whose path means another one when the process is gone."""
 
     def attachment(self, attached: Attached) -> PluginParameters:
         """The parameters of one network's plugins."""
@@ -131,6 +133,7 @@ class AttachmentCache:
             "netns": note.netns,
             "interface": note.interface,
             "path": note.path,
+            "inode": note.inode,
             "attached": [network.to_json() for network in note.attached],
         }
         data = json.dumps(body, separators=(",", ":")).encode()
@@ -224,4 +227,5 @@ def _parse(container: str, data: bytes) -> AttachmentNote:
         top.text("interface"),
         top.text("path"),
         tuple(Attached.from_fields(entry) for entry in top.items("attached")),
+        top.number("inode", 0) or None,
     )

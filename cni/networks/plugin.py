@@ -45,14 +45,13 @@ class NetworksPlugin:
         self._adding: dict[str, Stop] = {}
         self._sweeping: Stop | None = None
 
-    def start(self, is_there: Callable[[str], bool | None]) -> None:
-        """Detach what earlier agents attached and nobody will delete any more. `is_there`: whether a network namespace is,
-        None where that cannot be seen."""
+    def start(self) -> None:
+        """Detach what earlier agents attached and nobody will delete any more."""
 
         def sweep() -> None:
             with Stop() as stop:
                 self._sweeping = stop
-                swept = self._networks.sweep(is_there, time.monotonic() + SWEEP_TIMEOUT, stop)
+                swept = self._networks.sweep(time.monotonic() + SWEEP_TIMEOUT, stop)
             if swept:
                 log.info("detached sandboxes that are gone", extra={"sandboxes": swept})
 

@@ -281,6 +281,7 @@ class Agent(Process):
                 settings.agent_namespace,
                 settings.multus_cluster_network,
                 options.host_root,
+                options.namespaces,
             )
             self._networks = chained[NETWORKS] = NetworksPlugin(attaching, self._tell)
         self.front_end = FrontEnd(
@@ -331,7 +332,7 @@ class Agent(Process):
             self.prober.start()
         if self._networks is not None:
             self._networks_cluster.start()
-            self._networks.start(self.options.namespaces.is_there)
+            self._networks.start()
         self.front_end.start()
         self.serving = True
         for keeper in self._keepers():

@@ -586,6 +586,20 @@ def a_pod_is_detached_without_its_objects_and_its_namespace(node: Node) -> None:
     assert not [held for held in node.records().values() if held["container"] == one.container]
 
 
+@case("7.2", pod("stale", "red"))
+def the_nodes_own_namespace_is_not_touched(node: Node) -> None:
+    """DEL names a process's namespace, and that process is one of the node's by now."""
+    one = node.pod("stale")
+    attached(node, one, "eth0", "net1")
+    run(
+        "ip", "link", "add", "net1", "type", "veth", "peer", "name", "far1"
+    )  # the node may have one of that name
+    one.network.call("DEL", {**one.environment(), "CNI_NETNS": f"/proc/{os.getpid()}/ns/net"})
+    assert "net1" in run("ip", "-br", "link", "show")
+    run("ip", "link", "del", "net1")
+    leaves(node, one)
+
+
 @case("7.2", pod("half", "red,moody"), nad("moody", lambda node: listed({"type": "moody"}, version="0.4.0")))
 def a_network_that_cannot_be_detached_is_left_to_the_next_attempt(node: Node) -> None:
     one = node.pod("half")

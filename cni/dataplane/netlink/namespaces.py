@@ -47,14 +47,18 @@ def inside(descriptor: int) -> Iterator[None]:
 def require_foreign(netns: str, pod: str) -> None:
     """Raise `InvalidRequest` (code 4) when the path is that of this process's own namespace; a path that cannot be looked
     at without waiting, or at all, is somebody else's to refuse."""
-    if not os.path.normpath(netns).startswith(_QUICK):
-        return
-    try:
-        own = _is_own(os.stat(netns))  # noqa: PTH116 - every ADD asks, and a Path costs more than the look
-    except (OSError, ValueError):
-        return
-    if own:
+    if is_own_namespace(netns):
         raise _own(netns, pod)
+
+
+def is_own_namespace(netns: str) -> bool:
+    """Whether the path is that of this process's own namespace, as far as that is seen without waiting."""
+    if not os.path.normpath(netns).startswith(_QUICK):
+        return False
+    try:
+        return _is_own(os.stat(netns))  # noqa: PTH116 - every ADD asks, and a Path costs more than the look
+    except (OSError, ValueError):
+        return False
 
 
 def _is_own(status: os.stat_result) -> bool:

@@ -37,6 +37,7 @@ NOTE = AttachmentNote(
             result={"ips": [{"address": "10.6.0.8/16"}]},
         ),
     ),
+    4026532000,
 )
 
 
