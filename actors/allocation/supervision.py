@@ -14,6 +14,7 @@ from actors.runtime import Child, Restart
 TABLE = (
     Child("overlap-review", Restart.ON_USE, order=0, max_crashes=50, period=60.0),
     Child("subnet-review", Restart.ON_USE, order=0, max_crashes=50, period=60.0),
+    Child("network-review", Restart.ON_USE, order=0, max_crashes=50, period=60.0),
     Child("gc", Restart.ON_USE, order=0, max_crashes=5, period=60.0),
     # Works unasked, as the views do.
     Child("sandbox-watch", Restart.AT_ONCE, order=0, max_crashes=5, period=60.0),

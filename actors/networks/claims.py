@@ -17,6 +17,9 @@ from actors.resources.metadata import open_object
 from actors.resources.multus_config import KIND, MultusConfig, attachment_name
 from actors.resources.network_attachment import NetworkAttachment
 
+NAME_TAKEN = "NameTaken"
+"""Why a claimant has no network: it is another's."""
+
 
 @dataclass(frozen=True, slots=True)
 class DamagedConfig:
@@ -133,7 +136,7 @@ def decide(
             f"NetworkAttachmentDefinition {there.key} belongs to {owner.kind} {owner.name}, which would undo what is written; "
             f"choose another name, by the annotation multus.spidernet.io/cr-name of a new object"
         )
-        return ClaimDecision(findings=tuple(ClaimFinding(claimant, "NameTaken", text) for claimant in alive))
+        return ClaimDecision(findings=tuple(ClaimFinding(claimant, NAME_TAKEN, text) for claimant in alive))
     chosen = _chosen(alive, there, owners)
     if chosen is None:  # its owner is being deleted, and takes it along
         assert there is not None
@@ -191,4 +194,4 @@ def _lost(claimant: Claimant, chosen: Claimant) -> ClaimFinding:
         f"NetworkAttachmentDefinition {claimant.namespace}/{claimant.attachment} belongs to SpiderMultusConfig "
         f"{chosen.key}; one of them needs another name, by the annotation multus.spidernet.io/cr-name of a new object"
     )
-    return ClaimFinding(claimant, "NameTaken", text)
+    return ClaimFinding(claimant, NAME_TAKEN, text)

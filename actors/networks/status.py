@@ -11,7 +11,7 @@ from typing import Any
 
 from actors.decisions.brief import without_middle
 from actors.networks.attachment import shown_master
-from actors.networks.claims import Claimant
+from actors.networks.claims import NAME_TAKEN, Claimant
 from actors.resources.json_text import showable
 from actors.resources.multus_config import MultusConfig
 
@@ -20,7 +20,7 @@ MADE = "Made"
 EVENTS = {
     MADE: "NetworkMade",
     "Invalid": "NetworkInvalid",
-    "NameTaken": "NetworkNameTaken",
+    NAME_TAKEN: "NetworkNameTaken",
     "NoSuchKind": "NetworkNoSuchKind",
     "Refused": "NetworkRefused",
     "Terminating": "NetworkTerminating",

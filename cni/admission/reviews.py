@@ -17,6 +17,7 @@ from actors.decisions.overlaps import Extent, extent_of
 from actors.errors import InvalidObject
 from actors.resources.names import is_subdomain
 from actors.review.messages import ReviewRequest, ReviewVerdict
+from actors.review.network_review import NetworkRequest
 from actors.review.subnet_review import PlacementRequest
 from actors.runtime import ObjectRef
 from cni.admission.admission_review import ReviewedObject
@@ -74,3 +75,14 @@ def _placement_question(reviewed: ReviewedObject) -> PlacementRequest | None:
         return None
     before = None if reviewed.before is None else dict(reviewed.before)
     return PlacementRequest.of(reviewed.kind, dict(reviewed.obj), before)
+
+
+def network_review(
+    ask: Callable[[NetworkRequest], ObjectRef[ReviewVerdict] | None],
+) -> Review[NetworkRequest]:
+    """Whether the network that a SpiderMultusConfig names is somebody else's."""
+    return Review(frozenset({"SpiderMultusConfig"}), _network_question, ask)
+
+
+def _network_question(reviewed: ReviewedObject) -> NetworkRequest | None:
+    return NetworkRequest.of(reviewed.obj, reviewed.before)

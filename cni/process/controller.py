@@ -17,6 +17,7 @@ import os
 import socket
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -44,9 +45,10 @@ from actors.reclaim.evidence import CachedClusterState
 from actors.reclaim.leaving_pods import of_cluster
 from actors.resources.application import Application
 from actors.resources.blocks.block import Block
-from actors.review.messages import ReviewRequest, ReviewVerdict
+from actors.review.messages import ReviewVerdict
+from actors.review.network_review import NetworkReviewActor
 from actors.review.overlap_review import OverlapReviewActor
-from actors.review.subnet_review import PlacementRequest, SubnetReviewActor
+from actors.review.subnet_review import SubnetReviewActor
 from actors.runtime import GateLimits, LinkLimits, Listener, ObjectRef, TlsDoor, get
 from actors.store.contract import Store
 from actors.subnets.application_follower import ApplicationFollower
@@ -55,7 +57,7 @@ from actors.views.cidr_watch import CidrWatch
 from actors.views.coordinator import CoordinatorActor
 from actors.views.events import EventsActor
 from actors.views.views import ViewsActor
-from cni.admission.reviews import Review, overlap_review, placement_review
+from cni.admission.reviews import Review, network_review, overlap_review, placement_review
 from cni.admission.webhook import ANSWER_TIMEOUT, Webhook, WebhookOptions
 from cni.dataplane.own_plugins import check_plugins
 from cni.process.base import START_TIMEOUT, Process, log_failure
@@ -189,6 +191,13 @@ class Controller(Process):
                 lambda context: MultusConfigActor(context, sources=sources, store=store, check=check_plugins),
                 mailbox=64,
                 idle=None,
+            )
+            system.register(
+                "network-review",
+                lambda context: NetworkReviewActor(context, store=store, sources=sources),
+                mailbox=1024,
+                idle=None,
+                start_fraction=BEGIN_WITHIN,
             )
         system.register(
             "coordinator",
@@ -325,27 +334,25 @@ class Controller(Process):
         shown = WebhookOptions(
             certificates.server, certificates.client, certificates.name, options.listen, options.webhook_port
         )
-        reviews: tuple[Review[Any], ...] = (overlap_review(self._review_overlaps),)
+        reviews: tuple[Review[Any], ...] = (overlap_review(self._ask_here("overlap-review")),)
         if self._subnets is not None:
-            reviews = (*reviews, placement_review(self._review_placement))
+            reviews = (*reviews, placement_review(self._ask_here("subnet-review")))
+        if self._networks is not None:
+            reviews = (*reviews, network_review(self._ask_here("network-review")))
         return Webhook(shown, reviews, self._leading_host), certificates
 
-    def _review_overlaps(self, request: ReviewRequest) -> ObjectRef[ReviewVerdict] | None:
-        """Ask this process's own reviewer, if it is the one that counts."""
-        if not self.leads():
-            return None
-        pending: ObjectRef[ReviewVerdict] = (
-            self.local("overlap-review").review.options(timeout=ANSWER_TIMEOUT).remote(request)
-        )
-        return pending
+    def _ask_here(self, kind: str) -> Callable[[object], ObjectRef[ReviewVerdict] | None]:
+        """How to ask this process's own reviewer, which answers if it is the one that counts."""
 
-    def _review_placement(self, request: PlacementRequest) -> ObjectRef[ReviewVerdict] | None:
-        if not self.leads():
-            return None
-        pending: ObjectRef[ReviewVerdict] = (
-            self.local("subnet-review").review.options(timeout=ANSWER_TIMEOUT).remote(request)
-        )
-        return pending
+        def ask(request: object) -> ObjectRef[ReviewVerdict] | None:
+            if not self.leads():
+                return None
+            pending: ObjectRef[ReviewVerdict] = (
+                self.local(kind).review.options(timeout=ANSWER_TIMEOUT).remote(request)
+            )
+            return pending
+
+        return ask
 
     def _leading_host(self) -> str | None:
         """Where the leader is, as far as this process has read it in the Lease."""

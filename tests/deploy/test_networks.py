@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from actors.errors import NoSuchResource
 from actors.store.kubernetes.store import KubernetesStore
 from tests.actors.resources.multus_cases import macvlan, multus_config
 from tests.deploy.test_agent import controller
+from tests.deploy.test_overlap_webhook import await_webhook, configured, controllers, created
 from tests.support.checker import eventually
 from tests.support.cluster import ClusterStore
 from tests.tools.apiserver import ApiServer
@@ -98,3 +100,48 @@ def _all_made(store: KubernetesStore, names: list[str]) -> None:
     statuses = {obj["metadata"]["name"]: obj.get("status") or {} for obj in store.list(CONFIG).items}
     assert {*names} <= there
     assert all(statuses[name].get("networkAttachmentDefinition") == name for name in names)
+
+
+def test_the_name_of_another_s_network_is_refused_by_the_webhook(
+    api_server: ApiServer, without_networks: ClusterStore
+) -> None:
+    """By the configuration of deploy/: of an object that is there, and of a network that somebody wrote by hand."""
+    store = without_networks
+    api_server.apply(yaml.safe_load(DEFINITION.read_text()))
+    with (
+        controllers(store, "127.0.0.1") as (port, (leader,)),
+        configured(api_server, "127.0.0.1", port, leader),
+    ):
+        await_webhook(api_server, store)
+        assert created(store, multus_config(macvlan(), "blue")) == ""
+        eventually(lambda: _is(condition(store, "blue"), ("True", "Made")))
+        numbers = itertools.count()
+
+        def refused(network: str, why: str) -> None:
+            name = f"azure-{next(numbers)}"
+            wanted = multus_config(macvlan(mtu=1400), name, {"multus.spidernet.io/cr-name": network})
+            said = created(store, wanted)
+            if not said:  # the machine stood still: what is not judged in time is let in
+                store.delete(CONFIG, name, "default")
+            assert f"SpiderMultusConfig default/{name}: {why}" in said
+
+        def refused_by_hand() -> None:
+            for obj in store.list(NETWORK, "default").items:
+                if obj["metadata"]["name"] == "green":
+                    store.delete(NETWORK, "green", "default")
+            store.create(
+                {
+                    "apiVersion": "k8s.cni.cncf.io/v1",
+                    "kind": NETWORK,
+                    "metadata": {"name": "green", "namespace": "default"},
+                    "spec": {"config": "{}"},
+                }
+            )
+            refused("green", f"{NETWORK} default/green was made by somebody else and says something else")
+
+        theirs = f"{NETWORK} default/blue belongs to SpiderMultusConfig default/blue; one of them needs"
+        eventually(lambda: refused("blue", theirs))
+        eventually(refused_by_hand)
+        # Its own object may be edited.
+        blue = store.get(CONFIG, "blue", "default")
+        store.update({**blue, "spec": macvlan(mtu=1300)})
