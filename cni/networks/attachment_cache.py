@@ -18,7 +18,7 @@ from typing import Any
 
 from actors.errors import InvalidObject, OrbweaverError, Overloaded, PodRefused
 from actors.resources.fields import Fields
-from actors.resources.json_text import UnreadableText, read_json
+from actors.resources.json_text import UnreadableText, read_json, showable
 from actors.resources.network_attachment import DEEPEST_CONFIG
 from actors.store.atomic_file import replace_file
 from cni.networks.execution import PluginParameters
@@ -34,6 +34,7 @@ LONGEST_NOTE = 4 << 20
 
 _CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,252}")
 _SUFFIX = ".json"
+_SHOWN = 253
 _FORM = 1
 
 
@@ -77,7 +78,9 @@ class Attached:
         return cls(
             name,
             entry.text("interface"),
-            judge_network_list(entry.inner("network").data, f"{entry.subject}: network {name}", name),
+            judge_network_list(
+                entry.inner("network").data, showable(f"{entry.subject}: network {name[:_SHOWN]}"), name
+            ),
             entry.flag("default"),
             entry.text("arguments"),
             dict(entry.inner("capabilities").data),
@@ -168,7 +171,7 @@ class AttachmentCache:
             raise InvalidObject(
                 f"the note of container {container} cannot be read: {error.strerror}"
             ) from error
-        return _parse(container, data)
+        return read_note(container, data)
 
     def remove(self, container: str) -> None:
         """Forget the container."""
@@ -209,7 +212,8 @@ class AttachmentCache:
         return self._directory / f"{container}{_SUFFIX}"
 
 
-def _parse(container: str, data: bytes) -> AttachmentNote:
+def read_note(container: str, data: bytes) -> AttachmentNote:
+    """A container's note. Raises `InvalidObject`, `InvalidRequest`."""
     subject = f"the note of container {container}"
     try:
         value = read_json(

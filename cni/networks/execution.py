@@ -195,7 +195,7 @@ def _attend(process: subprocess.Popen[bytes], what: str, deadline: float, left: 
                 f"{what} did not answer within {left:.1f} s and was ended; look on the node at what it waits for"
             )
     if process.returncode != 0:
-        raise _refusal(what, process.returncode, bytes(output.printed), bytes(output.complained))
+        raise read_refusal(what, process.returncode, bytes(output.printed), bytes(output.complained))
     return bytes(output.printed)
 
 
@@ -257,7 +257,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         threading.Thread(target=process.wait, name="plugin-reaper", daemon=True).start()
 
 
-def _refusal(what: str, status: int, printed: bytes, complained: bytes) -> OrbweaverError:
+def read_refusal(what: str, status: int, printed: bytes, complained: bytes) -> OrbweaverError:
     """The plugin's own error (specification, section 5, "Error"), or what it said otherwise."""
     with contextlib.suppress(UnreadableText, UnicodeDecodeError):
         answer = read_json(printed.decode(), longest=LONGEST_RESULT, only_showable=False)

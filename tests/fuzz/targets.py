@@ -19,9 +19,10 @@ from typing import Any
 
 from actors.allocation import messages as _registered  # noqa: F401 - with the wire
 from actors.decisions import annotations as known
-from actors.decisions.attachment_requests import read_attachments
+from actors.decisions.attachment_requests import read_attachments, read_default_attachment
 from actors.decisions.candidates import AddressRequest
 from actors.decisions.node_cni import node_cni
+from actors.decisions.overlaps import Extent, refusal, shared
 from actors.decisions.plan import plan
 from actors.decisions.settings import Settings
 from actors.errors import OrbweaverError
@@ -31,6 +32,7 @@ from actors.resources.blocks.block import Block
 from actors.resources.blocks.record import Record
 from actors.resources.coordinator import SpiderCoordinator
 from actors.resources.intervals import IntervalSet
+from actors.resources.ipam_claim import IPAMClaim
 from actors.resources.ippool import IPPool
 from actors.resources.json_text import read_json, read_shallow, without_depths
 from actors.resources.multus_config import KIND, MultusConfig
@@ -42,13 +44,24 @@ from actors.resources.pool_status import foreign_allocations
 from actors.resources.reservedip import ReservedIP
 from actors.resources.statefulset import StatefulSet
 from actors.resources.subnet import SpiderSubnet
+from actors.resources.subnet_pools import misfit, misplaced
 from actors.resources.virtualmachine import VirtualMachine
 from actors.resources.workload import Workload, workload_excerpt
+from actors.review.messages import ReviewVerdict
+from actors.review.subnet_review import lost
 from actors.runtime import wire
 from actors.store.lifecycle import encoded
 from actors.subnets.pool_objects import adopted_pool
 from actors.subnets.shares import SubnetShares, SubnetUse
 from actors.subnets.subnet_status import status_of
+from cni.admission.admission_review import read_question, write_answer
+from cni.admission.reviews import overlap_review, placement_review
+from cni.dataplane.coordinator.settings import read_settings, without_wrong_fields
+from cni.dataplane.ifacer.settings import read_ifacer_settings
+from cni.dataplane.probing import frames
+from cni.networks.attaching import NodeConfiguration
+from cni.networks.attachment_cache import read_note
+from cni.networks.execution import read_refusal
 from cni.networks.network_list import NetworkList, derive, judge_network_list, read_network_list, type_of
 from cni.networks.results import in_version, read_result, status, with_default_routes
 from cni.server import protocol
@@ -173,21 +186,18 @@ def _member(text: str) -> str:
 
 
 def _stdin(text: str) -> str:
-    environment = {
-        "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_NETNS": "/run/netns/x",
-        "CNI_ARGS": "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0;K8S_POD_UID=u",
-    }  # fmt: skip
     data = text.encode(errors="surrogatepass")
     protocol.version_of(data)
     for command in ("DEL", "CHECK", "GC"):
-        _outcome(partial(protocol.parse, environment | {"CNI_COMMAND": command}, data))
-    return _outcome(lambda: protocol.parse(environment, data))
+        _outcome(partial(protocol.parse, ENVIRONMENT | {"CNI_COMMAND": command}, data))
+    return _outcome(lambda: protocol.parse(ENVIRONMENT, data))
 
 
 def _environment(text: str) -> str:
     environment = dict(part.partition("=")[::2] for part in text.split("\n"))
     stdin = b'{"cniVersion":"1.0.0","name":"net","ipam":{}}'
     protocol.named_in(environment)
+    _outcome(lambda: protocol.environment_in(text.encode(errors="surrogatepass")))
     return _outcome(lambda: protocol.parse(environment, stdin))
 
 
@@ -235,6 +245,94 @@ def _network_of(obj: Mapping[str, Any]) -> str:
     return config.cni_type
 
 
+def _reviewed(text: str) -> str:
+    """A question to the webhook, with what its two rules say of the object beside others, and the answer."""
+
+    def answer() -> Any:
+        question = read_question(text.encode(errors="surrogatepass"))
+        whys: list[str] = []
+        if question.reviewed is not None:
+            assert len(question.reviewed.title) < 1_000
+            extent = overlap_review(lambda _: None).question(question.reviewed)
+            if extent is not None and (common := shared(extent.added, BLUE_EXTENT)):
+                whys.append(refusal(extent.wanted, BLUE_EXTENT, common))
+            placement = placement_review(lambda _: None).question(question.reviewed)
+            if placement is not None:
+                wanted, before = placement.wanted, placement.before
+                if isinstance(wanted, IPPool):
+                    whys.append(misplaced(wanted, [SpiderSubnet.from_object(RACK)]))
+                else:
+                    whys.append(misfit(wanted, [BLUE]))
+                    whys += [lost(wanted, before)] if isinstance(before, SpiderSubnet) else []
+        for why in whys:
+            assert why.isprintable(), ascii(why)
+            assert len(why) <= _LONGEST, len(why)
+            json.loads(write_answer(question, ReviewVerdict(why)))
+        return [bool(why) for why in whys]
+
+    return _outcome(answer)
+
+
+def _claimed(obj: Mapping[str, Any]) -> Any:
+    """A claim, and the pod that refers to it."""
+    pod = Pod(
+        "shop",
+        "web-0",
+        "u",
+        annotations={known.NETWORKS: '[{"name":"net","ipam-claim-reference":"c"}]'},
+    )
+    claims = {"net1": IPAMClaim.from_object(obj)}
+    asks = AddressRequest(interface="net1")
+    settings = Settings(networks_annotated=True)
+    return plan(pod, None, None, {"blue": BLUE}, asks, settings, claims=claims).reasons()
+
+
+def _noted(text: str) -> str:
+    """A note of attachments, as a damaged disk may have it: whatever is read can be executed."""
+
+    def read() -> Any:
+        note = read_note("c1", text.encode(errors="surrogatepass"))
+        for attached in note.attached:
+            _executed(attached.network)
+        return note
+
+    return _outcome(read)
+
+
+def _said(text: str) -> str:
+    """What a plugin says that fails."""
+    data = text.encode(errors="surrogatepass")
+    error = read_refusal("plugin macvlan ADD of net1", 1, data, data)
+    assert len(str(error)) <= _LONGEST
+    assert str(error).isprintable(), ascii(str(error))
+    return f"value: {_PARTICULAR.sub('', str(error))[:40]} {error.cni_code == 100}"
+
+
+def _configured(read: Callable[[Mapping[str, Any]], Any]) -> Target:
+    """The configuration of a plugin of ours in a network of somebody's, as the protocol lets it in."""
+
+    def target(text: str) -> str:
+        data = text.encode(errors="surrogatepass")
+        return _outcome(lambda: read(protocol.parse(ENVIRONMENT, data).conf))
+
+    return target
+
+
+def _scaled(obj: Mapping[str, Any]) -> Workload:
+    """An object of somebody else's kind, with its `scale` inside."""
+    scale = obj.get("scale")
+    return Workload.of_another_kind(
+        obj, "apps.kruise.io", "v1", "CloneSet", scale if isinstance(scale, dict) else None
+    )
+
+
+def _applied(obj: Mapping[str, Any]) -> Any:
+    """What `apply` lets in, it lets in again, in place of itself."""
+    admitted = admit(obj)
+    assert admit(admitted, admitted) == admitted
+    return admitted["kind"]
+
+
 def _division(obj: Mapping[str, Any]) -> Any:
     """Whatever stands in a status, it is read, divided, and written as something that is read again."""
     subnet = SpiderSubnet.from_object(obj)
@@ -246,6 +344,14 @@ def _division(obj: Mapping[str, Any]) -> Any:
     return again.allocated
 
 
+ENVIRONMENT = {
+    "CNI_COMMAND": "ADD",
+    "CNI_CONTAINERID": "c1",
+    "CNI_IFNAME": "eth0",
+    "CNI_NETNS": "/run/netns/x",
+    "CNI_ARGS": "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0;K8S_POD_UID=u",
+}
+BLUE_EXTENT = Extent("SpiderIPPool", "blue", 4, BLUE.available)
 RACK = {"metadata": {"name": "rack", "uid": "u"}, "spec": {"subnet": "10.6.0.0/16", "gateway": "10.6.0.254"}}
 
 
@@ -271,6 +377,21 @@ TARGETS: dict[str, Target] = {
         known.DEFAULT_NETWORK, lambda pod: known.read_default_network(pod, "kube-system", None)
     ),
     "attachments": _of_pod(known.NETWORKS, read_attachments),
+    "default-attachment": _of_pod(
+        known.DEFAULT_NETWORK, lambda pod: read_default_attachment(pod, "kube-system", None, "eth0")
+    ),
+    "ipam-claim": _object(_claimed),
+    "admission-review": _reviewed,
+    "applied": _object(_applied),
+    "scaled-workload": _object(_scaled),
+    "attachment-note": _noted,
+    "plugin-refusal": _said,
+    "node-configuration": lambda text: _outcome(
+        lambda: NodeConfiguration.of(protocol.parse(ENVIRONMENT, text.encode(errors="surrogatepass")))
+    ),
+    "coordinator-conf": _configured(lambda conf: (without_wrong_fields(conf), read_settings(conf))),
+    "ifacer-conf": _configured(read_ifacer_settings),
+    "neighbour": lambda text: _outcome(lambda: frames.read(text.encode("latin-1", errors="replace"))),
     "network-list": lambda text: _outcome(lambda: _executed(read_network_list(text, "it", "blue"))),
     "cni-result": lambda text: _outcome(lambda: _told(text)),
     "default-route-nic": _of_pod(known.POD_DEFAULT_ROUTE_NIC, known.read_default_route_nic),
