@@ -144,10 +144,14 @@ class ViewsActor(Actor):
 
     def on_passivate(self) -> bool:
         state = self._state
-        if state.pods and not state.ending:
+        if (state.pods or state.pools) and not state.ending:
             state.ending = True
-            self.post(self._write_endpoints)  # the process ends, and timers are not waited for
+            self.post(self._write_rest)  # the process ends, and timers are not waited for
         return False
+
+    def _write_rest(self) -> None:
+        self._write_endpoints()
+        self._write_pools()
 
     @message
     def repair(self) -> None:

@@ -101,7 +101,7 @@ class Cluster:
         path.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests}))
         self.kubectl("apply", "-f", str(path))
 
-    def wait(self, what: str, holds: Callable[[], bool], seconds: float = 60.0) -> None:
+    def wait(self, what: str, holds: Callable[[], bool], seconds: float = 180.0) -> None:
         """Wait until `holds`. Raises ClusterFailed with what was waited for, and what the pods look like."""
         deadline = time.monotonic() + seconds
         while not holds():

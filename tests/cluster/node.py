@@ -174,10 +174,10 @@ class Node:
         )
         try:
             self._cluster.kubectl("label", "node", self.name, f"{AWAY}=true")
-            self._cluster.kubectl("-n", NAMESPACE, "wait", "--for=delete", f"pod/{pod}", "--timeout=60s")
+            self._cluster.kubectl("-n", NAMESPACE, "wait", "--for=delete", f"pod/{pod}", "--timeout=180s")
         finally:
             watch.terminate()
-            said, _ = watch.communicate(timeout=60)
+            said, _ = watch.communicate(timeout=180)
         codes = said.split()
         return int(codes[-1]) if codes else None
 

@@ -41,7 +41,7 @@ class Processes:
         self._running[name] = process
         return process.pid
 
-    def wait(self, name: str, ready: Callable[[], bool], seconds: float = 60.0) -> None:
+    def wait(self, name: str, ready: Callable[[], bool], seconds: float = 180.0) -> None:
         """Wait until `ready`. Raises ClusterFailed when the process ends before or the time is over."""
         deadline = time.monotonic() + seconds
         while not ready():
@@ -63,7 +63,7 @@ class Processes:
         """SIGSTOP."""
         stand_still(self._running[name].pid)
 
-    def end(self, name: str, seconds: float = 15.0) -> int | None:
+    def end(self, name: str, seconds: float = 60.0) -> int | None:
         """SIGTERM, then SIGKILL; returns the exit status, None when it did not run."""
         process = self._running.pop(name, None)
         if process is None:

@@ -171,8 +171,8 @@ class Storms:
                 thread.join()
             for name in cluster.nodes:
                 cluster.kubectl("uncordon", name, check=False)
-            cluster.kubectl("delete", storm.kind.lower(), APP, "--timeout=120s", "--ignore-not-found")
-            cluster.wait("no pod is left", lambda: not cluster.items("pods", "-l", f"app={APP}"), 120)
+            cluster.kubectl("delete", storm.kind.lower(), APP, "--timeout=180s", "--ignore-not-found")
+            cluster.wait("no pod is left", lambda: not cluster.items("pods", "-l", f"app={APP}"), 180)
 
     def rage(self, storm: Storm, before: list[Pod], patience: float) -> float:
         """Begin it and wait until it is over; seconds that it took. Raises ClusterFailed."""

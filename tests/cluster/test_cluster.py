@@ -15,7 +15,7 @@ from tests.cluster.pod_logs import NAMESPACE
 from tests.cluster.processes import ClusterFailed
 from tests.support.helm import CHART
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def refused_by(cluster: Cluster, *manifests: dict[str, Any]) -> str:
@@ -116,8 +116,8 @@ def test_pods_of_two_nodes_get_addresses_keep_them_and_leave_nothing(deployed: C
     )
 
     cluster.kubectl("rollout", "restart", "deployment/web", "statefulset/db")
-    cluster.kubectl("rollout", "status", "deployment/web", "--timeout=90s")
-    cluster.kubectl("rollout", "status", "statefulset/db", "--timeout=90s")
+    cluster.kubectl("rollout", "status", "deployment/web", "--timeout=180s")
+    cluster.kubectl("rollout", "status", "statefulset/db", "--timeout=180s")
     cluster.wait(
         "the old pods are gone", lambda: len(pods(cluster, "web")) == 4 and len(pods(cluster, "db")) == 2
     )
@@ -129,7 +129,7 @@ def test_pods_of_two_nodes_get_addresses_keep_them_and_leave_nothing(deployed: C
     }
     assert all(kept[name][2] != db[name][2] for name in db)
 
-    cluster.kubectl("delete", "deployment/web", "statefulset/db", "--timeout=60s")
+    cluster.kubectl("delete", "deployment/web", "statefulset/db", "--timeout=180s")
     cluster.wait("no pod is left", lambda: cluster.items("pods") == [])
     cluster.wait("no SpiderEndpoint is left", lambda: cluster.items("spiderendpoints") == [])
     cluster.wait("nothing is recorded any more", lambda: records(cluster) == [])

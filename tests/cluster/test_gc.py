@@ -12,7 +12,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.deployment import pods, records, workload
 from tests.support import blocks
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 OWN_DEL = GCSettings().own_del
@@ -56,7 +56,7 @@ def test_a_force_deleted_pod_keeps_its_address_until_its_sandbox_has_ended(deplo
         assert not suspects(cluster), "nothing was taken by force"
     finally:
         node.signal("kubelet", signal.SIGCONT)
-    cluster.wait("its successor runs", lambda: holds_what_it_runs(cluster, "gc", 2), 90)
+    cluster.wait("its successor runs", lambda: holds_what_it_runs(cluster, "gc", 2), 180)
     cluster.wait("the old sandbox is gone", lambda: len(node.pod_namespaces()) == 1)
     assert holds_what_it_runs(cluster, "gc", 2), "the DEL of the old sandbox freed nobody's address"
 
@@ -78,11 +78,11 @@ def test_a_sandbox_that_dies_while_no_agent_runs_leaves_nothing_behind(deployed:
         held = {record["pod"]: record["container"] for record in recorded(cluster).values()}
         return held.get(f"default/{pod}", container) != container
 
-    cluster.wait("the pod has a new sandbox", moved, 90)
+    cluster.wait("the pod has a new sandbox", moved, 180)
     cluster.wait("the pods run", lambda: holds_what_it_runs(cluster, "gc", 2))
     compared = "records compared with the node's sandboxes"
     cluster.wait("the agent has looked", lambda: compared in node.agent_log())
-    cluster.kubectl("delete", "deployment/gc", "--timeout=60s")
+    cluster.kubectl("delete", "deployment/gc", "--timeout=180s")
     cluster.wait("nothing is recorded any more", lambda: records(cluster) == [])
 
 
@@ -99,7 +99,7 @@ def test_a_node_that_is_declared_dead_gives_its_addresses_back_and_comes_home_in
     node = cluster.nodes[where]
     node.stand_still("kubelet")
     try:
-        cluster.wait("the node is not Ready", lambda: not ready(cluster, where), 90)
+        cluster.wait("the node is not Ready", lambda: not ready(cluster, where), 180)
         assert address in recorded(cluster), "not Ready alone is not enough yet"
         cluster.kubectl("taint", "node", where, "node.kubernetes.io/out-of-service=down:NoExecute")
         cluster.wait("its address is back", lambda: address not in recorded(cluster))
@@ -108,11 +108,11 @@ def test_a_node_that_is_declared_dead_gives_its_addresses_back_and_comes_home_in
     finally:
         node.signal("kubelet", signal.SIGCONT)
         cluster.kubectl("taint", "node", where, "node.kubernetes.io/out-of-service-", check=False)
-    cluster.wait("the node is Ready", cluster.nodes_ready, 90)
-    cluster.wait("the pods run", lambda: holds_what_it_runs(cluster, "gc", 2), 90)
+    cluster.wait("the node is Ready", cluster.nodes_ready, 180)
+    cluster.wait("the pods run", lambda: holds_what_it_runs(cluster, "gc", 2), 180)
     cluster.wait("the old sandbox is gone", lambda: len(node.pod_namespaces()) == 1)
     assert holds_what_it_runs(cluster, "gc", 2)
-    cluster.kubectl("delete", "deployment/gc", "--timeout=60s")
+    cluster.kubectl("delete", "deployment/gc", "--timeout=180s")
     cluster.wait("nothing is recorded any more", lambda: records(cluster) == [])
 
 

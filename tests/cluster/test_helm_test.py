@@ -11,7 +11,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.deployment import CONFLIST, POOL, helm, records, release
 from tests.support.helm import Refused
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 ROUTER = "10.99.0.1"
 ROUTED = {**POOL, "metadata": {"name": "routed"},
@@ -33,7 +33,7 @@ def routed(deployed: Cluster) -> Iterator[Cluster]:
     for node in deployed.nodes.values():
         node.configure(CONFLIST)
     deployed.wait("nothing is recorded any more", lambda: records(deployed) == [])
-    deployed.kubectl("delete", "spiderippool", "routed", "--timeout=60s")
+    deployed.kubectl("delete", "spiderippool", "routed", "--timeout=180s")
 
 
 def ask(cluster: Cluster, *chained: str) -> str:

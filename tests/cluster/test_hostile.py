@@ -20,7 +20,7 @@ from tests.cluster.deployment import pods, workload
 from tests.cluster.images import BUSYBOX
 from tests.support import blocks
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 NAMESPACE = "hostile"
 LARGE, LARGE_BYTES = 24, 1_100_000
@@ -98,4 +98,4 @@ def test_ordinary_pods_run_beside_hostile_ones(deployed: Cluster) -> None:
     assert cluster.controller_log().count('"event": "leading"') == leads
     cluster.kubectl("delete", "namespace", NAMESPACE, "--timeout=180s")
     cluster.kubectl("delete", "deployment", "calm", "beside", "after")
-    cluster.wait("no address is left", lambda: not blocks.recorded(cluster.items("spideripblocks")), 120)
+    cluster.wait("no address is left", lambda: not blocks.recorded(cluster.items("spideripblocks")), 180)

@@ -16,7 +16,7 @@ from tests.cluster.images import BUSYBOX
 from tests.support import blocks
 from tests.support.helm import CHART
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 NETWORKS = "k8s.v1.cni.cncf.io/networks"
 ON = {**VALUES, "settings": {"networks": {"enabled": True}}, "crds": {"networkAttachmentDefinitions": True}}
@@ -69,12 +69,12 @@ def networked(deployed: Cluster) -> Iterator[Cluster]:
         plugin = {"type": NAME, "clusterNetwork": "default/underlay"}
         node.configure({"cniVersion": "1.0.0", "name": "networks", "plugins": [plugin]})
     yield deployed
-    deployed.kubectl("delete", "deployment,pod", "--all", "--timeout=90s", "--force", "--grace-period=0")
-    deployed.wait("nothing is recorded any more", lambda: not recorded(deployed), 120)
+    deployed.kubectl("delete", "deployment,pod", "--all", "--timeout=180s", "--force", "--grace-period=0")
+    deployed.wait("nothing is recorded any more", lambda: not recorded(deployed), 180)
     for node in deployed.nodes.values():
         node.configure(CONFLIST)
         node.call("ip", "link", "del", "card0p")
-    deployed.kubectl("delete", "spiderippool", "red", "--timeout=60s")
+    deployed.kubectl("delete", "spiderippool", "red", "--timeout=180s")
     deployed.kubectl("delete", "network-attachment-definitions", "--all")
     upgrade(deployed, VALUES)
 
@@ -111,7 +111,7 @@ def test_a_pod_of_four_interfaces(networked: Cluster) -> None:
     """Macvlan, macvlan, bridge and host-device, the plugins being the node's, executed from the agent's container."""
     where = next(iter(networked.nodes))
     networked.apply(pod("four", "red,local,card", where))
-    networked.wait("the pod runs", lambda: runs(networked, "four"), 120)
+    networked.wait("the pod runs", lambda: runs(networked, "four"), 180)
 
     mine = addresses(networked, "four")
     assert sorted(mine) == ["eth0", "net1", "net2", "net3"]
@@ -124,7 +124,7 @@ def test_a_pod_of_four_interfaces(networked: Cluster) -> None:
     held = {one["interface"]: address for address, one in recorded(networked).items()}
     assert held == {name: mine[name] for name in ("eth0", "net1", "net3")}
 
-    networked.kubectl("delete", "pod", "four", "--timeout=60s")
+    networked.kubectl("delete", "pod", "four", "--timeout=180s")
     node = networked.nodes[where]
     networked.wait("its addresses are back", lambda: not recorded(networked))
     networked.wait("the node has its card again", lambda: "card0 " in node.call("ip", "-br", "link", "show"))
@@ -164,9 +164,9 @@ def test_pods_start_while_kubelet_and_agent_are_restarted(networked: Cluster) ->
         }
         return len(running) == 8 and len(ours) == 16 and set(recorded(networked)) == ours
 
-    networked.wait("what is recorded is what runs", settled, 120)
-    networked.kubectl("delete", "deployment/busy", "--timeout=60s")
-    networked.wait("nothing is recorded any more", lambda: not recorded(networked), 120)
+    networked.wait("what is recorded is what runs", settled, 180)
+    networked.kubectl("delete", "deployment/busy", "--timeout=180s")
+    networked.wait("nothing is recorded any more", lambda: not recorded(networked), 180)
     networked.wait(
         "nothing is noted any more", lambda: not any(notes(networked, name) for name in networked.nodes)
     )

@@ -113,7 +113,7 @@ def test_its_commands_print_what_it_says(deployed: Cluster, programs: Path, page
     finally:
         for node in deployed.nodes.values():
             node.configure(CONFLIST)
-    deployed.wait("no pod is left", lambda: not deployed.items("pods"), 120)
+    deployed.wait("no pod is left", lambda: not deployed.items("pods"), 180)
     deployed.wait("nothing is recorded any more", lambda: records(deployed) == [])
 
 

@@ -13,7 +13,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.images import BUSYBOX
 from tests.support import blocks
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 STATIC: dict[str, Any] = {
     "apiVersion": "v1",
@@ -40,7 +40,7 @@ def test_a_static_pod_gets_an_address_and_keeps_it(deployed: Cluster) -> None:
     where, node = next(iter(cluster.nodes.items()))
     name = f"static-{where}"
     node.static_pod("static", STATIC)
-    cluster.wait("the static pod runs", lambda: running(cluster, name) is not None, 90)
+    cluster.wait("the static pod runs", lambda: running(cluster, name) is not None, 180)
     mirror = running(cluster, name)
     assert mirror is not None
     uid = mirror["metadata"]["annotations"][MIRROR]
@@ -64,4 +64,4 @@ def test_a_static_pod_gets_an_address_and_keeps_it(deployed: Cluster) -> None:
     assert held()
 
     node.static_pod("static", None)
-    cluster.wait("its address is back", lambda: blocks.recorded(cluster.items("spideripblocks")) == {}, 90)
+    cluster.wait("its address is back", lambda: blocks.recorded(cluster.items("spideripblocks")) == {}, 180)

@@ -75,7 +75,7 @@ def test_after_a_storm_all_run_and_nobody_has_lost_what_he_used(deployed: Cluste
         "no network is left", lambda: not any(one.pod_namespaces() for one in cluster.nodes.values())
     )
     assert not [one for one in found_blocks(cluster) if one.quarantines], "no other host was ever here"
-    cluster.kubectl("delete", "spiderippool", pool, "--timeout=60s")
+    cluster.kubectl("delete", "spiderippool", pool, "--timeout=180s")
 
 
 def exact(storm: Storm, pods: list[Pod], before: list[Pod] | None = None) -> None:

@@ -14,7 +14,7 @@ from tests.cluster.deployment import pods, records, workload
 from tests.cluster.pod_logs import NAMESPACE
 from tests.support.other_kinds import API_VERSION, FLEET, GROUP
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 API = "spiderpool.spidernet.io/v2beta1"
 NAME = "ipam.spidernet.io/owner-application-name"
@@ -144,9 +144,9 @@ def subnets(deployed: Cluster) -> Iterator[Cluster]:
     """A SpiderSubnet in the underlay's own range, and a kind of controller that nobody has heard of, which the controller is
     given the right to watch."""
     deployed.apply(subnet("floor", "10.99.0.0/17", "10.99.102.10-10.99.102.60"), FLEET, *WATCH_FLEETS)
-    deployed.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+    deployed.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=180s")
     yield deployed
-    deployed.kubectl("delete", "spidersubnet", "--all", "--timeout=60s")
+    deployed.kubectl("delete", "spidersubnet", "--all", "--timeout=180s")
     deployed.kubectl("delete", "clusterrole,clusterrolebinding", "tests-fleets")
     deployed.kubectl("delete", "crd", FLEET["metadata"]["name"])
 
@@ -177,20 +177,20 @@ def test_every_kind_of_application_has_a_pool_that_follows_it(subnets: Cluster) 
     )
     cluster.apply(pod_of_fleet(cluster, "armada", 3))
     wanted |= {"web": 3, "rs": 3, "db": 3, "armada": 3}
-    cluster.wait("the new pods run in the same pools", lambda: in_their_pools(cluster, wanted), 120)
+    cluster.wait("the new pods run in the same pools", lambda: in_their_pools(cluster, wanted), 180)
     cluster.wait(
         "the pools have grown", lambda: sizes(cluster) == {name: count + 1 for name, count in wanted.items()}
     )
 
     kept = {name: address for name, (_, address, _) in pods(cluster, "db").items()}
     cluster.kubectl("rollout", "restart", "deployment/web", "statefulset/db")
-    cluster.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
-    cluster.kubectl("rollout", "status", "statefulset/db", "--timeout=120s")
-    cluster.wait("the rolled pods run in the same pools", lambda: in_their_pools(cluster, wanted), 60)
+    cluster.kubectl("rollout", "status", "deployment/web", "--timeout=180s")
+    cluster.kubectl("rollout", "status", "statefulset/db", "--timeout=180s")
+    cluster.wait("the rolled pods run in the same pools", lambda: in_their_pools(cluster, wanted), 180)
     assert {name: address for name, (_, address, _) in pods(cluster, "db").items()} == kept
     assert {name: one["metadata"]["name"] for name, one in auto_pools(cluster).items()} == names
 
-    cluster.kubectl("delete", "pod", "armada-3", "--timeout=60s")
+    cluster.kubectl("delete", "pod", "armada-3", "--timeout=180s")
     cluster.kubectl("scale", "deployment/web", "replicaset/rs", "statefulset/db", "--replicas=1")
     cluster.kubectl("scale", "fleet/armada", "--replicas=2")
     wanted |= {"web": 1, "rs": 1, "db": 1, "armada": 2}
@@ -211,9 +211,9 @@ def test_every_kind_of_application_has_a_pool_that_follows_it(subnets: Cluster) 
         "job/once",
         "cronjob/nightly",
     )
-    cluster.kubectl("delete", *everything, "fleet/armada", "--timeout=60s")
-    cluster.wait("no pod is left", lambda: cluster.items("pods") == [], 90)
-    cluster.wait("no pool is left", lambda: auto_pools(cluster) == {}, 90)
+    cluster.kubectl("delete", *everything, "fleet/armada", "--timeout=180s")
+    cluster.wait("no pod is left", lambda: cluster.items("pods") == [], 180)
+    cluster.wait("no pool is left", lambda: auto_pools(cluster) == {}, 180)
     cluster.wait("the subnet has all of its addresses back", lambda: allocated(cluster, "floor") == 0)
     assert records(cluster) == []
 
@@ -224,8 +224,8 @@ def test_every_kind_of_application_has_a_pool_that_follows_it(subnets: Cluster) 
         60,
     )
     assert auto_pools(cluster)["web"]["metadata"]["name"] != names["web"]
-    cluster.kubectl("delete", "deployment/web", "--timeout=60s")
-    cluster.wait("the subnet has all of its addresses back", lambda: allocated(cluster, "floor") == 0, 90)
+    cluster.kubectl("delete", "deployment/web", "--timeout=180s")
+    cluster.wait("the subnet has all of its addresses back", lambda: allocated(cluster, "floor") == 0, 180)
     logs = [cluster.controller_log(), *(one.agent_log() for one in cluster.nodes.values())]
     assert [line for log in logs for line in log.splitlines() if "may not" in line] == []
 
@@ -260,7 +260,7 @@ def test_the_guide_of_two_interfaces_line_by_line(subnets: Cluster) -> None:
         "k8s.v1.cni.cncf.io/networks": "kube-system/macvlan-conf-ens224",
     }
     cluster.apply(asking(workload("Deployment", "test-app", 2), annotations))
-    cluster.wait("both pods run", lambda: len(pods(cluster, "test-app")) == 2, 90)
+    cluster.wait("both pods run", lambda: len(pods(cluster, "test-app")) == 2, 180)
     uid = cluster.get("deployment", "test-app")["metadata"]["uid"].rpartition("-")[2]
 
     def printed(allocated: int, total: int) -> list[list[str]]:
@@ -300,10 +300,10 @@ def test_the_guide_of_two_interfaces_line_by_line(subnets: Cluster) -> None:
         "3",
     ]
 
-    cluster.kubectl("delete", "pod", "-l", "app=test-app", "--timeout=60s")
-    cluster.wait("the pods' successors run", lambda: len(pods(cluster, "test-app")) == 2, 90)
+    cluster.kubectl("delete", "pod", "-l", "app=test-app", "--timeout=180s")
+    cluster.wait("the pods' successors run", lambda: len(pods(cluster, "test-app")) == 2, 180)
     assert {address for _, address, _ in pods(cluster, "test-app").values()} <= mine
     cluster.kubectl("scale", "deployment", "test-app", "--replicas", "3")
-    cluster.wait("one more of each", lambda: columns(cluster, *chosen) == printed(3, 4), 90)
-    cluster.kubectl("delete", "deployment/test-app", "--timeout=60s")
-    cluster.wait("nothing is left", lambda: sizes(cluster) == {} and records(cluster) == [], 90)
+    cluster.wait("one more of each", lambda: columns(cluster, *chosen) == printed(3, 4), 180)
+    cluster.kubectl("delete", "deployment/test-app", "--timeout=180s")
+    cluster.wait("nothing is left", lambda: sizes(cluster) == {} and records(cluster) == [], 180)

@@ -13,7 +13,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.deployment import CONFLIST, POOL, pods, records, workload
 from tests.cluster.node import Node
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 NETWORKS = "network-attachment-definitions"
 SERVICES = "10.96.0.0/16"
@@ -47,7 +47,7 @@ def network(cluster: Cluster, name: str) -> dict[str, Any]:
 def underlay(deployed: Cluster) -> Iterator[Cluster]:
     """A Deployment with a readiness probe, and its Service, on the underlay."""
     deployed.apply(BLUE, RED, multus_config("blue"), multus_config("red"))
-    deployed.kubectl("wait", "--for=condition=Ready", "smc", "blue", "red", "--timeout=60s")
+    deployed.kubectl("wait", "--for=condition=Ready", "smc", "blue", "red", "--timeout=180s")
     blue = network(deployed, "blue")
     for node in deployed.nodes.values():
         node.configure(blue)
@@ -63,9 +63,9 @@ def underlay(deployed: Cluster) -> Iterator[Cluster]:
         },
     )
     yield deployed
-    deployed.kubectl("delete", "deployment/web", "service/web", "--timeout=60s", "--ignore-not-found")
+    deployed.kubectl("delete", "deployment/web", "service/web", "--timeout=180s", "--ignore-not-found")
     deployed.wait("nothing is recorded any more", lambda: records(deployed) == [])
-    deployed.kubectl("delete", "spiderippool", "blue", "red", "--timeout=60s")
+    deployed.kubectl("delete", "spiderippool", "blue", "red", "--timeout=180s")
     deployed.kubectl("delete", "smc", "blue", "red")
     deployed.wait("Kubernetes removes their networks", lambda: deployed.items(NETWORKS) == [])
     for node in deployed.nodes.values():
@@ -100,7 +100,7 @@ def served_by(node: Node, addresses: list[str]) -> bool:
 
 def test_the_kubelet_finds_the_pods_ready_and_their_service_answers_everywhere(underlay: Cluster) -> None:
     """The kubelet's probe comes from the pod's own node, which plain macvlan does not reach."""
-    underlay.kubectl("rollout", "status", "deployment/web", "--timeout=90s")
+    underlay.kubectl("rollout", "status", "deployment/web", "--timeout=180s")
     web = pods(underlay, "web")
     assert {node for node, _, _ in web.values()} == set(underlay.nodes)
     service = underlay.get("service", "web")["spec"]["clusterIP"]
@@ -124,7 +124,7 @@ def test_the_kubelet_finds_the_pods_ready_and_their_service_answers_everywhere(u
 def test_a_second_interface_has_the_tables_of_the_guide(underlay: Cluster) -> None:
     """Spiderpool's guide "Pod annotation of multi-NIC", from SpiderMultusConfigs, line by line, with this cluster's
     addresses; the plugins are called as Multus calls them, since that is not to be had here."""
-    underlay.kubectl("rollout", "status", "deployment/web", "--timeout=90s")
+    underlay.kubectl("rollout", "status", "deployment/web", "--timeout=180s")
     pod, (where, blue, uid) = next(iter(pods(underlay, "web").items()))
     node, red = underlay.nodes[where], network(underlay, "red")
     container, netns = node.sandbox(uid)

@@ -61,11 +61,11 @@ def test_nothing_of_a_demo_runs_on_when_it_is_ended(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as demo:
-        eventually(lambda: _agent_runs(tmp_path), 60)
+        eventually(lambda: _agent_runs(tmp_path))
         for pid in _processes(tmp_path, "agent"):
             os.kill(pid, signal.SIGSTOP)  # so that it does not come to its end by itself
         demo.send_signal(number)
-        demo.wait(30)
+        demo.wait(120)
 
     try:
         eventually(lambda: equal(_processes(tmp_path), []))

@@ -9,7 +9,7 @@ import pytest
 from tests.cni.multus_stories import CASES
 from tests.cni.test_networks import play
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module", params=["thick", "thin"])

@@ -12,13 +12,13 @@ from tests.support import stories
 
 _STORIES = Path(__file__).with_name("network_stories.py")
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 def play(directory: Path, plugins: Path, *more: str, program: Path = _STORIES) -> dict[str, str]:
     """What was wrong in each case, played in one sandbox; skip where there is none."""
     sandbox = stories.sandbox_with("ip", "nsenter", "nft", "tc")
-    said = stories.play(sandbox, program, directory, str(directory), str(plugins), *more, timeout=280)
+    said = stories.play(sandbox, program, directory, str(directory), str(plugins), *more, timeout=560)
     told = [json.loads(line) for line in said.splitlines()]
     return {one["case"]: one["wrong"] for one in told}
 

@@ -112,7 +112,7 @@ def run(plugins):
     def start(stdin: bytes, plugin: str = "spiderpool", extra: dict[str, str] | None = None, **cni: str):
         environment = {f"CNI_{name}": value for name, value in cni.items()} | (extra or {})
         return subprocess.run(
-            [plugins / plugin], input=stdin, env=environment, capture_output=True, timeout=30, check=False
+            [plugins / plugin], input=stdin, env=environment, capture_output=True, timeout=120, check=False
         )
 
     return start
@@ -146,7 +146,7 @@ def test_the_request_is_the_plugin_the_cni_environment_and_stdin_byte_for_byte(p
         b"CNI_RAW": b"\xff\xfe = =",
     }
     with agent_that_replies(path) as agent:
-        subprocess.run([plugins / "coordinator"], input=stdin, env=environment, timeout=30, check=True)
+        subprocess.run([plugins / "coordinator"], input=stdin, env=environment, timeout=120, check=True)
 
     strings = [
         b"plugin=coordinator",
@@ -460,7 +460,7 @@ def test_odd_bytes_in_identifiers_still_make_valid_json(plugins, path):
     environment = {b"CNI_COMMAND": b'A"\\\nDD\x7f', b"CNI_CONTAINERID": b'\xff\xc3"\\\x01\t' + b"y" * 3000}
     stdin = netconf(path).replace(b"agent.sock", b'a\\"b')
     done = subprocess.run(
-        [plugins / "ifacer"], input=stdin, env=environment, capture_output=True, timeout=30, check=False
+        [plugins / "ifacer"], input=stdin, env=environment, capture_output=True, timeout=120, check=False
     )
     error = error_of(done)
 
@@ -490,7 +490,7 @@ def test_a_closed_stdin_counts_as_empty(plugins):
         ["sh", "-c", 'exec "$0" <&-', plugins / "spiderpool"],
         env={"CNI_COMMAND": "VERSION"},
         capture_output=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
 
@@ -501,7 +501,7 @@ def test_a_terminal_on_stdin_is_not_waited_for(plugins):
     primary, secondary = pty.openpty()
     try:
         with start(plugins, stdin=secondary, stdout=subprocess.PIPE) as process:
-            assert process.wait(30) == 0
+            assert process.wait(120) == 0
     finally:
         os.close(primary)
         os.close(secondary)
@@ -512,7 +512,7 @@ def test_a_stdout_that_nobody_reads_is_no_success_and_no_signal(plugins):
     os.close(reading)
     try:
         with start(plugins, stdin=subprocess.DEVNULL, stdout=writing) as process:
-            assert process.wait(30) == 1
+            assert process.wait(120) == 1
     finally:
         os.close(writing)
 

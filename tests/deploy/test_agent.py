@@ -199,7 +199,7 @@ def test_an_agent_gets_over_an_api_server_that_is_killed(
         finally:
             api_server.start()
         for name in ("during", "after"):
-            wait_until(functools.partial(_added, pods, name, held), 30)
+            wait_until(functools.partial(_added, pods, name, held))
 
         assert len(set(held)) == 3
         eventually(lambda: _same(set(records(store)), set(held)))

@@ -91,7 +91,7 @@ def _reach(load: ApplicationChurn, applications: int, until: float) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_no_address_is_in_two_pools_and_none_is_lost(api_server: ApiServer, tmp_path: Path) -> None:
     told = churn(api_server, tmp_path, workers=4, applications=24, seconds=0, kills=1)
 

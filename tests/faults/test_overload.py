@@ -28,7 +28,7 @@ from tests.support.rig import pod, pool
 from tests.tools.apiserver import ApiServer
 
 POOLS, EACH = 4, 10
-PATIENCE = 12.0
+PATIENCE = 30.0
 
 
 class SlowBlocks:
@@ -64,7 +64,7 @@ def router(store: Store, left: list[str], token: Path) -> Iterator[LeaderFailove
         left.append("the leader was left")
         raise AssertionError(left[-1])
 
-    made = LeaderFailover("agent-a", store, Leadership(budget=2.0, patience=PATIENCE, token=token), refuse)
+    made = LeaderFailover("agent-a", store, Leadership(budget=10.0, patience=PATIENCE, token=token), refuse)
     try:
         made.start()
         eventually(lambda: _true(made.leader))
@@ -134,7 +134,7 @@ def _waiting(leader: Controller) -> int:
 
 
 def _outcome(answer: Future[Granted]) -> Granted | BaseException:
-    return answer.exception(60) or answer.result()
+    return answer.exception(120) or answer.result()
 
 
 def _true(value: object) -> None:

@@ -20,8 +20,8 @@ from tests.support.cni_client import NoAnswer, ask, encode
 from tests.support.identity import agent_kubeconfig, agent_token
 from tests.support.standstill import stand_still
 
-START_TIMEOUT = 60.0
-STOP_TIMEOUT = 40.0
+START_TIMEOUT = 180.0
+STOP_TIMEOUT = 120.0
 """More than the agent may take to answer what it accepted and to let its actors finish."""
 PROGRAM = (sys.executable, "-P", "-m", "cni.command.main")
 

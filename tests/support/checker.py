@@ -122,7 +122,7 @@ def equal(found: object, expected: object) -> None:
     assert found == expected
 
 
-def eventually(prove: Callable[[], None], within: float = 60.0) -> None:
+def eventually(prove: Callable[[], None], within: float = 120.0) -> None:
     """Wait until `prove` passes; after `within` seconds its failure is the test's. What is not there yet (a field, an
     element) and lists that change under it count as not yet."""
     until = time.monotonic() + within

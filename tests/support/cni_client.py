@@ -67,7 +67,7 @@ def encode(
     return b"OWC1" + struct.pack(">I", len(body)) + body
 
 
-def connect(path: Path, timeout: float = 10.0) -> socket.socket:
+def connect(path: Path, timeout: float = 120.0) -> socket.socket:
     """Connect as the shim does: one that finds the queue full waits for its turn (without a wait, as under Python's own
     timeout, it would be refused)."""
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -88,7 +88,7 @@ def read_answer(client: socket.socket) -> Answer:
     return Answer(status, _exactly(client, length))
 
 
-def ask(path: Path, request: bytes, timeout: float = 30.0) -> Answer:
+def ask(path: Path, request: bytes, timeout: float = 120.0) -> Answer:
     """One exchange. Raises `NoAnswer`."""
     try:
         with connect(path, timeout) as client:

@@ -15,7 +15,7 @@ from tests.support.agent_process import AgentProcess
 from tests.support.cable import Cable
 from tests.support.checker import Journal, eventually, prove_all
 from tests.support.cluster import Cluster, ClusterStore
-from tests.support.leaders import ControllerProcess
+from tests.support.leaders import QUICK, ControllerProcess
 from tests.support.processes import Load, PodName, prove_nothing_lost
 from tests.support.proxy import FaultProxy
 from tests.support.rig import pod
@@ -91,12 +91,19 @@ class Fleet:
         address: str = "127.0.0.1",
         packages: Path | None = None,
         faults: Sequence[str] = (),
+        settings: Path | None = None,
     ) -> ControllerProcess:
         """A running controller; `address`: where agents are told that they reach it. `packages`: of another version.
-        `faults`: options of `process_with_faults.py`."""
+        `faults`: options of `process_with_faults.py`. `settings`: its file of them."""
         faults = clock.option if clock is not None else faults
+        options = () if settings is None else (*QUICK, "--config", str(settings))
         made = ControllerProcess(
-            self._directory / name, self._config(through), address=address, faults=faults, packages=packages
+            self._directory / name,
+            self._config(through),
+            *options,
+            address=address,
+            faults=faults,
+            packages=packages,
         )
         return self._stack.enter_context(made)
 

@@ -58,7 +58,7 @@ class ControllerProcess(ServingProcess):
             return False
         try:
             with urllib.request.urlopen(
-                f"http://127.0.0.1:{told[-1]['metrics_port']}/readyz", timeout=5
+                f"http://127.0.0.1:{told[-1]['metrics_port']}/readyz", timeout=30
             ) as answer:
                 return bool(answer.status == 200)
         except OSError:  # not ready, or gone with an earlier life of it

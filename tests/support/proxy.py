@@ -273,7 +273,7 @@ def _break(connection: socket.socket) -> None:
         return  # it is closed already
 
 
-def wait_until(true: Callable[[], bool], timeout: float = 60.0) -> None:
+def wait_until(true: Callable[[], bool], timeout: float = 120.0) -> None:
     """Wait until something is true; fails the test when it does not become so in time."""
     deadline = time.monotonic() + timeout
     while not true():

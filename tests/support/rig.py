@@ -119,11 +119,11 @@ class Rig:
         self.socket = agent.options.cni_socket
         self.journal = Journal()
 
-    def send_add(self, box: Sandbox, timeout: float = 10.0, **asks: Any) -> ObjectRef[AddResult]:
+    def send_add(self, box: Sandbox, timeout: float = 30.0, **asks: Any) -> ObjectRef[AddResult]:
         endpoint = self.system.get_actor("endpoint/" + box.key)
         return endpoint.add.options(timeout=timeout).remote(add_request(box, **asks))
 
-    def add(self, box: Sandbox, timeout: float = 10.0, **asks: Any) -> list[str]:
+    def add(self, box: Sandbox, timeout: float = 30.0, **asks: Any) -> list[str]:
         """The addresses, without prefix, of this interface and of those reserved with it."""
         place = (box.container, box.interface)
         self.journal.unsure(place)
@@ -132,7 +132,7 @@ class Rig:
         self.journal.acknowledged(place, addresses)
         return addresses
 
-    def delete(self, box: Sandbox, timeout: float = 10.0) -> int:
+    def delete(self, box: Sandbox, timeout: float = 30.0) -> int:
         place = (box.container, box.interface)
         self.journal.releasing(place)
         endpoint = self.system.get_actor("endpoint/" + box.key)

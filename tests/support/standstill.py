@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-WITHIN = 60.0
+WITHIN = 120.0
 
 
 def stand_still(pid: int) -> None:

@@ -37,7 +37,7 @@ def play(
     program: Path,
     directory: Path,
     *arguments: str,
-    timeout: float = 120,
+    timeout: float = 560,
     environment: Mapping[str, str] | None = None,
 ) -> str:
     """Run a program in the sandbox; it must end well, or its agent's log in the directory is shown. Returns what it said."""

@@ -30,7 +30,7 @@ from tests.support.standstill import stand_still
 from tests.tools.control_plane import apiserver_arguments, authority, etcd_arguments, write_kubeconfig
 
 ADMIN_TOKEN = "the-tests-own-administrator"
-START_TIMEOUT = 60.0
+START_TIMEOUT = 180.0
 
 
 class ServerFailed(Exception):
@@ -117,7 +117,7 @@ class ApiServer:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {token}", "Content-Type": content},
         )
-        with urllib.request.urlopen(request, context=self._tls(), timeout=30) as answer:
+        with urllib.request.urlopen(request, context=self._tls(), timeout=60) as answer:
             found: dict[str, Any] = json.load(answer)
         return found
 
@@ -126,9 +126,9 @@ class ApiServer:
         request = urllib.request.Request(
             self.url + "/metrics", headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}
         )
-        with urllib.request.urlopen(request, context=self._tls(), timeout=30) as answer:
+        with urllib.request.urlopen(request, context=self._tls(), timeout=60) as answer:
             server = answer.read().decode()
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._etcd_port}/metrics", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._etcd_port}/metrics", timeout=60) as answer:
             return server, answer.read().decode()
 
     def _tls(self) -> ssl.SSLContext:
@@ -225,7 +225,7 @@ class ApiServer:
     def _end(self, process: subprocess.Popen[bytes] | None, number: int) -> None:
         if process is not None:
             process.send_signal(number)
-            process.wait(30)
+            process.wait(60)
 
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT

@@ -33,23 +33,23 @@ def record(container: str = "c1", pod: str = "default/web", owner: str = "") -> 
 
 
 def claim(one: Rig, mine: Record, value: int = ADDRESS, instead_of: Fence | None = None) -> Granted | Taken:
-    found: Granted | Taken = get(one.system.get_actor(BLOCK).claim.remote(Claim(value, mine, instead_of)), 10)
+    found: Granted | Taken = get(one.system.get_actor(BLOCK).claim.remote(Claim(value, mine, instead_of)), 60)
     return found
 
 
 def release(one: Rig, mine: Record, *, keep: bool = False) -> Released:
     asked = Release(ADDRESS, Fence.of(mine), 1_700_000_000.0, keep)
-    found: Released = get(one.system.get_actor(BLOCK).release.remote(asked), 10)
+    found: Released = get(one.system.get_actor(BLOCK).release.remote(asked), 60)
     return found
 
 
 def of_pod(one: Rig, pod: str = "default/web") -> tuple[Allocation, ...]:
-    found: tuple[Allocation, ...] = get(one.system.get_actor("ledger/local").of_pod.remote(pod), 10)
+    found: tuple[Allocation, ...] = get(one.system.get_actor("ledger/local").of_pod.remote(pod), 60)
     return found
 
 
 def occupancy(one: Rig, since: int) -> Occupancy:
-    found: Occupancy = get(one.system.get_actor("ledger/local").occupancy.remote(4, RANGE, since), 10)
+    found: Occupancy = get(one.system.get_actor("ledger/local").occupancy.remote(4, RANGE, since), 60)
     return found
 
 
@@ -157,7 +157,7 @@ def test_what_was_taken_by_force_is_suspect_until_somebody_vouches_for_it(tmp_pa
     with rig(tmp_path) as one:
         claim(one, record())
         by_force = Release(ADDRESS, Fence.of(record()), 1_700_000_000.0, forced=True)
-        assert get(one.system.get_actor(BLOCK).release.remote(by_force), 10).done
+        assert get(one.system.get_actor(BLOCK).release.remote(by_force), 60).done
         assert claim(one, record("c2"), ADDRESS + 1) == Granted(ADDRESS + 1, record("c2"))
         release(one, record("c2"))
     with rig(tmp_path) as one:

@@ -166,7 +166,7 @@ def test_all_interfaces_of_a_pod_in_one_request_write_the_claim_too(tmp_path: Pa
     with rig(tmp_path, BLUE, network(), claim("vm.red"), claiming("first")) as one:
         requests = tuple(add_request(sandbox("c1", interface, pod="first")) for interface in ("eth0", "net1"))
         endpoint = one.system.get_actor("endpoint/default/first")
-        get(endpoint.reserve.options(timeout=10).remote(requests), 40)
+        get(endpoint.reserve.options(timeout=30).remote(requests), 60)
 
         assert status(one)["ips"] == ["10.6.0.2/16"]
         for request in requests:

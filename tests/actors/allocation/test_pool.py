@@ -316,7 +316,7 @@ def test_under_load_one_write_carries_many(tmp_path: Path):
         boxes = [sandbox(f"c{number}") for number in range(64)]
         refs = [one.send_add(box) for box in boxes]
         for box, ref in zip(boxes, refs, strict=True):
-            addresses = [assigned.address for assigned in get(ref, 20).addresses]
+            addresses = [assigned.address for assigned in get(ref, 60).addresses]
             one.journal.acknowledged((box.container, box.interface), addresses)
 
         writes = sum(write.kind == "SpiderIPBlock" for write in one.store.writes)

@@ -31,7 +31,7 @@ def wanted(container: str, *interfaces: tuple[str, str, str]) -> list[AddRequest
 
 def reserve(one: Rig, requests: Sequence[AddRequest]) -> list[AddResult | None]:
     endpoint = one.system.get_actor("endpoint/" + requests[0].sandbox.key)
-    return list(get(endpoint.reserve.options(timeout=10).remote(tuple(requests)), 40))
+    return list(get(endpoint.reserve.options(timeout=30).remote(tuple(requests)), 60))
 
 
 def addresses(results: Sequence[AddResult | None]) -> list[list[str]]:
@@ -63,7 +63,7 @@ def test_what_an_interface_asks_for_by_itself_afterwards_is_the_same(tmp_path: P
 
         assert addresses(reserve(one, requests)) == addresses(reserved), "a repeated request"
         endpoint = one.system.get_actor("endpoint/default/web")
-        again = [get(endpoint.add.options(timeout=10).remote(request), 40) for request in requests]
+        again = [get(endpoint.add.options(timeout=30).remote(request), 40) for request in requests]
         assert addresses(again) == addresses(reserved)
         assert [one.routes for one in again] == [one.routes for one in reserved if one is not None]
         assert [one.delete(request.sandbox) for request in requests] == [1, 1]

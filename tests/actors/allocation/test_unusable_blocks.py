@@ -114,11 +114,11 @@ def test_what_the_store_refuses_for_one_request_is_not_refused_for_those_beside_
         release = block.release.remote(Release(BASE + 1, Fence.of(RECORD), 1.0))
         gate.set()
 
-        get(first, 20)
+        get(first, 60)
         with pytest.raises(PodRefused, match="its container has 1572864 characters, but may have 253 bytes"):
-            get(too_large, 20)
-        assert get(beside, 20).fresh
-        assert get(release, 20).done
+            get(too_large, 60)
+        assert get(beside, 60).fresh
+        assert get(release, 60).done
         stored = Block.from_object(one.inner.get("SpiderIPBlock", NAME))
         assert stored.records.keys() == {BASE + 2, BASE + 4}
 

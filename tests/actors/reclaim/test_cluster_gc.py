@@ -297,11 +297,11 @@ def test_a_healthy_pod_keeps_its_address_through_everything(world: World):
         with controller(world.plain, replace(FAST, not_ready_delay=600.0, own_del=0.1)) as running:
             world.node("n1", ready=False, since=now())
             world.store.delete("Node", "n2")
-            eventually(lambda: holds(world, mine, held[1]), 30)  # noqa: B023
+            eventually(lambda: holds(world, mine, held[1]))  # noqa: B023
             world.node("n1")
             world.delete(neighbour)
             eventually(lambda: holds(world, mine))
-            get(running.local("gc").scan.remote(), 30)
+            get(running.local("gc").scan.remote(), 60)
         world.node("n2")
         world.delete(other)
     assert records(world.store)[mine]["container"] == "c-healthy"
@@ -320,14 +320,14 @@ def test_a_node_is_left_to_its_agent_until_that_says_that_it_sees_nothing(world:
         eventually(lambda: truth(running._census.pod("default/web") is None))
         for tell in (None, (True, ())):
             if tell is not None:
-                get(watches.watching.remote("n1", *tell), 30)
-            get(world_scan(running), 30)
+                get(watches.watching.remote("n1", *tell), 60)
+            get(world_scan(running), 60)
             holds(world, mine, other)
-        get(watches.watching.remote("n2", False, ()), 30)
-        get(world_scan(running), 30)
+        get(watches.watching.remote("n2", False, ()), 60)
+        get(world_scan(running), 60)
         holds(world, mine, other)
 
-        get(watches.watching.remote("n1", False, ()), 30)
+        get(watches.watching.remote("n1", False, ()), 60)
         eventually(lambda: holds(world, other))
         assert suspects(world) == {mine}
 
@@ -351,11 +351,11 @@ def test_a_statefulset_pod_on_a_lost_node_keeps_its_address_and_the_next_one_kno
         record = Record("blue", "default/db-0", uid, "c-new", "eth0", "n2", "StatefulSet/db", now(), "net")
         fence = Fence("c-db-0", "default/db-0", old["metadata"]["uid"])
         assert world.claim(record, mine, fence).suspect
-        get(world_scan(running), 30)
+        get(world_scan(running), 60)
         assert records(world.store)[mine]["container"] == "c-new"
 
         world.store.delete("StatefulSet", "db", "default")
-        get(world_scan(running), 30)
+        get(world_scan(running), 60)
         assert records(world.store)[mine]["container"] == "c-new", "its pod still runs"
         world.delete(new)
         eventually(lambda: holds(world))
@@ -368,7 +368,7 @@ def test_what_is_kept_goes_when_the_statefulset_shrinks(world: World):
         record = Record("blue", f"default/db-{number}", "", "", "eth0", "n1", "StatefulSet/db", LONG_AGO)
         held.append(world.claim(record, f"10.6.0.{80 + number}").address)
     with controller(world.plain) as running:
-        get(world_scan(running), 30)
+        get(world_scan(running), 60)
         holds(world, *held)
         found = world.store.get("StatefulSet", "db", "default")
         world.store.update({**found, "spec": {**found["spec"], "replicas": 1}})
@@ -395,7 +395,7 @@ def test_a_pod_that_comes_back_under_its_name_while_it_is_judged_loses_nothing(w
         store.before_update = lambda obj: come_back() if obj["kind"] == "SpiderIPBlock" else None
         world.delete(old)
         eventually(lambda: truth(bool(taken)))
-        get(world_scan(running), 30)
+        get(world_scan(running), 60)
         assert records(world.store)[mine]["container"] == "c-new"
         assert records(world.store)[mine]["uid"] == taken[0]
     assert mine not in world.reasons()
@@ -420,7 +420,7 @@ def test_pods_of_one_name_in_a_row_never_lose_what_they_were_just_given(
             for collector in (first, second):
                 collector.local("gc").changed.remote((("Pod", "default", "web"),))
             assert records(world.store)[address]["container"] == box.container
-            get(world_scan(first), 30)
+            get(world_scan(first), 60)
             assert records(world.store)[address]["container"] == box.container
             world.delete(made)
             if number % 2:
@@ -437,7 +437,7 @@ def test_a_cluster_without_leaks_costs_no_requests(world: World):
     held = [world.hold(world.pod(f"web-{number}")) for number in range(20)]
     store = Interposed(world.plain)
     with controller(store, GCSettings(own_del=0.1, agent_away=0.0)) as running:
-        get(world_scan(running), 30)
+        get(world_scan(running), 60)
         assert [name for name in store.read if name.startswith("Pod/")] == []
         holds(world, *held)
 
@@ -466,7 +466,7 @@ def test_a_cache_that_lacks_pods_takes_nothing_from_them(world: World):
     store.hidden = "Pod"
     with controller(store) as running:
         eventually(lambda: truth({f"Pod/web-{number}" for number in range(3)} <= set(store.read)))
-        get(world_scan(running), 30)
+        get(world_scan(running), 60)
         holds(world, *held)
     assert suspects(world) == set()
 
@@ -480,7 +480,7 @@ def test_a_scan_puts_the_views_right(world: World):
         world.store.create(
             {"apiVersion": API, "kind": "SpiderEndpoint", "metadata": metadata, "status": status}
         )
-        get(world_scan(running), 30)
+        get(world_scan(running), 60)
         eventually(lambda: truth(not world.store.list("SpiderEndpoint").items))
 
 
@@ -494,7 +494,7 @@ def test_it_can_be_stopped_and_started_again(world: World):
         eventually(lambda: holds(world, held[1]))
         running.gc.stop()
         world.delete(pods[1])
-        get(running.local("gc").scan.remote(), 30)
+        get(running.local("gc").scan.remote(), 60)
         holds(world, held[1])
         running.gc.start()
         eventually(lambda: holds(world))

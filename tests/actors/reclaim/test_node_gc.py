@@ -19,7 +19,7 @@ BLUE = pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.9")
 
 
 def collect(one: Rig, *valid: tuple[str, str], network: str = "net") -> int:
-    found: int = get(one.system.get_actor("node-gc/local").collect.remote(network, valid), 10)
+    found: int = get(one.system.get_actor("node-gc/local").collect.remote(network, valid), 60)
     return found
 
 
@@ -74,7 +74,7 @@ def test_gc_keeps_the_address_of_a_statefulset_pod_for_it(tmp_path: Path):
 
 def reconcile(one: Rig, *, alive: str = "", gone: str = "") -> int:
     found = NotedSandboxes(frozenset(alive.split()), frozenset(gone.split()))
-    released: int = get(one.system.get_actor("node-gc/local").reconcile.remote(found), 10)
+    released: int = get(one.system.get_actor("node-gc/local").reconcile.remote(found), 60)
     return released
 
 
@@ -147,7 +147,7 @@ def test_a_running_pod_of_a_deleted_statefulset_keeps_its_address(tmp_path: Path
         one.add(sandbox("c1", pod="db-0"))
         one.inner.delete("StatefulSet", "db", "default")
 
-        swept: int = get(one.system.get_actor("node-gc/local").sweep_kept.remote(), 10)
+        swept: int = get(one.system.get_actor("node-gc/local").sweep_kept.remote(), 60)
 
         assert swept == 0
         one.prove()

@@ -134,8 +134,8 @@ def watched(one: Node, pod: str) -> None:
         equal("" if found is None else found.uid + found.version, one.uid(pod) + one.version(pod))
 
     eventually(known)
-    get(one.rig.system.get_actor("sandbox-watch/local").pod_changed.remote(f"default/{pod}"), 30)
-    get(one.rig.system.get_actor(f"endpoint/default/{pod}").ended.remote("nothing"), 30)
+    get(one.rig.system.get_actor("sandbox-watch/local").pod_changed.remote(f"default/{pod}"), 60)
+    get(one.rig.system.get_actor(f"endpoint/default/{pod}").ended.remote("nothing"), 60)
 
 
 def test_the_address_of_a_pod_that_lives_stays_when_its_sandbox_dies(
@@ -268,10 +268,10 @@ def test_the_end_of_a_last_holder_ends_the_suspicion_against_his_address(
         note = '{"containerId": "c1", "netns": "/run/netns/c1"}'
         (tmp_path / "results" / "net-c1-eth0").write_text(note)
         one.rig.inner.delete("Pod", "web", "default")
-        (held,) = get(one.rig.system.get_actor("ledger/local").everything.remote(), 30)
+        (held,) = get(one.rig.system.get_actor("ledger/local").everything.remote(), 60)
         block = one.rig.system.get_actor("block/" + block_name(held.family, held.value))
         forced = Release(held.value, Fence.of(held.record), 1.0, forced=True)
-        assert get(block.release.remote(forced), 30).done
+        assert get(block.release.remote(forced), 60).done
         one.rig.agent.stop()
     with node(tmp_path, monkeypatch, has_pods=True) as one:
         watched(one, "web")

@@ -72,7 +72,8 @@ def test_the_time_grows_with_the_length_only(text: str) -> None:
         return time.process_time() - began
 
     short = max(cpu(text), 0.001)
-    assert cpu(text * 8) < 8 * 8 * short
+    # The least of some: a collection of the interpreter's garbage falls into one now and then.
+    assert min(cpu(text * 8) for _ in range(5)) < 8 * 8 * short
 
 
 def test_one_deep_object_in_an_answer_costs_itself() -> None:

@@ -74,7 +74,7 @@ class Served:
 
     def stop(self) -> tuple[list[str], str]:
         """End it as a parent does: what was left undone, and what it logged."""
-        out, err = self.process.communicate(timeout=20)
+        out, err = self.process.communicate(timeout=60)
         return json.loads(out.splitlines()[-1]), err
 
     def __enter__(self) -> Self:

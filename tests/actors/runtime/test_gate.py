@@ -58,7 +58,7 @@ class Server:
     @staticmethod
     def _asked(client: ActorSystem) -> object:
         try:
-            return get(client.get_actor("worker/a").echo.remote("hello"), timeout=20)
+            return get(client.get_actor("worker/a").echo.remote("hello"), timeout=60)
         except PeerLost:
             time.sleep(0.05)
             return None

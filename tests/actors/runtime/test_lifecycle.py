@@ -65,7 +65,7 @@ def test_what_an_actor_tells_itself_may_crash_as_often_as_it_likes() -> None:
 
     for _ in range(6):
         with contextlib.suppress(PeerLost, MessageDropped):
-            get(system.get_actor("watched/a").call.remote(work), timeout=10)
+            get(system.get_actor("watched/a").call.remote(work), timeout=60)
         eventually(lambda: not system.activations)
     system.shutdown()
 
@@ -83,7 +83,7 @@ def test_an_actor_that_cannot_begin_ends_the_process() -> None:
     system.register("broken", broken)
     for _ in range(3):
         with pytest.raises(PeerLost):
-            get(system.get_actor("broken/a").call.remote(), timeout=10)
+            get(system.get_actor("broken/a").call.remote(), timeout=60)
     system.shutdown()
 
     assert len(fatal) == 1
@@ -156,7 +156,7 @@ def test_the_end_lets_what_has_begun_finish_in_the_order_of_the_table() -> None:
         return answer
 
     answers = [system.get_actor(f"upper/{number}").call.remote(work) for number in range(5)]
-    left = system.shutdown(drain=10.0)
+    left = system.shutdown(drain=60.0)
 
     assert left == ()
     assert get(answers, timeout=0) == [None] * 5

@@ -123,7 +123,7 @@ def test_a_call_while_the_connection_ends_is_lost_and_not_overloaded(client: Act
         peer._link.abort(PeerLost("ended by the test"))
         return worker.echo.remote()
 
-    ref = client._io.run(end_and_call(), timeout=10)
+    ref = client._io.run(end_and_call(), timeout=60)
     with pytest.raises(PeerLost, match="is ending; nothing was done"):
         get(ref, timeout=60)
     eventually(lambda: _answers(worker))

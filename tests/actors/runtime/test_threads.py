@@ -24,7 +24,7 @@ def test_a_thread_is_used_again() -> None:
 
 
 def test_work_never_waits_for_other_work() -> None:
-    threads, gate, begun = Threads("t"), threading.Event(), threading.Barrier(4, timeout=10)
+    threads, gate, begun = Threads("t"), threading.Event(), threading.Barrier(4, timeout=60)
 
     def work() -> None:
         begun.wait()

@@ -55,7 +55,7 @@ class Told:
             self.keys.append(key)
             self._changed.notify_all()
 
-    def until(self, *names: str, timeout: float = 10.0) -> None:
+    def until(self, *names: str, timeout: float = 60.0) -> None:
         def heard() -> bool:
             return {key.name for key in self.keys} >= set(names)
 

@@ -169,7 +169,7 @@ def test_a_view_that_an_agent_wrote_meanwhile_is_looked_at_again(
     def plan(write: Write) -> Fault | None:
         if (write.verb, write.kind) == ("create", "SpiderEndpoint") and not released.is_set():
             released.set()
-            get(block.release.remote(Release(value, Fence("c1"), 1.0)), 10)
+            get(block.release.remote(Release(value, Fence("c1"), 1.0)), 60)
         return None
 
     inner = SQLiteStore(tmp_path / "orbweaver.db")
@@ -189,7 +189,7 @@ def test_a_view_that_an_agent_wrote_meanwhile_is_looked_at_again(
         family, value = parse_address("10.6.0.1")
         block = system.get_actor("block/" + block_name(family, value))
         record = Record("blue", "default/web", "u1", "c1", "eth0", "node1", "", "2025-01-31T12:00:00Z")
-        get(block.claim.remote(Claim(value, record)), 10)
+        get(block.claim.remote(Claim(value, record)), 60)
 
         system.get_actor("views/local").repair.remote()
 

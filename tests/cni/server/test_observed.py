@@ -115,7 +115,7 @@ def test_a_running_agent_serves_its_metrics_and_writes_a_line_for_each_answer(tm
         )
         (serving,) = lines(agent, "serving")
         url = f"http://127.0.0.1:{serving['metrics_port']}"
-        with urllib.request.urlopen(f"{url}/readyz", timeout=10) as answer:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=60) as answer:
             assert answer.status == 200
         # What an actor counts after it has answered may be a scrape late.
         eventually(lambda: prove_counted(f"{url}/metrics"))
@@ -143,7 +143,7 @@ def test_a_running_agent_serves_its_metrics_and_writes_a_line_for_each_answer(tm
 
 def prove_counted(url: str) -> None:
     """One ADD that was answered, one that was refused, and one DEL."""
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         told = parsed(answer.read().decode())
     for operation, stages in (
         ("allocation", ("queued", "decided", "committed", "total")),
