@@ -45,6 +45,14 @@ class PersistentClaims:
                     extra={"pod": pod.key, "network": network.key, "claim": network.claim},
                 )
                 continue
+            other = next(
+                (interface for interface, claim in claims.items() if claim.name == network.claim), None
+            )
+            if other is not None:
+                raise PodRefused(
+                    f"pod {pod.key}: annotation {NETWORKS} names IPAMClaim {network.claim} for {other} and for "
+                    f"{network.interface}; make another IPAMClaim for one of them"
+                )
             claims[network.interface] = self._claim(pod, network.key, network.claim)
         return claims
 

@@ -101,13 +101,13 @@ def claim_of(pod: Pod, claim: str) -> str:
 
 def claimed_by_other(record: Record, pod: Pod, container: str) -> bool:
     """Whether a claim's address is used by a sandbox that this pod cannot share it with: two pods of one virtual machine do,
-    while that moves."""
+    while that moves, and no others."""
     return (
         bool(record.ipam_claim)
         and bool(record.container)
         and container not in record.containers
         and record.pod != pod.key
-        and pod.machine is None
+        and (pod.machine is None or record.owner != pod.controller)
     )
 
 

@@ -121,6 +121,7 @@ def test_two_pods_do_not_have_one_claim_at_once_but_for_a_machine_that_moves(tmp
         claiming("second"),
         claiming("moves", owner=owner),
         claiming("moved", owner=owner),
+        claiming("another", owner=f"{owner}2"),
     ]
     with rig(tmp_path, BLUE, network(), claim("vm.red"), *pods) as one:
         add(one, "c1", "first")
@@ -132,10 +133,24 @@ def test_two_pods_do_not_have_one_claim_at_once_but_for_a_machine_that_moves(tmp
         assert add(one, "c3", "moves") == ["10.6.0.1"]
         one.journal.releasing(("c3", "net1"))  # both have it until the machine has moved
         assert add(one, "c4", "moved") == ["10.6.0.1"]
+        with pytest.raises(AddressTaken, match=r"IPAMClaim default/vm.red is used by pod default/mov"):
+            add(one, "c5", "another")  # a pod of another machine
+        one.journal.doubtful.clear()
         assert delete(one, "c3", "moves") == 1
         assert records(one.inner)["10.6.0.1"]["container"] == "c4"
         assert delete(one, "c4", "moved") == 1
         assert list(records(one.inner)) == ["10.6.0.1"]
+
+
+def test_a_claim_is_for_one_interface_of_a_pod(tmp_path: Path) -> None:
+    twice = claiming("first")
+    element = {"name": "red", "ipam-claim-reference": "vm.red"}
+    twice["metadata"]["annotations"][NETWORKS] = json.dumps([element, element])
+    with rig(tmp_path, BLUE, network(), claim("vm.red"), twice) as one:
+        with pytest.raises(PodRefused, match=r"vm.red for net1 and for net2; make another IPAMClaim"):
+            add(one, "c1", "first")
+
+        assert records(one.inner) == {}
 
 
 def test_a_network_has_to_opt_in(tmp_path: Path) -> None:
