@@ -131,6 +131,8 @@ class Note:
     container: str
     paths: tuple[Path, ...]
     written: float
+    pod: str = ""
+    """`namespace/name`; empty where the attachment is no pod's."""
 
     def is_there(self, namespaces: Namespaces) -> bool | None:
         """Whether one of its namespaces is there; None when none is seen to be and one cannot be told."""
@@ -190,7 +192,14 @@ def _read(file: Path) -> Note:
         written = os.fstat(opened.fileno()).st_mtime
         text = opened.read(_LONGEST).decode()
         note = read_json(text, longest=_LONGEST, deepest=64, only_showable=False)
-    return Note(str(note["containerId"]), tuple(_paths(note)), written)
+    return Note(str(note["containerId"]), tuple(_paths(note)), written, _pod(note))
+
+
+def _pod(note: dict[str, Any]) -> str:
+    """As CNI_ARGS named it."""
+    arguments = {str(key): str(value) for key, value in note.get("cniArgs") or ()}
+    namespace, name = arguments.get("K8S_POD_NAMESPACE", ""), arguments.get("K8S_POD_NAME", "")
+    return f"{namespace}/{name}" if namespace and name else ""
 
 
 def _paths(note: dict[str, Any]) -> list[Path]:

@@ -7,11 +7,11 @@ writes the same again.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from actors.errors import InvalidObject, NoSuchResource
+from actors.errors import Conflict, InvalidObject, NoSuchResource
 from actors.resources.fields import Fields
 from actors.resources.json_text import UnreadableText, read_json
 from actors.resources.network_attachment import KIND, NetworkAttachment
@@ -22,6 +22,9 @@ FORMER = "ipam.spidernet.io/former-ipam"
 
 OURS = "spiderpool"
 """The type of Orbweaver's IPAM plugin, which is Spiderpool's."""
+
+
+_TRIES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,3 +177,15 @@ def given_back(obj: Object, sections: Mapping[int, Any]) -> Object:
         "metadata": {**metadata, "annotations": annotations},
         "spec": {**obj["spec"], "config": json.dumps(with_sections(configuration, sections), indent=2)},
     }
+
+
+def change_attachment(store: Store, network: Network, change: Callable[[Object], Object]) -> None:
+    """Change a network's NetworkAttachmentDefinition, whoever else writes it. Raises what `change` does, and `Conflict`."""
+    namespace, _, name = network.key.partition("/")
+    for _ in range(_TRIES):
+        try:
+            store.update(change(store.get(KIND, name, namespace)))
+        except Conflict:
+            continue
+        return
+    raise Conflict(f"{network.title} is written by others without end; repeat the command")

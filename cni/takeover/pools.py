@@ -15,6 +15,8 @@ from actors.resources.ippool import KIND
 from actors.store.contract import Object, Store
 from cni.takeover.windows import MARK
 
+NODES = "ipam.spidernet.io/taken-over-nodes"
+"""Annotation of a pool that several nodes gave out of before: those whose own records are here, with commas between."""
 _TRIES = 20
 
 
@@ -30,7 +32,11 @@ def _is_marked(obj: Object, source: str) -> bool:
 def overlap_problems(store: Store, wanted: Iterable[Object], source: str) -> tuple[str, ...]:
     """A sentence for each pool that could not be made beside those that are there."""
     there = store.list(KIND).items
-    others = [obj for obj in there if not _is_marked(obj, source)]
+    wanted = tuple(wanted)
+    wanted_names = {obj["metadata"]["name"] for obj in wanted}
+    others = [
+        obj for obj in there if not (_is_marked(obj, source) and obj["metadata"]["name"] in wanted_names)
+    ]
     names = {obj["metadata"]["name"] for obj in others}
     problems = []
     for obj in wanted:
@@ -83,6 +89,33 @@ def remove(store: Store, name: str) -> None:
         except Conflict:
             continue
         return
+
+
+def noted_nodes(store: Store, name: str) -> frozenset[str]:
+    """The nodes that are noted on a pool as those whose own records are here; none where there is no such pool."""
+    try:
+        return _nodes(store.get(KIND, name))
+    except NotFound:
+        return frozenset()
+
+
+def note_nodes(store: Store, name: str, change: Callable[[frozenset[str]], frozenset[str]]) -> frozenset[str]:
+    """Change that note; returns what it says now."""
+    for _ in range(_TRIES):
+        obj = store.get(KIND, name)
+        nodes = change(_nodes(obj))
+        annotations = {**(obj["metadata"].get("annotations") or {}), NODES: ",".join(sorted(nodes))}
+        try:
+            store.update({**obj, "metadata": {**obj["metadata"], "annotations": annotations}})
+        except Conflict:
+            continue
+        return nodes
+    raise Conflict(f"SpiderIPPool {name} is written by others without end; repeat the command")
+
+
+def _nodes(obj: Object) -> frozenset[str]:
+    text = (obj["metadata"].get("annotations") or {}).get(NODES, "")
+    return frozenset(node for node in text.split(",") if node)
 
 
 def _change(store: Store, name: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:

@@ -39,6 +39,8 @@ class ForeignAllocation:
     """In the pod, as CNI_IFNAME has it."""
     node: str = ""
     """Where the pod runs."""
+    network: str = ""
+    """What CNI calls the network that it was given for, where that is sure."""
 
     @property
     def text(self) -> str:

@@ -28,7 +28,7 @@ from actors.runtime import ActorSystem, get
 from actors.store.caches.catalog import Catalog
 from actors.store.contract import Store
 from actors.views.views import ViewsActor
-from cni.takeover.reading import ForeignAllocation
+from cni.takeover.reading import ForeignAllocation, Reading
 
 TIMEOUT = 30.0
 _AT_ONCE = 1024
@@ -51,16 +51,10 @@ class Recorder:
     def __init__(self, system: ActorSystem) -> None:
         self._system = system
 
-    def record(
-        self, allocations: Iterable[ForeignAllocation], pods: Mapping[str, Pod], networks: Mapping[str, str]
-    ) -> Recorded:
-        """Record allocations; `pods` by `namespace/name`, `networks`: what CNI calls the network of a pool. Raises
-        `OrbweaverError` when the store does."""
+    def record(self, allocations: Iterable[ForeignAllocation], pods: Mapping[str, Pod]) -> Recorded:
+        """Record allocations; `pods` by `namespace/name`. Raises `OrbweaverError` when the store does."""
         since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        claims = [
-            (allocation, _record(allocation, pods, networks.get(allocation.pool, ""), since))
-            for allocation in allocations
-        ]
+        claims = [(allocation, _record(allocation, pods, since)) for allocation in allocations]
         new, refused = 0, []
         for allocation, record, outcome in self._claimed(claims):
             match outcome:
@@ -117,7 +111,7 @@ class Recorder:
         get(views.changed.options(timeout=TIMEOUT).remote(tuple(set(pods)), tuple(set(pools))))
 
 
-def _record(allocation: ForeignAllocation, pods: Mapping[str, Pod], network: str, since: str) -> Record:
+def _record(allocation: ForeignAllocation, pods: Mapping[str, Pod], since: str) -> Record:
     """The record as an ADD of ours would have made it."""
     pod = pods.get(allocation.pod)
     plain = Record(
@@ -129,7 +123,7 @@ def _record(allocation: ForeignAllocation, pods: Mapping[str, Pod], network: str
         allocation.node,
         "",
         since,
-        network=network,
+        network=allocation.network,
     )
     if pod is None or pod.uid != allocation.uid:
         return plain
@@ -160,7 +154,7 @@ def conflicts(allocations: Iterable[ForeignAllocation], held: Iterable[Allocatio
     texts = []
     for allocation in allocations:
         record = recorded.get((allocation.family, allocation.value))
-        if record is not None and not _is_same(record, _record(allocation, {}, "", "")):
+        if record is not None and not _is_same(record, _record(allocation, {}, "")):
             texts.append(taken_text(allocation, record))
     return tuple(texts)
 
@@ -171,6 +165,42 @@ def everything_recorded(store: Store) -> tuple[Allocation, ...]:
     blocks = (Block.from_object(obj) for obj in store.list("SpiderIPBlock").items)
     return tuple(
         Allocation(block.family, value, record) for block in blocks for value, record in block.records.items()
+    )
+
+
+def recorded_in(store: Store, pools: Iterable[str], source: str) -> Reading:
+    """What is recorded in the pools of these names, as it would be given back. Raises `DamagedObject`."""
+    names = frozenset(pools)
+    held = [allocation for allocation in everything_recorded(store) if allocation.record.pool in names]
+    return Reading(
+        source,
+        tuple(obj for obj in store.list("SpiderIPPool").items if obj["metadata"]["name"] in names),
+        tuple(_as_foreign(allocation) for allocation in held if not allocation.record.is_retained),
+        tuple(kept_text(allocation, source) for allocation in held if allocation.record.is_retained),
+    )
+
+
+def kept_text(allocation: Allocation, source: str) -> str:
+    """That an address is let go which nobody uses."""
+    return (
+        f"{allocation.address.text} is kept for pod {allocation.record.pod}, which does not run; {source} keeps none, so it "
+        "is let go"
+    )
+
+
+def _as_foreign(allocation: Allocation) -> ForeignAllocation:
+    record = allocation.record
+    return ForeignAllocation(
+        allocation.family,
+        allocation.value,
+        record.pool,
+        "SpiderIPBlock",
+        record.pod,
+        record.uid,
+        record.container,
+        record.interface,
+        record.node,
+        record.network,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from actors.store.contract import Store
-from cni.takeover import spiderpool, whereabouts
+from cni.takeover import host_local, spiderpool, whereabouts
 from cni.takeover.reading import Source
 
 
@@ -33,6 +33,11 @@ SOURCES: dict[str, SourceChoice] = {
         "Whereabouts: its IPPools and reservations, and the networks that name it",
         whereabouts.add_options,
         whereabouts.open_source,
+    ),
+    "host-local": SourceChoice(
+        "host-local: its directories on this node, and the networks that name it",
+        host_local.add_options,
+        host_local.open_source,
     ),
 }
 """A line for each; its module has `add_options` and `open_source`."""

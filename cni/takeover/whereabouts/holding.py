@@ -126,17 +126,19 @@ def allocations_of(
     holding: Holding, holders: Holders
 ) -> tuple[tuple[ForeignAllocation, ...], tuple[str, ...], tuple[str, ...]]:
     """Who has what, what will differ of it, and what is wrong."""
+    networks = holding.network_names
     allocations = [
         holders.completed(
             ForeignAllocation(
                 pool.subnet.family,
                 entry.value,
-                holding.pool_for(pool, entry.value),
+                home := holding.pool_for(pool, entry.value),
                 pool.title,
                 entry.pod,
                 "",
                 entry.container,
                 entry.interface,
+                network=networks.get(home, ""),
             )
         )
         for pool in holding.ip_pools
@@ -235,27 +237,34 @@ def _reserved_for_others(holding: Holding) -> tuple[str, ...]:
     return tuple(problems)
 
 
+def reservations_of(holding: Holding) -> list[tuple[Object, int, int]]:
+    """The reservations of addresses that networks give out which come over, each with the address."""
+    names = {use.network_name for use in holding.uses}
+    prefixes = sorted((f"{name}-" for name in names if name), key=len, reverse=True)
+    own = []
+    for obj in holding.reservations:
+        name = obj["metadata"]["name"]
+        word = next((name.removeprefix(prefix) for prefix in prefixes if name.startswith(prefix)), name)
+        try:
+            family, value = parse_address(word.replace("-", ":"))
+        except InvalidObject:
+            continue  # of a network that stays
+        if holding.pools.holding(family, value):
+            own.append((obj, family, value))
+    return own
+
+
 def _reserved_alone(holding: Holding, holders: Holders) -> tuple[list[ForeignAllocation], tuple[str, ...]]:
     """Addresses that only a reservation tells of: a process ended between the two writes. Those that a pod reports to have
     are in use."""
     entries = _entries(holding)
     reserved: list[ForeignAllocation] = []
     left_out: list[str] = []
-    prefixes = sorted(
-        {f"{use.network_name}-" for use in holding.uses if use.network_name}, key=len, reverse=True
-    )
-    for obj in holding.reservations:
+    for obj, family, value in reservations_of(holding):
         name, pod = obj["metadata"]["name"], str(obj["spec"].get("podref", ""))
         if name in entries:
             continue
-        word = next((name.removeprefix(prefix) for prefix in prefixes if name.startswith(prefix)), name)
-        try:
-            family, value = parse_address(word.replace("-", ":"))
-        except InvalidObject:
-            continue  # of a network that is not taken over
         home = holding.pools.holding(family, value)
-        if not home:
-            continue
         if any(holder.key == pod for holder in holders.by_address.get((family, value), ())):
             where = f"reservation {name}"
             interface = str(obj["spec"].get("ifname", ""))

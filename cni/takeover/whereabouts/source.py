@@ -8,17 +8,19 @@ out for longer than a request may take before what is recorded is read, and the 
 from __future__ import annotations
 
 import argparse
+import json
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from actors.errors import Conflict, NoSuchResource, NotFound
 from actors.resources.blocks.allocation import Allocation
-from actors.resources.network_attachment import KIND as ATTACHMENT
-from actors.store.contract import Object, Store
+from actors.store.contract import Store
 from cni.takeover.holders import Holders
 from cni.takeover.networks import (
     Network,
+    attached_networks,
+    change_attachment,
     former_sections,
     given_back,
     taken_over,
@@ -32,18 +34,20 @@ from cni.takeover.pools import (
     remove,
 )
 from cni.takeover.reading import Reading, Tell
-from cni.takeover.recording import conflicts, everything_recorded, recorder
+from cni.takeover.recording import conflicts, everything_recorded, kept_text, recorded_in, recorder
 from cni.takeover.whereabouts import objects
 from cni.takeover.whereabouts.holding import (
     Holding,
     allocations_of,
     change_of,
     read_holding,
+    reservations_of,
     sections_of,
 )
 from cni.takeover.whereabouts.objects import IP_POOL, RESERVATION, ForeignPool, GivenAddress
 from cni.takeover.whereabouts.ranges import IPAM_TYPE, RangeUse, reservation_name
 
+TITLE = "Whereabouts"
 SETTLE = 25.0
 """Seconds for which an ADD of Orbweaver's may still be under way when its pool gives out no more: more than an ADD may
 take."""
@@ -80,14 +84,14 @@ class WhereaboutsSource:
             holding = read_holding(self.store)
         except NoSuchResource:
             return Reading(
-                "Whereabouts",
+                TITLE,
                 problems=("the cluster has no IPPools of Whereabouts: it is not installed here",),
             )
         holders = Holders.read(self.store)
         allocations, differences, problems = allocations_of(holding, holders)
         changes = tuple(change_of(network, holding) for network in holding.networks if not network.is_ours)
         return Reading(
-            "Whereabouts",
+            TITLE,
             holding.pools.objects,
             allocations,
             (*changes, *holding.differences, *differences),
@@ -98,6 +102,18 @@ class WhereaboutsSource:
                 *conflicts(allocations, everything_recorded(self.store)),
             ),
         )
+
+    def read_back(self) -> Reading:
+        """What is recorded in the pools that stand for its ranges."""
+        reading = recorded_in(self.store, self._pool_names(), TITLE)
+        networks, problems = attached_networks(self.store, IPAM_TYPE)
+        changes = tuple(
+            f"{network.title}: its ipam is {json.dumps(dict(section.ipam.data))} again"
+            for network in networks
+            if network.is_ours
+            for section in network.sections
+        )
+        return replace(reading, differences=(*changes, *reading.differences), problems=problems)
 
     def take(self, reading: Reading, tell: Tell) -> None:
         """Put Orbweaver in its place; what was read is read again behind the freezing."""
@@ -110,7 +126,7 @@ class WhereaboutsSource:
         allocations, _, _ = allocations_of(holding, holders)
         tell("Whereabouts gives nothing out of these ranges any more, and takes nothing back")
         with recorder(self.store) as at_work:
-            recorded = at_work.record(allocations, holders.pods, holding.network_names)
+            recorded = at_work.record(allocations, holders.pods)
         tell(f"{len(allocations)} addresses are recorded, {recorded.new} of them now")
         for sentence in recorded.refused:
             tell(f"warning: {sentence}")
@@ -120,8 +136,7 @@ class WhereaboutsSource:
             if not network.is_ours:
                 self._switch(network, holding)
                 tell(f"{network.title} names Orbweaver's pools")
-        for ip_pool in holding.ip_pools:
-            self._forget(holding, ip_pool)
+        self._forget(holding)
         tell(
             "done; pods get their next address from Orbweaver. Leave Whereabouts' plugin on the nodes until no pod is left "
             "that it set up: a runtime that remembers the former configuration ends such pods with it"
@@ -129,7 +144,7 @@ class WhereaboutsSource:
 
     def give_back(self, tell: Tell) -> None:
         """Put Whereabouts back, with everything that is recorded in the pools that were made for it."""
-        names = [pool["metadata"]["name"] for pool in marked(self.store, IPAM_TYPE)]
+        names = self._pool_names()
         for name in names:
             disable(self.store, name)
         tell(
@@ -150,6 +165,9 @@ class WhereaboutsSource:
             f"done; {len(written)} addresses are Whereabouts' again, and the pools that stood for its ranges are gone"
         )
 
+    def _pool_names(self) -> tuple[str, ...]:
+        return tuple(pool["metadata"]["name"] for pool in marked(self.store, IPAM_TYPE))
+
     # -- private --------------------------------------------------------------------------------------------
 
     def _freeze(self, pool: ForeignPool, *, empty: bool) -> None:
@@ -165,32 +183,23 @@ class WhereaboutsSource:
                 return
         raise Conflict(f"{pool.title} is written by others without end; repeat the command")
 
-    def _forget(self, holding: Holding, pool: ForeignPool) -> None:
+    def _forget(self, holding: Holding) -> None:
         """Leave nothing in Whereabouts' objects of what is recorded here: it would be wrong with the first pod that ends."""
-        for use in holding.uses_of(pool):
-            for entry in pool.entries:
-                name = reservation_name(pool.subnet.family, entry.value, use.network_name)
-                try:
-                    self.store.delete(RESERVATION, name, pool.namespace)
-                except (NotFound, NoSuchResource):
-                    continue
-        self._freeze(pool, empty=True)
+        for obj, _, _ in reservations_of(holding):
+            try:
+                self.store.delete(RESERVATION, obj["metadata"]["name"], obj["metadata"]["namespace"])
+            except NotFound:
+                continue
+        for ip_pool in holding.ip_pools:
+            self._freeze(ip_pool, empty=True)
 
     def _switch(self, network: Network, holding: Holding) -> None:
-        self._change(network, lambda obj: taken_over(obj, network, sections_of(network, holding)))
+        change_attachment(
+            self.store, network, lambda obj: taken_over(obj, network, sections_of(network, holding))
+        )
 
     def _switch_back(self, network: Network) -> None:
-        self._change(network, lambda obj: given_back(obj, former_sections(obj, IPAM_TYPE)))
-
-    def _change(self, network: Network, change: Callable[[Object], Object]) -> None:
-        namespace, _, name = network.key.partition("/")
-        for _ in range(_TRIES):
-            try:
-                self.store.update(change(self.store.get(ATTACHMENT, name, namespace)))
-            except Conflict:
-                continue
-            return
-        raise Conflict(f"{network.title} is written by others without end; repeat the command")
+        change_attachment(self.store, network, lambda obj: given_back(obj, former_sections(obj, IPAM_TYPE)))
 
     def _write_back(
         self, tell: Tell, names: Sequence[str], before: tuple[Allocation, ...]
@@ -202,6 +211,10 @@ class WhereaboutsSource:
             for allocation in everything_recorded(self.store)
             if allocation.record.pool in names and (allocation.family, allocation.value) not in done
         ]
+        for allocation in held:
+            if allocation.record.is_retained:
+                tell(kept_text(allocation, TITLE))
+        running = [allocation for allocation in held if not allocation.record.is_retained]
         holding, holders = read_holding(self.store), Holders.read(self.store)
         for pool in holding.ip_pools:
             self._fill(
@@ -209,7 +222,7 @@ class WhereaboutsSource:
                 holding,
                 holders,
                 pool,
-                [allocation for allocation in held if _home(allocation, holding) is pool],
+                [allocation for allocation in running if _home(allocation, holding) is pool],
             )
         return tuple(held)
 
@@ -221,11 +234,6 @@ class WhereaboutsSource:
             new: list[GivenAddress] = []
             for allocation in held:
                 record = allocation.record
-                if record.is_retained:
-                    tell(
-                        f"{allocation.address.text} was kept for pod {record.pod}, which does not run; Whereabouts keeps none"
-                    )
-                    continue
                 if not pool.is_frozen and not _runs(record.pod, record.uid, holders):
                     continue  # Whereabouts is at work, and has given it back
                 other = entries.get(allocation.value)

@@ -1,0 +1,120 @@
+"""host-local's directories: a file for each address that is given out, under the network's name.
+
+The format is host-local's own (containernetworking/plugins, `plugins/ipam/host-local/backend/disk`, version 1.9): the file's
+name is the address, its content the container's id and, behind CR LF, the interface, which old versions left out; `lock` is
+locked (flock) while one of its processes works; `last_reserved_ip.N` says where the search of a range goes on.
+What must always hold: a directory is read and written under its lock, so never while an ADD or DEL of host-local is in it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from actors.errors import InvalidObject, InvalidRequest
+from actors.resources.addresses import Address, parse_address
+from actors.resources.blocks.allocation import Allocation
+from actors.store.atomic_file import replace_file
+
+STANDARD = Path("/var/lib/cni/networks")
+"""Where host-local keeps them, unless a network's `dataDir` says otherwise."""
+ELSEWHERE = "taken-over-elsewhere"
+"""In the place of a container: the way back keeps this node from giving out what a pod of another node has, which host-local
+would not know. Nobody asks for it back; when no pod has it any more, the file may be deleted."""
+_LOCK = "lock"
+_LONGEST = 4096
+_LINE_BREAK = "\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class AddressFile:
+    """An address that is given out."""
+
+    address: Address
+    container: str
+    interface: str
+    """Empty where an old version wrote it."""
+    path: Path
+
+
+def networks_in(directory: Path) -> tuple[str, ...]:
+    """The networks that have something given out. Raises `InvalidRequest` when it cannot be listed."""
+    try:
+        return tuple(sorted(entry.name for entry in directory.iterdir() if entry.is_dir()))
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise InvalidRequest(f"{directory} cannot be read: {error.strerror}; run this as root") from error
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """With the directory for oneself; made, if it is not there, as host-local makes it. Raises `InvalidRequest`."""
+    try:
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise InvalidRequest(f"{directory} cannot be locked: {error.strerror}; run this as root") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def read(directory: Path) -> tuple[tuple[AddressFile, ...], tuple[str, ...]]:
+    """What is given out of one network, and a sentence for each file that cannot be read. Raises `InvalidRequest`."""
+    files, problems = [], []
+    try:
+        entries = sorted(directory.iterdir())
+    except FileNotFoundError:
+        return (), ()
+    except OSError as error:
+        raise InvalidRequest(f"{directory} cannot be read: {error.strerror}; run this as root") from error
+    for path in entries:
+        try:
+            address = parse_address(path.name)
+        except InvalidObject:
+            continue  # the lock, and where searches go on
+        try:
+            with path.open("rb") as opened:
+                text = opened.read(_LONGEST).decode()
+            container, _, interface = text.strip().partition("\n")
+            if container.strip() == ELSEWHERE:
+                continue
+            files.append(AddressFile(address, container.strip(), interface.strip(), path))
+        except FileNotFoundError:
+            continue  # its DEL came meanwhile
+        except (OSError, ValueError) as error:
+            problems.append(
+                f"{path} cannot be read ({error}), so it is not known who has the address; repair it, or delete it if "
+                "nothing does"
+            )
+    return tuple(files), tuple(problems)
+
+
+def write(
+    directory: Path,
+    held: Iterable[Allocation],
+    elsewhere: Iterable[Allocation],
+    former: Iterable[AddressFile],
+) -> None:
+    """Have files for what is `held` by this node's pods, and by others `elsewhere`, and none of the `former` ones beside.
+    Raises `OSError`."""
+    wanted = {
+        allocation.address.text: f"{allocation.record.container}{_LINE_BREAK}{allocation.record.interface}"
+        for allocation in held
+    }
+    wanted |= {
+        allocation.address.text: f"{ELSEWHERE}{_LINE_BREAK}{allocation.record.node}"
+        for allocation in elsewhere
+    }
+    for name, content in wanted.items():
+        replace_file(directory / name, content.encode())
+    for file in former:
+        if file.path.name not in wanted:
+            file.path.unlink(missing_ok=True)
