@@ -229,6 +229,7 @@ class Networks:
     def status(self, request: CniRequest, deadline: float, stop: Stop) -> None:
         """STATUS of the network that every pod gets. Raises what keeps it from serving ADD."""
         conf = NodeConfiguration.of(request)
+        self.cache.require_room()
         network = conf.delegate
         name = conf.cluster_network or self.cluster_network or ""
         if network is None and name:

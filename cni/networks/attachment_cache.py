@@ -10,13 +10,21 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from actors.errors import InvalidObject, OrbweaverError, Overloaded, PodRefused
+from actors.errors import (
+    CNI_NOT_AVAILABLE,
+    InvalidObject,
+    OrbweaverError,
+    Overloaded,
+    PodRefused,
+    StoreUnavailable,
+)
 from actors.resources.fields import Fields
 from actors.resources.json_text import UnreadableText, read_json, showable
 from actors.resources.network_attachment import DEEPEST_CONFIG
@@ -159,6 +167,26 @@ class AttachmentCache:
                 f"the networks of pod {note.pod} cannot be noted in {self._directory}: {error.strerror}; "
                 "look at the node's disk"
             ) from error
+
+    def require_room(self) -> None:
+        """Raise `StoreUnavailable` (code 50) where the next note could not be written: its disk is full or read-only, or there
+        are too many."""
+        there = next(place for place in (self._directory, *self._directory.parents) if place.exists())
+        try:
+            disk = os.statvfs(there)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"{there} cannot be looked at: {error.strerror}", cni_code=CNI_NOT_AVAILABLE
+            ) from error
+        why = ""
+        if disk.f_flag & os.ST_RDONLY:
+            why = "is on a file system that is read-only; look at the node's disk"
+        elif disk.f_bavail * disk.f_frsize < LONGEST_NOTE or (disk.f_files and not disk.f_favail):
+            why = "is on a disk that is full; make room on the node"
+        elif sum(1 for _ in self._files()) >= MOST_NOTES:
+            why = f"has notes of {MOST_NOTES} containers that were not deleted; end sandboxes that are left over on this node"
+        if why:
+            raise StoreUnavailable(f"{self._directory} {why}", cni_code=CNI_NOT_AVAILABLE)
 
     def read(self, container: str) -> AttachmentNote | None:
         """The container's note, None without one. Raises `InvalidObject` for one that cannot be read."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from actors.errors import InvalidObject, OrbweaverError, Overloaded, PodRefused
+from actors.errors import InvalidObject, OrbweaverError, Overloaded, PodRefused, StoreUnavailable
 from cni.networks import attachment_cache
 from cni.networks.attachment_cache import Attached, AttachmentCache, AttachmentNote
 from cni.networks.network_list import judge_network_list
@@ -102,3 +104,32 @@ def test_notes_are_bounded(cache: AttachmentCache, monkeypatch: pytest.MonkeyPat
     large = Attached("x", "net1", NETWORK, result={"ips": [{"address": "x" * attachment_cache.LONGEST_NOTE}]})
     with pytest.raises(PodRefused, match="name fewer"):
         cache.write(replace(NOTE, attached=(large,)))
+
+
+@pytest.mark.parametrize(
+    ("disk", "said"),
+    [
+        ({"f_bavail": 3}, "is on a disk that is full"),
+        ({"f_favail": 0}, "is on a disk that is full"),
+        ({"f_flag": os.ST_RDONLY}, "read-only"),
+    ],
+)
+def test_a_node_that_could_not_note_an_add_is_not_ready_for_it(
+    cache: AttachmentCache, monkeypatch: pytest.MonkeyPatch, disk: dict[str, int], said: str
+) -> None:
+    """Before the directory is made, too."""
+    cache.require_room()
+    healthy = SimpleNamespace(f_bavail=1 << 20, f_frsize=4096, f_files=9, f_favail=9, f_flag=0)
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(**{**vars(healthy), **disk}))
+    with pytest.raises(StoreUnavailable, match=said) as refused:
+        cache.require_room()
+    assert refused.value.cni_code == 50
+
+
+def test_a_node_with_too_many_notes_is_not_ready(
+    cache: AttachmentCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attachment_cache, "MOST_NOTES", 1)
+    cache.write(NOTE)
+    with pytest.raises(StoreUnavailable, match="notes of 1 containers"):
+        cache.require_room()
