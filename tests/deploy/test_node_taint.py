@@ -28,17 +28,12 @@ NODES = "/api/v1/nodes"
 def nodes(api_server: ApiServer, store: ClusterStore) -> Iterator[None]:
     """Two, with the rights and the policy in force, which no other test sees."""
     objects = list(yaml.safe_load_all(RIGHTS.read_text()))
-    api_server.apply(*objects)
     for name in ("node1", "node2"):
         api_server.call(
             "POST", NODES, {"metadata": {"name": name}, "spec": {"taints": TAINTS, "podCIDR": "10.1.0.0/24"}}
         )
-    yield
-    for obj in reversed(objects):
-        plural = (
-            obj["kind"].lower() + "s" if not obj["kind"].endswith("y") else obj["kind"].lower()[:-1] + "ies"
-        )
-        api_server.call("DELETE", f"/apis/{obj['apiVersion']}/{plural}/{obj['metadata']['name']}")
+    with api_server.applied(*objects):
+        yield
 
 
 def taints(api_server: ApiServer, node: str) -> Any:

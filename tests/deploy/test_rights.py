@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from actors.cluster.leadership import NAMESPACE
 from actors.cluster.webhook_certificates import SECRET
@@ -23,6 +24,8 @@ from tests.support.rig import pod, pool
 from tests.tools.apiserver import ApiServer
 
 GOLDEN = Path(__file__).parent / "rights"
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+PLACES = (NAMESPACE, "default")
 ROLES = {"agent": "orbweaver-agent", "controller": "orbweaver-controller", "check": "orbweaver-check"}
 
 
@@ -51,7 +54,7 @@ def test_a_role_may_what_its_list_says_and_no_more(
 
     def as_listed() -> None:
         lines = []
-        for namespace in (NAMESPACE, "default"):
+        for namespace in PLACES:
             everybody = set(rules(api_server, tokens["anybody"], namespace))
             own = [line for line in rules(api_server, tokens[role], namespace) if line not in everybody]
             lines += [f"In namespace {namespace}:", *own, ""]
@@ -59,6 +62,34 @@ def test_a_role_may_what_its_list_says_and_no_more(
         assert text == (GOLDEN / f"{role}.txt").read_text(), text
 
     eventually(as_listed)
+
+
+@pytest.mark.parametrize(
+    "component", ["networks/agent-rights", "node-taint/rights"], ids=lambda path: path.partition("/")[0]
+)
+def test_a_component_gives_agents_what_its_list_says_and_no_more(
+    api_server: ApiServer, tokens: dict[str, str], component: str
+) -> None:
+    """The same of what a component gives beside."""
+    everything = {namespace: set(rules(api_server, tokens["agent"], namespace)) for namespace in PLACES}
+
+    def as_listed() -> None:
+        lines = []
+        for namespace, before in everything.items():
+            own = [line for line in rules(api_server, tokens["agent"], namespace) if line not in before]
+            lines += [f"In namespace {namespace}:", *own, ""]
+        text = "\n".join(lines)
+        name = component.partition("/")[0]
+        assert text == (GOLDEN / f"agent-{name}.txt").read_text(), text
+
+    objects = yaml.safe_load_all((DEPLOY / f"{component}.yaml").read_text())
+    with api_server.applied(*objects):
+        eventually(as_listed)
+    eventually(lambda: _has(api_server, tokens["agent"], everything))
+
+
+def _has(server: ApiServer, token: str, everything: dict[str, set[str]]) -> None:
+    assert {namespace: set(rules(server, token, namespace)) for namespace in everything} == everything
 
 
 def test_an_operator_checks_and_looks_an_address_up(

@@ -153,16 +153,22 @@ class ApiServer:
     def apply(self, *manifests: dict[str, Any]) -> None:
         """Server-side apply as the administrator, and wait until CRDs are served."""
         for manifest in manifests:
-            kind = manifest["kind"].lower()
-            plural = f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
-            root = "/api" if manifest["apiVersion"] == "v1" else "/apis"
-            namespace = manifest["metadata"].get("namespace")
-            within = f"namespaces/{namespace}/" if namespace else ""
-            name = manifest["metadata"]["name"]
-            self._apply_one(f"{root}/{manifest['apiVersion']}/{within}{plural}/{name}", manifest)
+            self._apply_one(_path(manifest), manifest)
         for manifest in manifests:
             if manifest["kind"] == "CustomResourceDefinition":
                 self._wait_established(manifest["metadata"]["name"])
+
+    @contextmanager
+    def applied(self, *manifests: dict[str, Any]) -> Iterator[None]:
+        """For as long as this lasts these objects are there, and what of them are admission policies counts."""
+        self.apply(*manifests)
+        try:
+            self._wait_policies()
+            yield
+        finally:
+            for manifest in reversed(manifests):
+                self.call("DELETE", _path(manifest))
+            self._wait_policies()
 
     @contextmanager
     def without_policy(self, name: str) -> Iterator[None]:
@@ -361,6 +367,15 @@ class ApiServer:
                 if time.monotonic() > deadline:
                     raise ServerFailed(f"the rule {rule} did not come into force")
                 time.sleep(0.02)
+
+
+def _path(manifest: dict[str, Any]) -> str:
+    kind = manifest["kind"].lower()
+    plural = f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
+    root = "/api" if manifest["apiVersion"] == "v1" else "/apis"
+    namespace = manifest["metadata"].get("namespace")
+    within = f"namespaces/{namespace}/" if namespace else ""
+    return f"{root}/{manifest['apiVersion']}/{within}{plural}/{manifest['metadata']['name']}"
 
 
 def free_ports(count: int) -> tuple[int, ...]:
