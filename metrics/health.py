@@ -31,7 +31,7 @@ BACKLOG = 512
 PAUSE, PAUSE_MOST = 0.1, 10.0
 """Seconds before a process that ended is replaced."""
 _STOP_TIMEOUT = 2.0
-_TAKEN = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
+TAKEN = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
 """What time may cure: another program has the port, or the host does not have the address yet."""
 RETRY = 1.0
 """Seconds between attempts to have such a port."""
@@ -47,7 +47,7 @@ class HealthServer:
         try:
             self._listener = listen(host, port)
         except OSError as error:
-            if error.errno not in _TAKEN:
+            if error.errno not in TAKEN:
                 raise StoreUnavailable(
                     f"cannot serve metrics on {host}:{port}: {error.strerror}; choose another --metrics-port"
                 ) from error

@@ -4,6 +4,7 @@ How it works. The leader asks its own actors (`reviews.py`): about overlaps, tha
 Another controller passes the whole request on to the leader's endpoint, once; the leader's address is that of the Lease
 with this endpoint's port.
 What must always hold: whatever goes wrong here, an object is let in, with a warning: no pod may ever wait for a webhook,
+no controller stand still because another program has its port,
 and pools that overlap are told in their status all the same. A request is bounded in bytes and time, and their number at
 once; whoever reaches this port can ask, so questions are read for a fifth of a thread's time at most, and the leader's
 actors in the same process have the rest. What is asked is answered within `ANSWER_TIMEOUT`, before an API server gives up.
@@ -15,6 +16,7 @@ import asyncio
 import logging
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from actors.review.messages import ReviewVerdict, together
 from actors.runtime import ObjectRef
 from cni.admission.admission_review import AdmissionQuestion, read_question, write_answer
 from cni.admission.reviews import Review
+from metrics.health import RETRY, TAKEN
 from metrics.http_server import HttpAnswer, HttpLimits, HttpRequest, HttpServer
 
 log = logging.getLogger("orbweaver.admission")
@@ -75,25 +78,56 @@ class Webhook:
         self._options = options
         self._reviews = tuple(reviews)
         self._leader = leader
+        self._listener: socket.socket | None = None
+        self._server: HttpServer | None = None
+        self._stopping = threading.Event()
+        self._waiting = threading.Thread(target=self._await_port, name="webhook-port", daemon=True)
         try:
             self._listener = _listen(options.listen, options.port)
         except OSError as error:
-            raise StoreUnavailable(
-                f"cannot serve the webhook on port {options.port}: {error.strerror or error}"
-            ) from error
-        self.port: int = self._listener.getsockname()[1]
-        self._server = HttpServer(self._listener, self.answer, tls=options.server, limits=LIMITS)
+            if error.errno not in TAKEN:
+                raise StoreUnavailable(
+                    f"cannot serve the webhook on port {options.port}: {error.strerror or error}"
+                ) from error
+            log.error(
+                "objects are stored unjudged while the webhook's port cannot be had; everything else is done; free the port",
+                extra={"port": options.port, "error": error.strerror},
+            )
         self._reads_on = 0.0
         """Monotonic seconds before which no question is read."""
 
     def start(self) -> None:
         """Serve in a thread."""
-        self._server.start()
+        self._waiting.start()
 
     def stop(self) -> None:
         """End; requests in progress are not waited for."""
-        self._server.stop()
-        self._listener.close()
+        self._stopping.set()
+        if self._waiting.ident is not None:
+            self._waiting.join()
+        if self._server is not None:
+            self._server.stop()
+        if self._listener is not None:
+            self._listener.close()
+
+    @property
+    def port(self) -> int | None:
+        """The port that is served, None while another program has it."""
+        return int(self._listener.getsockname()[1]) if self._listener is not None else None
+
+    def _await_port(self) -> None:
+        """Try to have the port until it is had, or this ends; then serve."""
+        while self._listener is None:
+            if self._stopping.wait(RETRY):
+                return
+            try:
+                self._listener = _listen(self._options.listen, self._options.port)
+            except OSError as error:
+                log.debug("the webhook's port is still taken", extra={"error": str(error)})
+            else:
+                log.info("the webhook is served now", extra={"port": self.port})
+        self._server = HttpServer(self._listener, self.answer, tls=self._options.server, limits=LIMITS)
+        self._server.start()
 
     async def answer(self, request: HttpRequest) -> HttpAnswer:
         """The handler of the HTTP server."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -15,6 +16,7 @@ from cni.admission import webhook as module
 from cni.admission.admission_review import AdmissionQuestion
 from cni.admission.webhook import PATH, Webhook, WebhookOptions
 from metrics.http_server import HttpAnswer, HttpRequest
+from tests.support.checker import eventually
 from tests.support.webhook_authority import NAME, webhook_authority
 
 QUESTION = HttpRequest("POST", PATH, "", {}, b"{}")
@@ -26,7 +28,7 @@ def webhook(tmp_path: Path) -> Iterator[Webhook]:
     options = WebhookOptions(lambda: authority.server, lambda: authority.client, NAME, "127.0.0.1", 0)
     made = Webhook(options, (), lambda: None)
     yield made
-    made._listener.close()
+    made.stop()
 
 
 def test_questions_are_read_for_a_fifth_of_the_time_at_most(
@@ -71,3 +73,37 @@ def test_a_question_that_comes_alone_is_answered(webhook: Webhook) -> None:
         return await webhook.answer(request)
 
     assert json.loads(asyncio.run(ask()).body)["response"] == {"uid": "u", "allowed": True}
+
+
+def test_a_port_that_is_taken_is_served_when_it_is_free(tmp_path: Path) -> None:
+    """The controller does everything else meanwhile."""
+    authority = webhook_authority(tmp_path, "127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        options = WebhookOptions(lambda: authority.server, lambda: authority.client, NAME, "127.0.0.1", port)
+        made = Webhook(options, (), lambda: None)
+        made.start()
+        assert made.port is None
+    try:
+        eventually(lambda: connects(port))
+        assert made.port == port
+    finally:
+        made.stop()
+
+
+def test_one_that_waits_for_its_port_ends_at_once(tmp_path: Path) -> None:
+    authority = webhook_authority(tmp_path, "127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        options = WebhookOptions(lambda: authority.server, lambda: authority.client, NAME, "127.0.0.1", port)
+        made = Webhook(options, (), lambda: None)
+        made.start()
+        made.stop()
+        assert made.port is None
+
+
+def connects(port: int) -> None:
+    try:
+        socket.create_connection(("127.0.0.1", port), 60).close()
+    except OSError as error:
+        raise AssertionError("nobody serves it yet") from error
