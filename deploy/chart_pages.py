@@ -266,6 +266,18 @@ Where namespaces enforce a pod security level, give this one `privileged`: the a
 kubectl label namespace orbweaver-system pod-security.kubernetes.io/enforce=privileged
 ```
 
+## Uninstall
+
+`helm uninstall` leaves the resource definitions with all pools and addresses, and what agents put on nodes.
+When the chart is installed again, every address is as it was.
+To leave nothing, neither in the cluster nor on its nodes, set `cleanup` first.
+It fails while pods have addresses; its Job says which.
+
+```sh
+helm upgrade orbweaver deploy/chart --namespace orbweaver-system --reuse-values --set cleanup=true
+helm uninstall orbweaver --namespace orbweaver-system
+```
+
 ## Values
 
 {values}

@@ -127,6 +127,35 @@ FOREIGN: dict[str, Kind] = {
 """What a cluster may have beside: what tells its CIDRs is only read, a TokenReview is a question, of the webhook's
 configuration we write whom API servers trust, and Whereabouts' objects are written by a takeover alone."""
 
+
+def _part(name: str, api_version: str, *, namespaced: bool = True) -> Kind:
+    return Kind(name, api_version, f"{name.lower()}s", "", namespaced=namespaced, status=False)
+
+
+_ADMISSION, _RIGHTS = "admissionregistration.k8s.io/v1", "rbac.authorization.k8s.io/v1"
+INSTALLATION: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        _part("CustomResourceDefinition", "apiextensions.k8s.io/v1", namespaced=False),
+        replace(
+            _part("ValidatingAdmissionPolicy", _ADMISSION, namespaced=False),
+            plural="validatingadmissionpolicies",
+        ),
+        _part("ValidatingAdmissionPolicyBinding", _ADMISSION, namespaced=False),
+        _part("ClusterRole", _RIGHTS, namespaced=False),
+        _part("ClusterRoleBinding", _RIGHTS, namespaced=False),
+        _part("Role", _RIGHTS),
+        _part("RoleBinding", _RIGHTS),
+        _part("ServiceAccount", "v1"),
+        _part("Service", "v1"),
+        _part("PodDisruptionBudget", "policy/v1"),
+        replace(_part("NetworkPolicy", "networking.k8s.io/v1"), plural="networkpolicies"),
+        _part("ServiceMonitor", "monitoring.coreos.com/v1"),
+        _part("PrometheusRule", "monitoring.coreos.com/v1"),
+    )
+}
+"""Of what, beside, an installation of ours consists; only `orbweaver uninstall` touches them."""
+
 LEARNT: dict[str, Kind] = {}
 """Others' kinds that a cluster was found to have, by `Kind.group`: names alone are not unique, and they may come at any
 time. They are only read."""

@@ -24,7 +24,7 @@ from actors.errors import Conflict, InvalidObject, NotFound, TooLarge
 from actors.resources.json_text import DEEPEST_OBJECT, has_encoding, is_deeper
 from actors.resources.names import is_label, is_subdomain
 from actors.store.contract import Object
-from actors.store.kinds import FOREIGN, KINDS, LEARNT, Kind
+from actors.store.kinds import FOREIGN, INSTALLATION, KINDS, LEARNT, Kind
 
 # etcd refuses a request beyond 1.5 MiB (--max-request-bytes), so a cluster could not take what is larger.
 MAX_OBJECT_BYTES = 1_572_864
@@ -59,7 +59,7 @@ class ObjectName:
 def kind_named(name: str) -> Kind:
     """The kind of exactly this name. Raises `InvalidObject`."""
     try:
-        return KINDS.get(name) or FOREIGN.get(name) or LEARNT[name]
+        return KINDS.get(name) or FOREIGN.get(name) or INSTALLATION.get(name) or LEARNT[name]
     except KeyError:
         raise InvalidObject(f"the store holds no kind {name!r}; known are {', '.join(KINDS)}") from None
 

@@ -30,6 +30,7 @@ COMMANDS = {
     "certificate": "replace the certificate that agents know the leader by",
     "check": "prove that no address is recorded twice or leaked, and every view is right",
     "takeover": "put Orbweaver in the place of another IPAM, or back",
+    "uninstall": "take all of it off a cluster, or off this node",
     "version": "print the version",
 }
 

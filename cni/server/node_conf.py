@@ -2,7 +2,7 @@
 
 What must always hold: a runtime reads the old file or the new one, whole; it is written only while the agent serves, so that
 no runtime calls a network ready that is not; it stays when the agent ends, so that no pod starts with another plugin while
-the agent is replaced. Only `remove`, at uninstall, takes it away.
+the agent is replaced. Only `cni/uninstall/node.py` takes it away.
 """
 
 from __future__ import annotations
@@ -81,14 +81,6 @@ class NodeConf:
     def _files(self) -> list[tuple[str, str]]:
         names = sorted(entry for entry in self._directory.iterdir() if entry.suffix in SUFFIXES)[:MOST_FILES]
         return [(path.name, _read(path) or "") for path in names]
-
-
-def remove(directory: Path) -> bool:
-    """Take the file away, at uninstall; whether it was there."""
-    path = directory / NAME
-    there = path.exists()
-    path.unlink(missing_ok=True)
-    return there
 
 
 def _read(path: Path) -> str | None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import platform
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from actors.errors import CNI_NOT_AVAILABLE, OrbweaverError
 from actors.store.atomic_file import replace_file
@@ -18,6 +20,8 @@ from actors.store.atomic_file import replace_file
 PLUGINS = ("spiderpool", "coordinator", "ifacer")
 
 _MODE = 0o755
+_NAME_IN_TEXT, _LARGEST = b"orbweaver-shim\0", 1 << 18
+"""What the program of any version has in its text, and bytes that none is larger than."""
 _BIN = Path(__file__).parent / "bin"
 _MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 
@@ -86,11 +90,27 @@ def differing(
     return tuple(name for name in names if not _is(Path(directory) / name, content))
 
 
+def is_shim(path: Path) -> bool:
+    """Whether a file is the shim of some version, and not another program of its name."""
+    with _opened(path) as file:
+        return file is not None and _NAME_IN_TEXT in file.read(_LARGEST)
+
+
 def _is(path: Path, content: bytes) -> bool:
+    with _opened(path) as file:
+        if file is None:
+            return False
+        right_mode = os.fstat(file.fileno()).st_mode & 0o777 == _MODE
+        return right_mode and file.read(len(content) + 1) == content
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO | None]:
+    """A regular file that is no link, to be read; None for anything else."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
-        return False
+        yield None
+        return
     with os.fdopen(descriptor, "rb") as file:
-        mode = os.fstat(file.fileno()).st_mode
-        return stat.S_ISREG(mode) and mode & 0o777 == _MODE and file.read(len(content) + 1) == content
+        yield file if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None

@@ -274,6 +274,38 @@ def _host() -> list[str]:
     return [line for line in _state() if "lookup 500" not in line]
 
 
+def uninstalled(agent: AgentProcess, plugins: Path) -> None:
+    """`orbweaver uninstall node` leaves the host's rules, routes and interfaces as they were before the first pod, also where
+    a pod's DEL never came; while an agent answers it does nothing. What leads into other tables stays."""
+    cable()
+    for rule in ("from 10.9.0.0/16 lookup 501", "from all fwmark 0x7 lookup 77"):
+        run("ip", "rule", "add", *rule.split())
+    run("ip", "route", "add", "10.9.0.0/16", "dev", "uplink0", "table", "501")
+    before = _state()
+    chain = Chain(agent, plugins, {"type": MAIN, "master": "uplink0", "ipam": agent.ipam})
+    pods = [make("a"), make("b")]
+    for pod in pods:
+        chain.add(pod)
+    chain.delete(pods[0])
+    changed = _state()
+    assert [line for line in changed if "lookup 500" in line]
+    command = [*PROGRAM, "uninstall", "node", f"--root={agent.socket.parent}", "--socket-dir=/"]
+    refused = subprocess.run([*command, "--yes"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 1, refused.stdout
+    assert f"an agent answers at {agent.socket}" in refused.stderr
+    agent.stop()
+    told = run(*command)
+    assert "Nothing was changed" in told
+    assert _state() == changed
+    done = run(*command, "--yes")
+    assert _state() == before, done
+    assert f"removed interface veth{pods[1].container[:11]} to a pod" in done
+    assert [line for line in told.splitlines() if "rule" in line] == [
+        f"would remove {family} rule 1000: from all lookup 500" for family in ("IPv4", "IPv6")
+    ]
+    assert run(*command, "--yes").splitlines()[-1] == "nothing of it is here"
+
+
 def seeds(agent: AgentProcess, plugins: Path) -> None:
     """Two NICs: the rules and tables of Spiderpool's document "Pod annotation of multi-NIC", line by line; a client
     outside the second NIC's subnet is answered by that NIC."""
@@ -1172,6 +1204,7 @@ STORIES: dict[str, Callable[[AgentProcess, Path], None]] = {
     story.__name__: story
     for story in (
         reach,
+        uninstalled,
         seeds,
         default_on_second,
         default_on_third,

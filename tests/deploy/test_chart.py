@@ -160,6 +160,7 @@ def test_its_schema_and_page_are_what_they_are_written_from() -> None:
         ("network.unknown", 1),
         ("network.spec.unknown", 1),
         ("tests.unknown", 1),
+        ("cleanup", "yes"),
     ],
 )  # fmt: skip
 def test_a_value_that_is_none_is_refused_by_the_schema(helm: Helm, path: str, value: Any) -> None:
