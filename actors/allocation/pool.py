@@ -11,7 +11,8 @@ What must always hold:
   behind it, no more of them than such addresses, nobody while an address is free. It is served in the moment in which
   the Ledger hears of a release. Requests for one address by name pass the line.
 * An address that is set aside is offered to nobody before its time, and a refusal names it.
-* Which address comes next is the `FreeList`'s to say (`free_list.py`).
+* Which address comes next is the `FreeList`'s to say (`free_list.py`), and what a refusal says the `PoolShortage`'s
+  (`decisions/pool_shortage.py`).
 * It never waits for a Block: it decides, marks pending, sends, and takes the next message. (Only while it loads,
   before its first message, does it wait, for what it takes over from another IPAM.)
 """
@@ -33,7 +34,7 @@ from actors.allocation.ledger import LedgerActor, ledger_of
 from actors.allocation.messages import Allocate, Occupancy, RecordedElsewhere
 from actors.allocation.takeover import take_over
 from actors.allocation.waiting_line import Waiter, WaitingLine
-from actors.decisions.brief import exhausted
+from actors.decisions.pool_shortage import PoolShortage, unjudged_rule
 from actors.errors import (
     AddressTaken,
     InvalidObject,
@@ -41,7 +42,6 @@ from actors.errors import (
     NotFound,
     OrbweaverError,
     PeerLost,
-    PoolUsedUp,
     Withdrawn,
 )
 from actors.resources.addresses import Address, format_address
@@ -54,7 +54,6 @@ from actors.resources.blocks.block import (
     Taken,
     base_of,
     block_name,
-    span_of,
 )
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
@@ -79,10 +78,6 @@ LOOK_AGAIN = 5.0
 
 LEDGER_RETRY = 0.5
 """Seconds after which the Ledger is asked again, where it could not be, for those who wait."""
-_NAMED_AS_RETURNING = 3
-"""How many addresses on their way back a refusal names."""
-_NAMED_IN_REFUSAL = 16
-"""How many addresses that are set aside, and blocks that are left out, a refusal names."""
 
 
 class PoolSource(Protocol):
@@ -371,7 +366,7 @@ class PoolActor(Actor):
             elif isinstance(outcome, HolderUnknown):
                 self._state.unjudged[value] = outcome.why
                 if job.request.exact is not None:
-                    rule = self._unjudged(value)
+                    rule = unjudged_rule(self._state.pool.family, value, outcome.why)
                     self._refuse_exact(job, value, rule, NoAddress)
                 else:
                     self._look_anew(job)
@@ -396,13 +391,6 @@ class PoolActor(Actor):
             self._state.free.look_elsewhere(self._draw)
         self._state.unsure.append(job)
         self._catch_up()
-
-    def _unjudged(self, value: int) -> str:
-        text = format_address(self._state.pool.family, value)
-        return (
-            f"its record cannot be judged ({self._state.unjudged[value]}), so nobody knows who has it; once nothing uses it, "
-            f"`orbweaver ip release {text} --force` frees it"
-        )
 
     def _retry(self, job: PendingRequest, value: int, rule: str) -> None:
         if job.request.exact is not None:
@@ -599,52 +587,17 @@ class PoolActor(Actor):
 
     def _refuse(self, job: PendingRequest, *, worth_waiting: bool = False) -> None:
         state, now = self._state, self._clock()
-        pool, usable = state.pool, state.free.usable
-        quarantined = state.free.quarantined(now)
-        left_out = sorted(state.left_out)
-        lost = span_of(left_out).intersect(usable)
-        unjudged = sorted(value for value in state.unjudged if value in usable and value not in lost)
-        why = exhausted(
-            usable.size,
-            quarantine=len(quarantined),
-            lost=lost.size,
-            blocks=[block_name(pool.family, base) for base in left_out],
-            unjudged=len(unjudged),
+        shortage = PoolShortage(
+            state.pool,
+            state.free.usable,
+            state.free.quarantined(now),
+            state.left_out,
+            state.unjudged,
+            state.returning,
+            now,
         )
-        shown = [
-            f"{format_address(pool.family, value)} is set aside for {quarantine.until - now:.0f} s: {quarantine.why}"
-            for value, quarantine in quarantined[:_NAMED_IN_REFUSAL]
-        ]
-        shown += [str(state.left_out[base]) for base in left_out[:_NAMED_IN_REFUSAL]]
-        shown += [
-            f"{format_address(pool.family, value)} cannot be given: {self._unjudged(value)}"
-            for value in unjudged[:_NAMED_IN_REFUSAL]
-        ]
-        refusal = PoolUsedUp(
-            f"pool {pool.name} has no free address for pod {job.request.record.pod}: {why}{self._waited(job)}",
-            details=tuple(f"pool {pool.name}: {line}" for line in shown),
-        )
-        unusable = lost.size + len(unjudged)
-        refusal.pool, refusal.quarantined, refusal.unusable = pool.name, len(quarantined), unusable
-        refusal.in_use = usable.size - len(quarantined) - unusable
-        refusal.reserved = pool.available.size - usable.size
-        refusal.worth_waiting, refusal.waited = worth_waiting, self._waited(job)
-        job.reply.fail(refusal)
-
-    def _waited(self, job: PendingRequest) -> str:
-        """What a refusal says of addresses on their way back."""
-        state = self._state
-        returning = sorted(state.returning.items())
-        names = ", ".join(
-            f"{format_address(state.pool.family, value)} ({why})"
-            for value, why in returning[:_NAMED_AS_RETURNING]
-        )
-        more = len(returning) - _NAMED_AS_RETURNING
-        names += f" and {more} more" if more > 0 else ""
-        if job.request.wait > 0:
-            waited = self._monotonic() - job.came
-            return f"; the request waited {waited:.1f} s" + (f" for {names}" if names else "")
-        return f"; on their way back: {names}" if names else ""
+        waited = self._monotonic() - job.came if job.request.wait > 0 else None
+        job.reply.fail(shortage.refusal(job.request.record.pod, waited=waited, worth_waiting=worth_waiting))
 
 
 def pool_of(actors: ActorSource, name: str) -> TypedHandle[PoolActor]:
