@@ -76,7 +76,9 @@ def ordinary(cluster: Cluster, name: str, replicas: int) -> float:
 def test_ordinary_pods_run_beside_hostile_ones(deployed: Cluster) -> None:
     cluster = deployed
     restarts = {name: node.agent_log().count('"event": "serving"') for name, node in cluster.nodes.items()}
-    leads = cluster.controller_log().count('"event": "leading"')
+    # Not how often one came to lead: a machine that is busy with other things loses a Lease now and then.
+    starts = cluster.controller_log().count('"event": "standing by"')
+    told = {name: len(node.controller_log()) for name, node in cluster.nodes.items()}
     before = ordinary(cluster, "calm", 4)
     cluster.kubectl("create", "namespace", NAMESPACE)
     create(cluster, *(large(number) for number in range(LARGE)))
@@ -95,7 +97,8 @@ def test_ordinary_pods_run_beside_hostile_ones(deployed: Cluster) -> None:
     for name, one in cluster.nodes.items():
         assert one.agent_log().count('"event": "serving"') == restarts[name], one.agent_log()[-3000:]
         assert "Traceback" not in one.agent_log()
-    assert cluster.controller_log().count('"event": "leading"') == leads
+    assert cluster.controller_log().count('"event": "standing by"') == starts
+    assert not any("Traceback" in node.controller_log()[told[name] :] for name, node in cluster.nodes.items())
     cluster.kubectl("delete", "namespace", NAMESPACE, "--timeout=180s")
     cluster.kubectl("delete", "deployment", "calm", "beside", "after")
     cluster.wait("no address is left", lambda: not blocks.recorded(cluster.items("spideripblocks")), 180)

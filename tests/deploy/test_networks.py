@@ -30,13 +30,18 @@ CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 @pytest.fixture
 def without_networks(api_server: ApiServer, store: ClusterStore) -> Iterator[ClusterStore]:
     """A store of a cluster that has no networks, nor the kind of them."""
+    _remove_kind(api_server, store)  # tests of other files need it, and leave it
     yield store
     for obj in store.list(CONFIG).items:
         store.delete(CONFIG, obj["metadata"]["name"], "default")
+    _remove_kind(api_server, store)
+    store.delete("SpiderCoordinator", "default")
+
+
+def _remove_kind(api_server: ApiServer, store: ClusterStore) -> None:
     definition = yaml.safe_load(DEFINITION.read_text())
     api_server.ask("DELETE", f"{CRDS}/{definition['metadata']['name']}")
     eventually(lambda: _not_served(store))
-    store.delete("SpiderCoordinator", "default")
 
 
 def _not_served(store: ClusterStore) -> None:

@@ -28,7 +28,7 @@ ALL_BUT_NODES = (
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cni.process.base, "START_TIMEOUT", 10.0)
+    monkeypatch.setattr(cni.process.base, "START_TIMEOUT", 30.0)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -44,7 +44,7 @@ def test_a_start_without_a_right_names_kind_rule_and_remedy(api_server: ApiServe
         store.close()
 
     (told,) = caught.value.details
-    assert "did not list Node within 10 s" in caught.value.message
+    assert "did not list Node within 30 s" in caught.value.message
     assert told.startswith("Node: user system:serviceaccount:default:poor")
     assert '"resources": ["nodes"], "verbs": ["list"]' in told
     assert "kubectl apply -k deploy/" in told

@@ -18,7 +18,7 @@ from actors.store.kinds import KINDS
 from actors.store.kubernetes.store import KubernetesStore
 from tests.tools.apiserver import ApiServer
 
-_KEPT = frozenset({"Namespace", "Event", "Lease", "Secret"})
+_KEPT = frozenset({"Namespace", "Lease", "Secret"})
 """Kinds that one test's leader cannot take for the next one's: no namespace ever ends without its controller, the others are
 those of the process that wrote them."""
 

@@ -21,7 +21,7 @@ def remove(server: ApiServer) -> None:
     """With all their objects, if they are there; until it returns they are served no more."""
     for kind in KINDS:
         server.ask("DELETE", f"{CRDS}/{kind.lower()}s.kubevirt.io")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while any(_served(server, kind) for kind in KINDS):
         assert time.monotonic() < deadline, "KubeVirt's kinds are still served"
         time.sleep(0.05)

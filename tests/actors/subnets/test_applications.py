@@ -83,9 +83,12 @@ class Shop:
 
 
 @pytest.fixture(scope="module")
-def shop(api_server: ApiServer) -> Shop:
+def shop(api_server: ApiServer) -> Iterator[Shop]:
     api_server.apply(FLEET, HARBOUR)
-    return Shop(api_server)
+    yield Shop(api_server)
+    for definition in (FLEET, HARBOUR):
+        path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+        assert api_server.ask("DELETE", f"{path}/{definition['metadata']['name']}")[0] == 200
 
 
 @pytest.fixture(scope="module")
