@@ -60,7 +60,7 @@ def deploy(cluster: Cluster, archive: Path) -> None:
             chart=str(CHART),
             values=VALUES,
             create_namespace=True,
-            timeout=300,
+            timeout=600,
             wait="watcher",
             **release(cluster),
         )

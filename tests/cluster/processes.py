@@ -83,7 +83,7 @@ class Processes:
 
 def run(*command: str, check: bool = True) -> str:
     """Run a short command; returns what it printed. Raises ClusterFailed with what it said."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     if check and done.returncode != 0:
         raise ClusterFailed(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout

@@ -15,7 +15,7 @@ from tests.cluster.pod_logs import NAMESPACE
 from tests.cluster.processes import ClusterFailed
 from tests.support.helm import CHART
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def refused_by(cluster: Cluster, *manifests: dict[str, Any]) -> str:
@@ -53,7 +53,7 @@ def test_an_upgrade_to_the_same_changes_nothing(deployed: Cluster) -> None:
     before, running = generations(deployed), ours(deployed)
     with helm(deployed) as asked:
         asked.ask(
-            "upgrade", chart=str(CHART), values=VALUES, timeout=300, wait="watcher", **release(deployed)
+            "upgrade", chart=str(CHART), values=VALUES, timeout=600, wait="watcher", **release(deployed)
         )
 
     assert generations(deployed) == before

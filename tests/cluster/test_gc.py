@@ -12,7 +12,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.deployment import pods, records, workload
 from tests.support import blocks
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 OWN_DEL = GCSettings().own_del

@@ -11,7 +11,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.deployment import CONFLIST, POOL, helm, records, release
 from tests.support.helm import Refused
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ROUTER = "10.99.0.1"
 ROUTED = {**POOL, "metadata": {"name": "routed"},
@@ -41,7 +41,7 @@ def ask(cluster: Cluster, *chained: str) -> str:
     for node in cluster.nodes.values():
         node.configure(network(*chained))
     with helm(cluster) as asked:
-        said: str = asked.ask("test", logs=True, timeout=180, **release(cluster))["logs"]
+        said: str = asked.ask("test", logs=True, timeout=600, **release(cluster))["logs"]
     return said
 
 

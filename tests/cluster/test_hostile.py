@@ -20,7 +20,7 @@ from tests.cluster.deployment import pods, workload
 from tests.cluster.images import BUSYBOX
 from tests.support import blocks
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 NAMESPACE = "hostile"
 LARGE, LARGE_BYTES = 24, 1_100_000

@@ -16,7 +16,7 @@ from tests.cluster.images import BUSYBOX
 from tests.support import blocks
 from tests.support.helm import CHART
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 NETWORKS = "k8s.v1.cni.cncf.io/networks"
 ON = {**VALUES, "settings": {"networks": {"enabled": True}}, "crds": {"networkAttachmentDefinitions": True}}
@@ -45,7 +45,7 @@ def macvlan(pool: str) -> dict[str, Any]:
 def upgrade(cluster: Cluster, values: dict[str, Any]) -> None:
     """Have the release's values be these, and wait until its pods run with them."""
     with helm(cluster) as asked:
-        asked.ask("upgrade", chart=str(CHART), values=values, timeout=180, wait="watcher", **release(cluster))
+        asked.ask("upgrade", chart=str(CHART), values=values, timeout=600, wait="watcher", **release(cluster))
     for node in cluster.nodes.values():
         node.wait_for_agent()
 

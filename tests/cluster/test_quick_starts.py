@@ -17,7 +17,7 @@ from tests.cluster.deployment import CONFLIST, VALUES, helm, records, release
 from tests.support.helm import CHART
 from tests.tools.gomodule import ROOT
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 PAGES = sorted((ROOT / "docs" / "en").glob("*.md"))
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -71,7 +71,7 @@ def programs(deployed: Cluster) -> Iterator[Path]:
     yield directory
     with helm(deployed) as asked:
         asked.ask(
-            "upgrade", chart=str(CHART), values=VALUES, timeout=240, wait="watcher", **release(deployed)
+            "upgrade", chart=str(CHART), values=VALUES, timeout=600, wait="watcher", **release(deployed)
         )
 
 

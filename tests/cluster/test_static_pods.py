@@ -13,7 +13,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.images import BUSYBOX
 from tests.support import blocks
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 STATIC: dict[str, Any] = {
     "apiVersion": "v1",

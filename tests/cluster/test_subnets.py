@@ -14,7 +14,7 @@ from tests.cluster.deployment import pods, records, workload
 from tests.cluster.pod_logs import NAMESPACE
 from tests.support.other_kinds import API_VERSION, FLEET, GROUP
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 API = "spiderpool.spidernet.io/v2beta1"
 NAME = "ipam.spidernet.io/owner-application-name"

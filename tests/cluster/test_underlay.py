@@ -13,7 +13,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.deployment import CONFLIST, POOL, pods, records, workload
 from tests.cluster.node import Node
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 NETWORKS = "network-attachment-definitions"
 SERVICES = "10.96.0.0/16"

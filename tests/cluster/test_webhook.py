@@ -14,7 +14,7 @@ from tests.cluster.pod_logs import NAMESPACE
 from tests.cluster.processes import ClusterFailed
 from tests.cluster.test_cluster import refused_by
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 AGAIN: dict[str, Any] = {
     **POOL,

@@ -23,6 +23,9 @@ ALL_BUT_NODES = (
     rule(GROUP, ["spiderippools", "spiderreservedips", "spidercoordinators", "spideripblocks"], *READ),
     rule("", ["pods", "namespaces"], *READ),
     rule("apps", ["statefulsets"], *READ),
+    # Which of these kinds there are depends on the tests before.
+    rule("k8s.cni.cncf.io", ["network-attachment-definitions", "ipamclaims"], *READ),
+    rule("kubevirt.io", ["virtualmachines", "virtualmachineinstances"], *READ),
 )
 
 

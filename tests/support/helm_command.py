@@ -29,7 +29,7 @@ def main() -> int:
     try:
         match options.operation:
             case "test":
-                print(config.test(options.name, logs=options.logs, timeout=180)["logs"])
+                print(config.test(options.name, logs=options.logs, timeout=600)["logs"])
             case "uninstall":
                 config.uninstall(options.name)
             case _:
@@ -39,7 +39,7 @@ def main() -> int:
                 lay(values, json.loads(Path(os.environ["HELM_VALUES"]).read_text()))
                 there = {one["name"] for one in config.list()}
                 act = config.upgrade if options.name in there else config.install
-                act(options.chart, options.name, values, timeout=240, wait="watcher")
+                act(options.chart, options.name, values, timeout=600, wait="watcher")
     except helm_python.HelmError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

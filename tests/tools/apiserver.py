@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -31,6 +32,8 @@ from tests.tools.control_plane import apiserver_arguments, authority, etcd_argum
 
 ADMIN_TOKEN = "the-tests-own-administrator"
 START_TIMEOUT = 180.0
+_FIRST_PORT = 12000
+"""Below it are those that services are known by."""
 
 
 class ServerFailed(Exception):
@@ -379,12 +382,20 @@ def _path(manifest: dict[str, Any]) -> str:
 
 
 def free_ports(count: int) -> tuple[int, ...]:
-    """Ports that are free now, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return tuple(one.getsockname()[1] for one in sockets)
-    finally:
-        for one in sockets:
-            one.close()
+    """Ports of loopback that are free now, all different. The kernel gives them to no connection that asks for any, so that
+    they are still free when a server begins to listen, and when one that was killed is started again."""
+    asked_for = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    below = max(
+        asked_for, _FIRST_PORT + 10_000
+    )  # where the kernel gives nearly all of them, any is as good as another
+    ports: list[int] = []
+    for port in random.SystemRandom().sample(range(_FIRST_PORT, below), below - _FIRST_PORT):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        ports.append(port)
+        if len(ports) == count:
+            return tuple(ports)
+    raise ServerFailed(f"no {count} ports are free from {_FIRST_PORT} to {below}")

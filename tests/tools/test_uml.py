@@ -13,7 +13,7 @@ from tests.support.checker import eventually
 from tests.tools import uml
 from tests.tools.gomodule import ProgramMissing
 
-BOOT = 120.0
+BOOT = 300.0
 _INSIDE = """
 import os, pathlib, subprocess, sys
 print("tells", os.environ["TOLD"], pathlib.Path.cwd())

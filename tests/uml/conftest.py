@@ -24,7 +24,7 @@ from tests.tools.gomodule import ProgramMissing
 HERE = Path(__file__).parent
 REPORTS = "reports"
 """The file that is shared."""
-TIMEOUT_INSIDE, TIMEOUT, TIMEOUT_OUTSIDE = 480, 540.0, 600
+TIMEOUT_INSIDE, TIMEOUT, TIMEOUT_OUTSIDE = 900, 960.0, 1020
 """Seconds for one test: after the first, what hangs inside is told with its stack; after the second the guest is given up;
 the third is pytest's own. Long, because the slowest test took 47 seconds at a load of 8 on two cores, and 120 at 20."""
 _PASSED_ON = ("CNI_BIN", "HOME", "HYPOTHESIS_PROFILE", "LANG", "ORBWEAVER_", "PYTHON", "VIRTUAL_ENV", "XDG_")
