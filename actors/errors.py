@@ -129,6 +129,11 @@ class SubnetsExhausted(NoAddress):
     """No subnet that the pod's application names has an address left for it."""
 
 
+class TakeoverUnfinished(OrbweaverError):
+    """A takeover from another IPAM, or the way back, cannot go on: says what is waited for. What was done stays, and the
+    same command goes on from there."""
+
+
 class PoolNotReady(OrbweaverError):
     """The pool of the pod's application is not made yet, or the leader that makes it is not there."""
 

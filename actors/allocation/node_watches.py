@@ -92,8 +92,10 @@ class NodeWatches:
         return self._clock() - at < CNI_LASTS
 
     def watch(self, node: str, container: str, away: float, now: float) -> NodeWatch:
-        """Who looks after a container's sandbox. `away`: seconds for which a silent agent is believed; `now`: since the
-        epoch."""
+        """Who looks after a container's sandbox; nobody where it is not known, as of what was taken over from another IPAM.
+        `away`: seconds for which a silent agent is believed; `now`: since the epoch."""
+        if not container:
+            return NOBODY
         with self._lock:
             heard, began = self._heard.get(node), self._began
         if heard is None:

@@ -56,11 +56,20 @@ def take_over(pool: IPPool, store: Store, actors: ActorSource, now: Callable[[],
         log.info(
             "took over what another IPAM had allocated", extra={"pool": pool.name, "addresses": len(foreign)}
         )
-        return tuple(sorted({pod for pod, _ in foreign.values()}))
+        pods = tuple(sorted({pod for pod, _ in foreign.values()}))
+        # The leader's first scan may have come before: of those whose pods are gone it would hear with the next one.
+        concerned = tuple(("Pod", *_split(pod)) for pod in pods)
+        actors.get_actor("gc/local").changed.options(timeout=None).remote(concerned)
+        return pods
+
+
+def _split(pod: str) -> tuple[str, str]:
+    namespace, _, name = pod.partition("/")
+    return namespace, name
 
 
 def _endpoint(store: Store, pod: str) -> Object:
-    namespace, _, name = pod.partition("/")
+    namespace, name = _split(pod)
     try:
         return store.get("SpiderEndpoint", name, namespace)
     except (NotFound, InvalidObject):

@@ -94,13 +94,16 @@ FOREIGN: dict[str, Kind] = {
         Kind("ServiceCIDR", "networking.k8s.io/v1", "servicecidrs", "", namespaced=False, status=True),
         Kind("IPPool", "crd.projectcalico.org/v1", "ippools", "", namespaced=False, status=False),
         Kind("TokenReview", "authentication.k8s.io/v1", "tokenreviews", "", namespaced=False, status=False),
-        Kind(
-            "ValidatingWebhookConfiguration",
-            "admissionregistration.k8s.io/v1",
-            "validatingwebhookconfigurations",
-            "",
-            namespaced=False,
-            status=False,
+        *(
+            Kind(
+                name,
+                "admissionregistration.k8s.io/v1",
+                f"{name.lower()}s",
+                "",
+                namespaced=False,
+                status=False,
+            )
+            for name in ("ValidatingWebhookConfiguration", "MutatingWebhookConfiguration")
         ),
         Kind("CiliumPodIPPool", "cilium.io/v2alpha1", "ciliumpodippools", "", namespaced=False, status=False),
         Kind(

@@ -15,9 +15,10 @@ from actors.errors import InvalidRequest
 from actors.resources.json_text import showable
 from actors.store.contract import Object
 from cni.command.get import print_value
+from cni.command.manifest import read_text
 from cni.command.store_choice import add_data_option, open_store
 from cni.command.table import render
-from cni.takeover.reading import Reading
+from cni.takeover.reading import Reading, ReturnReader
 from cni.takeover.sources import SOURCES
 from cni.takeover.vetting import vetted
 
@@ -50,7 +51,7 @@ def add_parser(commands: Any) -> None:
     for choice in SOURCES.values():
         choice.add_options(parser)
     add_data_option(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, read_text=read_text)
 
 
 def run(chosen: argparse.Namespace) -> int:
@@ -59,10 +60,14 @@ def run(chosen: argparse.Namespace) -> int:
         raise InvalidRequest("-o is for what a dry run says: leave it or --yes out")
     with open_store(chosen) as store:
         source = SOURCES[chosen.source].open(chosen, store)
-        if chosen.back and chosen.yes:
-            source.give_back(_tell)
-            return DONE
-        reading = vetted(source.read())
+        if not chosen.back:
+            reading = vetted(source.read())
+        elif isinstance(source, ReturnReader):
+            reading = source.read_back()
+        elif chosen.yes:
+            reading = Reading(chosen.source)
+        else:
+            reading = vetted(source.read())
         if chosen.output:
             print_value(_as_object(reading), chosen.output)
         else:
@@ -73,7 +78,10 @@ def run(chosen: argparse.Namespace) -> int:
             if not chosen.output:
                 print("\nNothing was changed. Repeat it with --yes to do it.")
             return DONE
-        source.take(reading, _tell)
+        if chosen.back:
+            source.give_back(_tell)
+        else:
+            source.take(reading, _tell)
         return DONE
 
 

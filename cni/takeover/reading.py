@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from actors.resources.addresses import format_address
 from actors.store.contract import Object
@@ -78,4 +78,13 @@ class Source(Protocol):
 
     def give_back(self, tell: Tell) -> None:
         """Put it back in Orbweaver's place, with every address that is in use. May be repeated likewise."""
+        ...
+
+
+@runtime_checkable
+class ReturnReader(Protocol):
+    """A source that also knows before the way back what it hands over."""
+
+    def read_back(self) -> Reading:
+        """What would be given back, and what forbids it, changing nothing."""
         ...

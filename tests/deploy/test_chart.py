@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from actors.decisions.chained_conf import WantedConf, read_wanted
+from cni.takeover.spiderpool.installation import is_parked
 from tests.support.helm import CHART, NAMESPACE, Helm, Refused
 from tests.support.kustomize import kustomized
 from tests.test_readme import metrics
@@ -125,6 +126,7 @@ def test_its_schema_and_page_are_what_they_are_written_from() -> None:
         ("imagePullSecrets", ["secret"]),
         ("crds.unknown", 1),
         ("crds.keep", "yes"),
+        ("parked", "yes"),
         ("settings.unknown", 1),
         ("settings.leaderPort", 70000),
         ("settings.gc.unknown", 1),
@@ -556,3 +558,13 @@ def test_every_expression_can_be_answered_from_our_metrics(helm: Helm) -> None:
         for name in names:
             if known[name][0] in {"counter", "histogram"}:
                 assert re.search(rf"(?:rate|increase)\({name}", expression), f"{title}: {name} only grows"
+
+
+def test_parked_installs_everything_and_runs_nothing(helm: Helm) -> None:
+    """As a takeover wants it: this is what its command takes for stopped."""
+    objects = helm.objects({"parked": True})
+    agents = one(objects, "DaemonSet", "orbweaver-agent")
+
+    assert is_parked(agents)
+    assert agents["spec"]["template"]["spec"]["nodeSelector"]["kubernetes.io/os"] == "linux"
+    assert one(objects, "Deployment", "orbweaver-controller")["spec"]["replicas"] == 0

@@ -59,6 +59,15 @@ def test_what_an_agent_cannot_see_nobody_watches():
     assert watches.watch("n1", "c1", AWAY, NOW).heard
 
 
+def test_nobody_watches_a_record_that_names_no_sandbox():
+    """As one that was taken over from another IPAM; else it would stay for as long as the agent is there."""
+    watches = NodeWatches(Clock())
+    assert watches.watch("n1", "", AWAY, NOW) == NOBODY
+
+    watches.heard("n1", True, ())
+    assert watches.watch("n1", "", AWAY, NOW) == NOBODY
+
+
 def test_nodes_that_are_long_gone_are_forgotten():
     clock = Clock()
     watches = NodeWatches(clock)

@@ -1,0 +1,148 @@
+"""takeover: there, back and there again on a real API server, with pods that come and go all the time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from actors.store.contract import Object
+from cni.command.main import main
+from tests.support.checker import eventually, records
+from tests.support.cluster import ClusterStore
+from tests.support.rig import pool, statefulset
+from tests.support.takeover_stage import Stage, stage
+from tests.tools.apiserver import ApiServer
+
+POOLS = (
+    pool("blue", "10.6.0.0/16", "10.6.0.10-10.6.0.69", gateway="10.6.0.1"),
+    pool("red", "10.7.0.0/16", "10.7.0.10-10.7.0.69"),
+)
+
+
+@pytest.fixture
+def on_stage(store: ClusterStore, api_server: ApiServer, tmp_path: Path) -> Iterator[Stage]:
+    with stage(store, api_server, tmp_path / "stage", *POOLS, statefulset("web", 1)) as made:
+        yield made
+
+
+def takeover(made: Stage, *options: str) -> int:
+    return main(["takeover", "--from", "spiderpool", *options, "--kubeconfig", str(made.server.kubeconfig)])
+
+
+def held(made: Stage) -> dict[str, str]:
+    """Address to UID of the pods that run."""
+    return {address: place[0] for place, addresses in made.journal.held.items() for address in addresses}
+
+
+def prove_ours(made: Stage) -> None:
+    """What runs is recorded for its pod, and nothing else is."""
+    recorded, running = records(made.store), held(made)
+    assert {address: record for address, record in recorded.items() if address not in running} == {}
+    assert {address: record.get("uid", "") for address, record in recorded.items()} == running
+
+
+def allocated(store: ClusterStore) -> dict[str, str]:
+    """Address to UID, by the pools' status."""
+    entries: dict[str, str] = {}
+    for obj in store.list("SpiderIPPool").items:
+        for address, entry in json.loads((obj.get("status") or {}).get("allocatedIPs") or "{}").items():
+            entries[address] = entry["podUid"]
+    return entries
+
+
+def prove_theirs(made: Stage) -> None:
+    """What runs stands in the pools and in SpiderEndpoints of Spiderpool's form; what a pod that is gone still has there is
+    for its controller to free."""
+    entries, running = allocated(made.store), held(made)
+    assert running.items() <= entries.items()
+    pods = {obj["metadata"]["uid"] for obj in made.store.list("Pod").items}
+    assert not {uid for address, uid in entries.items() if address not in running} & pods
+    shown: dict[str, str] = {}
+    for obj in made.store.list("SpiderEndpoint").items:
+        current = obj["status"]["current"]
+        for entry in current["ips"]:
+            shown[entry["ipv4"].partition("/")[0]] = current["uid"]
+        if current["uid"] in pods:
+            assert obj["metadata"]["finalizers"] == ["spiderpool.spidernet.io"], obj
+            owners = [owner["uid"] for owner in obj["metadata"].get("ownerReferences") or ()]
+            kept = obj["status"]["ownerControllerType"] == "StatefulSet"
+            assert owners == ([] if kept else [current["uid"]]), obj
+    assert running.items() <= shown.items()
+
+
+def objects(store: ClusterStore) -> list[Object]:
+    """All that a dry run could change."""
+    kinds = ("SpiderIPPool", "SpiderEndpoint", "SpiderIPBlock", "DaemonSet", "Deployment", "ConfigMap")
+    return [obj for kind in kinds for obj in store.list(kind).items]
+
+
+def test_a_dry_run_tells_what_there_is_and_what_will_differ(
+    on_stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on_stage.start_pod("a", "n1")
+    before = objects(on_stage.store)
+
+    assert takeover(on_stage, "-o", "json") == 0
+    told = json.loads(capsys.readouterr().out)
+
+    assert objects(on_stage.store) == before
+    assert "Spiderpool 1.2.2 in namespace kube-system" in told["source"]
+    assert [entry["pod"] for entry in told["allocations"]] == ["default/a"]
+    assert told["allocations"][0]["node"] == "n1"
+    assert told["allocations"][0]["interface"] == "eth0"
+    assert any(line.startswith("tuneSysctlConfig has no counterpart") for line in told["differences"])
+    assert told["problems"] == []
+
+
+@pytest.mark.slow
+def test_there_and_back_and_there_again_no_pod_loses_its_address(
+    on_stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before, during and after: no two pods have one address, whoever gave it, and each keeps the one that it has."""
+    made = on_stage
+    web = made.start_pod("web-0", "n1", owner="web")
+    with made.churn(seed=10):
+        made.wait_added(8)
+        assert takeover(made, "--yes") == 0
+        made.wait_added(8)
+    assert {machine.serving for machine in made.machines.values()} == {"orbweaver-agent"}
+    eventually(lambda: prove_ours(made))
+    assert web_again(made, web)["got"] == web["got"]
+
+    with made.churn(seed=20):
+        made.wait_added(8)
+        assert takeover(made, "--back", "--yes") == 0
+        made.wait_added(8)
+    assert {machine.serving for machine in made.machines.values()} == {"spiderpool-agent"}
+    eventually(lambda: prove_theirs(made))
+    assert made.store.list("SpiderIPBlock").items == ()
+
+    ended = made.left[::2]
+    for each in ended:
+        made.end_pod(each)
+    del made.left[::2]
+    eventually(lambda: prove_gone(made, ended))
+
+    with made.churn(seed=30):
+        made.wait_added(8)
+        assert takeover(made, "--yes") == 0
+        made.wait_added(8)
+    eventually(lambda: prove_ours(made))
+    assert not made.overlap
+
+
+def web_again(made: Stage, before: Object) -> Object:
+    """The next pod of the StatefulSet's."""
+    made.end_pod(
+        made.store.get("Pod", "web-0", "default") | {key: before[key] for key in ("container", "got")}
+    )
+    return made.start_pod("web-0", "n2", owner="web")
+
+
+def prove_gone(made: Stage, ended: list[Object]) -> None:
+    """The SpiderEndpoints of pods that Spiderpool was told the end of are gone with them."""
+    endpoints = {obj["metadata"]["name"] for obj in made.store.list("SpiderEndpoint").items}
+    assert not endpoints & {obj["metadata"]["name"] for obj in ended}
