@@ -11,7 +11,8 @@ from typing import Any
 
 from actors.errors import Conflict, InvalidObject, InvalidRequest, NotFound
 from actors.resources.admission import FINALIZER, admit
-from actors.resources.ippool import KIND
+from actors.resources.ippool import KIND, IPPool
+from actors.resources.pool_status import allocations_in
 from actors.store.contract import Object, Store
 from cni.takeover.windows import MARK
 
@@ -63,7 +64,17 @@ def make(store: Store, wanted: Object, source: str) -> None:
         there = store.get(KIND, name)
         if not _is_marked(there, source):
             raise InvalidRequest(f"there is a SpiderIPPool {name} that is no takeover's; delete it") from None
-        _change(store, name, lambda spec: {**wanted["spec"], "disable": spec.get("disable", True)})
+        ips = _with_used(wanted, there)
+        _change(
+            store, name, lambda spec: {**wanted["spec"], "ips": ips, "disable": spec.get("disable", True)}
+        )
+
+
+def _with_used(wanted: Object, there: Object) -> list[str]:
+    """What a pool is to list, with what is in use of it now: another node may have had that beyond its range."""
+    pool = IPPool.from_object(wanted)
+    used = allocations_in(IPPool.from_object(there), there.get("status") or {})
+    return list(pool.ips.union((value, value) for value in used).ranges_text(pool.family))
 
 
 def enable(store: Store, name: str) -> None:

@@ -7,7 +7,7 @@ ranges of the networks overlap.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,8 @@ class Pools:
     """By pool, the family and the addresses that it lists."""
     problems: tuple[str, ...]
     """A sentence for each pool that cannot be."""
+    differences: tuple[str, ...] = ()
+    """A sentence for what a pool lists beside."""
 
     def holding(self, family: int, value: int) -> str:
         """The pool that lists an address; "" where none does."""
@@ -101,8 +103,9 @@ def routes_of(ipam: Fields, family: int, gateway: int | None) -> Routes:
     return Routes(default, tuple(others), tuple(lost))
 
 
-def pools_of(source: str, windows: Sequence[Window]) -> Pools:
-    """The pools for these windows of the IPAM `source`."""
+def pools_of(source: str, windows: Sequence[Window], used: Iterable[tuple[int, int]] = ()) -> Pools:
+    """The pools for these windows of the IPAM `source`. `used`: by place of its window, an address that somebody has; one that
+    no window gives out any more is listed with the others, since a pool has to list what is in use."""
     objects: list[Object] = []
     names: dict[int, list[str]] = {index: [] for index in range(len(windows))}
     spans: dict[str, tuple[int, IntervalSet]] = {}
@@ -116,10 +119,46 @@ def pools_of(source: str, windows: Sequence[Window]) -> Pools:
                 problems.append(_disagreement(first, other, addresses))
             name = _name(source, first.subnet, addresses, spans)
             spans[name] = family, addresses
-            objects.append(_pool(source, name, first, addresses))
+            objects.append(_pool(source, name, first))
             for index in holders:
                 names[index].append(name)
-    return Pools(tuple(objects), tuple(tuple(names[index]) for index in names), spans, tuple(problems))
+    beyond = _beyond(windows, used, names, spans)
+    for name, addresses in beyond.items():
+        family, span = spans[name]
+        spans[name] = family, span.union(addresses)
+    for obj in objects:
+        family, span = spans[obj["metadata"]["name"]]
+        obj["spec"]["ips"] = list(span.ranges_text(family))
+    of_window = tuple(tuple(names[index]) for index in names)
+    return Pools(tuple(objects), of_window, spans, tuple(problems), tuple(_beyond_texts(beyond, spans)))
+
+
+def _beyond(
+    windows: Sequence[Window],
+    used: Iterable[tuple[int, int]],
+    names: Mapping[int, Sequence[str]],
+    spans: Mapping[str, tuple[int, IntervalSet]],
+) -> dict[str, IntervalSet]:
+    """By pool, the addresses in use that it has to list beside those that it is for."""
+    beyond: dict[str, IntervalSet] = {}
+    for index, value in used:
+        subnet = windows[index].subnet
+        known = any(family == subnet.family and value in span for family, span in spans.values())
+        if not known and names[index] and subnet.contains(value):
+            name = names[index][0]
+            beyond[name] = beyond.get(name, IntervalSet()).union([(value, value)])
+    return beyond
+
+
+def _beyond_texts(
+    beyond: Mapping[str, IntervalSet], spans: Mapping[str, tuple[int, IntervalSet]]
+) -> Iterator[str]:
+    for name, addresses in beyond.items():
+        ranges = ", ".join(addresses.ranges_text(spans[name][0]))
+        yield (
+            f"{ranges}: in use, and no network gives it out any more; pool {name} lists it as long as it is, so take it out of "
+            "spec.ips when its pod is gone"
+        )
 
 
 def _atoms(sets: Mapping[int, IntervalSet]) -> list[tuple[tuple[int, ...], IntervalSet]]:
@@ -155,12 +194,12 @@ def _word(family: int, value: int) -> str:
     return format_address(family, value).replace(":", "-").strip("-") or "0"
 
 
-def _pool(source: str, name: str, window: Window, addresses: IntervalSet) -> Object:
+def _pool(source: str, name: str, window: Window) -> Object:
     family = window.subnet.family
     spec: dict[str, Any] = {
         "ipVersion": family,
         "subnet": str(window.subnet),
-        "ips": list(addresses.ranges_text(family)),
+        "ips": [],
         "disable": True,
     }
     if window.gateway is not None:

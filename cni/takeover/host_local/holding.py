@@ -140,7 +140,8 @@ def read_holding(
         for local in read:
             private = not network.key and any(_inside(local.window.subnet, subnet) for subnet in own)
             ranges.append(of_node(local, node) if private else local)
-    pools = pools_of(IPAM_TYPE, [local.window for local in ranges])
+    used = _used(ranges, places)
+    pools = pools_of(IPAM_TYPE, [local.window for local in ranges], used)
     bare = HostLocalHolding((*attached, *of_files), tuple(ranges), pools)
     holders = Holders.read(store)
     notes = _notes(results)
@@ -154,9 +155,23 @@ def read_holding(
         bare.ranges,
         pools,
         tuple(allocations),
-        tuple(differences),
+        (*differences, *pools.differences),
         (*problems, *unread, *unread_files, *pools.problems, *_elsewhere(allocations, holders)),
     )
+
+
+def _used(ranges: Sequence[LocalRange], places: Sequence[NodeDirectory]) -> list[tuple[int, int]]:
+    """By place of its range, each address that has a file."""
+    used = []
+    for place in places:
+        files = {path: directories.read(path)[0] for path in {place.of(local) for local in ranges}}
+        for index, local in enumerate(ranges):
+            used += [
+                (index, file.address.value)
+                for file in files[place.of(local)]
+                if _has(local.window.subnet, file)
+            ]
+    return used
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ not be read.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ from cni.takeover.whereabouts.objects import IP_POOL, RESERVATION, SLICE_POOL, F
 from cni.takeover.whereabouts.ranges import IPAM_TYPE, RangeUse, ranges_of, reservation_name
 from cni.takeover.windows import Pools, pools_of
 
+NAMESPACE = "kube-system"
+"""Where Whereabouts keeps its objects unless its kubeconfig says otherwise."""
 _NAMED = 5
 """Of many alike, so many are named."""
 
@@ -40,6 +43,8 @@ class Holding:
     """Those that none does."""
     reservations: tuple[Object, ...]
     """All of them."""
+    namespace: str = NAMESPACE
+    """Where Whereabouts keeps its objects."""
     networks: tuple[Network, ...] = ()
     """Those that name Whereabouts, and those that did."""
     differences: tuple[str, ...] = ()
@@ -85,7 +90,9 @@ def read_holding(store: Store) -> Holding:
                 objects.unreadable(f"IPPool {metadata.get('namespace')}/{metadata['name']}", error)
             )
     slices: dict[str, tuple[tuple[str, str], ...]] = {}
-    for obj in _listed(store, SLICE_POOL):
+    slice_pools = _listed(store, SLICE_POOL)
+    reservations = tuple(_listed(store, RESERVATION))
+    for obj in slice_pools:
         try:
             slices[obj["metadata"]["name"]] = objects.slices_of(obj)
         except InvalidObject as error:
@@ -93,16 +100,23 @@ def read_holding(store: Store) -> Holding:
     networks, unread = attached_networks(store, IPAM_TYPE)
     read = [ranges_of(network, slices) for network in networks]
     uses = tuple(use for of in read for use in of.uses)
-    pools = pools_of(IPAM_TYPE, [use.window for use in uses])
+    places: dict[str, int] = {}
+    for place, use in enumerate(uses):
+        places.setdefault(use.ip_pool, place)
+    used = [
+        (places[pool.name], entry.value) for pool in ip_pools if pool.name in places for entry in pool.entries
+    ]
+    pools = pools_of(IPAM_TYPE, [use.window for use in uses], used)
     named = {use.ip_pool for use in uses}
     return Holding(
         uses,
         pools,
         tuple(pool for pool in ip_pools if pool.name in named),
         tuple(pool for pool in ip_pools if pool.name not in named),
-        tuple(_listed(store, RESERVATION)),
+        reservations,
+        _namespace((*(pool.obj for pool in ip_pools), *slice_pools, *reservations)),
         networks,
-        tuple(sentence for of in read for sentence in of.differences),
+        (*(sentence for of in read for sentence in of.differences), *pools.differences),
         (
             *problems,
             *unread,
@@ -112,6 +126,12 @@ def read_holding(store: Store) -> Holding:
             *(_stray(pool) for pool in ip_pools if pool.name not in named and pool.entries),
         ),
     )
+
+
+def _namespace(own: Sequence[Object]) -> str:
+    """Where most of Whereabouts' objects are."""
+    namespaces = Counter(obj["metadata"]["namespace"] for obj in own)
+    return namespaces.most_common(1)[0][0] if namespaces else NAMESPACE
 
 
 def _listed(store: Store, kind: str) -> Sequence[Object]:

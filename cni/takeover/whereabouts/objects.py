@@ -110,6 +110,13 @@ def frozen(pool: ForeignPool, *, empty: bool) -> Object:
     }
 
 
+def frozen_new(name: str, namespace: str, subnet: Subnet) -> Object:
+    """The IPPool of a range out of which nothing was ever given, frozen."""
+    metadata = {"name": name, "namespace": namespace, "annotations": {RANGE: str(subnet)}}
+    spec = {"range": _NO_RANGE, "allocations": {}}
+    return {"apiVersion": API_VERSION, "kind": IP_POOL, "metadata": metadata, "spec": spec}
+
+
 def given_back(pool: ForeignPool, entries: Iterable[GivenAddress]) -> Object:
     """The IPPool as Whereabouts' own again, with these entries."""
     metadata = pool.obj["metadata"]

@@ -40,6 +40,8 @@ class RangeUse:
     """What it may give out."""
     ip_pool: str
     """The name of the IPPool with what it gave."""
+    ip_range: Subnet
+    """The range of that IPPool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,37 +102,38 @@ def _uses(
 ) -> list[RangeUse]:
     ipam = section.ipam
     subnet, usable = _span(written)
-    routes = routes_of(ipam, subnet.family, _gateway(ipam, subnet.family))
+    given = _gateway(ipam, subnet.family)
+    routes = routes_of(ipam, subnet.family, given)
     differences += [
         f"{network.title}: pods do not get the route to {destination} any more, which had no gateway"
         for destination in routes.lost
     ]
     network_name = ipam.text("network_name")
-    parts: list[tuple[tuple[str, ...], IntervalSet, str]] = [
-        ((), usable.minus(_excluded(written, subnet.family)), ip_pool_name(subnet, network_name))
-    ]
+    whole = usable.minus(_excluded(written, subnet.family))
+    parts: list[tuple[tuple[str, ...], IntervalSet, Subnet]] = [((), whole, subnet)]
     if ipam.text("node_slice_size"):
         of = network_name or network.name
         parts = []
         for node, text in slices.get(of, ()):
             part = parse_cidr(text)
-            parts.append(((node,), _inner(part), ip_pool_name(part, network_name, node)))
+            parts.append(((node,), _inner(part), part))
         differences.append(
             f"{network.title}: nodes keep the slices that they have (NodeSlicePool {of}), as pools of one node each; a node "
             "that comes later needs a pool of its own"
         )
-    gateway = routes.gateway
-    kept = IntervalSet([(gateway, gateway)]) if gateway is not None else IntervalSet()
+    routers = {router for router in (given, routes.gateway) if router is not None}
+    kept = IntervalSet((router, router) for router in routers)  # Whereabouts would give them out
     return [
         RangeUse(
             network,
             section.place,
             network_name,
             ipam.flag("enable_overlapping_ranges", True),
-            Window(network.title, subnet, addresses.minus(kept), gateway, routes.others, nodes),
-            name,
+            Window(network.title, subnet, addresses.minus(kept), routes.gateway, routes.others, nodes),
+            ip_pool_name(part, network_name, *nodes),
+            part,
         )
-        for nodes, addresses, name in parts
+        for nodes, addresses, part in parts
     ]
 
 

@@ -120,9 +120,13 @@ class WhereaboutsSource:
         for pool in reading.pools:
             make(self.store, pool, IPAM_TYPE)
         tell(f"{len(reading.pools)} pools are there, and give nothing out yet")
-        for ip_pool in read_holding(self.store).ip_pools:
+        before = read_holding(self.store)
+        self._complete(before)
+        for ip_pool in before.ip_pools:
             self._freeze(ip_pool, empty=False)
         holding, holders = read_holding(self.store), Holders.read(self.store)
+        for pool in holding.pools.objects:
+            make(self.store, pool, IPAM_TYPE)  # once more, with what was given out meanwhile
         allocations, _, _ = allocations_of(holding, holders)
         tell("Whereabouts gives nothing out of these ranges any more, and takes nothing back")
         with recorder(self.store) as at_work:
@@ -151,6 +155,7 @@ class WhereaboutsSource:
             f"{len(names)} pools give nothing out any more; waiting {self.settle:g} s for pods that are being started"
         )
         time.sleep(self.settle)
+        self._complete(read_holding(self.store))
         written = self._write_back(tell, names, before=())
         for network in read_holding(self.store).networks:
             if network.is_ours:
@@ -169,6 +174,19 @@ class WhereaboutsSource:
         return tuple(pool["metadata"]["name"] for pool in marked(self.store, IPAM_TYPE))
 
     # -- private --------------------------------------------------------------------------------------------
+
+    def _complete(self, holding: Holding) -> None:
+        """Make the IPPools that Whereabouts would make with the first address of a range, frozen: else it would do so behind
+        the freezing of the others, and on the way back what is recorded would have no place."""
+        there = {pool.name for pool in holding.ip_pools}
+        for use in holding.uses:
+            if use.ip_pool not in there:
+                there.add(use.ip_pool)
+                try:
+                    self.store.create(objects.frozen_new(use.ip_pool, holding.namespace, use.ip_range))
+                except Conflict:
+                    pool = objects.ip_pool_of(self.store.get(IP_POOL, use.ip_pool, holding.namespace))
+                    self._freeze(pool, empty=False)
 
     def _freeze(self, pool: ForeignPool, *, empty: bool) -> None:
         """Until it is, whoever writes it meanwhile."""

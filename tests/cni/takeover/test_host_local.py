@@ -21,6 +21,7 @@ from tests.support.agent_process import AgentProcess
 from tests.support.checker import eventually
 from tests.support.cni_client import ask, encode
 from tests.support.fleet import Fleet, fleet
+from tests.support.patient import add
 from tests.support.processes import PodName
 from tests.tools.apiserver import ApiServer
 
@@ -84,7 +85,7 @@ class Nodes:
         if conf["ipam"]["type"] == "host-local":
             box.addresses = [ip["address"] for ip in json.loads(self._host_local("ADD", box, conf))["ips"]]
         else:
-            answer = ask(self.agents[node].socket, self._request("ADD", box, conf))
+            answer = add(self.agents[node], self._request("ADD", box, conf))
             if answer.status:
                 raise Refused(answer.output.decode())
             box.addresses = answer.addresses

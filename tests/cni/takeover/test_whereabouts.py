@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from tests.support.agent_process import AgentProcess
 from tests.support.checker import eventually
 from tests.support.cni_client import ask, encode
 from tests.support.fleet import Fleet, fleet
+from tests.support.patient import add
 from tests.support.processes import PodName
 from tests.support.whereabouts import NAMESPACE, Failed, Whereabouts, crds
 from tests.tools import whereabouts
@@ -39,7 +40,22 @@ _SIX = {
     "ipRanges": [{"range": "10.45.0.0/28"}, {"range": "fd00:45::/112"}],
     "enable_overlapping_ranges": False,
 }
-IPAM = {"blue": _BLUE, "green": _GREEN, "six": _SIX}
+_SLICED = {"type": "whereabouts", "range": "10.46.0.0/24", "node_slice_size": "/26"}
+IPAM = {"blue": _BLUE, "green": _GREEN, "six": _SIX, "sliced": _SLICED}
+_SLICES = {
+    "apiVersion": "whereabouts.cni.cncf.io/v1alpha1",
+    "kind": "NodeSlicePool",
+    "metadata": {"name": "net-sliced", "namespace": NAMESPACE},
+    "spec": {"range": "10.46.0.0/24", "sliceSize": "/26"},
+    "status": {
+        "allocations": [
+            {"nodeName": "node1", "sliceRange": "10.46.0.0/26"},
+            {"nodeName": "node2", "sliceRange": "10.46.0.64/26"},
+            {"nodeName": "", "sliceRange": "10.46.0.128/26"},
+        ]
+    },
+}
+"""As its controller writes it, which is not here."""
 
 
 def network(name: str) -> dict[str, Any]:
@@ -99,9 +115,9 @@ class Stay:
     def attach(self, box: Sandbox) -> None:
         conf = self.conf(box.network)
         if conf["ipam"]["type"] == "whereabouts":
-            box.addresses = self.whereabouts.add(box.pod.name, box.container, conf)
+            box.addresses = self._plugin(box).add(box.pod.name, box.container, conf)
         else:
-            answer = ask(self.agents[box.node].socket, self._request("ADD", box, conf))
+            answer = add(self.agents[box.node], self._request("ADD", box, conf))
             if answer.status:
                 raise Failed(answer.output.decode())
             box.addresses = answer.addresses
@@ -112,12 +128,15 @@ class Stay:
         conf = self.conf(box.network)
         del self.held[box.container]
         if conf["ipam"]["type"] == "whereabouts":
-            self.whereabouts.delete(box.pod.name, box.container, conf)
+            self._plugin(box).delete(box.pod.name, box.container, conf)
         else:
             answer = ask(self.agents[box.node].socket, self._request("DEL", box, conf))
             assert answer.status == 0, answer.output
         path = f"/api/v1/namespaces/default/pods/{box.pod.name}"
         self.fleet.server.ask("DELETE", path, {"gracePeriodSeconds": 0})
+
+    def _plugin(self, box: Sandbox) -> Whereabouts:
+        return replace(self.whereabouts, node=box.node)
 
     def _request(self, command: str, box: Sandbox, conf: dict[str, Any]) -> bytes:
         return encode(
@@ -158,6 +177,10 @@ class Stay:
             obj["metadata"]["name"]: obj["spec"]["podref"] for obj in self.fleet.store.list(RESERVATION).items
         }
 
+    def check(self) -> None:
+        """The audit finds nothing wrong."""
+        assert main(["check", "--kubeconfig", str(self.fleet.server.kubeconfig)]) == 0
+
     def takeover(self, *options: str) -> int:
         return main(
             ["takeover", "--from", "whereabouts", "--kubeconfig", str(self.fleet.server.kubeconfig), *options]
@@ -175,6 +198,8 @@ def stay(tmp_path: Path, api_server: ApiServer) -> Iterator[Stay]:
     for kind in ("ippools", "overlappingrangeipreservations", "nodeslicepools"):
         path = f"/apis/whereabouts.cni.cncf.io/v1alpha1/namespaces/{NAMESPACE}/{kind}"
         assert api_server.ask("DELETE", path)[0] == 200
+    path = f"/apis/whereabouts.cni.cncf.io/v1alpha1/namespaces/{NAMESPACE}/nodeslicepools"
+    assert api_server.ask("POST", path, _SLICES)[0] == 201
     with fleet(tmp_path, api_server, *map(network, IPAM)) as made:
         made.controller()
         agents = {node: made.agent(node) for node in ("node1", "node2")}
@@ -185,12 +210,12 @@ def stay(tmp_path: Path, api_server: ApiServer) -> Iterator[Stay]:
 def test_every_pod_keeps_its_address_there_and_back_and_there_again(
     stay: Stay, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    boxes = [stay.start(name) for name in ("blue", "green", "six") * 3]
+    boxes = [stay.start(name) for name in ("blue", "green", "six", "sliced") * 2]
     stay.prove()
 
     assert stay.takeover() == 0
     told = capsys.readouterr().out
-    assert "4 pools, 12 addresses in use by 9 pods." in told
+    assert "6 pools, 10 addresses in use by 8 pods." in told
     assert "NetworkAttachmentDefinition default/six: ipam" in told
     stay.prove()
     assert "spiderpool" not in json.dumps(stay.conf("blue"))
@@ -199,17 +224,23 @@ def test_every_pod_keeps_its_address_there_and_back_and_there_again(
     stay.prove()
     assert stay.reservations() == {}
     assert stay.conf("blue")["ipam"]["type"] == "spiderpool"
-    new = [stay.start(name) for name in ("blue", "green", "six")]
+    new = [stay.start(name) for name in ("blue", "green", "six", "sliced", "sliced")]
+    assert {box.node: box.addresses for box in new[3:]}.keys() == {"node1", "node2"}
+    for box in new[3:]:
+        (address,) = box.addresses
+        assert address.endswith("/24")
+        assert (int(address.partition("/")[0].rpartition(".")[2]) < 64) is (box.node == "node1")
     stay.end(boxes[0])  # set up by Whereabouts, ended by Orbweaver
     stay.end(boxes[2])
     eventually(stay.prove)
+    eventually(stay.check)
 
     assert stay.takeover("--back", "--yes", "--settle", "0.5") == 0
     stay.prove()
     assert stay.conf("blue")["ipam"] == _BLUE
     assert stay.fleet.store.list("SpiderIPPool").items == ()
     eventually(lambda: require(not stay.fleet.store.list("SpiderEndpoint").items))
-    more = [stay.start(name) for name in ("blue", "green", "six")]
+    more = [stay.start(name) for name in ("blue", "green", "six", "sliced")]
     stay.end(new[0])  # set up by Orbweaver, ended by Whereabouts
     stay.end(new[2])
     stay.prove()

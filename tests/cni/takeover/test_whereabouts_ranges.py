@@ -51,9 +51,10 @@ def test_the_gateway_of_the_default_route_is_not_given_out():
 
 
 def test_a_gateway_without_a_default_route_adds_none():
-    (use,) = read(range="10.1.0.0/29", gateway="10.1.0.1").uses
+    outcome = read(range="10.1.0.0/29", gateway="10.1.0.1")
 
-    assert use.window.gateway is None
+    assert outcome.uses[0].window.gateway is None
+    assert spans(outcome) == [("10.1.0.2-10.1.0.6",)]
 
 
 def test_the_first_range_comes_before_the_list():

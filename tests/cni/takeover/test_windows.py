@@ -97,3 +97,15 @@ def test_a_default_route_becomes_the_gateway_and_one_without_gateway_is_lost():
     assert four.gateway == parse_address("10.6.0.1")[1]
     assert four.others == (("10.7.0.0/16", "10.6.0.9"),)
     assert (six.gateway, six.others, six.lost) == (None, (), ("fd00:7::/64",))
+
+
+def test_an_address_in_use_that_no_network_gives_out_any_more_is_listed_and_told():
+    stray = parse_address("10.6.0.200")[1]
+    windows = [window("a", "10.6.0.10-10.6.0.19"), window("b", "10.6.0.30")]
+
+    pools = pools_of("other", windows, [(1, stray), (0, parse_address("10.6.0.30")[1])])
+
+    assert pools.objects[1]["spec"]["ips"] == ["10.6.0.30", "10.6.0.200"]
+    assert pools.holding(4, stray) == pools.objects[1]["metadata"]["name"]
+    (sentence,) = pools.differences
+    assert sentence.startswith("10.6.0.200: in use, and no network gives it out any more")
