@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from actors.audit.finding import AuditRule, Finding, WriteStatus
+from actors.decisions.brief import cut
 from actors.resources.addresses import format_address, format_range
 from actors.resources.admission import FINALIZER
 from actors.resources.blocks.allocation import Allocation
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
-from actors.resources.pool_status import DIGEST, LISTED, digest_of
+from actors.resources.json_text import UnreadableText
+from actors.resources.pool_status import DIGEST, LISTED, digest_of, listed_in
 from actors.store.contract import Object
 
 _NOTHING = IntervalSet()
 _NAMED_IN_REFUSAL = 3
+_LONGEST_NAMED = 64
 
 
 def states(
@@ -99,8 +101,8 @@ def _listed(obj: Object) -> set[str]:
 
 def _told(allocated: str) -> Any:
     try:
-        return json.loads(allocated or "{}")
-    except ValueError:
+        return listed_in(allocated)
+    except UnreadableText:
         return None
 
 
@@ -115,7 +117,7 @@ def _compared(listed: Any, expected: Mapping[str, Any]) -> str:
 
 def _few(texts: list[str]) -> str:
     rest = f" and {len(texts) - _NAMED_IN_REFUSAL} more" if len(texts) > _NAMED_IN_REFUSAL else ""
-    return ", ".join(texts[:_NAMED_IN_REFUSAL]) + rest
+    return ", ".join(cut(text, _LONGEST_NAMED) for text in texts[:_NAMED_IN_REFUSAL]) + rest
 
 
 def places(

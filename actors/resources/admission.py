@@ -15,7 +15,6 @@ What must always hold:
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -38,7 +37,7 @@ from actors.resources.addresses import format_address, parse_address
 from actors.resources.fields import Fields, nearest, shown
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import OWNER_APPLICATION, IPPool
-from actors.resources.json_text import showable
+from actors.resources.json_text import UnreadableText, showable
 from actors.resources.names import (
     LABEL_KEY_RULE,
     LABEL_RULE,
@@ -51,6 +50,7 @@ from actors.resources.names import (
     is_network_name,
     is_subdomain,
 )
+from actors.resources.pool_status import listed_in
 from actors.resources.reservedip import ReservedIP
 from actors.resources.space import Space, parse_ranges
 from actors.resources.space_rules import (
@@ -65,6 +65,7 @@ from actors.resources.subnet import IPPOOL_CIDR, SUBNET_CIDR_LABEL, SpiderSubnet
 
 SPIDERPOOL = "spiderpool.spidernet.io/v2beta1"
 FINALIZER = "spiderpool.spidernet.io"
+_LONGEST_OWNER = 512
 
 API_VERSIONS = {
     ippool.KIND: SPIDERPOOL,
@@ -297,15 +298,16 @@ def _check_in_use(spec: Fields, pool: IPPool, old: Mapping[str, Any]) -> None:
     status = Fields.of(spec.subject, "status", old.get("status") or {})
     text = status.text("allocatedIPs")
     try:
-        allocated = json.loads(text) if text else {}
-    except ValueError as cause:
+        allocated = listed_in(text)
+    except UnreadableText as cause:
         raise status.refuse(
-            "allocatedIPs", "which is not JSON", "remove the field, it is written anew"
+            "allocatedIPs", f"which cannot be read: {cause}", "remove the field, it is written anew"
         ) from cause
     for address, holder in Fields.of(spec.subject, status.at("allocatedIPs"), allocated).data.items():
         family, value = parse_address(address)
         if family == pool.family and value not in pool.listed:
             owner = holder.get("pod", "unknown") if isinstance(holder, Mapping) else "unknown"
+            owner = owner if isinstance(owner, str) and len(owner) < _LONGEST_OWNER else shown(owner)
             raise spec.refuse(
                 "ips",
                 f"without excludeIPs {shown(spec.data.get('excludeIPs') or [])}, which takes away {address}"

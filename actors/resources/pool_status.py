@@ -31,6 +31,11 @@ def digest_of(allocated: str) -> str:
     return hashlib.sha256(allocated.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
+def listed_in(allocated: str) -> Any:
+    """What a status tells of its addresses, whoever wrote it and whatever it is. Raises `UnreadableText`."""
+    return read_json(allocated or "{}", longest=_LONGEST)
+
+
 def foreign_allocations(pool: IPPool, status: dict[str, Any]) -> dict[int, tuple[str, str]]:
     """Address to (pod, UID) out of a status that was not written here; empty when it was, or names nobody.
 

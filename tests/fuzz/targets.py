@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.allocation import messages as _registered  # noqa: F401 - with the wire
+from actors.audit.pools import states
 from actors.decisions import annotations as known
 from actors.decisions.attachment_requests import read_attachments, read_default_attachment
 from actors.decisions.candidates import AddressRequest
@@ -34,13 +35,13 @@ from actors.resources.coordinator import SpiderCoordinator
 from actors.resources.intervals import IntervalSet
 from actors.resources.ipam_claim import IPAMClaim
 from actors.resources.ippool import IPPool
-from actors.resources.json_text import read_json, read_shallow, without_depths
+from actors.resources.json_text import has_encoding, read_json, read_shallow, showable, without_depths
 from actors.resources.multus_config import KIND, MultusConfig
 from actors.resources.namespace import Namespace
 from actors.resources.network_attachment import NetworkAttachment
 from actors.resources.node import Node
 from actors.resources.pod import NETWORK_STATUS, Pod
-from actors.resources.pool_status import foreign_allocations
+from actors.resources.pool_status import DIGEST, digest_of, foreign_allocations
 from actors.resources.reservedip import ReservedIP
 from actors.resources.statefulset import StatefulSet
 from actors.resources.subnet import SpiderSubnet
@@ -209,6 +210,27 @@ def _note(text: str) -> str:
 
 def _status(text: str) -> str:
     return _outcome(lambda: foreign_allocations(BLUE, {"allocatedIPs": text}))
+
+
+def _shown_status(text: str) -> str:
+    """The same where it says that it was written by us, as an agent that was stolen may have it: for `check`, and for
+    `apply` beside it."""
+    obj: dict[str, Any] = {
+        "apiVersion": SPIDERPOOL,
+        "kind": "SpiderIPPool",
+        "metadata": {"name": "blue", "resourceVersion": "1"},
+        "spec": {"ipVersion": 4, "subnet": "10.6.0.0/16", "ips": ["10.6.0.1-10.6.0.9"]},
+        "status": {"allocatedIPs": text, DIGEST: digest_of(text) if has_encoding(text) else ""},
+    }
+
+    def judged() -> Any:
+        told = [finding.what for finding in states((), (obj,), {"blue": BLUE}, {})]
+        for line in told:
+            assert len(line) <= _LONGEST, len(line)
+            assert showable(line) == line, ascii(line)
+        return told, admit({**obj, "spec": {**obj["spec"], "disable": True}}, obj)["spec"]
+
+    return _outcome(judged)
 
 
 def _frame(text: str) -> str:
@@ -423,5 +445,6 @@ TARGETS: dict[str, Target] = {
     "environment": _environment,
     "note": _note,
     "status": _status,
+    "shown-status": _shown_status,
     "frame": _frame,
 }
