@@ -35,6 +35,8 @@ log = logging.getLogger("orbweaver.runtime")
 
 _RESTART_FIRST = 0.1
 _RESTART_MOST = 10.0
+_DISCONNECT = 30.0
+"""Seconds until all connections have ended. Each takes a second at most, and longer only where the machine stands still."""
 _JOIN = 1.0
 
 
@@ -290,8 +292,8 @@ class ActorSystem:
         for activation in activations:
             activation.abandon(PeerLost(f"actor {activation.name} was stopped: {self.name} is shutting down"))
         if listeners or peers:
-            self._io.run(_disconnect(listeners, peers), LinkLimits().connect)
-            self._io.close()
+            self._io.run(_disconnect(listeners, peers), _DISCONNECT)
+        self._io.close()
         self.timers.close()
         for activation in activations:
             if activation.thread is not threading.current_thread():
