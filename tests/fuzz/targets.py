@@ -22,6 +22,7 @@ from actors.audit.pools import states
 from actors.decisions import annotations as known
 from actors.decisions.attachment_requests import read_attachments, read_default_attachment
 from actors.decisions.candidates import AddressRequest
+from actors.decisions.chained_conf import WantedConf, conf_for, read_wanted
 from actors.decisions.node_cni import node_cni
 from actors.decisions.overlaps import Extent, refusal, shared
 from actors.decisions.plan import plan
@@ -67,6 +68,11 @@ from cni.networks.network_list import NetworkList, derive, judge_network_list, r
 from cni.networks.results import in_version, read_result, status, with_default_routes
 from cni.server import protocol
 from cni.server.libcni_cache import read_notes
+from cni.takeover.holders import interface_of
+from cni.takeover.host_local import ranges as host_local
+from cni.takeover.networks import Network, network_of
+from cni.takeover.whereabouts import ranges as whereabouts
+from cni.takeover.whereabouts.objects import ip_pool_of
 
 Target = Callable[[str], str]
 BLUE = IPPool.from_object(
@@ -355,6 +361,24 @@ def _applied(obj: Mapping[str, Any]) -> Any:
     return admitted["kind"]
 
 
+def _foreign(ipam_type: str, read: Callable[[Network], Any]) -> Target:
+    """A network of another IPAM, for who takes over from it."""
+
+    def understood(text: str) -> Any:
+        network = network_of("NetworkAttachmentDefinition shop/net", text, ipam_type, name="net")
+        return None if network is None else read(network)
+
+    return lambda text: _outcome(lambda: understood(text))
+
+
+def _conf_of_node(text: str) -> str:
+    """A file of the node's own, with plugins put behind it; and what somebody asks for as our own."""
+    wanted = WantedConf(None, ({"type": "coordinator"},), {"type": "spiderpool"})
+    asked = _outcome(lambda: read_wanted(text))
+    conf = _outcome(lambda: conf_for(wanted, [("10-a.conflist", text)]))
+    return conf if conf.startswith("value") else asked
+
+
 def _division(obj: Mapping[str, Any]) -> Any:
     """Whatever stands in a status, it is read, divided, and written as something that is read again."""
     subnet = SpiderSubnet.from_object(obj)
@@ -413,6 +437,11 @@ TARGETS: dict[str, Target] = {
     ),
     "coordinator-conf": _configured(lambda conf: (without_wrong_fields(conf), read_settings(conf))),
     "ifacer-conf": _configured(read_ifacer_settings),
+    "chained-conf": _conf_of_node,
+    "whereabouts-network": _foreign("whereabouts", lambda network: whereabouts.ranges_of(network, {})),
+    "host-local-network": _foreign("host-local", host_local.ranges_of),
+    "whereabouts-pool": _object(lambda obj: ip_pool_of(dict(obj))),
+    "reported-interface": _of_pod(NETWORK_STATUS, lambda pod: interface_of(pod, "10.6.0.5")),
     "neighbour": lambda text: _outcome(lambda: frames.read(text.encode("latin-1", errors="replace"))),
     "network-list": lambda text: _outcome(lambda: _executed(read_network_list(text, "it", "blue"))),
     "cni-result": lambda text: _outcome(lambda: _told(text)),
