@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
+from actors.allocation.messages import Sandbox
+from actors.errors import OrbweaverError
 from actors.resources.pod import NETWORK_STATUS
+from actors.runtime import ActorSystem
+from actors.store.caches.catalog import Catalog
+from actors.store.kubernetes.store import KubernetesStore
+from cni.networks.agent_cluster import AgentCluster
 from tests.support.checker import eventually
 from tests.support.identity import API_SERVER, agent_token
 from tests.tools.apiserver import ApiServer
@@ -111,6 +117,27 @@ def test_an_agent_changes_nothing_else_of_a_pod(api_server: ApiServer, pods: Non
     eventually(lambda: _equal(agent.says(f"{PODS}/of-node1", attach), ""))
     said = agent.says(f"{PODS}/of-node1", and_also(CHANGES[title]))
     assert "changes nothing of a pod but the annotation k8s.v1.cni.cncf.io/network-status" in said
+
+
+def test_what_an_agent_publishes_is_within_that(api_server: ApiServer, pods: None) -> None:
+    """The agent's own code, with its node's token."""
+    token = agent_token(api_server.kubeconfig, "node1", audience=API_SERVER)
+    system, store = ActorSystem("agent"), KubernetesStore(api_server.access(token))
+    cluster = AgentCluster(system, store, Catalog(store, has_pods=True), has_pods=True)
+
+    def publish(name: str) -> None:
+        uid = api_server.call("GET", f"{PODS}/{name}")["metadata"]["uid"]
+        cluster.publish(Sandbox("c" * 64, "eth0", "default", name, uid, "/run/netns/x"), '[{"name": "red"}]')
+
+    try:
+        eventually(lambda: publish("of-node1"))
+        with pytest.raises(OrbweaverError, match="of a pod of node node2"):
+            publish("of-node2")
+    finally:
+        store.close()
+        system.shutdown()
+    metadata = api_server.call("GET", f"{PODS}/of-node1")["metadata"]
+    assert metadata["annotations"] == {"a": "b", NETWORK_STATUS: '[{"name": "red"}]'}
 
 
 # -- claims -------------------------------------------------------------------------------------------------
