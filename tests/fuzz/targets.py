@@ -29,6 +29,7 @@ from actors.decisions.plan import plan
 from actors.decisions.settings import Settings
 from actors.errors import OrbweaverError
 from actors.networks.attachment import attachment, is_as_wanted
+from actors.networks.claims import decide
 from actors.resources.admission import SPIDERPOOL, admit
 from actors.resources.blocks.block import Block
 from actors.resources.blocks.record import Record
@@ -57,7 +58,7 @@ from actors.subnets.pool_objects import adopted_pool
 from actors.subnets.shares import SubnetShares, SubnetUse
 from actors.subnets.subnet_status import status_of
 from cni.admission.admission_review import read_question, write_answer
-from cni.admission.reviews import overlap_review, placement_review
+from cni.admission.reviews import network_review, overlap_review, placement_review
 from cni.dataplane.coordinator.settings import read_settings, without_wrong_fields
 from cni.dataplane.ifacer.settings import read_ifacer_settings
 from cni.dataplane.probing import frames
@@ -284,6 +285,9 @@ def _reviewed(text: str) -> str:
             extent = overlap_review(lambda _: None).question(question.reviewed)
             if extent is not None and (common := shared(extent.added, BLUE_EXTENT)):
                 whys.append(refusal(extent.wanted, BLUE_EXTENT, common))
+            network = network_review(lambda _: None).question(question.reviewed)
+            if network is not None:
+                assert not decide([network.wanted], None, {}).findings
             placement = placement_review(lambda _: None).question(question.reviewed)
             if placement is not None:
                 wanted, before = placement.wanted, placement.before
