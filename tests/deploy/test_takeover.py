@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
+import random
+import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from actors.store.contract import Object
 from cni.command.main import main
+from tests.support.agent_process import PROGRAM
 from tests.support.checker import eventually, records
 from tests.support.cluster import ClusterStore
 from tests.support.rig import pool, statefulset
-from tests.support.takeover_stage import Stage, stage
+from tests.support.takeover_stage import THEIRS, Stage, stage
 from tests.tools.apiserver import ApiServer
 
 POOLS = (
     pool("blue", "10.6.0.0/16", "10.6.0.10-10.6.0.69", gateway="10.6.0.1"),
     pool("red", "10.7.0.0/16", "10.7.0.10-10.7.0.69"),
 )
+WORKLOADS = (("DaemonSet", "spiderpool-agent"), ("Deployment", "spiderpool-controller"))
 
 
 @pytest.fixture
@@ -132,6 +138,43 @@ def test_there_and_back_and_there_again_no_pod_loses_its_address(
         made.wait_added(8)
     eventually(lambda: prove_ours(made))
     assert not made.overlap
+
+
+@pytest.mark.slow
+def test_killed_anywhere_it_goes_on_from_there(on_stage: Stage) -> None:
+    """kill -9 of the command, as often as it takes until it is done by itself, on both ways."""
+    made, chance = on_stage, random.Random(1)
+    before = [made.store.get(kind, name, THEIRS)["spec"] for kind, name in WORKLOADS]
+    with made.churn(seed=10):
+        made.wait_added(4)
+        there = killed(made, chance)
+        made.wait_added(4)
+        assert {machine.serving for machine in made.machines.values()} == {"orbweaver-agent"}
+        back = killed(made, chance, "--back")
+        made.wait_added(4)
+
+    assert there + back > 2
+    assert {machine.serving for machine in made.machines.values()} == {"spiderpool-agent"}
+    eventually(lambda: prove_theirs(made))
+    assert made.store.list("SpiderIPBlock").items == ()
+    assert not made.overlap
+    workloads = [made.store.get(kind, name, THEIRS) for kind, name in WORKLOADS]
+    assert [obj["spec"] for obj in workloads] == before
+    assert not [obj for obj in workloads if "orbweaver.io" in json.dumps(obj["metadata"].get("annotations"))]
+
+
+def killed(made: Stage, chance: random.Random, *options: str) -> int:
+    """How often the command was killed before it was done."""
+    arguments = ["takeover", "--from", "spiderpool", "--yes", *options]
+    for times in count():
+        process = subprocess.Popen([*PROGRAM, *arguments, "--kubeconfig", str(made.server.kubeconfig)])
+        # Later each time, so that it comes to an end.
+        with suppress(subprocess.TimeoutExpired):
+            assert process.wait(chance.uniform(0.5, 3.0) + 1.5 * times) == 0
+            return times
+        process.kill()
+        process.wait(30)
+    raise AssertionError
 
 
 def web_again(made: Stage, before: Object) -> Object:

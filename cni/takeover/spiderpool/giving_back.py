@@ -30,6 +30,7 @@ from actors.store.contract import Object, Store
 from actors.store.kinds import SPIDERPOOL
 from actors.views.endpoints import endpoint_status
 from cni.takeover.reading import Tell
+from cni.takeover.spiderpool.installation import exists
 
 _STATIC = ("StatefulSet", INSTANCE)
 """Owners whose pods keep their addresses: their SpiderEndpoints outlive the pods, so that Spiderpool puts no owner on them."""
@@ -139,7 +140,8 @@ def give_back_endpoints(store: Store, holdings: Holdings, tell: Tell) -> None:
     pods = {_key(obj): obj for obj in store.list("Pod").items}
     present = {pod_of(obj): obj for obj in store.list("SpiderEndpoint").items}
     for number, (holder, held) in enumerate(sorted(by_holder.items()), 1):
-        _write_endpoint(store, holder, endpoint_of(holder, held, holdings.pools, pods))
+        wanted = endpoint_of(holder, held, holdings.pools, pods)
+        _write_endpoint(store, holder, wanted, present.get(holder))
         if number % _EVERY == 0:
             tell(f"SpiderEndpoints: {number} of {len(by_holder)} written")
     foreign = _foreign_holders(store)
@@ -247,24 +249,22 @@ def _foreign_holders(store: Store) -> frozenset[str]:
     return frozenset(holders)
 
 
-def _write_endpoint(store: Store, holder: str, wanted: Object) -> None:
-    metadata = wanted["metadata"]
+def _write_endpoint(store: Store, holder: str, wanted: Object, current: Object | None) -> None:
+    """`current` is the object as it is believed to be."""
+    name, namespace = wanted["metadata"]["name"], wanted["metadata"]["namespace"]
     for _ in range(_ATTEMPTS):
-        try:
-            current = store.get("SpiderEndpoint", metadata["name"], metadata["namespace"])
-        except NotFound:
-            current = None
         try:
             if current is None:
                 store.create(wanted)
             elif current["metadata"].get("deletionTimestamp"):
                 _remove(store, current)  # its last pod went, and the next one has the name
-                continue
+                store.create(wanted)
             else:
                 _update(store, current, wanted)
         except (Conflict, NotFound):
-            continue
-        return
+            current = exists(store, "SpiderEndpoint", name, namespace)
+        else:
+            return
     raise TakeoverUnfinished(
         f"the SpiderEndpoint of {holder} is written by somebody else all the time; repeat the command"
     )

@@ -144,6 +144,12 @@ class Spiderpool:
         phase = phase_of(agents)
         if phase in (Phase.RETURNING, Phase.RETURNED):
             yield "a way back to Spiderpool is not finished; finish it with --back --yes first"
+        if phase in (Phase.STARTING, Phase.TAKEN) and not side.is_stopped():
+            yield (
+                "Spiderpool was stopped by a takeover and runs again, started by somebody else (Helm, an operator, GitOps): two"
+                " that give out addresses give one twice. Stop it: scale its Deployment to 0 and add the node selector"
+                " orbweaver.io/parked=true to its DaemonSet; then see with `orbweaver check` what came of it"
+            )
         if not spiderpool.controllers:
             yield (
                 f"namespace {spiderpool.namespace} has DaemonSet {spiderpool.agents} and no Deployment of controllers, so that"

@@ -103,6 +103,7 @@ class Swap:
             self.ours.start_agents()
             self.ours.settle()
             self._note(Phase.TAKEN)
+        self._must_be_stopped(self.spiderpool)
         self.tell("Orbweaver serves every node; Spiderpool is stopped, and comes back with --back --yes")
 
     def back(self) -> None:

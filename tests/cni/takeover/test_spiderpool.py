@@ -160,6 +160,17 @@ def test_a_way_that_is_not_finished_is_finished_before_the_other_one(store):
         made.there(None)
 
 
+def test_a_spiderpool_that_somebody_started_again_is_told(store):
+    """As `helm upgrade` does."""
+    install(store)
+    park(store, "orbweaver-agent", OURS)
+    made = swap(store, [])
+    made.spiderpool.change(daemonset(store), lambda obj: _in_phase(obj, Phase.TAKEN))
+
+    with pytest.raises(TakeoverUnfinished, match=r"Spiderpool in namespace kube-system runs"):
+        made.there(None)
+
+
 def test_stale_blocks_are_never_deleted_once_ours_may_have_written_them(store, monkeypatch):
     """Interrupted between the first of our processes and the last: what they recorded stays."""
     monkeypatch.setattr("cni.takeover.spiderpool.swap.LIMIT", 0.05)
