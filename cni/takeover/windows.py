@@ -18,6 +18,8 @@ from actors.resources.ippool import KIND
 from actors.store.contract import Object
 from actors.store.kinds import SPIDERPOOL
 
+_HEAD = 2
+"""How far behind a subnet's first address a range begins that begins with the subnet: behind the network's and a router's."""
 MARK = "ipam.spidernet.io/taken-over-from"
 """The label of a pool that a takeover made: the name of the IPAM that its addresses are from."""
 
@@ -181,11 +183,12 @@ def _atoms(sets: Mapping[int, IntervalSet]) -> list[tuple[tuple[int, ...], Inter
 
 
 def _name(source: str, subnet: Subnet, addresses: IntervalSet, taken: Iterable[str]) -> str:
-    """Of its subnet, where only one pool has that, else of its first address as well."""
+    """Of its subnet, where it begins there and no other pool has that name, else of its first address as well: another node
+    may have another part of the same subnet."""
     name = f"{source}-{_word(subnet.family, subnet.network)}-{subnet.prefix}"
-    if name not in taken:
-        return name
     assert addresses.first is not None
+    if name not in taken and addresses.first <= subnet.first + _HEAD:
+        return name
     return f"{name}-from-{_word(subnet.family, addresses.first)}"
 
 

@@ -174,15 +174,18 @@ class HostLocalSource:
         tell(f"waiting {self.settle:g} s for pods that host-local is giving addresses to")
         time.sleep(self.settle)
         recorded = self._record(noted, tell)
-        for name in holding.pools.spans:
+        for pool in marked(self.store, IPAM_TYPE):
+            name, nodes = pool["metadata"]["name"], pool["spec"].get("nodeName")
+            if nodes and self.node not in nodes:
+                continue
             note_nodes(self.store, name, lambda nodes: nodes | {self.node})
-            waiting = self._waiting(holding.shared & {name}, {self.node})
-            if not waiting:
-                enable(self.store, name)
-            else:
+            waiting = frozenset[str]() if nodes else self._waiting((name,), {self.node})
+            if waiting:
                 tell(
                     f"pool {name} gives nothing out until this is done on {', '.join(sorted(waiting))} as well"
                 )
+            else:
+                enable(self.store, name)
         again = self._record(noted, tell)
         tell(f"done on {self.node}; {recorded + again} addresses are recorded that were not")
 

@@ -33,6 +33,7 @@ _SHARED = {
     "ranges": [[{"subnet": "10.60.0.0/24", "rangeStart": "10.60.0.10"}], [{"subnet": "fd00:60::/112"}]],
     "routes": [{"dst": "10.9.0.0/16"}],
 }
+PARTS = {"node1": ("10.62.0.10", "10.62.0.29"), "node2": ("10.62.0.30", "10.62.0.59")}
 STATUS = "k8s.v1.cni.cncf.io/network-status"
 
 
@@ -73,7 +74,7 @@ class Nodes:
         if network == "shared":
             obj = self.fleet.store.get("NetworkAttachmentDefinition", "shared", "default")
             return dict(json.loads(obj["spec"]["config"]))
-        conf = json.loads((self.conf_dir(node) / "10-cbr0.conflist").read_text())
+        conf = json.loads((self.conf_dir(node) / f"10-{network}.conflist").read_text())
         return {"cniVersion": conf["cniVersion"], "name": conf["name"], **conf["plugins"][0]}
 
     def start(self, network: str, node: str) -> Box:
@@ -201,6 +202,17 @@ class Nodes:
         assert self.recorded() == {}
 
 
+def part(node: str) -> dict[str, Any]:
+    """A network of several nodes, out of which each gives its own part."""
+    ends = dict(zip(("rangeStart", "rangeEnd"), PARTS[node], strict=True))
+    ipam = {"type": "host-local", "ranges": [[{"subnet": "10.62.0.0/24", **ends}]]}
+    return {
+        "cniVersion": "1.0.0",
+        "name": "part",
+        "plugins": [{"type": "macvlan", "master": "eth1", "ipam": ipam}],
+    }
+
+
 @pytest.fixture
 def nodes(tmp_path: Path, api_server: ApiServer, cni_bin: Path) -> Iterator[Nodes]:
     definitions = _ROOT / "deploy" / "networks" / "network-attachment-definitions.yaml"
@@ -218,6 +230,7 @@ def nodes(tmp_path: Path, api_server: ApiServer, cni_bin: Path) -> Iterator[Node
         file = tmp_path / node / "net.d" / "10-cbr0.conflist"
         file.parent.mkdir(parents=True)
         file.write_text(json.dumps(conf))
+        (file.parent / "10-part.conflist").write_text(json.dumps(part(node)))
     with fleet(tmp_path, api_server, obj) as made:
         for node, cidr in CIDRS.items():
             there = made.store.get("Node", node)
@@ -232,12 +245,12 @@ def nodes(tmp_path: Path, api_server: ApiServer, cni_bin: Path) -> Iterator[Node
 def test_every_pod_keeps_its_address_there_and_back_and_there_again(
     nodes: Nodes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    one = [nodes.start(network, "node1") for network in ("shared", "cbr0", "shared", "cbr0")]
+    one = [nodes.start(network, "node1") for network in ("shared", "cbr0", "shared", "cbr0", "part")]
     # host-local of each node begins with the same addresses.
     (nodes.networks_of("node2") / "shared").mkdir(parents=True)
     for number, last in enumerate(("10.60.0.99", "fd00:60::99")):
         (nodes.networks_of("node2") / "shared" / f"last_reserved_ip.{number}").write_text(last)
-    two = [nodes.start(network, "node2") for network in ("shared", "cbr0")]
+    two = [nodes.start(network, "node2") for network in ("shared", "cbr0", "part")]
     nodes.prove_in_files()
 
     assert nodes.takeover("node1") == 0
@@ -249,7 +262,12 @@ def test_every_pod_keeps_its_address_there_and_back_and_there_again(
         nodes.start("shared", "node1")  # the other node's addresses are not known yet
     assert nodes.takeover("node2", "--yes") == 0
     nodes.prove_recorded()
-    new = [nodes.start(network, node) for network in ("shared", "cbr0") for node in NODES]
+    with pytest.raises(Refused, match="disable"):
+        nodes.start("part", "node2")  # the first node has not been asked about this part
+    assert nodes.takeover("node1", "--yes") == 0
+    new = [nodes.start(network, node) for network in ("shared", "cbr0", "part") for node in NODES]
+    for box in new[4:]:
+        assert box.addresses[0].startswith("10.62.0.")
     nodes.end(one[0])  # set up by host-local, ended by Orbweaver
     nodes.end(two[1])
     eventually(nodes.prove_recorded)
@@ -263,13 +281,16 @@ def test_every_pod_keeps_its_address_there_and_back_and_there_again(
     nodes.prove_in_files()
     assert nodes.conf("shared", "node1")["ipam"] == _SHARED
     assert nodes.fleet.store.list("SpiderIPPool").items == ()
-    assert sorted(path.name for path in nodes.conf_dir("node1").iterdir()) == ["10-cbr0.conflist"]
-    more = [nodes.start(network, node) for network in ("shared", "cbr0") for node in NODES]
+    assert sorted(path.name for path in nodes.conf_dir("node1").iterdir()) == [
+        "10-cbr0.conflist",
+        "10-part.conflist",
+    ]
+    more = [nodes.start(network, node) for network in ("shared", "cbr0", "part") for node in NODES]
     nodes.end(new[0])  # set up by Orbweaver, ended by host-local
     nodes.end(new[3])
     nodes.prove_in_files()
 
-    for node in NODES:
+    for node in (*NODES, "node1"):
         assert nodes.takeover(node, "--yes") == 0
     nodes.prove_recorded()
     nodes.end(more[0])
