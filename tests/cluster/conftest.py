@@ -33,6 +33,8 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def deployed(cluster: Cluster, image_archive: Path) -> Iterator[Cluster]:
     """The cluster with Orbweaver on it; at the end every agent stops as it should."""
+    for node in cluster.nodes.values():
+        node.note_state()
     deploy(cluster, image_archive)
     yield cluster
     logs = {name: node.agent_log() for name, node in cluster.nodes.items()}

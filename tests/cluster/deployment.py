@@ -54,11 +54,16 @@ def deploy(cluster: Cluster, archive: Path) -> None:
     with ThreadPoolExecutor() as threads:
         for done in [threads.submit(node.import_image, archive) for node in cluster.nodes.values()]:
             done.result()
+    install(cluster)
+
+
+def install(cluster: Cluster, **values: Any) -> None:
+    """Install the chart where the nodes have the image; `values` beside or over those of all tests."""
     with helm(cluster) as asked:
         asked.ask(
             "install",
             chart=str(CHART),
-            values=VALUES,
+            values={**VALUES, **values},
             create_namespace=True,
             timeout=600,
             wait="watcher",

@@ -52,6 +52,7 @@ class Node:
     def __init__(self, cluster: Cluster, number: int) -> None:
         self.name = f"n{number}"
         self.address = f"10.99.0.{10 + number}"
+        self._noted: set[str] = set()
         self.directory = cluster.directory / self.name
         self.plugins = self.directory / "cni-bin"
         self._cluster = cluster
@@ -97,6 +98,29 @@ class Node:
     def configure(self, conflist: Mapping[str, Any]) -> None:
         """Give the node its CNI configuration, which makes it Ready."""
         (self.directory / "cni.d" / "10-tests.conflist").write_text(json.dumps(conflist))
+
+    def unconfigure(self) -> None:
+        """Take its CNI configuration away again."""
+        (self.directory / "cni.d" / "10-tests.conflist").unlink()
+
+    def note_state(self) -> None:
+        """Note what `changed_state` compares with."""
+        self._noted = self._state()
+
+    def changed_state(self) -> set[str]:
+        """What of files, rules, routes and interfaces was not there when it was noted, or is there no more."""
+        return self._noted ^ self._state()
+
+    def _state(self) -> set[str]:
+        script = """
+            find /etc/cni /opt/cni /run/spidernet /run/netns /var/lib/orbweaver /var/lib/cni -printf '%p %y %l\n'
+            for family in -4 -6; do ip $family rule; ip $family route show table all; done
+            ip -br link
+        """
+        lines = self.call("sh", "-c", script).splitlines()
+        # The kernel adds and takes routes as neighbours come and go; the runtime makes the directory for its first pod.
+        unsteady = ("multicast", "anycast", "/var/lib/cni/results d ")
+        return {line for line in lines if not any(word in line for word in unsteady)}
 
     def static_pod(self, name: str, manifest: Mapping[str, Any] | None) -> None:
         """Give the kubelet a pod of its own, or take it away (None)."""
