@@ -538,7 +538,12 @@ class _Given:
 
 
 def _interface(fields: Fields, key: str, name: str) -> str:
-    if not name or len(name.encode(errors="replace")) > _LONGEST_INTERFACE or _UNFIT.search(name):
+    if (
+        not name
+        or len(name.encode(errors="replace")) > _LONGEST_INTERFACE
+        or _UNFIT.search(name)
+        or not name.isprintable()
+    ):
         raise InvalidObject(
             f"{fields.subject}: {fields.at(key)} is {shown(name)}, but must be the name of an interface, without blanks, "
             "slashes and colons"

@@ -170,6 +170,11 @@ SECTIONS = [
         )
     ),
     *(
+        MultusCase(f"a master {name!a} that cannot be shown", macvlan(master=[name]), ("spec.macvlan.master[0]",),
+                   by_us=True)
+        for name in ("eth\u202e0", "eth\x9b2J")
+    ),
+    *(
         MultusCase(f"several masters of {kind} without a bond",
                    {"cniType": kind, kind: {"master": ["eth0", "eth1"]}}, (f"spec.{kind}.bond",))
         for kind in ("macvlan", "ipvlan", "vlan")
