@@ -51,6 +51,7 @@ TITLE = "Whereabouts"
 SETTLE = 25.0
 """Seconds for which an ADD of Orbweaver's may still be under way when its pool gives out no more: more than an ADD may
 take."""
+_LONGEST = 3600.0
 _TRIES = 20
 
 
@@ -58,11 +59,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the option that every source has whose pools are made here."""
     parser.add_argument(
         "--settle",
-        type=float,
+        type=_seconds,
         default=SETTLE,
         metavar="SECONDS",
-        help="with --back, from whereabouts and host-local: how long to wait for pods that are being started (%(default)g)",
+        help="from host-local, and with --back to whereabouts: how long to wait for pods that are being started "
+        "(%(default)g)",
     )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0.0 <= seconds <= _LONGEST:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of seconds, from 0 to {_LONGEST:g}")
+    return seconds
 
 
 def open_source(chosen: argparse.Namespace, store: Store) -> WhereaboutsSource:

@@ -31,3 +31,11 @@ def test_the_pod_of_a_node_has_arguments_that_can_be_parsed():
     words = arguments.split(", ")
 
     assert parser(words[0]).parse_args(words).write_conf
+
+
+@pytest.mark.parametrize("text", ["-1", "x", "nan", "1e9"])
+def test_a_wait_that_is_none_is_refused(capsys, text):
+    with pytest.raises(SystemExit):
+        parser("takeover").parse_args(["takeover", "--from", "whereabouts", "--settle", text])
+
+    assert "is no number of seconds, from 0 to 3600" in capsys.readouterr().err
