@@ -309,3 +309,17 @@ def test_a_node_that_the_cluster_does_not_have_is_told(node):
     outcome = node.look("--node", "n9")
 
     assert any("there is no Node n9" in line for line in outcome.json["problems"])
+
+
+def test_what_would_be_given_back_is_told(node):
+    node.give("10.61.1.5", "c1")
+    node.pod("a", address="10.61.1.5")
+    options = ("--directory", str(node.directory / "networks"), "--conf-dir", str(node.directory / "net.d"))
+    command = ("takeover", "--from", "host-local", "--node", "n1", "--settle", "0", *options)
+    assert node.orbweaver(*command, "--yes").status == DONE
+
+    told = node.look("--back")
+
+    assert told.status == DONE, told
+    (allocation,) = told.json["allocations"]
+    assert (allocation["address"], allocation["pod"], allocation["node"]) == ("10.61.1.5", "default/a", "n1")

@@ -158,3 +158,18 @@ def test_a_pool_that_is_there_already_and_an_address_that_is_recorded_forbid_it(
 
     assert any("mine" in line and "10.1.0.200" in line for line in problems), problems
     assert any("10.1.0.5 of pod default/a" in line and "pod default/other" in line for line in problems)
+
+
+def test_what_would_be_given_back_is_told_and_nothing_is_changed(orbweaver, look):
+    look(network(), ip_pool(**{"5": entry()}), pod("a"))
+    options = ("takeover", "--from", "whereabouts")
+    assert orbweaver(*options, "--yes").status == DONE
+    before = orbweaver("get", "sp,sb,net-attach-def", "-A", "-o", "json").json
+
+    told = orbweaver(*options, "--back", "-o", "json")
+
+    assert told.status == DONE, told
+    (allocation,) = told.json["allocations"]
+    assert (allocation["address"], allocation["pod"]) == ("10.1.0.5", "default/a")
+    assert any("NetworkAttachmentDefinition default/blue" in line for line in told.json["differences"])
+    assert orbweaver("get", "sp,sb,net-attach-def", "-A", "-o", "json").json == before
