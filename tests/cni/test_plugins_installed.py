@@ -83,6 +83,9 @@ def test_an_installer_that_is_killed_at_a_hundred_points_leaves_old_or_new(tmp_p
     assert int(done.stdout) >= POINTS
 
 
+OTHERS = b"somebody else's program"
+
+
 def spoil(path: Path, how: str) -> None:
     match how:
         case "gone":
@@ -97,7 +100,8 @@ def spoil(path: Path, how: str) -> None:
             path.chmod(0o644)
         case "a link":
             path.unlink()
-            path.symlink_to("/bin/true")
+            (other := path.with_name("somebody-else's")).write_bytes(OTHERS)
+            path.symlink_to(other)
         case "a pipe":
             path.unlink()
             os.mkfifo(path)
@@ -114,6 +118,8 @@ def test_what_is_not_right_is_put_right_and_what_is_right_left_alone(tmp_path: P
     assert shim.differing(tmp_path) == ()
     assert (tmp_path / "spiderpool").stat().st_ino == before.st_ino
     assert keeper.install() == ()
+    if how == "a link":
+        assert (tmp_path / "somebody-else's").read_bytes() == OTHERS
 
 
 def test_a_running_agent_puts_its_plugins_right(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
