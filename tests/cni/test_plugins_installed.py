@@ -129,7 +129,7 @@ def test_a_running_agent_puts_its_plugins_right(tmp_path: Path, caplog: pytest.L
     with rig(tmp_path, plugins=keeper):
         spoil(directory / "spiderpool", "cut")
         eventually(lambda: _right(directory))
-        assert "plugins were not as this version has them, and are put right" in caplog.messages
+        eventually(lambda: _told(caplog, "plugins were not as this version has them, and are put right"))
     spoil(directory / "spiderpool", "cut")
     assert shim.differing(directory) == ("spiderpool",), "it ended with its agent"
 
@@ -140,13 +140,13 @@ def test_a_directory_that_cannot_be_written_is_told_once(
     keeper = PluginKeeper(tmp_path / "file" / "bin", look=0.05)
     (tmp_path / "file").touch()
     keeper.start()
-    eventually(lambda: _told(caplog))
+    eventually(lambda: _told(caplog, "the plugins are not looked after"))
     keeper.stop()
     assert caplog.messages.count("the plugins are not looked after") == 1
 
 
-def _told(caplog: pytest.LogCaptureFixture) -> None:
-    assert "the plugins are not looked after" in caplog.messages
+def _told(caplog: pytest.LogCaptureFixture, message: str) -> None:
+    assert message in caplog.messages
 
 
 def _right(directory: Path) -> None:
