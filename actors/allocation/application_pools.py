@@ -1,24 +1,47 @@
 """What an Endpoint asks about a pod whose application has pools of its own, out of SpiderSubnets.
 
+How it works. An ADD of a pod that seems new asks for pools and addresses at once (`allocate`): who knows the pools asks the
+first of each interface and family for an address, and answers with both, so that such a pod costs one question as any other
+does. Whether the pools may serve the pod is the Endpoint's to decide, as ever, on what it is told; an address that does not
+fit goes back. All others ask for the pools alone (`pools_for`).
+
 What must always hold: the answer comes when the pools are there, without anybody asking twice for it, and within the time that
-the question names; the pod's annotations travel as they stand and are judged by whoever answers.
+the question names; the pod's annotations travel as they stand and are judged by whoever answers; what a pool was asked for has
+its answer in the answer, so that nothing is granted of which the Endpoint does not hear.
 """
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from actors.allocation.router import Allocator, AllocatorRouter, ask
+from actors.allocation.messages import Allocate, RecordedElsewhere
+from actors.allocation.pool import PoolActor, pool_of
+from actors.allocation.router import Allocator, ask
 from actors.decisions.auto_pool import ApplicationPools, InterfacePools
 from actors.decisions.brief import without_middle
-from actors.errors import NoAddress, OrbweaverError, SubnetsExhausted
+from actors.errors import NoAddress, OrbweaverError, PeerLost, SubnetsExhausted, from_wire
 from actors.resources.application import Application
+from actors.resources.blocks.block import Granted
 from actors.resources.metadata import Owner
 from actors.resources.pod import Pod
 from actors.resources.workload import ASKED_BY, SUBNET, SUBNETS
-from actors.runtime import Actor, ActorSource, ObjectRef, TypedHandle, message, wire_value
+from actors.runtime import (
+    Actor,
+    ActorSource,
+    ObjectRef,
+    TypedHandle,
+    current_deadline,
+    message,
+    wire_value,
+)
 
 KIND = "auto-pools"
+AT_ONCE = 2
+"""The version of the protocol from which on `allocate` is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +73,22 @@ class PoolsRequest:
         return self.pod.partition("/")[0]
 
 
+@dataclass(frozen=True, slots=True)
+class PoolsAndAddresses:
+    """The pools of a pod's application, and what the first of them said for each address that the pod asked for."""
+
+    pools: ApplicationPools
+    """As `pools_for` tells them."""
+    answers: tuple[Granted | RecordedElsewhere | dict[str, Any] | None, ...]
+    """In the order of the questions; an error as it crosses processes (`OrbweaverError.to_wire`), None where no pool is."""
+    objects: tuple[dict[str, Any], ...] = ()
+    """Of pools that were made a moment ago, their SpiderIPPool: the asker's cache may not have heard of them."""
+
+    def said(self) -> tuple[ObjectRef[Granted | RecordedElsewhere] | None, ...]:
+        """The answers as if each pool had been asked by oneself."""
+        return tuple(map(_answered, self.answers))
+
+
 class ApplicationPoolsActor(Actor):
     """Who answers: at the leader the one that has pools made, elsewhere one that knows those that are there."""
 
@@ -58,23 +97,69 @@ class ApplicationPoolsActor(Actor):
         """The pools, as soon as they are there. Fails with `PodRefused`, or with `PoolNotReady` when time is over."""
         raise NotImplementedError
 
+    @message
+    def allocate(
+        self, request: PoolsRequest, wanted: tuple[tuple[int, Allocate], ...]
+    ) -> ObjectRef[PoolsAndAddresses]:
+        """The pools, as soon as they are there, and what the first of them says to each of `wanted`: a family, and what is
+        asked, whose record names the interface. Fails with what `pools_for` fails with."""
+        reply: ObjectRef[PoolsAndAddresses] = ObjectRef(label=f"addresses for pod {request.pod}")
+        deadline = current_deadline()
+
+        def ask_pools(told: ObjectRef[ApplicationPools]) -> None:
+            error = told.error()
+            if error is not None:
+                reply.fail(error)
+                return
+            pools = told.result()
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            refs = [self._ask_first(pools, family, question, left) for family, question in wanted]
+            _when_all(refs, lambda: reply.complete(self._both(pools, refs)))
+
+        # In whichever thread: it touches nothing of this actor, and another turn of it would be one more to wait for.
+        self.pools_for(request).subscribe(ask_pools)
+        return reply
+
+    def new_objects(self, pools: ApplicationPools) -> tuple[dict[str, Any], ...]:
+        """The SpiderIPPools among these that were made a moment ago. Safe to call from any thread."""
+        return ()
+
+    def _ask_first(
+        self, pools: ApplicationPools, family: int, question: Allocate, left: float | None
+    ) -> ObjectRef[Granted | RecordedElsewhere] | None:
+        names = pools.names(question.record.interface, family)
+        if not names:
+            return None
+        return pool_of(self, names[0]).within(left).order(PoolActor.allocate, question)
+
+    def _both(
+        self, pools: ApplicationPools, refs: Sequence[ObjectRef[Granted | RecordedElsewhere] | None]
+    ) -> PoolsAndAddresses:
+        return PoolsAndAddresses(pools, tuple(map(_told, refs)), self.new_objects(pools))
+
 
 def application_pools_of(actors: ActorSource) -> TypedHandle[ApplicationPoolsActor]:
     """Who knows them there."""
     return TypedHandle(actors.get_actor(f"{KIND}/local"))
 
 
-def ask_for_pools(router: AllocatorRouter, pod: Pod, wait: float, *, again: bool = False) -> ApplicationPools:
+def ask_for_pools(allocator: Allocator, pod: Pod, wait: float, *, again: bool = False) -> ApplicationPools:
     """The pools of a pod's application, as soon as they are there, within `wait` seconds. Raises what `pools_for` fails
     with."""
     request = PoolsRequest.of_pod(pod, wait, again=again)
+    answer = application_pools_of(allocator).order(ApplicationPoolsActor.pools_for, request)
+    (pools,) = ask(allocator, answer)
+    return pools
 
-    def asked(allocator: Allocator) -> ApplicationPools:
-        answer = application_pools_of(allocator).order(ApplicationPoolsActor.pools_for, request)
-        (pools,) = ask(allocator, answer)
-        return pools
 
-    return router.work(asked, waits=wait)
+def ask_for_both(
+    allocator: Allocator, pod: Pod, wait: float, wanted: tuple[tuple[int, Allocate], ...]
+) -> PoolsAndAddresses:
+    """The same, with addresses out of them. Raises what `allocate` fails with."""
+    request = PoolsRequest.of_pod(pod, wait)
+    answer = application_pools_of(allocator).order(ApplicationPoolsActor.allocate, request, wanted)
+    (both,) = ask(allocator, answer)
+    return both
 
 
 def with_shortage(error: OrbweaverError, application: ApplicationPools | None) -> OrbweaverError:
@@ -96,5 +181,48 @@ def with_shortage(error: OrbweaverError, application: ApplicationPools | None) -
     return SubnetsExhausted(message, details=(*short, *error.details), brief=short_form)
 
 
-for _value in (Owner, Application, InterfacePools, ApplicationPools, PoolsRequest):
+def _when_all(refs: Sequence[ObjectRef[Any] | None], work: Callable[[], object]) -> None:
+    """Do it when each of these is answered, in the thread that answers the last one."""
+    pending = [ref for ref in refs if ref is not None]
+    lock, missing = threading.Lock(), len(pending) + 1
+
+    def arrived(_: object = None) -> None:
+        nonlocal missing
+        with lock:
+            missing -= 1
+            last = not missing
+        if last:
+            work()
+
+    for ref in pending:
+        ref.subscribe(arrived)
+    arrived()
+
+
+def _told(
+    ref: ObjectRef[Granted | RecordedElsewhere] | None,
+) -> Granted | RecordedElsewhere | dict[str, Any] | None:
+    """What a pool said, as it travels."""
+    error = ref.error() if ref is not None else None
+    if ref is None or error is None:
+        return None if ref is None else ref.result()
+    if not isinstance(error, OrbweaverError):
+        error = PeerLost(f"the pool was not asked: {error}")
+    return error.to_wire()
+
+
+def _answered(
+    answer: Granted | RecordedElsewhere | dict[str, Any] | None,
+) -> ObjectRef[Granted | RecordedElsewhere] | None:
+    if answer is None:
+        return None
+    ref: ObjectRef[Granted | RecordedElsewhere] = ObjectRef()
+    if isinstance(answer, dict):
+        ref.fail(from_wire(answer))
+    else:
+        ref.complete(answer)
+    return ref
+
+
+for _value in (Owner, Application, InterfacePools, ApplicationPools, PoolsRequest, PoolsAndAddresses):
     wire_value(_value)

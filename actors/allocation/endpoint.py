@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from actors.allocation.application_pools import ask_for_pools, with_shortage
+from actors.allocation.application_pools import AT_ONCE, ask_for_both, ask_for_pools, with_shortage
 from actors.allocation.block_writer import BlockActor, block_of
 from actors.allocation.conflict_detection import (
     TRIES,
@@ -47,6 +47,7 @@ from actors.allocation.reservation import (
     AddContext,
     AlreadyRecorded,
     Decision,
+    EarlyAnswer,
     Refused,
     Reservation,
     Reserved,
@@ -54,10 +55,10 @@ from actors.allocation.reservation import (
 )
 from actors.allocation.router import Allocator, AllocatorRouter, ask
 from actors.allocation.sandbox_evidence import NoEvidence, SandboxEvidence, SandboxState
-from actors.decisions.candidates import wish_of
+from actors.decisions.candidates import wish_of, wished_slots
 from actors.decisions.detection import Detection
 from actors.decisions.inherit import claim_of, claimed_by_other, inherit, machine_of
-from actors.decisions.plan import Plan, Slot, plan
+from actors.decisions.plan import Plan, Slot, names_addresses, plan
 from actors.decisions.routes import InterfaceAddress, route, unreached
 from actors.decisions.settings import Settings
 from actors.errors import (
@@ -219,10 +220,12 @@ class EndpointActor(Actor):
     ) -> Allocated:
         """Run an attempt; if there is no address, and some are on their way back, run it again and let it wait for them,
         for half of the time that is left. The other half is for the write, and for a leader that is lost."""
-        self._learn_application(context)
-        outcome = self._router.work(attempt, lambda: self._lost.add(context))
+        waits = self._waits_for_pools(context)
+        outcome = self._router.work(attempt, lambda: self._lost.add(context), waits=waits)
         if isinstance(outcome, Refused) and isinstance(outcome.error, NoAddress) and context.may_ask_again:
-            self._learn_application(context, again=True)  # it may want more pods than anybody had heard of
+            context.ask_again()  # it may want more pods than anybody had heard of
+            waits = self._waits_for_pools(context)
+            self._router.work(lambda allocator: self._learn_pools(allocator, context), waits=waits)
             outcome = self._router.work(attempt, lambda: self._lost.add(context))
         if isinstance(outcome, Refused) and isinstance(outcome.error, AddressesReturning):
             deadline = current_deadline()
@@ -233,14 +236,46 @@ class EndpointActor(Actor):
             raise with_shortage(outcome.error, context.application)
         return outcome
 
-    def _learn_application(self, context: AddContext, *, again: bool = False) -> None:
-        """Ask for the pools of the pod's application, where it asks for addresses of SpiderSubnets: the answer comes when
-        they are there, in half of the time that is left at most. `again`: those that were told have nothing to give."""
-        if (context.application is None or again) and wish_of(context.pod, self._settings) is not None:
-            deadline = current_deadline()
-            waits = WAITS_MOST if deadline is None else max(0.0, (deadline - time.monotonic()) / 2)
-            context.application = ask_for_pools(self._router, context.pod, waits, again=again)
-            context.asked_again = again
+    def _waits_for_pools(self, context: AddContext) -> float:
+        """Seconds for which an ADD waits until the pools of its application are there, where they are to be asked for: half of
+        the time that is left at most."""
+        if context.application is not None or wish_of(context.pod, self._settings) is None:
+            return 0.0
+        deadline = current_deadline()
+        return WAITS_MOST if deadline is None else max(0.0, (deadline - time.monotonic()) / 2)
+
+    def _learn_pools(self, allocator: Allocator, context: AddContext) -> None:
+        """Ask for the pools of the pod's application, where it asks for addresses of SpiderSubnets and they are not known: the
+        answer comes when they are there."""
+        if context.application is None and wish_of(context.pod, self._settings) is not None:
+            waits = self._waits_for_pools(context)
+            context.application = ask_for_pools(allocator, context.pod, waits, again=context.asked_again)
+
+    def _learn_both(self, allocator: Allocator, context: AddContext) -> tuple[EarlyAnswer, ...]:
+        """The same for a pod that seems new, with what the first of these pools have for it."""
+        pod = context.pod
+        slots = tuple(
+            dict.fromkeys(
+                slot
+                for asking in context.requests
+                for slot in wished_slots(pod, asking.sandbox.interface, self._settings)
+            )
+        )
+        named = any(names_addresses(pod, asking.asks, self._settings) for asking in context.requests)
+        if context.application is not None or not slots or named or allocator.speaks < AT_ONCE:
+            self._learn_pools(allocator, context)
+            return ()
+        context.guessed = frozenset({context.claim})
+        questions = self._reservation.early_questions(slots, context, _unless(context))
+        both = ask_for_both(allocator, pod, self._waits_for_pools(context), questions)
+        context.application = both.pools
+        for obj in both.objects:
+            self._catalog.hear_of(obj)
+        return tuple(
+            EarlyAnswer(interface, family, both.pools.names(interface, family)[0], ref)
+            for (interface, family), ref in zip(slots, both.said(), strict=True)
+            if ref is not None
+        )
 
     def _allocate_waiting(
         self, context: AddContext, attempt: Callable[[Allocator], Allocated | Refused], waits: float
@@ -263,7 +298,9 @@ class EndpointActor(Actor):
         """One attempt at one place: as for a pod that has nothing, where that is likely, then from what is recorded."""
         context.claim = "" if allocator.alone else secrets.token_hex(3)
         recorded: tuple[Allocation, ...] | None = None
-        if self._seems_new(allocator, context):
+        if not self._seems_new(allocator, context):
+            self._learn_pools(allocator, context)
+        else:
             outcome = self._attempt_as_new(allocator, context)
             if isinstance(outcome, Allocated):
                 return outcome
@@ -288,14 +325,15 @@ class EndpointActor(Actor):
         self, allocator: Allocator, context: AddContext
     ) -> Allocated | Refused | AlreadyRecorded:
         """Ask for addresses as for a pod that has none; the Pools look whether that is so."""
+        early = self._learn_both(allocator, context)
         try:
             decision = self._decide_with(self._catalog.pools(), context, ())
         except OrbweaverError as error:
+            self._reservation.give_back(allocator, early)
             return Refused(error)
         self._observer.stage("allocation", "decided", time.perf_counter() - context.started)
         context.guessed = frozenset({context.claim})
-        sandbox = context.request.sandbox
-        return self._reserve(allocator, decision, context, unless=(sandbox.container, sandbox.key))
+        return self._reserve(allocator, decision, context, _unless(context), early)
 
     def _attempt_from_records(
         self, allocator: Allocator, context: AddContext, recorded: tuple[Allocation, ...] | None
@@ -342,11 +380,16 @@ class EndpointActor(Actor):
         return outcome
 
     def _reserve(
-        self, allocator: Allocator, decision: Decision, context: AddContext, unless: tuple[str, ...] = ()
+        self,
+        allocator: Allocator,
+        decision: Decision,
+        context: AddContext,
+        unless: tuple[str, ...] = (),
+        early: tuple[EarlyAnswer, ...] = (),
     ) -> Allocated | Refused | AlreadyRecorded:
         """Reserve what was decided on. Here what was granted in vain goes back; only if the allocator itself has failed it
         stays, because the next run finds and takes it: that error is raised."""
-        outcome = self._reservation.reserve(allocator, decision, context, unless)
+        outcome = self._reservation.reserve(allocator, decision, context, unless, early)
         if isinstance(outcome, Reserved):
             self._observer.stage("allocation", "committed", time.perf_counter() - context.started)
             return Allocated(decision, outcome.grants)
@@ -638,6 +681,12 @@ class EndpointActor(Actor):
             other = sandbox.container in record.containers and record.interface != sandbox.interface
             if other and record.pool in pools:
                 yield InterfaceAddress(record.interface, held.value, pools[record.pool])
+
+
+def _unless(context: AddContext) -> tuple[str, ...]:
+    """`Allocate.unless` for a pod that seems new."""
+    sandbox = context.request.sandbox
+    return sandbox.container, sandbox.key
 
 
 def _while_in_time() -> None:

@@ -89,6 +89,9 @@ class PoolSource(Protocol):
 
     def reserved(self, family: int) -> IntervalSet: ...
 
+    def is_own(self, name: str) -> bool:
+        """Whether this process made the pool a moment ago, so that no other IPAM can have used it."""
+
     def follow_pool(self, name: str, changed: Callable[[], object]) -> Callable[[], object]:
         """Call `changed` whenever the pool or what is reserved may have changed, until what this returns is called."""
 
@@ -185,7 +188,11 @@ class PoolActor(Actor):
 
     def on_activate(self) -> None:
         pool = self._source.pool(self.context.key)
-        pods = take_over(pool, self._store, self.context.system, self._clock)
+        pods = (
+            ()
+            if self._source.is_own(pool.name)
+            else take_over(pool, self._store, self.context.system, self._clock)
+        )
         if pods:
             self.get_actor("views/local").changed.remote(pods, (pool.name,))
         self._adopt(pool)

@@ -92,6 +92,10 @@ class AddContext:
         """Whether its application may have more addresses by now than it was told of."""
         return self.application is not None and not self.asked_again
 
+    def ask_again(self) -> None:
+        """Those that were told have no address: they are not known any more."""
+        self.application, self.asked_again = None, True
+
     @property
     def requests(self) -> tuple[AddRequest, ...]:
         """What is asked for, an interface each."""
@@ -101,6 +105,34 @@ class AddContext:
         """The request for an interface; for one that nobody asks for yet, the first."""
         asking = (request for request in self.others if request.sandbox.interface == interface)
         return next(asking, self.request)
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyAnswer:
+    """What a pool said about one slot before anybody had decided which pools may serve the pod."""
+
+    interface: str
+    """Of the pod."""
+    family: int
+    """4 or 6."""
+    pool: str
+    """Which one was asked."""
+    ref: ObjectRef[Granted | RecordedElsewhere]
+    """Done."""
+
+    @property
+    def allocation(self) -> Allocation | None:
+        """The address that it granted."""
+        outcome = self.ref.result() if self.ref.error() is None else None
+        if not isinstance(outcome, Granted):
+            return None
+        return Allocation(self.family, outcome.value, outcome.record)
+
+    def fits(self, attempt: Attempt) -> bool:
+        """Whether this pool is to be asked for the slot as it was."""
+        slot = attempt.slot
+        same = (slot.interface, slot.family) == (self.interface, self.family)
+        return same and self.pool in attempt.pools and slot.exact is None and attempt.held is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,17 +205,38 @@ class Reservation:
     clock: Callable[[], float]
     deallocation: Deallocation
 
+    def early_questions(
+        self, slots: Sequence[tuple[str, int]], context: AddContext, unless: tuple[str, ...]
+    ) -> tuple[tuple[int, Allocate], ...]:
+        """What some pool is to be asked for each of these interfaces and families, with the family, before it is known which
+        pools there are. Raises `PodRefused`."""
+        return tuple(
+            (family, Allocate(self._record(Slot(interface, family, "", ()), context, ""), unless=unless))
+            for interface, family in slots
+        )
+
+    def give_back(self, allocator: Allocator, early: Sequence[EarlyAnswer]) -> None:
+        """Release what was granted and nobody wants."""
+        for held in filter(None, (answer.allocation for answer in early)):
+            self.deallocation.give_back(allocator, held)
+
     def reserve(
-        self, allocator: Allocator, decision: Decision, context: AddContext, unless: tuple[str, ...] = ()
+        self,
+        allocator: Allocator,
+        decision: Decision,
+        context: AddContext,
+        unless: tuple[str, ...] = (),
+        early: Sequence[EarlyAnswer] = (),
     ) -> Reserved | Refused | AlreadyRecorded:
         """Look for an address for every slot of the plan. `unless` is that of `Allocate`; without it nothing is
-        `AlreadyRecorded`. Raises what says that the allocator itself has failed."""
+        `AlreadyRecorded`. `early`: what some pools have said already. Raises what says that the allocator itself has failed."""
         attempts = [
             self._attempt(allocator, slot, decision.inheritances.get(slot.label, Inheritance()))
             for slot in decision.plan.slots
         ]
         deadline = current_deadline()
-        ending = self._search(allocator, attempts, context, unless)
+        ending = self._take_early(allocator, attempts, early, context) if early else None
+        ending = ending or self._search(allocator, attempts, context, unless)
         while ending is None and (short := _may_wait(attempts, context)):
             ending = self._wait(allocator, attempts, short, context)
             ending = ending or self._search(allocator, attempts, context, unless)
@@ -197,6 +250,31 @@ class Reservation:
         if ending is None and len(granted) < len(attempts):
             ending = _refusal(decision.plan, attempts, waited=context.waits_until is not None)
         return Reserved(granted) if ending is None else Refused(ending, granted)
+
+    def _take_early(
+        self,
+        allocator: Allocator,
+        attempts: Sequence[Attempt],
+        early: Sequence[EarlyAnswer],
+        context: AddContext,
+    ) -> OrbweaverError | RecordedElsewhere | None:
+        """Note what pools have said already; what they granted and the plan does not want goes back."""
+        allocator.settle([answer.ref for answer in early])
+        error: OrbweaverError | None = None
+        recorded: RecordedElsewhere | None = None
+        for answer in early:
+            attempt = next(filter(answer.fits, attempts), None)
+            if attempt is None:
+                self.give_back(allocator, (answer,))
+                continue
+            attempt.asking = answer.pool
+            attempt.pools.remove(answer.pool)
+            ending = _take(attempt, answer.ref, context)
+            if isinstance(ending, RecordedElsewhere):
+                recorded = ending
+            else:
+                error = ending or error
+        return error or recorded
 
     def _search(
         self, allocator: Allocator, attempts: Sequence[Attempt], context: AddContext, unless: tuple[str, ...]

@@ -23,7 +23,7 @@ from actors.errors import (
     StoreUnavailable,
     Unsendable,
 )
-from actors.runtime import ActorHandle, ActorSystem, ObjectRef, settle
+from actors.runtime import HIGHEST_VERSION, ActorHandle, ActorSystem, ObjectRef, settle
 
 T = TypeVar("T")
 
@@ -40,6 +40,10 @@ class Allocator(Protocol):
     @property
     def failed(self) -> bool:
         """Whether it failed the task that runs; then the task runs again elsewhere."""
+
+    @property
+    def speaks(self) -> int:
+        """The version of the protocol that it knows (`actors/runtime/wire.py`)."""
 
     def get_actor(self, name: str) -> ActorHandle:
         """The handle of `ledger/local`, `pool/<name>` or `block/<name>` there."""
@@ -86,6 +90,7 @@ class LocalAllocator:
     def __init__(self, system: ActorSystem, *, alone: bool) -> None:
         self.system = system
         self.alone = alone
+        self.speaks = HIGHEST_VERSION
 
     def __str__(self) -> str:
         return "this process"

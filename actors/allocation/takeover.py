@@ -31,13 +31,20 @@ log = logging.getLogger("orbweaver.takeover")
 TIMEOUT = 30.0
 
 
-def take_over(pool: IPPool, store: Store, actors: ActorSource, now: Callable[[], float]) -> tuple[str, ...]:
-    """Record what another IPAM allocated out of `pool`; returns the pods whose addresses were recorded.
+def take_over(
+    pool: IPPool,
+    store: Store,
+    actors: ActorSource,
+    now: Callable[[], float],
+    read: Object | None = None,
+) -> tuple[str, ...]:
+    """Record what another IPAM allocated out of `pool`; returns the pods whose addresses were recorded. `read`: the pool's
+    object, where it was just read.
 
     Raises `InvalidObject` for a status that cannot be read, and what the store raises.
     """
     while True:
-        obj = store.get("SpiderIPPool", pool.name)
+        obj, read = read or store.get("SpiderIPPool", pool.name), None
         status = obj.get("status") or {}
         foreign = foreign_allocations(pool, status)
         if not foreign:

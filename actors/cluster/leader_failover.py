@@ -87,6 +87,10 @@ class LeaderAllocator:
     def failed(self) -> bool:
         return self.lost is not None
 
+    @property
+    def speaks(self) -> int:
+        return self.system.speaks("ledger")
+
     def get_actor(self, name: str) -> ActorHandle:
         return self.system.get_actor(name)
 

@@ -123,6 +123,12 @@ def _about_its_node(node: str, key: str, args: tuple[Any, ...], now: float) -> P
 def _allocate(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
     _check(is_subdomain(key), "a pool has a name")
     (request,) = _arguments(args, 1)
+    request = _own_request(node, request)
+    return Permit((request,), PodOnNode(request.record.pod, request.record.machine), pool=key)
+
+
+def _own_request(node: str, request: Allocate) -> Allocate:
+    """What a pool is asked, as the peer may have it asked. Raises `PeerRefused`."""
     assert isinstance(request, Allocate)
     if request.exact is not None:
         _check(_is_address(6, request.exact), "an address is a number in its family's range")
@@ -132,9 +138,7 @@ def _allocate(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
     _check(0 <= request.wait <= LONGEST_WAIT, f"nobody waits for longer than {LONGEST_WAIT:g} s")
     _check(1 <= request.together <= TOGETHER, f"at most {TOGETHER} requests wait together")
     record = _own(request.record, node)
-    if record is not request.record:
-        request = replace(request, record=record)
-    return Permit((request,), PodOnNode(record.pod, record.machine), pool=key)
+    return request if record is request.record else replace(request, record=record)
 
 
 def _withdraw(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
@@ -247,6 +251,23 @@ def _pools_for(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit
     return Permit(args, PodOnNode(request.pod))
 
 
+def _pools_and_addresses(node: str, key: str, args: tuple[Any, ...], now: float) -> Permit:
+    request, wanted = _arguments(args, 2)
+    _pools_for(node, key, (request,), now)
+    _check(1 <= len(wanted) <= TOGETHER, f"1 to {TOGETHER} addresses")
+    mine = []
+    for family, question in wanted:
+        _check(family in (4, 6), "an address is of a family")
+        own = _own_request(node, question)
+        _check(own.record.pod == request.pod, "an address is for the pod whose pools are asked for")
+        _check(
+            not own.record.machine and own.instead_of is None, "a pod that has nothing asks for both at once"
+        )
+        _check(own.exact is None and not own.wait, "any address that is free now will do")
+        mine.append((family, own))
+    return Permit((request, tuple(mine)), PodOnNode(request.pod))
+
+
 RULES: dict[tuple[str, str], PeerRule] = {
     ("ledger", "reached"): _reached,
     ("ledger", "of_sandbox"): _about_names,
@@ -268,6 +289,7 @@ RULES: dict[tuple[str, str], PeerRule] = {
     ("watches", "moved"): _moved,
     ("watches", "cni"): _cni,
     (APPLICATION_POOLS, "pools_for"): _pools_for,
+    (APPLICATION_POOLS, "allocate"): _pools_and_addresses,
 }
 """All that agents ask. What only the leader's own actors tell each other (what a block was read or written as, what makes
 an address suspect) is not among it."""

@@ -175,6 +175,22 @@ def wish_of(pod: Pod, settings: Settings) -> SubnetWish | None:
     return wish
 
 
+def wished_slots(pod: Pod, asking: str, settings: Settings) -> tuple[tuple[str, int], ...]:
+    """The interfaces and families for which an ADD of the interface `asking` gets addresses of SpiderSubnets, as far as the pod
+    says it; empty where it asks for none, or for none there. Raises `PodRefused`."""
+    wish = wish_of(pod, settings)
+    if wish is None:
+        return ()
+    served, _ = _only_served(pod, wish.interfaces, asking, settings)
+    slots = tuple(
+        (names.interface, family)
+        for names in served
+        for family in (4, 6)
+        if names.names(family) and settings.enabled(family)
+    )
+    return slots if asking in (interface for interface, _ in slots) else ()
+
+
 def _considered(
     source: str,
     chosen: tuple[PoolNames, ...],

@@ -264,6 +264,11 @@ def _networks(pod: Pod, settings: Settings) -> dict[str, NetworkSelection]:
     return by_interface
 
 
+def names_addresses(pod: Pod, request: AddressRequest, settings: Settings) -> bool:
+    """Whether the pod asks for certain addresses, as far as it says so itself. Raises `PodRefused`."""
+    return bool(request.exact) or any(network.ips for network in _networks(pod, settings).values())
+
+
 def _exact(
     pod: Pod,
     interface: str,

@@ -17,9 +17,10 @@ from actors.runtime.scope import Trace, current_deadline, current_trace, request
 from actors.runtime.supervision import Child, Restart
 from actors.runtime.system import ActorRow, ActorSystem
 from actors.runtime.transport import Door, TcpTransport, TlsDoor, Transport, UnixTransport
-from actors.runtime.wire import wire_value
+from actors.runtime.wire import HIGHEST_VERSION, wire_value
 
 __all__ = [
+    "HIGHEST_VERSION",
     "Actor",
     "ActorContext",
     "ActorHandle",

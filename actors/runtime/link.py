@@ -101,6 +101,8 @@ class PeerLink(asyncio.Protocol):
         self.peer = "a peer"
         self.send_limit = limits.frame
         """The largest frame that both sides take."""
+        self.version = wire.LOWEST_VERSION
+        """Of the protocol that both sides speak."""
         self._loop = loop
         self._system = system
         self._incoming = wire.Incoming(limits.frame)
@@ -235,6 +237,7 @@ class PeerLink(asyncio.Protocol):
         if isinstance(event, wire.Hello):
             self.peer = event.system
             self.send_limit = min(event.limit, self.limits.frame)
+            self.version = event.version
             if self._watch is not None:
                 self._watch.cancel()
             self._watch_peer()

@@ -70,6 +70,8 @@ class Peer:
         self._trouble: OrbweaverError | None = None
         self._closed = False
         self._send_limit = limits.frame
+        self.speaks = wire.LOWEST_VERSION
+        """The version of the protocol that the process there spoke last, the lowest one before it was connected."""
 
     def submit(self, call: Call) -> None:
         left = None if call.deadline is None else call.deadline - time.monotonic()
@@ -158,6 +160,7 @@ class Peer:
                 self._connecting = False
                 self._backoff = 0.0
                 self._send_limit = link.send_limit
+                self.speaks = link.version
                 self._opening = None
                 waiting, self._waiting = self._waiting, []
                 self._waiting_bytes = 0

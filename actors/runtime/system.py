@@ -30,6 +30,7 @@ from actors.runtime.peer import CallGuard, Listener, Peer
 from actors.runtime.supervision import Child, Restart, Supervisor
 from actors.runtime.timers import Timers
 from actors.runtime.transport import Door, Transport
+from actors.runtime.wire import HIGHEST_VERSION
 
 log = logging.getLogger("orbweaver.runtime")
 
@@ -213,6 +214,11 @@ class ActorSystem:
             self._listeners.append(listener)
         log.info("%s serves its actors on %s", self.name, listener.address)
         return listener
+
+    def speaks(self, kind: str) -> int:
+        """The version of the protocol (`wire.py`) that is spoken with the process where actors of `kind` live."""
+        route = self._routes.get(kind)
+        return route.speaks if isinstance(route, Peer) else HIGHEST_VERSION
 
     def is_active(self, name: str) -> bool:
         """Whether the actor lives here and has been called lately."""

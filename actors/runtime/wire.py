@@ -53,7 +53,8 @@ C = TypeVar("C", bound=type)
 
 MAGIC = "orbweaver"
 LOWEST_VERSION = 1
-HIGHEST_VERSION = 1
+HIGHEST_VERSION = 2
+"""Frames are the same in both. Who speaks 2 knows one message more, `ApplicationPoolsActor.allocate`."""
 FRAME_LIMIT = 1 << 20
 """Bytes of one frame, unless the two sides agree on less."""
 _DEPTH_LIMIT = 32

@@ -37,7 +37,7 @@ from actors.resources.names import label_value
 from actors.resources.workload import RECLAIM, Workload
 from actors.runtime import ActorContext, Cancellable, ObjectRef, message
 from actors.store.caches.catalog import Catalog
-from actors.store.contract import Store, version_number
+from actors.store.contract import Object, Store, version_number
 from actors.subnets.applications import Applications, Identity
 from actors.subnets.pool_rounds import RETRY_MOST, PoolRounds, Subnets, ours
 from actors.subnets.pools_of_application import (
@@ -211,6 +211,9 @@ class AutoPoolsActor(ApplicationPoolsActor):
         else:
             self._early.append(waiting)
         return reply
+
+    def new_objects(self, pools: ApplicationPools) -> tuple[Object, ...]:
+        return self._catalog.made_lately(pools.pools)
 
     # -- applications ---------------------------------------------------------------------------------------
 

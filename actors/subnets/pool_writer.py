@@ -10,7 +10,7 @@ somebody made by hand under an application's name, is refused and not changed.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from actors.errors import Conflict, InvalidObject, NotFound
@@ -42,10 +42,12 @@ class WrittenPool:
 
 
 class PoolWriter:
-    """Of one subnet. Not safe for several threads."""
+    """Of one subnet. Several threads may write different pools; all else is for one thread."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, made: Callable[[Object], object] = lambda obj: None) -> None:
+        """`made`: is told of each pool that did not exist before, as it is stored."""
         self._store = store
+        self._made = made
         self._written: dict[str, WrittenPool] = {}
 
     def forget(self, pool: str) -> None:
@@ -103,17 +105,14 @@ class PoolWriter:
     ) -> None:
         """Make one pool's object say what it should; `present`: what there is of it, `request`: as its application wants it, if
         one does. Raises `InvalidObject` or `WriteRefused` when it cannot be written so, and `Conflict`."""
-        generation = int(subnet_object["metadata"].get("generation") or 0)
-        if present is not None and self._is_written(present, request, subnet, generation, ips):
-            return
         exists = present is not None
         for _ in range(ATTEMPTS):
             try:
-                stored = (
-                    self._update(name, request, subnet, subnet_object, ips)
-                    if exists
-                    else self._store.create(automatic_pool(None, request, subnet, subnet_object, ips))
-                )
+                if exists:
+                    stored = self._update(name, request, subnet, subnet_object, ips)
+                else:
+                    stored = self._store.create(automatic_pool(None, request, subnet, subnet_object, ips))
+                    self._made(stored)
             except Conflict:
                 exists = True  # somebody was faster: look at what he wrote
             except NotFound:
@@ -121,7 +120,7 @@ class PoolWriter:
                 if request is None:
                     return
             else:
-                self._note(IPPool.from_object(stored), request, generation)
+                self._note(IPPool.from_object(stored), request, _generation(subnet_object))
                 return
         raise Conflict(f"SpiderIPPool {name} was changed by others {ATTEMPTS} times in a row")
 
@@ -150,15 +149,16 @@ class PoolWriter:
     def _note(self, pool: IPPool, request: AutoPool | None, generation: int) -> None:
         self._written[pool.name] = WrittenPool(pool, request, generation, time.monotonic())
 
-    def _is_written(
+    def is_written(
         self,
         present: IPPool,
         request: AutoPool | None,
         subnet: SpiderSubnet,
-        generation: int,
+        subnet_object: Object,
         ips: IntervalSet,
     ) -> bool:
         """Whether the pool says what it should, as far as that can be told without its object."""
+        generation = _generation(subnet_object)
         if present.auto_created and present.listed != ips:
             return False
         known = self._written.get(present.name)
@@ -170,6 +170,34 @@ class PoolWriter:
         return (known.request, known.generation) == (request, generation) and replace(
             known.pool, version=""
         ) == replace(present, version="")
+
+
+@dataclass(frozen=True, slots=True)
+class PoolWrite:
+    """What one pool's object is to say; the fields are those of `PoolWriter.write`."""
+
+    pools: PoolWriter
+    """Writes it."""
+    name: str
+    present: IPPool | None
+    request: AutoPool | None
+    subnet: SpiderSubnet
+    subnet_object: Object
+    ips: IntervalSet
+
+    def is_done(self) -> bool:
+        """Whether it says so already."""
+        args = self.request, self.subnet, self.subnet_object, self.ips
+        return self.present is not None and self.pools.is_written(self.present, *args)
+
+    def run(self) -> None:
+        """Write it. Raises what `PoolWriter.write` raises."""
+        args = self.request, self.subnet, self.subnet_object, self.ips
+        self.pools.write(self.name, self.present, *args)
+
+
+def _generation(subnet_object: Object) -> int:
+    return int(subnet_object["metadata"].get("generation") or 0)
 
 
 def _agrees(pool: IPPool, subnet: SpiderSubnet, request: AutoPool | None) -> bool:

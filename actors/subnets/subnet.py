@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from actors.allocation.ledger import LedgerActor, ledger_of
@@ -32,7 +33,7 @@ from actors.store.caches.catalog import Catalog, PoolTable
 from actors.store.contract import Object, Store, version_number
 from actors.subnets.exhaustion import Exhaustion
 from actors.subnets.messages import AutoPool, EnsureAnswer, Ensured, Exhausted, SubnetRefused
-from actors.subnets.pool_writer import PoolWriter
+from actors.subnets.pool_writer import PoolWrite, PoolWriter
 from actors.subnets.shares import SubnetShares
 from actors.subnets.subnet_status import status_of
 from actors.subnets.use_index import UseIndex
@@ -49,6 +50,9 @@ ATTEMPTS = 20
 GRACE = 30.0
 """Seconds for which a record of a pool that is not there is kept: whoever led before may be about to write the pool."""
 LEDGER_TIMEOUT = 10.0
+WRITERS = 8
+"""Pools of one look that are written at a time: when a hundred applications come at once, none waits for the API server's
+answers about all others, one after the other."""
 
 
 @dataclass(slots=True)
@@ -106,7 +110,7 @@ class SubnetActor(Actor):
         self._grace = grace
         self._state = SubnetState()
         self._use = UseIndex()
-        self._pools = PoolWriter(store)
+        self._pools = PoolWriter(store, catalog.made)
         self._exhaustion = Exhaustion()
 
     @property
@@ -124,7 +128,7 @@ class SubnetActor(Actor):
         requests = self._state.requests
         self._state = SubnetState(requests=requests)
         self._exhaustion = Exhaustion()
-        self._pools = PoolWriter(self._store)
+        self._pools = PoolWriter(self._store, self._catalog.made)
         self._use.forget()
         self._wake()
 
@@ -398,23 +402,26 @@ class SubnetActor(Actor):
         )
 
     def _write_pools(self, look: _Look, answers: dict[str, EnsureAnswer]) -> None:
-        """Make the pools' objects say what the status says."""
+        """Make the pools' objects say what the status says, several at a time: they are different objects."""
+        due = []
         for name in [*look.mine, *(name for name in look.wanted if name not in look.mine)]:
             pool = look.mine.get(name)
             if (pool is not None and pool.terminating) or isinstance(answers.get(name), SubnetRefused):
                 continue
-            try:
-                self._write_pool(look, name, look.shares.share(name))
-            except (InvalidObject, WriteRefused) as error:
-                answers[name] = SubnetRefused(f"SpiderIPPool {name} could not be written: {error}")
-                log.warning("a pool could not be written", extra={"pool": name, "error": str(error)})
+            work = self._pool_write(look, name, look.shares.share(name))
+            if not work.is_done():
+                due.append(work)
+        for work, error in zip(due, _together(due), strict=True):
+            if isinstance(error, InvalidObject | WriteRefused):
+                answers[work.name] = SubnetRefused(f"SpiderIPPool {work.name} could not be written: {error}")
+                log.warning("a pool could not be written", extra={"pool": work.name, "error": str(error)})
                 self._again(RETRY)
+            elif error is not None:
+                raise error
 
-    def _write_pool(self, look: _Look, name: str, ips: IntervalSet) -> None:
-        """One pool's object. Raises `InvalidObject` or `WriteRefused` when it is refused."""
-        present = self._pools.seen(name, look.table)
-        wanted = self._state.wanted.get(name)
-        self._pools.write(name, present, wanted, look.subnet, look.object, ips)
+    def _pool_write(self, look: _Look, name: str, ips: IntervalSet) -> PoolWrite:
+        present, wanted = self._pools.seen(name, look.table), self._state.wanted.get(name)
+        return PoolWrite(self._pools, name, present, wanted, look.subnet, look.object, ips)
 
     def _shrink(self, look: _Look, answers: Mapping[str, EnsureAnswer]) -> None:
         """Let pools give back what they have too much and no pod has: first out of the pool, then out of the status."""
@@ -424,7 +431,7 @@ class SubnetActor(Actor):
             if not excess or name in answers:
                 continue
             try:
-                self._write_pool(look, name, look.shares.share(name).minus(excess))
+                self._pool_write(look, name, look.shares.share(name).minus(excess)).run()
             except (InvalidObject, WriteRefused) as error:
                 # The status of the pool may still say that a pod has one of them; it will not for long.
                 log.debug("a pool could not shrink yet", extra={"pool": name, "error": str(error)})
@@ -488,6 +495,22 @@ class _Look:
 def subnet_actor_of(actors: ActorSource, name: str) -> TypedHandle[SubnetActor]:
     """The subnet of a name, which divides its addresses among pools."""
     return TypedHandle(actors.get_actor("subnet/" + name))
+
+
+def _together(works: Sequence[PoolWrite]) -> list[BaseException | None]:
+    """Run them, and wait for all; what each raised."""
+    if len(works) < 2:
+        return [_error_of(work.run) for work in works]
+    with ThreadPoolExecutor(min(WRITERS, len(works)), thread_name_prefix="pool-writer") as threads:
+        return list(threads.map(lambda work: _error_of(work.run), works))
+
+
+def _error_of(work: Callable[[], object]) -> BaseException | None:
+    try:
+        work()
+    except Exception as error:
+        return error
+    return None
 
 
 def _version(obj: Object) -> str:

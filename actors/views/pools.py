@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from actors.allocation.takeover import take_over
@@ -23,11 +24,13 @@ from actors.resources.ippool import IPPool
 from actors.resources.pool_status import DIGEST, digest_of
 from actors.runtime import ActorSource
 from actors.store.caches.catalog import Catalog
-from actors.store.contract import Object, Store
+from actors.store.contract import Object, Store, version_number
 
 log = logging.getLogger("orbweaver.views")
 
 OVERLAPS, OVERLAP_COUNT = "overlaps", "overlapCount"
+_LAST_MOST, _LISTED_MOST = 4096, 64
+"""How many pools are remembered as they were stored, of so many addresses in use at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +56,21 @@ class PoolViews:
     """How many addresses of a pool are recorded, and which, if they are not too many."""
     clock: Callable[[], float] = time.time
     """Seconds since the epoch."""
+    last: OrderedDict[str, Object] = field(default_factory=OrderedDict)
+    """Pools as they were stored when they were looked at last. Whoever changed one since has given it another version."""
 
     def write(self, name: str, overlaps: Sequence[str]) -> Written:
         """Make the status of a pool say what is recorded. Raises `NotFound`, `InvalidObject`, and what the store does."""
-        obj = self._completed(self.store.get("SpiderIPPool", name))
+        obj, cached = self.last.pop(name, None), self.catalog.pools().pools.get(name)
+        if obj is None or cached is None or _version_of(obj) < version_number(cached.version):
+            obj = self._completed(self.store.get("SpiderIPPool", name))
+        return self._write(name, obj, overlaps)
+
+    def _write(self, name: str, obj: Object, overlaps: Sequence[str]) -> Written:
+        """The same of a pool that was read, or written, before: who changed it since is met as `Conflict`, or tells of it by
+        an event."""
         pool = IPPool.from_object(obj)
-        pods = take_over(pool, self.store, self.actors, self.clock)
+        pods = take_over(pool, self.store, self.actors, self.clock, obj)
         if pods:
             return Written(taken_over=pods)
         count, held = self.usage(name)
@@ -71,10 +83,13 @@ class PoolViews:
         foreign = {key: value for key, value in before.items() if key not in (OVERLAPS, OVERLAP_COUNT)}
         usable = pool.available.minus(self.catalog.reserved(pool.family))
         status = {**foreign, **pool_status(pool, usable, count, held, overlaps)}
-        if status == before:
-            return Written()
-        self.store.update_status({**obj, "status": status})
-        return Written(listed=len(held))
+        if status != before:
+            obj = self.store.update_status({**obj, "status": status})
+        if len(held) <= _LISTED_MOST:
+            self.last[name] = obj
+        if len(self.last) > _LAST_MOST:
+            self.last.popitem(last=False)
+        return Written(listed=len(held) if status != before else 0)
 
     def _completed(self, obj: Object) -> Object:
         """A pool that was made past `apply`, with kubectl, gets what `apply` would have added: defaults, finalizer."""
@@ -89,6 +104,10 @@ class PoolViews:
             )
             return obj
         return self.store.update(admitted) if admitted != obj else obj
+
+
+def _version_of(obj: Object) -> int:
+    return version_number(obj["metadata"]["resourceVersion"])
 
 
 def pool_status(

@@ -454,8 +454,7 @@ class Controller(Process):
         return cached.node if cached is not None else None
 
     def _has_pool(self, name: str) -> bool:
-        table = self.catalog.pools()
-        return name in table.pools or name in table.damaged
+        return self.catalog.knows_pool(name)
 
     def _has_block(self, name: str) -> bool:
         return self.system.is_active(f"block/{name}") or self._blocks.has(name)

@@ -1,8 +1,9 @@
 """`python -m tests.bench.applications`: applications with pools out of a subnet beside applications with pools made by hand.
 
-Both in this one run, in turns: Deployments of ten pods are created at once, and each pod asks as soon as it exists, until all
-have their addresses; then the first pod of a new application beside a pod of one that has its pool. What the API server was
-asked about pools, subnets and applications is counted, without what the bench itself writes, and without lists and watches.
+Both in this one run, in turns: Deployments of ten pods are created at once, each with the ReplicaSet that its controller would
+make and that its pods name, and each pod asks as soon as it exists, until all have their addresses; then the first pod of a new
+application beside a pod of one that has its pool. What the API server was asked about pools, subnets and applications is
+counted, without what the bench itself writes, and without lists and watches.
 """
 
 from __future__ import annotations
@@ -24,15 +25,18 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
+from actors.cluster.leadership import Leadership
 from actors.store.kinds import KINDS
 from tests.bench.cluster_peers import LEASE, ClusterPeers, cluster_peers, node_name
 from tests.bench.load import spread
+from tests.bench.processes import cpu_seconds
 from tests.support.agent_process import AgentProcess, pool
 from tests.support.application_churn import subnet
 from tests.support.cni_client import NoAnswer, ask, encode
-from tests.support.leaders import controllers, leader_of, wait_linked
+from tests.support.leaders import controllers, leader_of, logged, wait_linked
 
 NAMESPACE = "bench"
+LOST = "the leader is lost, allocating in this process"
 MANUAL, AUTOMATIC = "pools made by hand", "pools out of a subnet"
 AGENTS, CLIENTS, PATIENCE = 4, 32, 120.0
 _REQUEST = re.compile(r"^apiserver_request_total\{(?P<labels>[^}]*)\} (?P<count>\S+)$", re.MULTILINE)
@@ -43,8 +47,10 @@ _COUNTED = ("spiderippools", "spidersubnets", "deployments", "replicasets")
 class Bench:
     """Agents and a controller on one API server."""
 
-    def __init__(self, peers: ClusterPeers, agents: Sequence[AgentProcess]) -> None:
+    def __init__(self, peers: ClusterPeers, agents: Sequence[AgentProcess], leader: int) -> None:
+        """`leader`: its process."""
         self.peers, self.store, self.agents = peers, peers.store, agents
+        self._pids = (leader, *(agent.pid for agent in agents))
         self._written: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -72,7 +78,7 @@ class Bench:
         return found - self._written
 
     def application(self, name: str, replicas: int, kind: str, number: int) -> str:
-        """Create one, and its pool if that is made by hand; returns its UID."""
+        """Create one with its ReplicaSet, and its pool if that is made by hand; returns the UID of the ReplicaSet."""
         annotations = {"ipam.spidernet.io/subnet": '{"ipv4":["floor"]}'} if kind == AUTOMATIC else {}
         if kind == MANUAL:
             first = (10 << 24) + (17 << 16) + number * 16
@@ -83,13 +89,15 @@ class Bench:
             "metadata": {"labels": labels, "annotations": annotations},
             "spec": {"containers": [{"name": "c", "image": "i"}]},
         }
+        spec = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
+        metadata: dict[str, Any] = {"name": name, "namespace": NAMESPACE}
         made = self.create(
-            {
-                "apiVersion": "apps/v1",
-                "kind": "Deployment",
-                "metadata": {"name": name, "namespace": NAMESPACE},
-                "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template},
-            }
+            {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec}
+        )
+        owner = _controller("Deployment", name, made["metadata"]["uid"])
+        metadata = {**metadata, "ownerReferences": [owner]}
+        made = self.create(
+            {"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": metadata, "spec": spec}
         )
         return str(made["metadata"]["uid"])
 
@@ -100,13 +108,6 @@ class Bench:
             if kind == AUTOMATIC
             else {"ipam.spidernet.io/ippool": f'{{"ipv4":["{application}"]}}'}
         )
-        owner = {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "name": application,
-            "uid": uid,
-            "controller": True,
-        }
         made = self.store.create(
             {
                 "apiVersion": "v1",
@@ -115,7 +116,7 @@ class Bench:
                     "name": name,
                     "namespace": NAMESPACE,
                     "annotations": asks,
-                    "ownerReferences": [owner],
+                    "ownerReferences": [_controller("ReplicaSet", application, uid)],
                 },
                 "spec": {"nodeName": node_name(agent), "containers": [{"name": "c", "image": "i"}]},
             }
@@ -123,6 +124,14 @@ class Bench:
         began = time.perf_counter()
         self.call("ADD", name, agent, str(made["metadata"]["uid"]))
         return time.perf_counter() - began
+
+    def cpu(self) -> float:
+        """Seconds of CPU that the leader and the agents have used."""
+        return sum(map(cpu_seconds, self._pids))
+
+    def leaders_left(self) -> int:
+        """How often an agent took the leader for lost."""
+        return sum(len(logged(agent.log, LOST)) for agent in self.agents)
 
     def call(self, command: str, pod: str, agent: int, uid: str = "") -> None:
         request = encode(command, f"c-{pod}", pod=pod, namespace=NAMESPACE, uid=uid)
@@ -147,7 +156,8 @@ class Bench:
                 "DELETE", f"/api/v1/namespaces/{NAMESPACE}/pods/{name}", {"gracePeriodSeconds": 0}
             )
         for name in applications:
-            self.delete("Deployment", name, NAMESPACE)
+            for owner in ("Deployment", "ReplicaSet"):
+                self.delete(owner, name, NAMESPACE)
             if kind == MANUAL:
                 self.delete("SpiderIPPool", name)
         until = time.monotonic() + PATIENCE
@@ -162,10 +172,11 @@ def at_once(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
 
 
 def burst(bench: Bench, kind: str, count: int, replicas: int, turn: int) -> dict[str, float]:
-    """All applications at once; seconds until all pods have addresses, requests for each application."""
+    """All applications at once; seconds until all pods have addresses, milliseconds of CPU of the leader and the agents until
+    then, requests for each application."""
     names = [f"burst-{turn}-{number}" for number in range(count)]
     pods = [(f"{name}-{one}", number, name) for number, name in enumerate(names) for one in range(replicas)]
-    before = bench.requests()
+    before, cpu, left = bench.requests(), bench.cpu(), bench.leaders_left()
     began = time.perf_counter()
     uids: dict[str, str] = {}
 
@@ -178,7 +189,7 @@ def burst(bench: Bench, kind: str, count: int, replicas: int, turn: int) -> dict
         ]
 
     times = [seconds for found in at_once(live, range(count)) for seconds in found]
-    took = time.perf_counter() - began
+    took, cpu = time.perf_counter() - began, bench.cpu() - cpu
     time.sleep(3.0)  # the status of pools is written behind
     asked = bench.requests() - before
     print(kind, dict(asked), file=sys.stderr)
@@ -187,6 +198,8 @@ def burst(bench: Bench, kind: str, count: int, replicas: int, turn: int) -> dict
     )
     return {
         "seconds": took,
+        "leaders left": bench.leaders_left() - left,
+        "CPU a pod": 1000 * cpu / len(pods),
         "requests": asked.total() / count,
         "with the end": (bench.requests() - before).total() / count,
         **spread(times),
@@ -214,6 +227,11 @@ def first_pods(bench: Bench, kind: str, count: int, turn: int) -> dict[str, floa
     return spread(times)
 
 
+def _controller(kind: str, name: str, uid: str) -> dict[str, Any]:
+    """An owner reference."""
+    return {"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": uid, "controller": True}
+
+
 def _text(value: int) -> str:
     return ".".join(str(value >> shift & 255) for shift in (24, 16, 8, 0))
 
@@ -224,6 +242,12 @@ def main() -> int:
     parser.add_argument("--replicas", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3, help="medians are reported (%(default)s)")
     parser.add_argument("--first", type=int, default=50, help="first pods in each round (%(default)s)")
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=Leadership().budget,
+        help="the agents' --leader-budget; on a machine that does much else a leader may be slow and not lost (%(default)s)",
+    )
     chosen = parser.parse_args()
     found: dict[str, dict[str, list[dict[str, float]]]] = {"burst": {}, "first": {}}
     with ExitStack() as stack:
@@ -234,10 +258,11 @@ def main() -> int:
         peers.store.create(subnet("floor", "10.16.0.0/16", "10.16.0.1-10.16.31.254"))
         others = stack.enter_context(controllers(directory, peers.server.kubeconfig, *LEASE, count=1))
         leader = leader_of(peers.store, others)
-        agents = [stack.enter_context(peers.agent(directory, number)) for number in range(AGENTS)]
+        patience = ("--leader-budget", str(chosen.budget))
+        agents = [stack.enter_context(peers.agent(directory, number, *patience)) for number in range(AGENTS)]
         for agent in agents:
             wait_linked(agent, leader)
-        bench = Bench(peers, agents)
+        bench = Bench(peers, agents, leader.pid)
         for turn in range(chosen.rounds * 2):
             kind = (MANUAL, AUTOMATIC)[turn % 2]
             found["first"].setdefault(kind, []).append(first_pods(bench, kind, chosen.first, turn))

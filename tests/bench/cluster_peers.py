@@ -51,10 +51,10 @@ class ClusterPeers:
         self.server = server
         self.store = KubernetesStore(server.access())
 
-    def agent(self, directory: Path, number: int) -> AgentProcess:
-        """An agent of its own node, not started."""
+    def agent(self, directory: Path, number: int, *options: str) -> AgentProcess:
+        """An agent of its own node, not started. `options`: of its command."""
         place = directory / node_name(number)
-        return AgentProcess(place, kubeconfig=self.server.kubeconfig, node=node_name(number))
+        return AgentProcess(place, *options, kubeconfig=self.server.kubeconfig, node=node_name(number))
 
     @contextmanager
     def agents(

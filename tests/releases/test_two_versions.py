@@ -11,15 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from actors.runtime import HIGHEST_VERSION
 from cni import shim
 from cni.server.del_spool import spool_of
 from tests.support.agent_process import AgentProcess, ServingProcess
+from tests.support.application_churn import FLOOR, deployment, subnet
 from tests.support.checker import eventually
 from tests.support.cni_client import add, delete
-from tests.support.fleet import NODES, Fleet, fleet
+from tests.support.fleet import NODES, Fleet, fleet, on_node
 from tests.support.leaders import ControllerProcess, leader_of, linked, logged, wait_linked
 from tests.support.plugin_load import PluginLoad
 from tests.support.processes import PodName
+from tests.support.rig import pod as application_pod
 from tests.support.rig import pool
 from tests.support.seed import fresh_seed
 from tests.tools import release
@@ -127,9 +130,9 @@ def test_an_agent_whose_leader_speaks_another_protocol_allocates_by_itself(
         agent = one.agent("node1", packages=packages)
         for number in range(3):
             attach(one, agent, number)
-        eventually(
-            lambda: _says(agent, "speaks protocol versions 7 to 7, this process 1 to 1: upgrade the older")
-        )
+        highest = HIGHEST_VERSION if age == "new" else 1
+        told = f"speaks protocol versions 7 to 7, this process 1 to {highest}: upgrade the older"
+        eventually(lambda: _says(agent, told))
         assert linked(agent) == ""
         now = one.controller("now")
         later.stop()
@@ -158,6 +161,28 @@ def test_an_agent_whose_messages_its_leader_does_not_know_allocates_by_itself(
         _says(later, "'AllocateOfLater' is not known here")
         attach(one, other, 1, "node2")
         assert linked(other) == leader.identity
+        one.prove()
+
+
+@pytest.mark.parametrize("older", ["agent", "leader"])
+def test_pods_of_an_application_get_addresses_whoever_is_older(api_server, tmp_path: Path, older: str):
+    """A new agent asks a new leader for pools and addresses at once, which an old leader does not know."""
+    old = release.last().packages()
+    floor = subnet("floor", "10.6.0.0/16", "10.6.1.1-10.6.1.99")
+    # The controller here is the administrator, whom the policy takes for a person that edits a pool.
+    with api_server.without_policy("orbweaver-automatic-pools"), fleet(tmp_path, api_server, floor) as one:
+        leader = one.controller(packages=old if older == "leader" else None)
+        agent = one.agent("node1", packages=old if older == "agent" else None)
+        wait_linked(agent, leader_of(one.store, [leader]))
+        one.store.create(deployment("web", 2, subnet=FLOOR))
+        for name in ("web-a", "web-b"):
+            asked = application_pod(name, owner="apps/v1 Deployment web", subnet=FLOOR)
+            uid = one.store.create(on_node(asked, "node1"))["metadata"]["uid"]
+            answer = add(agent.socket, one.journal, (f"c-{name}", "eth0"), pod=name, uid=uid)
+            assert answer is not None
+            assert answer.status == 0, answer.json
+        assert linked(agent) == leader.identity
+        assert not logged(agent.log, "the leader is lost, allocating in this process")
         one.prove()
 
 

@@ -168,6 +168,7 @@ class _Run:
         source = SimpleNamespace(
             pool=self._pools.__getitem__,
             fresh_pool=self._pools.__getitem__,
+            is_own=lambda _: False,
             reserved=lambda family: _NOTHING,
         )
         store = cast("Store", self._store)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections import ChainMap
+from collections import ChainMap, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,7 +31,7 @@ from actors.resources.virtualmachine import INSTANCE, MACHINE, VirtualMachine, l
 from actors.store.caches.excerpts import cached_namespace, cached_pod
 from actors.store.caches.informer import Informer, ObjectKey
 from actors.store.caches.unreadable import Unreadable, parsed, sorted_out
-from actors.store.contract import Object, Store
+from actors.store.contract import Object, Store, version_number
 
 log = logging.getLogger("orbweaver.catalog")
 
@@ -61,6 +61,8 @@ class Catalog:
             self._informers[kind].subscribe(self._tell_followers)
         self._ahead: dict[str, IPPool] = {}
         """Pools that were read before the cache heard of them, until it does."""
+        self._made: OrderedDict[str, tuple[Object, float]] = OrderedDict()
+        """The objects of pools that this process made, each with the monotonic second until which others may not know it."""
         self._table: tuple[tuple[Any, ...], PoolTable] = ((), PoolTable({}, {}))
         self._reserved: tuple[tuple[Any, ...], dict[int, IntervalSet]] = ((), {})
 
@@ -133,6 +135,42 @@ class Catalog:
             if self._started:
                 self._ahead[name] = pool
         return pool
+
+    def hear_of(self, obj: Object) -> None:
+        """A pool that was made a moment ago, here or at the leader: it need not be read before the watch tells of it."""
+        try:
+            pool = IPPool.from_object(obj)
+            version = version_number(pool.version)
+        except InvalidObject:
+            return
+        if self._started:
+            self._ahead[pool.name] = pool
+            if version_number(self._informers["SpiderIPPool"].version) >= version:  # the watch was faster
+                self._ahead.pop(pool.name, None)
+
+    def made(self, obj: Object) -> None:
+        """As `hear_of`, of a pool that this process made; others may be told of it for some seconds (`made_lately`)."""
+        self.hear_of(obj)
+        metadata = {key: value for key, value in obj["metadata"].items() if key in _TOLD}
+        told = {key: obj[key] for key in ("apiVersion", "kind", "spec")} | {"metadata": metadata}
+        self._made[metadata["name"]] = (told, time.monotonic() + _NEW)
+        if len(self._made) > _MADE_MOST:
+            with contextlib.suppress(KeyError):
+                self._made.popitem(last=False)
+
+    def made_lately(self, names: Iterable[str]) -> tuple[Object, ...]:
+        """The objects of those of these pools that this process made a moment ago."""
+        now, known = time.monotonic(), [self._made.get(name) for name in names]
+        return tuple(entry[0] for entry in known if entry is not None and now < entry[1])
+
+    def is_own(self, name: str) -> bool:
+        """Whether this process made the pool a moment ago."""
+        return bool(self.made_lately((name,)))
+
+    def knows_pool(self, name: str) -> bool:
+        """Whether there is such a pool, as far as that is known without asking."""
+        table = self.pools()
+        return name in table.pools or name in table.damaged or name in self._ahead
 
     def fresh_pool(self, name: str) -> IPPool:
         """One pool as the store has it now."""
@@ -306,6 +344,11 @@ _MACHINES: dict[str, Callable[[Object], Any]] = {
     ipam_claim.KIND: _claim_key,
 }
 _NOTHING = IntervalSet()
+_NEW = 10.0
+"""Seconds after which every cache has heard of a pool."""
+_MADE_MOST = 1024
+_TOLD = ("name", "uid", "resourceVersion", "labels", "deletionTimestamp")
+"""What of a pool's metadata a decision reads."""
 _STOP_TIMEOUT = 5.0
 
 

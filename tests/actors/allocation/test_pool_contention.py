@@ -42,7 +42,10 @@ class Agent:
     def _make(self, context: ActorContext) -> Actor:
         if context.kind == "pool":
             source: Any = SimpleNamespace(
-                pool=lambda _: self.pool, fresh_pool=lambda _: self.pool, reserved=lambda _: IntervalSet()
+                pool=lambda _: self.pool,
+                fresh_pool=lambda _: self.pool,
+                reserved=lambda _: IntervalSet(),
+                is_own=lambda _: False,
             )
             return PoolActor(context, source=source, store=self.store, chance=random.Random(7))
         if context.kind == "block":

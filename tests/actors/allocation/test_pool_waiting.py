@@ -83,6 +83,7 @@ class Waiting(RuleBasedStateMachine):
             source: Any = SimpleNamespace(
                 pool=lambda _: self.pool,
                 fresh_pool=lambda _: self.pool,
+                is_own=lambda _: False,
                 reserved=lambda _: IntervalSet(),
                 follow_pool=lambda name, changed: lambda: None,
             )

@@ -48,7 +48,7 @@ from actors.resources.blocks.record import Fence, Record
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
 from actors.resources.pod import Pod
-from actors.runtime import Actor, ActorContext, ObjectRef, Trace, message, request_scope
+from actors.runtime import HIGHEST_VERSION, Actor, ActorContext, ObjectRef, Trace, message, request_scope
 from actors.store.caches.informer import ObjectKey
 from tests.simulation.kernel import Kernel, Process, Servers
 from tests.simulation.power_failure import Costs, SimulatedStore
@@ -88,6 +88,7 @@ class Place:
     """An allocator on simulated time, and the router that has no other."""
 
     failed = False
+    speaks = HIGHEST_VERSION
 
     def __init__(self, world: World, *, alone: bool) -> None:
         self.alone = alone
@@ -145,6 +146,7 @@ class World:
             source: Any = SimpleNamespace(
                 pool=POOLS.__getitem__,
                 fresh_pool=POOLS.__getitem__,
+                is_own=lambda _: False,
                 reserved=lambda _: IntervalSet(),
                 follow_pool=lambda name, changed: lambda: None,
             )

@@ -354,6 +354,37 @@ def test_a_peer_tells_of_its_own_nodes_network_alone() -> None:
         asked("watches/other", "cni", "node1", "calico")
 
 
+def test_pools_and_addresses_are_asked_for_one_pod_of_its_own_node():
+    forged = replace(MINE, other_sandboxes=(OtherSandbox("c-2", "shop/web-2", "uid-2", "node2"),))
+    questions = ((4, Allocate(forged, unless=("c-1", "shop/web-1"))), (6, Allocate(MINE)))
+    found = asked("auto-pools/local", "allocate", ASKS, questions)
+
+    (request, wanted) = found.args
+    assert (request, found.pod) == (ASKS, PodOnNode("shop/web-1"))
+    assert [(family, question.record) for family, question in wanted] == [(4, MINE), (6, MINE)]
+
+
+NOT_AT_ONCE: dict[str, Any] = {
+    "nothing": (),
+    "too much": ((4, Allocate(MINE)),) * 65,
+    "no family": ((5, Allocate(MINE)),),
+    "another node": ((4, Allocate(replace(MINE, node="node2"))),),
+    "another pod": ((4, Allocate(MINE)), (4, Allocate(replace(MINE, pod="shop/web-2")))),
+    "a machine": ((4, Allocate(replace(MINE, machine="vm"))),),
+    "a certain address": ((4, Allocate(MINE, exact=5)),),
+    "another record's place": ((4, Allocate(MINE, instead_of=FENCE)),),
+    "to wait": ((4, Allocate(MINE, wait=1.0)),),
+}
+
+
+@pytest.mark.parametrize("questions", NOT_AT_ONCE.values(), ids=NOT_AT_ONCE)
+def test_nothing_else_is_asked_together_with_the_pools(questions: Any):
+    with pytest.raises(PeerRefused):
+        asked("auto-pools/local", "allocate", ASKS, questions)
+    with pytest.raises(PeerRefused, match="named local"):
+        asked("auto-pools/other", "allocate", ASKS, ((4, Allocate(MINE)),))
+
+
 WEB = Owner("apps/v1", "ReplicaSet", "web-1", "uid-2")
 ASKS = PoolsRequest("shop/web-1", WEB, (("ipam.spidernet.io/subnet", "{}"),), 5.0)
 

@@ -225,6 +225,25 @@ def test_a_server_of_another_version_fails_the_calls_with_the_reason(tmp_path: P
         client.shutdown()
 
 
+@pytest.mark.parametrize("highest", [1, wire.HIGHEST_VERSION, 9])
+def test_a_client_knows_which_version_is_spoken_with_the_server(tmp_path: Path, highest: int) -> None:
+    """What a server of a version before does not know is not asked of it."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{tmp_path}/s")
+        listener.listen()
+        client = ActorSystem("client")
+        client.connect("worker", UnixTransport(tmp_path / "s"))
+        assert client.speaks("worker") == 1, "nobody knows before it is connected"
+        ref = client.get_actor("worker/a").echo.remote()
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(wire.hello("other", highest=highest) + wire.reply(1, "here"))
+            assert get(ref, timeout=60) == "here"
+        assert client.speaks("worker") == min(highest, wire.HIGHEST_VERSION)
+        assert client.speaks("an actor of its own") == wire.HIGHEST_VERSION
+        client.shutdown()
+
+
 def test_a_server_that_never_says_hello_is_given_up(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{tmp_path}/s")

@@ -81,7 +81,7 @@ def test_frames_survive_any_cut(value: Any, cuts: list[int]) -> None:
             stream = stream[cut:]
 
     assert events == [
-        wire.Hello("peer", 1, wire.FRAME_LIMIT),
+        wire.Hello("peer", wire.HIGHEST_VERSION, wire.FRAME_LIMIT),
         wire.CallReceived(7, "pool/a", "take", (value,), {"k": value}, 1.5, trace),
         wire.PingReceived(3),
     ]
@@ -218,7 +218,7 @@ def test_errors_cross_with_type_code_and_details() -> None:
     )
 
 
-@pytest.mark.parametrize("lowest, highest, agreed", [(1, 1, 1), (1, 9, 1), (0, 1, 1)])
+@pytest.mark.parametrize("lowest, highest, agreed", [(1, 1, 1), (1, 9, 2), (0, 1, 1), (2, 2, 2)])
 def test_the_highest_common_version_is_spoken(lowest: int, highest: int, agreed: int) -> None:
     (event,) = Incoming().receive(wire.hello("peer", lowest=lowest, highest=highest))
 
@@ -227,8 +227,8 @@ def test_the_highest_common_version_is_spoken(lowest: int, highest: int, agreed:
 
 
 def test_without_a_common_version_the_error_names_both() -> None:
-    with pytest.raises(ProtocolError, match=r"versions 2 to 3.*this process 1 to 1.*upgrade"):
-        list(Incoming().receive(wire.hello("peer", lowest=2, highest=3)))
+    with pytest.raises(ProtocolError, match=r"versions 3 to 4.*this process 1 to 2.*upgrade"):
+        list(Incoming().receive(wire.hello("peer", lowest=3, highest=4)))
 
 
 @pytest.mark.parametrize(

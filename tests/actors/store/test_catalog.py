@@ -48,3 +48,37 @@ def test_a_pool_that_the_cache_has_not_heard_of_is_read_once(
     catalog.pool("blue")
     assert store.gets == read + 1, "from then on the cache counts"
     store.close()
+
+
+def test_a_pool_that_one_is_told_of_is_not_read_and_goes_when_the_watch_is_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Counting(SQLiteStore(tmp_path / "orbweaver.db"))
+    catalog = Catalog(store, has_pods=False)
+    monkeypatch.setattr("actors.store.caches.informer.Informer.start", lambda self: None)  # its watch is late
+    catalog.start()
+    made = store.create(pool("blue", "10.6.0.0/16", "10.6.0.1"))
+    catalog.made(made)
+
+    assert catalog.pool("blue").uid == made["metadata"]["uid"]
+    assert catalog.knows_pool("blue")
+    assert store.gets == 0
+    (told,) = catalog.made_lately(("blue", "other"))
+    assert told["spec"] == made["spec"]
+    assert "annotations" not in told["metadata"]
+    other = Catalog(store, has_pods=False)
+    other.start()
+    other.hear_of(told)
+    assert other.pool("blue") == catalog.pool("blue")
+    assert not other.is_own("blue")
+
+    store.delete("SpiderIPPool", "blue")
+    informer = catalog.informer("SpiderIPPool")
+    informer._relist()
+    catalog.hear_of(made)
+    assert not catalog.knows_pool("blue"), "the cache has been further, and it was gone"
+    monkeypatch.setattr("actors.store.caches.catalog._NEW", -1.0)
+    catalog.made(made)
+    assert catalog.made_lately(("blue",)) == ()
+    catalog.hear_of({**made, "spec": {"subnet": "nothing"}})
+    store.close()

@@ -251,3 +251,25 @@ def test_why_a_subnet_cannot_make_a_pool_at_all(tmp_path: Path) -> None:
             answer = one.ensure(asked, subnet_name)
             assert isinstance(answer, SubnetRefused)
             assert says in answer.reason
+
+
+def test_pools_that_are_asked_for_together_are_written_at_the_same_time(tmp_path: Path) -> None:
+    """Else the last of a hundred applications waits for the API server's answers about all others."""
+    others = [auto_pool(application(name, f"uid-{name}"), 1) for name in ("blue", "red", "green")]
+    asked, together = threading.Event(), threading.Barrier(len(others), timeout=60)
+
+    def plan(write: Write) -> None:
+        if (write.kind, write.verb) == ("SpiderIPPool", "create"):
+            if write.name == POOL:
+                assert asked.wait(60)
+            else:
+                together.wait()
+
+    with subnet_rig(tmp_path, subnet(), wrap=lambda inner: FaultyStore(inner, plan)) as one:
+        first = one.process.subnets.ensure("rack", auto_pool(WEB, 1))
+        refs = [one.process.subnets.ensure("rack", other) for other in others]
+        asked.set()
+
+        assert get([first, *refs], 90) == [Ensured(POOL, 1), *(Ensured(other.name, 1) for other in others)]
+        assert not together.broken
+        prove_division(one.inner)

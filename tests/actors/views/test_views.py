@@ -6,6 +6,7 @@ import json
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from actors.store import lifecycle
 from actors.store.caches.catalog import Catalog
 from actors.store.sqlite.store import SQLiteStore
 from actors.views.views import ViewsActor
-from tests.support.checker import equal, eventually, prove_views
+from tests.support.checker import equal, eventually, prove_views, records
 from tests.support.faulty_store import Fault, FaultyStore, How, Write
 from tests.support.rig import Rig, pod, pool, rig, sandbox
 
@@ -65,6 +66,40 @@ def test_a_pools_status_has_spiderpools_form(tmp_path: Path):
 
         assert json.loads(status["allocatedIPs"]) == {"10.6.0.1": {"pod": "default/web", "podUid": "u1"}}
         assert (status["allocatedIPCount"], status["totalIPCount"]) == (1, 9)
+
+
+def test_a_pool_s_status_is_written_without_reading_it_again_until_somebody_else_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with rig(tmp_path, BLUE) as one:
+        one.add(sandbox("c1"))
+        one.prove()
+        reads: list[str] = []
+        read = one.store.get
+
+        def noted(kind: str, name: str, *more: Any, **options: Any) -> Any:
+            if kind == "SpiderIPPool":
+                reads.append(name)
+            return read(kind, name, *more, **options)
+
+        monkeypatch.setattr(one.store, "get", noted)
+        for container in ("c2", "c3", "c4"):
+            one.add(sandbox(container))
+            one.prove()
+        assert reads == []
+
+        def used_by_another_ipam() -> None:
+            blue = one.inner.get("SpiderIPPool", "blue")
+            listed = {**json.loads(blue["status"]["allocatedIPs"])}
+            listed["10.6.0.9"] = {"pod": "default/theirs", "podUid": "u9"}
+            one.inner.update_status(
+                {**blue, "status": {**blue["status"], "allocatedIPs": json.dumps(listed)}}
+            )
+
+        eventually(used_by_another_ipam)
+        eventually(lambda: equal(records(one.inner)["10.6.0.9"]["pod"], "default/theirs"))
+        eventually(lambda: equal(one.inner.get("SpiderIPPool", "blue")["status"]["allocatedIPCount"], 5))
+        assert reads
 
 
 def test_views_that_differ_are_put_right_at_the_start(tmp_path: Path):
