@@ -78,6 +78,19 @@ class Deallocation:
                 renamed.append((replace(held, record=now_recorded), keep))
         return done + (self.release(allocator, renamed, whoever=True) if renamed else [])
 
+    def without_vain(
+        self, allocator: Allocator, done: Sequence[tuple[Allocation, bool]]
+    ) -> list[tuple[Allocation, bool]]:
+        """Free what was kept for somebody who went while that was written: whoever looked at what is kept when he went has
+        found the address in use. Returns what became of each."""
+        vain = [
+            replace(held, record=held.record.retained())
+            for held, keep in done
+            if keep and not self.keeps(held.record)
+        ]
+        freed = {held.address for held, _ in self.release(allocator, [(held, False) for held in vain])}
+        return [(held, keep and held.address not in freed) for held, keep in done]
+
     def give_back(self, allocator: Allocator, held: Allocation) -> None:
         """Release what the pod had before, unless another sandbox of it uses that."""
         if in_use_elsewhere(held.record):

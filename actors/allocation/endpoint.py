@@ -513,7 +513,8 @@ class EndpointActor(Actor):
             (held, self._deallocation.keeps(held.record) and not _replaced(allocator, held))
             for held in allocations
         ]
-        return self._deallocation.release(allocator, wanted, whoever=True)
+        done = self._deallocation.release(allocator, wanted, whoever=True)
+        return self._deallocation.without_vain(allocator, done)
 
     def _end_suspicion(self, allocator: Allocator, container: str, interface: str = "") -> None:
         """A sandbox has ended, or one interface of it: what was taken from it by force is suspect no longer."""

@@ -32,7 +32,7 @@ from cni.command import option_values
 from cni.command.sandbox import CniNetwork, SandboxPod, enter, find_plugins, lay_cable
 
 UPLINK = "uplink0"
-START_TIMEOUT = 20.0
+START_TIMEOUT = 60.0
 MOST_ADDS = 128
 
 POOLS = """\

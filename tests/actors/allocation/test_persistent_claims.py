@@ -11,7 +11,8 @@ import pytest
 from actors.decisions.annotations import NETWORKS
 from actors.errors import AddressTaken, PodRefused
 from actors.runtime import get
-from tests.support.checker import eventually, records
+from tests.support.checker import equal, eventually, records
+from tests.support.faulty_store import Write
 from tests.support.rig import Rig, add_request, pod, pool, rig, sandbox
 
 BLUE = pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.9")
@@ -86,6 +87,21 @@ def test_the_pod_that_ends_after_its_claim_keeps_nothing(tmp_path: Path) -> None
         assert list(records(one.inner)) == ["10.6.0.1"], "a pod that runs keeps its address"
         delete(one, "c1", "first")
         eventually(lambda: _nothing(one))
+
+
+def test_a_claim_that_goes_while_the_address_is_being_kept_for_it_keeps_nothing(tmp_path: Path) -> None:
+    """Whoever looks at what is kept at the claim's end finds the address in use still."""
+
+    def plan(write: Write) -> None:
+        if write.kind == "SpiderIPBlock" and write.among_alike("*", "SpiderIPBlock") == 2:
+            one.inner.delete("IPAMClaim", "vm.red", "default")
+            eventually(lambda: equal(one.agent.catalog.claim_lives("default", "vm.red"), False))
+            assert get(one.system.get_actor("node-gc/local").sweep_kept.remote(), 60) == 0
+
+    with rig(tmp_path, BLUE, network(), claim("vm.red"), claiming("first"), plan=plan) as one:
+        add(one, "c1", "first")
+        assert delete(one, "c1", "first") == 1
+        assert records(one.inner) == {}
 
 
 def test_a_claim_is_for_its_interface_alone(tmp_path: Path) -> None:

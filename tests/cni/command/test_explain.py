@@ -203,7 +203,9 @@ def test_the_agent_does_what_was_explained(orbweaver, make_pool):
     """The command line as programs of their own, beside a running agent, over the real socket."""
     orbweaver.apply(make_pool("blue", default=True) + make_pool("red", "10.6.1.1", default=True))
     with _agent(orbweaver) as path:
-        told = json.loads(_program(orbweaver, "explain", "default/web-a", "-o", "json").stdout)
+        explained = _program(orbweaver, "explain", "default/web-a", "-o", "json")
+        assert explained.returncode == 0, explained.stderr
+        told = json.loads(explained.stdout)
         status, result = _cni(path, "ADD")
         address = result["ips"][0]["address"].partition("/")[0]
         shown = json.loads(_program(orbweaver, "ip", "show", address, "-o", "json").stdout)
