@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,30 @@ from tests.tools.apiserver import ApiServer
 POOLS = (
     pool("blue", "10.6.0.0/16", "10.6.0.10-10.6.0.69", gateway="10.6.0.1"),
     pool("red", "10.7.0.0/16", "10.7.0.10-10.7.0.69"),
+)
+APPLICATION = (
+    {
+        "apiVersion": "spiderpool.spidernet.io/v2beta1",
+        "kind": "SpiderSubnet",
+        "metadata": {"name": "floor"},
+        "spec": {"subnet": "10.8.0.0/16", "ips": ["10.8.0.10-10.8.0.19"]},
+    },
+    {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "app", "namespace": "default"},
+        "spec": {
+            "replicas": 2,
+            "selector": {"matchLabels": {"app": "app"}},
+            "template": {
+                "metadata": {
+                    "labels": {"app": "app"},
+                    "annotations": {"ipam.spidernet.io/subnet": '{"ipv4": ["floor"]}'},
+                },
+                "spec": {"containers": [{"name": "main", "image": "none"}]},
+            },
+        },
+    },
 )
 WORKLOADS = (("DaemonSet", "spiderpool-agent"), ("Deployment", "spiderpool-controller"))
 
@@ -117,6 +142,10 @@ def test_there_and_back_and_there_again_no_pod_loses_its_address(
     assert {machine.serving for machine in made.machines.values()} == {"orbweaver-agent"}
     eventually(lambda: prove_ours(made))
     assert web_again(made, web)["got"] == web["got"]
+    for obj in APPLICATION:
+        made.store.create(obj)
+    eventually(lambda: prove_pool_made(made.store))
+    pools = pools_of_subnet(made.store)
 
     with made.churn(seed=20):
         made.wait_added(8)
@@ -125,6 +154,7 @@ def test_there_and_back_and_there_again_no_pod_loses_its_address(
     assert {machine.serving for machine in made.machines.values()} == {"spiderpool-agent"}
     eventually(lambda: prove_theirs(made))
     assert made.store.list("SpiderIPBlock").items == ()
+    assert pools_of_subnet(made.store) == pools
 
     ended = made.left[::2]
     for each in ended:
@@ -137,7 +167,22 @@ def test_there_and_back_and_there_again_no_pod_loses_its_address(
         assert takeover(made, "--yes") == 0
         made.wait_added(8)
     eventually(lambda: prove_ours(made))
+    assert pools_of_subnet(made.store) == pools
     assert not made.overlap
+
+
+def prove_pool_made(store: ClusterStore) -> None:
+    assert pools_of_subnet(store)
+
+
+def pools_of_subnet(store: ClusterStore) -> tuple[Any, ...]:
+    """What a subnet says of its pools, and the one that was made from it: both as Spiderpool reads them."""
+    status = store.get("SpiderSubnet", "floor")["status"]
+    controlled = json.loads(status["controlledIPPools"])
+    (name,) = controlled
+    made = store.get("SpiderIPPool", name)
+    assert len(made["spec"]["ips"]) == 1
+    return controlled, status["allocatedIPCount"], made["spec"], made["metadata"]["labels"]
 
 
 @pytest.mark.slow

@@ -220,6 +220,7 @@ def test_webhooks_are_off_and_on_again(store):
 
 def test_what_is_given_back_is_in_spiderpools_own_form(store):
     store.create(pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.99", gateway="10.6.0.1", routes=[route()]))
+    allocated(store, {"10.6.0.9": {"pod": "default/web", "podUid": "u"}}, ours=True)
     clean = '[{"interface": "eth0", "ipv4": ["blue"]}, {"interface": "net1", "ipv4": ["blue"], "cleangateway": true}]'
     web = store.create(pod("web", owner="apps/v1 ReplicaSet web", ippools=clean))["metadata"]["uid"]
     record(store, "10.6.0.9", "web", uid=web, owner="ReplicaSet/web")
