@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 import actors
 from actors.resources.blocks.block import BLOCK_SIZE, Block
 from actors.resources.blocks.quarantine import Quarantine
-from actors.resources.blocks.record import Record
+from actors.resources.blocks.record import OtherSandbox, Record
 from actors.resources.blocks.suspect import Suspect
-from tests.actors.resources.blocks.test_encoding import BASE, RECORDS
+from tests.actors.resources.blocks.test_encoding import BASE
 from tests.tools import release
 
 KNOWN: dict[str, str] = {
@@ -157,13 +157,33 @@ def test_a_field_more_that_has_a_default_is_no_difference(versions: Versions):
     assert differences(old, new) == []
 
 
+SHOWN = st.text(st.characters(categories=("L", "N", "P", "S")), max_size=3) | st.sampled_from(
+    ["", "~", "%41", "a:b", "a b", "a,b", "#", "café", "~~~~"]
+)
+RECORDS = st.builds(
+    Record,
+    pool=st.sampled_from(["blue", "~", "a:b", "%41"]),
+    pod=st.sampled_from(["a/web-0", "a/web-1", "b/web-0"]),
+    uid=SHOWN | st.uuids().map(str),
+    container=SHOWN | st.binary(min_size=32, max_size=32).map(bytes.hex),
+    interface=SHOWN,
+    node=SHOWN,
+    owner=SHOWN,
+    since=st.sampled_from(["", "2026-11-21T07:00:00Z", "2026-02-30T07:00:00Z"]),
+    network=SHOWN,
+    request=SHOWN,
+    claim=SHOWN,
+    mac=st.sampled_from(["", "02:00:00:00:00:0a"]),
+    other_sandboxes=st.lists(st.builds(OtherSandbox, *[SHOWN] * 5), max_size=2).map(tuple),
+)
+"""Records that can be judged, with whatever the encoding has to escape."""
 MOMENTS = st.integers(1_500_000_000_000, 4_000_000_000_000).map(lambda at: at / 1000)
 PLACES = st.integers(BASE, BASE + BLOCK_SIZE - 1)
 BLOCKS = st.builds(
     Block,
     st.just(4),
     st.just(BASE),
-    st.dictionaries(PLACES, RECORDS.filter(lambda record: record.unjudgeable() is None), max_size=6),
+    st.dictionaries(PLACES, RECORDS, max_size=6),
     st.dictionaries(PLACES, MOMENTS, max_size=3),
     st.dictionaries(
         PLACES, st.just(Suspect("c", "a/web-0", "n1", "eth0", "net", "02:00:00:00:00:0a", 2)), max_size=2
