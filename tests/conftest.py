@@ -12,7 +12,7 @@ from hypothesis import settings
 
 import actors
 from tests.cluster import programs
-from tests.tools import image, kubernetes, reference, uml
+from tests.tools import image, kubernetes, reference, release, uml
 from tests.tools.apiserver import ApiServer
 from tests.tools.gomodule import ProgramMissing
 
@@ -75,7 +75,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     another process has built it."""
     if session.config.option.collectonly:
         return
-    if any("image_archive" in getattr(item, "fixturenames", ()) for item in session.items):
+    asked = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    if "image_archive" in asked:
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:
             reporter.write_line(
@@ -83,12 +84,20 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             )
         with suppress(ProgramMissing):  # the fixture says so
             image.archive()
+            if "last_image_archive" in asked:
+                image.archive(release.last().wheel)
 
 
 @pytest.fixture(scope="session")
 def image_archive() -> Path:
     """The container image of the working tree; without it the test is skipped and says why."""
     return _or_skip(image.archive)
+
+
+@pytest.fixture(scope="session")
+def last_image_archive() -> Path:
+    """That of the version before; without it the test is skipped and says why."""
+    return _or_skip(lambda: image.archive(release.last().wheel))
 
 
 @pytest.fixture(scope="session")

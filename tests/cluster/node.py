@@ -345,9 +345,14 @@ conf_dir = "{self.directory}/cni.d"
 
     def _containerd(self) -> None:
         binaries = self._cluster.programs.containerd
-        path = {"PATH": f"{binaries}:{os.environ['PATH']}"}  # where it finds its shim
+        extra = {
+            "PATH": f"{binaries}:{os.environ['PATH']}",  # where it finds its shim
+            # Plugins inherit it. On a machine with other work the next agent may take longer than their ten seconds.
+            "ORBWEAVER_SHIM_WAIT": "60",
+            "ORBWEAVER_SHIM_TIMEOUT": "120",
+        }
         self.run_here(
-            "containerd", [str(binaries / "containerd"), "-c", str(self.directory / "containerd.toml")], path
+            "containerd", [str(binaries / "containerd"), "-c", str(self.directory / "containerd.toml")], extra
         )
         self._processes.wait("containerd", self._containerd_ready)
         self._ctr("images", "import", str(self._cluster.images))

@@ -36,25 +36,25 @@ def cache() -> Path:
     return shared() / "image"
 
 
-def archive() -> Path:
-    """The image as `ctr images import` takes it; it is built if it is not there, which is tried once in each process. Raises
-    ProgramMissing."""
-    found = _found_or_built()
+def archive(of: Path | None = None) -> Path:
+    """The image as `ctr images import` takes it; it is built if it is not there, which is tried once in each process. `of`: the
+    wheel in it, if it is not the working tree's. Raises ProgramMissing."""
+    found = _found_or_built(of)
     if isinstance(found, ProgramMissing):
         raise found
     return found
 
 
 @functools.cache
-def _found_or_built() -> Path | ProgramMissing:
+def _found_or_built(of: Path | None) -> Path | ProgramMissing:
     try:
-        return _find_or_build()
+        return _find_or_build(of or wheel())
     except ProgramMissing as missing:
         return missing
 
 
-def _find_or_build() -> Path:
-    made_of = hashlib.sha256(wheel().read_bytes())
+def _find_or_build(of: Path) -> Path:
+    made_of = hashlib.sha256(of.read_bytes())
     for path in sorted((*BUILDER.glob("*.py"), *BUILDER.glob("*.lock"))):
         made_of.update(path.read_bytes())
     directory = cache() / "built" / made_of.hexdigest()[:16]
@@ -64,7 +64,7 @@ def _find_or_build() -> Path:
         found = list(directory.glob("*.tar"))
         if not found:
             # Where the mirror has the locked base no more, today's is better than no test.
-            done = build("--newest-base", "--output", str(directory), "--arch", architecture())
+            done = build("--newest-base", "--output", str(directory), "--arch", architecture(), of=of)
             if done.returncode != 0:
                 raise ProgramMissing(f"the container image cannot be built: {done.stderr[-1500:]}")
             found = list(directory.glob("*.tar"))
@@ -80,9 +80,11 @@ def architecture() -> str:
     return ARCHITECTURES[platform.machine()]
 
 
-def build(*options: str, kept: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the builder on the wheel; `kept`: a cache of its own."""
-    arguments: Sequence[str] = ("--wheel", str(wheel()), "--cache", str(kept or cache()), *options)
+def build(
+    *options: str, kept: Path | None = None, of: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the builder on the wheel, or on another one (`of`); `kept`: a cache of its own."""
+    arguments: Sequence[str] = ("--wheel", str(of or wheel()), "--cache", str(kept or cache()), *options)
     return subprocess.run(
         [sys.executable, "-m", "deploy.image.build", *arguments],
         cwd=ROOT,
