@@ -101,7 +101,7 @@ def created(store: KubernetesStore, obj: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("kind", ["SpiderIPPool", "SpiderSubnet"])
 def test_of_a_hundred_alike_at_once_one_is_stored(
-    api_server: ApiServer, store: ClusterStore, kind: str
+    api_server: ApiServer, store: ClusterStore, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     make = pool if kind == "SpiderIPPool" else subnet_alike
     with (
@@ -112,6 +112,7 @@ def test_of_a_hundred_alike_at_once_one_is_stored(
         # What is not judged in time is let in. Where the machine stood still, fewer come at once.
         for attempt, count in enumerate((100, 100, 50, 50, 20, 20, 10, 10, 5, 5)):
             prefix = f"10.{attempt}.0"
+            caplog.clear()
             said, slowest = _at_once(
                 api_server,
                 [
@@ -119,7 +120,7 @@ def test_of_a_hundred_alike_at_once_one_is_stored(
                     for number in range(count)
                 ],
             )
-            if slowest < ANSWER_TIMEOUT:
+            if slowest < ANSWER_TIMEOUT and "an object was let in unjudged" not in caplog.messages:
                 break
         else:
             pytest.skip("the machine is too slow for five questions at once")
