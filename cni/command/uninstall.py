@@ -159,7 +159,7 @@ def _cluster(chosen: argparse.Namespace, directories: NodeDirectories, store: St
         _tell,
     )
     work.refuse_beside_spiderpool()
-    refusal = None if chosen.spiderpool_stays else _in_use(store)
+    refusal = in_use(store, spiderpool_stays=chosen.spiderpool_stays)
     if not chosen.yes:
         for line in work.plan():
             _tell(f"would go: {line}")
@@ -175,8 +175,8 @@ def _cluster(chosen: argparse.Namespace, directories: NodeDirectories, store: St
     return DONE
 
 
-def _in_use(store: Store) -> InvalidRequest | None:
-    """The refusal while pods have addresses; what is kept for pods that are gone is not in use."""
+def in_use(store: Store, *, spiderpool_stays: bool) -> InvalidRequest | None:
+    """The refusal while pods have addresses by our records; what is kept for pods that are gone is not in use."""
     try:
         recorded = BlockInventory.read(store)
     except NoSuchResource:  # an earlier run came that far
@@ -185,10 +185,15 @@ def _in_use(store: Store) -> InvalidRequest | None:
     used = [held for held in recorded.held() if any(pod in running for pod in held.record.pods)]
     if not used:
         return None
+    there = f"{len(used)} address{'es are' if len(used) > 1 else ' is'} in use ({_named(used)})"
+    if spiderpool_stays:
+        return InvalidRequest(
+            f"{there}: give them back first, by `orbweaver takeover --from spiderpool --back --yes`. With --force nobody"
+            " knows any more who has them, and they are given to others"
+        )
     return InvalidRequest(
-        f"{len(used)} address{'es are' if len(used) > 1 else ' is'} in use ({_named(used)}): delete these pods first. With"
-        " --force they lose their addresses to others and the plugins that end them, so that they stay Terminating until it"
-        " is installed again"
+        f"{there}: delete these pods first. With --force they lose their addresses to others and the plugins that end them,"
+        " so that they stay Terminating until it is installed again"
     )
 
 

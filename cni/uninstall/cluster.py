@@ -22,6 +22,7 @@ from actors.store.contract import Object, Store
 from actors.store.lifecycle import kind_named
 from cni.dataplane.coordinator.settings import HOST_TABLE
 from cni.process.node_taint import TAINT
+from cni.takeover.spiderpool.installation import runs_program
 from cni.uninstall import installed
 from cni.uninstall.installed import AGENT, COMPONENT, LABEL, NETWORKS_DEFINITION
 from cni.uninstall.node import PLUGINS, NodeDirectories
@@ -82,7 +83,8 @@ class ClusterUninstall:
             return
         for daemon_set in self._items("DaemonSet"):
             metadata = daemon_set["metadata"]
-            if metadata["name"] == SPIDERPOOL_AGENT:
+            # Its chart lets the name be chosen.
+            if metadata["name"] == SPIDERPOOL_AGENT or runs_program(daemon_set, SPIDERPOOL_AGENT):
                 raise InvalidRequest(
                     f"Spiderpool runs in namespace {metadata['namespace']} and would lose its pools, which are the same"
                     " objects: with --spiderpool-stays they are kept, and only what is Orbweaver's alone goes"

@@ -94,8 +94,12 @@ def _find(
 
 def _running(store: Store, kind: str, program: str, namespace: str | None) -> list[Object]:
     """The objects of a kind whose pods run a program. Names and labels can be chosen in Spiderpool's chart."""
-    objects = store.list(kind, namespace).items
-    return [obj for obj in objects if any(_runs(container, program) for container in _all_containers(obj))]
+    return [obj for obj in store.list(kind, namespace).items if runs_program(obj, program)]
+
+
+def runs_program(obj: Object, program: str) -> bool:
+    """Whether the pods of a DaemonSet or Deployment run a program, or did before a takeover."""
+    return any(_runs(container, program) for container in _all_containers(obj))
 
 
 def _runs(container: Any, program: str) -> bool:
