@@ -100,6 +100,7 @@ def remove(store: Store, name: str) -> None:
         except Conflict:
             continue
         return
+    raise Conflict(f"SpiderIPPool {name} is written by others without end; repeat the command")
 
 
 def noted_nodes(store: Store, name: str) -> frozenset[str]:

@@ -146,7 +146,7 @@ class WhereaboutsSource:
         tell(f"{len(allocations)} addresses are recorded, {recorded.new} of them now")
         for sentence in recorded.refused:
             tell(f"warning: {sentence}")
-        for pool in reading.pools:
+        for pool in holding.pools.objects:  # with those of networks that came after what was shown
             enable(self.store, pool["metadata"]["name"])
         for network in holding.networks:
             if not network.is_ours:
