@@ -253,7 +253,7 @@ _PAGE = """# The chart `orbweaver`
 
 ## Install
 
-Prerequisites: Kubernetes 1.30 or later, Helm 3.8 or later, and the image `orbweaver:{version}` where the nodes can pull it.
+Prerequisites: Kubernetes 1.31 or later, Helm 3.8 or later, and the image `orbweaver:{version}` where the nodes can pull it.
 
 ```sh
 helm install orbweaver deploy/chart --namespace orbweaver-system --create-namespace --wait
