@@ -31,6 +31,8 @@ _NEVER_ADMITTED = {
     "spec": {"ips": ["no address"]},
 }
 
+_OLDEST = "1.31"
+"""As the chart's `kubeVersion` has it."""
 _ROOT = Path(__file__).resolve().parent.parent
 _CODE = Path(actors.__file__ or "").resolve()
 
@@ -126,15 +128,31 @@ def bare_api_server() -> Iterator[ApiServer]:
 @pytest.fixture(scope="session")
 def api_server(bare_api_server: ApiServer) -> ApiServer:
     """The same with what `deploy/` has of CRDs, rights and admission policies. Tests must leave it running."""
+    return deployed_to(bare_api_server)
+
+
+@pytest.fixture(scope="session")
+def oldest_api_server() -> Iterator[ApiServer]:
+    """One that takes what the oldest supported Kubernetes takes, with what `deploy/` has."""
+    server = ApiServer(_or_skip(kubernetes.assets), f"--emulated-version={_OLDEST}")
+    try:
+        server.start()
+        yield deployed_to(server)
+    finally:
+        server.stop()
+
+
+def deployed_to(server: ApiServer) -> ApiServer:
+    """It, with the CRDs, rights and admission policies of `deploy/` in force."""
     namespace = yaml.safe_load((_ROOT / "deploy" / "namespace.yaml").read_text())
-    bare_api_server.ask("POST", "/api/v1/namespaces", namespace)
+    server.ask("POST", "/api/v1/namespaces", namespace)
     for folder in ("crds", "rbac", "admission"):
         paths = (_ROOT / "deploy" / folder).glob("*.yaml")
         for path in sorted(paths, key=lambda path: (path.name == _LAST, path.name)):
             if path.name != "kustomization.yaml":
-                bare_api_server.apply(*yaml.safe_load_all(path.read_text()))
-    bare_api_server.wait_refused(_NEVER_ADMITTED)
-    return bare_api_server
+                server.apply(*yaml.safe_load_all(path.read_text()))
+    server.wait_refused(_NEVER_ADMITTED)
+    return server
 
 
 def _or_skip(find: Callable[[], T]) -> T:

@@ -41,13 +41,14 @@ class ServerFailed(Exception):
 
 
 class ApiServer:
-    """etcd and kube-apiserver out of the directory `binaries`. `start` comes first, `stop` last."""
+    """etcd and kube-apiserver out of the directory `binaries`. `start` comes first, `stop` last. `options`: further ones of
+    kube-apiserver."""
 
-    def __init__(self, binaries: Path) -> None:
+    def __init__(self, binaries: Path, *options: str) -> None:
         memory = Path("/dev/shm")
         roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 1 << 29
         self.directory = Path(tempfile.mkdtemp(prefix="orbweaver-api-", dir=memory if roomy else None))
-        self._binaries = binaries
+        self._binaries, self._options = binaries, options
         self._etcd_port, self._peer_port, self.port = free_ports(3)
         self._etcd: subprocess.Popen[bytes] | None = None
         self._server: subprocess.Popen[bytes] | None = None
@@ -220,6 +221,7 @@ class ApiServer:
             # It would refuse pods until a controller, which is not here, has made the account `default`.
             "--disable-admission-plugins=ServiceAccount",
             "--v=1",
+            *self._options,
         )
 
     def _run(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
