@@ -106,12 +106,15 @@ def give_back_pools(store: Store, holdings: Holdings, tell: Tell) -> None:
     for allocation in holdings.allocations:
         by_pool[allocation.record.pool].append(allocation)
     names = [obj["metadata"]["name"] for obj in store.list("SpiderIPPool").items]
+    theirs = _uids_there(store)
     for name in names:
-        _change(store, name, partial(_with_allocations, recorded=by_pool[name]))
+        _change(store, name, partial(_with_allocations, recorded=by_pool[name], theirs=theirs))
     tell(f"pools: {len(names)} written, with {len(holdings.allocations)} addresses")
 
 
-def _with_allocations(obj: Object, recorded: Iterable[Allocation]) -> Object:
+def _with_allocations(
+    obj: Object, recorded: Iterable[Allocation], theirs: Mapping[tuple[str, str], str]
+) -> Object:
     status = dict(obj.get("status") or {})
     entries = {
         format_address(allocation.family, allocation.value): {
@@ -122,7 +125,8 @@ def _with_allocations(obj: Object, recorded: Iterable[Allocation]) -> Object:
     }
     pool = IPPool.from_object(obj)
     for value, (pod, uid) in foreign_allocations(pool, status).items():
-        entries.setdefault(format_address(pool.family, value), {"pod": pod, "podUid": uid})
+        entry = {"pod": pod, "podUid": theirs.get((pod, uid), uid)}
+        entries.setdefault(format_address(pool.family, value), entry)
     status.pop(DIGEST, None)
     status.pop("allocatedIPs", None)
     if entries:
@@ -212,32 +216,51 @@ def delete_blocks(store: Store, tell: Tell) -> None:
 def make_foreign(store: Store) -> None:
     """Let each pool's status count as another IPAM's word, whoever wrote it last, with the UIDs that runtimes know static pods
     by."""
-    static = {
-        _key(obj): (str(obj["metadata"]["uid"]), Pod.from_object(obj).uid)
+    here = {(pod, there): uid for (pod, uid), there in _uids_there(store).items()}
+    for obj in store.list("SpiderIPPool").items:
+        _change(store, obj["metadata"]["name"], partial(_foreign, here=here))
+
+
+def _foreign(obj: Object, here: Mapping[tuple[str, str], str]) -> Object:
+    before = obj.get("status") or {}
+    status = {key: value for key, value in before.items() if key != DIGEST}
+    return _with_uids({**obj, "status": status} if status != before else obj, here)
+
+
+def give_back_uids(store: Store) -> None:
+    """Let each pool's status name static pods by the UIDs of their objects again, where nobody of ours has taken it over."""
+    theirs = _uids_there(store)
+    for obj in store.list("SpiderIPPool").items:
+        _change(store, obj["metadata"]["name"], partial(_with_uids_there, theirs=theirs))
+
+
+def _with_uids_there(obj: Object, theirs: Mapping[tuple[str, str], str]) -> Object:
+    try:
+        return _with_uids(obj, theirs)
+    except InvalidObject:
+        return obj  # nobody of ours can have written it
+
+
+def _uids_there(store: Store) -> dict[tuple[str, str], str]:
+    """By static pod and the UID that its runtime knows it by, the UID of its object, by which Spiderpool judges."""
+    return {
+        (_key(obj), Pod.from_object(obj).uid): str(obj["metadata"]["uid"])
         for obj in store.list("Pod").items
         if MIRROR in (obj["metadata"].get("annotations") or {})
     }
-    for obj in store.list("SpiderIPPool").items:
-        _change(store, obj["metadata"]["name"], partial(_foreign, static=static))
 
 
-def _foreign(obj: Object, static: Mapping[str, tuple[str, str]]) -> Object:
-    before = obj.get("status") or {}
-    status = {key: value for key, value in before.items() if key != DIGEST}
-    entries = allocations_in(IPPool.from_object(obj), status)
-    if any(pod in static and static[pod][0] == uid for pod, uid in entries.values()):
-        pool = IPPool.from_object(obj)
-        status["allocatedIPs"] = json.dumps(
-            {
-                format_address(pool.family, value): {
-                    "pod": pod,
-                    "podUid": static[pod][1] if pod in static and static[pod][0] == uid else uid,
-                }
-                for value, (pod, uid) in entries.items()
-            },
-            separators=(",", ":"),
-        )
-    return {**obj, "status": status} if status != before else obj
+def _with_uids(obj: Object, instead: Mapping[tuple[str, str], str]) -> Object:
+    """The pool with other UIDs in its status, by pod and UID."""
+    pool, status = IPPool.from_object(obj), obj.get("status") or {}
+    entries = allocations_in(pool, status)
+    if not any(entry in instead for entry in entries.values()):
+        return obj
+    allocated = {
+        format_address(pool.family, value): {"pod": pod, "podUid": instead.get((pod, uid), uid)}
+        for value, (pod, uid) in entries.items()
+    }
+    return {**obj, "status": {**status, "allocatedIPs": json.dumps(allocated, separators=(",", ":"))}}
 
 
 def _foreign_holders(store: Store) -> frozenset[str]:

@@ -21,6 +21,7 @@ from cni.takeover.spiderpool.giving_back import (
     delete_blocks,
     give_back_endpoints,
     give_back_pools,
+    give_back_uids,
     make_foreign,
 )
 from cni.takeover.spiderpool.installation import HOST, LIMIT, Installation, Side
@@ -113,6 +114,7 @@ class Swap:
             raise InvalidRequest("Spiderpool was not taken over from, or has everything back already")
         if phase is Phase.STOPPING:
             self._must_be_stopped(self.ours)
+            give_back_uids(self.store)
             self._start_spiderpool()
             return
         if phase in (Phase.STARTING, Phase.TAKEN):

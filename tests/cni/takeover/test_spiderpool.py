@@ -303,6 +303,45 @@ def test_static_pods_are_known_by_their_runtimes_uid_here_and_by_their_objects_t
     assert [held.record.uid for held in Holdings.read(store).allocations] == [uid]
 
 
+def test_a_static_pod_that_nobody_of_ours_took_over_is_given_back_by_its_objects_uid(store):
+    """Spiderpool takes another UID for that of an earlier pod, and frees the running one's address."""
+    store.create(pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.99"))
+    obj = pod("static-n1")
+    obj["metadata"]["annotations"]["kubernetes.io/config.mirror"] = "abcdef0123456789"
+    uid = store.create(obj)["metadata"]["uid"]
+    allocated(store, {"10.6.0.20": {"pod": "default/static-n1", "podUid": uid}})
+    make_foreign(store)
+
+    give_back_pools(store, Holdings.read(store), lambda line: None)
+
+    entry = json.loads(store.get("SpiderIPPool", "blue")["status"]["allocatedIPs"])["10.6.0.20"]
+    assert entry == {"pod": "default/static-n1", "podUid": uid}
+
+
+def test_the_way_back_before_ours_began_leaves_no_uid_of_a_runtime(store, monkeypatch):
+    """Ended between the writing of the pools and the note that it is done."""
+    install(store)
+    park(store, "orbweaver-agent", OURS)
+    store.create(pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.99"))
+    obj = pod("static-n1")
+    obj["metadata"]["annotations"]["kubernetes.io/config.mirror"] = "abcdef0123456789"
+    uid = store.create(obj)["metadata"]["uid"]
+    allocated(store, {"10.6.0.20": {"pod": "default/static-n1", "podUid": uid}})
+    made = swap(store, [])
+    made.spiderpool.change(daemonset(store), lambda obj: _in_phase(obj, Phase.STOPPING))
+    make_foreign(store)
+    unread = store.create(pool("red", "10.7.0.0/16", "10.7.0.1-10.7.0.99"))
+    store.update_status({**unread, "status": {"allocatedIPs": "{"}})
+    monkeypatch.setattr(Side, "start_controllers", lambda *_: None)  # nobody plays the programs here
+    monkeypatch.setattr(Side, "start_agents", lambda *_: None)
+
+    made.back()
+
+    assert made.phase is Phase.NONE
+    entry = json.loads(store.get("SpiderIPPool", "blue")["status"]["allocatedIPs"])["10.6.0.20"]
+    assert entry == {"pod": "default/static-n1", "podUid": uid}
+
+
 def test_a_block_that_cannot_be_read_forbids_the_way_back(store):
     store.create(pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.99"))
     record(store, "10.6.0.9", "web")
