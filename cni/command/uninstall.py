@@ -1,22 +1,26 @@
 """`orbweaver uninstall`: take all of it off a cluster and its nodes; `orbweaver uninstall node`: off this node alone.
 
 Without `--yes` nothing is changed: it says what would go.
-What must always hold: nothing goes while a pod has an address, unless `--force` says so; what was interrupted is finished by
-the same command.
+What must always hold: nothing goes while a pod has an address, or may have one by records that cannot be judged, unless
+`--force` says so; what was interrupted is finished by the same command.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.errors import InvalidRequest, NoSuchResource, OrbweaverError, StoreUnavailable
+from actors.errors import InvalidObject, InvalidRequest, NoSuchResource, OrbweaverError, StoreUnavailable
 from actors.resources.addresses import format_address
-from actors.resources.blocks.allocation import Allocation
+from actors.resources.blocks.block import Block
 from actors.resources.coordinator_rules import KERNEL_TABLES
+from actors.resources.ippool import IPPool
 from actors.resources.json_text import showable
+from actors.resources.pool_status import DIGEST, digest_of, foreign_allocations
+from actors.resources.virtualmachine import INSTANCE
 from actors.store.contract import Object, Store
 from cni.command.block_inventory import BlockInventory
 from cni.command.config_file import own_namespace
@@ -176,30 +180,102 @@ def _cluster(chosen: argparse.Namespace, directories: NodeDirectories, store: St
 
 
 def in_use(store: Store, *, spiderpool_stays: bool) -> InvalidRequest | None:
-    """The refusal while pods have addresses by our records; what is kept for pods that are gone is not in use."""
+    """The refusal while pods have addresses, or while it cannot be told whether they have; what is kept for pods that are
+    gone is not in use."""
     try:
         recorded = BlockInventory.read(store)
     except NoSuchResource:  # an earlier run came that far
         return None
-    running = {_title(pod) for pod in store.list("Pod").items if pod["status"]["phase"] not in _ENDED}
-    used = [held for held in recorded.held() if any(pod in running for pod in held.record.pods)]
+    running = _running(store)
+    used = [
+        _Use(held.family, held.value, held.record.pod)
+        for held in recorded.held()
+        if any(pod in running for pod in held.record.pods)
+    ]
+    unknown = [*recorded.damaged.values(), *_unjudged(recorded.blocks)]
+    for obj in () if spiderpool_stays else _pools(store):  # where it does, the statuses stay with it
+        try:
+            used += [use for use in _not_taken_over(obj) if use.pod in running]
+        except InvalidObject as error:
+            unknown.append(str(error))
     if not used:
-        return None
+        return _of_unknown(unknown) if unknown else None
+    used = list(dict.fromkeys(used))
     there = f"{len(used)} address{'es are' if len(used) > 1 else ' is'} in use ({_named(used)})"
     if spiderpool_stays:
-        return InvalidRequest(
-            f"{there}: give them back first, by `orbweaver takeover --from spiderpool --back --yes`. With --force nobody"
+        remedy = (
+            "give them back first, by `orbweaver takeover --from spiderpool --back --yes`. With --force nobody"
             " knows any more who has them, and they are given to others"
         )
+    else:
+        remedy = (
+            "delete these pods first. With --force they lose their addresses to others and the plugins that end them,"
+            " so that they stay Terminating until it is installed again"
+        )
+    return InvalidRequest(f"{there}: {remedy}", details=(str(_of_unknown(unknown)),) if unknown else ())
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """An address, and the pod that has it by what is recorded."""
+
+    family: int
+    value: int
+    pod: str
+
+
+def _running(store: Store) -> frozenset[str]:
+    """The pods that have not ended, and the virtual machines in them, in whose names Spiderpool records."""
+    names = set()
+    for pod in store.list("Pod").items:
+        if (pod.get("status") or {}).get("phase") in _ENDED:
+            continue
+        names.add(_title(pod))
+        for owner in pod["metadata"].get("ownerReferences") or ():
+            if owner.get("kind") == INSTANCE:
+                names.add(f"{pod['metadata']['namespace']}/{owner.get('name')}")
+    return frozenset(names)
+
+
+def _pools(store: Store) -> Sequence[Object]:
+    try:
+        return store.list("SpiderIPPool").items
+    except NoSuchResource:  # an earlier run took their definition away, and not yet that of blocks
+        return ()
+
+
+def _unjudged(blocks: Iterable[Block]) -> list[str]:
+    return [
+        f"nobody can tell who has {format_address(block.family, value)}: {unjudged.why}; discard its record with"
+        " `orbweaver ip release --force` once nobody uses it"
+        for block in blocks
+        for value, unjudged in sorted(block.unjudged.items())
+    ]
+
+
+def _not_taken_over(obj: Object) -> list[_Use]:
+    """What a pool's status tells of that another IPAM wrote and no block records yet. Raises `InvalidObject` where it
+    cannot be read."""
+    status = obj.get("status") or {}
+    allocated = status.get("allocatedIPs") or ""
+    if not allocated or status.get(DIGEST) == digest_of(allocated):
+        return []
+    pool = IPPool.from_object(obj)
+    return [
+        _Use(pool.family, value, pod) for value, (pod, _) in sorted(foreign_allocations(pool, status).items())
+    ]
+
+
+def _of_unknown(unknown: Sequence[str]) -> InvalidRequest:
+    more = f"; and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
     return InvalidRequest(
-        f"{there}: delete these pods first. With --force they lose their addresses to others and the plugins that end them,"
-        " so that they stay Terminating until it is installed again"
+        f"it cannot be told whether pods have addresses: {'; '.join(unknown[:NAMED])}{more}. With --force whoever has them"
+        " loses them to others"
     )
 
 
-def _named(used: Iterable[Allocation]) -> str:
-    used = list(used)
-    named = [f"{format_address(held.family, held.value)} by pod {held.record.pod}" for held in used[:NAMED]]
+def _named(used: Sequence[_Use]) -> str:
+    named = [f"{format_address(use.family, use.value)} by pod {use.pod}" for use in used[:NAMED]]
     return ", ".join(named) + (f" and {len(used) - NAMED} more" if len(used) > NAMED else "")
 
 
@@ -219,7 +295,7 @@ def _open(chosen: argparse.Namespace) -> Store:
 def _pod_excerpt(pod: Object) -> Object:
     """What is asked of pods here, of which a cluster has many."""
     metadata, status = pod["metadata"], pod.get("status") or {}
-    kept = ("name", "namespace", "labels", "deletionTimestamp")
+    kept = ("name", "namespace", "labels", "deletionTimestamp", "ownerReferences")
     return {
         "metadata": {key: metadata[key] for key in kept if key in metadata},
         "spec": {"nodeName": (pod.get("spec") or {}).get("nodeName", "")},
