@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from actors.errors import Conflict, InvalidObject, NoSuchResource, NotFound, TakeoverUnfinished
@@ -196,7 +197,12 @@ class Side:
         """Start the agents, on one node alone where it is named, and wait until all are ready. Raises
         `TakeoverUnfinished`."""
         self.change(self.agents(), lambda fresh: _unparked(fresh, node))
-        wait_until(self._not_ready, LIMIT, self._why_not("agent"), self.tell)
+        wait_until(partial(self._not_ready, node), LIMIT, self._why_not("agent"), self.tell)
+
+    def takes(self, node: Object) -> bool:
+        """Whether the node selector of its agents, as it is without parking, lets them run on a node."""
+        labels = node["metadata"].get("labels") or {}
+        return bool(_selector_before(self.agents()).items() <= labels.items())
 
     def settle(self) -> None:
         """Take away what was noted for starting again: it is as it was."""
@@ -233,12 +239,17 @@ class Side:
         waiting = [obj for obj in self.controllers() if not _has_ready(obj)]
         return f"no controller of {self.installation.title} is ready" if waiting else ""
 
-    def _not_ready(self) -> str:
+    def _not_ready(self, node: str | None) -> str:
         obj = self.agents()
         status = obj.get("status") or {}
         if status.get("observedGeneration", 0) < obj["metadata"].get("generation", 0):
             return f"the agents of {self.installation.title} are not begun"
         wanted = status.get("desiredNumberScheduled", 0)
+        if node and not wanted:
+            return (
+                f"no agent of {self.installation.title} may run on node {node}, which their node selector, affinity or"
+                " tolerations leave out (another one is tried with --first-node)"
+            )
         ready = min(status.get("numberReady", 0), status.get("updatedNumberScheduled", 0))
         if ready >= wanted:
             return ""
@@ -306,12 +317,14 @@ def _unparked(obj: Object, node: str | None) -> Object:
         started = _with_template(obj, {**template, "containers": note["containers"]})
         return {**started, "spec": {**started["spec"], "updateStrategy": note.get("updateStrategy") or {}}}
     # Where it was installed parked, this is the first that is known of it.
-    selector = note.setdefault("nodeSelector", _without_parking(template.get("nodeSelector") or {}))
+    selector = note.setdefault("nodeSelector", _selector_before(obj))
     wanted = {**selector, HOST: node} if node else selector
     return _noted(_with_template(obj, {**template, "nodeSelector": wanted}), note)
 
 
-def _without_parking(selector: dict[str, Any]) -> dict[str, Any]:
+def _selector_before(obj: Object) -> dict[str, Any]:
+    """The node selector of a DaemonSet before it was parked."""
+    selector = before(obj).get("nodeSelector", _template(obj).get("nodeSelector")) or {}
     return {key: value for key, value in selector.items() if key not in PARKED}
 
 

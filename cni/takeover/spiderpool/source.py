@@ -39,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--first-node",
         metavar="NODE",
-        help="where an agent is tried before all others (the first by name that is Ready)",
+        help="where an agent is tried before all others (the first by name that is Ready and that agents may run on)",
     )
 
 
@@ -85,7 +85,8 @@ class Spiderpool:
 
     def take(self, _reading: Reading, tell: Tell) -> None:
         """Put Orbweaver in its place."""
-        self._swap(tell).there(self.first or self._first_ready())
+        swap = self._swap(tell)
+        swap.there(self.first or self._first_ready(swap.ours))
 
     def give_back(self, tell: Tell) -> None:
         """Put it back."""
@@ -121,9 +122,9 @@ class Spiderpool:
         spiderpool = find_spiderpool(self.store, self.namespace)
         return Swap.between(self.store, spiderpool, find_orbweaver(self.store), tell)
 
-    def _first_ready(self) -> str | None:
+    def _first_ready(self, ours: Side) -> str | None:
         for obj in sorted(self.store.list("Node").items, key=lambda node: str(node["metadata"]["name"])):
-            if _is_ready(obj):
+            if _is_ready(obj) and ours.takes(obj):
                 return str(obj["metadata"]["name"])
         return None
 

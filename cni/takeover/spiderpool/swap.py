@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from actors.errors import InvalidObject, InvalidRequest, TakeoverUnfinished
+from actors.resources.fields import shown
 from actors.resources.ippool import IPPool
 from actors.resources.pool_status import foreign_allocations
 from actors.store.contract import Object, Store
@@ -24,7 +25,7 @@ from cni.takeover.spiderpool.giving_back import (
     give_back_uids,
     make_foreign,
 )
-from cni.takeover.spiderpool.installation import HOST, LIMIT, Installation, Side
+from cni.takeover.spiderpool.installation import HOST, LIMIT, Installation, Side, is_parked
 from cni.takeover.spiderpool.webhooks import Webhooks
 from cni.takeover.waiting import wait_until
 
@@ -87,6 +88,11 @@ class Swap:
             make_foreign(self.store)
             delete_blocks(self.store, self.tell)
             self._note(Phase.STARTING)
+        if self.phase is Phase.TAKEN and is_parked(self.ours.agents()):
+            self.tell(
+                "Orbweaver: had taken over and is parked now, as where it is installed anew; started again"
+            )
+            self._note(Phase.STARTING)
         if self.phase is Phase.STARTING:
             self._must_be_stopped(self.spiderpool)
             self.ours.start_controllers(REPLICAS)
@@ -101,6 +107,8 @@ class Swap:
             if first:
                 self.tell(f"Orbweaver: the first agent, on node {first}")
                 self.ours.start_agents(self._host_name(first))
+            else:
+                self.tell("Orbweaver: no node that is Ready is one for its agents; none is tried first")
             self.ours.start_agents()
             self.ours.settle()
             self._note(Phase.TAKEN)
@@ -178,8 +186,16 @@ def _is_foreign(pool: Object) -> bool:
 
 
 def phase_of(agents: Object) -> Phase:
-    """How far it is, by Spiderpool's DaemonSet."""
-    return Phase((agents["metadata"].get("annotations") or {}).get(PHASE, ""))
+    """How far it is, by Spiderpool's DaemonSet. Raises `InvalidObject` where that is not known here."""
+    metadata = agents["metadata"]
+    text = (metadata.get("annotations") or {}).get(PHASE, "")
+    try:
+        return Phase(text)
+    except ValueError as error:
+        raise InvalidObject(
+            f"annotation {PHASE} of DaemonSet {metadata.get('namespace', '')}/{metadata['name']} says {shown(text)}, which this"
+            " version does not know: a newer one has written it; finish the takeover, or the way back, with that version"
+        ) from error
 
 
 def _with_phase(obj: Object, phase: Phase) -> Object:

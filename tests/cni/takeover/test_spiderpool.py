@@ -26,6 +26,7 @@ from cni.takeover.spiderpool.giving_back import (
     make_foreign,
 )
 from cni.takeover.spiderpool.installation import BEFORE, Side, find_orbweaver, find_spiderpool
+from cni.takeover.spiderpool.source import Spiderpool
 from cni.takeover.spiderpool.swap import PHASE, Phase, Swap
 from cni.takeover.spiderpool.webhooks import Webhooks
 from tests.support.rig import pod, pool
@@ -83,7 +84,8 @@ def test_a_side_is_stopped_and_is_afterwards_as_it_was(store):
     side.stop()  # again, as after an interruption
     for obj in side.controllers():
         store.update_status({**obj, "status": {"readyReplicas": 3, "observedGeneration": 99}})
-    store.update_status({**daemonset(store), "status": {"observedGeneration": 99}})
+    counts = {"desiredNumberScheduled": 1, "numberReady": 1, "updatedNumberScheduled": 1}
+    store.update_status({**daemonset(store), "status": {"observedGeneration": 99, **counts}})
 
     side.start_controllers(1)
     side.start_agents("n1")
@@ -169,6 +171,66 @@ def test_a_spiderpool_that_somebody_started_again_is_told(store):
 
     with pytest.raises(TakeoverUnfinished, match=r"Spiderpool in namespace kube-system runs"):
         made.there(None)
+
+
+def test_ours_is_started_again_where_it_had_taken_over_and_is_parked(store, monkeypatch):
+    """Taken off and installed anew: without that nothing would serve."""
+    install(store)
+    park(store, "orbweaver-agent", OURS)
+    lines: list[str] = []
+    made = swap(store, lines)
+    made.spiderpool.stop()
+    made.spiderpool.change(daemonset(store), lambda obj: _in_phase(obj, Phase.TAKEN))
+    monkeypatch.setattr("cni.takeover.spiderpool.installation.LIMIT", 0.05)
+    monkeypatch.setattr("cni.takeover.waiting.LOOK", 0.02)
+
+    with pytest.raises(TakeoverUnfinished, match="no controller of Orbweaver is ready"):
+        made.there(None)
+
+    assert made.phase is Phase.STARTING
+    assert not any("serves every node" in line for line in lines)
+
+
+def test_the_first_node_is_one_that_agents_may_run_on(store, monkeypatch):
+    """On another, no agent at all would count as all being ready."""
+    install(store)
+    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+    for name, labels in (("n1", {}), ("n2", {"pods": "yes"}), ("n3", {"pods": "yes"})):
+        metadata = {"name": name, "labels": labels}
+        node = store.create({"apiVersion": "v1", "kind": "Node", "metadata": metadata})
+        store.update_status({**node, "status": ready})
+    obj = json.loads(json.dumps(store.get("DaemonSet", "orbweaver-agent", OURS)))
+    obj["spec"]["template"]["spec"]["nodeSelector"] = {"orbweaver.io/parked": "true", "pods": "yes"}
+    store.update(obj)
+    chosen: list[str | None] = []
+    monkeypatch.setattr(Swap, "there", lambda _swap, first: chosen.append(first))
+    source = Spiderpool(store, read_text)
+
+    source.take(source.read(), lambda line: None)
+
+    assert chosen == ["n2"]
+
+
+def test_a_first_node_without_an_agent_is_no_trial(store, monkeypatch):
+    monkeypatch.setattr("cni.takeover.spiderpool.installation.LIMIT", 0.05)
+    monkeypatch.setattr("cni.takeover.waiting.LOOK", 0.02)
+    install(store)
+    store.update_status({**daemonset(store), "status": {"observedGeneration": 99}})
+    side = Side(store, find_spiderpool(store, None), lambda line: None)
+
+    with pytest.raises(TakeoverUnfinished, match="no agent of Spiderpool may run on node n1"):
+        side.start_agents("n1")
+
+
+def test_a_newer_versions_word_of_how_far_it_is_is_no_bug(store):
+    install(store)
+    made = swap(store, [])
+    obj = daemonset(store)
+    store.update({**obj, "metadata": {**obj["metadata"], "annotations": {PHASE: "half-way"}}})
+
+    for way in (made.back, lambda: made.there(None)):
+        with pytest.raises(InvalidObject, match=r"my-agent says .*half-way.*newer.*with that version"):
+            way()
 
 
 def test_stale_blocks_are_never_deleted_once_ours_may_have_written_them(store, monkeypatch):
