@@ -18,15 +18,17 @@ from actors.allocation.ledger import LedgerActor
 from actors.allocation.observer import Silent
 from actors.allocation.router import AlwaysLocal
 from actors.allocation.supervision import TABLE
-from actors.errors import StoreUnavailable
+from actors.errors import StoreUnavailable, TakeoverUnfinished
 from actors.resources.addresses import Address
 from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import Block, Claim, Granted, HolderUnknown, Quarantined, Release, Taken
 from actors.resources.blocks.record import Fence, Record
+from actors.resources.blocks.unjudged import Unjudged
+from actors.resources.ippool import IPPool
 from actors.resources.pod import Pod
 from actors.runtime import ActorSystem, get
 from actors.store.caches.catalog import Catalog
-from actors.store.contract import Store
+from actors.store.contract import Object, Store
 from actors.views.views import ViewsActor
 from cni.takeover.reading import ForeignAllocation, Reading
 
@@ -168,15 +170,48 @@ def everything_recorded(store: Store) -> tuple[Allocation, ...]:
     )
 
 
+def unjudged_text(address: Address, unjudged: Unjudged) -> str:
+    """That nobody can tell whom an address would have to be given back for."""
+    return (
+        f"nobody can tell who has {address.text}: {unjudged.why}; discard its record with `orbweaver ip release --force` once"
+        " nobody uses it"
+    )
+
+
+def unjudged_in(store: Store, pools: Iterable[Object]) -> tuple[str, ...]:
+    """A sentence for each address in the subnets of these pools whose record cannot be judged: which pool it is out of, that
+    record alone would say. Raises `InvalidObject`."""
+    subnets = {IPPool.from_object(obj).subnet for obj in pools}
+    blocks = (Block.from_object(obj) for obj in store.list("SpiderIPBlock").items)
+    return tuple(
+        unjudged_text(Address(block.family, value), unjudged)
+        for block in blocks
+        for value, unjudged in sorted(block.unjudged.items())
+        if any(subnet.family == block.family and subnet.contains(value) for subnet in subnets)
+    )
+
+
+def must_be_judged(store: Store, pools: Iterable[Object]) -> None:
+    """Raise `TakeoverUnfinished` where an address of these pools would be dropped, because its record cannot be judged."""
+    problems = unjudged_in(store, pools)
+    if problems:
+        raise TakeoverUnfinished(
+            "what is recorded cannot all be given back; its pools give nothing out. Mend it, and repeat the command",
+            details=problems,
+        )
+
+
 def recorded_in(store: Store, pools: Iterable[str], source: str) -> Reading:
-    """What is recorded in the pools of these names, as it would be given back. Raises `DamagedObject`."""
+    """What is recorded in the pools of these names, as it would be given back, and what cannot be. Raises `DamagedObject`."""
     names = frozenset(pools)
     held = [allocation for allocation in everything_recorded(store) if allocation.record.pool in names]
+    objects = tuple(obj for obj in store.list("SpiderIPPool").items if obj["metadata"]["name"] in names)
     return Reading(
         source,
-        tuple(obj for obj in store.list("SpiderIPPool").items if obj["metadata"]["name"] in names),
+        objects,
         tuple(_as_foreign(allocation) for allocation in held if not allocation.record.is_retained),
         tuple(kept_text(allocation, source) for allocation in held if allocation.record.is_retained),
+        unjudged_in(store, objects),
     )
 
 

@@ -38,7 +38,14 @@ from cni.takeover.pools import (
     remove,
 )
 from cni.takeover.reading import Reading, Tell
-from cni.takeover.recording import conflicts, everything_recorded, kept_text, recorded_in, recorder
+from cni.takeover.recording import (
+    conflicts,
+    everything_recorded,
+    kept_text,
+    must_be_judged,
+    recorded_in,
+    recorder,
+)
 
 TITLE = "host-local"
 
@@ -199,6 +206,9 @@ class HostLocalSource:
             f"{len(names)} pools give nothing out any more; waiting {self.settle:g} s for pods that are being started"
         )
         time.sleep(self.settle)
+        must_be_judged(
+            self.store, (pool for pool in marked(self.store, IPAM_TYPE) if pool["metadata"]["name"] in names)
+        )
         held = [each for each in everything_recorded(self.store) if each.record.pool in names]
         # Where this node is not noted any more, an earlier run has written its files, and host-local may have changed them.
         noted = frozenset(name for name in names if self.node in self._noted(name))

@@ -16,7 +16,7 @@ from typing import Any
 
 from actors.decisions.annotations import read_ippools
 from actors.errors import Conflict, InvalidObject, NotFound, PodRefused, TakeoverUnfinished
-from actors.resources.addresses import format_address
+from actors.resources.addresses import Address, format_address
 from actors.resources.admission import FINALIZER
 from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import Block
@@ -30,6 +30,7 @@ from actors.store.contract import Object, Store
 from actors.store.kinds import SPIDERPOOL
 from actors.views.endpoints import endpoint_status
 from cni.takeover.reading import Tell
+from cni.takeover.recording import unjudged_text
 from cni.takeover.spiderpool.installation import exists
 
 _STATIC = ("StatefulSet", INSTANCE)
@@ -67,8 +68,7 @@ class Holdings:
                 for value, record in sorted(block.records.items())
             ]
             problems += [
-                f"nobody can tell who has {format_address(block.family, value)}: {unjudged.why}; discard its record with"
-                " `orbweaver ip release --force` once nobody uses it"
+                unjudged_text(Address(block.family, value), unjudged)
                 for value, unjudged in sorted(block.unjudged.items())
             ]
         pools: dict[str, IPPool] = {}

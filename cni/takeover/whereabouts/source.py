@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from actors.errors import Conflict, NoSuchResource, NotFound
+from actors.errors import Conflict, NoSuchResource, NotFound, TakeoverUnfinished
 from actors.resources.blocks.allocation import Allocation
 from actors.store.contract import Store
 from cni.takeover.holders import Holders
@@ -34,7 +34,15 @@ from cni.takeover.pools import (
     remove,
 )
 from cni.takeover.reading import Reading, Tell
-from cni.takeover.recording import conflicts, everything_recorded, kept_text, recorded_in, recorder
+from cni.takeover.recording import (
+    conflicts,
+    everything_recorded,
+    kept_text,
+    must_be_judged,
+    recorded_in,
+    recorder,
+)
+from cni.takeover.vetting import vetted
 from cni.takeover.whereabouts import objects
 from cni.takeover.whereabouts.holding import (
     Holding,
@@ -125,7 +133,11 @@ class WhereaboutsSource:
             if network.is_ours
             for section in network.sections
         )
-        return replace(reading, differences=(*changes, *reading.differences), problems=problems)
+        return replace(
+            reading,
+            differences=(*changes, *reading.differences),
+            problems=(*reading.problems, *problems),
+        )
 
     def take(self, reading: Reading, tell: Tell) -> None:
         """Put Orbweaver in its place; what was read is read again behind the freezing."""
@@ -137,9 +149,14 @@ class WhereaboutsSource:
         for ip_pool in before.ip_pools:
             self._freeze(ip_pool, empty=False)
         holding, holders = read_holding(self.store), Holders.read(self.store)
+        allocations, _, problems = allocations_of(holding, holders)
+        _must_come_over(
+            vetted(
+                Reading(TITLE, holding.pools.objects, allocations, (), (*holding.problems, *problems))
+            ).problems
+        )
         for pool in holding.pools.objects:
             make(self.store, pool, IPAM_TYPE)  # once more, with what was given out meanwhile
-        allocations, _, _ = allocations_of(holding, holders)
         tell("Whereabouts gives nothing out of these ranges any more, and takes nothing back")
         with recorder(self.store) as at_work:
             recorded = at_work.record(allocations, holders.pods)
@@ -167,6 +184,7 @@ class WhereaboutsSource:
             f"{len(names)} pools give nothing out any more; waiting {self.settle:g} s for pods that are being started"
         )
         time.sleep(self.settle)
+        must_be_judged(self.store, marked(self.store, IPAM_TYPE))
         self._complete(read_holding(self.store))
         written = self._write_back(tell, names, before=())
         for network in read_holding(self.store).networks:
@@ -296,6 +314,16 @@ class WhereaboutsSource:
                 there = self.store.get(RESERVATION, name, pool.namespace)
                 if there["spec"].get("podref") != entry.pod:
                     self.store.update({**there, "kind": RESERVATION, "spec": wanted["spec"]})
+
+
+def _must_come_over(problems: tuple[str, ...]) -> None:
+    """Raise `TakeoverUnfinished` for what came between the first reading and the freezing, and forbids to go on."""
+    if problems:
+        raise TakeoverUnfinished(
+            "what Whereabouts gave out meanwhile cannot all be taken over; its ranges are frozen, and its networks name it yet."
+            " Mend it, and repeat the command, or go back with --back",
+            details=problems,
+        )
 
 
 def _home(allocation: Allocation, holding: Holding) -> ForeignPool | None:

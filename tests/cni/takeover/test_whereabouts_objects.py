@@ -4,13 +4,17 @@ embedded one."""
 from __future__ import annotations
 
 import json
+from contextlib import closing
 
 import pytest
 
-from actors.errors import InvalidObject
+from actors.errors import InvalidObject, TakeoverUnfinished
 from actors.resources.addresses import parse_address
+from actors.resources.blocks.block import Block
+from actors.resources.blocks.unjudged import Unjudged
 from cni.command.takeover import DONE, FORBIDDEN
 from cni.takeover.whereabouts import objects
+from cni.takeover.whereabouts.source import WhereaboutsSource
 from tests.cni.takeover.test_networks import attachment
 
 
@@ -173,3 +177,55 @@ def test_what_would_be_given_back_is_told_and_nothing_is_changed(orbweaver, look
     assert (allocation["address"], allocation["pod"]) == ("10.1.0.5", "default/a")
     assert any("NetworkAttachmentDefinition default/blue" in line for line in told.json["differences"])
     assert orbweaver("get", "sp,sb,net-attach-def", "-A", "-o", "json").json == before
+
+
+def test_an_address_whose_record_cannot_be_judged_forbids_the_way_back(orbweaver, look):
+    """Whereabouts would take it for free, while somebody may use it."""
+    look(network(), ip_pool(**{"5": entry()}), pod("a"))
+    options = ("takeover", "--from", "whereabouts")
+    assert orbweaver(*options, "--yes").status == DONE
+    _family, value = parse_address("10.1.0.6")
+    with closing(orbweaver.store()) as store:
+        (obj,) = store.list("SpiderIPBlock").items
+        block = Block.from_object(obj)
+        block.unjudged[value] = Unjudged.of("#a/:blue 0:9:web", "there is no form 9")
+        store.update(block.to_object())
+
+    told = orbweaver(*options, "--back", "-o", "json")
+
+    assert told.status == FORBIDDEN
+    (problem,) = told.json["problems"]
+    assert "nobody can tell who has 10.1.0.6: " in problem
+    assert "ip release --force" in problem
+    with closing(orbweaver.store()) as store:
+        with pytest.raises(TakeoverUnfinished) as raised:
+            WhereaboutsSource(store, settle=0.0).give_back(lambda line: None)
+        assert raised.value.details == (problem,)
+        assert Block.from_object(store.list("SpiderIPBlock").items[0]).unjudged.keys() == {value}
+
+
+def test_what_came_before_the_freezing_and_cannot_be_taken_over_stops_it(orbweaver, look, monkeypatch):
+    look(network(), ip_pool(**{"5": entry()}), pod("a"))
+    complete = WhereaboutsSource._complete
+
+    def meanwhile(source, holding):
+        complete(source, holding)
+        (obj,) = source.store.list(objects.IP_POOL).items
+        allocations = {**obj["spec"]["allocations"], "6": entry("rubbish")}
+        source.store.update({**obj, "spec": {**obj["spec"], "allocations": allocations}})
+
+    monkeypatch.setattr(WhereaboutsSource, "_complete", meanwhile)
+
+    with closing(orbweaver.store()) as store:
+        source = WhereaboutsSource(store, settle=0.0)
+        with pytest.raises(TakeoverUnfinished) as raised:
+            source.take(source.read(), lambda line: None)
+        (pool,) = store.list("SpiderIPPool").items
+        (attached,) = store.list("NetworkAttachmentDefinition").items
+        source.give_back(lambda line: None)
+        (back,) = store.list(objects.IP_POOL).items
+
+    assert any("names no pod" in line for line in raised.value.details)
+    assert pool["spec"]["disable"]
+    assert json.loads(attached["spec"]["config"])["ipam"]["type"] == "whereabouts"
+    assert back["spec"]["allocations"] == {"5": entry(), "6": entry("rubbish")}
