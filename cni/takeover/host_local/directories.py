@@ -19,12 +19,15 @@ from actors.errors import InvalidObject, InvalidRequest
 from actors.resources.addresses import Address, parse_address
 from actors.resources.blocks.allocation import Allocation
 from actors.store.atomic_file import replace_file
+from cni.takeover.waiting import wait_until
 
 STANDARD = Path("/var/lib/cni/networks")
 """Where host-local keeps them, unless a network's `dataDir` says otherwise."""
 ELSEWHERE = "taken-over-elsewhere"
 """In the place of a container: the way back keeps this node from giving out what a pod of another node has, which host-local
 would not know. Nobody asks for it back; when no pod has it any more, the file may be deleted."""
+LIMIT = 60.0
+"""Seconds that a lock is waited for: host-local has it for some milliseconds."""
 _LOCK = "lock"
 _LONGEST = 4096
 _LINE_BREAK = "\r\n"
@@ -53,17 +56,31 @@ def networks_in(directory: Path) -> tuple[str, ...]:
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """With the directory for oneself; made, if it is not there, as host-local makes it. Raises `InvalidRequest`."""
+    """With the directory for oneself; made, if it is not there, as host-local makes it. Raises `InvalidRequest`, and
+    `TakeoverUnfinished` where somebody else does not end with it."""
     try:
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise InvalidRequest(f"{directory} cannot be locked: {error.strerror}; run this as root") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        wait_until(
+            lambda: "" if _is_locked_now(descriptor) else f"{directory / _LOCK} is locked by another process",
+            LIMIT,
+            "see by which (lslocks, or /proc/locks), end it if it hangs, and repeat the command",
+            lambda _line: None,
+        )
         yield
     finally:
         os.close(descriptor)
+
+
+def _is_locked_now(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def read(directory: Path) -> tuple[tuple[AddressFile, ...], tuple[str, ...]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.errors import TakeoverUnfinished
 from actors.resources.addresses import parse_address
 from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.record import Record
@@ -136,6 +137,21 @@ def test_a_directory_is_locked_against_others(tmp_path: Path):
     worker.join(60)
 
     assert order == ["first", "other"]
+
+
+def test_a_lock_that_nobody_gives_back_is_not_waited_for_without_end(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(directories, "LIMIT", 0.05)
+    monkeypatch.setattr("cni.takeover.waiting.LOOK", 0.02)
+
+    with (
+        directories.locked(tmp_path),
+        pytest.raises(TakeoverUnfinished, match=r"lock is locked by another process.*lslocks"),
+        directories.locked(tmp_path),
+    ):
+        pass
+
+    with directories.locked(tmp_path):
+        pass
 
 
 def test_a_node_s_file_keeps_what_stood_there_and_its_mode(tmp_path: Path):
