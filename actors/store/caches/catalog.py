@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import time
 from collections import ChainMap, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -61,6 +62,7 @@ class Catalog:
             self._informers[kind].subscribe(self._tell_followers)
         self._ahead: dict[str, IPPool] = {}
         """Pools that were read before the cache heard of them, until it does."""
+        self._ahead_lock = threading.Lock()
         self._made: OrderedDict[str, tuple[Object, float]] = OrderedDict()
         """The objects of pools that this process made, each with the monotonic second until which others may not know it."""
         self._table: tuple[tuple[Any, ...], PoolTable] = ((), PoolTable({}, {}))
@@ -132,21 +134,27 @@ class Catalog:
         pool = self.pools().pools.get(name) or self._ahead.get(name)
         if pool is None:
             pool = self.fresh_pool(name)
-            if self._started:
-                self._ahead[name] = pool
+            self._get_ahead(pool)
         return pool
 
     def hear_of(self, obj: Object) -> None:
         """A pool that was made a moment ago, here or at the leader: it need not be read before the watch tells of it."""
-        try:
-            pool = IPPool.from_object(obj)
-            version = version_number(pool.version)
-        except InvalidObject:
+        with contextlib.suppress(InvalidObject):
+            self._get_ahead(IPPool.from_object(obj))
+
+    def _get_ahead(self, pool: IPPool) -> None:
+        """Know a pool until the cache does, unless a newer state of it is known already."""
+        if not self._started:
             return
-        if self._started:
-            self._ahead[pool.name] = pool
-            if version_number(self._informers["SpiderIPPool"].version) >= version:  # the watch was faster
-                self._ahead.pop(pool.name, None)
+        with (
+            contextlib.suppress(InvalidObject),
+            self._ahead_lock,
+        ):  # a version that is no number cannot be compared
+            known = self._ahead.get(pool.name)
+            if known is None or version_number(known.version) < version_number(pool.version):
+                known = self._ahead[pool.name] = pool
+            if version_number(self._informers["SpiderIPPool"].version) >= version_number(known.version):
+                del self._ahead[pool.name]  # the watch was faster
 
     def made(self, obj: Object) -> None:
         """As `hear_of`, of a pool that this process made; others may be told of it for some seconds (`made_lately`)."""
@@ -184,7 +192,8 @@ class Catalog:
         return lambda: self._followers.pop(key, None)
 
     def _tell_followers(self, key: ObjectKey) -> None:
-        self._ahead.pop(key.name, None)
+        with self._ahead_lock:
+            self._ahead.pop(key.name, None)
         for name, changed in tuple(self._followers.values()):
             if key.kind != "SpiderIPPool" or key.name == name:
                 changed()

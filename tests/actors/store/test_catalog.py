@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from actors.errors import NotFound
+from actors.resources.ippool import IPPool
 from actors.store.caches.catalog import Catalog, PoolTable
 from actors.store.caches.informer import ObjectKey
 from actors.store.sqlite.store import SQLiteStore
@@ -81,4 +82,50 @@ def test_a_pool_that_one_is_told_of_is_not_read_and_goes_when_the_watch_is_faste
     catalog.made(made)
     assert catalog.made_lately(("blue",)) == ()
     catalog.hear_of({**made, "spec": {"subnet": "nothing"}})
+    store.close()
+
+
+def test_of_a_pool_that_the_watch_has_not_told_of_the_newest_state_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is told of pools is told by several at once, and late."""
+    store = Counting(SQLiteStore(tmp_path / "orbweaver.db"))
+    catalog = Catalog(store, has_pods=False)
+    monkeypatch.setattr("actors.store.caches.informer.Informer.start", lambda self: None)  # its watch is late
+    catalog.start()
+    first = store.create(pool("blue", "10.6.0.0/16", "10.6.0.1"))
+    store.delete("SpiderIPPool", "blue")
+    catalog.informer("SpiderIPPool")._relist()
+    second = store.create(pool("blue", "10.6.0.0/16", "10.6.0.2"))
+    third = store.update({**second, "spec": {**second["spec"], "ips": ["10.6.0.3"]}})
+    catalog.hear_of(third)
+    known = catalog.pool("blue").version
+
+    catalog.hear_of(second)
+    assert catalog.pool("blue").version == known, "an older one does not replace it"
+    catalog.hear_of(first)
+    assert catalog.knows_pool("blue"), "one that the cache has passed does not take it away"
+    assert catalog.pool("blue").version == known
+    assert store.gets == 0
+    store.close()
+
+
+def test_a_pool_that_went_while_it_was_read_is_not_known_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Counting(SQLiteStore(tmp_path / "orbweaver.db"))
+    catalog = Catalog(store, has_pods=False)
+    monkeypatch.setattr("actors.store.caches.informer.Informer.start", lambda self: None)
+    catalog.start()
+    store.create(pool("blue", "10.6.0.0/16", "10.6.0.1"))
+    read = catalog.fresh_pool("blue")
+
+    def late(name: str) -> IPPool:
+        store.delete("SpiderIPPool", name)
+        catalog.informer("SpiderIPPool")._relist()
+        return read
+
+    monkeypatch.setattr(catalog, "fresh_pool", late)
+    catalog.pool("blue")
+    assert not catalog.knows_pool("blue")
     store.close()
