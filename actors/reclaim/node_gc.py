@@ -139,6 +139,8 @@ class NodeGCActor(Actor):
     def _reclaim(self, stale: Sequence[Allocation], reason: str, text: str) -> int:
         wanted = []
         for held in stale:
+            # Of an owner that goes after this look a `sweep_kept` waits in this actor's mailbox, and comes when this is
+            # written. (An Endpoint, which is another actor, has to look twice: `Deallocation.without_vain`.)
             keep = bool(held.record.container) and self._is_kept(held.record)
             wanted.append(Reclaim(held, reason, text, keep, uid=held.record.uid))
         outcome = reclaim(self, self._router, wanted, self._clock(), self._observer, events=self._has_pods)

@@ -12,7 +12,8 @@ from actors.reclaim.stale_sandboxes import NotedSandboxes, is_left_behind
 from actors.resources.blocks.block import Block, Release, block_name
 from actors.resources.blocks.record import Fence, Record
 from actors.runtime import get
-from tests.support.checker import eventually, prove_records
+from tests.support.checker import equal, eventually, prove_records, records
+from tests.support.faulty_store import Write
 from tests.support.rig import Rig, pod, pool, rig, sandbox, statefulset
 
 BLUE = pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.9")
@@ -69,6 +70,23 @@ def test_gc_keeps_the_address_of_a_statefulset_pod_for_it(tmp_path: Path):
         one.prove()
         assert one.add(sandbox("c3", pod="db-0")) == first
         one.journal.kept = {}
+        one.prove()
+
+
+def test_gc_keeps_nothing_for_an_owner_that_goes_while_it_is_written(tmp_path: Path):
+    """Of the StatefulSet's end the same actor hears, and looks when it has written."""
+
+    def plan(write: Write) -> None:
+        if write.kind == "SpiderIPBlock" and write.among_alike("*", "SpiderIPBlock") == 2:
+            one.inner.delete("StatefulSet", "db", "default")
+            eventually(lambda: equal(one.agent.catalog.statefulset("default", "db"), None))
+
+    with rig(tmp_path, BLUE, statefulset("db", 1), pod("db-0", statefulset="db"), plan=plan) as one:
+        one.add(sandbox("c1", pod="db-0"))
+
+        assert collect(one) == 1
+        eventually(lambda: equal(records(one.inner), {}))
+        gone(one, ("c1", "eth0"))
         one.prove()
 
 
