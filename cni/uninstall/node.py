@@ -34,6 +34,7 @@ from cni.dataplane.state import bare
 from cni.networks.network_list import NAME as NETWORKS
 from cni.server.node_cni_files import DIRECTORY as CNI_DIRECTORY
 from cni.server.node_cni_files import MOST_FILES
+from cni.takeover.host_local.node_files import FORMER
 
 PLUGINS = (*shim.PLUGINS, NETWORKS)
 STATE = Path("/var/lib/orbweaver")
@@ -134,7 +135,7 @@ class NodeCleanup:
     # ---- files --------------------------------------------------------------------------------------------
 
     def _in_configurations(self) -> Iterator[_Removal]:
-        yield from _written(self._configurations, CONF_NAME)
+        yield from _written(self._configurations, CONF_NAME, CONF_NAME + FORMER)
         for path in _entries(self._configurations)[:MOST_FILES]:
             if (
                 path.suffix in SUFFIXES
@@ -143,6 +144,12 @@ class NodeCleanup:
             ):
                 self._outcome.left.append(
                     f"{path} names the plugin {names[1]}: remove it, or pods get no network"
+                )
+        for path in _entries(self._configurations):
+            if path.name.endswith(FORMER) and path.name != CONF_NAME + FORMER:
+                former = path.with_name(path.name.removesuffix(FORMER))
+                self._outcome.left.append(
+                    f"{path} has what the ipam of {former} was before a takeover: put it in again, then delete it"
                 )
 
     def _in_plugins(self) -> Iterator[_Removal]:

@@ -1,17 +1,18 @@
 """The CNI configurations that stand in files of this node: which name host-local, and their change there and back.
 
 What must always hold: a file is replaced in one step, after what its `ipam` said stands beside it; the way back puts nothing
-but that in again.
+but that in again. The agent's own file is never changed: the agent makes it anew, from the others.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.decisions.chained_conf import NAME
 from actors.decisions.node_cni import SUFFIXES
 from actors.errors import InvalidObject, InvalidRequest
 from actors.resources.fields import Fields
@@ -22,6 +23,9 @@ from cni.takeover.networks import IpamSection, Network, network_of, with_section
 
 FORMER = ".taken-over"
 """How the name of the file ends, behind that of the configuration, with what its `ipam` said. Runtimes pass it over."""
+
+COPIED = 120.0
+"""Seconds that the agent's own file is waited for; the agent looks at it each 30 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ class NodeConfs:
         networks, problems = [], []
         paths = sorted(self.directory.iterdir()) if self.directory.is_dir() else []
         for path in paths:
-            if path.suffix not in SUFFIXES:
+            if path.suffix not in SUFFIXES or path.name == NAME:
                 continue
             try:
                 network = _network(path)
@@ -44,7 +48,34 @@ class NodeConfs:
                 problems.append(text)
             else:
                 networks += [network] if network is not None else []
-        return tuple(networks), tuple(problems)
+        return tuple(networks), (*problems, *self._of_the_agent(networks))
+
+    def lagging(self) -> str:
+        """What is still to come, in words: the agent's own file names host-local, as what it is a copy of did. Empty when it
+        does not, or is not there. Raises `InvalidObject` and `OSError`."""
+        path = self.directory / NAME
+        if not path.exists() or network_of(str(path), _text(path), IPAM_TYPE) is None:
+            return ""
+        return f"{path} names host-local; its agent makes it anew each 30 s"
+
+    def _of_the_agent(self, networks: Iterable[Network]) -> tuple[str, ...]:
+        """A sentence where the agent's own file names host-local and is no copy of one of these networks."""
+        path = self.directory / NAME
+        try:
+            network = network_of(str(path), _text(path), IPAM_TYPE)
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            return (f"{path}: {error.strerror}",)
+        except InvalidObject as error:
+            return (error.message,)
+        if network is None or network.name in {other.name for other in networks}:
+            return ()
+        problem = (
+            f"{path} names host-local, and the agent that writes it would undo a change: name Orbweaver's ipam where the agent"
+            " has it from (--cni-conf), or delete it where no agent writes it any more"
+        )
+        return (problem,)
 
     def take(self, network: Network, sections: Mapping[int, Any]) -> None:
         """Have a file say `sections`. Raises `InvalidRequest` when it cannot be written."""

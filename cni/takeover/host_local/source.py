@@ -24,7 +24,7 @@ from cni.server.libcni_cache import CACHE
 from cni.takeover.holders import Holders
 from cni.takeover.host_local import directories
 from cni.takeover.host_local.holding import HostLocalHolding, NodeDirectory, read_holding
-from cni.takeover.host_local.node_files import NodeConfs
+from cni.takeover.host_local.node_files import COPIED, NodeConfs
 from cni.takeover.host_local.ranges import IPAM_TYPE
 from cni.takeover.networks import Network, change_attachment, former_sections, given_back, taken_over
 from cni.takeover.pools import (
@@ -46,6 +46,7 @@ from cni.takeover.recording import (
     recorded_in,
     recorder,
 )
+from cni.takeover.waiting import wait_until
 
 TITLE = "host-local"
 
@@ -178,6 +179,13 @@ class HostLocalSource:
                 continue
             self._switch(network, holding.sections_of(network))
             tell(f"{network.title} names Orbweaver's pools")
+        wait_until(
+            self.confs.lagging,
+            COPIED,
+            "see that the agent of this node serves, and what its --cni-conf names; where no agent writes the file any more,"
+            " delete it. Then repeat the command",
+            tell,
+        )
         tell(f"waiting {self.settle:g} s for pods that host-local is giving addresses to")
         time.sleep(self.settle)
         recorded = self._record(noted, tell)

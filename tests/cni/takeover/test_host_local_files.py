@@ -193,6 +193,31 @@ def test_files_that_cannot_be_read_are_problems(tmp_path: Path):
     ]
 
 
+def test_the_agent_s_copy_is_no_network_of_its_own_and_follows(tmp_path: Path):
+    """Were it changed, the agent would write it anew over that, and what stood there would be left beside it."""
+    for name in ("04-orbweaver.conflist", "10-cbr0.conflist"):
+        (tmp_path / name).write_text(json.dumps(conflist()))
+    confs = NodeConfs(tmp_path)
+
+    (network,), problems = confs.networks()
+
+    assert (network.title, problems) == (str(tmp_path / "10-cbr0.conflist"), ())
+    confs.take(network, {0: ours({4: ["p"]})})
+    assert "04-orbweaver.conflist names host-local" in confs.lagging()
+    (tmp_path / "04-orbweaver.conflist").write_text((tmp_path / "10-cbr0.conflist").read_text())
+    assert confs.lagging() == ""
+
+
+def test_an_agent_s_file_of_its_own_that_names_host_local_is_a_problem(tmp_path: Path):
+    (tmp_path / "04-orbweaver.conflist").write_text(json.dumps(conflist(name="own")))
+
+    networks, (problem,) = NodeConfs(tmp_path).networks()
+
+    assert networks == ()
+    assert "04-orbweaver.conflist names host-local" in problem
+    assert "--cni-conf" in problem
+
+
 class Node:
     """A node of the embedded store, with a directory of addresses and the runtime's notes."""
 
@@ -325,6 +350,30 @@ def test_a_node_that_the_cluster_does_not_have_is_told(node):
     outcome = node.look("--node", "n9")
 
     assert any("there is no Node n9" in line for line in outcome.json["problems"])
+
+
+def test_nothing_is_recorded_while_the_agent_s_copy_names_host_local(orbweaver, tmp_path, monkeypatch):
+    """Pods would get addresses of host-local behind the recording."""
+    monkeypatch.setattr("cni.takeover.host_local.source.COPIED", 0.05)
+    monkeypatch.setattr("cni.takeover.waiting.LOOK", 0.02)
+    node = Node(orbweaver, tmp_path / "n1", network=attachment({"name": "x", "type": "macvlan"}))
+    confs = node.directory / "net.d"
+    for name in ("04-orbweaver.conflist", "10-cbr0.conflist"):
+        (confs / name).write_text(json.dumps(conflist()))
+    command = (
+        *("takeover", "--from", "host-local", "--node", "n1", "--settle", "0", "--write-conf", "--yes"),
+        *("--directory", str(node.directory / "networks"), "--conf-dir", str(confs)),
+    )
+
+    stopped = orbweaver(*command)
+
+    assert stopped.status == FORBIDDEN
+    assert "04-orbweaver.conflist names host-local" in stopped.err
+    assert orbweaver("get", "sp", "-o", "json").json["items"][0]["spec"]["disable"]
+    assert json.loads((confs / "04-orbweaver.conflist").read_text()) == conflist()
+    (confs / "04-orbweaver.conflist").write_text((confs / "10-cbr0.conflist").read_text())  # as an agent does
+    assert orbweaver(*command).status == DONE
+    assert not orbweaver("get", "sp", "-o", "json").json["items"][0]["spec"]["disable"]
 
 
 def test_what_would_be_given_back_is_told(node):

@@ -122,6 +122,19 @@ def test_what_is_others_stays_and_is_named(root: Path, uninstall: Uninstall) -> 
     ]
 
 
+def test_what_a_takeover_left_beside_configurations_is_named(root: Path, uninstall: Uninstall) -> None:
+    install(root)
+    directory = root / "etc/cni/net.d"
+    (directory / "04-orbweaver.conflist.taken-over").write_text("{}")
+    (directory / "10-cbr0.conflist.taken-over").write_text("{}")
+
+    done = uninstall("--yes")
+
+    assert not (directory / "04-orbweaver.conflist.taken-over").exists()
+    assert (directory / "10-cbr0.conflist.taken-over").exists()
+    assert f"left: {directory}/10-cbr0.conflist.taken-over has what the ipam of" in done.stdout
+
+
 def test_nothing_goes_while_an_agent_answers(root: Path, uninstall: Uninstall) -> None:
     agent = install(root)
     agent.unlink()
