@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from actors.errors import InvalidRequest
+from actors.errors import InvalidRequest, TakeoverUnfinished
 from actors.resources.blocks.allocation import Allocation
 from actors.resources.node import KIND as NODE
 from actors.store.contract import Store
@@ -188,7 +188,7 @@ class HostLocalSource:
         )
         tell(f"waiting {self.settle:g} s for pods that host-local is giving addresses to")
         time.sleep(self.settle)
-        recorded = self._record(noted, tell)
+        recorded = self._record(noted, tell, is_first=True)
         for pool in marked(self.store, IPAM_TYPE):
             name, nodes = pool["metadata"]["name"], pool["spec"].get("nodeName")
             if nodes and self.node not in nodes:
@@ -201,7 +201,7 @@ class HostLocalSource:
                 )
             else:
                 enable(self.store, name)
-        again = self._record(noted, tell)
+        again = self._record(noted, tell, is_first=False)
         tell(f"done on {self.node}; {recorded + again} addresses are recorded that were not")
 
     def give_back(self, tell: Tell) -> None:
@@ -308,15 +308,22 @@ class HostLocalSource:
             f"{files_text} has to be changed, which is done with --write-conf alone; what it said is kept beside it",
         )
 
-    def _record(self, noted: Mapping[str, frozenset[str]], tell: Tell) -> int:
-        """Record what this node has in the pools where it was not `noted`; returns how many addresses are new."""
+    def _record(self, noted: Mapping[str, frozenset[str]], tell: Tell, *, is_first: bool) -> int:
+        """Record what this node has in the pools where it was not `noted`; returns how many addresses are new. What forbids it
+        forbids that the pools are enabled: raises `TakeoverUnfinished` then, the first time."""
         with ExitStack() as stack:
             for directory in self._directories(self._holding()).values():
                 stack.enter_context(directories.locked(directory))
             holding = self._holding(lambda name: noted.get(name, frozenset()))
+            if holding.problems and is_first:
+                raise TakeoverUnfinished(
+                    f"what host-local gave out on {self.node} meanwhile cannot all be taken over, and nothing was recorded."
+                    " Mend it, and repeat the command",
+                    details=holding.problems,
+                )
             with recorder(self.store) as at_work:
                 recorded = at_work.record(holding.allocations, Holders.read(self.store).pods)
-        for sentence in recorded.refused:
+        for sentence in (*holding.problems, *recorded.refused):
             tell(f"warning: {sentence}")
         return recorded.new
 

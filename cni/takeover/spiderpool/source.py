@@ -80,7 +80,11 @@ class Spiderpool:
             problems.append(str(error))
         noticed = compare(self.store, spiderpool, ours, self.read_text)
         problems += [*noticed.problems, *self._in_the_way(spiderpool, ours)]
-        differences = (*noticed.differences, *_of_nobody(self.store, allocations))
+        differences = (
+            *noticed.differences,
+            *_of_nobody(self.store, allocations),
+            *self._started_again(spiderpool, ours),
+        )
         return Reading(self._title(spiderpool), pools, tuple(allocations), differences, tuple(problems))
 
     def take(self, _reading: Reading, tell: Tell) -> None:
@@ -137,6 +141,18 @@ class Spiderpool:
             f"Spiderpool{' ' + version if version else ''} in namespace {spiderpool.namespace}: DaemonSet {spiderpool.agents}"
             f" on {nodes} nodes, controllers {controllers}"
         )
+
+    def _started_again(self, spiderpool: Installation, ours: Installation | None) -> Iterator[str]:
+        agents = Side(self.store, spiderpool, lambda _line: None).agents()
+        if (
+            ours is not None
+            and phase_of(agents) is Phase.TAKEN
+            and is_parked(Side(self.store, ours, lambda _line: None).agents())
+        ):
+            yield (
+                f"Orbweaver in namespace {ours.namespace} had taken over and is parked, so that nothing serves: it is started"
+                " again"
+            )
 
     def _in_the_way(self, spiderpool: Installation, ours: Installation | None) -> Iterator[str]:
         """What forbids the swap in how both run now."""

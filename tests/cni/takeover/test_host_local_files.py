@@ -17,6 +17,7 @@ from cni.server.libcni_cache import visible_processes
 from cni.takeover.host_local import directories
 from cni.takeover.host_local.node_files import FORMER, NodeConfs
 from cni.takeover.host_local.ranges import ranges_of
+from cni.takeover.host_local.source import HostLocalSource
 from cni.takeover.networks import network_of, ours
 from tests.cni.takeover.test_networks import attachment
 
@@ -258,6 +259,13 @@ class Node:
             *("--results", str(self.directory / "results"), *options),
         )
 
+    def take(self):
+        return self.orbweaver(
+            *("takeover", "--from", "host-local", "--node", "n1", "--settle", "0", "--yes"),
+            *("--directory", str(self.directory / "networks"), "--conf-dir", str(self.directory / "net.d")),
+            *("--results", str(self.directory / "results")),
+        )
+
 
 @pytest.fixture
 def node(orbweaver, tmp_path):
@@ -374,6 +382,26 @@ def test_nothing_is_recorded_while_the_agent_s_copy_names_host_local(orbweaver, 
     (confs / "04-orbweaver.conflist").write_text((confs / "10-cbr0.conflist").read_text())  # as an agent does
     assert orbweaver(*command).status == DONE
     assert not orbweaver("get", "sp", "-o", "json").json["items"][0]["spec"]["disable"]
+
+
+def test_what_came_before_the_recording_and_cannot_be_taken_over_stops_it(node, monkeypatch):
+    switch = HostLocalSource._switch
+
+    def meanwhile(source, network, sections):
+        node.give("10.61.1.6", "podman")
+        node.note("podman")
+        switch(source, network, sections)
+
+    monkeypatch.setattr(HostLocalSource, "_switch", meanwhile)
+
+    stopped = node.take()
+
+    assert stopped.status == FORBIDDEN
+    assert "container podman, which is no pod's" in stopped.err
+    assert node.orbweaver("get", "sp", "-o", "json").json["items"][0]["spec"]["disable"]
+    (node.directory / "networks" / "blue" / "10.61.1.6").unlink()
+    assert node.take().status == DONE
+    assert not node.orbweaver("get", "sp", "-o", "json").json["items"][0]["spec"]["disable"]
 
 
 def test_what_would_be_given_back_is_told(node):

@@ -183,6 +183,7 @@ def test_ours_is_started_again_where_it_had_taken_over_and_is_parked(store, monk
     made.spiderpool.change(daemonset(store), lambda obj: _in_phase(obj, Phase.TAKEN))
     monkeypatch.setattr("cni.takeover.spiderpool.installation.LIMIT", 0.05)
     monkeypatch.setattr("cni.takeover.waiting.LOOK", 0.02)
+    assert any("it is started again" in line for line in Spiderpool(store, read_text).read().differences)
 
     with pytest.raises(TakeoverUnfinished, match="no controller of Orbweaver is ready"):
         made.there(None)
