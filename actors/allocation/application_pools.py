@@ -12,9 +12,11 @@ its answer in the answer, so that nothing is granted of which the Endpoint does 
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +40,8 @@ from actors.runtime import (
     message,
     wire_value,
 )
+
+log = logging.getLogger("orbweaver.auto-pools")
 
 KIND = "auto-pools"
 AT_ONCE = 2
@@ -111,10 +115,17 @@ class ApplicationPoolsActor(Actor):
             if error is not None:
                 reply.fail(error)
                 return
-            pools = told.result()
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            refs = [self._ask_first(pools, family, question, left) for family, question in wanted]
-            _when_all(refs, lambda: reply.complete(self._both(pools, refs)))
+            with _failing(reply):
+                pools = told.result()
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                refs = [self._ask_first(pools, family, question, left) for family, question in wanted]
+                _when_all(refs, lambda: answer(pools, refs))
+
+        def answer(
+            pools: ApplicationPools, refs: Sequence[ObjectRef[Granted | RecordedElsewhere] | None]
+        ) -> None:
+            with _failing(reply):
+                reply.complete(self._both(pools, refs))
 
         # In whichever thread: it touches nothing of this actor, and another turn of it would be one more to wait for.
         self.pools_for(request).subscribe(ask_pools)
@@ -179,6 +190,17 @@ def with_shortage(error: OrbweaverError, application: ApplicationPools | None) -
     message = f"{error.message}, and no SpiderSubnet has more for {application.application.title}"
     short_form = without_middle(f"{message}: {'; '.join(short)}")
     return SubnetsExhausted(message, details=(*short, *error.details), brief=short_form)
+
+
+@contextlib.contextmanager
+def _failing(reply: ObjectRef[PoolsAndAddresses]) -> Iterator[None]:
+    """Whoever asked is told at once of a bug here, as of an actor that crashed: pools may have granted what they were asked
+    for. In the thread of whoever answers, nobody else would tell before the time is over."""
+    try:
+        yield
+    except Exception as error:
+        log.exception("what was asked for at once cannot be answered", extra={"asked": reply.label})
+        reply.fail(PeerLost(f"{reply.label}: {error!r}, which is a bug; see the log, and report it"))
 
 
 def _when_all(refs: Sequence[ObjectRef[Any] | None], work: Callable[[], object]) -> None:

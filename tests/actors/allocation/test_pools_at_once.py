@@ -20,7 +20,10 @@ from actors.decisions.auto_pool import ApplicationPools, InterfacePools
 from actors.decisions.settings import Settings
 from actors.errors import NoAddress, OrbweaverError, PeerLost, PodRefused, PoolNotReady
 from actors.resources.application import Application
+from actors.resources.blocks.record import Record
+from actors.resources.metadata import Owner
 from actors.runtime import ActorContext, ObjectRef, get, message, settle
+from actors.store.caches.catalog import Catalog
 from actors.store.sqlite.store import SQLiteStore
 from tests.support.faulty_store import FaultyStore
 from tests.support.rig import add_request, pod, pool, sandbox
@@ -70,6 +73,19 @@ class ToldPoolsActor(ApplicationPoolsActor):
         return self._told.objects
 
 
+class CountedPoolActor(PoolActor):
+    """Notes each time that it is asked for an address."""
+
+    def __init__(self, context: ActorContext, asked: list[str], **options: Any) -> None:
+        super().__init__(context, **options)
+        self._asked = asked
+
+    @message
+    def allocate(self, request: Allocate) -> Any:
+        self._asked.append(self.context.key)
+        return super().allocate(request)
+
+
 class LostLeader(LocalAllocator):
     """Does what it is asked, and is lost before it says so."""
 
@@ -88,15 +104,22 @@ class World:
         for obj in objects:
             self.inner.create(obj)
         self.process = SubnetProcess(self.store)
+        self.catalog = self.process.catalog
+        """What the Endpoints look into; another one where the leader is in another process."""
         self.told = Told()
+        self.pools_asked: list[str] = []
         system = self.process.system
         self.here = LocalAllocator(system, alone=False)
         self.lost: LocalAllocator | None = None
         system.register("auto-pools", lambda context: ToldPoolsActor(context, self.told))
         system.register(
             "pool",
-            lambda context: PoolActor(
-                context, source=self.process.catalog, store=self.store, departures=NoDepartures()
+            lambda context: CountedPoolActor(
+                context,
+                self.pools_asked,
+                source=self.process.catalog,
+                store=self.store,
+                departures=NoDepartures(),
             ),
             inline=frozenset({"allocate"}),
         )
@@ -106,7 +129,7 @@ class World:
         return EndpointActor(
             context,
             router=self,
-            catalog=self.process.catalog,
+            catalog=self.catalog,
             settings=Settings(),
             node="node1",
             observer=Silent(),
@@ -198,6 +221,7 @@ def test_the_next_pool_serves_when_the_first_has_nothing(tmp_path: Path) -> None
         world.told.pools = {("eth0", 4): ("full", "first")}
 
         assert [world.add("web-a"), world.add("web-b")] == [["10.6.1.1"], ["10.6.0.1"]]
+        assert world.pools_asked == ["full", "full", "first"], "who has answered is not asked again"
     finally:
         world.stop()
 
@@ -281,7 +305,8 @@ def test_what_a_lost_leader_granted_is_the_pod_s_and_nobody_s_else(world: World)
 
     answered = world.add("web-a")
 
-    assert world.told.asked[-1:] == ["pools"], "the second run takes nobody for new"
+    again = world.told.asked[len(["pools and addresses", "pools"]) :]
+    assert again == ["pools"], "the second run takes nobody for new"
     assert world.recorded() == {answered[0]: ("first", "default/web-a", "eth0")}
     assert [world.add(f"web-{name}")[0] for name in "bc"] != answered
     assert len(world.recorded()) == 3
@@ -328,24 +353,50 @@ def test_a_leader_of_the_version_before_is_asked_for_the_pools_alone(world: Worl
 
 
 def test_a_pool_that_is_new_is_told_and_not_read(world: World) -> None:
-    """The watch has not heard of it when the leader tells of it."""
-    world.process.catalog.informer("SpiderIPPool").stop()
-    new = world.inner.create(pool("new", "10.6.0.0/16", "10.6.1.1", default=False))
-    world.told.pools = {("eth0", 4): ("new",)}
-    world.told.objects = (new,)
-    world.process.catalog.made(new)
-    reads: list[str] = []
-    get_object = world.store.get
+    """Neither the leader's watch nor the agent's has heard of it when the leader tells of it."""
+    leader, agent = world.process.catalog, Catalog(world.store, has_pods=False)
+    agent.start()
+    try:
+        assert agent.wait_synced(60)
+        for catalog in (leader, agent):
+            catalog.informer("SpiderIPPool").stop()
+        new = world.inner.create(pool("new", "10.6.0.0/16", "10.6.1.1", default=False))
+        world.told.pools = {("eth0", 4): ("new",)}
+        world.told.objects = (new,)
+        world.catalog = agent
+        leader.made(new)
+        reads: list[str] = []
+        get_object = world.store.get
 
-    def counted(kind: str, name: str, *more: Any, **options: Any) -> Any:
-        if kind == "SpiderIPPool":
-            reads.append(name)
-        return get_object(kind, name, *more, **options)
+        def counted(kind: str, name: str, *more: Any, **options: Any) -> Any:
+            if kind == "SpiderIPPool":
+                reads.append(name)
+            return get_object(kind, name, *more, **options)
 
-    world.store.get = counted  # type: ignore[method-assign]
+        world.store.get = counted  # type: ignore[method-assign]
 
-    assert world.add("web-a") == ["10.6.1.1"]
-    assert reads == []
+        assert world.add("web-a") == ["10.6.1.1"]
+        assert reads == []
+    finally:
+        agent.stop()
+
+
+@pytest.mark.parametrize("method", ["_ask_first", "new_objects"])
+def test_a_bug_in_answering_is_told_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Where it happens nobody waits, so that the ADD would hear of it when its time is over."""
+
+    def bug(*_: Any) -> Any:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(ToldPoolsActor, method, bug)
+    asked = world.process.system.get_actor("auto-pools/local").allocate.options(timeout=None)
+    request = PoolsRequest("default/web-a", Owner("apps/v1", "ReplicaSet", "web-1", "u"), (), 60.0)
+    record = Record("", "default/web-a", "u", "c1", "eth0", "node1", "", "2025-01-31T12:00:00Z")
+
+    with pytest.raises(PeerLost, match="a bug"):
+        get(asked.remote(request, ((4, Allocate(record)),)), 60)
 
 
 def _with(obj: dict[str, Any], networks: str) -> dict[str, Any]:
