@@ -1,7 +1,8 @@
 """Does something again and again in a thread of its own, for as long as a process runs.
 
-What must always hold: an error costs one turn and a line in the log, which is not repeated while the error stays the same;
-who calls `stop` waits for the turn that is under way, and no other begins.
+What must always hold: an error, whatever it is, costs one turn and a line in the log, which is not repeated while the error
+stays the same; one that is a bug has its traceback there, and ends the task no more than others, as with an informer. Who
+calls `stop` waits for the turn that is under way, and no other begins.
 """
 
 from __future__ import annotations
@@ -28,8 +29,7 @@ class PeriodicThread:
         details: Mapping[str, str] | None = None,
     ) -> None:
         """`turn`: does it once, and says in how many seconds again, None for never. `failing`: what the log says, with
-        `details`, when it raises `OrbweaverError` or `OSError`; the next turn comes after `retry` seconds. `first`: seconds
-        before the first turn."""
+        `details`, when it raises; the next turn comes after `retry` seconds. `first`: seconds before the first turn."""
         self._turn = turn
         self._log = log
         self._failing = failing
@@ -70,9 +70,16 @@ class PeriodicThread:
         try:
             pause = self._turn()
         except (OrbweaverError, OSError) as error:
-            if str(error) != self._reported:
-                self._log.warning(self._failing, extra={**self._details, "error": str(error)})
-            self._reported = str(error)
+            self._report(logging.WARNING, str(error))
+            return self._retry
+        except Exception as error:
+            # A bug. Nobody would see that this thread has ended, and what it looks after goes on without it.
+            self._report(logging.ERROR, repr(error), exc_info=True)
             return self._retry
         self._reported = ""
         return pause
+
+    def _report(self, level: int, error: str, *, exc_info: bool = False) -> None:
+        if error != self._reported:
+            self._log.log(level, self._failing, exc_info=exc_info, extra={**self._details, "error": error})
+        self._reported = error

@@ -101,3 +101,23 @@ def test_an_error_is_told_once_until_it_is_another_or_all_was_well(caplog: pytes
     told = [record for record in caplog.records if record.message == "it fails"]
     assert [record.__dict__["error"] for record in told] == ["a", "b", "a"]
     assert {record.__dict__["of"] for record in told} == {"a test"}
+
+
+def test_a_bug_costs_one_turn_too_and_is_told_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody waits for the thread, so nobody would see that it has ended."""
+    bugs = [KeyError("a"), KeyError("a"), ValueError("b")]
+    done = threading.Event()
+
+    def turn() -> float | None:
+        if bugs:
+            raise bugs.pop(0)
+        done.set()
+        return None
+
+    running = thread(turn, retry=0.001)
+    running.start()
+    assert done.wait(WAIT)
+    running.stop()
+    told = [record for record in caplog.records if record.message == "it fails"]
+    assert [record.__dict__["error"] for record in told] == ["KeyError('a')", "ValueError('b')"]
+    assert all(record.exc_info and record.levelno == logging.ERROR for record in told)
