@@ -43,3 +43,8 @@ def test_the_version_before_is_another_one_and_whole():
         before.wheel.name,
         before.chart.name,
     ]
+
+
+def test_the_changelog_tells_of_this_version_first_and_then_of_the_one_before():
+    sections = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert sections[:2] == [VERSION, release.last().version]
