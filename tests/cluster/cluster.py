@@ -147,6 +147,13 @@ class Cluster:
             f"route add {SERVICES} dev br0",  # the kernel asks for a route before kube-proxy's rules apply
         ):
             run("ip", "-n", self.netns, *command.split())
+        # It is the pods' gateway, too, and a router knows no Services: kube-proxy here is for the API server alone.
+        for command in (
+            "add table ip router",
+            "add chain ip router services { type filter hook prerouting priority raw; }",
+            f"add rule ip router services ip daddr {SERVICES} drop",
+        ):
+            run("ip", "netns", "exec", self.netns, "nft", command)
 
     def _users(self) -> list[str]:
         """Make their kubeconfigs; returns the lines of the token file."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.deployment import CONFLIST, VALUES, helm, records, release
+from tests.cluster.deployment import CONFLIST, POOL, VALUES, helm, records, release
 from tests.support.helm import CHART
 from tests.tools.gomodule import ROOT
 
@@ -60,7 +60,10 @@ def programs(deployed: Cluster) -> Iterator[Path]:
     """A directory with kubectl and helm for the cluster; afterwards the cluster is as it was."""
     directory = deployed.directory / "page-bin"
     directory.mkdir()
-    (deployed.directory / "page-values.json").write_text(json.dumps(VALUES))
+    values = {key: value for key, value in VALUES.items() if key != "clusterDefaultPool"}
+    (deployed.directory / "page-values.json").write_text(json.dumps(values))
+    # A subnet that lacks the addresses of a pool in its CIDR would be refused, and readers have no such pool.
+    deployed.kubectl("delete", "spiderippool", POOL["metadata"]["name"], "--timeout=180s")
     inside = f"nsenter --net=/run/netns/{deployed.netns}"
     command = Path(__file__).parents[1] / "support" / "helm_command.py"
     for name, program in {

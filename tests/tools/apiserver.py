@@ -193,7 +193,13 @@ class ApiServer:
         try:
             return 201 if method == "POST" else 200, self.call(method, path, body)
         except urllib.error.HTTPError as error:
-            return error.code, json.load(error)
+            text = error.read().decode()
+            try:
+                return error.code, json.loads(text)
+            except (
+                ValueError
+            ):  # a path that is not served, such as that of a group whose last definition went
+                return error.code, {"message": text}
 
     def wait_refused(self, manifest: dict[str, Any]) -> None:
         """Wait until admission refuses an object; a policy comes into force a second after it was applied."""
