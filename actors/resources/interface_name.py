@@ -1,4 +1,6 @@
-"""What may be the name of a network interface: one rule for annotations, networks, SpiderCoordinators and ADD.
+"""What may be the name of a network interface: one rule for annotations, networks, SpiderCoordinators and ADD. Which name
+a further interface of a pod gets says `read_networks` in `decisions/annotations.py`; the veth's, `host_veth_name`
+in `cni/dataplane/coordinator/veth.py`; a VLAN's, `cni/dataplane/ifacer/settings.py`.
 
 What must always hold: what is let through here is a name that the kernel takes (dev_valid_name() in net/core/dev.c, which
 counts and compares bytes, not characters) and that can be shown on a terminal and in a log.

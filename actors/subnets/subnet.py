@@ -2,7 +2,8 @@
 
 How it works. Whatever happens (a pool is asked for, a pool or the subnet changed, a pod came or went) leads to one look at
 everything, `_settle`: what waits meanwhile is looked at together, so that a hundred applications that come at once cost one
-write of the subnet. A look takes the subnet's status, the pools and what the blocks say, decides (`shares.py`), and writes.
+write of the subnet. A look takes the subnet's status, the pools and what the blocks say, decides (`shares.py`, and
+which addresses go where, `decisions/subnet_share.py`), and writes.
 
     grow:    status (compare-and-swap) ─► pool object        a crash between: the status says what the pool is to have
     shrink:  pool object ─► look whether a pod was faster ─► status

@@ -2,6 +2,8 @@
 
 Without `--yes` nothing is changed: it says what was read, what will differ and what forbids it.
 What must always hold: nothing is written anywhere without `--yes`, and nothing at all while something forbids it.
+The steps of each stand in `take` and `give_back` of its source: `cni/takeover/whereabouts/source.py`,
+`cni/takeover/host_local/source.py`, `cni/takeover/spiderpool/swap.py`.
 """
 
 from __future__ import annotations

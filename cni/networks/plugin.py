@@ -1,7 +1,8 @@
 """The CNI plugin `orbweaver-networks` behind the agent's socket: requests in, turns and deadlines, answers out.
 
 What must always hold: a request is answered in its time, and what a failed one attached is undone within that time too;
-a DEL ends the ADD of its container that is under way, and runs after it; a client that hangs up ends its ADD.
+a DEL ends the ADD of its container that is under way, and runs after it; a client that hangs up ends its ADD. Which networks
+and interfaces a pod asks for says `decisions/annotations.py`, and what is executed for them `attaching.py`.
 """
 
 from __future__ import annotations

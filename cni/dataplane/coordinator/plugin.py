@@ -1,4 +1,5 @@
-"""The chained plugin `coordinator` behind the agent's socket: requests in, jobs for the workers, results out.
+"""The chained plugin `coordinator` behind the agent's socket: requests in, jobs for the workers, results out. Which routes
+and rules a pod gets decides `plan.py`, and which table each of its interfaces has `policy_tables.py`.
 
 What must always hold: the result of ADD is the previous plugin's result, to the letter; neither DEL nor GC is refused
 for what a configuration or the SpiderCoordinator lacks or has wrong, because a runtime repeats them until they succeed.
