@@ -229,7 +229,7 @@ def _settings() -> Schema:
 def _spec(plural: str) -> Schema:
     """The fields of a kind's spec by name; what is in them the API server judges."""
     definition = yaml.safe_load((DEPLOY / "crds" / f"spiderpool.spidernet.io_{plural}.yaml").read_text())
-    (version,) = (one for one in definition["spec"]["versions"] if one["storage"])
+    (version,) = (version for version in definition["spec"]["versions"] if version["storage"])
     return closed(
         {name: {} for name in version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]}
     )
@@ -241,8 +241,8 @@ def _old_globals() -> list[str]:
 
 def answers() -> dict[str, str]:
     """What became of each key of Spiderpool's chart."""
-    found: dict[str, str] = yaml.safe_load((CHART / "files" / "spiderpool-values.yaml").read_text())["keys"]
-    return found
+    keys: dict[str, str] = yaml.safe_load((CHART / "files" / "spiderpool-values.yaml").read_text())["keys"]
+    return keys
 
 
 # ---- the page ---------------------------------------------------------------------------------------------

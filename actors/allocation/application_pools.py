@@ -110,13 +110,13 @@ class ApplicationPoolsActor(Actor):
         reply: ObjectRef[PoolsAndAddresses] = ObjectRef(label=f"addresses for pod {request.pod}")
         deadline = current_deadline()
 
-        def ask_pools(told: ObjectRef[ApplicationPools]) -> None:
-            error = told.error()
+        def ask_pools(for_pod: ObjectRef[ApplicationPools]) -> None:
+            error = for_pod.error()
             if error is not None:
                 reply.fail(error)
                 return
             with _failing(reply):
-                pools = told.result()
+                pools = for_pod.result()
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
                 refs = [self._ask_first(pools, family, question, left) for family, question in wanted]
                 _when_all(refs, lambda: answer(pools, refs))

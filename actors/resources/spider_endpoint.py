@@ -56,5 +56,5 @@ def pools_of(obj: dict[str, Any]) -> set[str]:
 def shows(obj: dict[str, Any], address: str) -> bool:
     """Whether a SpiderEndpoint tells that its pod has an address, given without prefix and as it is always written."""
     current = (obj.get("status") or {}).get("current") or {}
-    told = (str(entry.get(key)) for entry in current.get("ips") or () for key in ("ipv4", "ipv6"))
-    return any(text.partition("/")[0] == address for text in told)
+    addresses = (str(entry.get(key)) for entry in current.get("ips") or () for key in ("ipv4", "ipv6"))
+    return any(text.partition("/")[0] == address for text in addresses)

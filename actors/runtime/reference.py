@@ -95,9 +95,9 @@ class ObjectRef(Generic[T]):
         """Note that whoever asked is gone."""
         self._abandoned = True
 
-    def stands_for(self, asked: ObjectRef[T]) -> None:
-        """Note that this is the answer which an actor defers to a call with the reference `asked`."""
-        self._answers = asked
+    def stands_for(self, call_ref: ObjectRef[T]) -> None:
+        """Note that this is the answer which an actor defers to a call with the reference `call_ref`."""
+        self._answers = call_ref
 
     def subscribe(self, callback: Callable[[ObjectRef[T]], object]) -> None:
         """Run `callback(ref)` when there is a real answer, in whichever thread completes it: the deadline alone does not

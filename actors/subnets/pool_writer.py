@@ -44,10 +44,10 @@ class WrittenPool:
 class PoolWriter:
     """Of one subnet. Several threads may write different pools; all else is for one thread."""
 
-    def __init__(self, store: Store, made: Callable[[Object], object] = lambda obj: None) -> None:
-        """`made`: is told of each pool that did not exist before, as it is stored."""
+    def __init__(self, store: Store, on_new: Callable[[Object], object] = lambda obj: None) -> None:
+        """`on_new`: is told of each pool that did not exist before, as it is stored."""
         self._store = store
-        self._made = made
+        self._on_new = on_new
         self._written: dict[str, WrittenPool] = {}
 
     def forget(self, pool: str) -> None:
@@ -112,7 +112,7 @@ class PoolWriter:
                     stored = self._update(name, request, subnet, subnet_object, ips)
                 else:
                     stored = self._store.create(automatic_pool(None, request, subnet, subnet_object, ips))
-                    self._made(stored)
+                    self._on_new(stored)
             except Conflict:
                 exists = True  # somebody was faster: look at what he wrote
             except NotFound:

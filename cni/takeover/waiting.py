@@ -18,11 +18,11 @@ LOOK = 0.5
 def wait_until(missing: Callable[[], str], limit: float, remedy: str, tell: Tell) -> None:
     """Wait until nothing is `missing`. Raises `TakeoverUnfinished` when that has stayed the same for `limit` seconds; the
     `remedy` says what to do then."""
-    told, since = "", time.monotonic()
+    shown, since = "", time.monotonic()
     while what := missing():
-        if what != told:
+        if what != shown:
             tell(f"waiting: {what}")
-            told, since = what, time.monotonic()
+            shown, since = what, time.monotonic()
         elif time.monotonic() - since > limit:
             raise TakeoverUnfinished(f"{what}, for {limit:g} seconds now; {remedy}")
         time.sleep(LOOK)

@@ -264,7 +264,7 @@ class ClusterUninstall:
             self._free(kind)
         for kind, definition in definitions.items():
             count = len(self._items(kind))
-            if self._delete("CustomResourceDefinition", definition, told=False):
+            if self._delete("CustomResourceDefinition", definition, tells=False):
                 self._tell(f"{definition} goes, and {count} objects with it")
 
         def left() -> list[str]:
@@ -351,13 +351,13 @@ class ClusterUninstall:
         if self._get(kind, name) is not None:
             yield f"{kind} {'/'.join(part for part in (self._in(kind), name) if part)}"
 
-    def _delete(self, kind: str, name: str, namespace: str | None = None, *, told: bool = True) -> bool:
+    def _delete(self, kind: str, name: str, namespace: str | None = None, *, tells: bool = True) -> bool:
         where = self._in(kind) if namespace is None else namespace
         try:
             self._store.delete(kind, name, where)
         except (NotFound, NoSuchResource):
             return False
-        if told:
+        if tells:
             self._tell(f"deleted {kind} {'/'.join(part for part in (where, name) if part)}")
         return True
 

@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.lock:
             write_locks(options.cache)
             return 0
-        made = build(
+        outcome = build(
             options.wheel,
             options.output,
             options.cache,
@@ -77,14 +77,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (debian.PackageGone, wheels.WheelsMissing) as failed:
         print(f"image: {failed}", file=sys.stderr)
         return 1
-    print(json.dumps(made, indent=2))
+    print(json.dumps(outcome, indent=2))
     return 0
 
 
 def write_locks(cache: Path) -> None:
     """Write both locks anew. Raises PackageGone and WheelsMissing."""
     text = wheels.lock(ARCHITECTURES)
-    debian.write_lock([one for name in ARCHITECTURES for one in debian.Archive(cache, name).newest()])
+    debian.write_lock([package for name in ARCHITECTURES for package in debian.Archive(cache, name).newest()])
     wheels.LOCK.write_text(text)
 
 
@@ -105,7 +105,7 @@ def build(
     own = wheels.read(wheel)
     name = name or f"{own.name}:{own.version}"
     output.mkdir(parents=True, exist_ok=True)
-    made: dict[str, object] = {}
+    images: dict[str, object] = {}
     bases = _Bases(cache, newest_base)
     compiler = Compiler(cache, lambda architecture: bases.of(architecture)[1])
     manifests = []
@@ -113,8 +113,8 @@ def build(
         packages, base = bases.of(architecture)
         fetched = wheels.fetch(architecture, cache)
         dependencies: Tree = {}
-        for one in fetched:
-            dependencies |= wheels.unpacked(one)
+        for dependency in fetched:
+            dependencies |= wheels.unpacked(dependency)
         text = sbom.bill(own, architecture, packages, fetched)
         program = wheels.unpacked(own) | {
             "usr/local/bin/orbweaver": file(_PROGRAM, 0o755),
@@ -131,16 +131,16 @@ def build(
         manifests.append(oci.manifest(architecture, layers, CONFIG | {"Labels": _labels(own)}, created))
         bill = output / f"{own.name}-{own.version}-{architecture}.cdx.json"
         bill.write_text(text)
-        made[architecture] = {
+        images[architecture] = {
             "digest": manifests[-1].descriptor["digest"],
             "unpacked base": _megabytes(layers[:1]),
             "unpacked beyond its base": _megabytes(layers[1:]),
-            "compressed": f"{sum(len(one.blob) for one in layers) / 1e6:.1f} MB",
+            "compressed": f"{sum(len(part.blob) for part in layers) / 1e6:.1f} MB",
             "bill of materials": str(bill),
         }
     archive = output / f"{own.name}-{own.version}.tar"
     digest = oci.write(archive, name, manifests, epoch)
-    return {"name": name, "digest": digest, "archive": str(archive), **made}
+    return {"name": name, "digest": digest, "archive": str(archive), **images}
 
 
 def of_other_machines(architecture: str, *trees: Tree) -> list[str]:
@@ -149,8 +149,8 @@ def of_other_machines(architecture: str, *trees: Tree) -> list[str]:
     return [
         path
         for tree in trees
-        for path, one in tree.items()
-        if one.content and one.content[:4] == b"\x7fELF" and one.content[18:20] != number
+        for path, entry in tree.items()
+        if entry.content and entry.content[:4] == b"\x7fELF" and entry.content[18:20] != number
     ]
 
 
@@ -170,9 +170,9 @@ class _Bases:
 
     def _make(self, architecture: str) -> tuple[list[debian.Package], Tree]:
         archive = debian.Archive(self._cache, architecture)
-        packages = [one for one in debian.read_lock() if one.architecture == architecture]
+        packages = [package for package in debian.read_lock() if package.architecture == architecture]
         try:
-            debs = [(one, archive.fetch(one)) for one in packages]
+            debs = [(package, archive.fetch(package)) for package in packages]
         except debian.PackageGone as gone:
             if not self._newest:
                 raise
@@ -180,7 +180,7 @@ class _Bases:
                 f"image: {gone}\nimage: taking today's packages in place of the locked ones", file=sys.stderr
             )
             packages = archive.newest()
-            debs = [(one, archive.fetch(one)) for one in packages]
+            debs = [(package, archive.fetch(package)) for package in packages]
         return packages, debian.base(debs)
 
 
@@ -193,7 +193,7 @@ def _labels(own: wheels.Wheel) -> dict[str, str]:
 
 
 def _megabytes(layers: Sequence[Layer]) -> str:
-    return f"{sum(one.unpacked for one in layers) / 1e6:.1f} MB"
+    return f"{sum(part.unpacked for part in layers) / 1e6:.1f} MB"
 
 
 if __name__ == "__main__":

@@ -45,9 +45,9 @@ class Compiler:
     def compiled(self, tree: Mapping[str, Entry]) -> Tree:
         """The compiled files of a tree's Python files."""
         sources = {
-            path: one.content
-            for path, one in sorted(tree.items())
-            if path.endswith(".py") and one.content is not None and not _NEVER_LOADED.search(path)
+            path: entry.content
+            for path, entry in sorted(tree.items())
+            if path.endswith(".py") and entry.content is not None and not _NEVER_LOADED.search(path)
         }
         if not sources:
             return {}
@@ -56,7 +56,7 @@ class Compiler:
         if not kept.is_file():
             self._compile(base, sources, kept)
         with tarfile.open(kept) as archive:
-            members = [(one.name, archive.extractfile(one)) for one in archive]
+            members = [(member.name, archive.extractfile(member)) for member in archive]
             return {name: file(content.read()) for name, content in members if content is not None}
 
     def _compile(self, base: Tree, sources: Mapping[str, bytes], kept: Path) -> None:

@@ -81,7 +81,10 @@ def read_lock() -> list[Package]:
 
 def write_lock(packages: Sequence[Package]) -> None:
     head = "# Written by `./try image --lock`: package, version, architecture, SHA-256 of the archive.\n"
-    lines = (f"{one.name} {one.version} {one.architecture} {one.sha256}\n" for one in sorted(packages))
+    lines = (
+        f"{package.name} {package.version} {package.architecture} {package.sha256}\n"
+        for package in sorted(packages)
+    )
     LOCK.write_text(head + "".join(lines))
 
 
@@ -104,35 +107,35 @@ class Archive:
         wanted = f"{package.name}={package.version}"
         with tempfile.TemporaryDirectory(dir=self._debs) as folder:
             done = self._apt("download", wanted, cwd=Path(folder))
-            found = list(Path(folder).glob("*.deb"))
-            if done.returncode != 0 or not found:
+            debs = list(Path(folder).glob("*.deb"))
+            if done.returncode != 0 or not debs:
                 raise PackageGone(
                     f"the base names {wanted} ({package.architecture}), which apt cannot fetch here: "
                     f"{_last_line(done.stderr)}. Debian's mirrors keep the newest version alone: "
                     "`./try image --lock` names today's, and a build with `--newest-base` takes them once"
                 )
-            if _sha256(found[0]) != package.sha256:
-                raise PackageGone(f"{wanted} is not what base.lock vouches for: {_sha256(found[0])}")
-            found[0].replace(path)
+            if _sha256(debs[0]) != package.sha256:
+                raise PackageGone(f"{wanted} is not what base.lock vouches for: {_sha256(debs[0])}")
+            debs[0].replace(path)
         return path
 
     def newest(self) -> list[Package]:
         """What apt would take today. Raises PackageGone when there is no such package."""
         self._update()
         done = self._apt("show", "--no-all-versions", *PACKAGES)
-        found = []
+        packages = []
         for stanza in done.stdout.split("\n\n"):
             fields = dict(re.findall(r"^(Package|Version|Architecture|SHA256): (.*)$", stanza, re.MULTILINE))
             if fields:
-                found.append(
+                packages.append(
                     Package(fields["Package"], fields["Version"], self._architecture, fields["SHA256"])
                 )
-        missing = set(PACKAGES) - {one.name for one in found}
+        missing = set(PACKAGES) - {package.name for package in packages}
         if missing:
             raise PackageGone(
                 f"apt knows no package {', '.join(sorted(missing))} here: {_last_line(done.stderr)}"
             )
-        return found
+        return packages
 
     def _update(self) -> None:
         if self._fresh:

@@ -31,7 +31,7 @@ def manifest(architecture: str, layers: Sequence[Layer], config: Mapping[str, An
             "os": "linux",
             "created": created,
             "config": config,
-            "rootfs": {"type": "layers", "diff_ids": [one.diff_id for one in layers]},
+            "rootfs": {"type": "layers", "diff_ids": [part.diff_id for part in layers]},
         }
     )
     content = _json(
@@ -39,12 +39,12 @@ def manifest(architecture: str, layers: Sequence[Layer], config: Mapping[str, An
             "schemaVersion": 2,
             "mediaType": f"{_OCI}.manifest.v1+json",
             "config": _descriptor("config.v1+json", image),
-            "layers": [_descriptor("layer.v1.tar+gzip", one.blob) for one in layers],
+            "layers": [_descriptor("layer.v1.tar+gzip", part.blob) for part in layers],
         }
     )
     descriptor = _descriptor("manifest.v1+json", content)
     descriptor["platform"] = {"architecture": architecture, "os": "linux"}
-    blobs = {one.digest: one.blob for one in layers} | {sha256(image): image, sha256(content): content}
+    blobs = {part.digest: part.blob for part in layers} | {sha256(image): image, sha256(content): content}
     return Manifest(descriptor, blobs)
 
 
@@ -57,7 +57,7 @@ def write(path: Path, name: str, manifests: Sequence[Manifest], epoch: int) -> s
         {
             "schemaVersion": 2,
             "mediaType": f"{_OCI}.index.v1+json",
-            "manifests": [one.descriptor for one in manifests],
+            "manifests": [image_manifest.descriptor for image_manifest in manifests],
         }
     )
     top = _descriptor("index.v1+json", index)
@@ -70,8 +70,8 @@ def write(path: Path, name: str, manifests: Sequence[Manifest], epoch: int) -> s
         "index.json": _json({"schemaVersion": 2, "mediaType": f"{_OCI}.index.v1+json", "manifests": [top]}),
     }
     blobs = {sha256(index): index}
-    for one in manifests:
-        blobs |= one.blobs
+    for image_manifest in manifests:
+        blobs |= image_manifest.blobs
     files |= {f"blobs/{digest.replace(':', '/')}": blob for digest, blob in blobs.items()}
     unfinished = path.with_suffix(".new")
     with tarfile.open(unfinished, "w") as archive:

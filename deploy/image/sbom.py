@@ -28,8 +28,8 @@ def bill(own: Wheel, architecture: str, packages: Sequence[Package], wheels: Seq
             }
         },
         "components": [
-            *(_component(one) for one in (own, *wheels)),
-            *(_system_component(one) for one in packages),
+            *(_component(wheel) for wheel in (own, *wheels)),
+            *(_system_component(package) for package in packages),
         ],
     }
     content["serialNumber"] = (

@@ -60,7 +60,7 @@ def fetch(architecture: str, cache: Path) -> list[Wheel]:
 def read(path: Path) -> Wheel:
     """A wheel file."""
     with zipfile.ZipFile(path) as archive:
-        (name,) = (one for one in archive.namelist() if one.endswith(".dist-info/METADATA"))
+        (name,) = (member for member in archive.namelist() if member.endswith(".dist-info/METADATA"))
         metadata = email.message_from_bytes(archive.read(name))
     licence = metadata["License-Expression"] or metadata["License"] or ""
     return Wheel(
@@ -102,7 +102,8 @@ def lock(architectures: Sequence[str]) -> str:
     lines = ["# Written by `./try image --lock`: what the image has of Python packages, for both machines.\n"]
     for (name, version), digests in sorted(hashes.items()):
         lines.append(
-            " \\\n".join([f"{name}=={version}", *(f"    --hash={one}" for one in sorted(digests))]) + "\n"
+            " \\\n".join([f"{name}=={version}", *(f"    --hash={digest}" for digest in sorted(digests))])
+            + "\n"
         )
     names = [name for name, _ in hashes]
     twice = {name for name in names if names.count(name) > 1}
@@ -113,8 +114,8 @@ def lock(architectures: Sequence[str]) -> str:
 
 def required() -> list[str]:
     """The dependencies as the project names them."""
-    found: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    return found
+    dependencies: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    return dependencies
 
 
 def _resolved(architecture: str) -> Iterator[tuple[str, str, str]]:
@@ -122,9 +123,9 @@ def _resolved(architecture: str) -> Iterator[tuple[str, str, str]]:
         *("install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-"),
         *("--target", str(ROOT / "none"), *_target(architecture), *required()),
     )
-    for one in json.loads(report)["install"]:
-        (digest,) = one["download_info"]["archive_info"]["hashes"].items()
-        yield one["metadata"]["name"], one["metadata"]["version"], ":".join(digest)
+    for report_entry in json.loads(report)["install"]:
+        (digest,) = report_entry["download_info"]["archive_info"]["hashes"].items()
+        yield report_entry["metadata"]["name"], report_entry["metadata"]["version"], ":".join(digest)
 
 
 def _target(architecture: str) -> list[str]:

@@ -34,26 +34,28 @@ def subnet(name: str, cidr: str, *ips: str, **spec: Any) -> dict[str, Any]:
 
 
 def deployment(name: str, replicas: int, **annotations: str) -> dict[str, Any]:
-    told = {f"ipam.spidernet.io/{key.replace('_', '-')}": value for key, value in annotations.items()}
+    named = {f"ipam.spidernet.io/{key.replace('_', '-')}": value for key, value in annotations.items()}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": name, "namespace": "default"},
-        "spec": {"replicas": replicas, "template": {"metadata": {"annotations": told}}},
+        "spec": {"replicas": replicas, "template": {"metadata": {"annotations": named}}},
     }
 
 
 def automatic(store: Store) -> list[IPPool]:
     """The automatic pools at one moment."""
-    return [one for obj in store.list("SpiderIPPool").items if (one := IPPool.from_object(obj)).auto_created]
+    return [
+        ippool for obj in store.list("SpiderIPPool").items if (ippool := IPPool.from_object(obj)).auto_created
+    ]
 
 
 def prove_disjoint(store: Store) -> None:
     """No address is in two pools."""
     given = IntervalSet()
-    for one in automatic(store):
-        assert not given.intersect(one.ips), f"{one.name} has addresses of another pool"
-        given = given.union(one.ips)
+    for ippool in automatic(store):
+        assert not given.intersect(ippool.ips), f"{ippool.name} has addresses of another pool"
+        given = given.union(ippool.ips)
 
 
 def allocated(store: Store, name: str) -> int:
@@ -135,16 +137,16 @@ class ApplicationChurn:
 
     def _scale(self, name: str, replicas: int) -> None:
         while True:
-            found = self._fleet.store.get("Deployment", name, "default")
+            deployed = self._fleet.store.get("Deployment", name, "default")
             with contextlib.suppress(Conflict):
-                self._fleet.store.update({**found, "spec": {**found["spec"], "replicas": replicas}})
+                self._fleet.store.update({**deployed, "spec": {**deployed["spec"], "replicas": replicas}})
                 return
 
     def _start(self, name: str, application: str, chance: random.Random) -> tuple[Place, PodName, str]:
         node = chance.choice(tuple(self._agents))
-        asked = pod(name, owner=f"apps/v1 Deployment {application}", subnet=FLOOR)
-        made = self._fleet.store.create(on_node(asked, node))
-        this = PodName(name, made["metadata"]["uid"])
+        wanted = pod(name, owner=f"apps/v1 Deployment {application}", subnet=FLOOR)
+        created = self._fleet.store.create(on_node(wanted, node))
+        this = PodName(name, created["metadata"]["uid"])
         place = (f"c-{name}", "eth0")
         began = time.monotonic()
         while True:

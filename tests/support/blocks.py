@@ -11,9 +11,9 @@ from actors.store.contract import Object
 
 def recorded(blocks: Iterable[Object]) -> dict[str, dict[str, str]]:
     """Of all blocks together. Raises `InvalidObject` for one that is damaged."""
-    found = {}
+    records = {}
     for obj in blocks:
         block = Block.from_object(obj)
         for value, record in block.records.items():
-            found[format_address(block.family, value)] = record.to_json()
-    return found
+            records[format_address(block.family, value)] = record.to_json()
+    return records

@@ -77,7 +77,10 @@ def records(store: Store) -> dict[str, dict[str, str]]:
     """Address to record, out of all blocks; fails when a block is not well formed or two record one address."""
     held, findings = recorded(store.list("SpiderIPBlock").items)
     assert not findings, told(findings)
-    return {format_address(one.family, one.value): one.record.to_json() for one in held}
+    return {
+        format_address(allocation.family, allocation.value): allocation.record.to_json()
+        for allocation in held
+    }
 
 
 def prove_records(store: Store, journal: Journal) -> None:
@@ -93,7 +96,7 @@ def prove_records(store: Store, journal: Journal) -> None:
     lost = {place: held for place, held in journal.held.items() if attached.get(place, set()) != set(held)}
     leaked = {place: held for place, held in attached.items() if place not in journal.held}
     assert not lost, (
-        f"acknowledged and not recorded so: {lost}; recorded is {[attached.get(one) for one in lost]}"
+        f"acknowledged and not recorded so: {lost}; recorded is {[attached.get(place) for place in lost]}"
     )
     assert not leaked, f"recorded and never acknowledged, or released: {leaked}"
     assert journal.kept == kept
@@ -101,7 +104,9 @@ def prove_records(store: Store, journal: Journal) -> None:
 
 def prove_views(store: Store) -> None:
     """SpiderEndpoints and pool status say what the blocks say; whatever pools a test chose to have."""
-    findings = [one for one in audit(Snapshot.read(store, pods=False)).findings if one.rule in VIEWS]
+    findings = [
+        finding for finding in audit(Snapshot.read(store, pods=False)).findings if finding.rule in VIEWS
+    ]
     assert not findings, told(findings)
 
 
@@ -114,12 +119,12 @@ def prove_all(store: Store, journal: Journal) -> None:
 
 def told(findings: Iterable[Finding]) -> str:
     """One line each."""
-    return "\n".join(f"{one.rule.label} {one.subject}: {one.what}" for one in findings)
+    return "\n".join(f"{finding.rule.label} {finding.subject}: {finding.what}" for finding in findings)
 
 
-def equal(found: object, expected: object) -> None:
+def equal(actual: object, expected: object) -> None:
     """For `eventually`, whose proof is an expression."""
-    assert found == expected
+    assert actual == expected
 
 
 def eventually(prove: Callable[[], None], within: float = 120.0) -> None:

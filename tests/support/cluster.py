@@ -47,8 +47,8 @@ class ClusterStore(KubernetesStore):
         for owner in owners:
             if owner["uid"] == "u":
                 with contextlib.suppress(NotFound, NoSuchResource, InvalidObject):
-                    found = self.get(owner["kind"], owner["name"], metadata.get("namespace", ""))
-                    owner["uid"] = found["metadata"]["uid"]
+                    owning = self.get(owner["kind"], owner["name"], metadata.get("namespace", ""))
+                    owner["uid"] = owning["metadata"]["uid"]
         return {**obj, "metadata": {**metadata, "ownerReferences": owners}} if owners else obj
 
     def update(self, obj: Object, *, timeout: float = 10.0) -> Object:
@@ -74,10 +74,10 @@ class Cluster:
 def _empty(store: KubernetesStore, server: ApiServer) -> None:
     for kind in sorted(KINDS.keys() - _KEPT):
         try:
-            found = store.list(kind).items
+            objects = store.list(kind).items
         except NoSuchResource:
             continue
-        for obj in found:
+        for obj in objects:
             metadata = obj["metadata"]
             if metadata.get("finalizers"):
                 store.update({**obj, "metadata": {**metadata, "finalizers": []}})

@@ -123,10 +123,10 @@ def delete(path: Path, journal: Journal, place: Place, **more: Any) -> Answer | 
 
 
 def _exactly(client: socket.socket, length: int) -> bytes:
-    found = b""
-    while len(found) < length:
-        piece = client.recv(length - len(found))
+    received = b""
+    while len(received) < length:
+        piece = client.recv(length - len(received))
         if not piece:
-            raise NoAnswer(f"the connection ended after {len(found)} of {length} bytes")
-        found += piece
-    return found
+            raise NoAnswer(f"the connection ended after {len(received)} of {length} bytes")
+        received += piece
+    return received

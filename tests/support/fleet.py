@@ -71,7 +71,7 @@ class Fleet:
         request may take. `faults`: options of `process_with_faults.py`."""
         config = self._config(through)
         faults = clock.option if clock is not None else faults
-        made = AgentProcess(
+        process = AgentProcess(
             self._directory / node,
             "--timeout",
             str(timeout),
@@ -80,7 +80,7 @@ class Fleet:
             faults=faults,
             packages=packages,
         )
-        return self._stack.enter_context(made)
+        return self._stack.enter_context(process)
 
     def controller(
         self,
@@ -97,7 +97,7 @@ class Fleet:
         `faults`: options of `process_with_faults.py`. `settings`: its file of them."""
         faults = clock.option if clock is not None else faults
         options = () if settings is None else (*QUICK, "--config", str(settings))
-        made = ControllerProcess(
+        process = ControllerProcess(
             self._directory / name,
             self._config(through),
             *options,
@@ -105,7 +105,7 @@ class Fleet:
             faults=faults,
             packages=packages,
         )
-        return self._stack.enter_context(made)
+        return self._stack.enter_context(process)
 
     def cable(self, host: str, port: int) -> Cable:
         """A cable to a controller that listens on this port of 127.0.0.1."""
@@ -113,14 +113,14 @@ class Fleet:
 
     def proxy(self) -> FaultProxy:
         """A proxy in front of the API server."""
-        made = FaultProxy(self.server)
-        self._stack.callback(made.close)
-        return made
+        fault_proxy = FaultProxy(self.server)
+        self._stack.callback(fault_proxy.close)
+        return fault_proxy
 
     def pod(self, name: str, node: str, **more: str) -> PodName:
         """Make a pod on a node."""
-        made = self.store.create(on_node(pod(name, **more), node))
-        return PodName(name, made["metadata"]["uid"])
+        created = self.store.create(on_node(pod(name, **more), node))
+        return PodName(name, created["metadata"]["uid"])
 
     def load(self, agent: AgentProcess, seed: int, node: str) -> Load:
         """Clients of an agent, with pods on its node; the same again for a later load."""
@@ -167,6 +167,6 @@ def fleet(directory: Path, server: ApiServer, *objects: Object) -> Iterator[Flee
         for obj in objects:
             store.create(obj)
         for node in NODES:
-            made = store.create(ready_node(node))
-            store.update_status({**made, "status": ready_node(node)["status"]})
+            created = store.create(ready_node(node))
+            store.update_status({**created, "status": ready_node(node)["status"]})
         yield Fleet(directory, server, store, stack)

@@ -65,9 +65,9 @@ class Helm:
     ) -> list[dict[str, Any]]:
         """All objects of a rendering but the hooks. Raises Refused."""
         return [
-            one
+            obj
             for path, text in self.texts(values, namespace).items()
             if path.endswith(".yaml")
-            for one in yaml.safe_load_all(text)
-            if one and "helm.sh/hook" not in one["metadata"].get("annotations", {})
+            for obj in yaml.safe_load_all(text)
+            if obj and "helm.sh/hook" not in obj["metadata"].get("annotations", {})
         ]

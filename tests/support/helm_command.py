@@ -34,10 +34,10 @@ def main() -> int:
                 config.uninstall(options.name)
             case _:
                 values: dict[str, Any] = {}
-                for one in options.set:
-                    put(values, *one.split("=", 1))
+                for setting in options.set:
+                    put(values, *setting.split("=", 1))
                 lay(values, json.loads(Path(os.environ["HELM_VALUES"]).read_text()))
-                there = {one["name"] for one in config.list()}
+                there = {release["name"] for release in config.list()}
                 act = config.upgrade if options.name in there else config.install
                 act(options.chart, options.name, values, timeout=600, wait="watcher")
     except helm_python.HelmError as error:

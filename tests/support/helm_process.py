@@ -34,9 +34,9 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
-        asked = json.loads(line)
+        request = json.loads(line)
         try:
-            said = {"result": answer(asked["operation"], asked["arguments"])}
+            said = {"result": answer(request["operation"], request["arguments"])}
         except helm_python.HelmError as error:
             said = {"refused": str(error)}
         answers.write(json.dumps(said) + "\n")

@@ -86,5 +86,5 @@ def _ask(cluster: dict[str, Any], method: str, path: str, body: object = None) -
     authority = cluster.get("certificate-authority")
     tls = ssl.create_default_context(cafile=authority) if authority else None
     with urllib.request.urlopen(request, context=tls, timeout=60) as answer:
-        found: dict[str, Any] = json.load(answer)
-    return found
+        response: dict[str, Any] = json.load(answer)
+    return response

@@ -53,12 +53,12 @@ class ControllerProcess(ServingProcess):
 
     def serves(self) -> bool:
         """It is ready, whether it leads or stands by."""
-        told = self.events("standing by")
-        if not told:
+        standing_by = self.events("standing by")
+        if not standing_by:
             return False
         try:
             with urllib.request.urlopen(
-                f"http://127.0.0.1:{told[-1]['metrics_port']}/readyz", timeout=30
+                f"http://127.0.0.1:{standing_by[-1]['metrics_port']}/readyz", timeout=30
             ) as answer:
                 return bool(answer.status == 200)
         except OSError:  # not ready, or gone with an earlier life of it
@@ -82,8 +82,8 @@ class ControllerProcess(ServingProcess):
 def logged(log: Path, *events: str) -> list[dict[str, Any]]:
     """The lines of a log with one of these names."""
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    found = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
-    return [line for line in found if line["event"] in events]
+    entries = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+    return [line for line in entries if line["event"] in events]
 
 
 @contextmanager
@@ -92,48 +92,48 @@ def controllers(
 ) -> Iterator[list[ControllerProcess]]:
     """So many of them, gone at the end, whatever the test did to them."""
     with ExitStack() as stack:
-        made = [
+        processes = [
             ControllerProcess(directory / f"controller-{number}", kubeconfig, *options)
             for number in range(count)
         ]
-        for one in made:
-            one.launch()
-            stack.callback(_end, one)
-        eventually(lambda: _true(all(one.serves() for one in made)), 60)
-        yield made
+        for controller in processes:
+            controller.launch()
+            stack.callback(_end, controller)
+        eventually(lambda: _true(all(controller.serves() for controller in processes)), 60)
+        yield processes
 
 
-def _end(one: ControllerProcess) -> None:
-    if one.running:
-        one.resume()
-        one.signal(signal.SIGTERM)
-        one.wait()
+def _end(controller: ControllerProcess) -> None:
+    if controller.running:
+        controller.resume()
+        controller.signal(signal.SIGTERM)
+        controller.wait()
 
 
 def leader_of(store: Store, among: list[ControllerProcess]) -> ControllerProcess:
     """The process that leads: it holds the Lease and says so."""
-    found: list[ControllerProcess] = []
+    leading: list[ControllerProcess] = []
 
     def leads() -> None:
         holder = read_holder(store, LEASE, NAMESPACE)
-        found[:] = [
-            one
-            for one in among
-            if one.running
+        leading[:] = [
+            controller
+            for controller in among
+            if controller.running
             and holder is not None
-            and one.identity == holder.identity
-            and one.events("leading")
+            and controller.identity == holder.identity
+            and controller.events("leading")
         ]
-        assert found, holder
+        assert leading, holder
 
     eventually(leads, 60)
-    return found[0]
+    return leading[0]
 
 
 def linked(agent: AgentProcess) -> str:
     """With which leader the agent works by its own last word, empty for none."""
-    told = logged(agent.log, "allocating at the leader", "the leader is lost, allocating in this process")
-    return str(told[-1]["leader"]) if told and told[-1]["event"] == "allocating at the leader" else ""
+    events = logged(agent.log, "allocating at the leader", "the leader is lost, allocating in this process")
+    return str(events[-1]["leader"]) if events and events[-1]["event"] == "allocating at the leader" else ""
 
 
 def wait_linked(agent: AgentProcess, leader: ControllerProcess) -> None:

@@ -32,7 +32,7 @@ class ModelSubnets:
     """`used`: of each pool how many addresses pods use. `failing`: what the next questions are answered."""
 
     def __init__(self, store: Store, *subnets: SpiderSubnet) -> None:
-        self.subnets = {one.name: one for one in subnets}
+        self.subnets = {subnet.name: subnet for subnet in subnets}
         self.store = store
         self.pools: dict[str, tuple[str, list[int]]] = {}
         self.used: dict[str, int] = {}

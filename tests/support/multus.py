@@ -49,22 +49,24 @@ class Multus:
         detached."""
         delegates = self._delegates(pod)
         self._cache(netns).parent.mkdir(parents=True, exist_ok=True)
-        self._cache(netns).write_text(json.dumps([[one.name, one.conf, one.element] for one in delegates]))
+        self._cache(netns).write_text(
+            json.dumps([[delegate.name, delegate.conf, delegate.element] for delegate in delegates])
+        )
         status = []
-        for index, one in enumerate(delegates):
+        for index, delegate in enumerate(delegates):
             try:
-                result = self._call("add", one, self._interface(index, one), pod, netns)
+                result = self._call("add", delegate, self._interface(index, delegate), pod, netns)
             except OrbweaverError:
                 for before in reversed(range(index + 1)):
                     self._try_del(delegates[before], self._interface(before, delegates[before]), pod, netns)
                 raise
-            status.append(self._status(one, json.loads(result), default=index == 0))
+            status.append(self._status(delegate, json.loads(result), default=index == 0))
         return status
 
     def delete(self, pod: Mapping[str, Any], netns: str) -> list[OrbweaverError]:
         """DEL, from the cache alone; what went wrong."""
         kept = json.loads(self._cache(netns).read_text())
-        delegates = [Delegate(*one) for one in kept]
+        delegates = [Delegate(*entry) for entry in kept]
         errors = [
             error
             for index in reversed(range(len(delegates)))
@@ -77,43 +79,47 @@ class Multus:
 
     def check(self, pod: Mapping[str, Any], netns: str) -> None:
         """CHECK of every network, which a runtime asks for."""
-        for index, one in enumerate(self._delegates(pod)):
-            self._call("check", one, self._interface(index, one), pod, netns)
+        for index, delegate in enumerate(self._delegates(pod)):
+            self._call("check", delegate, self._interface(index, delegate), pod, netns)
 
     def _delegates(self, pod: Mapping[str, Any]) -> list[Delegate]:
         metadata = pod["metadata"]
-        found = [self.cluster]
+        delegates = [self.cluster]
         for element in json.loads(metadata["annotations"].get(NETWORKS, "[]")):
             key = f"{element.get('namespace', metadata['namespace'])}/{element['name']}"
-            found.append(Delegate(key, self.networks[key], element))
-        return found
+            delegates.append(Delegate(key, self.networks[key], element))
+        return delegates
 
-    def _interface(self, index: int, one: Delegate) -> str:
-        return str(one.element.get("interface") or ("eth0" if index == 0 else f"net{index}"))
+    def _interface(self, index: int, delegate: Delegate) -> str:
+        return str(delegate.element.get("interface") or ("eth0" if index == 0 else f"net{index}"))
 
     def _try_del(
-        self, one: Delegate, interface: str, pod: Mapping[str, Any], netns: str
+        self, delegate: Delegate, interface: str, pod: Mapping[str, Any], netns: str
     ) -> OrbweaverError | None:
         try:
-            self._call("del", one, interface, pod, netns)
+            self._call("del", delegate, interface, pod, netns)
         except OrbweaverError as error:
             return error
         return None
 
-    def _call(self, command: str, one: Delegate, interface: str, pod: Mapping[str, Any], netns: str) -> str:
+    def _call(
+        self, command: str, delegate: Delegate, interface: str, pod: Mapping[str, Any], netns: str
+    ) -> str:
         nets = self.directory / "delegates"
         nets.mkdir(parents=True, exist_ok=True)
-        name = str(one.conf["name"])
-        (nets / f"{name}.conflist").write_text(json.dumps(one.conf))
+        name = str(delegate.conf["name"])
+        (nets / f"{name}.conflist").write_text(json.dumps(delegate.conf))
         capabilities = {
-            key: one.element[key] for key in ("ips", "mac", "portMappings", "bandwidth") if key in one.element
+            key: delegate.element[key]
+            for key in ("ips", "mac", "portMappings", "bandwidth")
+            if key in delegate.element
         }
         environment = {
             "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin",
             "NETCONFPATH": str(nets),
             "CNI_PATH": ":".join(map(str, self.plugins)),
             "CNI_IFNAME": interface,
-            "CNI_ARGS": self._arguments(pod, one, netns),
+            "CNI_ARGS": self._arguments(pod, delegate, netns),
             "CAP_ARGS": json.dumps(capabilities),
         }
         done = subprocess.run(
@@ -121,11 +127,11 @@ class Multus:
         )
         if done.returncode != 0:
             raise OrbweaverError(
-                f"{command} {one.name} {interface}: {done.stderr.strip() or done.stdout.strip()}"
+                f"{command} {delegate.name} {interface}: {done.stderr.strip() or done.stdout.strip()}"
             )
         return done.stdout
 
-    def _arguments(self, pod: Mapping[str, Any], one: Delegate, netns: str) -> str:
+    def _arguments(self, pod: Mapping[str, Any], delegate: Delegate, netns: str) -> str:
         metadata = pod["metadata"]
         named = [
             ("K8S_POD_NAMESPACE", metadata["namespace"]),
@@ -136,17 +142,23 @@ class Multus:
         pairs = [("IgnoreUnknown", "true"), *named]
         if not self.thick:
             pairs += [("IgnoreUnknown", "1"), *named]
-        if "mac" in one.element:
-            pairs.append(("MAC", one.element["mac"]))
-        if "ips" in one.element:
-            pairs.append(("IP", ",".join(one.element["ips"])))
+        if "mac" in delegate.element:
+            pairs.append(("MAC", delegate.element["mac"]))
+        if "ips" in delegate.element:
+            pairs.append(("IP", ",".join(delegate.element["ips"])))
         return ";".join(f"{key}={value}" for key, value in pairs)
 
-    def _status(self, one: Delegate, result: Mapping[str, Any], *, default: bool) -> dict[str, Any]:
+    def _status(self, delegate: Delegate, result: Mapping[str, Any], *, default: bool) -> dict[str, Any]:
         inside = next(nic for nic in result["interfaces"] if nic.get("sandbox"))
         ips = [ip["address"].partition("/")[0] for ip in result.get("ips", ())]
-        told = {"name": one.name, "interface": inside["name"], "ips": ips, "mac": inside["mac"], "dns": {}}
-        return {**told, "default": True} if default else told
+        status = {
+            "name": delegate.name,
+            "interface": inside["name"],
+            "ips": ips,
+            "mac": inside["mac"],
+            "dns": {},
+        }
+        return {**status, "default": True} if default else status
 
     def _cache(self, netns: str) -> Path:
         return self.directory / "multus" / Path(netns).name

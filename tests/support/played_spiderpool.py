@@ -156,18 +156,18 @@ class PlayedAgent:
     def _new_endpoint(self, pod: Object, entry: dict[str, Any]) -> Object:
         metadata = pod["metadata"]
         owner = next(iter(metadata.get("ownerReferences") or ()), {"kind": "Pod", "name": metadata["name"]})
-        made: dict[str, Any] = {
+        created: dict[str, Any] = {
             "name": metadata["name"],
             "namespace": metadata["namespace"],
             "finalizers": [FINALIZER],
         }
         if not _is_static(pod):
             reference = {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}
-            made["ownerReferences"] = [reference]
+            created["ownerReferences"] = [reference]
         return {
             "apiVersion": "spiderpool.spidernet.io/v2beta1",
             "kind": "SpiderEndpoint",
-            "metadata": made,
+            "metadata": created,
             "status": {
                 "current": {"uid": metadata["uid"], "node": self._node, "ips": [entry]},
                 "ownerControllerType": owner["kind"],

@@ -128,7 +128,7 @@ class Rig:
         place = (box.container, box.interface)
         self.journal.unsure(place)
         result = get(self.send_add(box, timeout, **asks), timeout + 30)
-        addresses = [one.address.partition("/")[0] for one in result.addresses]
+        addresses = [assigned.address.partition("/")[0] for assigned in result.addresses]
         self.journal.acknowledged(place, addresses)
         return addresses
 
@@ -147,8 +147,8 @@ class Rig:
         """Change fields of a pool's spec, as often as somebody else's write comes between."""
 
         def change() -> None:
-            found = self.inner.get("SpiderIPPool", name)
-            self.inner.update({**found, "spec": {**found["spec"], **spec}})
+            ippool = self.inner.get("SpiderIPPool", name)
+            self.inner.update({**ippool, "spec": {**ippool["spec"], **spec}})
 
         eventually(change)
 

@@ -31,20 +31,20 @@ class Segment:
         if self.error is not None:
             ref.fail(self.error)
             return ref
-        self.asked += [one.address for one in inquiry.probes]
-        found = []
-        for one in inquiry.probes:
-            holder = MAC if one.conflict and one.address in self.used else ""
-            found.append(ProbeResult(holder, silent=not holder and one.gateway in self.dead))
-        ref.complete(tuple(found))
+        self.asked += [probe.address for probe in inquiry.probes]
+        results = []
+        for probe in inquiry.probes:
+            holder = MAC if probe.conflict and probe.address in self.used else ""
+            results.append(ProbeResult(holder, silent=not holder and probe.gateway in self.dead))
+        ref.complete(tuple(results))
         return ref
 
 
 @contextmanager
 def on(directory: Path, segment: Segment, *objects: dict[str, Any], **options: Any) -> Iterator[Rig]:
-    with rig(directory, *objects, settings=options.pop("settings", ON), **options) as one:
-        real, one.agent.prober = one.agent.prober, segment  # type: ignore[assignment]
+    with rig(directory, *objects, settings=options.pop("settings", ON), **options) as made_rig:
+        real, made_rig.agent.prober = made_rig.agent.prober, segment  # type: ignore[assignment]
         try:
-            yield one
+            yield made_rig
         finally:
-            one.agent.prober = real
+            made_rig.agent.prober = real

@@ -142,9 +142,9 @@ class SubnetRig:
     def release(self, address: str) -> None:
         family, value = parse_address(address)
         (held,) = [
-            one
-            for one in get(ledger_of(self.process.system).within(TIMEOUT).ask(LedgerActor.everything))
-            if (one.family, one.value) == (family, value)
+            allocation
+            for allocation in get(ledger_of(self.process.system).within(TIMEOUT).ask(LedgerActor.everything))
+            if (allocation.family, allocation.value) == (family, value)
         ]
         block = block_of(self.process.system, held.address).within(TIMEOUT)
         get(block.order(BlockActor.release, Release(value, Fence.of(held.record), time.time())))
@@ -152,15 +152,18 @@ class SubnetRig:
     def used(self) -> dict[str, str]:
         """What is recorded, each address with its pool."""
         everything = get(ledger_of(self.process.system).within(TIMEOUT).ask(LedgerActor.everything))
-        return {format_address(one.family, one.value): one.record.pool for one in everything}
+        return {
+            format_address(allocation.family, allocation.value): allocation.record.pool
+            for allocation in everything
+        }
 
     def edit(self, kind: str, name: str, **spec: Any) -> None:
         """Change fields of an object's spec, as a person does; None takes one away."""
 
         def change() -> None:
-            found = self.inner.get(kind, name)
-            body = {key: value for key, value in {**found["spec"], **spec}.items() if value is not None}
-            self.inner.update({**found, "spec": body})
+            current = self.inner.get(kind, name)
+            body = {key: value for key, value in {**current["spec"], **spec}.items() if value is not None}
+            self.inner.update({**current, "spec": body})
 
         eventually(change)
 
@@ -198,12 +201,12 @@ def subnet_rig(
     try:
         for obj in objects:
             inner.create(obj)
-        one = SubnetRig(inner, wrap(inner), **actor)
+        subnet_rig = SubnetRig(inner, wrap(inner), **actor)
         try:
-            yield one
-            assert one.process.fatal == []
+            yield subnet_rig
+            assert subnet_rig.process.fatal == []
         finally:
-            one.process.stop()
+            subnet_rig.process.stop()
     finally:
         patch.undo()
         inner.close()
@@ -211,13 +214,15 @@ def subnet_rig(
 
 def prove_division(store: Store, name: str = "rack") -> None:
     """No address is in two pools, and what the status says is what the pools have."""
-    found = SpiderSubnet.from_object(store.get("SpiderSubnet", name))
+    spider_subnet = SpiderSubnet.from_object(store.get("SpiderSubnet", name))
     pools = [IPPool.from_object(obj) for obj in store.list("SpiderIPPool").items]
-    mine = {pool.name: pool.ips.minus(pool.exclude_ips) for pool in pools if pool.subnet == found.subnet}
+    mine = {
+        pool.name: pool.ips.minus(pool.exclude_ips) for pool in pools if pool.subnet == spider_subnet.subnet
+    }
     taken = IntervalSet()
     for pool, ips in mine.items():
         assert not ips.intersect(taken), (pool, ips, mine)
         taken = taken.union(ips)
-    assert {pool: entry.ips for pool, entry in found.controlled.items()} == mine
-    assert found.allocated == taken.size
-    assert not taken.minus(found.listed)
+    assert {pool: entry.ips for pool, entry in spider_subnet.controlled.items()} == mine
+    assert spider_subnet.allocated == taken.size
+    assert not taken.minus(spider_subnet.listed)

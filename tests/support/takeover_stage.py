@@ -491,23 +491,23 @@ def stage(
     store: ClusterStore, server: ApiServer, directory: Path, *objects: Object, multus: bool = False
 ) -> Iterator[Stage]:
     """Spiderpool serves, ours is installed and stopped, `objects` are applied."""
-    made = Stage(store, server, directory, multus=multus)
+    stage = Stage(store, server, directory, multus=multus)
     with ExitStack() as stack:
-        stack.callback(made.end_all)
-        made.install()
+        stack.callback(stage.end_all)
+        stage.install()
         for obj in objects:
             store.create(obj)
-        player = threading.Thread(target=made.play)
+        player = threading.Thread(target=stage.play)
         player.start()
         stack.callback(player.join)
-        stack.callback(made.close)
+        stack.callback(stage.close)
         deadline = time.monotonic() + 60
-        while any(machine.serving != "spiderpool-agent" for machine in made.machines.values()):
-            assert not made.errors, made.errors
+        while any(machine.serving != "spiderpool-agent" for machine in stage.machines.values()):
+            assert not stage.errors, stage.errors
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        yield made
-    assert not made.errors, made.errors
+        yield stage
+    assert not stage.errors, stage.errors
 
 
 def _workload(kind: str, namespace: str, name: str, template: dict[str, Any], **spec: Any) -> Object:

@@ -130,8 +130,8 @@ def _parts(value: Any) -> Iterator[Any]:
 
 
 def _is_value(value: Any) -> bool:
-    made = getattr(type(value), "__dataclass_params__", None)
-    return made is not None and bool(made.frozen)
+    parameters = getattr(type(value), "__dataclass_params__", None)
+    return parameters is not None and bool(parameters.frozen)
 
 
 def _callers(frame: types.FrameType) -> Iterator[str]:

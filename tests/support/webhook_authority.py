@@ -45,7 +45,7 @@ def webhook_authority(directory: Path, *addresses: str) -> WebhookAuthority:
         .sign(signer, hashes.SHA256())
     )  # fmt: skip
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
-    names = [x509.DNSName(NAME), *(x509.IPAddress(ipaddress.ip_address(one)) for one in addresses)]
+    names = [x509.DNSName(NAME), *(x509.IPAddress(ipaddress.ip_address(address)) for address in addresses)]
     leaf = (
         _begun(subject, issuer, key.public_key(), now)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)

@@ -160,8 +160,8 @@ class Catalog:
         """As `hear_of`, of a pool that this process made; others may be told of it for some seconds (`made_lately`)."""
         self.hear_of(obj)
         metadata = {key: value for key, value in obj["metadata"].items() if key in _TOLD}
-        told = {key: obj[key] for key in ("apiVersion", "kind", "spec")} | {"metadata": metadata}
-        self._made[metadata["name"]] = (told, time.monotonic() + _NEW)
+        kept = {key: obj[key] for key in ("apiVersion", "kind", "spec")} | {"metadata": metadata}
+        self._made[metadata["name"]] = (kept, time.monotonic() + _NEW)
         if len(self._made) > _MADE_MOST:
             with contextlib.suppress(KeyError):
                 self._made.popitem(last=False)

@@ -126,7 +126,10 @@ def on_every_node() -> int:
 
 def ready(node: dict[str, Any]) -> bool:
     """Whether pods can start there."""
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in node["status"]["conditions"])
+    return any(
+        condition["type"] == "Ready" and condition["status"] == "True"
+        for condition in node["status"]["conditions"]
+    )
 
 
 def wait(api: Api, pods: str, names: dict[str, str]) -> int:
