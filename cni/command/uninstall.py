@@ -28,7 +28,7 @@ from cni.command.option_values import count, seconds
 from cni.command.store_choice import add_data_option, cluster_access
 from cni.uninstall.cluster import ClusterUninstall, UninstallOptions
 from cni.uninstall.node import NodeCleanup, NodeDirectories
-from cni.uninstall.node_pods import BY_HAND
+from cni.uninstall.node_pods import BY_HAND, leave_word
 
 DONE, NOT_ALL = 0, 1
 NAMED = 5
@@ -141,6 +141,7 @@ def _node(chosen: argparse.Namespace, directories: NodeDirectories) -> int:
         raise OrbweaverError(
             "not all of it could be removed; run this as root", details=tuple(outcome.failed)
         )
+    leave_word(outcome.left)
     if not chosen.yes:
         _tell("Nothing was changed. Repeat it with --yes to do it.")
     elif not outcome.removed:

@@ -141,6 +141,10 @@ class Link:
     """The index of the bond or bridge that it belongs to; 0 for none."""
     parent: int = 0
     """Of the interface that it stands on, in the same namespace; 0 for none."""
+    alias: str = ""
+    """A note that the kernel keeps (`ip link set alias`)."""
+    group: int = 0
+    """A number by which interfaces are put together (`ip link set group`)."""
     info: Mapping[str, Any] = field(default_factory=dict)
     """What a bond or a VLAN says of itself, by the kernel's attribute names."""
 

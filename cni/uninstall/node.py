@@ -27,14 +27,17 @@ from actors.store.atomic_file import UNFINISHED
 from cni import shim
 from cni.dataplane.coordinator.settings import HOST_TABLE
 from cni.dataplane.coordinator.veth import ALIAS, HOST_VETH
-from cni.dataplane.netlink.links import delete_link
+from cni.dataplane.ifacer.mark import is_ours
+from cni.dataplane.ifacer.plan import HostLinks
+from cni.dataplane.netlink.links import delete_link, set_link
 from cni.dataplane.netlink.routes import delete_neighbour, delete_route, delete_rule
 from cni.dataplane.netlink.rtnetlink import Netlink
-from cni.dataplane.state import bare
+from cni.dataplane.state import Link, bare
 from cni.networks.network_list import NAME as NETWORKS
 from cni.server.node_cni_files import DIRECTORY as CNI_DIRECTORY
 from cni.server.node_cni_files import MOST_FILES
 from cni.takeover.host_local.node_files import FORMER
+from cni.uninstall.interfaces import NAMESPACES, judge, members, stood_on
 
 PLUGINS = (*shim.PLUGINS, NETWORKS)
 STATE = Path("/var/lib/orbweaver")
@@ -94,6 +97,7 @@ class NodeCleanup:
         self._configurations = within(root, directories.configurations)
         self._sockets = within(root, directories.sockets)
         self._state = within(root, directories.state)
+        self._namespaces = [within(root, directory) for directory in NAMESPACES]
         self._tables = tables
         self._shared = shared
         self._outcome = NodeOutcome()
@@ -105,7 +109,7 @@ class NodeCleanup:
         outcome = self._outcome = NodeOutcome()
         parts = [self._in_configurations, self._in_plugins, self._in_state]
         if not self._shared:
-            parts[2:2] = [self._in_kernel, self._in_sockets]
+            parts[2:2] = [self._in_kernel, self._made_interfaces, self._in_sockets]
         for part in parts:
             try:
                 for removal in part():
@@ -188,7 +192,7 @@ class NodeCleanup:
     # ---- the kernel ---------------------------------------------------------------------------------------
 
     def _in_kernel(self) -> Iterator[_Removal]:
-        """Ways of the host to pods. VLANs and bonds stay: nothing tells who made them, and the node may stand on them."""
+        """Ways of the host to pods."""
         with Netlink() as host:
             for nic in host.nics():
                 if nic.name.startswith(HOST_VETH) and nic.alias.startswith(ALIAS):
@@ -205,6 +209,44 @@ class NodeCleanup:
                 if rule.table in self._tables:
                     what = f"IPv{rule.family} rule {rule}"
                     yield _Removal(what, partial(host.send, [delete_rule(rule)]))
+
+    def _made_interfaces(self) -> Iterator[_Removal]:
+        """VLANs and bonds of the plugin ifacer. It cannot be looked into other namespaces without rights; then none goes."""
+        with Netlink() as host:
+            links = self._host_links(host)
+            judged = judge(
+                links, stood_on(host, self._namespaces) if any(map(is_ours, links.links)) else frozenset()
+            )
+            for link in judged.going:
+                yield _Removal(f"{link.kind} {link.name}", partial(self._remove_link, host, link, links))
+        for link, uses in judged.used:
+            self._outcome.left.append(
+                f"{link.kind} {link.name}, which ifacer made: it {uses}; when that is over, repeat this command"
+                f" or remove it (ip link delete {link.name})"
+            )
+        if judged.unmarked:
+            names = ", ".join(link.name for link in judged.unmarked[:_NAMED])
+            more = len(judged.unmarked) - _NAMED
+            self._outcome.left.append(
+                f"VLANs and bonds of which nothing tells who made them: {names}{f' and {more} more' if more > 0 else ''};"
+                " ifacer of Orbweaver 0.1.0 left no mark, so remove those (ip link delete) that only pods used"
+            )
+
+    def _host_links(self, host: Netlink) -> HostLinks:
+        """Every interface, and what is set up on them beside what goes anyway."""
+        links = host.links()
+        names = {link.index: link.name for link in links}
+        addresses: dict[str, tuple[str, ...]] = {}
+        for index, address in host.addresses():
+            if index in names:
+                addresses[names[index]] = (*addresses.get(names[index], ()), address)
+        routes = tuple(route for route in host.routes(names) if route.table not in self._tables)
+        return HostLinks(tuple(links), addresses, routes)
+
+    def _remove_link(self, host: Netlink, link: Link, links: HostLinks) -> None:
+        """Leaving a bond takes its members down; up they can be used as before."""
+        host.send([delete_link(link.name)])
+        host.send([set_link(member.index, up=True) for member in members(link, links)])
 
 
 def within(root: Path, path: Path) -> Path:

@@ -6,11 +6,12 @@ server. `patience` is for the next node to be done, however many there are.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from actors.errors import Conflict, NotFound
@@ -19,12 +20,16 @@ from cni.uninstall.installed import COMPONENT, LABEL
 from cni.uninstall.node import NodeDirectories
 
 NAME = "orbweaver-uninstall"
+LAST_WORDS = Path("/dev/termination-log")
+"""What a container writes there is in its pod's state when it has ended."""
 BY_HAND = "orbweaver uninstall node --yes"
 
 _AT_ONCE = 100
 _LOOK = 0.5
 _ROOT = "/host"
 _REASON_LONGEST = 600
+_TELLABLE = 4096
+"""Bytes that a kubelet reads of a container's last words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +132,27 @@ def clean_nodes(
                 failed[node] = why
             done = len(nodes) - len(queue) - len(running)
             tell(f"node {node}: {why or 'clean'} ({done} of {len(nodes)})")
+            for line in () if why else _last_words(pods.get(pod_name(node)) or {}).splitlines():
+                tell(f"left: node {node}: {line}")
         if not ended:
             time.sleep(_LOOK)
     return failed
+
+
+def leave_word(lines: Sequence[str], path: Path = LAST_WORDS) -> None:
+    """Tell whoever asks for the pod's state what stays on its node; where this is no pod, nothing."""
+    if lines and path.is_file():
+        with contextlib.suppress(OSError):
+            path.write_bytes("\n".join(lines).encode()[:_TELLABLE])
+
+
+def _last_words(pod: Object) -> str:
+    return str((_state(pod).get("terminated") or {}).get("message") or "")
+
+
+def _state(pod: Object) -> Object:
+    statuses = (pod.get("status") or {}).get("containerStatuses") or ()
+    return next((entry.get("state") or {} for entry in statuses), {})
 
 
 def _ended(pod: Object | None, *, since: float) -> str | None:
@@ -137,16 +160,15 @@ def _ended(pod: Object | None, *, since: float) -> str | None:
     if pod is None:
         return "somebody deleted its pod"
     status = pod.get("status") or {}
-    state = next((entry.get("state") or {} for entry in status.get("containerStatuses") or ()), {})
     match status.get("phase"):
         case "Succeeded":
             return ""
         case "Failed":
-            said = (state.get("terminated") or {}).get("message") or status.get("message") or ""
+            said = _last_words(pod) or status.get("message") or ""
             return f"failed: {_shortened(said) or status.get('reason') or 'its pod says nothing'}"
     if time.monotonic() < since:
         return None
-    waiting = state.get("waiting") or {}
+    waiting = _state(pod).get("waiting") or {}
     why = ": ".join(part for part in (waiting.get("reason"), waiting.get("message")) if part)
     return (
         f"not done in time: {_shortened(why) or status.get('phase') or 'its kubelet says nothing of the pod'}"
@@ -179,5 +201,5 @@ def _end_old(store: Store, namespace: str, patience: float) -> None:
 
 
 def _delete(store: Store, name: str, namespace: str) -> None:
-    with suppress(NotFound):
+    with contextlib.suppress(NotFound):
         store.delete("Pod", name, namespace)

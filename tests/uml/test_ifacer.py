@@ -12,8 +12,11 @@ import pytest
 
 from actors.errors import OrbweaverError
 from cni.command.sandbox import CniNetwork, run
+from cni.dataplane.ifacer.apply import take
+from cni.dataplane.ifacer.plan import CreateVlan
 from cni.dataplane.netlink.links import add_link, delete_link, set_link
 from cni.dataplane.netlink.rtnetlink import Netlink
+from cni.uninstall.node import NodeCleanup, NodeDirectories, NodeOutcome
 from tests.cni.ifacer_stories import PATIENT, POD, network
 from tests.support.agent_process import AgentProcess
 
@@ -217,3 +220,64 @@ def test_many_pods_at_once(agent: AgentProcess):
     assert failed == []
     assert {name for name in links() if "." in name} == {"bond0.10", "bond0.11", "bond0.12"}
     assert all(is_up(name) for name in links())
+
+
+# ---- and off the node again -------------------------------------------------------------------------------
+
+
+def uninstall(directory: Path, *, dry: bool = False) -> NodeOutcome:
+    """As `orbweaver uninstall node` does, which starts slowly here. Whoever may change interfaces may do it."""
+    places = (directory / name for name in ("bin", "net.d", "sockets", "state"))
+    outcome = NodeCleanup(NodeDirectories(*places)).run(print, dry=dry)
+    assert outcome.failed == []
+    return outcome
+
+
+def test_uninstalling_takes_off_what_was_made(agent: AgentProcess, tmp_path: Path):
+    """The bond and its VLAN, and a VLAN whose maker was killed before it marked it; what the node has itself stays, and is
+    named. The cards are as before, but up: pods of before had them up too."""
+    with Netlink() as host:
+        host.send([set_link(name="nic0", up=True)])
+        host.send([add_link("nic2", "dummy"), add_link("nic3", "dummy")])
+        before = snapshot()
+        bond(agent, vlanID=7).call("ADD", POD)
+        take(host, CreateVlan("nic2.8", "nic2", 8), [])
+        own = add_link("nic3.9", "vlan", [("IFLA_VLAN_ID", 9)], parent=links()["nic3"]["ifindex"])
+        host.send([own])
+    made = snapshot()
+    assert links()["bond0"]["ifalias"] == "orbweaver ifacer of nic0 nic1"
+    assert (links()["bond0.7"]["ifalias"], links()["bond0.7"]["group"]) == ("orbweaver ifacer", "default")
+
+    would = uninstall(tmp_path, dry=True)
+    assert snapshot() == made
+    outcome = uninstall(tmp_path)
+
+    assert outcome.removed == would.removed == ["vlan bond0.7", "bond bond0", "vlan nic2.8"]
+    assert [line for line in outcome.left if "nic3.9; ifacer of Orbweaver 0.1.0 left no mark" in line]
+    after = snapshot()
+    assert after.pop("nic3.9")
+    assert after == before
+    assert uninstall(tmp_path).removed == []
+
+
+def test_uninstalling_leaves_what_is_used(agent: AgentProcess, tmp_path: Path):
+    """A pod in a namespace of its own stands on the VLAN, which only the kernel tells; then the host has an address on it."""
+    network(agent, interfaces=["nic1"], vlanID=100).call("ADD", POD)
+    run("ip", "netns", "add", "pod")
+    run("ip", "link", "add", "mac0", "link", "nic1.100", "netns", "pod", "type", "macvlan", "mode", "bridge")
+    Path("/run/netns/stale").touch()
+    before = snapshot()
+
+    outcome = uninstall(tmp_path)
+    assert outcome.removed == []
+    used = "it is what interfaces in other network namespaces stand on"
+    remedy = "when that is over, repeat this command or remove it (ip link delete nic1.100)"
+    assert outcome.left == [f"vlan nic1.100, which ifacer made: {used}; {remedy}"]
+    run("ip", "netns", "del", "pod")
+    run("ip", "addr", "add", "10.6.0.5/16", "dev", "nic1.100")
+    assert "it has the address 10.6.0.5/16, carries the route to 10.6.0.0/16" in uninstall(tmp_path).left[0]
+    assert snapshot() == before
+
+    run("ip", "addr", "flush", "dev", "nic1.100")
+    Path("/run/netns/stale").unlink()
+    assert uninstall(tmp_path).removed == ["vlan nic1.100"]

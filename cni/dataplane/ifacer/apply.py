@@ -16,6 +16,7 @@ from typing import Any
 
 from actors.errors import CNI_IO_FAILURE, CheckFailed, InvalidRequest, OrbweaverError
 from cni.dataplane.ifacer.bond_options import Value
+from cni.dataplane.ifacer.mark import BORN
 from cni.dataplane.ifacer.plan import (
     VLAN_PROTOCOL,
     BringUp,
@@ -23,11 +24,12 @@ from cni.dataplane.ifacer.plan import (
     CreateVlan,
     Enslave,
     HostLinks,
+    Mark,
     Step,
     make_plan,
 )
 from cni.dataplane.ifacer.settings import IfacerSettings
-from cni.dataplane.netlink.links import add_link, delete_link, set_down, set_link, set_master
+from cni.dataplane.netlink.links import add_link, delete_link, set_down, set_link, set_master, set_note
 from cni.dataplane.netlink.rtnetlink import Netlink
 from cni.dataplane.state import Link
 from cni.dataplane.workers.job import Job
@@ -98,7 +100,7 @@ def _apply(host: Netlink, steps: tuple[Step, ...], settings: IfacerSettings) -> 
     undo: list[Undo] = []
     for step in steps:
         try:
-            _take(host, step, undo)
+            take(host, step, undo)
         except OSError as error:
             left = _take_back(undo)
             raise OrbweaverError(
@@ -113,19 +115,21 @@ def _apply(host: Netlink, steps: tuple[Step, ...], settings: IfacerSettings) -> 
             ) from error
 
 
-def _take(host: Netlink, step: Step, undo: list[Undo]) -> None:
+def take(host: Netlink, step: Step, undo: list[Undo]) -> None:
     """Do one step, and put in front of `undo` what takes it back. Raises `OSError`."""
     match step:
         case CreateBond(name, mode, options, mtu):
             info = [("IFLA_BOND_MODE", mode), *_encoded(host, options)]
-            host.send([add_link(name, "bond", info, mtu=mtu)])
+            host.send([add_link(name, "bond", info, mtu=mtu, group=BORN)])
             undo.insert(0, lambda: host.send([delete_link(name)]))
         case Enslave(member, bond, was_up):
             _enslave(host, _there(host, member), _there(host, bond), undo, was_up=was_up)
         case CreateVlan(name, parent, vlan):
             info = [("IFLA_VLAN_ID", vlan), ("IFLA_VLAN_PROTOCOL", VLAN_PROTOCOL)]
-            host.send([add_link(name, "vlan", info, parent=_there(host, parent).index)])
+            host.send([add_link(name, "vlan", info, parent=_there(host, parent).index, group=BORN)])
             undo.insert(0, lambda: host.send([delete_link(name)]))
+        case Mark(name, note):
+            host.send([set_note(_there(host, name).index, note)])
         case BringUp(name):
             index = _there(host, name).index
             host.send([set_link(index, up=True)])
@@ -198,5 +202,7 @@ def _failure(step: Step, error: OSError) -> str:
             )
         case Enslave(member, bond):
             return f"cannot make {member} a member of {bond}: the kernel refused: {said}"
+        case Mark(name):
+            return f"cannot mark {name} as its own: the kernel refused: {said}"
         case BringUp(name):
             return f"cannot bring {name} up: the kernel refused: {said}"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from actors.errors import InvalidRequest
 from cni.dataplane.ifacer.bond_options import MODES, Value
+from cni.dataplane.ifacer.mark import BORN, is_ours, note, noted_members
 from cni.dataplane.ifacer.settings import BondSettings, IfacerSettings
 from cni.dataplane.state import Link, Route
 
@@ -26,7 +27,7 @@ _ENSLAVERS = ("bond", "team")
 @dataclass(frozen=True, slots=True)
 class HostLinks:
     """What there is. `links`: at least those that the configuration names, and every VLAN. `addresses`, `routes`: of
-    interfaces that are to become members of a bond, by name."""
+    interfaces that are to become members of a bond, or to be removed, by name."""
 
     links: tuple[Link, ...]
     addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -73,6 +74,17 @@ class CreateVlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """`note`: that ifacer made it."""
+
+    name: str
+    note: str
+
+    def __str__(self) -> str:
+        return f"{self.name} does not say that ifacer made it, or of which members"
+
+
+@dataclass(frozen=True, slots=True)
 class BringUp:
     name: str
 
@@ -80,7 +92,7 @@ class BringUp:
         return f"{self.name} is not up"
 
 
-Step = CreateBond | Enslave | CreateVlan | BringUp
+Step = CreateBond | Enslave | CreateVlan | Mark | BringUp
 
 
 def make_plan(settings: IfacerSettings, host: HostLinks) -> tuple[Step, ...]:
@@ -101,6 +113,8 @@ def make_plan(settings: IfacerSettings, host: HostLinks) -> tuple[Step, ...]:
         there = _vlan(settings, base, host)
         if there is None:
             steps.append(CreateVlan(settings.vlan_name, settings.base, settings.vlan))
+        if there is None or there.group == BORN:
+            steps.append(Mark(settings.vlan_name, note()))
         if there is None or not there.up:
             down.append(settings.vlan_name)
     return (*steps, *(BringUp(name) for name in down))
@@ -134,6 +148,11 @@ def _bond_steps(
         steps.append(CreateBond(bond.name, bond.mode, bond.options, min(link.mtu for link in members)))
     else:
         _refuse_another_bond(settings, bond, there, members, host)
+    if there is None:
+        steps.append(Mark(bond.name, note(settings.interfaces)))
+    elif is_ours(there):
+        text = note((*(noted_members(there) or ()), *settings.interfaces))
+        steps += [Mark(bond.name, text)] if there.alias != text or there.group == BORN else []
     down = []
     for member in members:
         if there is not None and member.master == there.index:
@@ -198,23 +217,7 @@ def _refuse_in_use(settings: IfacerSettings, bond: BondSettings, member: Link, h
             f"{member.name} cannot become a member of {bond.name}: it belongs to {host.name(member.master)}; take it out "
             f"(ip link set {member.name} nomaster), or name another interface",
         )
-    uses = []
-    addresses = host.addresses.get(member.name, ())
-    if addresses:
-        uses.append(f"has the address {', '.join(addresses)}")
-    routes = [
-        route for route in host.routes if route.dev == member.name and not route.dst.startswith(_AUTOMATIC)
-    ]
-    if any(route.default for route in routes):
-        uses.append("carries the default route")
-    if any(not route.default for route in routes):
-        shown = next(route for route in routes if not route.default)
-        uses.append(f"carries the route to {shown.dst}")
-    above = [
-        link.name for link in host.links if link.parent == member.index and link.kind not in ("", "veth")
-    ]
-    if above:
-        uses.append(f"is what {', '.join(above)} stands on")
+    uses = uses_of(member, host)
     if uses:
         raise _refused(
             settings,
@@ -223,6 +226,28 @@ def _refuse_in_use(settings: IfacerSettings, bond: BondSettings, member: Link, h
             f"flush dev {member.name}). To have the node itself on the bond, make {bond.name} in the node's own network "
             "configuration: ifacer takes it as it finds it",
         )
+
+
+def uses_of(link: Link, host: HostLinks) -> list[str]:
+    """What an interface is used for in its own namespace, in words; empty for nothing."""
+    uses = []
+    addresses = host.addresses.get(link.name, ())
+    if addresses:
+        uses.append(f"has the address {', '.join(addresses)}")
+    routes = [
+        route for route in host.routes if route.dev == link.name and not route.dst.startswith(_AUTOMATIC)
+    ]
+    if any(route.default for route in routes):
+        uses.append("carries the default route")
+    if any(not route.default for route in routes):
+        shown = next(route for route in routes if not route.default)
+        uses.append(f"carries the route to {shown.dst}")
+    above = [
+        other.name for other in host.links if other.parent == link.index and other.kind not in ("", "veth")
+    ]
+    if above:
+        uses.append(f"is what {', '.join(above)} stands on")
+    return uses
 
 
 # ---- VLANs ------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from cni.dataplane.state import Link, Nic
 NEWLINK, DELLINK, GETLINK = 16, 17, 18
 IFNAME = 3
 _ADDRESS, _MTU, _LINK, _MASTER = 1, 4, 5, 10
-_QUEUE, _LINKINFO, _ALIAS, _LINK_NAMESPACE = 13, 18, 20, 37
+_QUEUE, _LINKINFO, _ALIAS, _GROUP, _LINK_NAMESPACE = 13, 18, 20, 27, 37
 _INFO_KIND = 1
 _UP = 1
 
@@ -51,7 +51,13 @@ def add_veth(name: str, mac: str, mtu: int, *, peer: str, peer_mac: str, peer_na
 
 
 def add_link(
-    name: str, kind: str, info: Sequence[tuple[str, Any]] = (), *, parent: int = 0, mtu: int = 0
+    name: str,
+    kind: str,
+    info: Sequence[tuple[str, Any]] = (),
+    *,
+    parent: int = 0,
+    mtu: int = 0,
+    group: int = 0,
 ) -> Message:
     """A virtual interface, which is down. `info`: the attributes of its kind, by the kernel's names. `parent`: the index of
     the interface that it stands on."""
@@ -59,6 +65,7 @@ def add_link(
     attributes: list[tuple[str, Any]] = [("IFLA_IFNAME", name)]
     attributes += [("IFLA_LINK", parent)] if parent else []
     attributes += [("IFLA_MTU", mtu)] if mtu else []
+    attributes += [("IFLA_GROUP", group)] if group else []
     body["attrs"] = [*attributes, ("IFLA_LINKINFO", _kind(kind, info))]
     return Message(NEWLINK, CREATE | EXCL, body)
 
@@ -73,6 +80,14 @@ def set_master(index: int, master: int) -> Message:
     body = link_class()()
     body["index"] = index
     body["attrs"] = [("IFLA_MASTER", master)]
+    return Message(NEWLINK, 0, body)
+
+
+def set_note(index: int, note: str) -> Message:
+    """Give an interface a note (`alias`), and take it out of its group."""
+    body = link_class()()
+    body["index"] = index
+    body["attrs"] = [("IFLA_IFALIAS", note), ("IFLA_GROUP", 0)]
     return Message(NEWLINK, 0, body)
 
 
@@ -116,6 +131,14 @@ def _text(data: bytes) -> str:
     return data.rstrip(b"\0").decode(errors="backslashreplace")
 
 
+def stands_on(frame: bytes) -> tuple[int, int]:
+    """(number of the namespace, index there) of what an interface stands on in another namespace; (-1, 0) for nothing."""
+    attrs = attributes(frame, 32)
+    if _LINK_NAMESPACE not in attrs:
+        return -1, 0
+    return struct.unpack("=i", attrs[_LINK_NAMESPACE])[0], number(attrs, _LINK)
+
+
 def nic_of(frame: bytes, addresses: dict[int, list[tuple[str, bool]]]) -> Nic:
     index, flags = struct.unpack_from("=iI", frame, 20)
     mine = addresses.get(index, ())
@@ -151,5 +174,7 @@ def link_of(frame: bytes) -> Link:
         number(attrs, _MTU),
         number(attrs, _MASTER),
         0 if _LINK_NAMESPACE in attrs else number(attrs, _LINK),
+        _text(attrs.get(_ALIAS, b"")),
+        number(attrs, _GROUP),
         info,
     )

@@ -38,7 +38,7 @@ from cni.dataplane.netlink.codec import (
     packed,
     reason,
 )
-from cni.dataplane.netlink.links import DELLINK, GETLINK, IFNAME, link_class, link_of, nic_of
+from cni.dataplane.netlink.links import DELLINK, GETLINK, IFNAME, link_class, link_of, nic_of, stands_on
 from cni.dataplane.netlink.routes import (
     GETADDR,
     GETNEIGH,
@@ -64,7 +64,9 @@ _LINK_HEADER, _ADDRESS_HEADER, _ROUTE_HEADER = 16, 8, 12  # bytes; rules and nei
 _RUNNING = 0x40
 _FIB_MATCH = 0x2000 | 0x1000  # the route itself, and the table that it was found in
 _ALL_NAMESPACES, _IPV6_ADDRESSES = 8, 0x100
-_GETNSID, _NSID, _NSID_BY_FD = 90, 1, 3  # linux/net_namespace.h
+_NEWNSID, _GETNSID, _NSID, _NSID_BY_FD = 88, 90, 1, 3  # linux/rtnetlink.h, linux/net_namespace.h
+_ANY_NUMBER = -1
+_LINK_TARGET_NAMESPACE = 46
 
 
 _TOGETHER = 100
@@ -174,21 +176,32 @@ class Netlink:
         attrs = attributes(self._query(_GETNSID, bytes(4) + wanted), 20)
         return int(struct.unpack("=i", attrs[_NSID])[0]) if _NSID in attrs else -1
 
+    def stood_on_from(self, descriptor: int) -> frozenset[int]:
+        """The indexes of interfaces of this namespace on which interfaces of another one, which is an open file, stand; a
+        veth's other end counts as well. Both namespaces get a number here, which harms nobody."""
+        namespace = self.namespace_number(descriptor)
+        if namespace == _ANY_NUMBER:
+            body = bytes(4) + attribute(_NSID, struct.pack("=i", _ANY_NUMBER))
+            self.send([Message(_NEWNSID, 0, body + attribute(_NSID_BY_FD, struct.pack("=I", descriptor)))])
+            namespace = self.namespace_number(descriptor)
+        frames = self._dump_in(namespace, GETLINK, _LINK_HEADER, _LINK_TARGET_NAMESPACE)
+        own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            here = self.namespace_number(own)
+        finally:
+            os.close(own)
+        return frozenset(
+            index for where, index in map(stands_on, frames) if where == here and where != _ANY_NUMBER
+        )
+
     def addresses_in(self, namespace: int) -> list[str] | None:
         """The addresses (without length) in another namespace, by this one's number for it; None when it is gone."""
-        self._sequence += 1
-        target = struct.pack("=HHi", 8, _TARGET_NAMESPACE, namespace)
-        head = struct.pack("=IHHII", 24 + len(target), GETADDR, REQUEST | DUMP, self._sequence, 0)
-        # The kernel heeds the attribute only where it checks all of a request (NETLINK_GET_STRICT_CHK).
-        self._socket.setsockopt(OPTIONS, STRICT, 1)
         try:
-            frames = self._collect(head + bytes(8) + target)
+            frames = self._dump_in(namespace, GETADDR, _ADDRESS_HEADER, _TARGET_NAMESPACE)
         except OSError as error:
             if error.errno in (*GONE, errno.EINVAL):
                 return None
             raise
-        finally:
-            self._socket.setsockopt(OPTIONS, STRICT, 0)
         addresses = []
         for frame in frames:
             attrs = attributes(frame, 24)
@@ -294,6 +307,16 @@ class Netlink:
     def _list(self, kind: int, size: int, family: int = 0) -> list[bytes]:
         """A dump without further conditions; `size`: of the kind's own header."""
         return self._collect(self._framed(kind, DUMP, bytes((family,)) + bytes(size - 1)))
+
+    def _dump_in(self, namespace: int, kind: int, size: int, target: int) -> list[bytes]:
+        """A dump of another namespace, by its number here; `target`: the attribute that names it."""
+        # The kernel heeds the attribute only where it checks all of a request (NETLINK_GET_STRICT_CHK).
+        self._socket.setsockopt(OPTIONS, STRICT, 1)
+        try:
+            named = attribute(target, struct.pack("=i", namespace))
+            return self._collect(self._framed(kind, DUMP, bytes(size) + named))
+        finally:
+            self._socket.setsockopt(OPTIONS, STRICT, 0)
 
     def _query(self, kind: int, body: bytes) -> bytes:
         return self._collect(self._framed(kind, 0, body))[0]

@@ -18,6 +18,7 @@ from cni import shim
 from cni.networks.network_list import NAME as NETWORKS
 from cni.server.del_spool import DelSpool
 from cni.uninstall.node import within
+from cni.uninstall.node_pods import leave_word
 from tests.support.agent_process import PROGRAM
 
 ANOTHERS = '{"plugins": [{"type": "macvlan", "ipam": {"type": "spiderpool"}}]}'
@@ -182,3 +183,18 @@ def test_links_are_followed_inside_the_nodes_root(tmp_path: Path) -> None:
     assert within(tmp_path, Path("/none/c")) == tmp_path / "none/c"
     with pytest.raises(OSError, match="symbolic links"):
         within(tmp_path, Path("/round"))
+
+
+def test_a_pod_s_last_words_are_what_stays(tmp_path: Path) -> None:
+    """No more than a kubelet reads; and elsewhere no file is made."""
+    path = tmp_path / "termination-log"
+    leave_word(["a"], path)
+    assert not path.exists()
+
+    path.touch()
+    leave_word([], path)
+    assert path.read_text() == ""
+    leave_word(["/etc/cni/net.d/7.conf names ifacer", "bond0"], path)
+    assert path.read_text() == "/etc/cni/net.d/7.conf names ifacer\nbond0"
+    leave_word(["x" * 10_000], path)
+    assert len(path.read_text()) == 4096

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from actors.errors import InvalidRequest
-from cni.dataplane.ifacer.plan import BringUp, CreateBond, CreateVlan, Enslave, HostLinks, make_plan
+from cni.dataplane.ifacer.mark import BORN, note
+from cni.dataplane.ifacer.plan import BringUp, CreateBond, CreateVlan, Enslave, HostLinks, Mark, make_plan
 from cni.dataplane.ifacer.settings import IfacerSettings, read_ifacer_settings
 from cni.dataplane.state import Link, Route
 
@@ -38,7 +40,12 @@ JOINED = settings("eth0", "eth1", mode=1)
 def test_a_vlan_is_made_and_its_master_brought_up():
     plan = make_plan(settings("eth0", vlan=100), HostLinks((ETH0,)))
 
-    assert plan == (CreateVlan("eth0.100", "eth0", 100), BringUp("eth0"), BringUp("eth0.100"))
+    assert plan == (
+        CreateVlan("eth0.100", "eth0", 100),
+        Mark("eth0.100", "orbweaver ifacer"),
+        BringUp("eth0"),
+        BringUp("eth0.100"),
+    )
 
 
 def test_nothing_is_done_twice():
@@ -65,12 +72,37 @@ def test_a_bond_with_a_vlan_comes_up_last_and_keeps_the_smallest_mtu():
     options = (("miimon", 100),)
     assert plan == (
         CreateBond("bond0", 1, options, 1500),
+        Mark("bond0", "orbweaver ifacer of eth0 eth1"),
         Enslave("eth0", "bond0", was_up=False),
         Enslave("eth1", "bond0", was_up=True),
         CreateVlan("bond0.7", "bond0", 7),
+        Mark("bond0.7", "orbweaver ifacer"),
         BringUp("bond0"),
         BringUp("bond0.7"),
     )
+
+
+def test_what_a_killed_worker_left_unmarked_is_marked():
+    """By the group in which it was born; what others made never is."""
+    there = vlan("eth1.100", 4, 3, 100)
+    assert make_plan(settings("eth1", vlan=100), HostLinks((ETH1, replace(there, group=BORN)))) == (
+        Mark("eth1.100", note()),
+    )
+    assert make_plan(settings("eth1", vlan=100), HostLinks((ETH1, replace(there, alias="mine")))) == ()
+    half = replace(bonded(), group=BORN)
+    assert make_plan(JOINED, HostLinks((*MEMBERS, half))) == (Mark("bond0", note(("eth0", "eth1"))),)
+    assert make_plan(JOINED, HostLinks((*MEMBERS, replace(bonded(), alias="orbweaver ifacers")))) == ()
+
+
+def test_a_member_that_ifacer_adds_to_a_bond_of_its_own_is_noted_too():
+    one = replace(bonded(), alias=note(("eth9", "eth0")))
+    plan = make_plan(JOINED, HostLinks((MEMBERS[0], ETH1, one)))
+
+    assert plan == (
+        Mark("bond0", "orbweaver ifacer of eth0 eth1 eth9"),
+        Enslave("eth1", "bond0", was_up=True),
+    )
+    assert make_plan(JOINED, HostLinks((*MEMBERS, replace(one, alias=plan[0].note)))) == ()
 
 
 def test_a_bond_half_made_is_completed():
@@ -89,6 +121,7 @@ def test_a_bond_with_the_node_s_addresses_is_taken_as_it_is():
 
     assert make_plan(settings("eth0", "eth1", vlan=5, mode=1), there) == (
         CreateVlan("bond0.5", "bond0", 5),
+        Mark("bond0.5", note()),
         BringUp("bond0.5"),
     )
 
