@@ -1,4 +1,5 @@
-"""README.md against the code: its tables have every command, setting, annotation, metric, error code and field, and no other.
+"""README.md against the code: its tables have every command, setting, annotation, key, variable, metric, error code and field,
+and no other; and every page against the rules of prose, and against the files, headings and options that it names.
 
 Whoever adds one of these sees here that its line is missing.
 """
@@ -6,6 +7,7 @@ Whoever adds one of these sees here that its line is missing.
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,8 +27,17 @@ from cni.command.main import COMMANDS
 from metrics.prometheus import Metrics, PoolUsage
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = (ROOT / "README.md", ROOT / "cni/dataplane/README.md")
-README = PAGES[0].read_text()
+README = (ROOT / "README.md").read_text()
+PAGES = tuple(
+    page
+    for pattern in ("*.md", "docs/*/*.md", "*/README.md", "*/*/README.md", "tests/bench/*.md")
+    for page in sorted(ROOT.glob(pattern))
+)
+NOT_PROSE = ("CHANGELOG.md",)
+"""Its entries are paragraphs."""
+PRODUCT = ("actors", "cni", "metrics")
+DOMAINS = ("ipam.spidernet.io", "multus.spidernet.io", "cni.spidernet.io", "orbweaver.io")
+"""Of the labels, annotations and taints that are ours, or Spiderpool's and kept."""
 
 
 def table(heading: str) -> list[list[str]]:
@@ -58,24 +69,60 @@ def prose(page: Path) -> Iterator[str]:
             yield line
 
 
-def commands(parser: argparse.ArgumentParser, path: str) -> Iterator[str]:
+def parsers(parser: argparse.ArgumentParser, path: str) -> Iterator[tuple[str, argparse.ArgumentParser]]:
     """The command and its verbs, as one writes them."""
-    nested = [one for one in parser._actions if isinstance(one, argparse._SubParsersAction)]
+    nested = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     if not nested:
-        yield path
+        yield path, parser
     for action in nested:
         for name, inner in action.choices.items():
-            yield from commands(inner, f"{path} {name}")
+            yield from parsers(inner, f"{path} {name}")
 
 
-def test_every_command_is_in_the_table() -> None:
-    there = []
+@functools.cache
+def commands() -> dict[str, argparse.ArgumentParser]:
+    there: dict[str, argparse.ArgumentParser] = {}
     for name in COMMANDS:
         parent = argparse.ArgumentParser().add_subparsers()
         importlib.import_module(f"cni.command.{name}").add_parser(parent)
-        there += list(commands(parent.choices[name], f"orbweaver {name}"))
+        there |= dict(parsers(parent.choices[name], f"orbweaver {name}"))
+    return there
 
-    assert [quoted(row[0])[0] for row in table("Commands")] == sorted(there, key=order_of_commands)
+
+def test_every_command_is_in_the_table() -> None:
+    assert [quoted(row[0])[0] for row in table("Commands")] == sorted(commands(), key=order_of_commands)
+
+
+def test_help_says_what_every_option_does() -> None:
+    assert [
+        (command, action.option_strings or action.dest)
+        for command, parser in commands().items()
+        for action in parser._actions
+        if not action.help
+    ] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_shows_options_that_a_command_has(page: Path) -> None:
+    assert [(call, option) for call, command, option in shown(page) if option not in options(command)] == []
+
+
+def test_pages_show_commands_with_options() -> None:
+    assert len([option for page in PAGES for option in shown(page)]) > 40  # else the test above reads nothing
+
+
+def shown(page: Path) -> Iterator[tuple[str, str, str]]:
+    """Each call of a command on a page with the command and each of its options."""
+    for call in re.findall(r"orbweaver [a-z][^`|;&\n]*", page.read_text()):
+        for command in sorted(commands(), key=len, reverse=True):
+            if call.startswith(command):
+                for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", call):
+                    yield call, command, option
+                break
+
+
+def options(command: str) -> set[str]:
+    return {option for action in commands()[command]._actions for option in action.option_strings}
 
 
 def order_of_commands(command: str) -> int:
@@ -110,8 +157,43 @@ def keys(values: Iterable[Any]) -> Iterator[str]:
             yield value
         elif isinstance(value, tuple):
             yield from keys(value)
-        elif isinstance(value, dict) and all(isinstance(one, str) for one in value.values()):
+        elif isinstance(value, dict) and all(isinstance(text, str) for text in value.values()):
             yield from keys(value.values())
+
+
+def test_every_key_on_an_object_is_in_a_table() -> None:
+    there = {key for key in constants() if key.partition("/")[0] in DOMAINS}
+    of_networks = re.findall(r"`((?:multus|cni)\.spidernet\.io/[\w-]+)`", README)
+
+    listed = {*first_words("Keys on objects"), *first_words("Annotations"), *of_networks}
+    assert {key for key in listed if key.partition("/")[0] in DOMAINS} == there - {
+        f"{annotation_keys.PREFIX}/owner-application"
+    }
+
+
+def constants() -> Iterator[str]:
+    """The keys among the constants of all modules of the product."""
+    for room in PRODUCT:
+        for path in (ROOT / room).rglob("*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            module = importlib.import_module(".".join(part for part in parts if part != "__init__"))
+            for value in vars(module).values():
+                yield from keys((value,))
+                if isinstance(value, dict):
+                    yield from keys(value)  # a selector
+
+
+def test_every_variable_of_the_environment_is_in_the_table() -> None:
+    reading = re.compile(r'(?:environ(?:ment)?\.get\(|^VARIABLE = |strncmp\(\*e, )"([A-Z_]+)', re.MULTILINE)
+    texts = [
+        path.read_text()
+        for room in PRODUCT
+        for path in (ROOT / room).rglob("*.[pc]*")
+        if path.suffix in (".py", ".c")
+    ]
+    read = {name for text in texts for name in reading.findall(text) if not name.startswith("CNI_")}
+
+    assert set(first_words("Environment variables")) == read - {"PATH"}
 
 
 def test_every_error_code_is_in_the_table() -> None:
@@ -208,21 +290,50 @@ def reasons() -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_line_has_one_sentence(page: Path) -> None:
-    assert [line for line in prose(page) if re.search(r"[a-z`)][.!?] +[A-Z`]", line)] == []
+    if page.name in NOT_PROSE:
+        return
+    heads = re.compile(r"^\s*(?:\d+\.|-) +(?:\*\*[^*]+\*\* )?")
+    second = re.compile(r"[a-z0-9`)*][.!?] +\*{0,2}[A-Z`\[]|。(?![”」\uff09)*]|$)")
+    assert [line for line in prose(page) if second.search(heads.sub("", line))] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_a_page_refers_to_is_there(page: Path) -> None:
     text = page.read_text()
-    headings = {
-        re.sub(r"[^a-z0-9 -]", "", line.lstrip("#").strip().lower()).replace(" ", "-")
-        for line in text.splitlines()
-        if line.startswith("#")
-    }
-    links = re.findall(r"\]\(#([^)]+)\)", text)
-    files = re.findall(r"`((?:deploy|cni|actors|tests)/[\w./-]+)`", text)
+    links = re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", text)
+    targets = [(page.parent / path if path else page, heading) for path, heading in links]
+    files = re.findall(r"`((?:deploy|cni|actors|tests|metrics|docs)/[\w./-]+\.\w+)`", text)
 
-    assert [link for link in links if link not in headings] == []
+    assert [str(target) for target, _ in targets if not target.exists()] == []
     assert [
-        name for name in files if not (ROOT / name).exists() and not (ROOT / "cni/dataplane" / name).exists()
+        (str(target), heading) for target, heading in targets if heading and heading not in headings(target)
     ] == []
+    assert [name for name in files if not (ROOT / name).exists() and not (page.parent / name).exists()] == []
+
+
+def headings(page: Path) -> set[str]:
+    """As links name them."""
+    lines = [
+        line.lstrip("#").strip().lower() for line in page.read_text().splitlines() if line.startswith("#")
+    ]
+    return {re.sub(r"[^\w -]", "", line).replace(" ", "-") for line in lines}
+
+
+def test_files_that_docstrings_and_comments_name_are_there() -> None:
+    sources = [
+        path
+        for room in (*PRODUCT, "deploy", "tests")
+        for path in (ROOT / room).rglob("*")
+        if path.suffix in (".py", ".c")
+    ]
+    rooms = [room for room in ROOT.iterdir() if not room.name.startswith(".")]
+    names = [path.relative_to(ROOT).as_posix() for room in rooms for path in (room, *room.rglob("*.*"))]
+    endings = {"/".join(name.split("/")[start:]) for name in names for start in range(name.count("/") + 1)}
+    named = [
+        (str(path.relative_to(ROOT)), name)
+        for path in sources
+        for name in re.findall(r"`((?:[\w.-]+/)*[\w-]+\.(?:py|yaml|c|md))`", path.read_text())
+    ]
+
+    assert len(named) > 100  # else this reads nothing
+    assert [(path, name) for path, name in named if name not in endings] == []

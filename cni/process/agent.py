@@ -2,8 +2,8 @@
 
 What must always hold: nothing is served before the caches have listed and, where this process allocates, the blocks are
 indexed; the parts stop in the order in which requests pass through them, so that what was accepted is answered. In a
-cluster the leader allocates while there is one (`leader_seat.py`), pods have objects, refused pods get an Event, and pool
-status is the controller's to write.
+cluster the leader allocates while there is one (`leader_failover.py`), pods have objects, refused pods get an Event, and
+pool status is the controller's to write.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The controller: several processes of which one leads, for the whole cluster.
 
-The leader hosts the pools and blocks that agents allocate from (see `leader_seat.py` for their side), writes every pool's
-status, completes pools that were made with kubectl (address family, finalizer), lets a deleted pool go with its last
+The leader hosts the pools and blocks that agents allocate from (see `leader_failover.py` for their side), writes every
+pool's status, completes pools that were made with kubectl (address family, finalizer), lets a deleted pool go with its last
 address, and takes back what nobody comes back for. The others stand by: they follow the blocks, so that their Ledger is
 warm, and try to win the Lease.
 
