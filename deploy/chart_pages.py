@@ -108,7 +108,11 @@ _KNOWN: dict[str, Schema] = {
     "global.commonLabels": _TEXTS,
     "global.commonAnnotations": _TEXTS,
     "image.digest": {"type": "string", "pattern": "^(|sha256:[0-9a-f]{64})$"},
-    "image.repository": {"type": "string", "minLength": 1},
+    "image.repository": {
+        "type": "string",
+        "pattern": r"^([A-Za-z0-9.-]+(:[0-9]+)?/)?[a-z0-9._-]+(/[a-z0-9._-]+)*$",
+    },
+    "image.tag": {"type": "string", "pattern": r"^(|[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})$"},
     "image.pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
     "imagePullSecrets": {
         "type": "array",
@@ -150,7 +154,43 @@ REFUSED = (
     *("ipam", "grafanaDashboard", "rdma", "multus", "plugins", "spiderpoolAgent", "spiderpoolController"),
     *("spiderpoolInit", "sriov", "iaasNetworkProvider"),
 )
-_LIMITS = {"leaderPort": {"type": "integer", "minimum": 1, "maximum": 65535}}
+_DELAY: Schema = {"type": "number", "minimum": 0, "maximum": 30 * 86400}
+_WAIT: Schema = {"type": "number", "minimum": 0.05, "maximum": 3600}
+_DURATION: Schema = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(ms|s|m|h)$"}
+_POOLS: Schema = {"type": "array", "items": {"type": "string", "pattern": r"\S"}}
+# What agents and controllers refuse in conf.yml keeps them from starting, so the values may not say it. Two keys of different
+# groups have different names.
+_SETTINGS: dict[str, Schema] = {
+    "clusterDefaultIPv4IPPool": _POOLS,
+    "clusterDefaultIPv6IPPool": _POOLS,
+    "clusterNetwork": {"type": "string", "pattern": "^(|[^/]+(/[^/]+)?)$"},
+    "clusterSubnetDefaultFlexibleIPNumber": {"type": "integer", "minimum": 0, "maximum": 65535},
+    # In a directory of its own, which the agent shares with the node.
+    "ipamUnixSocketPath": {"type": "string", "pattern": "^/.*[^/].*/[^/]+$", "maxLength": 107},
+    "retries": {"type": "integer", "minimum": 1, "maximum": 10},
+    "interval": _DURATION,
+    "timeout": _DURATION,
+    "quarantine": _DURATION,
+    "intervalInSecond": {"type": "number", "minimum": 10, "maximum": 30 * 86400},
+    **dict.fromkeys(
+        (
+            "gcDeletingTimeOutPodDelay",
+            "gcDeletingTimeOutPodOnNotReadyNodeDelay",
+            "notReadyDelay",
+            "agentAwayDelay",
+            "ownDelDelay",
+        ),
+        _DELAY,
+    ),
+    **dict.fromkeys(
+        ("leaderLeaseDuration", "leaderRenewDeadline", "leaderRetryPeriod", "leaderBudget"), _WAIT
+    ),
+    "leaderPort": {"type": "integer", "minimum": 1, "maximum": 65535},
+    "globalNamespaces": {
+        "type": "array",
+        "items": {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "maxLength": 63},
+    },
+}
 _TYPES: dict[type, Schema] = {
     bool: {"type": "boolean"},
     int: {"type": "number", "minimum": 0},
@@ -221,7 +261,7 @@ def _settings() -> Schema:
     def of(value: Any, name: str) -> Schema:
         if isinstance(value, dict):
             return closed({key: of(inner, key) for key, inner in value.items()})
-        return dict(_LIMITS.get(name) or _TYPES[type(value)])
+        return dict(_SETTINGS.get(name) or _TYPES[type(value)])
 
     return of(yaml.safe_load(manifest["data"]["conf.yml"]), "")
 
@@ -279,6 +319,8 @@ helm uninstall orbweaver --namespace orbweaver-system
 ```
 
 ## Values
+
+A value that is null, or that is missing because `--reuse-values` took those of an older chart, counts as its default.
 
 {values}
 

@@ -14,6 +14,8 @@ import pytest
 import yaml
 
 from actors.decisions.chained_conf import WantedConf, read_wanted
+from actors.errors import InvalidObject
+from cni.command.config_file import parse_config
 from cni.takeover.spiderpool.installation import is_parked
 from tests.support.helm import CHART, NAMESPACE, Helm, Refused
 from tests.support.kustomize import kustomized
@@ -123,12 +125,16 @@ def test_its_schema_and_page_are_what_they_are_written_from() -> None:
         ("image.unknown", 1),
         ("image.digest", "sha256:1"),
         ("image.pullPolicy", "Sometimes"),
+        ("image.repository", "Upper/Case"),
+        ("image.tag", "a tag"),
         ("imagePullSecrets", ["secret"]),
         ("crds.unknown", 1),
         ("crds.keep", "yes"),
         ("parked", "yes"),
         ("settings.unknown", 1),
         ("settings.leaderPort", 70000),
+        ("settings.leaderPort", 0),
+        ("settings.ipamUnixSocketPath", "/of-no-directory"),
         ("settings.gc.unknown", 1),
         ("settings.enableIPv4", "true"),
         ("agent.unknown", 1),
@@ -203,7 +209,24 @@ POOL = {"installIPv4IPPool": True, "ipv4Subnet": "10.6.0.0/16", "ipv4IPRanges": 
         ({"settings": {"enableIPv4": False, "enableIPv6": False}}, "are both false: set one to true"),
         ({"settings": {"leaderLeaseDuration": 10}}, "longer than settings.leaderRenewDeadline"),
         ({"settings": {"leaderRetryPeriod": 10}}, "longer than settings.leaderRetryPeriod"),
+        ({"settings": {"leaderPort": 5721}}, "serve something else (5711, 5721, 5723): set another port"),
+        ({"settings": {"detectOptions": {"interval": "2s"}}}, "interval is 2s: set it from 1ms to 1s"),
+        ({"settings": {"detectOptions": {"interval": "0.5ms"}}}, "interval is 0.5ms: set it from 1ms to 1s"),
+        ({"settings": {"detectOptions": {"timeout": "1m"}}}, "timeout is 1m: set it from 10ms to 2s"),
+        ({"settings": {"detectOptions": {"quarantine": "25h"}}}, "quarantine is 25h: set it from 0s to 24h"),
+        ({"settings": {"detectOptions": {"interval": "50ms"}}}, "set timeout longer, interval shorter"),
+        ({"settings": {"detectOptions": {"timeout": "1.5s"}}}, "may take more than 5 s: set timeout shorter"),
+        ({"agent": {"extraArgs": ["--metrics-port=1"]}}, "agent.extraArgs has --metrics-port: probes ask"),
+        ({"agent": {"extraArgs": ["--no-ipv6"]}}, "agent.extraArgs has --no-ipv6: the settings are below"),
+        ({"controller": {"extraArgs": ["--leader-port", "1"]}}, "--leader-port: set settings.leaderPort"),
         ({"network": {"enabled": True}}, "set network.spec"),
+        (
+            {
+                "network": {"enabled": True, "spec": {"cniType": "macvlan"}},
+                "settings": {"enableMultusConfig": False},
+            },
+            "set settings.enableMultusConfig to true",
+        ),
         ({"cniConfiguration": {"enabled": True}}, "set cniConfiguration.chain, ipam or conflist"),
         ({"cniConfiguration": {"chain": CHAIN}}, "set cniConfiguration.enabled to true"),
         (
@@ -230,6 +253,99 @@ def test_what_cannot_work_together_is_refused_in_a_sentence(
     helm: Helm, values: dict[str, Any], said: str
 ) -> None:
     assert said in refusal(helm, values)
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key with its value, those of blocks too."""
+    for key, inner in value.items():
+        yield f"{path}{key}", inner
+        if isinstance(inner, dict):
+            yield from leaves(inner, f"{path}{key}.")
+
+
+# Of each setting that is no switch: the least and the most that may be said, and what is beyond.
+SETTINGS: dict[str, tuple[Any, Any, tuple[Any, ...]]] = {
+    "clusterDefaultIPv4IPPool": ([], ["a", "b-*"], ([" "], [1])),
+    "clusterDefaultIPv6IPPool": ([], ["a", "b-*"], ([" "], "a")),
+    "clusterNetwork": ("", "a/b", ("a/b/c", "/b")),
+    "clusterSubnetDefaultFlexibleIPNumber": (0, 65535, (1.5, -1, 65536)),
+    "ipamUnixSocketPath": ("/a/b", f"/a/{'b' * 104}", ("", "b", f"/a/{'b' * 105}")),
+    "detectOptions.retries": (1, 10, (0, 11)),
+    "detectOptions.interval": ("1ms", "1ms", ("soon", "5")),
+    "detectOptions.timeout": ("10ms", "0.45s", ("soon", 1)),
+    "detectOptions.quarantine": ("0s", "24h", ("1d",)),
+    "gc.gcAll.intervalInSecond": (10, 2592000, (9, 2592001)),
+    "gc.gcDeletingTimeOutPodDelay": (0, 2592000, (-1, 2592001)),
+    "gc.gcDeletingTimeOutPodOnNotReadyNodeDelay": (0, 2592000, (-1, 2592001)),
+    "gc.lostNode.notReadyDelay": (0, 2592000, (-1, 2592001)),
+    "gc.agentAwayDelay": (0, 2592000, (-1, 2592001)),
+    "gc.ownDelDelay": (0, 2592000, (-1, 2592001)),
+    "leaderLeaseDuration": (0.2, 3600, (0.01, 3601)),
+    "leaderRenewDeadline": (0.1, 3599, (0.01, 3601)),
+    "leaderRetryPeriod": (0.05, 3598, (0.01, 3601)),
+    "leaderPort": (1, 65535, (65536, 1.5)),
+    "leaderBudget": (0.05, 3600, (0, 3601)),
+    "networks.globalNamespaces": ([], ["kube-system"], (["A"], ["a.b"])),
+}
+
+
+def test_what_the_values_let_in_processes_take(helm: Helm) -> None:
+    """Else a wrong setting would keep all agents and controllers from starting."""
+    usual = yaml.safe_load(one(helm.objects(), "ConfigMap", "orbweaver-conf")["data"]["conf.yml"])
+    others = {path for path, value in leaves(usual) if not isinstance(value, bool | dict)}
+    assert others == set(SETTINGS)
+    for extreme in (0, 1):
+        settings: dict[str, Any] = {}
+        for path, values in SETTINGS.items():
+            *groups, name = path.split(".")
+            group = settings
+            for key in groups:
+                group = group.setdefault(key, {})
+            group[name] = values[extreme]
+        objects = helm.objects({"settings": settings})
+        conf = yaml.safe_load(one(objects, "ConfigMap", "orbweaver-conf")["data"]["conf.yml"])
+        parse_config(conf)
+
+
+@pytest.mark.parametrize("path", SETTINGS)
+def test_a_setting_that_keeps_processes_from_starting_is_no_value(helm: Helm, path: str) -> None:
+    for value in SETTINGS[path][2]:
+        with pytest.raises(InvalidObject):
+            parse_config(nested(path, value))
+        assert "schema" in refusal(helm, {"settings": nested(path, value)}), value
+
+
+def test_a_value_without_content_is_its_default(helm: Helm) -> None:
+    """`extraArgs:` with nothing behind it is null in YAML, and Helm takes the default away for it."""
+    usual = helm.texts()
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+
+    assert helm.texts(dict.fromkeys(values)) == usual, "whole blocks"
+    assert helm.texts(emptied(values)) == usual, "every key"
+
+
+def emptied(values: dict[str, Any]) -> dict[str, Any]:
+    """The same keys with nothing behind them; labels are whatever somebody wants."""
+    return {
+        key: emptied(value) if value and isinstance(value, dict) and key != "labels" else None
+        for key, value in values.items()
+    }
+
+
+def test_every_template_fills_in_values_that_are_missing() -> None:
+    """Nothing says which of them is rendered first."""
+    templates = [*(CHART / "templates").rglob("*.yaml"), CHART / "templates" / "NOTES.txt"]
+    call = '{{- include "orbweaver.wholeValues" . -}}'
+
+    assert [path.name for path in templates if path.read_text().splitlines()[0] != call] == []
+
+
+def test_a_label_that_is_taken_away_stays_away(helm: Helm) -> None:
+    values = {"dashboards": {"enabled": True, "labels": {"grafana_dashboard": None, "other": "1"}}}
+    labels = one(helm.objects(values), "ConfigMap", "orbweaver-dashboards")["metadata"]["labels"]
+
+    assert "grafana_dashboard" not in labels
+    assert labels["other"] == "1"
 
 
 def test_no_value_of_spiderpools_chart_is_passed_over(helm: Helm) -> None:

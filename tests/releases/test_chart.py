@@ -71,10 +71,15 @@ def test_upgrade_rollback_and_upgrade_leave_every_object_as_it_was(server: ApiSe
             "upgrade": lambda: helm.ask("upgrade", chart=str(CHART), values={}, timeout=120, **common),
             "rollback": lambda: helm.ask("rollback", timeout=120, **common),
             "upgrade again": lambda: helm.ask("upgrade", chart=str(CHART), values={}, timeout=120, **common),
+            "rollback again": lambda: helm.ask("rollback", timeout=120, **common),
+            # With the values of the version before, which lack what is new.
+            "upgrade with its values": lambda: helm.ask(
+                "upgrade", chart=str(CHART), values={}, reuse_values=True, timeout=120, **common
+            ),
         }
         for name, change in steps.items():
             change()
-            version = before.version if name == "rollback" else wheel.version()
+            version = before.version if name.startswith("rollback") else wheel.version()
             agent = server.call("GET", AGENTS)["spec"]["template"]["spec"]["containers"][0]
             assert agent["image"] == f"orbweaver:{version}", name
             assert server.call("GET", POOLS)["metadata"]["labels"]["app.kubernetes.io/version"] == version

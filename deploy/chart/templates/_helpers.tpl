@@ -1,3 +1,23 @@
+{{/* Gives each value that is null or missing its default. A key without a value in a file of values is null, and with
+`--reuse-values` the values of an older chart lack what is new here. Every template begins with it, since nothing says which of
+them is rendered first; what it sets, the others see. */}}
+{{- define "orbweaver.wholeValues" -}}
+{{- include "orbweaver.fill" (dict "values" .Values "defaults" (fromYaml (.Files.Get "files/values.yaml"))) -}}
+{{- end }}
+
+{{/* `values`, `defaults`. Labels are whatever somebody wants: one that is taken away stays away. */}}
+{{- define "orbweaver.fill" -}}
+{{- $values := .values -}}
+{{- range $key, $default := .defaults -}}
+{{- $value := index $values $key -}}
+{{- if kindIs "invalid" $value -}}
+{{- $_ := set $values $key $default -}}
+{{- else if and (kindIs "map" $default) (kindIs "map" $value) (ne $key "labels") -}}
+{{- include "orbweaver.fill" (dict "values" $value "defaults" $default) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
 {{/* The image with its digest, else its tag, from the registry that the values ask for. */}}
 {{- define "orbweaver.image" -}}
 {{- $name := .Values.image.repository -}}
