@@ -13,9 +13,6 @@ from contextlib import contextmanager
 
 from actors.allocation.block_writer import BlockActor, block_of
 from actors.allocation.ledger import LedgerActor, ledger_of
-from actors.allocation.observer import Silent
-from actors.allocation.router import AlwaysLocal
-from actors.allocation.supervision import TABLE
 from actors.audit import Finding, ReleaseRecord, WriteEndpoint, WriteStatus, WriteSubnet, verdict_on
 from actors.decisions.settings import Settings
 from actors.errors import OrbweaverError, StoreUnavailable
@@ -32,7 +29,8 @@ from actors.store.caches.catalog import Catalog
 from actors.store.contract import Store
 from actors.subnets.subnet import SubnetActor, subnet_actor_of
 from actors.subnets.subnets import SubnetFollower
-from actors.views.views import POOL_INTERVAL, QUIET, RETRY, ViewsActor
+from actors.views.views import POOL_INTERVAL, QUIET, RETRY
+from actors.views.writers import writers
 
 TIMEOUT = 20.0
 SETTLE = QUIET + POOL_INTERVAL + 2 * RETRY
@@ -148,25 +146,9 @@ class Repairs:
 @contextmanager
 def repairs(store: Store, settings: Settings) -> Iterator[Repairs]:
     """Raises `StoreUnavailable` when the store does not list its objects in time."""
-    catalog = Catalog(store, has_pods=False)
-    system = ActorSystem("repair", supervision=TABLE)
-    system.register("ledger", lambda context: LedgerActor(context, store=store), mailbox=65536, idle=None)
-    system.register(
-        "block", lambda context: BlockActor(context, store=store, observer=Silent(), shared=True), idle=60.0
-    )
-    router = AlwaysLocal(system, alone=False)
-    system.register(
-        "views",
-        lambda context: ViewsActor(context, router=router, store=store, catalog=catalog),
-        mailbox=65536,
-    )
-    at_work = Repairs(store, system, catalog, settings)
-    try:
-        catalog.start()
-        if not catalog.wait_synced(TIMEOUT):
-            raise StoreUnavailable(f"the store did not list its objects within {TIMEOUT:g} s")
-        yield at_work
-    finally:
-        system.shutdown(TIMEOUT)  # it ends as soon as the views are written
-        at_work.end()
-        catalog.stop()
+    with writers(store, "repair", TIMEOUT) as (system, catalog):
+        at_work = Repairs(store, system, catalog, settings)
+        try:
+            yield at_work
+        finally:
+            at_work.end()

@@ -14,11 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from actors.allocation.block_writer import BlockActor, block_of
-from actors.allocation.ledger import LedgerActor
-from actors.allocation.observer import Silent
-from actors.allocation.router import AlwaysLocal
-from actors.allocation.supervision import TABLE
-from actors.errors import StoreUnavailable, TakeoverUnfinished
+from actors.errors import TakeoverUnfinished
 from actors.resources.addresses import Address
 from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import Block, Claim, Granted, HolderUnknown, Quarantined, Release, Taken
@@ -27,9 +23,8 @@ from actors.resources.blocks.unjudged import Unjudged
 from actors.resources.ippool import IPPool
 from actors.resources.pod import Pod
 from actors.runtime import ActorSystem, get
-from actors.store.caches.catalog import Catalog
 from actors.store.contract import Object, Store
-from actors.views.views import ViewsActor
+from actors.views.writers import writers
 from cni.takeover.reading import ForeignAllocation, Reading
 
 TIMEOUT = 30.0
@@ -243,23 +238,5 @@ def _as_foreign(allocation: Allocation) -> ForeignAllocation:
 def recorder(store: Store) -> Iterator[Recorder]:
     """Blocks and views of this process alone; what changed is in the views when this is left. Raises `StoreUnavailable` when
     the store does not list its objects in time."""
-    catalog = Catalog(store, has_pods=False)
-    system = ActorSystem("takeover", supervision=TABLE)
-    system.register("ledger", lambda context: LedgerActor(context, store=store), mailbox=65536, idle=None)
-    system.register(
-        "block", lambda context: BlockActor(context, store=store, observer=Silent(), shared=True), idle=60.0
-    )
-    router = AlwaysLocal(system, alone=False)
-    system.register(
-        "views",
-        lambda context: ViewsActor(context, router=router, store=store, catalog=catalog),
-        mailbox=65536,
-    )
-    try:
-        catalog.start()
-        if not catalog.wait_synced(TIMEOUT):
-            raise StoreUnavailable(f"the store did not list its objects within {TIMEOUT:g} s")
+    with writers(store, "takeover", TIMEOUT) as (system, _):
         yield Recorder(system)
-    finally:
-        system.shutdown(TIMEOUT)  # it ends as soon as the views are written
-        catalog.stop()
