@@ -25,7 +25,7 @@ STANDARD = Path("/var/lib/cni/networks")
 """Where host-local keeps them, unless a network's `dataDir` says otherwise."""
 ELSEWHERE = "taken-over-elsewhere"
 """In the place of a container: the way back keeps this node from giving out what a pod of another node has, which host-local
-would not know. Nobody asks for it back; when no pod has it any more, the file may be deleted."""
+would not know. Nobody asks for it back; a later run of the way back deletes it when no pod has it any more."""
 LIMIT = 60.0
 """Seconds that a lock is waited for: host-local has it for some milliseconds."""
 _LOCK = "lock"
@@ -85,11 +85,22 @@ def _is_locked_now(descriptor: int) -> bool:
 
 def read(directory: Path) -> tuple[tuple[AddressFile, ...], tuple[str, ...]]:
     """What is given out of one network, and a sentence for each file that cannot be read. Raises `InvalidRequest`."""
-    files, problems = [], []
+    files, problems = _read(directory)
+    return tuple(file for file in files if file.container != ELSEWHERE), tuple(problems)
+
+
+def kept_for_others(directory: Path) -> tuple[AddressFile, ...]:
+    """The files that the way back made for what pods of other nodes have. Raises `InvalidRequest`."""
+    return tuple(file for file in _read(directory)[0] if file.container == ELSEWHERE)
+
+
+def _read(directory: Path) -> tuple[list[AddressFile], list[str]]:
+    files: list[AddressFile] = []
+    problems: list[str] = []
     try:
         entries = sorted(directory.iterdir())
     except FileNotFoundError:
-        return (), ()
+        return files, problems
     except OSError as error:
         raise InvalidRequest(f"{directory} cannot be read: {error.strerror}; run this as root") from error
     for path in entries:
@@ -101,8 +112,6 @@ def read(directory: Path) -> tuple[tuple[AddressFile, ...], tuple[str, ...]]:
             with path.open("rb") as opened:
                 text = opened.read(_LONGEST).decode()
             container, _, interface = text.strip().partition("\n")
-            if container.strip() == ELSEWHERE:
-                continue
             files.append(AddressFile(address, container.strip(), interface.strip(), path))
         except FileNotFoundError:
             continue  # its DEL came meanwhile
@@ -111,7 +120,7 @@ def read(directory: Path) -> tuple[tuple[AddressFile, ...], tuple[str, ...]]:
                 f"{path} cannot be read ({error}), so it is not known who has the address; repair it, or delete it if "
                 "nothing does"
             )
-    return tuple(files), tuple(problems)
+    return files, problems
 
 
 def write(

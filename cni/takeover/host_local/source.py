@@ -157,9 +157,17 @@ class HostLocalSource:
 
     def read_back(self) -> Reading:
         """What is recorded for this node in the pools that stand for its ranges."""
-        reading = recorded_in(self.store, self._pool_names(), TITLE)
+        names = self._pool_names()
+        reading = recorded_in(self.store, names, TITLE)
         allocations = tuple(each for each in reading.allocations if each.node == self.node)
-        return replace(reading, allocations=allocations)
+        if names:
+            return replace(reading, allocations=allocations)
+        kept = sum(len(files) for files in self._unused().values())
+        tidied = (
+            f"everything is back on {self.node}; {kept} files that the way back made for pods of other nodes are of nobody any"
+            " more, and are deleted"
+        )
+        return replace(reading, differences=(tidied,))
 
     def take(self, reading: Reading, tell: Tell) -> None:
         """Record what this node has, and put Orbweaver in host-local's place where all nodes that share a pool have done so."""
@@ -208,6 +216,9 @@ class HostLocalSource:
         """Write what is recorded for this node into its directories; the networks follow when the last node has done so."""
         holding = self._holding()
         names = self._pool_names()
+        if not names:
+            self._tidy(tell)
+            return
         for name in names:
             disable(self.store, name)
         tell(
@@ -267,6 +278,26 @@ class HostLocalSource:
         tell(f"done on {self.node}")
 
     # -- private --------------------------------------------------------------------------------------------
+
+    def _unused(self) -> dict[Path, tuple[directories.AddressFile, ...]]:
+        """By directory, the files for what pods of other nodes had, and no pod reports any more."""
+        reported = Holders.read(self.store).by_address
+        return {
+            directory: tuple(
+                file for file in directories.kept_for_others(directory) if file.address not in reported
+            )
+            for directory in self._directories(self._holding()).values()
+        }
+
+    def _tidy(self, tell: Tell) -> None:
+        """Delete them, as everything is back."""
+        for directory, files in self._unused().items():
+            if files:
+                with directories.locked(directory):
+                    for file in files:
+                        file.path.unlink(missing_ok=True)
+            tell(f"{directory}: {len(files)} files for pods of other nodes that are gone are deleted")
+        tell(f"done on {self.node}")
 
     def _noted(self, name: str) -> frozenset[str]:
         return noted_nodes(self.store, name)

@@ -194,12 +194,22 @@ class Nodes:
             for file in directories.read(self.networks_of(node) / network)[0]
         }
 
+    def kept_for_others(self, node: str, network: str) -> set[str]:
+        """What a node does not give out because pods of others had it."""
+        files = directories.kept_for_others(self.networks_of(node) / network)
+        return {file.address.text for file in files}
+
     def prove_recorded(self) -> None:
         assert self.recorded() == self.told()
 
     def prove_in_files(self) -> None:
         assert self.in_files() == self.told()
         assert self.recorded() == {}
+
+
+def plain(box: Box) -> set[str]:
+    """Its addresses without their prefixes."""
+    return {address.partition("/")[0] for address in box.addresses}
 
 
 def part(node: str) -> dict[str, Any]:
@@ -288,6 +298,14 @@ def test_every_pod_keeps_its_address_there_and_back_and_there_again(
     more = [nodes.start(network, node) for network in ("shared", "cbr0", "part") for node in NODES]
     nodes.end(new[0])  # set up by Orbweaver, ended by host-local
     nodes.end(new[3])
+    nodes.prove_in_files()
+    theirs, gone = plain(two[0]), plain(new[1])
+    assert nodes.kept_for_others("node1", "shared") == theirs | gone
+    nodes.end(new[1])
+    assert nodes.takeover("node1", "--back") == 0
+    assert f"{len(gone)} files that the way back made for pods of other nodes" in capsys.readouterr().out
+    assert nodes.takeover("node1", "--back", "--yes") == 0
+    assert nodes.kept_for_others("node1", "shared") == theirs, "what nobody reports any more is free again"
     nodes.prove_in_files()
 
     for node in (*NODES, "node1"):

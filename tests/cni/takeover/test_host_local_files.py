@@ -99,6 +99,7 @@ def test_files_are_written_as_host_local_writes_them_and_read_again(tmp_path: Pa
         ("fd00::4", "c1", "eth0"),
     ]
     assert problems == ()
+    assert [file.address.text for file in directories.kept_for_others(tmp_path)] == ["10.1.0.5"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "10.1.0.3",
         "10.1.0.4",
