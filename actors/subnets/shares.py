@@ -9,13 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from actors.decisions.subnet_share import KnownUse, grow, shrink
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
-from actors.resources.subnet import Controlled, SpiderSubnet
+from actors.resources.subnet import (
+    CONTROLLED,
+    FORMER,
+    Controlled,
+    SpiderSubnet,
+    write_controlled,
+    write_former,
+)
 from actors.subnets.messages import Exhausted
 
+MOST = 2**63 - 1
+"""What the API's integers hold: a large IPv6 subnet has more addresses."""
 _NOTHING = IntervalSet()
 _NAMED = 5
 """Pools that are named when a subnet is exhausted."""
@@ -142,3 +152,19 @@ class SubnetShares:
         largest = sorted(self.controlled.items(), key=lambda item: (-item[1].ips.size, item[0]))
         holders = tuple((name, entry.ips.size) for name, entry in largest[:_NAMED] if entry.ips)
         return Exhausted(self.subnet.name, missing, self.left, holders)
+
+
+def status_of(
+    before: Mapping[str, Any], shares: SubnetShares, conditions: list[dict[str, Any]] | None
+) -> dict[str, Any]:
+    """A SpiderSubnet's status, in Spiderpool's fields, that says how the subnet is divided. What others wrote beside it stays.
+    `allocatedIPCount` counts what pools have, not what pods have."""
+    family = shares.subnet.family
+    computed: dict[str, Any] = {
+        CONTROLLED: write_controlled(shares.controlled, family),
+        FORMER: write_former(shares.former, family),
+        "totalIPCount": min(shares.free + shares.allocated, MOST),
+        "allocatedIPCount": min(shares.allocated, MOST),
+        "conditions": conditions,
+    }
+    return {key: value for key, value in {**before, **computed}.items() if value is not None}

@@ -35,8 +35,7 @@ from actors.store.contract import Object, Store, version_number
 from actors.subnets.exhaustion import Exhaustion
 from actors.subnets.messages import AutoPool, EnsureAnswer, Ensured, Exhausted, SubnetRefused
 from actors.subnets.pool_writer import PoolWrite, PoolWriter
-from actors.subnets.shares import SubnetShares
-from actors.subnets.subnet_status import status_of
+from actors.subnets.shares import SubnetShares, status_of
 from actors.subnets.use_index import UseIndex
 
 log = logging.getLogger("orbweaver.subnet")

@@ -55,8 +55,7 @@ from actors.review.subnet_review import lost
 from actors.runtime import wire
 from actors.store.lifecycle import encoded
 from actors.subnets.pool_objects import adopted_pool
-from actors.subnets.shares import SubnetShares, SubnetUse
-from actors.subnets.subnet_status import status_of
+from actors.subnets.shares import SubnetShares, SubnetUse, status_of
 from cni.admission.admission_review import read_question, write_answer
 from cni.admission.reviews import network_review, overlap_review, placement_review
 from cni.dataplane.coordinator.settings import read_settings, without_wrong_fields

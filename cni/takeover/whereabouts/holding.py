@@ -39,8 +39,6 @@ class Holding:
     """What stands for them here; its windows are in the order of `uses`."""
     ip_pools: tuple[ForeignPool, ...]
     """Those that a network names."""
-    strays: tuple[ForeignPool, ...]
-    """Those that none does."""
     reservations: tuple[Object, ...]
     """All of them."""
     namespace: str = NAMESPACE
@@ -112,7 +110,6 @@ def read_holding(store: Store) -> Holding:
         uses,
         pools,
         tuple(pool for pool in ip_pools if pool.name in named),
-        tuple(pool for pool in ip_pools if pool.name not in named),
         reservations,
         _namespace((*(pool.obj for pool in ip_pools), *slice_pools, *reservations)),
         networks,
