@@ -76,18 +76,21 @@ Filter = Callable[[IPPool, Applicant], Refusal | None]
 
 
 def by_terminating(pool: IPPool, _applicant: Applicant) -> Refusal | None:
+    """A pool that is being deleted serves nobody new."""
     if not pool.terminating:
         return None
     return Refusal(pool.name, "terminating", "the pool is being deleted; use another one")
 
 
 def by_disabled(pool: IPPool, _applicant: Applicant) -> Refusal | None:
+    """A pool that is switched off (`spec.disable`) serves nobody new."""
     if not pool.disabled:
         return None
     return Refusal(pool.name, DISABLED, "spec.disable is true; set it to false")
 
 
 def by_family(pool: IPPool, applicant: Applicant) -> Refusal | None:
+    """A pool serves one family."""
     if pool.family == applicant.family:
         return None
     return Refusal(
@@ -99,6 +102,7 @@ def by_family(pool: IPPool, applicant: Applicant) -> Refusal | None:
 
 
 def by_node(pool: IPPool, applicant: Applicant) -> Refusal | None:
+    """`spec.nodeName`, and without it `spec.nodeAffinity`: a node whose labels are not known does not match."""
     name = applicant.node_name
     if pool.node_names:
         if name in pool.node_names:
@@ -129,6 +133,7 @@ def by_node(pool: IPPool, applicant: Applicant) -> Refusal | None:
 
 
 def by_namespace(pool: IPPool, applicant: Applicant) -> Refusal | None:
+    """`spec.namespaceName`, and without it `spec.namespaceAffinity`."""
     name = applicant.pod.namespace
     if pool.namespace_names:
         if name in pool.namespace_names:
@@ -183,6 +188,7 @@ def _owner(pool: IPPool) -> str:
 
 
 def by_network(pool: IPPool, applicant: Applicant) -> Refusal | None:
+    """`spec.multusName`: the interface's network attachment is one of these."""
     if not pool.multus_names:
         return None
     wanted = [name if "/" in name else f"{applicant.agent_namespace}/{name}" for name in pool.multus_names]
@@ -198,6 +204,7 @@ def by_network(pool: IPPool, applicant: Applicant) -> Refusal | None:
 
 
 def by_address(pool: IPPool, applicant: Applicant) -> Refusal | None:
+    """A pool has the one address that is asked for."""
     if applicant.exact is None or pool.family != applicant.family or applicant.exact in pool.available:
         return None
     text = format_address(applicant.family, applicant.exact)

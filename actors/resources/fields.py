@@ -121,15 +121,19 @@ class Fields:
                 )
 
     def has(self, key: str) -> bool:
+        """Whether the field is there and not null."""
         return self.data.get(key) is not None
 
     def text(self, key: str, default: str = "") -> str:
+        """The text under `key`."""
         return self._typed(key, str, "but must be a text", default)
 
     def flag(self, key: str, default: bool = False) -> bool:
+        """The boolean under `key`."""
         return self._typed(key, bool, "but must be true or false, without quotes", default)
 
     def number(self, key: str, default: int) -> int:
+        """The whole number under `key`."""
         value = self.data.get(key)
         if isinstance(value, bool):
             raise self.refuse(key, "but must be a whole number, without quotes")

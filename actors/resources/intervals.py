@@ -97,9 +97,11 @@ class IntervalSet:
         return max(start, self._lows[index]) if index < len(self._lows) else None
 
     def union(self, other: Iterable[Interval]) -> IntervalSet:
+        """What is in either."""
         return IntervalSet((*self, *other))
 
     def intersect(self, other: IntervalSet) -> IntervalSet:
+        """What is in both."""
         common: list[Interval] = []
         i = j = 0
         while i < len(self._lows) and j < len(other._lows):
@@ -114,6 +116,7 @@ class IntervalSet:
         return IntervalSet(common)
 
     def minus(self, other: IntervalSet) -> IntervalSet:
+        """What is in this one alone."""
         left: list[Interval] = []
         j = 0
         for low, high in self:

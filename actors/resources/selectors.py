@@ -24,6 +24,7 @@ class Requirement:
     values: tuple[str, ...]
 
     def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether an object with these labels meets it. Like Kubernetes', `NotIn` is met by one without the label."""
         if self.operator == "In":
             return labels.get(self.key) in self.values
         if self.operator == "NotIn":
@@ -64,6 +65,7 @@ class LabelSelector:
         return cls(tuple(sorted(fields.labels("matchLabels").items())), tuple(expressions))
 
     def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether an object with these labels meets all of it; an empty selector is met by every object."""
         return all(labels.get(key) == value for key, value in self.labels) and all(
             requirement.matches(labels) for requirement in self.expressions
         )

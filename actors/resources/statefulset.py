@@ -23,6 +23,8 @@ _ORDINAL = re.compile(r"(?P<name>.+)-(?P<ordinal>0|[1-9][0-9]*)", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class StatefulSet:
+    """What decides whether a StatefulSet's pod will be started again."""
+
     namespace: str
     """Of the object."""
     name: str

@@ -35,11 +35,13 @@ class ActorTimer:
         self.timer: Timer | None = None
 
     def cancel(self) -> None:
+        """It fires no more."""
         self._intake.forget_timer(self)
         if self.timer is not None:
             self.timer.cancel()
 
     def fire(self) -> None:
+        """Have the actor run its function."""
         self._intake.timer_fired(self, self._function)
 
 
@@ -130,18 +132,21 @@ class Intake:
             return True
 
     def then(self, ref: ObjectRef[Any], function: Callable[..., object], extra: tuple[Any, ...]) -> None:
+        """Run `function(ref, *extra)` in the actor, before what waits, when `ref` is answered."""
         internal = Internal(function, (ref, *extra), scope.get().trace)
         with self.lock:
             self.outstanding += 1
         ref.subscribe(lambda _done: self._put(internal, first=True))
 
     def post(self, function: Callable[..., object], args: tuple[Any, ...]) -> None:
+        """Run `function(*args)` in the actor, behind what waits."""
         internal = Internal(function, args, scope.get().trace)
         with self.lock:
             self.outstanding += 1
         self._put(internal)
 
     def after(self, seconds: float, function: Callable[..., object], args: tuple[Any, ...]) -> ActorTimer:
+        """Run `function(*args)` in the actor in so many seconds, unless it is cancelled or the actor ends before."""
         timer = ActorTimer(self, Internal(function, args, None))
         with self.lock:
             self._timers_set.add(timer)
@@ -149,10 +154,12 @@ class Intake:
         return timer
 
     def forget_timer(self, timer: ActorTimer) -> None:
+        """A timer was cancelled."""
         with self.lock:
             self._timers_set.discard(timer)
 
     def timer_fired(self, timer: ActorTimer, internal: Internal) -> None:
+        """A timer's moment has come; what was cancelled meanwhile does nothing."""
         with self.lock:
             if timer not in self._timers_set:
                 return

@@ -74,6 +74,7 @@ class Peer:
         """The version of the protocol that the process there spoke last, the lowest one before it was connected."""
 
     def submit(self, call: Call) -> None:
+        """Send a call; its reference is failed if that cannot be."""
         left = None if call.deadline is None else call.deadline - time.monotonic()
         if left is not None and left <= 0:
             call.ref.fail(DeadlineExceeded(f"{call.name}.{call.method} was not sent before its deadline"))
@@ -344,6 +345,7 @@ class Listener:
             same.pop(0).close(PeerLost(f"{link.identity} has too many connections; the oldest is closed"))
 
     def left(self, link: _ServerLink) -> None:
+        """A connection less."""
         self._links.pop(link, None)
         if link.identity is None:
             return

@@ -86,6 +86,7 @@ class LocalKind:
     """Which it is registered with."""
 
     def submit(self, call: Call) -> None:
+        """Hand a call to its actor, which starts if it is not there."""
         activation = self.system.activations.get(call.name)
         while True:
             offer = Offer.CLOSED

@@ -70,6 +70,7 @@ class Timers:
         return timer
 
     def cancel(self, timer: Timer) -> None:
+        """Forget a timer; one that has fired already is no error."""
         with self._changed:
             if timer.take() is None:
                 return

@@ -333,6 +333,8 @@ class CallReceived:
 
 @dataclass(frozen=True, slots=True)
 class ReplyReceived:
+    """The peer answers call `number`, by a value or an error."""
+
     number: int
     value: Any
     error: OrbweaverError | None
@@ -340,16 +342,22 @@ class ReplyReceived:
 
 @dataclass(frozen=True, slots=True)
 class PingReceived:
+    """The peer wants to see a sign of life."""
+
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class PongReceived:
+    """The peer gives the sign of life that was asked for."""
+
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class GoodbyeReceived:
+    """The peer ends the connection, and why."""
+
     error: OrbweaverError | None
 
 
@@ -357,6 +365,8 @@ PeerEvent = Hello | CallReceived | ReplyReceived | PingReceived | PongReceived |
 
 
 class WireState(enum.Enum):
+    """How far a connection is."""
+
     HELLO = "waiting for the peer's hello"
     OPEN = "open"
     CLOSED = "closed"

@@ -182,6 +182,7 @@ class PoolRounds:
         self.drop(pool)
 
     def answer(self, state: PoolsOfApplication) -> None:
+        """Tell all that wait what there is."""
         waiting, state.waiting = state.waiting, []
         for waiter in waiting:
             waiter.timer.cancel()
@@ -191,6 +192,7 @@ class PoolRounds:
                 waiter.reply.fail(error)
 
     def refuse(self, state: PoolsOfApplication, error: OrbweaverError) -> None:
+        """Fail all that wait."""
         waiting, state.waiting = state.waiting, []
         for waiter in waiting:
             waiter.timer.cancel()
@@ -199,6 +201,8 @@ class PoolRounds:
     def try_again(
         self, state: PoolsOfApplication, error: BaseException, work: Callable[[PoolsOfApplication], None]
     ) -> None:
+        """Do `work` once more after a while, which grows with each failure in a row (`RETRY_FIRST` to `RETRY_MOST`
+        seconds)."""
         state.failures += 1
         wait = min(RETRY_MOST, RETRY_FIRST * 2 ** min(state.failures - 1, 10))
         log.warning(
@@ -220,6 +224,7 @@ class PoolRounds:
         return state.wish is None or state.wish.reclaim
 
     def drop(self, pool: OwnPool) -> None:
+        """Have a pool deleted, once."""
         if pool.name in self.going:
             return
         self.going.add(pool.name)

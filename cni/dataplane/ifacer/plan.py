@@ -42,6 +42,8 @@ class HostLinks:
 
 @dataclass(frozen=True, slots=True)
 class CreateBond:
+    """Make a bond without members, whose MTU is theirs."""
+
     name: str
     mode: int
     options: tuple[tuple[str, Value], ...]
@@ -65,6 +67,8 @@ class Enslave:
 
 @dataclass(frozen=True, slots=True)
 class CreateVlan:
+    """Make the VLAN interface on its parent."""
+
     name: str
     parent: str
     vlan: int
@@ -86,6 +90,8 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class BringUp:
+    """Set an interface up."""
+
     name: str
 
     def __str__(self) -> str:

@@ -46,6 +46,7 @@ def framed(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
 
 
 def frames(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """The messages in what a socket gave: type, sequence number, and the whole message with its header."""
     offset = 0
     while offset < len(data):
         length, kind, _, sequence = struct.unpack_from("=IHHI", data, offset)
@@ -63,10 +64,12 @@ def reason(frame: bytes) -> str:
 
 
 def attribute(kind: int, value: bytes) -> bytes:
+    """One attribute, padded to four bytes."""
     return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
 def attributes(frame: bytes, offset: int) -> dict[int, bytes]:
+    """The attributes of a message from `offset` on, by type; without the flags of the type."""
     attrs: dict[int, bytes] = {}
     while offset + 4 <= len(frame):
         length, kind = struct.unpack_from("=HH", frame, offset)
@@ -76,9 +79,11 @@ def attributes(frame: bytes, offset: int) -> dict[int, bytes]:
 
 
 def number(attrs: dict[int, bytes], kind: int) -> int:
+    """An unsigned attribute of 32 bits, 0 where it is missing."""
     return int(struct.unpack("=I", attrs[kind])[0]) if kind in attrs else 0
 
 
 def packed(address: str) -> tuple[int, bytes]:
+    """The family (AF_INET or AF_INET6) and the bytes of an address. Raises `OSError` for what is none."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     return family, socket.inet_pton(family, address)

@@ -121,6 +121,7 @@ def delete_link(name: str) -> Message:
 
 
 def decoded(kind: Any, frame: bytes) -> Any:
+    """A message as pyroute2 reads it, with all of its nested attributes."""
     message = kind(frame)
     message.decode()
     return message
@@ -140,6 +141,7 @@ def stands_on(frame: bytes) -> tuple[int, int]:
 
 
 def nic_of(frame: bytes, addresses: dict[int, list[tuple[str, bool]]]) -> Nic:
+    """The interface that a message tells of. `addresses`: by its index, in CIDR form, and whether the kernel learnt them."""
     index, flags = struct.unpack_from("=iI", frame, 20)
     mine = addresses.get(index, ())
     attrs = attributes(frame, 32)
@@ -159,6 +161,7 @@ def nic_of(frame: bytes, addresses: dict[int, list[tuple[str, bool]]]) -> Nic:
 
 
 def link_of(frame: bytes) -> Link:
+    """The same as a link of the host, with what is special to a bond or VLAN."""
     index, flags = struct.unpack_from("=iI", frame, 20)
     attrs = attributes(frame, 32)
     kind = _text(attributes(attrs.get(_LINKINFO, b""), 0).get(_INFO_KIND, b""))

@@ -80,6 +80,7 @@ def delete_neighbour(address: str, index: int) -> Message:
 
 
 def neighbour_of(frame: bytes, names: dict[int, str]) -> Neighbour | None:
+    """The permanent neighbour that a message tells of; None for others, and for interfaces that are not in `names`."""
     family, index, state = struct.unpack_from("=B3xiH", frame, 16)
     attrs = attributes(frame, 28)
     address, mac = attrs.get(_NDA_DST), attrs.get(_NDA_LLADDR)
@@ -89,6 +90,7 @@ def neighbour_of(frame: bytes, names: dict[int, str]) -> Neighbour | None:
 
 
 def routes_of(frame: bytes, names: dict[int, str]) -> list[Route]:
+    """The routes that a message tells of: one for each of its next hops whose interface is in `names`, by index."""
     family, length, _, _, table, proto, scope, _, flags = struct.unpack_from("=8BI", frame, 16)
     attrs = attributes(frame, 28)
 
@@ -174,5 +176,6 @@ def _rule_body(rule: PolicyRule) -> bytes:
 
 
 def neighbour_body(address: str, index: int, state: int = 0) -> bytes:
+    """The body of a message about a neighbour; `state` as NUD_… has it, 0 for none."""
     family, raw = packed(address)
     return struct.pack("=B3xiHBB", family, index, state, 0, 0) + attribute(_NDA_DST, raw)

@@ -186,6 +186,7 @@ def sections_of(network: Network, holding: Holding) -> dict[int, Any]:
 
 
 def change_of(network: Network, holding: Holding) -> str:
+    """What becomes of a network's configuration, in a sentence for people."""
     sections = sections_of(network, holding)
     texts = [
         f"{json.dumps(dict(section.ipam.data))} becomes {json.dumps(sections[section.place])}"
