@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 from actors.allocation.block_writer import BlockActor, block_of
 from actors.allocation.deallocation import Deallocation
@@ -196,6 +196,10 @@ class Attempt:
         self.reasons[self.asking] = Reason.of_error(error)
 
 
+Question: TypeAlias = "tuple[Attempt, str, ObjectRef[Granted | RecordedElsewhere]]"
+"""For whom which pool is waited for, and its answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reservation:
     """Searches for one Endpoint."""
@@ -327,6 +331,19 @@ class Reservation:
             for name in names
             for attempt in group
         ]
+        self._await_one(allocator, questions, len(group), context)
+        error = self._take_all(questions, context)
+        if context.gone is not None and context.gone.done():
+            return Withdrawn(
+                f"the request of pod {context.pod.key} was withdrawn while it waited for an address"
+            )
+        return error
+
+    def _await_one(
+        self, allocator: Allocator, questions: Sequence[Question], slots: int, context: AddContext
+    ) -> None:
+        """Until a pool grants, all have answered, or nobody wants it any more; then leave the lines of the others. What they
+        were asked for is settled too: an answer may have been on its way. `slots`: how many the questions are for."""
         refs = [ref for *_, ref in questions]
         gone = () if context.gone is None else (context.gone,)
         while not (context.gone is not None and context.gone.done()):
@@ -334,13 +351,15 @@ class Reservation:
             if len(done) == len(refs) or any(ref.error() is None for ref in done):
                 break
             allocator.settle((*refs, *gone), enough=len(done) + 1)
-        left_behind = len(group) == 1 or not any(ref.done() and ref.error() is None for ref in refs)
-        if left_behind:
-            for name in names:
+        if slots == 1 or not any(ref.done() and ref.error() is None for ref in refs):
+            for name in dict.fromkeys(name for _, name, _ in questions):
                 pool_of(allocator, name).ask(
                     PoolActor.withdraw, self.node, context.request.sandbox.container, context.claim
                 )
         allocator.settle(refs)
+
+    def _take_all(self, questions: Sequence[Question], context: AddContext) -> OrbweaverError | None:
+        """Take what the pools answered, the first grant for each slot, and give back what came beside it; the first error."""
         extra: list[Grant] = []
         error: OrbweaverError | None = None
         for attempt, name, ref in questions:
@@ -356,10 +375,6 @@ class Reservation:
                 attempt.grant = faster
         if extra:
             self.deallocation.undo(extra, "another pool was faster")
-        if context.gone is not None and context.gone.done():
-            return Withdrawn(
-                f"the request of pod {context.pod.key} was withdrawn while it waited for an address"
-            )
         return error
 
     def _queue(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -232,6 +232,30 @@ class HostLocalSource:
         # Where this node is not noted any more, an earlier run has written its files, and host-local may have changed them.
         noted = frozenset(name for name in names if self.node in self._noted(name))
         running = [each for each in held if each.record.pool in noted and not each.record.is_retained]
+        self._write_files(holding, noted, running, tell)
+        left = {
+            name: note_nodes(self.store, name, lambda nodes: nodes - {self.node}) & self._nodes()
+            for name in names
+        }
+        last = [each for each in held if not left[each.record.pool]]
+        for allocation in last:
+            if allocation.record.is_retained:
+                tell(kept_text(allocation, TITLE))
+        with recorder(self.store) as at_work:
+            at_work.release(last)
+        self._give_networks_back(holding, left, tell)
+        for name, nodes in left.items():
+            if not nodes:
+                remove(self.store, name)
+        tell(f"done on {self.node}")
+
+    # -- private --------------------------------------------------------------------------------------------
+
+    def _write_files(
+        self, holding: HostLocalHolding, noted: frozenset[str], running: Sequence[Allocation], tell: Tell
+    ) -> None:
+        """Write what pods have out of the pools `noted` into this node's directories: its own pods', and the others' as kept
+        for them."""
         for network_name, directory in self._directories(holding).items():
             pools = holding.pools_named(network_name)
             own = [
@@ -245,16 +269,11 @@ class HostLocalSource:
                 former = [file for file in files if holding.pools.holding(*file.address) in noted]
                 directories.write(directory, own, elsewhere, former)
             tell(f"{len(own)} addresses of network {network_name} are host-local's again on {self.node}")
-        left = {
-            name: note_nodes(self.store, name, lambda nodes: nodes - {self.node}) & self._nodes()
-            for name in names
-        }
-        last = [each for each in held if not left[each.record.pool]]
-        for allocation in last:
-            if allocation.record.is_retained:
-                tell(kept_text(allocation, TITLE))
-        with recorder(self.store) as at_work:
-            at_work.release(last)
+
+    def _give_networks_back(
+        self, holding: HostLocalHolding, left: Mapping[str, frozenset[str]], tell: Tell
+    ) -> None:
+        """Have this node's files name host-local, and the cluster's objects once no node is `left` for their pools."""
         for network in holding.networks:
             if network.is_ours and not network.key:
                 self.confs.give_back(network)
@@ -272,12 +291,6 @@ class HostLocalSource:
                     self.store, network, lambda obj: given_back(obj, former_sections(obj, IPAM_TYPE))
                 )
                 tell(f"{network.title} names host-local again")
-        for name, nodes in left.items():
-            if not nodes:
-                remove(self.store, name)
-        tell(f"done on {self.node}")
-
-    # -- private --------------------------------------------------------------------------------------------
 
     def _unused(self) -> dict[Path, tuple[directories.AddressFile, ...]]:
         """By directory, the files for what pods of other nodes had, and no pod reports any more."""
