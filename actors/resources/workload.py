@@ -71,6 +71,14 @@ class Workload:
         """Whether its pods ask for an automatic pool."""
         return not self.host_network and (SUBNETS in self.annotations or SUBNET in self.annotations)
 
+    @property
+    def is_part(self) -> bool:
+        """Whether a Deployment or CronJob made it, or has adopted it, and says how many pods there are."""
+        return self.owner is not None and (
+            (self.application.kind, self.application.group, self.owner.kind, self.owner.group)
+            in ((REPLICASET, "apps", DEPLOYMENT, "apps"), (JOB, "batch", CRONJOB, "batch"))
+        )
+
     @classmethod
     def from_object(cls, obj: Mapping[str, Any]) -> Workload:
         """Parse an object of one of Kubernetes' own kinds. Raises `InvalidObject`."""

@@ -184,6 +184,8 @@ class AutoPoolsActor(ApplicationPoolsActor):
             if pool is None or pool.terminating:
                 if pool is not None:  # its name is not free before it is gone
                     state.pools.pop(name, None)
+                elif name not in state.pools:
+                    del self._rounds.owners[name]
                 self._rounds.reconcile(state)
             elif name in state.leaving:
                 if name in state.pools:
@@ -280,8 +282,13 @@ class AutoPoolsActor(ApplicationPoolsActor):
             self._gone(state)
             return
         now = self._take(workload)
-        if now is not None and now.outdated:
+        if now is None:
+            return
+        now.failures = 0
+        if now.outdated or now.again:
             self._rounds.reconcile(now)
+        elif not now.running:
+            self._rounds.answer(now)  # who came while it was to be read again
 
     def _looked_up(self, ref: ObjectRef[Workload | None], key: _Look) -> None:
         for waiting in self._looking.pop(key):
@@ -368,6 +375,7 @@ class AutoPoolsActor(ApplicationPoolsActor):
 
     def _forget(self, state: PoolsOfApplication) -> None:
         state.fate = GONE
+        self._rounds.relieve(state)
         self._rounds.refuse(state, PodRefused(f"{state.application.title} does not exist any more"))
         if state.retry is not None:
             state.retry.cancel()
@@ -427,6 +435,7 @@ class AutoPoolsActor(ApplicationPoolsActor):
         self._scanning = self.after(self._interval, self._scan)
         for state in tuple(self._known.values()):
             if not state.running and state.retry is None:
+                state.forget_pods()
                 self._rounds.reconcile(state)
         for pool in self._catalog.pools().pools.values():
             if (

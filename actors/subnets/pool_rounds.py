@@ -49,6 +49,8 @@ class Subnets(Protocol):
 
     def drop(self, subnet: str, pool: str) -> ObjectRef[Any]: ...
 
+    def content(self, subnet: str, pool: str) -> ObjectRef[Any]: ...
+
 
 class PoolRounds:
     """Belongs to one actor, in whose thread all of it runs. `tell`: news about an application, by reason and text; `forget`:
@@ -108,6 +110,7 @@ class PoolRounds:
             self._part_done(state)
             return
         pool = state.asking(run.group, subnet, number, size_of(state, self._settings), self._is_taken)
+        state.leaving.discard(pool.name)
         own = OwnPool(pool.name, subnet, label_value(run.group[0]), run.group[1], number)
         self._actor.then(self._subnets.ensure(subnet, pool), self._answered, state, run, own)
 
@@ -123,13 +126,13 @@ class PoolRounds:
             self._part_done(state)
             return
         answer = ref.result()
+        if isinstance(answer, Exhausted):
+            state.lacking[own.subnet, own.name] = run.group
+        if state.fate is not None:
+            self._answered_late(state, own, answer)
+            return
         if isinstance(answer, Ensured):
-            pool = replace(own, addresses=answer.addresses)
-            if state.fate is not None:  # it was made for an application that has gone meanwhile
-                if state.fate == GONE and self.owners.get(own.name) is None:
-                    self.drop(pool)
-                return
-            state.pools[own.name] = pool
+            state.pools[own.name] = replace(own, addresses=answer.addresses)
             self.owners[own.name] = state.application.identity
             outcome = Outcome(answer.addresses)
         elif isinstance(answer, Exhausted):
@@ -137,6 +140,22 @@ class PoolRounds:
         else:
             outcome = Outcome(None, 0, answer.reason)
         self._step(state, run, outcome)
+
+    def _answered_late(self, state: PoolsOfApplication, own: OwnPool, answer: EnsureAnswer) -> None:
+        """The application has gone meanwhile, or another process makes its pools."""
+        if state.fate != GONE:
+            return
+        self.relieve(state)
+        if isinstance(answer, Ensured) and state.reclaims and own.name not in self.owners:
+            self.drop(replace(own, addresses=answer.addresses))
+
+    def relieve(self, state: PoolsOfApplication) -> None:
+        """Let the subnets know that had too few addresses for it, where it lacks none any more."""
+        for (subnet, pool), group in tuple(state.lacking.items()):
+            distribution = state.distributions.get(group)
+            if state.fate == GONE or distribution is None or not distribution.missing:
+                del state.lacking[subnet, pool]
+                self._subnets.content(subnet, pool).subscribe(_log_unheard)
 
     def _part_done(self, state: PoolsOfApplication) -> None:
         state.running -= 1
@@ -155,6 +174,7 @@ class PoolRounds:
             self.reconcile(state)
             return
         state.settled = state.aim
+        self.relieve(state)
         if not state.asked and not state.pools:
             self.forget(state)
             return
@@ -167,15 +187,15 @@ class PoolRounds:
         """A pool that the application does not ask for any more: it goes when the last pod has left it."""
         group = pool.interface, pool.family
         emptied = state.asking(group, pool.subnet, 0, size_of(state, self._settings), self._is_taken)
+        state.leaving.add(pool.name)
         self._actor.then(self._subnets.ensure(pool.subnet, emptied), self._emptied, state, pool)
 
     def _emptied(self, ref: ObjectRef[EnsureAnswer], state: PoolsOfApplication, pool: OwnPool) -> None:
         answer = ref.result() if ref.error() is None else None
         if state.fate is not None or not isinstance(answer, Ensured):
             return  # the next look tries again
-        if answer.addresses:
-            state.leaving.add(pool.name)
-            return
+        if answer.addresses or pool.name not in state.leaving:
+            return  # pods have them still, or it is wanted again
         state.leaving.discard(pool.name)
         state.pools.pop(pool.name, None)
         self.owners.pop(pool.name, None)
@@ -221,7 +241,7 @@ class PoolRounds:
         cached = self._catalog.pools().pools.get(pool.name)
         if cached is not None:
             return cached.labels.get(RECLAIM) != "false"
-        return state.wish is None or state.wish.reclaim
+        return state.reclaims
 
     def drop(self, pool: OwnPool) -> None:
         """Have a pool deleted, once."""
@@ -246,6 +266,12 @@ class PoolRounds:
         if pool.name not in self.going or pool.name in self.owners:
             return  # it is gone, or somebody's again, or this process makes no pools any more
         self._actor.then(self._subnets.drop(pool.subnet, pool.name), self._dropped, pool, failures)
+
+
+def _log_unheard(ref: ObjectRef[Any]) -> None:
+    error = ref.error()
+    if error is not None:  # the subnet forgets by itself, later
+        log.debug("a subnet did not hear that nobody lacks addresses", extra={"error": str(error)})
 
 
 def size_of(state: PoolsOfApplication, settings: Settings) -> Size:

@@ -32,7 +32,7 @@ from actors.resources.application import Application
 from actors.resources.ippool import IPPool
 from actors.resources.names import label_value
 from actors.resources.subnet import OWNER_SUBNET
-from actors.resources.workload import RECLAIM, Workload
+from actors.resources.workload import GROUPS, RECLAIM, Workload
 from actors.runtime import Cancellable, ObjectRef
 from actors.subnets.messages import AutoPool
 
@@ -96,6 +96,8 @@ class PoolsOfApplication:
     """What came of each interface and family."""
     refusals: dict[Group, tuple[str, ...]] = field(default_factory=dict)
     """Which subnets were left out there, and why."""
+    lacking: dict[tuple[str, str], Group] = field(default_factory=dict)
+    """Subnets that had too few addresses, each with the pool that lacked them, and what that is for."""
     aim: object = None
     """What it wanted when the questions of this round began."""
     settled: object = None
@@ -112,6 +114,8 @@ class PoolsOfApplication:
     """The timer of the next round after one that failed."""
     waiting: list[Waiting] = field(default_factory=list)
     """ADDs that wait for the pools."""
+    names: dict[tuple[Group, str], str] = field(default_factory=dict)
+    """What the pools are called that are asked for in this round, by interface, family and subnet."""
     fate: str | None = None
     """What becomes of its pools when it goes; None while it is there."""
 
@@ -120,9 +124,16 @@ class PoolsOfApplication:
         self.aim, self.settled = self.wants, None
         self.again, self.failure = False, None
         self.wish, self.distributions, self.refusals = None, {}, {}
+        self.names = {}
         if self.retry is not None:
             self.retry.cancel()
             self.retry = None
+
+    def forget_pods(self) -> None:
+        """Nothing that its pods asked for counts any more, where its template can be read and asks for nothing: they may have
+        been the last of an older template. If there are more of them, they ask again."""
+        if GROUPS.get(self.application.kind) == self.application.group:
+            self.from_pods = {}
 
     def outside(self, groups: Mapping[Group, tuple[str, ...]]) -> list[OwnPool]:
         """Its pools of other interfaces, families or subnets than these."""
@@ -137,10 +148,16 @@ class PoolsOfApplication:
 
     @property
     def asked(self) -> Mapping[str, str]:
-        """The annotations that say what it wants; empty when it asks for nothing."""
-        if self.workload.host_network:
+        """The annotations that say what it wants; empty when it asks for nothing, as a ReplicaSet that a Deployment has
+        adopted, whose pods have the Deployment's pools from then on."""
+        if self.workload.host_network or self.workload.is_part:
             return {}
         return self.workload.annotations if self.workload.asks else self.from_pods
+
+    @property
+    def reclaims(self) -> bool:
+        """Whether it wants its pools to go with it."""
+        return self.wish is None or self.wish.reclaim
 
     @property
     def wants(self) -> object:
@@ -185,21 +202,25 @@ class PoolsOfApplication:
         """What a subnet is asked for; `taken`: whether somebody else's pool has a name."""
         interface, family = group
         there = self.own(group).get(subnet)
-        free = (
-            name
-            for name in pool_names(family, self.application, interface, subnet)
-            if name not in self.pools and not taken(name)
-        )
-        *_, last = pool_names(family, self.application, interface, subnet)
+        name = there.name if there is not None else self.names.get((group, subnet))
+        if name is None:
+            name = self._new_name(group, subnet, taken)
+            self.names[group, subnet] = name
         return AutoPool(
-            name=there.name if there is not None else next(free, last),
+            name=name,
             family=family,
             owner=self.application,
             wanted=number,
-            labels=pool_labels(self.application, interface, reclaim=self.wish is None or self.wish.reclaim),
+            labels=pool_labels(self.application, interface, reclaim=self.reclaims),
             annotations=pool_annotations(self.application, size),
             affinity=pool_affinity(self.application),
         )
+
+    def _new_name(self, group: Group, subnet: str, taken: Callable[[str], bool]) -> str:
+        """One that no other pool has, nor one that is being asked for: interfaces may differ in what names cannot have."""
+        names = tuple(pool_names(group[1], self.application, group[0], subnet))
+        used = {*self.pools, *self.names.values()}
+        return next((name for name in names if name not in used and not taken(name)), names[-1])
 
     def answer(self, wish: SubnetWish, enabled: Callable[[int], bool]) -> ApplicationPools:
         """The pools for a pod that asks for this. Raises `PoolNotReady` where it asks otherwise than its application does by

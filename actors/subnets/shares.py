@@ -44,6 +44,15 @@ class SubnetUse:
         """What is recorded out of a pool."""
         return self.held.get(pool, _NOTHING)
 
+    def of_others(self, pool: str, ips: IntervalSet) -> IntervalSet:
+        """Which of these are recorded out of another pool than this one."""
+        elsewhere = ips.intersect(self.known.used).minus(self.of(pool))
+        if not elsewhere:  # as nearly always; there may be thousands of pools
+            return _NOTHING
+        return elsewhere.intersect(
+            IntervalSet(span for name, held in self.held.items() if name != pool for span in held)
+        )
+
 
 class SubnetShares:
     """`pools`: all that list addresses of the subnet, as they are stored."""
@@ -96,8 +105,10 @@ class SubnetShares:
         return None
 
     def _kept(self, pool: str) -> IntervalSet:
-        """What a pool has and may have, and what its pods hold although it has lost it."""
+        """What a pool has and may have, and what its pods hold although it has lost it; not what a pod of the pool that had it
+        before got in the moment in which that one shrank."""
         held, had = self._use.of(pool), self.share(pool)
+        had = had.minus(self._use.of_others(pool, had))
         if not held.minus(had) and not had.minus(self._usable):
             return had
         return had.intersect(self._usable.union(held)).union(held.intersect(self._free))

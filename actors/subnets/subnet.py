@@ -45,6 +45,8 @@ RETRY = 1.0
 GATHER = 0.05
 """Seconds for which changes of pools are gathered before they are looked at: with thousands of pools some change all the
 time, and each look costs their number. Whoever asks for a pool does not wait for that."""
+CONTENT = 1.0
+"""Seconds after which the status says that nobody lacks addresses any more."""
 ATTEMPTS = 20
 """Looks for one event, of which each found that somebody else had written meanwhile."""
 GRACE = 30.0
@@ -152,6 +154,13 @@ class SubnetActor(Actor):
         if seen is not None and not seen.terminating:
             self._pools.delete(seen)
         self._wake()
+
+    @message
+    def content(self, pool: str) -> None:
+        """The application of this pool, for which there were too few addresses, lacks none: it wants fewer, has others, or is
+        gone. Written a moment later, because what is scaled up and down lacks them again."""
+        self._exhaustion.forget(pool)
+        self._again(CONTENT)
 
     @message
     def changed(self, version: str) -> None:
@@ -317,11 +326,14 @@ class SubnetActor(Actor):
         for name in [name for name in shares.controlled if name not in look.mine]:
             if name in look.table.pools:
                 shares.drop(name)  # it is of another subnet now
-            elif name in look.table.damaged or name in self._state.wanted or name in requests:
+            elif name in look.table.damaged or name in requests:
                 continue
+            elif name not in self._state.departed and name in self._state.wanted:
+                continue  # it is still to be written
             elif name not in self._state.departed and time.monotonic() < self._state.began + self._grace:
                 self._again(self._state.began + self._grace - time.monotonic())
             elif not self._pools.exists(name):
+                self._state.wanted.pop(name, None)  # who wants it asks for it again, perhaps by another name
                 shares.drop(name)
         self._state.departed &= shares.controlled.keys()
 

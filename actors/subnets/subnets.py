@@ -134,6 +134,10 @@ class SubnetFollower:
         """An application needs its pool no more."""
         return subnet_actor_of(self._system, subnet).within(timeout).ask(SubnetActor.drop, pool)
 
+    def content(self, subnet: str, pool: str, timeout: float | None = None) -> ObjectRef[None]:
+        """An application for whose pool the subnet had too few addresses lacks none any more."""
+        return subnet_actor_of(self._system, subnet).within(timeout).ask(SubnetActor.content, pool)
+
     def usage(self) -> Iterable[SubnetUsage]:
         """Every subnet's addresses, for metrics: as its status counts them."""
         for subnet in self.table().values():

@@ -38,6 +38,7 @@ class ModelSubnets:
         self.used: dict[str, int] = {}
         self.asked: list[tuple[str, AutoPool]] = []
         self.dropped: list[str] = []
+        self.relieved: list[tuple[str, str]] = []
         self.failing: list[OrbweaverError] = []
         self.held: list[Callable[[], object]] | None = None
         """Where answers wait while the test holds them back."""
@@ -113,6 +114,12 @@ class ModelSubnets:
             ref.complete(None)
         except NotFound as error:
             ref.fail(error)
+        return ref
+
+    def content(self, name: str, pool: str) -> ObjectRef[Any]:
+        self.relieved.append((name, pool))
+        ref: ObjectRef[Any] = ObjectRef()
+        ref.complete(None)
         return ref
 
     @property

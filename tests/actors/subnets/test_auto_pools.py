@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,10 @@ class World:
     def begin(self) -> None:
         self.leads = True
         get(self.actor.begin.options(timeout=60).remote())
+
+    def everything_heard(self) -> None:
+        """What was said to the actor until now has been done."""
+        get(self.actor.changed.options(timeout=60).remote(()))
 
     def stop(self) -> None:
         self.system.shutdown()
@@ -260,6 +266,29 @@ def test_what_fails_is_tried_again_and_who_waits_goes_on_waiting(world: World) -
     assert len(world.subnets.asked) == 3
 
 
+def test_who_comes_while_an_application_is_to_be_read_again_is_answered_then(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache has lost sight of it, and the API server is away for a moment."""
+    owner = world.apply("Deployment", "web", 2, FLOOR)
+    world.settles(auto4_web_eth0=3)
+    monkeypatch.setattr("actors.subnets.pool_rounds.RETRY_FIRST", 2.0)
+    failed = threading.Event()
+
+    def away(application: Application) -> None:
+        monkeypatch.undo()
+        failed.set()
+        raise StoreUnavailable("it is away", maybe_written=False)
+
+    monkeypatch.setattr(world.applications, "read", away)
+    monkeypatch.setattr(world.applications, "cached", lambda identity: None)
+    world.actor.changed.remote((("apps", "Deployment", "shop", "web"),))
+    assert failed.wait(60)
+    world.everything_heard()
+
+    assert world.pools(owner)
+
+
 def test_a_pool_that_could_not_be_taken_away_is_taken_away_later(world: World) -> None:
     world.apply("Deployment", "web", 2, FLOOR)
     world.settles(auto4_web_eth0=3)
@@ -343,6 +372,26 @@ def test_a_kept_pool_is_for_the_next_of_the_same_name_and_kind(world: World) -> 
     eventually(lambda: _is(name not in world.subnets.sizes))
 
 
+def test_a_pool_stays_although_its_application_goes_while_it_is_asked_for(world: World) -> None:
+    keep = {**FLOOR, RECLAIM: "false"}
+    owner = world.apply("Deployment", "web", 2, keep)
+    world.settles(auto4_web_eth0=3)
+    world.subnets.held = []
+    world.apply("Deployment", "web", 4, keep)
+    eventually(lambda: _is(len(world.subnets.held or ()) == 1))
+    waiting = world.ask(owner, keep)
+    world.everything_heard()
+    world.store.delete("Deployment", "web", "shop")
+    with pytest.raises(PodRefused, match="does not exist any more"):
+        get(waiting)
+
+    world.subnets.held.pop()()
+
+    world.everything_heard()
+    world.settles(auto4_web_eth0=5)
+    assert world.subnets.dropped == []
+
+
 def test_a_kept_pool_goes_when_a_person_says_so(world: World) -> None:
     keep = {**FLOOR, RECLAIM: "false"}
     (name,) = world.pools(world.apply("Deployment", "web", 2, keep), keep)
@@ -396,6 +445,90 @@ def test_an_application_that_changes_its_subnet_keeps_the_old_pool_while_pods_us
 
     world.leaves(old, 0)
     eventually(lambda: _is(old in world.subnets.dropped))
+
+
+def test_a_pool_that_was_to_go_stays_when_the_application_wants_it_again(world: World) -> None:
+    """A rolling update that changed the subnet was rolled back."""
+    owner = world.apply("Deployment", "web", 2, FLOOR)
+    world.settles(auto4_web_eth0=3)
+    (old,) = world.pools(owner)
+    world.subnets.used[old] = 1
+    world.apply("Deployment", "web", 2, {SUBNET: '{"ipv4":["attic"]}'})
+    eventually(lambda: _is(sorted(world.subnets.sizes.values()) == [1, 3]))
+    world.apply("Deployment", "web", 2, FLOOR)
+    world.settles(auto4_web_eth0=3)
+
+    for used in (2, 1):  # each time its status changes
+        world.leaves(old, used)
+        get(world.actor.pools_changed.options(timeout=60).remote((old,)))
+
+    world.everything_heard()
+    world.settles(auto4_web_eth0=3)
+    assert world.pools(owner) == (old,)
+
+
+def test_a_late_pod_of_a_template_that_asked_leaves_no_pool_behind(world: World) -> None:
+    """Once the template asks for nothing any more; also where it brought the pool back after all."""
+    owner = world.apply("Deployment", "web", 2, FLOOR)
+    world.settles(auto4_web_eth0=3)
+    (name,) = world.pools(owner)
+    world.subnets.used[name] = 1
+    world.apply("Deployment", "web", 2, {})
+    world.settles(auto4_web_eth0=1)
+    assert world.pools(owner) == (name,)
+    world.settles(auto4_web_eth0=3)
+    world.leaves(name, 0)
+
+    world.begin()  # looks at everything again, as it does from time to time
+
+    world.settles()
+
+
+def test_a_replicaset_that_a_deployment_adopts_gives_its_pool_back(world: World) -> None:
+    """As when a Deployment is deleted without its pods, and made again."""
+    replicaset = world.apply("ReplicaSet", "web-1", 2, FLOOR)
+    world.settles(auto4_web_1_eth0=3)
+    (name,) = world.pools(replicaset)
+    world.subnets.used[name] = 2
+    owner = world.apply("Deployment", "web", 2, FLOOR)
+    there = world.store.get("ReplicaSet", "web-1", "shop")
+    reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": owner.uid}
+    metadata = {**there["metadata"], "ownerReferences": [{**reference, "controller": True}]}
+    world.store.update({**there, "metadata": metadata})
+
+    world.settles(auto4_web_eth0=3, auto4_web_1_eth0=2)
+    world.leaves(name, 0)
+    world.settles(auto4_web_eth0=3)
+
+
+def test_interfaces_that_differ_in_what_names_cannot_have_get_pools_of_their_own(world: World) -> None:
+    entries = [
+        {"interface": "net_1", "ipv4": ["floor"]},
+        {"interface": "net-1", "ipv4": ["attic"]},
+        {"interface": "NET-1", "ipv4": ["fl*"]},
+    ]
+    asked = {SUBNETS: json.dumps(entries)}
+    owner = world.apply("Deployment", "web", 2, asked)
+
+    answers = get(world.ask(owner, asked)).interfaces
+
+    assert [len(answer.pools) for answer in answers] == [1, 1, 1]
+    assert len({name for answer in answers for name in answer.pools}) == 3
+
+
+def test_a_subnet_hears_when_nobody_lacks_addresses_any_more(world: World) -> None:
+    exhausted = "SubnetExhausted"
+    world.apply("Deployment", "web", 20, FLOOR)
+    eventually(lambda: _is(("Deployment shop/web", exhausted) in [told[:2] for told in world.told]))
+    assert world.subnets.relieved == []
+    world.apply("Deployment", "web", 2, FLOOR)
+    world.settles(auto4_web_eth0=3)
+    eventually(lambda: _is([told[0] for told in world.subnets.relieved] == ["floor"]))
+
+    world.apply("Deployment", "gone", 20, FLOOR)
+    eventually(lambda: _is(("Deployment shop/gone", exhausted) in [told[:2] for told in world.told]))
+    world.store.delete("Deployment", "gone", "shop")
+    eventually(lambda: _is(len(world.subnets.relieved) == 2))
 
 
 def test_annotations_that_cannot_be_read_refuse_that_application_s_pods(world: World) -> None:

@@ -119,6 +119,51 @@ def test_exhaustion_is_told_to_the_pod(tmp_path: Path) -> None:
         assert len(told) <= 600
 
 
+def test_a_subnet_is_not_exhausted_any_more_when_who_lacked_addresses_has_gone(tmp_path: Path) -> None:
+    def condition() -> list[str]:
+        status = found.inner.get("SpiderSubnet", "floor")["status"]
+        return [condition["status"] for condition in status.get("conditions") or ()]
+
+    with rig(tmp_path, FLOOR_SUBNET) as found:
+        found.apply(deployment("big", 4, subnet=FLOOR))
+        eventually(lambda: _is(sizes(found) == {"big": 5}))
+        found.apply(deployment("web", 6, subnet=FLOOR))
+        eventually(lambda: _is(condition() == ["True"]))
+        scale(found, "web", 0)
+        eventually(lambda: _is(condition() == ["False"]))
+        scale(found, "web", 6)
+        eventually(lambda: _is(condition() == ["True"]))
+        found.inner.delete("Deployment", "web", "default")
+
+        eventually(lambda: _is(condition() == ["False"]))
+
+
+def test_a_pool_that_a_person_deletes_is_followed_by_one_pool_and_nothing_is_lost(tmp_path: Path) -> None:
+    def pools() -> list[str]:
+        return [obj["metadata"]["name"] for obj in found.inner.list("SpiderIPPool").items]
+
+    with rig(tmp_path, FLOOR_SUBNET) as found:
+        found.apply(deployment("web", 1, subnet=FLOOR))
+        for name in ("web-a", "web-b"):
+            found.apply(of(name, "web", subnet=FLOOR))
+        found.add(sandbox("web-a"))
+        (first,) = pools()
+        found.inner.delete("SpiderIPPool", first)
+        eventually(lambda: _is(len(pools()) == 2))
+        assert found.add(sandbox("web-b")), "while the old one keeps the address of a pod"
+        found.delete(sandbox("web-a"))
+        eventually(lambda: _is(first not in pools()))
+        scale(found, "web", 2)
+        eventually(lambda: _is(sizes(found) == {"web": 3}))
+        assert len(pools()) == 1
+        eventually(lambda: _is(_allocated(found) == 3))
+
+        found.delete(sandbox("web-b"))
+        found.inner.delete("Deployment", "web", "default")
+        eventually(lambda: _is(pools() == []))
+        eventually(lambda: _is(_allocated(found) == 0))
+
+
 def test_others_get_nothing_of_an_application_s_pool(tmp_path: Path) -> None:
     with rig(tmp_path, FLOOR_SUBNET, pool("other", "10.7.0.0/16", "10.7.0.9")) as found:
         found.apply(deployment("web", 1, subnet=FLOOR))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from actors.runtime import get
@@ -140,6 +141,39 @@ def test_an_exhausted_subnet_answers_with_who_has_most_and_says_it_in_its_status
         eventually(lambda: equal(one.subnet().exhausted, False))
 
 
+def test_a_subnet_says_no_more_that_it_is_exhausted_when_nobody_lacks_addresses(tmp_path: Path) -> None:
+    with subnet_rig(tmp_path, subnet()) as one:
+        one.ensure(auto_pool(WEB, 6))
+        assert isinstance(one.ensure(auto_pool(WEB, 12)), Exhausted)
+        other = one.ensure(auto_pool(application("other", "77777"), 5))
+        assert isinstance(other, Exhausted)
+        get(one.process.subnets.content("rack", POOL))
+        assert one.subnet().exhausted, "the other still does"
+        get(one.process.subnets.content("rack", "auto4-other-eth0-77777"))
+
+        eventually(lambda: equal(one.subnet().exhausted, False))
+
+
+def test_an_address_that_a_pod_got_in_the_moment_in_which_its_pool_lost_it_is_exchanged(
+    tmp_path: Path,
+) -> None:
+    """Whoever gives out a pool's addresses may have heard later of its shrinking than the subnet, which has promised them to
+    another pool; that one would be too small for as long as the pod lives."""
+    with subnet_rig(tmp_path, subnet()) as one:
+        one.ensure(auto_pool(WEB, 4))
+        one.ensure(auto_pool(WEB, 1))
+        other = auto_pool(application("other", "77777"), 8)
+        one.ensure(other)
+        assert one.ensure(replace(other, wanted=3)) == Ensured(other.name, 3)
+        assert one.share(other.name) == ["10.6.0.2-10.6.0.4"]
+
+        one.claim("10.6.0.2", POOL)
+
+        eventually(lambda: equal(one.share(other.name), ["10.6.0.3-10.6.0.5"]))
+        eventually(lambda: equal(one.share(POOL), ["10.6.0.2"]))
+        eventually(lambda: prove_division(one.inner))
+
+
 def test_what_the_subnet_excludes_reserves_or_lists_elsewhere_is_not_given(tmp_path: Path) -> None:
     reserved = {
         "apiVersion": "spiderpool.spidernet.io/v2beta1",
@@ -176,6 +210,7 @@ def test_a_dropped_pool_goes_with_its_last_address_and_the_subnet_has_all_again(
 
 
 def test_a_pool_that_somebody_deleted_is_made_again_with_what_its_pods_have(tmp_path: Path) -> None:
+    """As soon as its application asks for it."""
     with subnet_rig(tmp_path, subnet()) as one:
         one.ensure(auto_pool(WEB, 3))
         one.claim("10.6.0.3", POOL)
@@ -187,9 +222,30 @@ def test_a_pool_that_somebody_deleted_is_made_again_with_what_its_pods_have(tmp_
 
         eventually(let_go)
         one.inner.delete("SpiderIPPool", POOL)
+        eventually(lambda: equal(one.share(POOL), []))
 
-        eventually(lambda: equal(one.share(POOL), ["10.6.0.1-10.6.0.3"]))
+        one.ensure(auto_pool(WEB, 3))
+
+        assert one.share(POOL) == ["10.6.0.1-10.6.0.3"]
         eventually(lambda: prove_division(one.inner))
+
+
+def test_a_pool_that_somebody_deleted_is_not_made_again_by_itself(tmp_path: Path) -> None:
+    """Its application has asked for one of another name by then, and nobody would have it taken away."""
+    with subnet_rig(tmp_path, subnet()) as one:
+        one.ensure(auto_pool(WEB, 3))
+        one.claim("10.6.0.2", POOL)
+        one.inner.delete("SpiderIPPool", POOL)
+        eventually(lambda: equal(bool(one.pool(POOL).terminating), True))
+        second = replace(auto_pool(WEB, 3), name="auto4-web-eth0-second")
+        assert one.ensure(second) == Ensured(second.name, 3)
+
+        one.release("10.6.0.2")
+
+        eventually(lambda: equal(list(one.pools()), [second.name]))
+        eventually(lambda: equal(one.share(POOL), []))
+        assert one.ensure(second) == Ensured(second.name, 3)
+        assert list(one.pools()) == [second.name]
 
 
 def test_a_pool_that_was_being_deleted_when_the_leader_began_is_missed_when_it_goes(tmp_path: Path) -> None:
