@@ -96,8 +96,12 @@ class Store(Protocol):
         *,
         uid: str | None = None,
         version: str | None = None,
+        grace: int | None = None,
         timeout: float = 10.0,
-    ) -> None: ...
+    ) -> None:
+        """`grace`: the seconds, from 1, that a pod's processes have to end by themselves; None: what the pod says. A pod that
+        is being deleted already can be given less. Stores that no kubelet reads take no notice of it."""
+        ...
 
     def kinds(self, api_version: str, *, timeout: float = 10.0) -> tuple[Kind, ...]:
         """The kinds of an API version (`argoproj.io/v1alpha1`) that objects can be read of here, under their names alone.

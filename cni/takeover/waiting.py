@@ -11,7 +11,7 @@ from collections.abc import Callable
 from actors.errors import TakeoverUnfinished
 from cni.takeover.reading import Tell
 
-LOOK = 0.5
+LOOK = 0.2
 """Seconds between two looks."""
 
 

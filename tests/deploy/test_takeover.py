@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
@@ -15,10 +17,12 @@ import pytest
 
 from actors.store.contract import Object
 from cni.command.main import main
+from cni.takeover.spiderpool.installation import GRACE, Side, find_spiderpool
 from tests.support.agent_process import PROGRAM
-from tests.support.checker import eventually, records
+from tests.support.checker import equal, eventually, records
 from tests.support.cluster import ClusterStore
 from tests.support.rig import pool, statefulset
+from tests.support.spiderpool_objects import SPIDER, install
 from tests.support.takeover_stage import THEIRS, Stage, stage
 from tests.tools.apiserver import ApiServer
 
@@ -139,6 +143,8 @@ def test_there_and_back_and_there_again_no_pod_loses_its_address(
         made.wait_added(8)
         assert takeover(made, "--yes") == 0
         made.wait_added(8)
+    prove_told(made, capsys.readouterr().out)
+    assert made.brought == len(made.machines), "the image came to each node before anything was stopped"
     assert {machine.serving for machine in made.machines.values()} == {"orbweaver-agent"}
     eventually(lambda: prove_ours(made))
     assert web_again(made, web)["got"] == web["got"]
@@ -151,6 +157,7 @@ def test_there_and_back_and_there_again_no_pod_loses_its_address(
         made.wait_added(8)
         assert takeover(made, "--back", "--yes") == 0
         made.wait_added(8)
+    prove_told(made, capsys.readouterr().out)
     assert {machine.serving for machine in made.machines.values()} == {"spiderpool-agent"}
     eventually(lambda: prove_theirs(made))
     assert made.store.list("SpiderIPBlock").items == ()
@@ -169,6 +176,35 @@ def test_there_and_back_and_there_again_no_pod_loses_its_address(
     eventually(lambda: prove_ours(made))
     assert pools_of_subnet(made.store) == pools
     assert not made.overlap
+
+
+def prove_told(made: Stage, printed: str) -> None:
+    """It said of each node how long it had no agent."""
+    told = re.findall(r"^node (\w+): served again, after [\d.]+ s without an agent$", printed, re.MULTILINE)
+    assert sorted(told) == sorted(made.machines)
+    assert "nodes were without an agent for" in printed
+
+
+def test_what_is_told_to_end_is_given_little_time(store: ClusterStore) -> None:
+    """A pod says how long it may take, which is as long as nobody gives out an address. It is waited for all the same."""
+    install(store)
+    metadata = {"name": "slow", "namespace": SPIDER, "labels": {"app": "my-agent"}}
+    spec = {"nodeName": "n1", "containers": [{"name": "agent-of-mine", "image": "none"}]}
+    store.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    side = Side(store, find_spiderpool(store, None), lambda line: None)
+
+    stopping = threading.Thread(target=side.stop)
+    stopping.start()
+    store.delete("Pod", "slow", SPIDER)  # as the DaemonSet's controller does
+    try:
+        eventually(
+            lambda: equal(store.get("Pod", "slow", SPIDER)["metadata"]["deletionGracePeriodSeconds"], GRACE)
+        )
+        assert stopping.is_alive()
+    finally:
+        store.delete("Pod", "slow", SPIDER, grace=0)
+        stopping.join(60)
+    assert side.is_stopped()
 
 
 def prove_pool_made(store: ClusterStore) -> None:

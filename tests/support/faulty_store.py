@@ -148,10 +148,11 @@ class FaultyStore:
         *,
         uid: str | None = None,
         version: str | None = None,
+        grace: int | None = None,
         timeout: float = 10.0,
     ) -> None:
         def remove() -> Object:
-            self.inner.delete(kind, name, namespace, uid=uid, version=version, timeout=timeout)
+            self.inner.delete(kind, name, namespace, uid=uid, version=version, grace=grace, timeout=timeout)
             return {}
 
         self._write("delete", kind, name, namespace, remove)

@@ -85,6 +85,9 @@ class Stage:
         """Seconds that the slowest of them waited, since this was last set to 0."""
         self.overlap = False
         """Whether both sides ever ran at once."""
+        self.brought = 0
+        """Pods that brought our image to a node, so far."""
+        self._images: set[str] = set()
         self.errors: list[BaseException] = []
         self.real = _has_real()
         self._controller = ControllerProcess(directory / "controller", server.kubeconfig)
@@ -176,6 +179,7 @@ class Stage:
                 self._deployments()
                 self._daemonset("spiderpool-agent", THEIRS)
                 self._daemonset("orbweaver-agent", NAMESPACE)
+                self._bring_images()
                 self._collect_garbage()
             except (Conflict, NotFound):
                 continue
@@ -240,6 +244,31 @@ class Stage:
         }
         self._set_status(obj, status)
 
+    def _bring_images(self) -> None:
+        """The DaemonSet that brings our image to the nodes, while there is one."""
+        name = "orbweaver-agent-image"
+        pods = {f"ds-{name}-{machine}": machine for machine in self.machines}
+        try:
+            obj = self.store.get("DaemonSet", name, NAMESPACE)
+        except NotFound:
+            for pod in self._images:
+                self._delete_pod(pod, NAMESPACE)
+            self._images.clear()
+            return
+        for pod, machine in pods.items():
+            if pod not in self._images:
+                self._create_pod(obj, pod, NAMESPACE, machine)
+                self._images.add(pod)
+                self.brought += 1
+        status = {
+            "desiredNumberScheduled": len(pods),
+            "currentNumberScheduled": len(pods),
+            "numberMisscheduled": 0,
+            "numberReady": 0,
+            "observedGeneration": obj["metadata"]["generation"],
+        }
+        self._set_status(obj, status)
+
     @staticmethod
     def _revision(obj: Object) -> int:
         return hash(json.dumps(obj["spec"]["template"], sort_keys=True))
@@ -268,7 +297,20 @@ class Stage:
         containers = [{"name": entry["name"], "image": "none"} for entry in template["spec"]["containers"]]
         metadata = {"name": name, "namespace": namespace, "labels": template["metadata"]["labels"]}
         spec = {"nodeName": node, "containers": containers}
-        self.store.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+        pod = self.store.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+        statuses = [
+            {
+                "name": entry["name"],
+                "image": "none",
+                "imageID": "sha256:none",
+                "ready": True,
+                "restartCount": 0,
+            }
+            for entry in containers
+        ]
+        ready = {"type": "Ready", "status": "True"}
+        pod["status"] = {"phase": "Running", "conditions": [ready], "containerStatuses": statuses}
+        self.store.update_status(pod)
 
     def _delete_pod(self, name: str, namespace: str) -> None:
         path = f"/api/v1/namespaces/{namespace}/pods/{name}"

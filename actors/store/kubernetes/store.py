@@ -190,12 +190,15 @@ class KubernetesStore:
         *,
         uid: str | None = None,
         version: str | None = None,
+        grace: int | None = None,
         timeout: float = 10.0,
     ) -> None:
         where = lifecycle.address(kind, name, namespace)
         fence = {"uid": uid, "resourceVersion": version}
         options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
         options["preconditions"] = {key: value for key, value in fence.items() if value is not None}
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
         request = ApiRequest("delete", where.kind, where.namespace, where.name)
         self._object("DELETE", _path(where.kind, namespace, name), _body(options), request, timeout)
 

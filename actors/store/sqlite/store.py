@@ -151,6 +151,7 @@ class SQLiteStore:
         *,
         uid: str | None = None,
         version: str | None = None,
+        grace: int | None = None,
         timeout: float = 10.0,
     ) -> None:
         where = lifecycle.address(kind, name, namespace)

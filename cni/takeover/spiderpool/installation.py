@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from actors.errors import Conflict, InvalidObject, NoSuchResource, NotFound, TakeoverUnfinished
 from actors.store.contract import Object, Store
 from cni.takeover.reading import Tell
+from cni.takeover.spiderpool.gap import Gap
 from cni.takeover.waiting import wait_until
 
 BEFORE = "orbweaver.io/before-takeover"
@@ -29,6 +31,9 @@ MULTUS = "multus-cni"
 that ends with the pod."""
 
 ATTEMPTS = 20
+GRACE = 2
+"""Seconds that what is told to end has for what it is about: nobody gives out an address meanwhile, nor before the slowest of
+them is gone. Spiderpool's agents end by no signal but the last."""
 LIMIT = 180.0
 """Seconds for which nothing may come on while pods stop or start: longer than their grace period, and than pulling an image
 usually takes."""
@@ -162,6 +167,15 @@ class Side:
             if any(_matches(pod, workload) for workload in workloads) and _ended(pod) is False
         ]
 
+    def served(self) -> frozenset[str]:
+        """The nodes that an agent of it is ready on."""
+        agents = self.agents()
+        return frozenset(
+            str(pod["spec"].get("nodeName", ""))
+            for pod in self.pods()
+            if _matches(pod, agents) and is_ready(pod) and not pod["metadata"].get("deletionTimestamp")
+        )
+
     def is_stopped(self) -> bool:
         """Whether nothing of it runs, or will."""
         return (
@@ -193,16 +207,20 @@ class Side:
             self.change(obj, lambda fresh: _scaled_up(fresh, replicas))
         wait_until(self._no_controller, LIMIT, self._why_not("controller"), self.tell)
 
-    def start_agents(self, node: str | None = None) -> None:
-        """Start the agents, on one node alone where it is named, and wait until all are ready. Raises
-        `TakeoverUnfinished`."""
+    def start_agents(self, gap: Gap, node: str | None = None) -> None:
+        """Start the agents, on one node alone where it is named, and wait until all are ready; `gap` is told of each node.
+        Raises `TakeoverUnfinished`."""
         self.change(self.agents(), lambda fresh: _unparked(fresh, node))
-        wait_until(partial(self._not_ready, node), LIMIT, self._why_not("agent"), self.tell)
+        wait_until(partial(self._not_ready, gap, node), LIMIT, self._why_not("agent"), self.tell)
 
     def takes(self, node: Object) -> bool:
         """Whether the node selector of its agents, as it is without parking, lets them run on a node."""
         labels = node["metadata"].get("labels") or {}
-        return bool(_selector_before(self.agents()).items() <= labels.items())
+        return bool(self.selector().items() <= labels.items())
+
+    def selector(self) -> dict[str, Any]:
+        """The node selector of its agents, as it is without parking."""
+        return _selector_before(self.agents())
 
     def settle(self) -> None:
         """Take away what was noted for starting again: it is as it was."""
@@ -227,7 +245,10 @@ class Side:
         )
 
     def _left(self) -> str:
-        pods = sorted(pod["metadata"]["name"] for pod in self.pods())
+        running = self.pods()
+        for pod in running:
+            self._hurry(pod)
+        pods = sorted(pod["metadata"]["name"] for pod in running)
         more = f" and {len(pods) - 3} more" if len(pods) > 3 else ""
         return (
             f"{len(pods)} pods of {self.installation.title} still run ({', '.join(pods[:3])}{more})"
@@ -235,11 +256,21 @@ class Side:
             else ""
         )
 
+    def _hurry(self, pod: Object) -> None:
+        """Give a pod that is being deleted no longer than `GRACE`. The kubelet still says when it is gone."""
+        metadata = pod["metadata"]
+        if metadata.get("deletionTimestamp") and metadata.get("deletionGracePeriodSeconds", 0) > GRACE:
+            with suppress(NotFound, Conflict):
+                self.store.delete(
+                    "Pod", metadata["name"], metadata["namespace"], uid=metadata["uid"], grace=GRACE
+                )
+
     def _no_controller(self) -> str:
         waiting = [obj for obj in self.controllers() if not _has_ready(obj)]
         return f"no controller of {self.installation.title} is ready" if waiting else ""
 
-    def _not_ready(self, node: str | None) -> str:
+    def _not_ready(self, gap: Gap, node: str | None) -> str:
+        gap.ends(self.served())
         obj = self.agents()
         status = obj.get("status") or {}
         if status.get("observedGeneration", 0) < obj["metadata"].get("generation", 0):
@@ -260,6 +291,12 @@ class Side:
             f"look at the {what} pods in namespace {self.installation.namespace} (kubectl describe, kubectl logs). Then repeat"
             " the command, or go back with --back"
         )
+
+
+def is_ready(obj: Object) -> bool:
+    """Whether a node, or a pod, says that it is ready."""
+    conditions = (obj.get("status") or {}).get("conditions") or ()
+    return any(entry.get("type") == "Ready" and entry.get("status") == "True" for entry in conditions)
 
 
 def is_parked(agents: Object) -> bool:

@@ -18,12 +18,14 @@ from actors.store.contract import Object, Store
 from cni.takeover.reading import ForeignAllocation, Reading, Tell
 from cni.takeover.spiderpool.differences import ReadText, compare
 from cni.takeover.spiderpool.giving_back import Holdings
+from cni.takeover.spiderpool.image import bring_image
 from cni.takeover.spiderpool.installation import (
     Installation,
     Side,
     find_orbweaver,
     find_spiderpool,
     is_parked,
+    is_ready,
 )
 from cni.takeover.spiderpool.swap import Phase, Swap, phase_of
 
@@ -90,6 +92,8 @@ class Spiderpool:
     def take(self, _reading: Reading, tell: Tell) -> None:
         """Put Orbweaver in its place."""
         swap = self._swap(tell)
+        if swap.phase is Phase.NONE:
+            bring_image(swap.ours)
         swap.there(self.first or self._first_ready(swap.ours))
 
     def give_back(self, tell: Tell) -> None:
@@ -128,7 +132,7 @@ class Spiderpool:
 
     def _first_ready(self, ours: Side) -> str | None:
         for obj in sorted(self.store.list("Node").items, key=lambda node: str(node["metadata"]["name"])):
-            if _is_ready(obj) and ours.takes(obj):
+            if is_ready(obj) and ours.takes(obj):
                 return str(obj["metadata"]["name"])
         return None
 
@@ -183,7 +187,7 @@ class Spiderpool:
             )
         if is_parked(agents):
             return
-        unready = {obj["metadata"]["name"] for obj in self.store.list("Node").items if not _is_ready(obj)}
+        unready = {obj["metadata"]["name"] for obj in self.store.list("Node").items if not is_ready(obj)}
         for pod in side.pods():
             node = (pod.get("spec") or {}).get("nodeName", "")
             if node in unready:
@@ -197,11 +201,6 @@ _LOST = (
     "it is forgotten which addresses are suspect or in quarantine, and which IPAMClaims keep addresses that no pod uses",
     "DELs that wait on the nodes are not repeated; Spiderpool's garbage collection gives those addresses back",
 )
-
-
-def _is_ready(node: Object) -> bool:
-    conditions = (node.get("status") or {}).get("conditions") or ()
-    return any(entry.get("type") == "Ready" and entry.get("status") == "True" for entry in conditions)
 
 
 def _of_nobody(store: Store, allocations: list[ForeignAllocation]) -> Iterator[str]:

@@ -17,6 +17,7 @@ from actors.resources.ippool import IPPool
 from actors.resources.pool_status import foreign_allocations
 from actors.store.contract import Object, Store
 from cni.takeover.reading import Tell
+from cni.takeover.spiderpool.gap import Gap
 from cni.takeover.spiderpool.giving_back import (
     Holdings,
     delete_blocks,
@@ -60,11 +61,13 @@ class Swap:
     spiderpool: Side
     ours: Side
     tell: Tell
+    gap: Gap
+    """Of this run."""
 
     @classmethod
     def between(cls, store: Store, spiderpool: Installation, ours: Installation, tell: Tell) -> Swap:
         """The swap of two installations."""
-        return cls(store, Side(store, spiderpool, tell), Side(store, ours, tell), tell)
+        return cls(store, Side(store, spiderpool, tell), Side(store, ours, tell), tell, Gap(tell))
 
     @property
     def phase(self) -> Phase:
@@ -83,6 +86,7 @@ class Swap:
             self._note(Phase.STOPPING)
         if self.phase is Phase.STOPPING:
             Webhooks(self.spiderpool).switch_off()
+            self.gap.begins(self.spiderpool.served())
             self.spiderpool.stop()
             self._must_be_stopped(self.ours)
             make_foreign(self.store)
@@ -106,12 +110,13 @@ class Swap:
             )
             if first:
                 self.tell(f"Orbweaver: the first agent, on node {first}")
-                self.ours.start_agents(self._host_name(first))
+                self.ours.start_agents(self.gap, self._host_name(first))
             else:
                 self.tell("Orbweaver: no node that is Ready is one for its agents; none is tried first")
-            self.ours.start_agents()
+            self.ours.start_agents(self.gap)
             self.ours.settle()
             self._note(Phase.TAKEN)
+            self.tell(self.gap.summary())
         self._must_be_stopped(self.spiderpool)
         self.tell("Orbweaver serves every node; Spiderpool is stopped, and comes back with --back --yes")
 
@@ -129,6 +134,7 @@ class Swap:
             self._note(Phase.RETURNING)
         if self.phase is Phase.RETURNING:
             self._must_be_stopped(self.spiderpool)
+            self.gap.begins(self.ours.served())
             self.ours.stop()
             holdings = Holdings.read(self.store)
             if holdings.problems:
@@ -160,9 +166,10 @@ class Swap:
     def _start_spiderpool(self) -> None:
         self.spiderpool.start_controllers(1)
         Webhooks(self.spiderpool).switch_on()
-        self.spiderpool.start_agents()
+        self.spiderpool.start_agents(self.gap)
         self.spiderpool.settle()
         self._note(Phase.NONE)
+        self.tell(self.gap.summary())
         self.tell("Spiderpool serves every node; Orbweaver is stopped")
 
     def _must_be_stopped(self, side: Side) -> None:

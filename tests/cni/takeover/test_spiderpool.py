@@ -18,6 +18,7 @@ from actors.store.contract import Object
 from actors.store.sqlite.store import SQLiteStore
 from cni.command.manifest import read_text
 from cni.takeover.spiderpool.differences import compare
+from cni.takeover.spiderpool.gap import Gap
 from cni.takeover.spiderpool.giving_back import (
     Holdings,
     delete_blocks,
@@ -25,6 +26,7 @@ from cni.takeover.spiderpool.giving_back import (
     give_back_pools,
     make_foreign,
 )
+from cni.takeover.spiderpool.image import bring_image
 from cni.takeover.spiderpool.installation import BEFORE, Side, find_orbweaver, find_spiderpool
 from cni.takeover.spiderpool.source import Spiderpool
 from cni.takeover.spiderpool.swap import PHASE, Phase, Swap
@@ -88,9 +90,10 @@ def test_a_side_is_stopped_and_is_afterwards_as_it_was(store):
     store.update_status({**daemonset(store), "status": {"observedGeneration": 99, **counts}})
 
     side.start_controllers(1)
-    side.start_agents("n1")
+    gap = Gap(lambda line: None)
+    side.start_agents(gap, "n1")
     assert daemonset(store)["spec"]["template"]["spec"]["nodeSelector"] == {"kubernetes.io/hostname": "n1"}
-    side.start_agents()
+    side.start_agents(gap)
     side.settle()
 
     assert store.get("Deployment", "my-controller", SPIDER)["spec"]["replicas"] == 3
@@ -116,7 +119,7 @@ def test_multus_stays_where_it_is_in_the_agents_pods(store):
     assert find_spiderpool(store, None).agents == "my-agent"  # although no container of it runs the agent
 
     store.update_status({**daemonset(store), "status": {"observedGeneration": 99}})
-    side.start_agents()
+    side.start_agents(Gap(lambda line: None))
     assert daemonset(store)["spec"] == before
 
 
@@ -205,6 +208,7 @@ def test_the_first_node_is_one_that_agents_may_run_on(store, monkeypatch):
     store.update(obj)
     chosen: list[str | None] = []
     monkeypatch.setattr(Swap, "there", lambda _swap, first: chosen.append(first))
+    monkeypatch.setattr("cni.takeover.spiderpool.source.bring_image", lambda _ours: None)
     source = Spiderpool(store, read_text)
 
     source.take(source.read(), lambda line: None)
@@ -220,7 +224,76 @@ def test_a_first_node_without_an_agent_is_no_trial(store, monkeypatch):
     side = Side(store, find_spiderpool(store, None), lambda line: None)
 
     with pytest.raises(TakeoverUnfinished, match="no agent of Spiderpool may run on node n1"):
-        side.start_agents("n1")
+        side.start_agents(Gap(lambda line: None), "n1")
+
+
+def test_each_node_is_told_how_long_it_had_no_agent():
+    lines: list[str] = []
+    times = iter((10.0, 12.0, 13.5, 14.0))
+    gap = Gap(lines.append, lambda: next(times))
+    gap.begins(["n1", "n2"])
+
+    gap.ends(["n2"])
+    gap.ends(["n1", "n2", "seen-by-nobody"])
+    gap.ends(["n1"])
+
+    assert lines == [
+        "node n2: served again, after 2.0 s without an agent",
+        "node n1: served again, after 3.5 s without an agent",
+    ]
+    assert gap.summary().startswith("2 nodes were without an agent for 3.5 s at most (node n1)")
+
+
+def test_a_time_that_nobody_saw_the_beginning_of_is_not_told():
+    lines: list[str] = []
+    gap = Gap(lines.append)
+
+    gap.ends(["n1"])
+
+    assert lines == []
+    assert "is not known" in gap.summary()
+
+
+def test_an_image_that_does_not_come_stops_nothing(store, monkeypatch):
+    monkeypatch.setattr("cni.takeover.spiderpool.image.LIMIT", 0.05)
+    monkeypatch.setattr("cni.takeover.waiting.LOOK", 0.02)
+    install(store)
+    before = [obj["spec"] for kind in ("DaemonSet", "Deployment") for obj in store.list(kind).items]
+
+    with pytest.raises(TakeoverUnfinished, match=r"image are not begun.*Nothing has been stopped"):
+        bring_image(swap(store, []).ours)
+
+    assert [obj["spec"] for kind in ("DaemonSet", "Deployment") for obj in store.list(kind).items] == before
+
+
+def test_the_image_is_brought_wherever_agents_may_run_by_pods_that_need_no_address(store, monkeypatch):
+    install(store)
+    park(store, "orbweaver-agent", OURS)
+    seen: list[Object] = []
+    side = swap(store, []).ours
+
+    def play(missing, *_):
+        assert missing()
+        obj = store.get("DaemonSet", "orbweaver-agent-image", OURS)
+        seen.append(obj)
+        store.update_status({**obj, "status": {"observedGeneration": 99, "desiredNumberScheduled": 1}})
+        assert missing() == "Orbweaver's image is on 0 of 1 nodes"
+        labels = obj["spec"]["template"]["metadata"]["labels"]
+        metadata = {"name": "brings", "namespace": OURS, "labels": labels}
+        pod = store.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {}})
+        store.update_status({**pod, "status": {"containerStatuses": [{"name": "c", "imageID": "sha256:1"}]}})
+        assert not missing()
+
+    monkeypatch.setattr("cni.takeover.spiderpool.image.wait_until", play)
+
+    bring_image(side)
+
+    spec = seen[0]["spec"]["template"]["spec"]
+    assert spec["hostNetwork"]
+    assert spec["nodeSelector"] == {}
+    assert [container["command"] for container in spec["containers"]] == [["orbweaver", "--version"]]
+    assert not any(obj["metadata"]["name"].endswith("-image") for obj in store.list("DaemonSet").items)
+    assert side.is_stopped(), "what brings it is no agent"
 
 
 def test_a_newer_versions_word_of_how_far_it_is_is_no_bug(store):
