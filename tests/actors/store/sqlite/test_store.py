@@ -36,7 +36,7 @@ from tests.actors.store.contract_suite import (
 
 __all__ = ["follow"]
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 @pytest.fixture
