@@ -145,6 +145,8 @@ class FrontEnd:
             if accepting:
                 await asyncio.wait(accepting, timeout=1.0)
             self._server.close()
+            if self._spool is not None:
+                self._spool.leave()
             self._path.unlink(missing_ok=True)
         deadline = self._loop.time() + drain
         self.adds.all_unwanted()

@@ -5,7 +5,8 @@
  * What must always hold:
  *   - it ends in bounded time, whatever stdin and the agent do;
  *   - a non-zero exit comes with a CNI error object on stdout (CNI spec, "Error"), and an exit of 0 is one that
- *     the agent (or the VERSION table below) asked for: a lost agent never looks like success;
+ *     the agent (or the VERSION table below) asked for: a lost agent never looks like success (STATUS says only whether an
+ *     ADD would be served, and behind an agent that ended in order it waits for the next one);
  *   - bytes pass through unchanged in both directions, nothing is interpreted but the two keys that are needed
  *     before the agent can be asked: which socket, and which CNI version an error has to name;
  *   - while an agent is replaced no pod fails and none hangs: an ADD waits for the next agent, and a DEL is kept on disk for
@@ -43,6 +44,7 @@
 #define LOCAL_TIMEOUT_SECONDS 5   /* for stdin, where the answer needs no agent */
 #define ID_SHOWN 128              /* of a container id in an error; real ones have 64 */
 #define WAIT_SECONDS 10           /* of an ADD for an agent that is replaced; ORBWEAVER_SHIM_WAIT=0..60 overrides it */
+#define LEFT_SECONDS 30           /* and for the one behind an agent that ended in order, from that end on */
 #define WAIT_STEP 50              /* milliseconds between two looks for it */
 #define KEPT_MOST 4096            /* DELs in the spool */
 #define KEPT_SIZE (1u << 16)      /* of one; a larger one is kept without its configuration, which it can do without */
@@ -539,18 +541,44 @@ static int keep(size_t len, size_t head)
     return -1;
 }
 
+/* Whether an agent has just ended in order, so that the next one is on its way. A clock that was changed meanwhile costs
+ * nothing but this. */
+static int has_just_left(int directory)
+{
+    struct stat left;
+    struct timespec now;
+    if (wait_seconds == 0 || fstatat(directory, ".left", &left, AT_SYMLINK_NOFOLLOW) != 0)
+        return 0;
+    syscall(SYS_clock_gettime, CLOCK_REALTIME, &now);
+    int64_t ago = (int64_t)now.tv_sec - (int64_t)left.st_mtim.tv_sec;
+    return ago >= 0 && ago < LEFT_SECONDS;
+}
+
 /* Whether an ADD or CHECK should look again: an agent was here, so another one is about to start. Both may be repeated. */
 static int worth_waiting(int64_t until)
 {
     int64_t now = milliseconds();
-    if (is_del || now >= until || now + WAIT_STEP >= deadline || (strcmp(command, "ADD") != 0 && strcmp(command, "CHECK") != 0))
+    if (is_del || now + WAIT_STEP >= deadline || (strcmp(command, "ADD") != 0 && strcmp(command, "CHECK") != 0))
         return 0;
     int directory = open_spool();
     if (directory < 0)
         return 0;
+    int worth = now < until || has_just_left(directory);
     close(directory);
-    poll(NULL, 0, WAIT_STEP);
-    return 1;
+    if (worth)
+        poll(NULL, 0, WAIT_STEP);
+    return worth;
+}
+
+/* Whether STATUS may say that pods can be added, while an agent is replaced: what they ask for waits for the next one. */
+static int is_replaced(void)
+{
+    int directory = strcmp(command, "STATUS") == 0 ? open_spool() : -1;
+    if (directory < 0)
+        return 0;
+    int left = has_just_left(directory);
+    close(directory);
+    return left;
 }
 
 /* ---- start ---------------------------------------------------------------------------------------------- */
@@ -624,6 +652,8 @@ int main(int argc, char **argv)
         status = ask_agent(len, &text);
     while (status < 0 && worth_waiting(until));
     if (status < 0 && is_del && keep(len, head) == 0)
+        return 0;
+    if (status < 0 && is_replaced())
         return 0;
     if (status < 0)
         agent_away(gone_why, gone_number);

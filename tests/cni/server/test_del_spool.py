@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import struct
 import subprocess
 import threading
@@ -17,7 +18,7 @@ import pytest
 
 from actors.errors import StoreUnavailable
 from cni import shim
-from cni.server.del_spool import DelSpool, SpoolReplay, spool_of
+from cni.server.del_spool import LEFT, DelSpool, SpoolReplay, spool_of
 from cni.server.exchange import CniAnswer, Exchange
 from tests.support.agent_process import AgentProcess, pool
 from tests.support.checker import eventually
@@ -63,7 +64,7 @@ class Runtime:
 
     @property
     def kept(self) -> list[str]:
-        return sorted(path.name for path in spool_of(self.socket).iterdir())
+        return sorted(path.name for path in spool_of(self.socket).iterdir() if path.name != LEFT)
 
 
 @pytest.fixture
@@ -205,6 +206,87 @@ def test_what_is_no_del_of_ours_is_told_and_removed(
     assert not runtime.kept
 
 
+@pytest.mark.parametrize("kind", ["directory", "link", "pipe"])
+def test_one_that_cannot_be_read_costs_itself_alone(
+    runtime: Runtime, spool: DelSpool, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    """However old it is: what is behind it is done, and the log has it once."""
+    odd = spool.directory / "a@eth0@spiderpool"
+    if kind == "directory":
+        odd.mkdir()
+    elif kind == "link":
+        odd.symlink_to("nowhere")
+    else:
+        os.mkfifo(odd)
+    os.utime(odd, (1e9, 1e9), follow_symlinks=False)
+    assert runtime("DEL", "c1")[0] == 0
+    done = Replayed(spool, lambda exchange: exchange.deliver(CniAnswer()))
+    for _ in range(2):
+        assert done.one_pass() == ["c1 spiderpool"]
+    assert "c1@eth0@spiderpool" not in runtime.kept
+    assert len([line for line in caplog.messages if "that was kept cannot be" in line]) == 1
+
+
+def left(spool: DelSpool, ago: float) -> None:
+    """An agent ended in order so many seconds ago."""
+    spool.leave()
+    at = time.time() - ago
+    os.utime(spool.directory / LEFT, (at, at))
+
+
+def test_behind_an_agent_that_ended_in_order_an_add_waits_longer_for_the_next(
+    runtime: Runtime, spool: DelSpool
+) -> None:
+    left(spool, 0)
+    said: list[tuple[int, Any]] = []
+    waiting = threading.Thread(target=lambda: said.append(runtime("ADD", "c1", wait="1")), daemon=True)
+    waiting.start()
+    waiting.join(3)
+    assert waiting.is_alive(), said
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.settimeout(120)
+        listener.bind(str(runtime.socket))
+        listener.listen()
+        connection, _ = listener.accept()
+        with connection:
+            size = struct.unpack_from(">I", connection.recv(8, socket.MSG_WAITALL), 4)[0]
+            connection.recv(size, socket.MSG_WAITALL)
+            connection.sendall(b"OWR1" + struct.pack(">II", 0, 2) + b"{}")
+        waiting.join()
+    assert said == [(0, {})]
+
+
+@pytest.mark.parametrize("ago", [31, -3600])  # long ago; and the clock was put back meanwhile
+def test_who_left_long_ago_is_waited_for_no_longer(runtime: Runtime, spool: DelSpool, ago: float) -> None:
+    left(spool, ago)
+    assert runtime("ADD", "c1", wait="1")[1]["code"] == 11
+    assert runtime("STATUS", "c1")[1]["code"] == 50
+
+
+def test_a_runtime_that_wants_no_waiting_has_none(runtime: Runtime, spool: DelSpool) -> None:
+    left(spool, 0)
+    assert runtime("ADD", "c1", wait="0")[1]["code"] == 11
+
+
+def test_while_an_agent_is_replaced_its_node_stays_ready(runtime: Runtime, spool: DelSpool) -> None:
+    """Runtimes make a node NotReady whose plugin's STATUS fails."""
+    left(spool, 0)
+    assert runtime("STATUS", "c1") == (0, None)
+
+
+def test_an_agent_that_ends_says_so(agent: AgentProcess, runtime: Runtime) -> None:
+    note = spool_of(runtime.socket) / LEFT
+    assert not note.exists()
+    agent.stop()
+    assert note.stat().st_mode & 0o777 == 0o600
+    agent.start()
+    agent.kill()
+    before = note.stat().st_mtime
+    agent.start()
+    agent.stop()
+    assert note.stat().st_mtime > before
+
+
 def test_an_add_takes_back_the_del_of_its_attachment_alone(runtime: Runtime, spool: DelSpool) -> None:
     for container in ("c1", "c2"):
         assert runtime("DEL", container)[0] == 0
@@ -264,8 +346,6 @@ def test_an_add_whose_agent_is_killed_under_it_is_asked_again(
     tmp_path: Path, runtime: Runtime, spool: DelSpool
 ) -> None:
     """It hung up before it answered."""
-    import socket
-
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(runtime.socket))
     listener.listen(4)
