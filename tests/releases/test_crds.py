@@ -21,6 +21,10 @@ DROPPED: frozenset[str] = frozenset()
 CHANGELOG.md."""
 
 Schema = dict[str, Any]
+_ELSEWHERE = frozenset(
+    {"type", "required", "enum", "properties", "items", "additionalProperties", "description"}
+)
+"""Keywords of a schema that are compared by themselves, or say nothing of what is valid."""
 
 
 def last() -> dict[str, Schema]:
@@ -68,6 +72,9 @@ def versions(definition: Schema) -> dict[str, Schema]:
 
 
 def of_schema(path: str, old: Schema, new: Schema) -> Iterator[str]:
+    for keyword in sorted(old.keys() | new.keys()):
+        if keyword not in _ELSEWHERE and old.get(keyword) != new.get(keyword):
+            yield f"{path} has another {keyword}"
     if old.get("type") != new.get("type"):
         yield f"{path} is of another type"
     for name in set(new.get("required", ())) - set(old.get("required", ())):
@@ -125,6 +132,14 @@ def schema_of(definitions: dict[str, Schema]) -> Schema:
         (
             lambda all_of: schema_of(all_of)["properties"]["ipVersion"]["enum"].append(5),
             "spiderippools.spec.ipVersion may be 5 in one version only",
+        ),
+        (
+            lambda all_of: schema_of(all_of)["properties"]["vlan"].update(maximum=100),
+            "spiderippools.spec.vlan has another maximum",
+        ),
+        (
+            lambda all_of: schema_of(all_of)["x-kubernetes-validations"].pop(),
+            "spiderippools.spec has another x-kubernetes-validations",
         ),
     ],
 )
