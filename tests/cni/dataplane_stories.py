@@ -226,7 +226,7 @@ def ask_tcp(netns: str | None, address: str, port: int) -> str:
             client = socket.socket(family)
         os.close(descriptor)
     with client:
-        client.settimeout(5)
+        client.settimeout(120)
         client.connect((address, port))
         return client.recv(100).decode().removeprefix("::ffff:")
 

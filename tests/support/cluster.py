@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.errors import Conflict, InvalidObject, NoSuchResource, NotFound
-from actors.store.contract import Object
+from actors.store.contract import Listing, Object
 from actors.store.kinds import KINDS
 from actors.store.kubernetes.store import KubernetesStore
 from tests.tools.apiserver import ApiServer
@@ -23,10 +23,28 @@ _KEPT = frozenset({"Namespace", "Lease", "Secret"})
 those of the process that wrote them."""
 
 
-class ClusterStore(KubernetesStore):
-    """A store that completes what is written."""
+PATIENCE = 60.0
+"""Seconds for one answer of the API server, which on a machine with much else to do may take longer than the product waits."""
 
-    def create(self, obj: Object, *, timeout: float = 10.0) -> Object:
+
+class ClusterStore(KubernetesStore):
+    """A store that completes what is written, and is patient."""
+
+    def get(self, kind: str, name: str, namespace: str = "", *, timeout: float = PATIENCE) -> Object:
+        return super().get(kind, name, namespace, timeout=timeout)
+
+    def list(self, kind: str, namespace: str | None = None, *, timeout: float = PATIENCE) -> Listing:
+        return super().list(kind, namespace, timeout=timeout)
+
+    def update_status(self, obj: Object, *, timeout: float = PATIENCE) -> Object:
+        return super().update_status(obj, timeout=timeout)
+
+    def delete(
+        self, kind: str, name: str, namespace: str = "", *, timeout: float = PATIENCE, **more: Any
+    ) -> None:
+        super().delete(kind, name, namespace, timeout=timeout, **more)
+
+    def create(self, obj: Object, *, timeout: float = PATIENCE) -> Object:
         completed = self._owned(_completed(obj))
         namespace = obj["metadata"].get("namespace", "")
         try:
@@ -51,7 +69,7 @@ class ClusterStore(KubernetesStore):
                     owner["uid"] = owning["metadata"]["uid"]
         return {**obj, "metadata": {**metadata, "ownerReferences": owners}} if owners else obj
 
-    def update(self, obj: Object, *, timeout: float = 10.0) -> Object:
+    def update(self, obj: Object, *, timeout: float = PATIENCE) -> Object:
         return super().update(_completed(obj), timeout=timeout)
 
 

@@ -266,7 +266,7 @@ class ApiServer:
             f"{self.url}/readyz", headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}
         )
         tls = ssl.create_default_context(cafile=str(self.ca_file))
-        with urllib.request.urlopen(request, context=tls, timeout=5) as answer:
+        with urllib.request.urlopen(request, context=tls, timeout=60) as answer:
             return bool(answer.status == 200)
 
     def _log(self, name: str) -> str:

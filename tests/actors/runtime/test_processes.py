@@ -38,7 +38,7 @@ class Raw:
 
     def __init__(self, served: Served) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(10)
+        self.socket.settimeout(120)
         self.socket.connect(served.address.removeprefix("unix:"))
         self.incoming = wire.Incoming()
         self.events: list[Any] = []

@@ -298,7 +298,7 @@ def _cni(path, command):
     body = b"".join(f"{key}={value}".encode() + b"\0" for key, value in environment.items())
     body += b"\0" + json.dumps(conf).encode()
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(20)
+        client.settimeout(120)
         client.connect(str(path))
         client.sendall(b"OWC1" + struct.pack(">I", len(body)) + body)
         answer = b"".join(iter(lambda: client.recv(65536), b""))
