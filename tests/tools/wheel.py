@@ -11,8 +11,8 @@ from pathlib import Path
 
 from tests.tools.gomodule import ROOT, ProgramMissing, cache, shared
 
-# When one of these changes the wheel is built anew.
-SOURCES = ("actors", "cni", "metrics", "pyproject.toml", "hatch_build.py", "LICENSE", "README.md")
+# When one of these changes the wheel is built anew; pages are not in it.
+SOURCES = ("actors", "cni", "metrics", "pyproject.toml", "hatch_build.py", "LICENSE")
 
 
 def version() -> str:
@@ -21,15 +21,15 @@ def version() -> str:
     return str(project["version"])
 
 
-def fingerprint() -> str:
-    """A digest of everything that goes into the wheel."""
+def fingerprint(root: Path = ROOT) -> str:
+    """A digest of everything that goes into the wheel of a working tree."""
     digest = hashlib.sha256()
     for name in SOURCES:
-        top = ROOT / name
+        top = root / name
         for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
-            inside = path.relative_to(ROOT)
+            inside = path.relative_to(root)
             made = "__pycache__" in inside.parts or inside.parts[:3] == ("cni", "shim", "bin")
-            if made or not path.is_file():
+            if made or path.suffix == ".md" or not path.is_file():
                 continue
             digest.update(f"{inside}\0{path.stat().st_size}\0".encode())
             digest.update(path.read_bytes())
