@@ -66,7 +66,7 @@ def add_parser(commands: Any) -> None:
     cluster.add_argument(
         "--image",
         default="",
-        help="for the pods that clean nodes, where the agents' DaemonSet, which names one, is gone",
+        help="for the pods that clean nodes (that of the agents' DaemonSet)",
     )
     cluster.add_argument(
         "--skip-node",

@@ -158,7 +158,7 @@ class ClusterUninstall:
     # ---- nodes --------------------------------------------------------------------------------------------
 
     def _work(self) -> NodeWork:
-        """As the DaemonSet says, else as a person does."""
+        """As the DaemonSet says, else as a person does; a person's image comes first, because that of 0.1.0 cannot do it."""
         options = self._options
         work = NodeWork(
             namespace=options.namespace,
@@ -180,7 +180,7 @@ class ClusterUninstall:
         (container, *_) = spec["containers"]
         return replace(
             work,
-            image=container["image"],
+            image=options.image or container["image"],
             pull_policy=container.get("imagePullPolicy") or work.pull_policy,
             pull_secrets=tuple(spec.get("imagePullSecrets") or ()),
             directories=replace(

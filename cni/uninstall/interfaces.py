@@ -67,7 +67,7 @@ def stood_on(host: Netlink, directories: Iterable[Path]) -> frozenset[int]:
                 indexes |= host.stood_on_from(descriptor)
             except OSError as error:
                 if error.errno != errno.EINVAL:  # a file that a namespace was mounted on before
-                    raise
+                    raise OSError(error.errno, error.strerror, str(path)) from error
             finally:
                 os.close(descriptor)
     return frozenset(indexes)

@@ -282,7 +282,7 @@ def test_an_agent_shows_anew_who_it_is_and_loses_nothing(
     def alone(wrote: object) -> NoReturn:
         raise AssertionError("the leader was left")
 
-    made = LeaderFailover("agent", store, Leadership(budget=10.0, renew=0.2, token=token), alone)
+    made = LeaderFailover("agent", store, Leadership(budget=60.0, renew=0.2, token=token), alone)
     made.start()
     try:
         eventually(lambda: _true(made.leader))
@@ -295,13 +295,13 @@ def test_an_agent_shows_anew_who_it_is_and_loses_nothing(
             work()
             assert made._link is not first
 
-        eventually(renewed, 60)
+        eventually(renewed)
         token.write_text("nothing")
         eventually(lambda: _true(made._told))  # it has tried
         work()
         token.write_text(agent_token(api_server.kubeconfig, "node1"))
         first = made._link
-        eventually(renewed, 60)
+        eventually(renewed)
     finally:
         made.stop(1)
 

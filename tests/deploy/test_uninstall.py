@@ -364,13 +364,15 @@ def test_a_node_that_is_not_clean_is_named_before_anything_is_lost(
     silent = {"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}}
     installation.call("PATCH", "/api/v1/nodes/silent/status", silent)
     try:
-        with Kubelets(installation, "n2"):
+        with Kubelets(installation, "n2") as kubelets:
             failed = uninstall(installation, "--yes")
             assert failed.returncode == 1
             assert "node n2: failed: orbweaver: not all of it; /opt/cni/bin/ifacer: busy" in failed.stderr
             assert store.get("SpiderIPPool", "blue")["metadata"]["finalizers"]
             assert store.get("DaemonSet", "orbweaver-agent", NAMESPACE)
-            done = uninstall(installation, "--yes", "--skip-node=n2")
+            assert kubelets.specs["n1"]["containers"][0]["image"] == "example.org/orbweaver:0.2.0"
+            done = uninstall(installation, "--yes", "--skip-node=n2", "--image=example.org/another:1")
+            assert kubelets.specs["n1"]["containers"][0]["image"] == "example.org/another:1"
     finally:
         store.delete("Node", "silent")
 

@@ -64,7 +64,7 @@ def router(store: Store, left: list[str], token: Path) -> Iterator[LeaderFailove
         left.append("the leader was left")
         raise AssertionError(left[-1])
 
-    made = LeaderFailover("agent-a", store, Leadership(budget=10.0, patience=PATIENCE, token=token), refuse)
+    made = LeaderFailover("agent-a", store, Leadership(budget=60.0, patience=PATIENCE, token=token), refuse)
     try:
         made.start()
         eventually(lambda: _true(made.leader))
