@@ -69,6 +69,7 @@ from actors.errors import (
     NoAddress,
     OrbweaverError,
     PodRefused,
+    SubnetsExhausted,
     Withdrawn,
 )
 from actors.resources.addresses import Address, format_address
@@ -221,7 +222,11 @@ class EndpointActor(Actor):
         """Run an attempt; if there is no address, and some are on their way back, run it again and let it wait for them,
         for half of the time that is left. The other half is for the write, and for a leader that is lost."""
         waits = self._waits_for_pools(context)
-        outcome = self._router.work(attempt, lambda: self._lost.add(context), waits=waits)
+        outcome: Allocated | Refused
+        try:
+            outcome = self._router.work(attempt, lambda: self._lost.add(context), waits=waits)
+        except SubnetsExhausted as error:  # its application has no pool at all, but it may have what is left
+            outcome = Refused(error)
         if isinstance(outcome, Refused) and isinstance(outcome.error, NoAddress) and context.may_ask_again:
             context.ask_again()  # it may want more pods than anybody had heard of
             waits = self._waits_for_pools(context)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +23,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from actors.errors import InvalidObject, NoSuchResource, NotAllowed, NotFound, OrbweaverError
+from actors.errors import (
+    InvalidObject,
+    NoSuchResource,
+    NotAllowed,
+    NotFound,
+    OrbweaverError,
+    StoreUnavailable,
+)
 from actors.resources.application import Application
 from actors.resources.metadata import Owner
 from actors.resources.workload import CRONJOB, DEPLOYMENT, GROUPS, JOB, REPLICASET, Workload
@@ -42,6 +50,8 @@ ABSENT = 60.0
 MOST_KINDS = 32
 """Kinds of others that are watched."""
 _REMEMBERED = 4096
+_NO_REPLICAS = re.compile(r"the spec replicas field .+ does not exist")
+"""What the API server says of a `scale` without a number (apiextensions-apiserver, registry/customresource/etcd.go)."""
 _DEEPEST = 8
 """Owners above one another that are looked at."""
 
@@ -189,10 +199,8 @@ class Applications:
         return None
 
     def _another(self, kind: Kind, api_version: str, name: str, namespace: str) -> Workload | None:
-        scale: Object | None = None
         try:
-            if kind.scale:
-                scale = self._store.scale(kind.name, name, namespace)
+            scale = self._scale(kind, name, namespace) if kind.scale else None
             obj = self._whole(kind, name, namespace, scale)
             version = api_version.rpartition("/")[2]
             title = kind.name.partition(".")[0]
@@ -204,6 +212,16 @@ class Applications:
             if len(self._read) > _REMEMBERED:
                 del self._read[next(iter(self._read))]
         return workload
+
+    def _scale(self, kind: Kind, name: str, namespace: str) -> Object | None:
+        """How many pods it wants; None where it does not say so, which the API server takes for an error of its own: a field
+        that its controller has a default for."""
+        try:
+            return self._store.scale(kind.name, name, namespace)
+        except StoreUnavailable as error:
+            if _NO_REPLICAS.search(str(error)) is None:
+                raise
+            return None
 
     def _whole(self, kind: Kind, name: str, namespace: str, scale: Object | None) -> Object:
         """The object; where this process may not read it, its scale, which has the same name and UID, stands for it."""

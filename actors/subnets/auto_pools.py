@@ -328,7 +328,8 @@ class AutoPoolsActor(ApplicationPoolsActor):
             waiting.reply.fail(
                 PodRefused(
                     f"pod {waiting.request.pod}: {top.application.title} has no `scale` that says how many pods it wants;"
-                    ' write a number of addresses into ipam.spidernet.io/ippool-ip-number, such as "5"'
+                    " write the number of pods into it, if its kind has one, or a number of addresses into"
+                    ' ipam.spidernet.io/ippool-ip-number, such as "5"'
                 )
             )
             return

@@ -297,7 +297,8 @@ def runs_of(
             group = choice.interface, family
             chosen = choose_subnets(choice.names(family), family, subnets, damaged)
             present = {name: pool.addresses for name, pool in state.own(group).items()}
-            questions = distribute(chosen.names, present, wanted, state.pods)
+            pods = state.pods(sum(present.values()))
+            questions = distribute(chosen.names, present, wanted, pods)
             runs.append(Run(group, chosen.names, questions, chosen.refusals))
     return runs
 

@@ -170,10 +170,10 @@ class PoolsOfApplication:
         """Whether it wants something else than it has, or is about to have."""
         return self.wants != (self.aim if self.running else self.settled)
 
-    @property
-    def pods(self) -> int:
-        """How many pods there are, as far as it is seen."""
-        return max(self.workload.observed, len(self.waiting))
+    def pods(self, addresses: int) -> int:
+        """How many pods there are, as far as it is seen: those that wait and ask again found so many addresses all in use."""
+        again = sum(waiting.request.again for waiting in self.waiting)
+        return max(self.workload.observed, len(self.waiting), addresses + again if again else 0)
 
     @property
     def short(self) -> bool:

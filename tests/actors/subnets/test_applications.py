@@ -159,6 +159,23 @@ def test_a_kind_without_a_scale_is_not_counted(applications: Applications, shop:
     assert not found.counted
 
 
+def test_a_scale_without_a_number_counts_nothing_until_it_has_one(
+    applications: Applications, shop: Shop
+) -> None:
+    """Argo Rollouts, for one, may leave their replicas out; for the API server that is an error."""
+    spec = {"template": TEMPLATE}
+    owner = shop.make(f"{API_VERSION}/fleets", "Fleet", "unnumbered", spec)
+    found = tops(applications, shop, owner)
+    assert not found.counted
+    assert found.asks
+
+    shop.patch(f"{API_VERSION}/fleets/unnumbered", {"spec": {"ships": 3}})
+
+    counted = applications.read_top(shop.namespace, owner)
+    assert counted is not None
+    assert (counted.counted, counted.replicas) == (True, 3)
+
+
 @pytest.mark.parametrize(
     ("api_version", "kind"), [("v1", "ConfigMap"), ("v1", "Pod"), (API_VERSION, "Harbour")]
 )

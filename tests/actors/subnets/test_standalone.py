@@ -101,10 +101,22 @@ def test_growth_that_nobody_has_heard_of_reaches_a_pod_that_finds_its_pool_full(
         assert found.add(sandbox("web-b"))
 
 
+def test_pods_of_an_application_that_found_its_subnet_exhausted_get_what_is_left(tmp_path: Path) -> None:
+    with rig(tmp_path, FLOOR_SUBNET) as found:
+        found.apply(deployment("big", 2, subnet=FLOOR))
+        eventually(lambda: _is(sizes(found) == {"big": 3}))
+        found.apply(deployment("web", 9, subnet=FLOOR))
+        names = [f"web-{number}" for number in range(3)]
+        for name in names:
+            found.apply(of(name, "web", subnet=FLOOR))
+
+        assert len({found.add(sandbox(name))[0] for name in names}) == 3
+
+
 def test_exhaustion_is_told_to_the_pod(tmp_path: Path) -> None:
     with rig(tmp_path, FLOOR_SUBNET) as found:
-        found.apply(deployment("big", 4, subnet=FLOOR))
-        eventually(lambda: _is(sizes(found) == {"big": 5}))
+        found.apply(deployment("big", 5, subnet=FLOOR))
+        eventually(lambda: _is(sizes(found) == {"big": 6}))
         found.apply(deployment("web", 3, subnet=FLOOR))
         found.apply(of("web-a", "web", subnet=FLOOR))
 
@@ -113,7 +125,7 @@ def test_exhaustion_is_told_to_the_pod(tmp_path: Path) -> None:
         told = refused.value.brief
         assert "pod default/web-a of Deployment default/web" in told
         assert (
-            "SpiderSubnet floor has too few free addresses: required 4, left 1; most are in the pools auto4-big-eth0"
+            "SpiderSubnet floor has too few free addresses: required 4, left 0; most are in the pools auto4-big-eth0"
             in told
         )
         assert len(told) <= 600
