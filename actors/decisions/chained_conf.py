@@ -14,6 +14,7 @@ from typing import Any
 
 from actors.decisions.node_cni import META_FILES, META_PLUGINS, SUFFIXES
 from actors.errors import InvalidObject
+from actors.resources.fields import Fields
 from actors.resources.json_text import UnreadableText, read_json
 
 NAME = "04-orbweaver.conflist"
@@ -34,21 +35,21 @@ class WantedConf:
 def read_wanted(text: str) -> WantedConf:
     """What somebody asks for: a network configuration list, or an object with `chain` or `ipam`. Raises `InvalidObject`."""
     conf = _object(text, "what --cni-conf names")
-    if "plugins" in conf or "type" in conf:
-        if set(conf) & {"chain", "ipam"} and "type" not in conf:
+    if "plugins" in conf.data or "type" in conf.data:
+        if conf.data.keys() & {"chain", "ipam"} and "type" not in conf.data:
             raise InvalidObject(
                 "a network configuration list has no chain and no ipam; name it or them, not both"
             )
-        return WantedConf(_as_list(conf, "what --cni-conf names"))
-    unknown = sorted(set(conf) - {"chain", "ipam"})
-    if unknown or not conf:
+        return WantedConf(_as_list(conf))
+    unknown = sorted(conf.data.keys() - {"chain", "ipam"})
+    if unknown or not conf.data:
         raise InvalidObject(
             f"what --cni-conf names must be a network configuration list, or have chain or ipam; it has {unknown or 'nothing'}"
         )
-    ipam = conf.get("ipam")
-    if ipam is not None and not (isinstance(ipam, Mapping) and isinstance(ipam.get("type"), str)):
-        raise InvalidObject('ipam must be an object with a type, such as {"type": "spiderpool"}')
-    return WantedConf(None, _plugins(conf.get("chain", []), "chain"), ipam)
+    ipam = conf.inner("ipam") if conf.has("ipam") else None
+    if ipam is not None:
+        _require(ipam, "type", 'such as {"type": "spiderpool"}')
+    return WantedConf(None, _plugins(conf, "chain"), None if ipam is None else ipam.data)
 
 
 def conf_for(wanted: WantedConf, files: Iterable[tuple[str, str]]) -> str | None:
@@ -59,7 +60,7 @@ def conf_for(wanted: WantedConf, files: Iterable[tuple[str, str]]) -> str | None
     for name, text in sorted(files):
         if name == NAME or not name.endswith(SUFFIXES) or name.startswith(META_FILES):
             continue
-        conf = _as_list(_object(text, name), name)
+        conf = _as_list(_object(text, name))
         plugins = conf["plugins"]
         if any(plugin["type"] in META_PLUGINS for plugin in plugins):
             continue
@@ -76,35 +77,37 @@ def _with_ipam(plugins: list[Any], ipam: Mapping[str, Any] | None, name: str) ->
     raise InvalidObject(f"no plugin of {name} has an ipam that could be replaced")
 
 
-def _as_list(conf: Mapping[str, Any], source: str) -> dict[str, Any]:
+def _as_list(conf: Fields) -> dict[str, Any]:
     """A list, also where there is one plugin alone. Raises `InvalidObject`."""
-    if not isinstance(conf.get("name"), str) or not conf["name"]:
-        raise InvalidObject(f"{source} has no name; a network configuration needs one")
-    if "plugins" in conf:
-        return {**conf, "plugins": list(_plugins(conf["plugins"], f"plugins of {source}", least=1))}
-    version = {key: conf[key] for key in ("cniVersion",) if key in conf}
-    plugin = {key: value for key, value in conf.items() if key not in ("name", "cniVersion")}
-    return {**version, "name": conf["name"], "plugins": list(_plugins([plugin], source))}
+    _require(conf, "name", "a network configuration needs one")
+    if "plugins" in conf.data:
+        return {**conf.data, "plugins": list(_plugins(conf, "plugins", least=1))}
+    _require(conf, "type", "a plugin needs one")
+    version = {key: conf.data[key] for key in ("cniVersion",) if key in conf.data}
+    plugin = {key: value for key, value in conf.data.items() if key not in ("name", "cniVersion")}
+    return {**version, "name": conf.data["name"], "plugins": [plugin]}
 
 
-def _plugins(value: object, source: str, least: int = 0) -> tuple[Mapping[str, Any], ...]:
-    if not isinstance(value, list) or not least <= len(value) <= _MOST_PLUGINS:
-        raise InvalidObject(f"{source} must be a list of {least} to {_MOST_PLUGINS} plugins")
-    if not all(
-        isinstance(entry, Mapping) and isinstance(entry.get("type"), str) and entry["type"] for entry in value
-    ):
-        raise InvalidObject(f"{source}: each plugin must be an object with a type")
-    return tuple(value)
+def _plugins(conf: Fields, key: str, least: int = 0) -> tuple[Mapping[str, Any], ...]:
+    plugins = conf.items(key)
+    if not least <= len(plugins) <= _MOST_PLUGINS:
+        raise conf.refuse(key, f"but must be a list of {least} to {_MOST_PLUGINS} plugins")
+    for plugin in plugins:
+        _require(plugin, "type", "a plugin needs one")
+    return tuple(plugin.data for plugin in plugins)
 
 
-def _object(text: str, source: str) -> Mapping[str, Any]:
+def _require(fields: Fields, key: str, why: str) -> None:
+    if not fields.text(key):
+        raise fields.refuse(key, "but must be a text", why)
+
+
+def _object(text: str, source: str) -> Fields:
     try:
         mapping = read_json(text, texts_as_they_are=True)
     except UnreadableText as error:
         raise InvalidObject(f"{source} cannot be read: {error}") from error
-    if not isinstance(mapping, Mapping):
-        raise InvalidObject(f"{source} is no JSON object")
-    return mapping
+    return Fields.of(source, "", mapping)
 
 
 def _text(conf: Mapping[str, Any]) -> str:

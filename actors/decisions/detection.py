@@ -9,11 +9,12 @@ last holder as long as nothing shows another host.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from actors.resources.blocks.suspect import Suspect
+from actors.resources.fields import Fields
 
 MOST = 5.0
 """Seconds that all the probes of one address may take at most, so that a request has time for another one."""
@@ -155,35 +156,19 @@ def _of_pool(probe: Probe) -> str:
     return f" of pool {probe.pool}" if probe.pool else ""
 
 
-def read_wishes(conf: Mapping[str, Any]) -> DetectionOverrides:
-    """`detectIPConflict`, `detectGateway` and `detectOptions` of a CNI configuration. Raises `ValueError` with the name
-    of the field, its value and what would be right."""
-    options = read_options(conf.get("detectOptions"), "detectOptions")
-    return DetectionOverrides(
-        conflicts=_switch(conf, "detectIPConflict"),
-        gateways=_switch(conf, "detectGateway"),
-        **options,
-    )
-
-
-def read_options(value: Any, where: str) -> dict[str, Any]:
-    """The fields of an object `detectOptions`, those that it has. Raises `ValueError`."""
-    if value is None:
-        return {}
-    right = 'an object like {"retries": 3, "interval": "30ms", "timeout": "100ms", "quarantine": "5m"}'
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{where} is {value!r}; it must be {right}")  # noqa: TRY004 - a value of the file
-    unknown = sorted(str(key) for key in value if key not in OPTIONS)
-    if unknown:
-        raise ValueError(f"{where} has {unknown[0]!r}, which means nothing here; it must be {right}")
-    options: dict[str, Any] = {}
+def read_wishes(conf: Fields) -> DetectionOverrides:
+    """`detectIPConflict`, `detectGateway` and `detectOptions` of a CNI configuration. Raises the error of `conf`."""
+    options, overrides = conf.inner("detectOptions"), dict[str, Any]()
+    options.only(*OPTIONS)
     for key, read in OPTIONS.items():
-        if value.get(key) is not None:
+        if options.has(key):
             try:
-                options[key] = read(value[key])
+                overrides[key] = read(options.data[key])
             except ValueError as error:
-                raise ValueError(f"{where}.{key} is {value[key]!r}; it must be {error}") from error
-    return options
+                raise options.refuse(key, f"but must be {error}") from error
+    return DetectionOverrides(
+        conflicts=_switch(conf, "detectIPConflict"), gateways=_switch(conf, "detectGateway"), **overrides
+    )
 
 
 def unsound(detection: Detection) -> str:
@@ -201,11 +186,8 @@ def unsound(detection: Detection) -> str:
     return ""
 
 
-def _switch(conf: Mapping[str, Any], field: str) -> bool | None:
-    value = conf.get(field)
-    if value is not None and not isinstance(value, bool):
-        raise ValueError(f"{field} is {value!r}; it must be true or false")
-    return value
+def _switch(conf: Fields, key: str) -> bool | None:
+    return conf.flag(key) if conf.has(key) else None
 
 
 def _retries(value: Any) -> int:

@@ -32,6 +32,7 @@ from actors.decisions.attachment_requests import (
 )
 from actors.decisions.settings import NetworkSettings
 from actors.errors import CheckFailed, InvalidRequest, NotFound, OrbweaverError, PodRefused
+from actors.resources.fields import Fields
 from actors.resources.network_attachment import RESOURCE_NAME, NetworkAttachment
 from actors.resources.pod import Pod
 from actors.runtime import ObjectRef
@@ -98,21 +99,16 @@ class NodeConfiguration:
     @classmethod
     def of(cls, request: CniRequest) -> NodeConfiguration:
         """Raises `InvalidRequest`."""
-        conf = request.conf
-        subject = f"network {request.network}"
-        network, files = (conf.get(key) or "" for key in ("clusterNetwork", "confDir"))
-        for key, value in (("clusterNetwork", network), ("confDir", files)):
-            if not isinstance(value, str):
-                raise InvalidRequest(f'{subject}: "{key}" must be a text')
-        delegates = conf.get("delegates") or []
-        if not isinstance(delegates, list) or len(delegates) > 1:
-            raise InvalidRequest(
-                f'{subject}: "delegates" must be a list of one network, that of the first interface; pods name the others'
+        conf = Fields.of(f"network {request.network}", "", request.conf, InvalidRequest)
+        network, files, delegates = conf.text("clusterNetwork"), conf.text("confDir"), conf.items("delegates")
+        if len(delegates) > 1:
+            raise conf.refuse(
+                "delegates", "but may have one network, that of the first interface", "pods name the others"
             )
         if network and delegates:
-            raise InvalidRequest(f'{subject}: it has "clusterNetwork" and "delegates"; keep one')
+            raise InvalidRequest(f'{conf.subject}: it has "clusterNetwork" and "delegates"; keep one')
         delegate = (
-            judge_network_list(delegates[0], f'{subject}: "delegates"', request.network)
+            judge_network_list(delegates[0].data, f'{conf.subject}: "delegates"', request.network)
             if delegates
             else None
         )

@@ -20,7 +20,7 @@ from actors.allocation.messages import AddResult, Sandbox
 from actors.decisions.annotations import MOST_IPS, MOST_POOLS, MOST_WILDCARDS, is_wildcard
 from actors.decisions.brief import told
 from actors.decisions.candidates import AddressRequest
-from actors.decisions.detection import DetectionOverrides, read_wishes
+from actors.decisions.detection import read_wishes
 from actors.errors import (
     CNI_DECODE_FAILURE,
     CNI_INCOMPATIBLE_VERSION,
@@ -29,7 +29,7 @@ from actors.errors import (
     OrbweaverError,
 )
 from actors.resources.addresses import format_address, parse_address
-from actors.resources.fields import shown
+from actors.resources.fields import Fields, shown
 from actors.resources.interface_name import NAME_LENGTH, is_interface_name
 from actors.resources.json_text import read_json
 from cni.server.request_names import LONGEST, check_container, check_names, quoted
@@ -182,16 +182,14 @@ def parse(environment: Mapping[str, str], stdin: bytes) -> CniRequest:
         previous = _previous(conf, network)
         return request(command, version, network, sandbox, named, previous=previous, conf=conf)
     check_names(sandbox.container, network, arguments)
-    ipam = conf.get("ipam", {})
-    if not isinstance(ipam, dict):
-        raise InvalidRequest(f'"ipam" of network {network} must be an object, not {_type(ipam)}')
+    ipam = Fields.of(f"network {network}", "", conf, InvalidRequest).inner("ipam")
     asks = AddressRequest(
         sandbox.interface,
-        _pool_names(ipam, "default_ipv4_ippool", network),
-        _pool_names(ipam, "default_ipv6_ippool", network),
-        _flag(ipam, "clean_gateway", network),
+        _pool_names(ipam, "default_ipv4_ippool"),
+        _pool_names(ipam, "default_ipv6_ippool"),
+        ipam.flag("clean_gateway"),
         _exact(conf, arguments, network),
-        _detection(ipam, network),
+        read_wishes(ipam),
         _mac(conf, arguments, sandbox.interface),
     )
     return request(command, version, network, sandbox, named, asks, conf=conf)
@@ -371,26 +369,18 @@ def _sandbox(environment: Mapping[str, str], command: str, arguments: dict[str, 
     return Sandbox(container, interface, namespace, pod, arguments.get("K8S_POD_UID", ""), netns)
 
 
-def _pool_names(ipam: dict[str, Any], key: str, network: str) -> tuple[str, ...]:
-    value = ipam.get(key)
-    if value is None:
-        return ()
-    if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
-        raise InvalidRequest(f'"ipam.{key}" of network {network} must be a list of pool names, like ["blue"]')
-    wildcards = sum(is_wildcard(name) for name in value)
-    if len(value) > MOST_POOLS or wildcards > MOST_WILDCARDS or any(len(name) > LONGEST for name in value):
-        raise InvalidRequest(
-            f'"ipam.{key}" of network {network} may have {MOST_POOLS} names of pools, {MOST_WILDCARDS} of them with '
-            f"wildcards, and each of {LONGEST} characters at most"
+def _pool_names(ipam: Fields, key: str) -> tuple[str, ...]:
+    names = ipam.texts(key)
+    if not all(names):
+        raise ipam.refuse(key, 'but must be a list of pool names, like ["blue"]')
+    wildcards = sum(is_wildcard(name) for name in names)
+    if len(names) > MOST_POOLS or wildcards > MOST_WILDCARDS or any(len(name) > LONGEST for name in names):
+        raise ipam.refuse(
+            key,
+            f"but may have {MOST_POOLS} names of pools, {MOST_WILDCARDS} of them with wildcards, and each of {LONGEST}"
+            " characters at most",
         )
-    return tuple(value)
-
-
-def _flag(ipam: dict[str, Any], key: str, network: str) -> bool:
-    value = ipam.get(key, False)
-    if not isinstance(value, bool):
-        raise InvalidRequest(f'"ipam.{key}" of network {network} must be true or false, not {shown(value)}')
-    return value
+    return names
 
 
 def _exact(conf: dict[str, Any], arguments: dict[str, str], network: str) -> tuple[tuple[int, int], ...]:
@@ -452,13 +442,6 @@ def _mac(conf: dict[str, Any], arguments: dict[str, str], interface: str) -> str
 def _inner(conf: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     inner = conf.get(key)
     return inner if isinstance(inner, dict) else {}
-
-
-def _detection(ipam: dict[str, Any], network: str) -> DetectionOverrides:
-    try:
-        return read_wishes(ipam)
-    except ValueError as error:
-        raise InvalidRequest(f'"ipam" of network {network}: {error}') from error
 
 
 def _previous(conf: dict[str, Any], network: str) -> tuple[str, ...]:

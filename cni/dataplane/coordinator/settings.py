@@ -17,7 +17,7 @@ from typing import Any
 from actors.decisions.detection import DetectionOverrides, read_wishes
 from actors.errors import InvalidRequest
 from actors.resources.coordinator_rules import KERNEL_TABLES, read_field
-from actors.resources.fields import shown
+from actors.resources.fields import Fields, shown
 
 HOST_TABLE = 500
 """The node's routing table for routes to pods, and the pod's for marked replies, unless `hostRuleTable` says another."""
@@ -181,6 +181,6 @@ def _veth_address(given: _GivenSettings, warnings: list[str]) -> str:
 
 def _detection(conf: Mapping[str, Any], network: str) -> DetectionOverrides:
     try:
-        return read_wishes(conf)
-    except ValueError as error:
-        raise WrongField(f"network {network} (coordinator): {error}", _DETECTION) from error
+        return read_wishes(Fields.of(f"network {network} (coordinator)", "", conf, InvalidRequest))
+    except InvalidRequest as error:
+        raise WrongField(error.message, _DETECTION) from error

@@ -16,6 +16,8 @@ from actors.decisions.detection import (
     silence,
     unsound,
 )
+from actors.errors import InvalidRequest
+from actors.resources.fields import Fields
 
 PROBE = Probe("net1", "10.6.0.7", conflict=True, gateway="10.6.0.1", pool="blue", vlan=100)
 
@@ -26,41 +28,45 @@ def test_off_by_default_and_sound():
     assert not unsound(Detection(conflicts=True, gateways=True))
 
 
+def wishes(conf: dict[str, Any]) -> DetectionOverrides:
+    return read_wishes(Fields.of("network net", "", conf, InvalidRequest))
+
+
 def test_a_network_overrides_what_it_names_and_nothing_else():
     settings = Detection(conflicts=True, gateways=True, retries=5)
 
-    wished = read_wishes({"detectGateway": False, "detectOptions": {"timeout": "1.5s", "quarantine": "2h"}})
+    wished = wishes({"detectGateway": False, "detectOptions": {"timeout": "1.5s", "quarantine": "2h"}})
 
     assert wished == DetectionOverrides(gateways=False, timeout=1.5, quarantine=7200.0)
     assert settings.under(wished) == Detection(conflicts=True, retries=5, timeout=1.5, quarantine=7200.0)
-    assert settings.under(read_wishes({})) == settings
-    assert settings.under(read_wishes({"detectOptions": None, "detectIPConflict": None})) == settings
+    assert settings.under(wishes({})) == settings
+    assert settings.under(wishes({"detectOptions": None, "detectIPConflict": None})) == settings
 
 
 @pytest.mark.parametrize(
     "conf, said",
     [
-        ({"detectIPConflict": "yes"}, "detectIPConflict is 'yes'; it must be true or false"),
-        ({"detectGateway": 1}, "detectGateway is 1; it must be true or false"),
-        ({"detectOptions": []}, "detectOptions is []; it must be an object like"),
-        ({"detectOptions": {"retry": 3}}, "detectOptions has 'retry', which means nothing here"),
+        ({"detectIPConflict": "yes"}, 'detectIPConflict is "yes", but must be true or false'),
+        ({"detectGateway": 1}, "detectGateway is 1, but must be true or false"),
+        ({"detectOptions": []}, "detectOptions is [], but must be a mapping"),
+        ({"detectOptions": {"retry": 3}}, "detectOptions.retry is not a known field; did you mean retries?"),
         (
             {"detectOptions": {"retries": 0}},
-            "detectOptions.retries is 0; it must be a whole number from 1 to 10",
+            "detectOptions.retries is 0, but must be a whole number from 1 to 10",
         ),
-        ({"detectOptions": {"retries": True}}, "detectOptions.retries is True"),
+        ({"detectOptions": {"retries": True}}, "detectOptions.retries is true"),
         (
             {"detectOptions": {"timeout": 100}},
-            "detectOptions.timeout is 100; it must be a time from 10ms to 2s",
+            "detectOptions.timeout is 100, but must be a time from 10ms to 2s",
         ),
-        ({"detectOptions": {"timeout": "3s"}}, "detectOptions.timeout is '3s'"),
-        ({"detectOptions": {"interval": "0ms"}}, "detectOptions.interval is '0ms'"),
-        ({"detectOptions": {"quarantine": "1d"}}, "detectOptions.quarantine is '1d'"),
+        ({"detectOptions": {"timeout": "3s"}}, 'detectOptions.timeout is "3s"'),
+        ({"detectOptions": {"interval": "0ms"}}, 'detectOptions.interval is "0ms"'),
+        ({"detectOptions": {"quarantine": "1d"}}, 'detectOptions.quarantine is "1d"'),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_right(conf: dict[str, Any], said: str):
-    with pytest.raises(ValueError, match="must be") as wrong:
-        read_wishes(conf)
+    with pytest.raises(InvalidRequest, match=r"^network net: ") as wrong:
+        wishes(conf)
 
     assert said in str(wrong.value)
 

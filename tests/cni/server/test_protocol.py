@@ -135,7 +135,7 @@ def test_addresses_asked_for_in_cni_args(text: str):
         ("ADD", {}, conf(name="a/b"), 7, '"name"'),
         ("ADD", {}, conf(name="-a"), 7, '"name"'),
         ("ADD", {}, conf(name="x" * 100_000), 7, "253"),
-        ("ADD", {}, conf(ipam=[]), 7, '"ipam"'),
+        ("ADD", {}, conf(ipam=[]), 7, "network net: ipam is []"),
         ("ADD", {}, conf(ipam={"default_ipv4_ippool": "blue"}), 7, "default_ipv4_ippool"),
         ("ADD", {}, conf(ipam={"default_ipv4_ippool": [""]}), 7, "default_ipv4_ippool"),
         ("ADD", {}, conf(ipam={"default_ipv6_ippool": [5]}), 7, "default_ipv6_ippool"),
