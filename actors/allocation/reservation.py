@@ -196,7 +196,7 @@ class Attempt:
         self.reasons[self.asking] = Reason.of_error(error)
 
 
-Question: TypeAlias = "tuple[Attempt, str, ObjectRef[Granted | RecordedElsewhere]]"
+QueuedQuestion: TypeAlias = "tuple[Attempt, str, ObjectRef[Granted | RecordedElsewhere]]"
 """For whom which pool is waited for, and its answer."""
 
 
@@ -340,7 +340,7 @@ class Reservation:
         return error
 
     def _await_one(
-        self, allocator: Allocator, questions: Sequence[Question], slots: int, context: AddContext
+        self, allocator: Allocator, questions: Sequence[QueuedQuestion], slots: int, context: AddContext
     ) -> None:
         """Until a pool grants, all have answered, or nobody wants it any more; then leave the lines of the others. What they
         were asked for is settled too: an answer may have been on its way. `slots`: how many the questions are for."""
@@ -358,7 +358,7 @@ class Reservation:
                 )
         allocator.settle(refs)
 
-    def _take_all(self, questions: Sequence[Question], context: AddContext) -> OrbweaverError | None:
+    def _take_all(self, questions: Sequence[QueuedQuestion], context: AddContext) -> OrbweaverError | None:
         """Take what the pools answered, the first grant for each slot, and give back what came beside it; the first error."""
         extra: list[Grant] = []
         error: OrbweaverError | None = None
