@@ -28,6 +28,7 @@ _POLICIES = (
     *(
         "agent-blocks",
         "agent-endpoints",
+        "agent-events",
         "agent-ipam-claims",
         "agent-networks",
         "agent-pool-status",

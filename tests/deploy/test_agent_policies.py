@@ -174,10 +174,12 @@ class Agent:
 
     def writes(self, method: str, path: str, obj: dict[str, Any] | None = None) -> str:
         """What is said against it, "" for nothing."""
+        return self.asks(method, f"/apis/spiderpool.spidernet.io/v2beta1/{path}", obj)
+
+    def asks(self, method: str, path: str, obj: dict[str, Any] | None = None) -> str:
+        """The same of any kind."""
         try:
-            self.server.call(
-                method, f"/apis/spiderpool.spidernet.io/v2beta1/{path}?dryRun=All", obj, self.token
-            )
+            self.server.call(method, f"{path}?dryRun=All", obj, self.token)
         except urllib.error.HTTPError as error:
             return str(json.load(error)["message"])
         return ""
@@ -290,6 +292,67 @@ def test_an_agent_writes_the_spiderendpoints_of_its_node(agent: Agent) -> None:
             assert wants in said
 
 
+OWNER = {"apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "1111"}
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{"ownerReferences": [OWNER]}, {"finalizers": ["a.b/c"]}],
+    ids=lambda metadata: next(iter(metadata)),
+)
+def test_an_agent_has_nobody_else_delete_a_block_or_keep_it(agent: Agent, metadata: dict[str, Any]) -> None:
+    """Kubernetes deletes what has an owner that is gone, whatever is recorded in it, and for whom."""
+    there = agent.before[4].to_object()
+    there["metadata"] |= metadata
+    assert "no owner and no finalizer" in agent.writes("PUT", f"spideripblocks/{agent.before[4].name}", there)
+    fresh = Block(4, 0x0A070040, {0x0A070041: MINE}).to_object()
+    fresh["metadata"] |= metadata
+    assert "no owner and no finalizer" in agent.writes("POST", "spideripblocks", fresh)
+
+
+def test_an_agent_keeps_no_namespace_from_going(agent: Agent) -> None:
+    new = endpoint("kept", "node1")
+    new["metadata"]["finalizers"] = ["a.b/c"]
+    assert "no finalizer" in agent.writes("POST", ENDPOINTS, new)
+    made = agent.server.call("POST", f"/apis/spiderpool.spidernet.io/v2beta1/{ENDPOINTS}", new)
+    path = f"{ENDPOINTS}/kept"
+    assert agent.writes("PUT", path, made) == ""  # somebody else's, which agents of takeovers meet
+    made["metadata"]["finalizers"] = []
+    assert agent.writes("PUT", path, made) == ""
+
+
+def event(name: str, component: str, host: str) -> dict[str, Any]:
+    involved = {"apiVersion": "v1", "kind": "Pod", "namespace": "default", "name": "web"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": name, "namespace": "default"},
+        "involvedObject": involved,
+        "reason": "Told",
+        "message": "as it was",
+        "type": "Warning",
+        "source": {"component": component, "host": host},
+    }
+
+
+@pytest.mark.parametrize(
+    ("component", "host"),
+    [("orbweaver-agent", "node1"), ("orbweaver-agent", "node2"), ("kubelet", "node1"), ("", "")],
+)
+def test_an_agent_tells_of_its_node_and_changes_nothing_that_others_told(
+    agent: Agent, component: str, host: str
+) -> None:
+    own = (component, host) == ("orbweaver-agent", "node1")
+    events, name = "/api/v1/namespaces/default/events", f"of-{component or 'nobody'}-{host}"
+
+    assert ("writes no Event but its own" in agent.asks("POST", events, event(name, component, host))) != own
+    made = agent.server.call("POST", events, event(name, component, host))
+    made["message"] = "changed"
+    assert ("writes no Event but its own" in agent.asks("PUT", f"{events}/{name}", made)) != own
+    made["source"] = {"component": "orbweaver-agent", "host": "node1"}
+    assert ("writes no Event but its own" in agent.asks("PUT", f"{events}/{name}", made)) != own
+
+
 def test_an_agent_notes_what_it_took_over_in_a_pool_and_no_more(agent: Agent) -> None:
     made = agent.server.call(
         "POST",
@@ -317,6 +380,8 @@ def test_a_token_that_names_no_node_writes_nothing(agent: Agent) -> None:
     nameless = Agent(agent.server, token, agent.before)
     assert "names no node" in nameless.changes(4, LAWFUL["a claim"])
     assert "names no node" in nameless.writes("POST", ENDPOINTS, endpoint("new", ""))
+    told = event("nameless", "orbweaver-agent", "node1")
+    assert "names no node" in nameless.asks("POST", "/api/v1/namespaces/default/events", told)
 
 
 def test_the_largest_block_is_within_what_a_policy_may_cost(agent: Agent) -> None:
