@@ -7,14 +7,16 @@ pool names; never a pod, a container or an address.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+
+from metrics.distribution import Distribution
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 _BATCH = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -57,7 +59,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
-        self._stage = Histogram(
+        self._stage = _Histogram(
             "orbweaver_stage_duration_seconds",
             "Time from the arrival of a request to the end of a stage: queued, decided, committed, probed, total (release: "
             "queued, total)",
@@ -71,19 +73,19 @@ class Metrics:
             ["operation", "result", "reason"],
             registry=registry,
         )
-        self._batch = Histogram(
+        self._batch = _Histogram(
             "orbweaver_commit_batch_size",
             "Claims and releases that one block write carried",
             buckets=_BATCH,
             registry=registry,
         )
-        self._commit = Histogram(
+        self._commit = _Histogram(
             "orbweaver_commit_duration_seconds",
             "Time of one block write",
             buckets=_SECONDS,
             registry=registry,
         )
-        self._awaited = Histogram(
+        self._awaited = _Histogram(
             "orbweaver_allocation_wait_seconds",
             "Time that an ADD waited for an address on its way back, by what came of it: granted, refused, withdrawn, failed",
             ["outcome"],
@@ -101,7 +103,7 @@ class Metrics:
             "Addresses that could not be taken back and will be tried again",
             registry=registry,
         )
-        self._waited = Histogram(
+        self._waited = _Histogram(
             "orbweaver_mailbox_wait_seconds",
             "Time of a message in the mailbox",
             ["actor"],
@@ -116,9 +118,9 @@ class Metrics:
             registry=registry,
         )
         # Few labels there are, and the library checks them each time.
-        self._stages = functools.cache(self._stage.labels)
+        self._stages = functools.cache(self._stage.of)
         self._answered = functools.cache(self._requests.labels)
-        self._waits = functools.cache(self._waited.labels)
+        self._waits = functools.cache(self._waited.of)
         self._events = functools.cache(self._actor_events.labels)
         self._spiderpool = {
             operation: _SpiderpoolNames(operation, registry) for operation in ("allocation", "release")
@@ -157,7 +159,7 @@ class Metrics:
     def stage(self, operation: str, stage: str, seconds: float) -> None:
         self._stages(operation, stage).observe(seconds)
         if stage == "total" and operation in self._spiderpool:
-            self._spiderpool[operation].duration.observe(seconds)
+            self._spiderpool[operation].duration.of().observe(seconds)
 
     def finished(self, operation: str, result: str, reason: str) -> None:
         self._answered(operation, result, reason).inc()
@@ -165,14 +167,14 @@ class Metrics:
             self._spiderpool[operation].finished(reason)
 
     def committed(self, batch: int, seconds: float) -> None:
-        self._batch.observe(batch)
-        self._commit.observe(seconds)
+        self._batch.of().observe(batch)
+        self._commit.of().observe(seconds)
 
     def conflicted(self, operation: str) -> None:
         self._spiderpool[operation].conflicts.inc()
 
     def waited(self, outcome: str, seconds: float) -> None:
-        self._awaited.labels(outcome).observe(seconds)
+        self._awaited.of(outcome).observe(seconds)
 
     def reclaimed(self, reason: str) -> None:
         self._reclaimed.labels(reason).inc()
@@ -188,7 +190,7 @@ class Metrics:
         operation = {"add": "allocation", "release": "release"}.get(method)
         if kind == "endpoint" and operation is not None:
             self._stages(operation, "queued").observe(waited)
-            self._spiderpool[operation].queued.observe(waited)
+            self._spiderpool[operation].queued.of().observe(waited)
 
     def dropped(self, kind: str, method: str) -> None:
         self._events(kind, "dropped").inc()
@@ -221,10 +223,10 @@ class _SpiderpoolNames:
         self.internal = Counter(
             f"{name}_err_internal_counts", "Failures for internal reasons", registry=registry
         )
-        self.duration = Histogram(
+        self.duration = _Histogram(
             f"{name}_duration_seconds", f"Time of a whole {operation}", buckets=_SECONDS, registry=registry
         )
-        self.queued = Histogram(
+        self.queued = _Histogram(
             f"{name}_limit_duration_seconds",
             f"Time of a {operation} in the queue",
             buckets=_SECONDS,
@@ -260,6 +262,50 @@ class _SpiderpoolNames:
             self.no_pool.inc()
         if reason == "PoolsExhausted" and self.used_out is not None:
             self.used_out.inc()
+
+
+class _Histogram(Collector):
+    """Distributions by labels, of which there are few. One without labels is there from the beginning."""
+
+    def __init__(
+        self,
+        name: str,
+        about: str,
+        labels: Sequence[str] = (),
+        *,
+        buckets: Sequence[float],
+        registry: CollectorRegistry,
+    ) -> None:
+        self._name = name
+        self._about = about
+        self._labels = labels
+        self._buckets = buckets
+        self._distributions: dict[tuple[str, ...], Distribution] = {}
+        if not labels:
+            self.of()
+        registry.register(self)
+
+    def of(self, *values: str) -> Distribution:
+        """The one of these values of the labels."""
+        known = self._distributions.get(values)
+        return known or self._distributions.setdefault(values, Distribution(self._buckets))
+
+    def describe(self) -> Iterable[Metric]:
+        return (self._family(),)
+
+    def collect(self) -> Iterator[Metric]:
+        family = self._family()
+        for values, distribution in sorted(self._distributions.copy().items()):
+            counted = distribution.counted()
+            buckets = [
+                ("+Inf" if bound == float("inf") else str(float(bound)), count)
+                for bound, count in counted.up_to
+            ]
+            family.add_metric(values, buckets, counted.total)
+        yield family
+
+    def _family(self) -> HistogramMetricFamily:
+        return HistogramMetricFamily(self._name, self._about, labels=self._labels)
 
 
 class _Gauges(Collector):
