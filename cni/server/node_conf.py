@@ -20,6 +20,8 @@ from cni.server.node_cni_files import MOST_FILES
 
 log = logging.getLogger("orbweaver.cni")
 
+MODE = 0o600
+"""For root alone, as runtimes are: what the node's own list says is copied, and that may be for nobody else's eyes."""
 LOOK, LOOK_SOON = 30.0, 2.0
 """Seconds between two looks; and while the node has no file yet to put something behind."""
 
@@ -60,8 +62,8 @@ class NodeConf:
         text = conf_for(self._wanted, self._files())
         if text is None:
             return self.path.exists()
-        if _read(self.path) != text:
-            replace_file(self.path, text.encode(), 0o644)
+        if _read(self.path) != text or self.path.lstat().st_mode & 0o777 != MODE:
+            replace_file(self.path, text.encode(), MODE)
             log.info("the node's network configuration is written", extra={"file": str(self.path)})
         return True
 

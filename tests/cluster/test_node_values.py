@@ -50,7 +50,7 @@ def test_pods_come_to_a_node_once_its_agent_serves_and_by_what_it_wrote(switched
     cluster.wait("the taint is off both nodes", cluster.nodes_ready, 180)
     for node in cluster.nodes.values():
         assert json.loads(written(node).read_text()) == WRITTEN
-        assert written(node).stat().st_mode & 0o777 == 0o644
+        assert written(node).stat().st_mode & 0o777 == 0o600
         assert "cannot be taken off" not in node.agent_log()
 
     cluster.apply(workload("Deployment", "written", 2))

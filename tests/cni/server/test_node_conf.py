@@ -41,7 +41,7 @@ def test_it_follows_the_node_s_own_list_and_outlives_the_agent(tmp_path: Path) -
         eventually(lambda: _equal(plugins(directory), ["calico", "coordinator"]))
     assert plugins(directory) == ["calico", "coordinator"]
     assert sorted(path.name for path in directory.iterdir()) == [NAME, "10-calico.conflist"]
-    assert (directory / NAME).stat().st_mode & 0o777 == 0o644
+    assert (directory / NAME).stat().st_mode & 0o777 == 0o600
 
 
 def _equal(found: object, wanted: object) -> None:
@@ -55,6 +55,16 @@ def test_what_is_right_is_not_written_again(tmp_path: Path) -> None:
     before = conf.path.stat()
     assert conf.write()
     assert conf.path.stat() == before
+
+
+def test_only_root_may_read_it(tmp_path: Path) -> None:
+    """What it copies may be for root alone; the version before wrote it for everybody."""
+    (tmp_path / "10-calico.conflist").write_text(json.dumps(CALICO))
+    conf = NodeConf(tmp_path, read_wanted(CHAIN))
+    assert conf.write()
+    conf.path.chmod(0o644)
+    assert conf.write()
+    assert conf.path.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_file_that_cannot_be_understood_leaves_ours_as_it_is(tmp_path: Path) -> None:
