@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from actors import errors
 from actors.decisions import annotations as annotation_keys
-from actors.resources import coordinator, ippool, multus_config
+from actors.resources import coordinator, ippool, multus_config, reservedip, subnet
 from actors.resources.coordinator_rules import RULES
 from actors.subnets.subnets import SubnetUsage
 from cni.command.main import COMMANDS
@@ -245,6 +245,56 @@ def flags() -> list[str]:
 
 def test_every_field_of_a_pool_is_in_the_table() -> None:
     assert first_words("Fields of a pool") == list(ippool.SPEC_FIELDS)
+
+
+def test_fields_of_subnets_and_reserved_addresses_are_told() -> None:
+    (line,) = re.findall(
+        r"^A SpiderSubnet has (.*), a SpiderReservedIP (.*), with the same", README, re.MULTILINE
+    )
+    assert tuple(map(quoted, line)) == (list(subnet.SPEC_FIELDS), list(reservedip.SPEC_FIELDS))
+
+
+def test_every_key_of_a_network_configuration_is_in_its_table() -> None:
+    keys_of_ipam = read_by(r'(?:ipam, |ipam\.\w+\()"(\w+)"', "cni/server/protocol.py")
+    keys_of_ipam |= read_by(r'(?:_switch\(conf, |conf\.inner\()"(\w+)"', "actors/decisions/detection.py")
+    keys_of_ipam |= read_by(r'string_value\("(ipam_\w+)"', "cni/shim/shim.c")
+
+    assert len(keys_of_ipam) > 5  # else it reads nothing
+    assert set(first_words("Keys of the network configuration")) == keys_of_ipam
+
+
+def test_every_key_of_our_other_plugins_is_in_a_table() -> None:
+    of_ifacer = {word.lower() for name in first_words("Fields of ifacer") for word in name.split(".")}
+
+    of_networks = read_by(r'conf\.(?:text|items)\("(\w+)"', "cni/networks/attaching.py")
+    assert set(first_words("Keys of orbweaver-networks")) == of_networks
+    assert of_ifacer == read_by(r'fields\.get\("(\w+)"', "cni/dataplane/ifacer/settings.py")
+
+
+def read_by(pattern: str, path: str) -> set[str]:
+    """What a source file reads by these words."""
+    return set(re.findall(pattern, (ROOT / path).read_text()))
+
+
+def test_every_field_of_a_section_of_a_network_is_told() -> None:
+    definition = yaml.safe_load(
+        (ROOT / "deploy/crds/spiderpool.spidernet.io_spidermultusconfigs.yaml").read_text()
+    )
+    (version,) = definition["spec"]["versions"]
+    spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    section = README.partition("\n### Fields of a SpiderMultusConfig\n")[2].partition("\n### ")[0]
+
+    names = set(names_in({name: schema for name, schema in spec.items() if name != "coordinator"}))
+    assert len(names) > 30  # else it reads nothing
+    assert sorted(names - set(quoted(section))) == []
+
+
+def names_in(properties: Mapping[str, Any]) -> Iterator[str]:
+    """The fields of a schema, and those inside them."""
+    for name, schema in properties.items():
+        yield name
+        yield from names_in(schema.get("properties", {}))
+        yield from names_in(schema.get("items", {}).get("properties", {}))
 
 
 def test_every_field_of_a_network_is_in_the_tables() -> None:
