@@ -35,7 +35,7 @@ from tests.actors.resources.multus_cases import multus_config
 from tests.support.agent_process import PROGRAM, AgentProcess, pool
 from tests.support.checker import eventually
 
-TIMEOUT = 16
+TIMEOUT = 40
 """Seconds that the agent takes for a request at most; half of it for the work in a namespace."""
 MAIN = os.environ.get("ORBWEAVER_MAIN_PLUGIN", "macvlan")
 """The plugin that makes the pods' interfaces, in the stories that are true of others than macvlan too."""

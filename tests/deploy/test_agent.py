@@ -58,7 +58,7 @@ RIGHTS = [
 
 
 def agent(config: Path, directory: Path) -> AgentProcess:
-    return AgentProcess(directory, "--timeout", "5", kubeconfig=config)
+    return AgentProcess(directory, "--timeout", "20", kubeconfig=config)
 
 
 @contextmanager

@@ -105,7 +105,7 @@ def test_kubectl_describe_tells_why_a_pod_got_no_address(
 ) -> None:
     """Whether or not the runtime tells the pod's UID."""
     store.create(pool("blue", "10.6.0.0/16", "10.6.0.1", nodeName=["elsewhere"]))
-    with AgentProcess(tmp_path / "agent", "--timeout", "5", kubeconfig=api_server.kubeconfig) as agent:
+    with AgentProcess(tmp_path / "agent", "--timeout", "20", kubeconfig=api_server.kubeconfig) as agent:
         pods = Pods(agent, store)
         pods.make("web")
         known = str(store.get("Pod", "web", "default")["metadata"]["uid"])

@@ -99,7 +99,7 @@ class Stage:
 
     def _machine(self, directory: Path, name: str) -> Machine:
         theirs = RealAgent(self.server, directory, name) if self.real else PlayedAgent(self.store, name)
-        options = ("--timeout", "5")
+        options = ("--timeout", "20")
         return Machine(
             name,
             theirs,
