@@ -93,7 +93,7 @@ class AutoPoolsActor(ApplicationPoolsActor):
         self._catalog = catalog
         self._store = store
         self._read = threads.read
-        self._rounds = PoolRounds(self, subnets, catalog, settings, tell, self._forget)
+        self._rounds = PoolRounds(self, subnets, catalog, settings, tell, self._forget, self._find)
         self._leads = leads
         self._interval = scan
         self._pause = unwatched

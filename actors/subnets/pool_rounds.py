@@ -19,7 +19,7 @@ from actors.decisions.auto_pool import Size
 from actors.decisions.pool_distribution import Outcome, distribute
 from actors.decisions.settings import Settings
 from actors.decisions.subnet_choice import choose_subnets
-from actors.errors import OrbweaverError, PodRefused
+from actors.errors import OrbweaverError, PodRefused, PoolNotReady
 from actors.resources.application import Application
 from actors.resources.names import label_value
 from actors.resources.subnet import SpiderSubnet
@@ -28,7 +28,7 @@ from actors.runtime import Actor, ObjectRef
 from actors.store.caches.catalog import Catalog
 from actors.subnets.applications import Identity
 from actors.subnets.messages import AutoPool, EnsureAnswer, Ensured, Exhausted
-from actors.subnets.pools_of_application import GONE, OwnPool, PoolsOfApplication, Run
+from actors.subnets.pools_of_application import GONE, OwnPool, PoolsOfApplication, Run, Waiting
 
 log = logging.getLogger("orbweaver.subnets")
 
@@ -54,7 +54,8 @@ class Subnets(Protocol):
 
 class PoolRounds:
     """Belongs to one actor, in whose thread all of it runs. `tell`: news about an application, by reason and text; `forget`:
-    an application has no pools and wants none. `owners`: whose each pool is, of those of known applications."""
+    an application has no pools and wants none; `ask_anew`: what the application of a pod wants is to be read for it. `owners`:
+    whose each pool is, of those of known applications."""
 
     def __init__(
         self,
@@ -64,6 +65,7 @@ class PoolRounds:
         settings: Settings,
         tell: Callable[[Application, str, str], object],
         forget: Callable[[PoolsOfApplication], object],
+        ask_anew: Callable[[Waiting], object],
     ) -> None:
         self._actor = actor
         self._subnets = subnets
@@ -71,6 +73,7 @@ class PoolRounds:
         self._settings = settings
         self._tell = tell
         self.forget = forget
+        self._ask_anew = ask_anew
         self.owners: dict[str, Identity] = {}
         self.going: set[str] = set()
         """Pools that were taken away and may still be in a cache."""
@@ -205,11 +208,17 @@ class PoolRounds:
         """Tell all that wait what there is."""
         waiting, state.waiting = state.waiting, []
         for waiter in waiting:
-            waiter.timer.cancel()
             try:
-                waiter.reply.complete(state.answer(waiter.wish, self._settings.enabled))
-            except OrbweaverError as error:
-                waiter.reply.fail(error)
+                answer = state.answer(waiter.wish, self._settings.enabled)
+            except PoolNotReady as error:
+                if waiter.request.again:
+                    waiter.timer.cancel()
+                    waiter.reply.fail(error)
+                else:  # it may be of a newer template than is known
+                    self._ask_anew(replace(waiter, request=replace(waiter.request, again=True)))
+            else:
+                waiter.timer.cancel()
+                waiter.reply.complete(answer)
 
     def refuse(self, state: PoolsOfApplication, error: OrbweaverError) -> None:
         """Fail all that wait."""

@@ -376,6 +376,7 @@ def test_a_pool_stays_although_its_application_goes_while_it_is_asked_for(world:
     keep = {**FLOOR, RECLAIM: "false"}
     owner = world.apply("Deployment", "web", 2, keep)
     world.settles(auto4_web_eth0=3)
+    world.everything_heard()
     world.subnets.held = []
     world.apply("Deployment", "web", 4, keep)
     eventually(lambda: _is(len(world.subnets.held or ()) == 1))
@@ -465,6 +466,20 @@ def test_a_pool_that_was_to_go_stays_when_the_application_wants_it_again(world: 
     world.everything_heard()
     world.settles(auto4_web_eth0=3)
     assert world.pools(owner) == (old,)
+
+
+def test_a_pod_of_a_newer_template_than_is_known_waits_for_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A watch may be behind the one of the controller that made the pod."""
+    owner = world.apply("Deployment", "web", 2, FLOOR)
+    world.settles(auto4_web_eth0=3)
+    known = world.applications.cached(("apps", "Deployment", "shop", "web"))
+    monkeypatch.setattr(world.applications, "cached", lambda identity: known)
+    both = {SUBNET: '{"ipv4":["floor"],"ipv6":["floor-v6"]}'}
+    world.apply("Deployment", "web", 2, both)
+
+    assert get(world.ask(owner, both)).names("eth0", 6)
 
 
 def test_a_late_pod_of_a_template_that_asked_leaves_no_pool_behind(world: World) -> None:
