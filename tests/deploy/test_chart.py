@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from cni.takeover.spiderpool.installation import is_parked
 from tests.support.helm import CHART, NAMESPACE, Helm, Refused
 from tests.support.kustomize import kustomized
 from tests.test_readme import metrics
+from tests.tools.apiserver import ApiServer
 from tests.tools.gomodule import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -597,6 +599,39 @@ def test_the_notes_tell_the_next_commands(helm: Helm) -> None:
         assert command in notes
     assert "kind: SpiderIPPool" in notes
     assert "kind: SpiderIPPool" not in with_pool
+
+
+def test_helm_test_starts_pods_where_agents_are_to_be(helm: Helm) -> None:
+    """Not on Windows, nor on nodes that the values keep agents away from."""
+    text = helm.texts({"agent": {"nodeSelector": {"pool": "edge"}}})["tests/nodes.yaml"]
+    pod = next(obj for obj in yaml.safe_load_all(text) if obj["kind"] == "Pod")
+    (container,) = pod["spec"]["containers"]
+    selector = json.loads(container["env"][0]["value"])
+    is_tested = runpy.run_path(str(CHART / "files" / "node_test.py"))["is_tested"]
+
+    def node(
+        ready: str = "True", unschedulable: bool = False, pool: str = "edge", system: str = "linux"
+    ) -> dict[str, Any]:
+        return {
+            "metadata": {"labels": {"kubernetes.io/os": system, "pool": pool}},
+            "spec": {"unschedulable": True} if unschedulable else {},
+            "status": {"conditions": [{"type": "Ready", "status": ready}]},
+        }
+
+    assert is_tested(node(), selector)
+    assert not is_tested(node(ready="Unknown"), selector)
+    assert not is_tested(node(unschedulable=True), selector)
+    assert not is_tested(node(pool="core"), selector)
+    assert not is_tested(node(system="windows"), selector)
+
+
+def test_the_pool_of_the_notes_is_one(helm: Helm, api_server: ApiServer) -> None:
+    """As the API server and its policies judge it."""
+    _, _, text = helm.texts()["NOTES.txt"].partition("<<POOL\n")
+    pool = yaml.safe_load(text.partition("\n  POOL\n")[0])
+    path = f"/apis/{pool['apiVersion']}/spiderippools?dryRun=All&fieldValidation=Strict"
+
+    assert api_server.ask("POST", path, pool)[0] == 201
 
 
 # ---- alerts and dashboard -------------------------------------------------------------------------------

@@ -104,10 +104,11 @@ def on_every_node() -> int:
     """Make the pods, wait for them, print and remove. The exit status tells whether all were right."""
     api = Api()
     pods = f"/api/v1/namespaces/{api.namespace}/pods"
+    selector = json.loads(os.environ["NODE_SELECTOR"])
     nodes = [
         node["metadata"]["name"]
         for node in api.call("GET", "/api/v1/nodes")["items"]
-        if not node["spec"].get("unschedulable") and ready(node)
+        if is_tested(node, selector)
     ]
     print(f"{len(nodes)} Ready nodes: {', '.join(nodes)}")
     template = json.loads(Path("/test/pod.json").read_text())
@@ -124,11 +125,16 @@ def on_every_node() -> int:
             api.call("DELETE", f"{pods}/{name}?gracePeriodSeconds=0")
 
 
-def ready(node: dict[str, Any]) -> bool:
-    """Whether pods can start there."""
-    return any(
-        condition["type"] == "Ready" and condition["status"] == "True"
-        for condition in node["status"]["conditions"]
+def is_tested(node: dict[str, Any], selector: dict[str, str]) -> bool:
+    """Whether pods can start there, and an agent has to be there: the labels that agents' pods ask of their node."""
+    labels = node["metadata"].get("labels", {})
+    return (
+        not node["spec"].get("unschedulable")
+        and all(labels.get(key) == value for key, value in selector.items())
+        and any(
+            condition["type"] == "Ready" and condition["status"] == "True"
+            for condition in node["status"]["conditions"]
+        )
     )
 
 
