@@ -114,6 +114,8 @@ class PoolsOfApplication:
     """The timer of the next round after one that failed."""
     waiting: list[Waiting] = field(default_factory=list)
     """ADDs that wait for the pools."""
+    foreseen: int = 0
+    """Pods that nobody starts, of which somebody asks what pools they would get."""
     names: dict[tuple[Group, str], str] = field(default_factory=dict)
     """What the pools are called that are asked for in this round, by interface, family and subnet."""
     fate: str | None = None
@@ -172,7 +174,7 @@ class PoolsOfApplication:
 
     def pods(self, addresses: int) -> int:
         """How many pods there are, as far as it is seen: those that wait and ask again found so many addresses all in use."""
-        again = sum(waiting.request.again for waiting in self.waiting)
+        again = sum(waiting.request.again for waiting in self.waiting) + self.foreseen
         return max(self.workload.observed, len(self.waiting), addresses + again if again else 0)
 
     @property

@@ -54,7 +54,7 @@ def foresee(
             " pool is made for pods of controllers that exist"
         )
     subnets, damaged = _subnets(store)
-    state = PoolsOfApplication(top, dict(pod.annotations), wish)
+    state = PoolsOfApplication(top, dict(pod.annotations), wish, foreseen=1)
     state.pools, _ = own_pools(top.application, table.pools.values(), subnets)
     return _Foresight(state, subnets, damaged, table, reserved, settings).answer(wish)
 
@@ -121,7 +121,8 @@ class _Foresight:
         title = f"{interface} IPv{family}"
         if there is None:
             self._notes.append(
-                f"{title}: pool {wanted.name} is not there yet; it would be made with {number} addresses of SpiderSubnet {name}"
+                f"{title}: pool {wanted.name} is not there yet; it would be made with {number}"
+                f" {'address' if number == 1 else 'addresses'} of SpiderSubnet {name}"
                 f" for {state.application.title}"
             )
         elif more:
@@ -137,13 +138,13 @@ class _Foresight:
     def _free(self, subnet: SpiderSubnet) -> IntervalSet:
         given = IntervalSet(interval for entry in subnet.controlled.values() for interval in entry.ips)
         reserved = self._reserved.get(subnet.family, IntervalSet())
-        automatic = IntervalSet(
+        listed = IntervalSet(
             interval
-            for name, pool in self._pools.items()
-            if name in self._state.pools and pool.family == subnet.family
-            for interval in pool.ips
+            for pool in self._pools.values()
+            if pool.family == subnet.family
+            for interval in pool.listed
         )
-        return subnet.available.minus(given).minus(reserved).minus(automatic)
+        return subnet.available.minus(given).minus(reserved).minus(listed)
 
 
 def _foretold(

@@ -57,14 +57,31 @@ def test_it_says_what_pool_would_be_made(orbweaver):
 
 
 def test_it_says_that_a_subnet_has_too_few(orbweaver):
+    taken = """
+apiVersion: spiderpool.spidernet.io/v2beta1
+kind: SpiderIPPool
+metadata: {name: by-hand}
+spec: {subnet: 10.6.0.0/16, ips: [10.6.1.1-10.6.1.6]}
+"""
     orbweaver.apply(
-        "\n---\n".join((SUBNET, deployment("web", 9, subnet=FLOOR), pod("web-a", "web", subnet=FLOOR)))
+        "\n---\n".join((SUBNET, taken, deployment("web", 9, subnet=FLOOR), pod("web-a", "web", subnet=FLOOR)))
     )
 
     done = orbweaver("explain", "web-a", "-o", "json")
 
     assert (done.status, done.json["allowed"]) == (1, False)
-    assert "required 10, left 6" in done.json["error"]["details"][0]
+    assert "required 10, left 0" in done.json["error"]["details"][0]
+
+
+def test_it_says_that_a_pod_would_get_what_is_left(orbweaver):
+    orbweaver.apply(
+        "\n---\n".join((SUBNET, deployment("web", 9, subnet=FLOOR), pod("web-a", "web", subnet=FLOOR)))
+    )
+
+    done = orbweaver("explain", "web-a")
+
+    assert done.status == 0, done.err
+    assert "it would be made with 1 address of SpiderSubnet floor for Deployment default/web" in done.out
 
 
 def test_it_refuses_what_an_add_would(orbweaver):
