@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from actors.errors import InvalidObject
@@ -77,6 +77,25 @@ class SpiderSubnet(Space):
             gateway_is_free=False,
             controlled=read_controlled(status.get(CONTROLLED), family),
             former=read_former(status.get(FORMER), family),
+            exhausted=_is_exhausted(status.get("conditions")),
+            total=_count(status.get("totalIPCount")),
+            allocated=_count(status.get("allocatedIPCount")),
+        )
+
+    def divided(
+        self,
+        stored: Mapping[str, Any],
+        controlled: Mapping[str, Controlled],
+        former: Mapping[str, IntervalSet],
+    ) -> SpiderSubnet:
+        """What the object says after its status alone was written; `controlled`, `former`: what that has of pools, which need
+        not be parsed again."""
+        status = stored["status"]
+        return replace(
+            self,
+            version=stored["metadata"]["resourceVersion"],
+            controlled=dict(controlled),
+            former={pool: ips for pool, ips in former.items() if ips},
             exhausted=_is_exhausted(status.get("conditions")),
             total=_count(status.get("totalIPCount")),
             allocated=_count(status.get("allocatedIPCount")),

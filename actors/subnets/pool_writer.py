@@ -167,9 +167,18 @@ class PoolWriter:
                 return False
             self._note(present, request, generation)
             return True
-        return (known.request, known.generation) == (request, generation) and replace(
-            known.pool, version=""
-        ) == replace(present, version="")
+        return (known.request, known.generation) == (request, generation) and self.is_known(present)
+
+    def is_known(self, pool: IPPool) -> bool:
+        """Whether a pool is as it was written, or looked at, here, apart from its status."""
+        known = self._written.get(pool.name)
+        if known is None or known.pool is pool:
+            return known is not None
+        if replace(known.pool, version="") != replace(pool, version=""):
+            return False
+        if _is_newer(pool, known.pool):
+            self._written[pool.name] = replace(known, pool=pool)  # to be compared no more
+        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,8 @@ class SubnetShares:
         """Let a pool have at least `wanted` addresses; what says why not, and then nothing has changed."""
         kept = self._kept(pool)
         missing = wanted - kept.size
+        if missing <= 0 and self.controlled.get(pool) == Controlled(kept, application):
+            return None  # as with most pools of most looks
         more: IntervalSet | None = _NOTHING
         if missing > 0:
             others = [span for name, ips in self.former.items() if name != pool for span in ips]

@@ -3,7 +3,8 @@
 How it works. Whatever happens (a pool is asked for, a pool or the subnet changed, a pod came or went) leads to one look at
 everything, `_settle`: what waits meanwhile is looked at together, so that a hundred applications that come at once cost one
 write of the subnet. A look takes the subnet's status, the pools and what the blocks say, decides (`shares.py`, and
-which addresses go where, `decisions/subnet_share.py`), and writes.
+which addresses go where, `decisions/subnet_share.py`), and writes; whoever asked for a pool is answered as soon as that one is
+stored.
 
     grow:    status (compare-and-swap) ─► pool object        a crash between: the status says what the pool is to have
     shrink:  pool object ─► look whether a pod was faster ─► status
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 from actors.allocation.ledger import LedgerActor, ledger_of
 from actors.decisions.auto_pool import owner_of
@@ -42,9 +44,10 @@ log = logging.getLogger("orbweaver.subnet")
 
 RETRY = 1.0
 """Seconds after which is tried again what a store or a policy refused."""
-GATHER = 0.05
-"""Seconds for which changes of pools are gathered before they are looked at: with thousands of pools some change all the
-time, and each look costs their number. Whoever asks for a pool does not wait for that."""
+GATHER, GATHER_USE = 0.05, 0.5
+"""Seconds for which changes of pools are gathered before they are looked at, and those that say no more than that pods came or
+went: with thousands of pools some change all the time, and each look costs their number. Whoever asks for a pool does not wait
+for that."""
 CONTENT = 1.0
 """Seconds after which the status says that nobody lacks addresses any more."""
 ATTEMPTS = 20
@@ -58,15 +61,36 @@ answers about all others, one after the other."""
 
 
 @dataclass(slots=True)
+class PoolRequest:
+    """A pool that somebody waits for."""
+
+    pool: AutoPool
+    """As it was asked for last."""
+    replies: list[ObjectRef[EnsureAnswer]] = field(default_factory=list)
+    """To who is to be answered."""
+
+    def answer(self, answer: EnsureAnswer) -> None:
+        """Whoever has an answer already keeps it. From any thread."""
+        for reply in self.replies:
+            reply.complete(answer)
+
+    def fail(self, error: OrbweaverError) -> None:
+        for reply in self.replies:
+            reply.fail(error)
+
+
+@dataclass(slots=True)
 class SubnetState:
     """What is asked, and what was done about it."""
 
-    requests: dict[str, tuple[AutoPool, list[ObjectRef[EnsureAnswer]]]] = field(default_factory=dict)
-    """Pools that wait for the next look, with who is to be answered."""
+    requests: dict[str, PoolRequest] = field(default_factory=dict)
+    """Pools that wait for the next look."""
     wanted: dict[str, AutoPool] = field(default_factory=dict)
     """Pools as their applications want them, since this process leads."""
     object: Object | None = None
     """The subnet, as it was read or written last; None to read it."""
+    parsed: tuple[Object, SpiderSubnet] | None = None
+    """What was parsed last, and what it says."""
     departed: set[str] = field(default_factory=set)
     """Pools that were there and are gone."""
     sequence: int = -1
@@ -139,8 +163,9 @@ class SubnetActor(Actor):
         """Let an application have its pool, as it wants it now. Answered when the pool is stored. Raises
         `StoreUnavailable`, and `PeerLost` where this process does not lead."""
         reply: ObjectRef[EnsureAnswer] = ObjectRef()
-        waiting = self._state.requests.get(pool.name)
-        self._state.requests[pool.name] = (pool, [*(waiting[1] if waiting else ()), reply])
+        request = self._state.requests.setdefault(pool.name, PoolRequest(pool))
+        request.pool = pool
+        request.replies.append(reply)
         self._wake()
         return reply
 
@@ -179,10 +204,11 @@ class SubnetActor(Actor):
     @message
     def pool_changed(self, pool: str) -> None:
         """A pool of the subnet came, changed or went, or pods got or gave back its addresses."""
-        if pool not in self._catalog.pools().pools:
+        now = self._catalog.pools().pools.get(pool)
+        if now is None:
             self._pools.forget(pool)
             self._state.departed.add(pool)
-        self._again(GATHER)
+        self._again(GATHER_USE if now is not None and self._pools.is_known(now) else GATHER)
 
     def _wake(self) -> None:
         if not self._state.posted:
@@ -209,26 +235,20 @@ class SubnetActor(Actor):
         state = self._state
         state.posted = False
         requests, state.requests = state.requests, {}
-        pools = {name: pool for name, (pool, _) in requests.items()}
         try:
-            answers = self._attempts(pools)
+            self._attempts(requests)
         except OrbweaverError as error:
             state.object = None  # who knows what was written
-            for _, replies in requests.values():
-                for reply in replies:
-                    reply.fail(error)
+            for request in requests.values():
+                request.fail(error)
             if not isinstance(error, PeerLost):
                 log.warning(
                     "a subnet was not looked after, will try again",
                     extra={"subnet": self._name, "error": str(error)},
                 )
                 self._again(RETRY)
-            return
-        for name, (_, replies) in requests.items():
-            for reply in replies:
-                reply.complete(answers[name])
 
-    def _attempts(self, requests: Mapping[str, AutoPool]) -> dict[str, EnsureAnswer]:
+    def _attempts(self, requests: Mapping[str, PoolRequest]) -> None:
         for _ in range(ATTEMPTS):
             self._check_leads()
             try:
@@ -242,41 +262,39 @@ class SubnetActor(Actor):
         if not self._may_write():
             raise PeerLost(f"this process does not lead; nothing was done for SpiderSubnet {self._name}")
 
-    def _look(self, requests: Mapping[str, AutoPool]) -> dict[str, EnsureAnswer]:
-        """Put everything right once; the answers to what is asked. Raises `Conflict` when somebody else wrote meanwhile."""
+    def _look(self, requests: Mapping[str, PoolRequest]) -> None:
+        """Put everything right once, and answer what is asked. Raises `Conflict` when somebody else wrote meanwhile."""
         try:
             obj = self._loaded()
-            subnet = SpiderSubnet.from_object(obj)
+            subnet = self._parsed(obj)
         except NotFound:
             self._state.gone = True
             self._state.wanted.clear()
-            return self._refusals(requests, f"there is no SpiderSubnet {self._name}; name one that exists")
+            return _refuse(requests, f"there is no SpiderSubnet {self._name}; name one that exists")
         except InvalidObject as error:
-            return self._refusals(requests, f"{error}; mend the object")
+            return _refuse(requests, f"{error}; mend the object")
         if subnet.terminating:
             self._end(obj, subnet)
-            return self._refusals(requests, f"SpiderSubnet {self._name} is being deleted; name another one")
+            return _refuse(requests, f"SpiderSubnet {self._name} is being deleted; name another one")
         table = self._catalog.pools()
-        look = _Look(obj, subnet, table, self._shares(subnet, table))
-        self._take_note(look, requests)
-        answers = self._decide(look, requests)
+        look = _Look(obj, subnet, table, self._shares(subnet, table), requests)
+        self._take_note(look)
+        answers = self._decide(look)
         self._write_status(look)
         self._write_pools(look, answers)
         self._shrink(look, answers)
-        return {name: self._answer(look, name, answers) for name in requests}
-
-    def _refusals(self, requests: Mapping[str, AutoPool], why: str) -> dict[str, EnsureAnswer]:
-        return dict.fromkeys(requests, SubnetRefused(why))
-
-    def _answer(self, look: _Look, name: str, answers: Mapping[str, EnsureAnswer]) -> EnsureAnswer:
-        return answers.get(name) or Ensured(name, look.shares.share(name).size)
+        for name, request in requests.items():
+            request.answer(answers.get(name) or Ensured(name, look.shares.share(name).size))
+        return None
 
     # What is there.
 
     def _loaded(self) -> Object:
         """The subnet, with what one that was made by kubectl lacks. Raises `NotFound`."""
         state = self._state
-        obj = state.object or self._store.get(KIND, self._name)
+        if state.object is not None:
+            return state.object
+        obj = self._store.get(KIND, self._name)
         if not obj["metadata"].get("deletionTimestamp"):
             try:
                 admitted = admit(obj, obj)
@@ -290,6 +308,14 @@ class SubnetActor(Actor):
                 obj = self._store.update(admitted)
         state.object = obj
         return obj
+
+    def _parsed(self, obj: Object) -> SpiderSubnet:
+        """What the subnet says; reading hundreds of pools' shares takes longer than a whole look at them. Raises
+        `InvalidObject`."""
+        state = self._state
+        if state.parsed is None or state.parsed[0] is not obj:
+            state.parsed = (obj, SpiderSubnet.from_object(obj))
+        return state.parsed[1]
 
     def _shares(self, subnet: SpiderSubnet, table: PoolTable) -> SubnetShares:
         state = self._state
@@ -313,7 +339,7 @@ class SubnetActor(Actor):
             if subnet_of(pool, known) is look.subnet:
                 yield pool
 
-    def _take_note(self, look: _Look, requests: Mapping[str, AutoPool]) -> None:
+    def _take_note(self, look: _Look) -> None:
         """Of the pools that are there and those that are not: what the status says of them is put right."""
         shares = look.shares
         look.mine = {pool.name: pool for pool in self._mine(look)}
@@ -326,7 +352,7 @@ class SubnetActor(Actor):
         for name in [name for name in shares.controlled if name not in look.mine]:
             if name in look.table.pools:
                 shares.drop(name)  # it is of another subnet now
-            elif name in look.table.damaged or name in requests:
+            elif name in look.table.damaged or name in look.requests:
                 continue
             elif name not in self._state.departed and name in self._state.wanted:
                 continue  # it is still to be written
@@ -339,10 +365,11 @@ class SubnetActor(Actor):
 
     # What is to be.
 
-    def _decide(self, look: _Look, requests: Mapping[str, AutoPool]) -> dict[str, EnsureAnswer]:
+    def _decide(self, look: _Look) -> dict[str, EnsureAnswer]:
         """Let pools grow; the answers of those that cannot."""
         answers: dict[str, EnsureAnswer] = {}
-        for name, pool in {**self._state.wanted, **requests}.items():
+        latest = {name: request.pool for name, request in look.requests.items()}
+        for name, pool in {**self._state.wanted, **latest}.items():
             why = self._misfit(look, pool)
             if why:
                 answers[name] = SubnetRefused(why)
@@ -403,7 +430,12 @@ class SubnetActor(Actor):
         status = status_of(before, look.shares, condition)
         if status == before:
             return
-        look.object = self._state.object = self._store.update_status({**look.object, "status": status})
+        look.object = self._state.object = stored = self._store.update_status(
+            {**look.object, "status": status}
+        )
+        if stored.get("status") == status:
+            divided = look.subnet.divided(stored, look.shares.controlled, look.shares.former)
+            self._state.parsed = (stored, divided)
         log.debug(
             "subnet divided",
             extra={
@@ -423,7 +455,10 @@ class SubnetActor(Actor):
             work = self._pool_write(look, name, look.shares.share(name))
             if not work.is_done():
                 due.append(work)
-        for work, error in zip(due, _together(due), strict=True):
+            else:
+                _answer_stored(look, answers, work)
+        stored = partial(_answer_stored, look, answers)
+        for work, error in zip(due, _together(due, stored), strict=True):
             if isinstance(error, InvalidObject | WriteRefused):
                 answers[work.name] = SubnetRefused(f"SpiderIPPool {work.name} could not be written: {error}")
                 log.warning("a pool could not be written", extra={"pool": work.name, "error": str(error)})
@@ -498,6 +533,8 @@ class _Look:
     """The pools as the cache knows them."""
     shares: SubnetShares
     """Which addresses which pool has."""
+    requests: Mapping[str, PoolRequest] = field(default_factory=dict)
+    """Who asks for which pool."""
     mine: dict[str, IPPool] = field(default_factory=dict)
     """The pools of the subnet that are there."""
     wanted: dict[str, AutoPool] = field(default_factory=dict)
@@ -509,19 +546,35 @@ def subnet_actor_of(actors: ActorSource, name: str) -> TypedHandle[SubnetActor]:
     return TypedHandle(actors.get_actor("subnet/" + name))
 
 
-def _together(works: Sequence[PoolWrite]) -> list[BaseException | None]:
-    """Run them, and wait for all; what each raised."""
+def _refuse(requests: Mapping[str, PoolRequest], why: str) -> None:
+    for request in requests.values():
+        request.answer(SubnetRefused(why))
+
+
+def _answer_stored(look: _Look, answers: Mapping[str, EnsureAnswer], work: PoolWrite) -> None:
+    """A pool is stored with all that it is to have: whoever waits for it need not wait for the others. One that is about to
+    shrink, or got less than it should (`answers`), is answered in the end. From any thread."""
+    request = look.requests.get(work.name)
+    if request is not None and work.name not in answers and work.ips.size == request.pool.wanted:
+        request.answer(Ensured(work.name, work.ips.size))
+
+
+def _together(
+    works: Sequence[PoolWrite], stored: Callable[[PoolWrite], object]
+) -> list[BaseException | None]:
+    """Run them, tell of each that is `stored`, and wait for all; what each raised."""
     if len(works) < 2:
-        return [_error_of(work.run) for work in works]
+        return [_error_of(work, stored) for work in works]
     with ThreadPoolExecutor(min(WRITERS, len(works)), thread_name_prefix="pool-writer") as threads:
-        return list(threads.map(lambda work: _error_of(work.run), works))
+        return list(threads.map(lambda work: _error_of(work, stored), works))
 
 
-def _error_of(work: Callable[[], object]) -> BaseException | None:
+def _error_of(work: PoolWrite, stored: Callable[[PoolWrite], object]) -> BaseException | None:
     try:
-        work()
+        work.run()
     except Exception as error:
         return error
+    stored(work)
     return None
 
 

@@ -61,7 +61,8 @@ class PoolViews:
 
     def write(self, name: str, overlaps: Sequence[str]) -> Written:
         """Make the status of a pool say what is recorded. Raises `NotFound`, `InvalidObject`, and what the store does."""
-        obj, cached = self.last.pop(name, None), self.catalog.pools().pools.get(name)
+        obj = self.last.pop(name, None) or self.catalog.as_made(name)
+        cached = self.catalog.pools().pools.get(name)
         if obj is None or cached is None or _version_of(obj) < version_number(cached.version):
             obj = self._completed(self.store.get("SpiderIPPool", name))
         return self._write(name, obj, overlaps)

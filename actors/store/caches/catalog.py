@@ -139,8 +139,10 @@ class Catalog:
 
     def hear_of(self, obj: Object) -> None:
         """A pool that was made a moment ago, here or at the leader: it need not be read before the watch tells of it."""
+        known, version = self.pools().pools.get(obj["metadata"]["name"]), obj["metadata"]["resourceVersion"]
         with contextlib.suppress(InvalidObject):
-            self._get_ahead(IPPool.from_object(obj))
+            if known is None or version_number(known.version) < version_number(version):
+                self._get_ahead(IPPool.from_object(obj))
 
     def _get_ahead(self, pool: IPPool) -> None:
         """Know a pool until the cache does, unless a newer state of it is known already."""
@@ -159,21 +161,25 @@ class Catalog:
     def made(self, obj: Object) -> None:
         """As `hear_of`, of a pool that this process made; others may be told of it for some seconds (`made_lately`)."""
         self.hear_of(obj)
-        metadata = {key: value for key, value in obj["metadata"].items() if key in _TOLD}
-        kept = {key: obj[key] for key in ("apiVersion", "kind", "spec")} | {"metadata": metadata}
-        self._made[metadata["name"]] = (kept, time.monotonic() + _NEW)
+        self._made[obj["metadata"]["name"]] = (obj, time.monotonic() + _NEW)
         if len(self._made) > _MADE_MOST:
             with contextlib.suppress(KeyError):
                 self._made.popitem(last=False)
 
     def made_lately(self, names: Iterable[str]) -> tuple[Object, ...]:
-        """The objects of those of these pools that this process made a moment ago."""
-        now, known = time.monotonic(), [self._made.get(name) for name in names]
-        return tuple(entry[0] for entry in known if entry is not None and now < entry[1])
+        """What decisions read of those of these pools that this process made a moment ago, as objects."""
+        return tuple(_told(self._made[name][0]) for name in names if self.is_own(name))
 
     def is_own(self, name: str) -> bool:
         """Whether this process made the pool a moment ago."""
-        return bool(self.made_lately((name,)))
+        entry = self._made.get(name)
+        return entry is not None and time.monotonic() < entry[1]
+
+    def as_made(self, name: str) -> Object | None:
+        """A pool as it was stored when this process made it, which others may have changed since; None where that is not
+        known."""
+        entry = self._made.get(name)
+        return entry[0] if entry is not None else None
 
     def knows_pool(self, name: str) -> bool:
         """Whether there is such a pool, as far as that is known without asking."""
@@ -317,6 +323,11 @@ class Catalog:
             return (_WATCHED | _MACHINES)[kind](self._store.get(kind, name, namespace))
         except (NotFound, InvalidObject):
             return None
+
+
+def _told(obj: Object) -> Object:
+    metadata = {key: value for key, value in obj["metadata"].items() if key in _TOLD}
+    return {key: obj[key] for key in ("apiVersion", "kind", "spec")} | {"metadata": metadata}
 
 
 def _parse_pool(obj: Object) -> IPPool | Unreadable:

@@ -135,3 +135,21 @@ def test_the_pools_of_an_application_are_not_edited_by_hand() -> None:
         ):
             admit({**old, "spec": {**old["spec"], key: value}}, old)
     assert admit({**old, "spec": {**old["spec"], "gateway": "10.6.0.9", "disable": True}}, old)
+
+
+def test_a_status_that_was_just_written_need_not_be_parsed() -> None:
+    """What is known of it then is what a reader finds in it."""
+    family_of = SpiderSubnet.from_object(subnet())
+    controlled = {"web": Controlled(IntervalSet([(BASE + 1, BASE + 3)]), "apps_v1_Deployment_shop_web")}
+    former = {"old": IntervalSet([(BASE + 9, BASE + 9)]), "nothing": IntervalSet()}
+    status = {
+        "controlledIPPools": write_controlled(controlled, 4),
+        "formerIPPools": write_former(former, 4),
+        "totalIPCount": 19,
+        "allocatedIPCount": 3,
+        "conditions": [{"type": "Exhausted", "status": "True"}],
+    }
+    stored = subnet(status=status)
+    stored["metadata"]["resourceVersion"] = "7"
+
+    assert family_of.divided(stored, controlled, former) == SpiderSubnet.from_object(stored)

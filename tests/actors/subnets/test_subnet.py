@@ -7,10 +7,16 @@ import threading
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from actors.resources.intervals import IntervalSet
+from actors.resources.ippool import IPPool
+from actors.resources.subnet import SpiderSubnet
 from actors.runtime import get
 from actors.store.contract import Store
+from actors.store.sqlite.store import SQLiteStore
 from actors.subnets.messages import Ensured, Exhausted, SubnetRefused
+from actors.subnets.pool_writer import PoolWriter
 from tests.support.checker import equal, eventually
 from tests.support.faulty_store import FaultyStore, Write
 from tests.support.rig import pool
@@ -329,3 +335,86 @@ def test_pools_that_are_asked_for_together_are_written_at_the_same_time(tmp_path
         assert get([first, *refs], 90) == [Ensured(POOL, 1), *(Ensured(other.name, 1) for other in others)]
         assert not together.broken
         prove_division(one.inner)
+
+
+def test_who_asks_for_a_pool_does_not_wait_for_the_pools_of_others(tmp_path: Path) -> None:
+    """Pools of one look are answered as they are stored, not when the last of them is."""
+    slow = auto_pool(application("slow", "uid-slow"), 1)
+    quick = auto_pool(application("quick", "uid-quick"), 1)
+    asked, answered = threading.Event(), threading.Event()
+
+    def plan(write: Write) -> None:
+        if (write.kind, write.verb) == ("SpiderIPPool", "create"):
+            assert {POOL: asked, slow.name: answered}.get(write.name, asked).wait(60)
+
+    with subnet_rig(tmp_path, subnet(), wrap=lambda inner: FaultyStore(inner, plan)) as one:
+        first = one.process.subnets.ensure("rack", auto_pool(WEB, 1))
+        last, ref = (one.process.subnets.ensure("rack", other) for other in (slow, quick))
+        asked.set()
+
+        assert get(ref, 60) == Ensured(quick.name, 1)
+        assert not last.done()
+
+        answered.set()
+        assert get([first, last], 60) == [Ensured(POOL, 1), Ensured(slow.name, 1)]
+        prove_division(one.inner)
+
+
+def test_what_is_known_of_the_status_is_what_stands_in_it(tmp_path: Path) -> None:
+    """The actor does not parse what it wrote itself; a person who writes another status is seen all the same."""
+    with subnet_rig(tmp_path, subnet()) as one:
+        one.ensure(auto_pool(WEB, 5))
+        one.ensure(auto_pool(WEB, 2))
+        other = application("other", "77777")
+        assert one.ensure(auto_pool(other, 3)) == Ensured("auto4-other-eth0-77777", 3)
+
+        def wreck() -> None:
+            found = one.inner.get("SpiderSubnet", "rack")
+            one.inner.update_status({**found, "status": {**found["status"], "controlledIPPools": "{}"}})
+
+        eventually(wreck)
+        one.ensure(auto_pool(application("third", "33333"), 2))
+
+        eventually(lambda: prove_division(one.inner))
+        assert one.share(POOL) == ["10.6.0.1-10.6.0.2"]
+
+
+def test_a_pool_whose_pods_come_and_go_is_known_and_one_that_was_edited_is_not(tmp_path: Path) -> None:
+    """So a thousand pods that start cost few looks, and an edit is looked at soon."""
+    store = SQLiteStore(tmp_path / "pools.db")
+    rack = store.create(subnet())
+    writer = PoolWriter(store)
+    parsed = SpiderSubnet.from_object(rack)
+    writer.write(POOL, None, auto_pool(WEB, 2), parsed, rack, IntervalSet([(0x0A060001, 0x0A060002)]))
+    stored = store.get("SpiderIPPool", POOL)
+
+    used = store.update_status({**stored, "status": {"allocatedIPCount": 1}})
+    edited = store.update({**used, "spec": {**used["spec"], "gateway": "10.6.0.254"}})
+
+    assert writer.is_known(IPPool.from_object(stored))
+    assert writer.is_known(IPPool.from_object(used))
+    assert not writer.is_known(IPPool.from_object(edited))
+    assert not writer.is_known(replace(IPPool.from_object(used), name="another"))
+    store.close()
+
+
+def test_the_first_status_of_a_pool_that_this_process_made_is_written_without_reading_it(
+    tmp_path: Path,
+) -> None:
+    reads: list[str] = []
+
+    class Noting(FaultyStore):
+        def get(self, kind: str, name: str, *more: Any, **options: Any) -> Any:
+            reads.append(f"{kind}/{name}")
+            return super().get(kind, name, *more, **options)
+
+    with subnet_rig(tmp_path, subnet(), wrap=Noting) as one:
+        one.ensure(auto_pool(WEB, 3))
+        one.claim("10.6.0.2", POOL)
+
+        def shown() -> None:
+            status = one.inner.get("SpiderIPPool", POOL).get("status") or {}
+            assert (status.get("allocatedIPCount"), status.get("totalIPCount")) == (1, 3)
+
+        eventually(shown)
+        assert f"SpiderIPPool/{POOL}" not in reads
