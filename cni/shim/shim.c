@@ -7,13 +7,13 @@
  *   - a non-zero exit comes with a CNI error object on stdout (CNI spec, "Error"), and an exit of 0 is one that
  *     the agent (or the VERSION table below) asked for: a lost agent never looks like success (STATUS says only whether an
  *     ADD would be served, and behind an agent that ended in order it waits for the next one);
- *   - bytes pass through unchanged in both directions, nothing is interpreted but the two keys that are needed
- *     before the agent can be asked: which socket, and which CNI version an error has to name;
+ *   - bytes pass through unchanged in both directions, but for a line break behind stdin; nothing is interpreted but the two
+ *     keys that are needed before the agent can be asked: which socket, and which CNI version an error has to name;
  *   - while an agent is replaced no pod fails and none hangs: an ADD waits for the next agent, and a DEL is kept on disk for
  *     it. That an agent was here is told by the directory SOCKET.spool, which agents make and this program does not.
  *
  * Wire (integers are unsigned, 32 bit, big-endian):
- *   request   "OWC1" length body     body = "plugin=NAME\0" ("CNI_X=value\0")* "\0" stdin
+ *   request   "OWC1" length body     body = "plugin=NAME\0" ("CNI_X=value\0")* "\0" stdin "\n"
  *   response  "OWR1" exit-status length stdout
  *
  * It is C, linked statically and without stdio, because it starts for every pod: nodes need not have Python,
@@ -643,6 +643,8 @@ int main(int argc, char **argv)
 
     if (overlong)
         len = head;
+    else if (len > head && len < sizeof request)
+        request[len++] = '\n'; /* means nothing in JSON; a server of HTTP refuses the line, and would wait for its end else */
     memcpy(request, "OWC1", 4);
     store_length(request + 4, len - REQUEST_HEADER);
     size_t text = 0;

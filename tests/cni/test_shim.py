@@ -155,7 +155,7 @@ def test_the_request_is_the_plugin_the_cni_environment_and_stdin_byte_for_byte(p
         b"CNI_EMPTY=",
         b"CNI_RAW=\xff\xfe = =",
     ]
-    body = b"".join(string + b"\0" for string in strings) + b"\0" + stdin
+    body = b"".join(string + b"\0" for string in strings) + b"\0" + stdin + b"\n"
     assert agent.requests == [b"OWC1" + struct.pack(">I", len(body)) + body]
 
 
@@ -323,6 +323,21 @@ def test_an_agent_that_hangs_up_early_is_error_11_and_no_part_of_its_answer_is_p
 
     assert error["code"] == 11
     assert "hung up" in str(error["details"])
+
+
+def test_a_server_of_http_refuses_the_request_and_is_not_waited_for(run, path):
+    """As Spiderpool's agent is, which listens on the same path after a takeover's way back. It reads to the end of a line."""
+
+    def script(connection: socket.socket) -> None:
+        with connection.makefile("rb") as lines:
+            lines.readline()
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+
+    with agent_that(path, script):
+        error = error_of(run(netconf(path), COMMAND="ADD"))
+
+    assert error["code"] == 11
+    assert "not an Orbweaver agent" in str(error["details"]) + str(error["msg"])
 
 
 def test_an_agent_that_hangs_up_without_reading_is_error_11(run, path):

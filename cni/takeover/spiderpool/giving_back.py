@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -31,7 +32,7 @@ from actors.store.kinds import SPIDERPOOL
 from actors.views.endpoints import endpoint_status
 from cni.takeover.reading import Tell
 from cni.takeover.recording import unjudged_text
-from cni.takeover.spiderpool.installation import exists
+from cni.takeover.spiderpool.installation import exists, listed
 
 _STATIC = ("StatefulSet", INSTANCE)
 """Owners whose pods keep their addresses: their SpiderEndpoints outlive the pods, so that Spiderpool puts no owner on them."""
@@ -219,6 +220,17 @@ def make_foreign(store: Store) -> None:
     here = {(pod, there): uid for (pod, uid), there in _uids_there(store).items()}
     for obj in store.list("SpiderIPPool").items:
         _change(store, obj["metadata"]["name"], partial(_foreign, here=here))
+
+
+def free_coordinators(store: Store) -> None:
+    """Take Spiderpool's finalizer off each SpiderCoordinator: nobody of ours has anything to do before one goes, so that it
+    would never. Spiderpool puts it on again with its next write."""
+    for obj in listed(store, "SpiderCoordinator"):
+        metadata = obj["metadata"]
+        finalizers = [name for name in metadata.get("finalizers") or () if name != FINALIZER]
+        if finalizers != (metadata.get("finalizers") or []):
+            with suppress(NotFound, Conflict):
+                store.update({**obj, "metadata": {**metadata, "finalizers": finalizers}})
 
 
 def _foreign(obj: Object, here: Mapping[tuple[str, str], str]) -> Object:

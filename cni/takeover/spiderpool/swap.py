@@ -21,6 +21,7 @@ from cni.takeover.spiderpool.gap import Gap
 from cni.takeover.spiderpool.giving_back import (
     Holdings,
     delete_blocks,
+    free_coordinators,
     give_back_endpoints,
     give_back_pools,
     give_back_uids,
@@ -90,6 +91,7 @@ class Swap:
             self.spiderpool.stop()
             self._must_be_stopped(self.ours)
             make_foreign(self.store)
+            free_coordinators(self.store)
             delete_blocks(self.store, self.tell)
             self._note(Phase.STARTING)
         if self.phase is Phase.TAKEN and is_parked(self.ours.agents()):

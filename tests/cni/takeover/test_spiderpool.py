@@ -22,6 +22,7 @@ from cni.takeover.spiderpool.gap import Gap
 from cni.takeover.spiderpool.giving_back import (
     Holdings,
     delete_blocks,
+    free_coordinators,
     give_back_endpoints,
     give_back_pools,
     make_foreign,
@@ -422,6 +423,17 @@ def test_a_status_of_our_own_counts_as_anothers_word_when_we_come_again(store):
 
     status = store.get("SpiderIPPool", "blue")["status"]
     assert status == {"allocatedIPs": text}
+
+
+def test_a_coordinator_can_be_deleted_when_spiderpool_is_gone(store):
+    """Its finalizer waits for Spiderpool."""
+    metadata = {"name": "default", "finalizers": ["spiderpool.spidernet.io", "of.somebody/else"]}
+    api = "spiderpool.spidernet.io/v2beta1"
+    store.create({"apiVersion": api, "kind": "SpiderCoordinator", "metadata": metadata, "spec": {}})
+
+    free_coordinators(store)
+
+    assert store.get("SpiderCoordinator", "default")["metadata"]["finalizers"] == ["of.somebody/else"]
 
 
 def test_static_pods_are_known_by_their_runtimes_uid_here_and_by_their_objects_there(store):
