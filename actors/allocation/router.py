@@ -1,10 +1,9 @@
 """Where the ledger, the pools and the blocks of an agent live now: at the leader, or in this process.
 
-Whoever needs them hands a task to `AllocatorRouter.work`, which runs it at the place of the moment and, when the
-leader fails it,
-once more here. So a task must bear to be run twice: it begins by asking what is recorded.
+Whoever needs them hands a task to `AllocatorRouter.work`, which runs it at the allocator of the moment and, when
+the leader fails it, once more here. So a task must bear to be run twice: it begins by asking what is recorded.
 
-What must always hold: a task that runs here finds all that the leader has recorded for this agent, because the place
+What must always hold: a task that runs here finds all that the leader has recorded for this agent, because the one
 here is made anew, by a consistent list, each time the leader has failed; and a leader is worked with only once it has
 seen all that was written here. A leader that shows no sign of life within the budget is left at once, by later
 requests without waiting; a background thread finds the way back.
@@ -29,7 +28,7 @@ T = TypeVar("T")
 
 
 class Allocator(Protocol):
-    """One place where ledger, pools and blocks live.
+    """Where ledger, pools and blocks live for a task: the leader, or this process.
 
     `alone`: no other process writes the same blocks.
     """
@@ -49,11 +48,11 @@ class Allocator(Protocol):
         """The handle of `ledger/local`, `pool/<name>` or `block/<name>` there."""
 
     def settle(self, refs: Sequence[ObjectRef[Any]], *, enough: int | None = None) -> None:
-        """Wait for the answers, or for `enough` of them, whatever they are. Raises what says that the place failed."""
+        """Wait for the answers, or for `enough` of them, whatever they are. Raises what says that it failed."""
 
 
 class AllocatorRouter(Protocol):
-    """Says which place it is."""
+    """Hands tasks to the allocator of the moment."""
 
     def work(
         self,
@@ -62,13 +61,13 @@ class AllocatorRouter(Protocol):
         *,
         waits: float = 0.0,
     ) -> T:
-        """Run `task` at the place of the moment; if that was the leader and it failed, call `on_lost`, which learns that
+        """Run `task` at the allocator of the moment; if that was the leader and it failed, call `on_lost`, which learns that
         what was asked may yet take effect, and run `task` here. `waits`: seconds that a leader may take longer, because
         the task has something to wait for there. Raises what the last run raises."""
 
 
 def is_lost(error: OrbweaverError) -> bool:
-    """Whether an error from a linked place says that it failed, and not that the request is refused. (A full mailbox is
+    """Whether an error from a leader says that it failed, and not that the request is refused. (A full mailbox is
     neither: nothing was done, and everybody coming here at once would make it worse. Nor is a message of our own that cannot
     be sent: one pod's must not take the leader from all others.)"""
     if isinstance(error, Unsendable):
@@ -77,13 +76,13 @@ def is_lost(error: OrbweaverError) -> bool:
 
 
 def ask(allocator: Allocator, *refs: ObjectRef[T]) -> list[T]:
-    """The answers of calls at a place. Raises the first error."""
+    """The answers of calls at an allocator. Raises the first error."""
     allocator.settle(refs)
     return [ref.result() for ref in refs]
 
 
 class LocalAllocator:
-    """The place in this process: the actors of `system`."""
+    """The allocator in this process: the actors of `system`."""
 
     failed = False
 

@@ -30,12 +30,12 @@ class GCFollower:
         self,
         system: ActorSystem,
         catalog: Catalog,
-        census: CachedClusterState,
+        cluster_state: CachedClusterState,
         pod_changed: Callable[[ObjectKey], object] = lambda key: None,
     ) -> None:
         """`pod_changed` is told of every pod that changes or goes, too."""
         self._gc = system.get_actor("gc/local")
-        self._census = census
+        self._cluster_state = cluster_state
         self._pod_changed = pod_changed
         self._lock = threading.Lock()
         self._wish = 0
@@ -56,7 +56,7 @@ class GCFollower:
         with self._lock:
             self._wish += 1
             wish = self._wish
-        self._census.start(self._followed)
+        self._cluster_state.start(self._followed)
         threading.Thread(target=self._begin, args=(wish,), name="gc-start", daemon=True).start()
 
     def stop(self) -> None:
@@ -67,10 +67,10 @@ class GCFollower:
             self._gathered.clear()
             if running:
                 self._gc.stop.options(timeout=STOP_TIMEOUT).remote().subscribe(self._log_failure)
-        self._census.stop()
+        self._cluster_state.stop()
 
     def _begin(self, wish: int) -> None:
-        while not self._census.wait_synced(LOOK):
+        while not self._cluster_state.wait_synced(LOOK):
             if wish != self._wish:
                 return
         with self._lock:

@@ -8,7 +8,7 @@ blocks and is given up again once there is a leader. So an agent normally holds 
 
     linked ── a call fails ──► away: tasks run here ── the thread finds a leader that answers ──► linked
 
-What must always hold: see `actors.allocation.router`. The place here is opened after the leader failed, so its list
+What must always hold: see `actors.allocation.router`. The allocator here is opened after the leader failed, so its list
 holds what the leader acknowledged; it is never used again once a leader was worked with. What was written here is `owed`
 to the leader: before a task goes there, its Ledger must have seen those versions of the blocks.
 """
@@ -51,7 +51,7 @@ RETRY_FIRST, RETRY_MOST = 0.1, 10.0
 """Seconds between attempts to find a leader. Thousands of agents read the Lease while there is none."""
 COOLDOWN_MOST = 60.0
 KEPT = 60.0
-"""Seconds for which a place here is kept after its last task: its blocks may have writes to undo."""
+"""Seconds for which an allocator here is kept after its last task: its blocks may have writes to undo."""
 _POLL = 0.01
 RENEW_AGAIN = 0.05
 """Part of `Leadership.renew` after which a renewal that failed is tried again."""
@@ -64,7 +64,7 @@ FORMER = 30.0
 
 
 class Own(Protocol):
-    """A place in this process that can be ended."""
+    """The actors of an allocator in this process, which can be ended."""
 
     @property
     def system(self) -> ActorSystem: ...
@@ -130,7 +130,7 @@ class _OwnPlace:
 
 
 class LeaderFailover:
-    """One per agent. `open_own(wrote)` makes the place in this process, whose blocks tell `wrote` each version."""
+    """One per agent. `open_own(wrote)` makes the allocator in this process, whose blocks tell `wrote` each version."""
 
     def __init__(
         self,

@@ -39,9 +39,9 @@ class Detection:
     quarantine: float = 300.0
     """Seconds for which an address stays set aside that another host uses."""
 
-    def under(self, wishes: DetectionOverrides) -> Detection:
+    def under(self, overrides: DetectionOverrides) -> Detection:
         """The same, as far as one network does not wish otherwise."""
-        said = {name: value for name in _WISHES if (value := getattr(wishes, name)) is not None}
+        said = {name: value for name in _OVERRIDES if (value := getattr(overrides, name)) is not None}
         return replace(self, **said)
 
     @property
@@ -68,7 +68,7 @@ class DetectionOverrides:
     """Seconds for which an address stays set aside."""
 
 
-_WISHES = ("conflicts", "gateways", "retries", "interval", "timeout", "quarantine")
+_OVERRIDES = ("conflicts", "gateways", "retries", "interval", "timeout", "quarantine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ def _of_pool(probe: Probe) -> str:
     return f" of pool {probe.pool}" if probe.pool else ""
 
 
-def read_wishes(conf: Fields) -> DetectionOverrides:
+def read_overrides(conf: Fields) -> DetectionOverrides:
     """`detectIPConflict`, `detectGateway` and `detectOptions` of a CNI configuration. Raises the error of `conf`."""
     options, overrides = conf.inner("detectOptions"), dict[str, Any]()
     options.only(*OPTIONS)

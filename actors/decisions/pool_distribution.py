@@ -24,7 +24,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Distribution:
+class PoolDistribution:
     """`sizes`: addresses of the pool of each subnet that has one. `missing`: how many the application has too few; `why`:
     what the subnets said to that. `over`: some pool has more than it should, because pods still use them."""
 
@@ -56,7 +56,7 @@ class _DistributionState:
 
 def distribute(
     subnets: Sequence[str], present: Mapping[str, int], wanted: int, pods: int
-) -> Generator[Question, Outcome, Distribution]:
+) -> Generator[Question, Outcome, PoolDistribution]:
     """Yields what to ask, is sent each answer, and returns what came of it. `subnets`: those that the application names, in
     its order; `present`: how many addresses its pools there have; `wanted`: how many it is to have; `pods`: how many pods of
     it there are."""
@@ -75,7 +75,7 @@ def distribute(
             state, name, state.sizes[name]
         )  # who it belongs to, and how large it should be, may be news
     missing = max(0, wanted - sum(state.sizes.values()))
-    return Distribution(state.sizes, missing, state.over, tuple(state.why.values()) if missing else ())
+    return PoolDistribution(state.sizes, missing, state.over, tuple(state.why.values()) if missing else ())
 
 
 def _grow(state: _DistributionState, order: Sequence[str], more: int) -> Generator[Question, Outcome, None]:

@@ -139,7 +139,7 @@ class GCActor(Actor):
         *,
         router: AllocatorRouter,
         store: Store,
-        census: CachedClusterState,
+        cluster_state: CachedClusterState,
         settings: Settings,
         observer: AllocationObserver,
         watches: NodeWatches | None = None,
@@ -148,7 +148,7 @@ class GCActor(Actor):
         super().__init__(context)
         self._router = router
         self._store = store
-        self._census = census
+        self._cluster_state = cluster_state
         self._settings = settings
         self._observer = observer
         self._watches = watches
@@ -198,11 +198,11 @@ class GCActor(Actor):
         if kind == "StatefulSet":
             return self._statefulset_is_news(namespace, name)
         if kind in (MACHINE, INSTANCE):
-            return not self._census.machine_lives(namespace, name)
+            return not self._cluster_state.machine_lives(namespace, name)
         if kind == ipam_claim.KIND:
-            return not self._census.claim_lives(namespace, name)
+            return not self._cluster_state.claim_lives(namespace, name)
         if kind == "Namespace":
-            return not self._census.namespace(name)
+            return not self._cluster_state.namespace(name)
         return kind in ("Pod", "Watch")
 
     # -- beginning and end ----------------------------------------------------------------------------------
@@ -264,11 +264,11 @@ class GCActor(Actor):
 
     def _is_suspicious(self, pod: str, held: Sequence[Allocation]) -> bool:
         """Whether the caches let anything be done about a pod's records now; notes what is to be done later."""
-        verdicts = [judged.verdict.action for judged in self._judge(pod, held, self._census)]
+        verdicts = [judged.verdict.action for judged in self._judge(pod, held, self._cluster_state)]
         return any(action not in (Action.KEEP, Action.WAIT) for action in verdicts) or _has_siblings(held)
 
     def _node_is_news(self, name: str) -> bool:
-        now = self._census.node(name)
+        now = self._cluster_state.node(name)
         before = self._state.nodes.get(name)
         self._state.nodes[name] = now
         if now is None:
@@ -278,7 +278,7 @@ class GCActor(Actor):
         return not now.ready and (before is None or _health(before) != _health(now))
 
     def _statefulset_is_news(self, namespace: str, name: str) -> bool:
-        now = self._census.statefulset(namespace, name)
+        now = self._cluster_state.statefulset(namespace, name)
         known = self._state.statefulsets
         before = known.get((namespace, name))
         known[namespace, name] = now
@@ -308,7 +308,7 @@ class GCActor(Actor):
                 for pod, held in self._held(pods)
                 if self._of_one(pod, held, self._is_suspicious, otherwise=False)
             ]
-            reading = LiveClusterState(self._store, self._census.statefulset)
+            reading = LiveClusterState(self._store, self._cluster_state.statefulset)
             answers = state.readers.map(lambda case: self._read(case[0], case[1], reading), suspicious)
             reclaims: list[Reclaim] = []
             for (pod, held), witness in zip(suspicious, answers, strict=True):

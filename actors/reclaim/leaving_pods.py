@@ -152,10 +152,10 @@ def of_node(catalog: Catalog, node: str, settings: Settings, *, has_pods: bool) 
     return leaving
 
 
-def of_cluster(census: CachedClusterState, settings: Settings) -> LeavingPods:
+def of_cluster(cluster_state: CachedClusterState, settings: Settings) -> LeavingPods:
     """For a leader: all pods, while garbage is collected; `changed` is to be told of each."""
     return LeavingPods(
-        census,
-        stays=lambda record: bool(wanted(record, census, settings)),
-        complete=lambda record: census.wait_synced(0),
+        cluster_state,
+        stays=lambda record: bool(wanted(record, cluster_state, settings)),
+        complete=lambda record: cluster_state.wait_synced(0),
     )

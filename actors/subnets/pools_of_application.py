@@ -26,7 +26,7 @@ from actors.decisions.auto_pool import (
     pool_labels,
     pool_names,
 )
-from actors.decisions.pool_distribution import Distribution, Outcome, Question
+from actors.decisions.pool_distribution import Outcome, PoolDistribution, Question
 from actors.errors import OrbweaverError, PoolNotReady
 from actors.resources.application import Application
 from actors.resources.ippool import IPPool
@@ -74,7 +74,7 @@ class Run:
 
     group: Group
     subnets: tuple[str, ...]
-    questions: Generator[Question, Outcome, Distribution]
+    questions: Generator[Question, Outcome, PoolDistribution]
     refusals: tuple[str, ...]
 
 
@@ -92,7 +92,7 @@ class PoolsOfApplication:
     """Those that it has, by name."""
     leaving: set[str] = field(default_factory=set)
     """Pools that go when their last pod has gone."""
-    distributions: dict[Group, Distribution] = field(default_factory=dict)
+    distributions: dict[Group, PoolDistribution] = field(default_factory=dict)
     """What came of each interface and family."""
     refusals: dict[Group, tuple[str, ...]] = field(default_factory=dict)
     """Which subnets were left out there, and why."""

@@ -259,7 +259,7 @@ class Agent(Process):
         self.workers = Workers(timeout=options.timeout / 2)
         self.coordinator = Coordinator(
             self.workers,
-            self._wishes,
+            self._pod_interfaces,
             catalog.coordinator,
             cluster=cluster,
             prober=self.prober,
@@ -477,7 +477,7 @@ class Agent(Process):
             arguments = (sandbox.namespace, sandbox.pod, sandbox.uid, reason, text)
             self.local("events").refused.options(timeout=None).remote(*arguments).subscribe(log_failure)
 
-    def _wishes(self, request: CniRequest) -> PodInterfaces:
+    def _pod_interfaces(self, request: CniRequest) -> PodInterfaces:
         sandbox = request.sandbox
         if not request.named:
             return PodInterfaces()

@@ -133,8 +133,8 @@ class Controller(Process):
         self.options = options
         system, catalog, observer = self.system, self.catalog, self.observer
         self._blocks = BlockFollower(store, system)
-        census = CachedClusterState(store, catalog)
-        departures = of_cluster(census, options.settings)
+        cluster_state = CachedClusterState(store, catalog)
+        departures = of_cluster(cluster_state, options.settings)
         register_allocators(
             system,
             store,
@@ -175,7 +175,7 @@ class Controller(Process):
                 context,
                 router=router,
                 store=store,
-                census=census,
+                cluster_state=cluster_state,
                 settings=options.settings,
                 observer=observer,
                 watches=self._watches,
@@ -251,7 +251,7 @@ class Controller(Process):
                 proven=True,
             )
         self.webhook, self.webhook_certificates = self._make_webhook()
-        self._census = census
+        self._cluster_state = cluster_state
         self._certificate = LeaderCertificate(life=options.certificate_life, on_replaced=self._replaced)
         account = f"system:serviceaccount:{options.leadership.namespace}:{AGENT}"
         self._reviewer = TokenReviewer(store, account, AUDIENCE)
@@ -259,7 +259,7 @@ class Controller(Process):
             store, node_of=self._node_of, has_pool=self._has_pool, has_block=self._has_block
         )
         self._listener: Listener | None = None
-        self.gc = GCFollower(system, catalog, census, departures.changed)
+        self.gc = GCFollower(system, catalog, cluster_state, departures.changed)
         self._candidate: LeaseCandidate | None = None
         self._caught_up = False
         self.metrics.watch_flag(
@@ -450,7 +450,7 @@ class Controller(Process):
             self._listener.send_away(PeerLost("the leader's certificate was replaced; connect again"))
 
     def _node_of(self, pod: str) -> str | None:
-        cached = self._census.pod(pod)
+        cached = self._cluster_state.pod(pod)
         return cached.node if cached is not None else None
 
     def _has_pool(self, name: str) -> bool:

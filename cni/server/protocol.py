@@ -20,7 +20,7 @@ from actors.allocation.messages import AddResult, Sandbox
 from actors.decisions.annotations import MOST_IPS, MOST_POOLS, MOST_WILDCARDS, is_wildcard
 from actors.decisions.brief import told
 from actors.decisions.candidates import AddressRequest
-from actors.decisions.detection import read_wishes
+from actors.decisions.detection import read_overrides
 from actors.errors import (
     CNI_DECODE_FAILURE,
     CNI_INCOMPATIBLE_VERSION,
@@ -189,7 +189,7 @@ def parse(environment: Mapping[str, str], stdin: bytes) -> CniRequest:
         _pool_names(ipam, "default_ipv6_ippool"),
         ipam.flag("clean_gateway"),
         _exact(conf, arguments, network),
-        read_wishes(ipam),
+        read_overrides(ipam),
         _mac(conf, arguments, sandbox.interface),
     )
     return request(command, version, network, sandbox, named, asks, conf=conf)

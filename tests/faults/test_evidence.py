@@ -138,7 +138,7 @@ def heard(running: Controller) -> None:
 
 def judged(running: Controller, name: str) -> None:
     """Let the leader look at a pod that is gone as often as it takes until it would have taken what it may."""
-    eventually(lambda: equal(running._census.pod(f"default/{name}"), None))
+    eventually(lambda: equal(running._cluster_state.pod(f"default/{name}"), None))
     for _ in range(3):
         get(running.local("gc").changed.remote((("Pod", "default", name),)), 60)
         get(running.local("gc").scan.remote(), 60)

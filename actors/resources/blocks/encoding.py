@@ -2,7 +2,7 @@
 
 `records`:  `#SHAPE,SHAPE,… OFFSET:INDEX:POD:UID:CONTAINER:SINCE:CLAIM …`, one entry for each address in use. A shape is
 what many records of a block have in common: namespace, pool, interface, node and so on, joined by colons; INDEX says
-which. Sharers follow the CLAIM, with the fields of `OtherSandbox` each, and the MAC follows them.
+which. Other sandboxes follow the CLAIM, with the fields of `OtherSandbox` each, and the MAC follows them.
 `released`: `#SECONDS OFFSET:MILLISECONDS …`, relative to SECONDS since the epoch. OFFSET is the address's distance from
 the block's first. A UID, a container id of 64 hex digits, a moment and a MAC are packed into 22, 43, 8 and 12 characters
 behind a tilde; other text is percent-encoded. There are no quotation marks, because each would be two bytes inside JSON.

@@ -20,7 +20,7 @@ from actors.errors import InvalidObject
 CLAIM = "ipamclaim/"
 """What stands before the name of an IPAMClaim where a record names one in the place of a virtual machine, which cannot have
 such a name."""
-SHARERS = 4
+MOST_OTHER_SANDBOXES = 4
 """Sandboxes that a record names beside the newest. A move has one; more are left only by moves without a DEL."""
 
 
@@ -103,8 +103,8 @@ class Record:
         """Why this must not be recorded, None where nothing speaks against it. What comes from a pod, a network or
         another process is as long as they like."""
         why = _BOUNDS.broken_by(self)
-        if why is None and len(self.other_sandboxes) > SHARERS:
-            why = f"other_sandboxes has {len(self.other_sandboxes)} entries, but may have {SHARERS}"
+        if why is None and len(self.other_sandboxes) > MOST_OTHER_SANDBOXES:
+            why = f"other_sandboxes has {len(self.other_sandboxes)} entries, but may have {MOST_OTHER_SANDBOXES}"
         for sandbox in self.other_sandboxes:
             why = why or _BOUNDS_OF_OTHERS.broken_by(sandbox)
         return why
@@ -169,7 +169,7 @@ class Record:
         """The same address in these sandboxes, the newest first."""
         own = {name: getattr(first, name) for name in _SHARER}
         mac = self.mac if first.container == self.container else ""
-        return replace(self, **own, mac=mac, other_sandboxes=others[:SHARERS])
+        return replace(self, **own, mac=mac, other_sandboxes=others[:MOST_OTHER_SANDBOXES])
 
     def instead_of(self, before: Record) -> Record:
         """The record in the place of `before`, which its fence admitted. A virtual machine that comes to another pod

@@ -46,16 +46,16 @@ class PodInterfaces:
 
 
 class Coordinator:
-    """`wishes`: what the pod of a request says; it may wait for the store. `defaults`: the SpiderCoordinator, whose fields
-    a network's own configuration outranks. `cluster`: somebody learns the cluster's CIDRs, so pods wait until they are
-    known. `detection`: how patiently to probe, where the configuration wishes for it."""
+    """`pod_interfaces`: what the pod of a request says; it may wait for the store. `defaults`: the SpiderCoordinator, whose
+    fields a network's own configuration outranks. `cluster`: somebody learns the cluster's CIDRs, so pods wait until they
+    are known. `detection`: how patiently to probe, where the configuration asks for it."""
 
     executes_others = False
 
     def __init__(
         self,
         workers: Workers,
-        wishes: Callable[[CniRequest], PodInterfaces],
+        pod_interfaces: Callable[[CniRequest], PodInterfaces],
         defaults: Callable[[], SpiderCoordinator | None],
         *,
         cluster: bool,
@@ -63,7 +63,7 @@ class Coordinator:
         detection: Detection,
     ) -> None:
         self._workers = workers
-        self._wishes = wishes
+        self._pod_interfaces = pod_interfaces
         self._defaults = defaults
         self._cluster = cluster
         self.renumbering = Renumbering()
@@ -215,14 +215,14 @@ class Coordinator:
     def _complete(self, request: CniRequest, job: Job) -> Job:
         if request.command in ("DEL", "GC"):
             return job
-        wishes = self._wishes(request)
+        pod_interfaces = self._pod_interfaces(request)
         settings = job.settings
-        if wishes.default_nic and isinstance(settings, CoordinatorSettings):
-            settings = replace(settings, default_nic=wishes.default_nic, pod_chose=True)
+        if pod_interfaces.default_nic and isinstance(settings, CoordinatorSettings):
+            settings = replace(settings, default_nic=pod_interfaces.default_nic, pod_chose=True)
         return replace(
             job,
             settings=settings,
-            interfaces=wishes.interfaces,
+            interfaces=pod_interfaces.interfaces,
             advertised=self.renumbering.advertised(),
         )
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.decisions.detection import DetectionOverrides, read_wishes
+from actors.decisions.detection import DetectionOverrides, read_overrides
 from actors.errors import InvalidRequest
 from actors.resources.coordinator_rules import KERNEL_TABLES, read_field
 from actors.resources.fields import Fields, shown
@@ -181,6 +181,6 @@ def _veth_address(given: _GivenSettings, warnings: list[str]) -> str:
 
 def _detection(conf: Mapping[str, Any], network: str) -> DetectionOverrides:
     try:
-        return read_wishes(Fields.of(f"network {network} (coordinator)", "", conf, InvalidRequest))
+        return read_overrides(Fields.of(f"network {network} (coordinator)", "", conf, InvalidRequest))
     except InvalidRequest as error:
         raise WrongField(error.message, _DETECTION) from error

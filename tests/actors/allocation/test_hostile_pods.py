@@ -16,7 +16,7 @@ from actors.allocation.router import is_lost
 from actors.decisions import annotations as known
 from actors.errors import DeadlineExceeded, OrbweaverError, PodRefused, ProtocolError, Unsendable
 from actors.resources.blocks.block import BLOCK_SIZE, Block, Claim
-from actors.resources.blocks.record import SHARERS, OtherSandbox, Record
+from actors.resources.blocks.record import MOST_OTHER_SANDBOXES, OtherSandbox, Record
 from actors.resources.json_text import has_encoding
 from actors.resources.pod import NETWORK_STATUS
 from actors.runtime import ActorSystem, get
@@ -134,7 +134,7 @@ def test_a_block_of_the_largest_records_fits_into_one_object() -> None:
     largest = Record(
         object_name, pod_name, object_name, object_name, interface, object_name, owner, "%" * 64,
         network=object_name, request=interface, claim="%" * 64, machine=object_name,
-        other_sandboxes=(other,) * SHARERS,
+        other_sandboxes=(other,) * MOST_OTHER_SANDBOXES,
     )  # fmt: skip
     assert largest.misfit() is None
 

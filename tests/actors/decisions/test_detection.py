@@ -12,7 +12,7 @@ from actors.decisions.detection import (
     Probe,
     ProbeResult,
     conflict,
-    read_wishes,
+    read_overrides,
     silence,
     unsound,
 )
@@ -29,7 +29,7 @@ def test_off_by_default_and_sound():
 
 
 def wishes(conf: dict[str, Any]) -> DetectionOverrides:
-    return read_wishes(Fields.of("network net", "", conf, InvalidRequest))
+    return read_overrides(Fields.of("network net", "", conf, InvalidRequest))
 
 
 def test_a_network_overrides_what_it_names_and_nothing_else():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.decisions.pool_distribution import Distribution, Outcome, distribute
+from actors.decisions.pool_distribution import Outcome, PoolDistribution, distribute
 
 
 def play(
@@ -18,7 +18,7 @@ def play(
     pods: int,
     room: Mapping[str, int],
     used: Mapping[str, int] | None = None,
-) -> tuple[Distribution, list[tuple[str, int]]]:
+) -> tuple[PoolDistribution, list[tuple[str, int]]]:
     """Answer as subnets that have `room` for so many more addresses, and whose pools do not go below what is `used`."""
     left, sizes = dict(room), dict(present)
     asked: list[tuple[str, int]] = []

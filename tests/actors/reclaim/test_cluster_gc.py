@@ -317,7 +317,7 @@ def test_a_node_is_left_to_its_agent_until_that_says_that_it_sees_nothing(world:
     with controller(world.plain, GCSettings(own_del=0.0)) as running:
         watches = running.local("watches")
         world.delete(web)
-        eventually(lambda: truth(running._census.pod("default/web") is None))
+        eventually(lambda: truth(running._cluster_state.pod("default/web") is None))
         for tell in (None, (True, ())):
             if tell is not None:
                 get(watches.watching.remote("n1", *tell), 60)

@@ -126,20 +126,20 @@ def test_of_a_clusters_pods_only_what_a_verdict_needs_is_held(api_server: ApiSer
     assert item["spec"] == {"nodeName": "worker-1"}
     assert item["status"].keys() <= {"phase", "reason", "podIPs"}
 
-    census = CachedClusterState(store, Catalog(store, has_pods=False))
-    census.start(lambda _: None)
+    cluster_state = CachedClusterState(store, Catalog(store, has_pods=False))
+    cluster_state.start(lambda _: None)
     try:
-        assert census.wait_synced(30)
+        assert cluster_state.wait_synced(30)
         store.create(pod(watched))
         for name in (listed, watched):
-            eventually(lambda name=name: _holds_little(census, name))  # type: ignore[misc]
+            eventually(lambda name=name: _holds_little(cluster_state, name))  # type: ignore[misc]
     finally:
-        census.stop()
+        cluster_state.stop()
         store.close()
 
 
-def _holds_little(census: CachedClusterState, name: str) -> None:
-    found = census.pod(f"default/{name}")
+def _holds_little(cluster_state: CachedClusterState, name: str) -> None:
+    found = cluster_state.pod(f"default/{name}")
     assert isinstance(found, Pod)
     assert found.node == "worker-1"
     assert (dict(found.labels), dict(found.annotations)) == ({}, {})
