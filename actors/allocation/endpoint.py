@@ -69,7 +69,6 @@ from actors.errors import (
     NoAddress,
     OrbweaverError,
     PodRefused,
-    SubnetsExhausted,
     Withdrawn,
 )
 from actors.resources.addresses import Address, format_address
@@ -225,7 +224,11 @@ class EndpointActor(Actor):
         outcome: Allocated | Refused
         try:
             outcome = self._router.work(attempt, lambda: self._lost.add(context), waits=waits)
-        except SubnetsExhausted as error:  # its application has no pool at all, but it may have what is left
+        except (
+            NoAddress
+        ) as error:  # its pools may be gone by now, and it may have others, or what is left of a subnet
+            if context.application is None:
+                raise
             outcome = Refused(error)
         if isinstance(outcome, Refused) and isinstance(outcome.error, NoAddress) and context.may_ask_again:
             context.ask_again()  # it may want more pods than anybody had heard of

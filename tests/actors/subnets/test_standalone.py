@@ -176,6 +176,24 @@ def test_a_pool_that_a_person_deletes_is_followed_by_one_pool_and_nothing_is_los
         eventually(lambda: _is(_allocated(found) == 0))
 
 
+def test_a_pod_whose_pool_was_deleted_a_moment_ago_gets_an_address_of_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before whoever makes the pools has heard of it."""
+    monkeypatch.setattr(
+        "actors.subnets.application_follower.ApplicationFollower._pool_changed", lambda *_: None
+    )
+    with rig(tmp_path, FLOOR_SUBNET) as found:
+        found.apply(deployment("web", 2, subnet=FLOOR))
+        found.apply(of("web-a", "web", subnet=FLOOR))
+        eventually(lambda: _is(sizes(found) == {"web": 3}))
+        (pool_of_web,) = found.inner.list("SpiderIPPool").items
+        found.inner.delete("SpiderIPPool", pool_of_web["metadata"]["name"])
+        eventually(lambda: _is(_allocated(found) == 0))
+
+        assert found.add(sandbox("web-a"))
+
+
 def test_others_get_nothing_of_an_application_s_pool(tmp_path: Path) -> None:
     with rig(tmp_path, FLOOR_SUBNET, pool("other", "10.7.0.0/16", "10.7.0.9")) as found:
         found.apply(deployment("web", 1, subnet=FLOOR))
