@@ -66,7 +66,12 @@ _PLACED = {
     "extraEnv": {
         "type": "array",
         "items": closed(
-            {"name": {"type": "string"}, "value": {"type": "string"}, "valueFrom": {"type": "object"}}
+            {
+                # Those that the manifests' arguments stand on come from Kubernetes.
+                "name": {"type": "string", "not": {"enum": ["NODE_NAME", "POD_NAMESPACE", "NODE_ADDRESS"]}},
+                "value": {"type": "string"},
+                "valueFrom": {"type": "object"},
+            }
         )
         | {"required": ["name"]},
     },

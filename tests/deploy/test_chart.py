@@ -143,6 +143,7 @@ def test_its_schema_and_page_are_what_they_are_written_from() -> None:
         ("agent.resources", {"cpu": 1}),
         ("agent.tolerations", [{"operator": "Maybe"}]),
         ("agent.extraArgs", "--log-level=debug"),
+        ("agent.extraEnv", [{"name": "NODE_NAME", "value": "another"}]),
         ("agent.maxUnavailable", 0),
         ("agent.cniBinDirectory", "opt"),
         ("agent.cniConfDirectory", "etc"),
@@ -191,6 +192,8 @@ def test_every_block_of_values_has_a_case_above(request: pytest.FixtureRequest) 
 
 
 CHAIN = [{"type": "coordinator"}]
+NOT_READY = {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoSchedule"}
+"""A node may be not ready for want of the configuration that its agent writes."""
 CONFLIST = {
     "cniVersion": "1.0.0",
     "name": "underlay",
@@ -456,8 +459,11 @@ def test_values_change_what_they_say(helm: Helm) -> None:
         assert {"name": "A", "value": "b"} in container["env"]
         assert pod["spec"]["nodeSelector"] == {"kubernetes.io/os": "linux", "pool": "edge"}
         assert pod["spec"]["imagePullSecrets"] == [{"name": "pull"}]
-        for key in ("tolerations", "affinity", "priorityClassName"):
+        for key in ("affinity", "priorityClassName"):
             assert pod["spec"][key] == placed[key]
+        first, *more = pod["spec"]["tolerations"]
+        assert [first] == placed["tolerations"]
+        assert more == ([NOT_READY] if kind == "DaemonSet" else [])
         assert pod["metadata"]["annotations"]["note"] == "x"
         assert pod["metadata"]["labels"]["team"] == "net"
         assert workload["metadata"]["labels"]["site"] == "a"
@@ -570,7 +576,7 @@ def test_a_taint_s_agent_may_tolerate_it_by_name(helm: Helm) -> None:
     objects = helm.objects({"nodeTaint": {"enabled": True}, "agent": {"tolerations": tolerations}}, "else")
 
     pod = one(objects, "DaemonSet", "orbweaver-agent")["spec"]["template"]["spec"]
-    assert pod["tolerations"] == tolerations
+    assert pod["tolerations"] == [*tolerations, NOT_READY]
     assert "--take-taint-off" in pod["containers"][0]["command"]
     policy = one(objects, "ValidatingAdmissionPolicy", "orbweaver-agent-taint")
     assert "system:serviceaccount:else:orbweaver-agent" in json.dumps(policy)
