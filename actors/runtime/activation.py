@@ -176,22 +176,19 @@ class Activation:
             try:
                 if intake.first:
                     self.dispatch.finish_begun()
-                if not intake.closed:
-                    self._handle(item)
-                elif type(item) is Call:
-                    self._ended_before(item)
+                if intake.closed:
+                    if type(item) is Call:
+                        self._ended_before(item)
+                elif item is Ask.PASSIVATE or item is Ask.STOP:
+                    self._retire(stopping=item is Ask.STOP)
+                else:
+                    self.dispatch.handle(item)
             except ActorCrash as crash:
                 self._crashed(crash)
                 if type(item) is Call and item is not crash.call:
                     self._ended_before(item)
         if self._system.draining:
             self._system.something_ended()
-
-    def _handle(self, item: Any) -> None:
-        if item is Ask.PASSIVATE or item is Ask.STOP:
-            self._retire(stopping=item is Ask.STOP)
-        else:
-            self.dispatch.handle(item)
 
     def _ended_before(self, call: Call) -> None:
         call.ref.fail(PeerLost(f"actor {self.name} ended before it began {call.method}()"))

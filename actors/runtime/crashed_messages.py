@@ -36,6 +36,8 @@ class CrashedMessages:
         self._clock = clock
         self._lock = threading.Lock()
         self._crashes: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
+        self.there_are = False
+        """Whether any actor has crashed so far; before that no message is looked for."""
 
     def crashed(self, call: Call) -> None:
         """Note that an actor crashed while it handled `call`."""
@@ -43,13 +45,12 @@ class CrashedMessages:
         with self._lock:
             times, _ = self._crashes.pop(name, (0, 0.0))
             self._crashes[name] = (times + 1, self._clock())
+            self.there_are = True
             while len(self._crashes) > MOST:
                 self._crashes.popitem(last=False)
 
     def is_dropped(self, call: Call) -> bool:
         """Whether it crashed its actor twice, the last time a short while ago."""
-        if not self._crashes:
-            return False
         with self._lock:
             times, last = self._crashes.get(_name(call), (0, 0.0))
         return times > 1 and self._clock() - last < KEPT

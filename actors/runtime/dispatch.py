@@ -86,20 +86,22 @@ class Dispatch:
             self.handle(item)
 
     def handle(self, item: Call | Internal) -> None:
-        """Handle one message. Raises `ActorCrash`."""
+        """Handle one message that was waiting. Raises `ActorCrash`."""
         if type(item) is Call:
+            self._intake.begun()
             self.call(item)
         elif type(item) is Internal:
             self._run(item)
 
     def call(self, call: Call) -> None:
         """Handle a call, or refuse it. Raises `ActorCrash`."""
-        self._intake.begun()
-        now = time.monotonic()
-        refusal = self._refusal(call, now)
-        if refusal is not None:
-            call.ref.fail(refusal)
-            return
+        now, deadline = time.monotonic(), call.deadline
+        doubtful = call.ref.done() or (deadline is not None and now >= self._begin_by(call, deadline))
+        if doubtful or self._system.crashed_messages.there_are:
+            refusal = self._refusal(call, now)
+            if refusal is not None:
+                call.ref.fail(refusal)
+                return
         self.busy = True
         if call.trace is None and call.deadline is None:
             scope.set(self.scope)

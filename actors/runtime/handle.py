@@ -38,7 +38,7 @@ class RemoteMethod:
 
     def options(self, *, timeout: float | None) -> RemoteMethod:
         """Seconds until the deadline of the call; None for no deadline, not even the inherited one."""
-        return RemoteMethod(self._handle, self._method, None if timeout is None else max(0.0, timeout))
+        return RemoteMethod(self._handle, self._method, _seconds(timeout))
 
     def remote(self, *args: Any, **kwargs: Any) -> ObjectRef[Any]:
         """Send the message; the answer arrives in the reference.
@@ -47,20 +47,29 @@ class RemoteMethod:
         `DeadlineExceeded`, `PeerLost` (crash or lost connection: it may have been done) or `ProtocolError`
         (no such actor kind, message or arguments).
         """
-        here = scope.get()
-        timeout = self._timeout
-        if timeout is None:
-            deadline = None
-        elif timeout == INHERITED:
-            deadline = here.deadline
-        else:
-            deadline = time.monotonic() + timeout
-        handle = self._handle
-        system = handle.__system__
-        ref: ObjectRef[Any] = ObjectRef(label=f"{handle.name}.{self._method}", deadline=deadline)
-        call = Call(handle.__kind__, handle.name, self._method, args, kwargs, ref, deadline, here.trace)
-        system.submit(call, inside=here.actor is not None)
-        return ref
+        return _send(self._handle, self._method, self._timeout, args, kwargs)
+
+
+def _send(
+    handle: ActorHandle, method: str, timeout: float | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> ObjectRef[Any]:
+    here = scope.get()
+    if timeout is None:
+        deadline = None
+    elif timeout == INHERITED:
+        deadline = here.deadline
+    else:
+        deadline = time.monotonic() + timeout
+    system = handle.__system__
+    ref: ObjectRef[Any] = ObjectRef(label=f"{handle.name}.{method}", deadline=deadline)
+    call = Call(handle.__kind__, handle.name, method, args, kwargs, ref, deadline, here.trace)
+    system.submit(call, inside=here.actor is not None)
+    return ref
+
+
+def _seconds(timeout: float | None) -> float | None:
+    """A time for an answer that somebody asked for; one that is over is no other than one that ends now."""
+    return None if timeout is None else max(0.0, timeout)
 
 
 class ActorHandle:
@@ -92,29 +101,22 @@ class ActorSource(Protocol):
 class TypedHandle(Generic[A]):
     """A handle of an actor of class `A`."""
 
-    __slots__ = ("_handle", "_options")
+    __slots__ = ("_handle", "_timeout")
 
-    def __init__(self, handle: ActorHandle, options: dict[str, float | None] | None = None) -> None:
+    def __init__(self, handle: ActorHandle, timeout: float | None = INHERITED) -> None:
         self._handle = handle
-        self._options = options
+        self._timeout = timeout
 
     def within(self, seconds: float | None) -> TypedHandle[A]:
         """The same with a time of its own for the answer; None for no limit, not even that of the request."""
-        return TypedHandle(self._handle, {"timeout": seconds})
+        return TypedHandle(self._handle, _seconds(seconds))
 
     def ask(self, method: Callable[Concatenate[A, P], R], *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
         """Call a method that answers at once."""
-        return self._send(method, args, kwargs)
+        return _send(self._handle, method.__name__, self._timeout, args, kwargs)
 
     def order(
         self, method: Callable[Concatenate[A, P], ObjectRef[R]], *args: P.args, **kwargs: P.kwargs
     ) -> ObjectRef[R]:
         """Call a method that promises its answer, which comes when it is done."""
-        return self._send(method, args, kwargs)
-
-    def _send(self, method: Callable[..., Any], args: Any, kwargs: Any) -> ObjectRef[Any]:
-        remote = getattr(self._handle, method.__name__)
-        if self._options is not None:
-            remote = remote.options(**self._options)
-        answer: ObjectRef[Any] = remote.remote(*args, **kwargs)
-        return answer
+        return _send(self._handle, method.__name__, self._timeout, args, kwargs)

@@ -98,7 +98,7 @@ class Intake:
     # What comes in.
 
     def offer(self, call: Call) -> Offer:
-        """Take a call, if there is place. `HERE`: the sender has got the turn, and is to handle it."""
+        """Take a call, if there is place. `HERE`: the sender has got the turn, and is to handle it; it waits for nothing."""
         kind = self._kind
         with self.lock:
             if self.closed:
@@ -110,9 +110,9 @@ class Intake:
                 if self.depth >= kind.mailbox:
                     return Offer.FULL
             mailbox = self._mailbox or self._open()
-            self.depth += 1
             if call.method in kind.inline and self._is_free() and self.turn.acquire(blocking=False):
                 return Offer.HERE
+            self.depth += 1
             if urgent:
                 self._put_first(mailbox, call)
             else:
@@ -120,8 +120,8 @@ class Intake:
         return Offer.TAKEN
 
     def _is_free(self) -> bool:
-        # Under the lock, with one call more counted. Whoever sent something before is not overtaken.
-        return self.active and not (self.depth > 1 or self.outstanding or self.first)
+        # Under the lock. Whoever sent something before is not overtaken.
+        return self.active and not (self.depth or self.outstanding or self.first)
 
     def ask(self, what: Ask) -> bool:
         """Take a request of the system. False when it is closed."""
@@ -201,7 +201,7 @@ class Intake:
             return self.first.popleft() if self.first else None  # closing takes them all
 
     def begun(self) -> None:
-        """A call waits no longer."""
+        """A call that was taken waits no longer."""
         with self.lock:
             self.depth -= 1
 
