@@ -20,8 +20,7 @@ import socket
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from netaddr import INET_PTON, AddrFormatError
-from netaddr.strategy import ipv4 as _v4
+from netaddr import AddrFormatError
 from netaddr.strategy import ipv6 as _v6
 
 from actors.errors import InvalidObject
@@ -47,12 +46,12 @@ class Address(NamedTuple):
 
 
 def parse_address(text: str) -> Address:
-    """The address that `text` names. Raises `InvalidObject`."""
+    """The address that `text` names. Raises `InvalidObject`. IPv4 is on the path of every ADD, hence the system's reader."""
     try:
         if ":" not in text:
-            return Address(IPV4, int(_v4.str_to_int(text, flags=INET_PTON)))
+            return Address(IPV4, int.from_bytes(socket.inet_pton(socket.AF_INET, text), "big"))
         value = int(_v6.str_to_int(text))
-    except (AddrFormatError, ValueError, TypeError) as cause:
+    except (AddrFormatError, OSError, ValueError, TypeError) as cause:
         raise InvalidObject(
             f"{text!r} is not an IP address; write four decimal numbers without leading zeros, such as"
             " 10.6.168.71, or an IPv6 address without zone, such as fd00:6::71"

@@ -53,6 +53,7 @@ class DelSpool:
     def __init__(self, socket: Path, directory: Path | None = None) -> None:
         self._seen = spool_of(socket)
         self.directory = directory or self._seen
+        self._beginning = f"{self.directory}/"
 
     def prepare(self) -> None:
         """Make it, and remove what was never finished. Raises `OSError`."""
@@ -91,7 +92,7 @@ class DelSpool:
         if "/" in name or "\0" in name:
             return
         try:
-            os.unlink(self.directory / name)  # noqa: PTH108 - for each ADD, where nothing is there
+            os.unlink(self._beginning + name)  # noqa: PTH108 - for each ADD, where nothing is there
         except OSError:
             return
         log.info("a DEL that was kept is taken back by an ADD", extra={"attachment": name})
