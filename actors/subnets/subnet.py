@@ -349,6 +349,8 @@ class SubnetActor(Actor):
             elif pool.name not in shares.controlled:
                 owner = owner_of(pool.labels)
                 shares.adopt(pool, owner.text if owner is not None else "unknown")
+            elif pool.terminating:  # what it was promised and does not list it never gets
+                shares.adopt(pool, shares.controlled[pool.name].application)
         for name in [name for name in shares.controlled if name not in look.mine]:
             if name in look.table.pools:
                 shares.drop(name)  # it is of another subnet now

@@ -254,6 +254,35 @@ def test_a_pool_that_somebody_deleted_is_not_made_again_by_itself(tmp_path: Path
         assert list(one.pools()) == [second.name]
 
 
+def test_a_pool_that_is_deleted_while_it_grows_keeps_no_addresses_that_it_does_not_list(
+    tmp_path: Path,
+) -> None:
+    """The status is written before the pool, which then cannot be; it may stay for as long as its pods run."""
+    stores: list[FaultyStore] = []
+    armed = threading.Event()
+
+    def plan(write: Write) -> None:
+        if armed.is_set() and (write.verb, write.kind) == ("update", "SpiderIPPool"):
+            armed.clear()
+            stores[0].inner.delete("SpiderIPPool", POOL)
+
+    def wrap(inner: Store) -> FaultyStore:
+        stores.append(FaultyStore(inner, plan))
+        return stores[0]
+
+    with subnet_rig(tmp_path, subnet(), wrap=wrap) as one:
+        one.ensure(auto_pool(WEB, 3))
+        one.claim("10.6.0.2", POOL)
+        eventually(lambda: equal(one.inner.get("SpiderIPPool", POOL)["status"].get("allocatedIPCount"), 1))
+        armed.set()
+
+        assert isinstance(one.ensure(auto_pool(WEB, 7)), SubnetRefused)
+
+        eventually(lambda: equal(one.share(POOL), ["10.6.0.1-10.6.0.3"]))
+        eventually(lambda: prove_division(one.inner))
+        assert one.ensure(auto_pool(application("other", "77777"), 6)) == Ensured("auto4-other-eth0-77777", 6)
+
+
 def test_a_pool_that_was_being_deleted_when_the_leader_began_is_missed_when_it_goes(tmp_path: Path) -> None:
     with subnet_rig(tmp_path, subnet(), grace=3600.0) as one:
         one.ensure(auto_pool(WEB, 3))
