@@ -34,6 +34,7 @@ from cni.dataplane.netlink.namespaces import inside
 from tests.actors.resources.multus_cases import multus_config
 from tests.support.agent_process import PROGRAM, AgentProcess, pool
 from tests.support.checker import eventually
+from tests.support.listening import listening
 
 TIMEOUT = 40
 """Seconds that the agent takes for a request at most; half of it for the work in a namespace."""
@@ -158,38 +159,18 @@ def cable() -> None:
 def capture(netns: str, interface: str) -> Iterator[list[tuple[str, str, str]]]:
     """Packets (ICMP, TCP, IPv6 echo) seen on an interface meanwhile: (direction, source, destination)."""
     seen: list[tuple[str, str, str]] = []
-    descriptor = os.open(netns, os.O_RDONLY)
-    with inside(descriptor):
-        channel = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
-        channel.bind((interface, 3))
-    os.close(descriptor)
-    channel.settimeout(0.05)
-    done = threading.Event()
 
-    def read() -> None:
-        while True:
-            try:
-                data, origin = channel.recvfrom(2048)
-            except TimeoutError:
-                if done.is_set():
-                    return
-                continue
-            if origin[1] == 0x0800 and data[9] in (1, 6):
-                source, target = socket.inet_ntoa(data[12:16]), socket.inet_ntoa(data[16:20])
-            elif origin[1] == 0x86DD and data[6] == 58 and data[40] in (128, 129):  # echo, not discovery
-                source, target = (socket.inet_ntop(socket.AF_INET6, data[at : at + 16]) for at in (8, 24))
-            else:
-                continue
-            seen.append(("out" if origin[2] == 4 else "in", source, target))
+    def take(data: bytes, origin: Any) -> None:
+        if origin[1] == 0x0800 and data[9] in (1, 6):
+            source, target = socket.inet_ntoa(data[12:16]), socket.inet_ntoa(data[16:20])
+        elif origin[1] == 0x86DD and data[6] == 58 and data[40] in (128, 129):  # echo, not discovery
+            source, target = (socket.inet_ntop(socket.AF_INET6, data[at : at + 16]) for at in (8, 24))
+        else:
+            return
+        seen.append(("out" if origin[2] == 4 else "in", source, target))
 
-    thread = threading.Thread(target=read, daemon=True)
-    thread.start()
-    try:
+    with listening(netns, interface, socket.SOCK_DGRAM, take):
         yield seen
-    finally:
-        done.set()
-        thread.join()
-        channel.close()
 
 
 def serve_tcp(pod: SandboxPod, port: int) -> socket.socket:

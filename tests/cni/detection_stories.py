@@ -35,6 +35,7 @@ from cni.command.sandbox import CniNetwork, SandboxPod, lay_cable, run
 from cni.dataplane.netlink.namespaces import inside
 from cni.dataplane.probing import frames
 from tests.support.agent_process import AgentProcess, pool
+from tests.support.listening import listening
 
 POOLS = (
     pool("blue-v4", "10.6.0.0/16", "10.6.9.10-10.6.9.99", "10.6.0.1"),
@@ -110,34 +111,14 @@ def bare(pod: SandboxPod) -> list[str]:
 def watching() -> Iterator[list[Seen]]:
     """What is said about addresses on the segment meanwhile, as the other host's card hears it."""
     seen: list[Seen] = []
-    descriptor = os.open(OTHER, os.O_RDONLY)
-    with inside(descriptor):
-        channel = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-        channel.bind(("fabric0", 3))
-    os.close(descriptor)
-    channel.settimeout(0.05)
-    done = threading.Event()
 
-    def read() -> None:
-        while True:
-            try:
-                frame, origin = channel.recvfrom(2048)
-            except TimeoutError:
-                if done.is_set():
-                    return
-                continue
-            said = frames.read(frame)
-            if said is not None and origin[2] != socket.PACKET_OUTGOING:
-                seen.append(Seen(said, frame, time.monotonic()))
+    def take(frame: bytes, origin: Any) -> None:
+        said = frames.read(frame)
+        if said is not None and origin[2] != socket.PACKET_OUTGOING:
+            seen.append(Seen(said, frame, time.monotonic()))
 
-    thread = threading.Thread(target=read, daemon=True)
-    thread.start()
-    try:
+    with listening(OTHER, "fabric0", socket.SOCK_RAW, take):
         yield seen
-    finally:
-        done.set()
-        thread.join()
-        channel.close()
 
 
 def of(seen: Sequence[Seen], address: str) -> list[Seen]:

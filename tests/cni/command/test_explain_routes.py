@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-GATEWAYS = {"gateway": "10.6.0.1"}
 POD = {
     "apiVersion": "v1",
     "kind": "Pod",
