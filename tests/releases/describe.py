@@ -1,4 +1,4 @@
-"""What a version says on the wire and how it reads and writes blocks, told by that version itself.
+"""What a version says on the wire and how it reads and writes blocks and notes of networks, told by that version itself.
 
 It runs with the packages of either version, so it uses nothing but what both have. Each line is a question, a list whose
 first item is its name, and is answered by a line.
@@ -12,12 +12,14 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from actors.allocation.registration import SERVED
 from actors.cluster.peer_rules import RULES
 from actors.resources.blocks.block import Block
 from actors.runtime import wire
+from cni.networks.attachment_cache import AttachmentCache
 
 MISSING = dataclasses.MISSING
 
@@ -74,7 +76,16 @@ def understood(obj: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-QUESTIONS: dict[str, Callable[..., Any]] = {"describe": describe, "understood": understood}
+def noted(directory: str) -> list[str]:
+    """The containers whose networks this version finds noted in a directory; it writes each note again."""
+    cache = AttachmentCache(Path(directory))
+    notes = sorted(cache.all(), key=lambda note: note.container)
+    for note in notes:
+        cache.write(note)
+    return [note.container for note in notes]
+
+
+QUESTIONS: dict[str, Callable[..., Any]] = {"describe": describe, "understood": understood, "noted": noted}
 
 if __name__ == "__main__":
     for line in sys.stdin:

@@ -5,6 +5,8 @@ No node runs anything here; `tests/cluster/test_upgrade.py` does the same under 
 
 from __future__ import annotations
 
+import base64
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,10 @@ BLOCK = {
     "metadata": {"name": "v4-0a06a840"},
     "spec": {"cidr": "10.6.168.64/26", "ipVersion": 4, "records": "#a/:blue:eth0:n1::net 3:0:web:u:c:s"},
 }
+
+
+BUNDLE = base64.b64encode(b"certificates").decode()
+WEBHOOK = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/orbweaver"
 
 
 @pytest.fixture
@@ -61,14 +67,23 @@ def place(obj: dict[str, Any]) -> str:
 
 def test_upgrade_rollback_and_upgrade_leave_every_object_as_it_was(server: ApiServer, tmp_path: Path) -> None:
     before = release.last()
+    with tarfile.open(before.chart) as chart:
+        file = chart.extractfile("orbweaver/values.yaml")
+        assert file is not None
+        all_of = yaml.safe_load(file)
     common = {"name": "orbweaver", "namespace": NAMESPACE, "kubeconfig": str(server.kubeconfig)}
     with Helm(log=tmp_path / "helm.log") as helm:
         helm.ask("install", chart=str(before.chart), values={}, create_namespace=True, timeout=120, **common)
+        trusted = server.call("GET", WEBHOOK)
+        for webhook in trusted["webhooks"]:  # as the leader does
+            webhook["clientConfig"]["caBundle"] = BUNDLE
+        server.call("PUT", WEBHOOK, trusted)
         objects = examples()
         server.apply(*objects)
         stored = {place(obj): server.call("GET", place(obj)) for obj in objects}
         steps = {
-            "upgrade": lambda: helm.ask("upgrade", chart=str(CHART), values={}, timeout=120, **common),
+            # With all values of the version before, as who copied its values.yaml gives them.
+            "upgrade": lambda: helm.ask("upgrade", chart=str(CHART), values=all_of, timeout=120, **common),
             "rollback": lambda: helm.ask("rollback", timeout=120, **common),
             "upgrade again": lambda: helm.ask("upgrade", chart=str(CHART), values={}, timeout=120, **common),
             "rollback again": lambda: helm.ask("rollback", timeout=120, **common),
@@ -82,6 +97,8 @@ def test_upgrade_rollback_and_upgrade_leave_every_object_as_it_was(server: ApiSe
             version = before.version if name.startswith("rollback") else wheel.version()
             agent = server.call("GET", AGENTS)["spec"]["template"]["spec"]["containers"][0]
             assert agent["image"] == f"orbweaver:{version}", name
+            for webhook in server.call("GET", WEBHOOK)["webhooks"]:
+                assert webhook["clientConfig"]["caBundle"] == BUNDLE, name
             assert server.call("GET", POOLS)["metadata"]["labels"]["app.kubernetes.io/version"] == version
             for path, obj in stored.items():
                 assert server.call("GET", path) == obj, name

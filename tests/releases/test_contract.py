@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 from urllib.parse import unquote
@@ -24,7 +25,9 @@ from actors.resources.blocks.block import BLOCK_SIZE, Block
 from actors.resources.blocks.quarantine import Quarantine
 from actors.resources.blocks.record import OtherSandbox, Record
 from actors.resources.blocks.suspect import Suspect
+from cni.networks.attachment_cache import AttachmentCache
 from tests.actors.resources.blocks.test_encoding import BASE
+from tests.cni.networks.test_attachment_cache import NOTE
 from tests.tools import release
 
 KNOWN: dict[str, str] = {
@@ -222,3 +225,15 @@ def test_a_record_in_a_form_of_a_newer_version_is_kept_as_it_is(versions: Versio
     assert list(once["unjudged"]) == [str(BASE + 3)]
     assert "+:a:form:of:later" in unquote(once["unjudged"][str(BASE + 3)])
     assert versions.new.ask("understood", once["object"])["unjudged"] == once["unjudged"]
+
+
+def test_what_either_version_notes_of_networks_the_other_detaches(versions: Versions, tmp_path: Path):
+    """But for the number of a process's namespace, which the version before does not know: it goes by the path."""
+    cache = AttachmentCache(tmp_path)
+    cache.write(NOTE)
+    assert versions.new.ask("noted", str(tmp_path)) == ["c1"]
+    assert cache.read("c1") == NOTE
+    assert versions.old.ask("noted", str(tmp_path)) == ["c1"]
+    assert cache.read("c1") == replace(NOTE, inode=None)
+    assert versions.new.ask("noted", str(tmp_path)) == ["c1"]
+    assert versions.old.ask("noted", str(tmp_path)) == ["c1"]
