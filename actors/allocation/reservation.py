@@ -19,7 +19,7 @@ from actors.allocation.messages import AddRequest, Allocate, RecordedElsewhere
 from actors.allocation.pool import PoolActor, pool_of
 from actors.allocation.router import Allocator
 from actors.decisions.auto_pool import ApplicationPools
-from actors.decisions.brief import Reason, brief
+from actors.decisions.brief import Reason, brief, more_addresses
 from actors.decisions.inherit import Inheritance
 from actors.decisions.plan import Plan, Slot
 from actors.decisions.settings import Settings
@@ -252,7 +252,8 @@ class Reservation:
                 f"the addresses of pod {context.pod.key} were not recorded in time; try again"
             )
         if ending is None and len(granted) < len(attempts):
-            ending = _refusal(decision.plan, attempts, waited=context.waits_until is not None)
+            waited, automatic = context.waits_until is not None, context.application is not None
+            ending = _refusal(decision.plan, attempts, waited=waited, automatic=automatic)
         return Reserved(granted) if ending is None else Refused(ending, granted)
 
     def _take_early(
@@ -495,8 +496,9 @@ def _may_wait(attempts: Sequence[Attempt], context: AddContext) -> list[Attempt]
     return short if context.waits_until is not None and all(attempt.returning for attempt in short) else []
 
 
-def _refusal(plan: Plan, attempts: Sequence[Attempt], *, waited: bool) -> NoAddress:
-    """What the pod is told when the search found nothing for one slot or more."""
+def _refusal(plan: Plan, attempts: Sequence[Attempt], *, waited: bool, automatic: bool) -> NoAddress:
+    """What the pod is told when the search found nothing for one slot or more. `automatic`: the pools follow its
+    application."""
     details = (*plan.reasons(), *(line for attempt in attempts for line in attempt.refusals.values()))
     unserved = [attempt for attempt in attempts if attempt.grant is None]
     wanted = [
@@ -514,7 +516,9 @@ def _refusal(plan: Plan, attempts: Sequence[Attempt], *, waited: bool) -> NoAddr
     short_form = brief(
         f"no pool can give pod {plan.pod} an address",
         reasons,
-        "Add addresses to spec.ips of one of these pools, or name another pool.",
+        f"In this application's pool all is taken: {more_addresses(automatic=True)}."
+        if automatic
+        else "Add addresses to spec.ips of one of these pools, or name another pool.",
     )
     returning = not waited and all(attempt.returning for attempt in unserved)
     refusal = AddressesReturning if returning else PoolsExhausted

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from actors.decisions.filters import Refusal
 from actors.errors import OrbweaverError, PoolUsedUp
+from actors.resources.workload import IP_NUMBER
 
 LIMIT = 600
 """Characters."""
@@ -126,15 +127,32 @@ def in_brief(error: OrbweaverError) -> str:
     return "; ".join((message, *details.splitlines()))
 
 
+def more_addresses(*, automatic: bool) -> str:
+    """What gives a pool more addresses; an `automatic` one follows an application, and nobody may edit it."""
+    if automatic:
+        return (
+            f"write a larger number into its application's annotation {IP_NUMBER}, or let it have fewer pods"
+        )
+    return "add addresses to spec.ips or name a second pool"
+
+
 def exhausted(
-    total: int, *, quarantine: int = 0, lost: int = 0, blocks: Sequence[str] = (), unjudged: int = 0
+    total: int,
+    *,
+    quarantine: int = 0,
+    lost: int = 0,
+    blocks: Sequence[str] = (),
+    unjudged: int = 0,
+    automatic: bool = False,
 ) -> str:
     """Why a pool has nothing to give, in the words that a refused pod, its Event and `orbweaver explain` all use: what became
     of its `total` addresses, and what to do. An address that cannot be given although nobody has it is never counted as in
-    use, because the remedy is another one. `quarantine` are set aside because somebody uses
-    them, `lost` lie in the `blocks` that cannot be read or written, and `unjudged` have a record that cannot be judged."""
+    use, because the remedy is another one. `quarantine` are set aside because somebody uses them, `lost` lie in the `blocks`
+    that cannot be read or written, and `unjudged` have a record that cannot be judged. `automatic`: the pool follows an
+    application."""
+    more_of_them = more_addresses(automatic=automatic)
     if not quarantine and not lost and not unjudged:
-        return f"all {total} are in use; add addresses to spec.ips or name a second pool"
+        return f"all {total} are in use; {more_of_them}"
     parts = [f"{total - quarantine - lost - unjudged} are in use"]
     if quarantine:
         parts.append(f"{quarantine} are set aside")
@@ -149,4 +167,4 @@ def exhausted(
         parts.append(f"{unjudged} have a record that cannot be judged")
         remedy += "look at what `orbweaver check` names, "
     listed = " and ".join([", ".join(parts[:-1]), parts[-1]])
-    return f"{listed}; {remedy}add addresses to spec.ips or name a second pool"
+    return f"{listed}; {remedy}{more_of_them}"

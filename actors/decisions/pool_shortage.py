@@ -55,6 +55,7 @@ class PoolShortage:
             lost=lost.size,
             blocks=[block_name(family, base) for base in left_out],
             unjudged=len(unjudged),
+            automatic=self.pool.auto_created,
         )
         clause = self._waited(waited)
         refusal = PoolUsedUp(

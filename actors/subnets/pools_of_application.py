@@ -32,7 +32,7 @@ from actors.resources.application import Application
 from actors.resources.ippool import IPPool
 from actors.resources.names import label_value
 from actors.resources.subnet import OWNER_SUBNET
-from actors.resources.workload import GROUPS, RECLAIM, Workload
+from actors.resources.workload import GROUPS, IP_NUMBER, RECLAIM, Workload
 from actors.runtime import Cancellable, ObjectRef
 from actors.subnets.messages import AutoPool
 
@@ -243,8 +243,8 @@ class PoolsOfApplication:
                     InterfacePools(
                         choice.interface,
                         family,
-                        tuple(pool.name for pool in own if pool.addresses),
-                        self.shortage(group),
+                        names := tuple(pool.name for pool in own if pool.addresses),
+                        self.shortage(group) or ("" if names else self._wants_none),
                     )
                 )
         return ApplicationPools(self.application, wish.source, tuple(answers))
@@ -255,7 +255,14 @@ class PoolsOfApplication:
         refused = self.refusals.get(group, ())
         if distribution is None or not (distribution.missing or (refused and not distribution.sizes)):
             return ""
-        return "; ".join((*distribution.why, *refused)) or "it wants no addresses"
+        return "; ".join((*distribution.why, *refused)) or self._wants_none
+
+    @property
+    def _wants_none(self) -> str:
+        return (
+            f"{self.application.title} wants no addresses: it has no replicas, or {IP_NUMBER} says 0; scale it, or write"
+            " another number"
+        )
 
 
 def own_pools(

@@ -334,7 +334,7 @@ class AgentView:
             refusal = Refusal(
                 pool.name,
                 "exhausted",
-                self._exhausted(pool.family, usable, readable, len(quarantined), unjudged),
+                self._exhausted(pool, usable, readable, len(quarantined), unjudged),
             )
         return PoolOffer(pool.name, free, usable.size, refusal)
 
@@ -402,12 +402,13 @@ class AgentView:
 
     def _exhausted(
         self,
-        family: int,
+        pool: IPPool,
         usable: IntervalSet,
         readable: IntervalSet,
         quarantined: int,
         unjudged: Mapping[int, str],
     ) -> str:
+        family = pool.family
         if not usable:
             return "it has no address to give; add some to spec.ips"
         bases = [base for base in self._unreadable(family) if usable.intersect(span_of([base]))]
@@ -418,6 +419,7 @@ class AgentView:
             lost=usable.size - readable.size,
             blocks=list(blocks),
             unjudged=len(unjudged),
+            automatic=pool.auto_created,
         )
         listed = [
             f"{format_address(family, value)}: {why}" for value, why in list(unjudged.items())[:_LISTED]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from actors.errors import Conflict, NotFound
+from actors.errors import Conflict, NotFound, OrbweaverError
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
 from actors.resources.subnet import SpiderSubnet
@@ -98,8 +98,15 @@ class RandomLives:
         called = f"{name}-{self.number}"
         asked = {text.rpartition("/")[2]: value for text, value in annotations.items()}
         self.found.apply(pod(called, owner=f"apps/v1 {kind} {name}", **asked))
-        assert self.found.add(sandbox(called))
+        eventually(lambda: self._add(called))
         self.pods[called] = key
+
+    def _add(self, name: str) -> None:
+        """As a runtime does it, which tries again where a person has just deleted the pool."""
+        try:
+            assert self.found.add(sandbox(name))
+        except OrbweaverError as error:
+            raise AssertionError(str(error)) from error
 
     def end(self, name: str) -> None:
         self.found.delete(sandbox(name))

@@ -9,7 +9,7 @@ import pytest
 
 from actors.decisions.auto_pool import NAME
 from actors.decisions.settings import Settings
-from actors.errors import PodRefused, SubnetsExhausted
+from actors.errors import NoAddress, PodRefused, SubnetsExhausted
 from actors.runtime import get
 from tests.support.checker import eventually
 from tests.support.rig import Rig, pod, pool, rig, sandbox
@@ -192,6 +192,32 @@ def test_a_pod_whose_pool_was_deleted_a_moment_ago_gets_an_address_of_the_next(
         eventually(lambda: _is(_allocated(found) == 0))
 
         assert found.add(sandbox("web-a"))
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        ("1", "write a larger number into its application's annotation ipam.spidernet.io/ippool-ip-number"),
+        ("0", "Deployment default/web wants no addresses: it has no replicas, or"),
+    ],
+)
+def test_a_pod_for_which_its_application_s_pool_is_too_small_is_told_what_helps(
+    tmp_path: Path, number: str, says: str
+) -> None:
+    """Nobody may edit the pool itself."""
+    with rig(tmp_path, FLOOR_SUBNET) as found:
+        found.apply(deployment("web", 3, subnet=FLOOR, ippool_ip_number=number))
+        for name in ("web-a", "web-b"):
+            found.apply(of(name, "web", subnet=FLOOR, ippool_ip_number=number))
+        if number == "1":
+            assert found.add(sandbox("web-a"))
+
+        with pytest.raises(NoAddress) as refused:
+            found.add(sandbox("web-b"))
+
+        assert says in refused.value.brief
+        assert any(says in line for line in refused.value.details)
+        assert "spec.ips" not in refused.value.brief
 
 
 def test_others_get_nothing_of_an_application_s_pool(tmp_path: Path) -> None:
