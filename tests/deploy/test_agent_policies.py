@@ -238,6 +238,53 @@ def test_an_agent_may_not_damage_a_block(agent: Agent, records: str) -> None:
     assert agent.writes("PUT", f"spideripblocks/{obj['metadata']['name']}", obj)
 
 
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        *(("released", text) for text in ("x", "", "#x 1:2", "#1 64:2", "#1 1:x", "#1", "#1  1:2", "[]", "{", '{"a":1}')),
+        *((field, text) for field in ("suspect", "quarantine") for text in (
+            "x", "[1]", "{", '{"10.6.0.5":{}', '{"10.6.0.5":1}', '{"10.6.0.5":{"pod":1,}}', '{"10.6.0.5":{"pod":}}',
+            '{"10.6.1.5":{}}', '{"x":{}}', '{"::::":{}}', '{"10.6.0.5":{"pod":"\\x"}}', '{"10.6.0.5":{"pod":"\\ud8"}}',
+            '{"10.6.0.5":{"pod":"\n"}}', '{"10.6.0.5":{}}}', '{"10.6.0.5":{},}', '{"10.6.0.5":{},"10.6.0.5":{}}',
+            '{"10.6.0.5":{"until":' + "9" * 5000 + "}}", '{"10.6.0.5":{"until":1.}}',
+        )),
+    ],
+)  # fmt: skip
+def test_an_agent_may_not_damage_what_else_a_block_says(agent: Agent, field: str, text: str) -> None:
+    """What cannot be read would cost all nodes the whole block."""
+    obj = agent.before[4].to_object()
+    obj["spec"][field] = text
+    said = agent.writes("PUT", f"spideripblocks/{obj['metadata']['name']}", obj)
+    assert "as this version writes" in said or "clear the mark" in said, said
+    fresh = Block(4, 0x0A060000).to_object()
+    fresh["metadata"]["name"] = "v4-0a060100"
+    fresh["spec"]["cidr"] = "10.6.1.0/26"
+    fresh["spec"][field] = text.replace("10.6.1.5", "10.9.9.9").replace("10.6.0.5", "10.6.1.5")
+    assert "as this version writes" in agent.writes("POST", "spideripblocks", fresh)
+
+
+ODD_TEXTS: dict[str, Suspect | Quarantine] = {
+    "a mark with odd texts": Suspect(
+        'c"\\/,}{":{', "shop/\u00fc\n\u2028", "node1", "eth0", "\t\x7f", answers=3
+    ),
+    "a quarantine with odd texts": Quarantine('"why":{ \\ , }} \U0001f600', NOW + 0.125, pause=True),
+}
+
+
+@pytest.mark.parametrize("family", BASES)
+@pytest.mark.parametrize("title", ODD_TEXTS)
+def test_an_agent_marks_an_address_whatever_the_texts(agent: Agent, title: str, family: int) -> None:
+    mark = ODD_TEXTS[title]
+
+    def change(block: Block) -> None:
+        if isinstance(mark, Suspect):
+            block.suspect[block.base + 45] = mark
+        else:
+            block.quarantines[block.base + 45] = mark
+
+    assert agent.changes(family, change) == ""
+
+
 def test_an_agent_makes_and_removes_a_block_that_holds_nothing_of_others(agent: Agent) -> None:
     fresh = Block(4, 0x0A070000, {0x0A070001: MINE})
     assert agent.writes("POST", "spideripblocks", fresh.to_object()) == ""
