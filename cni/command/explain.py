@@ -9,7 +9,6 @@ may differ.
 from __future__ import annotations
 
 import argparse
-import json
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -482,7 +481,7 @@ def _asks(pod: Pod, interface: str, conf: Mapping[str, Any], exact: Sequence[str
         "CNI_IFNAME": interface,
         "CNI_ARGS": arguments,
     }
-    return protocol.parse(environment, json.dumps(conf).encode()).asks
+    return protocol.parse_decoded(environment, dict(conf)).asks
 
 
 def _configuration(chosen: argparse.Namespace) -> dict[str, Any]:

@@ -420,7 +420,7 @@ class Networks:
                         arguments=entry.cni_arguments,
                     )
                     environment = note.attachment(entry).environment("ADD", note.path)
-                    asking = protocol.parse(environment, json.dumps(conf).encode())
+                    asking = protocol.parse_decoded(environment, conf)
                     reservations.append((entry, AddRequest(asking.sandbox, asking.network, asking.asks)))
                     break
         return reservations

@@ -155,15 +155,23 @@ def parse(environment: Mapping[str, str], stdin: bytes) -> CniRequest:
     command = environment.get("CNI_COMMAND", "")
     if command not in COMMANDS:
         raise _environment(f"CNI_COMMAND is {quoted(command)}; it must be one of {', '.join(COMMANDS)}")
-    request = functools.partial(
+    if command == "DEL":
+        return _parse_delete(environment, stdin, _begun(environment))
+    return parse_decoded(environment, _decode(stdin))
+
+
+def _begun(environment: Mapping[str, str]) -> Callable[..., CniRequest]:
+    return functools.partial(
         CniRequest,
         plugin=environment.get("plugin", IPAM),
         path=_first(environment, "CNI_PATH"),
         arguments=_first(environment, "CNI_ARGS"),
     )
-    if command == "DEL":
-        return _parse_delete(environment, stdin, request)
-    conf = _decode(stdin)
+
+
+def parse_decoded(environment: Mapping[str, str], conf: dict[str, Any]) -> CniRequest:
+    """The same of a configuration that is decoded already, for every command but DEL. Raises `InvalidRequest`."""
+    command, request = environment["CNI_COMMAND"], _begun(environment)
     version = _version(conf, command)
     nobody = Sandbox("", "", "", "", "", "")
     if command == "VERSION":
