@@ -22,7 +22,7 @@ log = logging.getLogger("orbweaver.cni")
 
 MODE = 0o600
 """For root alone, as runtimes are: what the node's own list says is copied, and that may be for nobody else's eyes."""
-LOOK, LOOK_SOON = 30.0, 2.0
+LOOK, LOOK_SOON = 10.0, 2.0
 """Seconds between two looks; and while the node has no file yet to put something behind."""
 
 
