@@ -25,11 +25,15 @@ class TimeShare:
     """One per actor."""
 
     share: float = SHARE
+    """Of one thread's time, in the long run."""
     burst: float = BURST
+    """Seconds of a thread's time that may be taken at once."""
     clock: Callable[[], float] = field(default=time.monotonic)
+    """Monotonic seconds."""
     _taken: float = 0.0
     """Seconds of a thread's time that are not made up for yet, at `_at`."""
     _at: float = 0.0
+    """When that was so, by `clock`."""
 
     @contextmanager
     def turn(self) -> Iterator[None]:

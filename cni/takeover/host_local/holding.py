@@ -58,7 +58,9 @@ class HostLocalHolding:
     allocations: tuple[ForeignAllocation, ...] = ()
     """Who has which address."""
     differences: tuple[str, ...] = ()
+    """As `Reading` has them."""
     problems: tuple[str, ...] = ()
+    """Likewise."""
 
     @property
     def shared(self) -> frozenset[str]:
@@ -179,8 +181,11 @@ class _NodeReader:
     """Reads the directories of one node."""
 
     holding: HostLocalHolding
+    """The ranges that its files are of."""
     place: NodeDirectory
+    """Whose directories, and where they are."""
     holders: Holders
+    """What pods say of their addresses."""
     notes: Mapping[str, Note] | None
     """By container, the runtime's notes; None where they cannot be seen from here."""
     noted: Mapping[str, frozenset[str]]

@@ -59,9 +59,13 @@ class Swap:
     """Both sides, and the store that they share."""
 
     store: Store
+    """The cluster's."""
     spiderpool: Side
+    """Theirs."""
     ours: Side
+    """Ours."""
     tell: Tell
+    """Where each step is told."""
     gap: Gap
     """Of this run."""
 

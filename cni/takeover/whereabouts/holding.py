@@ -46,7 +46,9 @@ class Holding:
     networks: tuple[Network, ...] = ()
     """Those that name Whereabouts, and those that did."""
     differences: tuple[str, ...] = ()
+    """As `Reading` has them."""
     problems: tuple[str, ...] = ()
+    """Likewise."""
 
     def uses_of(self, pool: ForeignPool) -> tuple[RangeUse, ...]:
         """Who gives out of an IPPool."""

@@ -47,7 +47,9 @@ class ForeignPool:
     """An IPPool of Whereabouts'."""
 
     name: str
+    """Of the object."""
     namespace: str
+    """Where Whereabouts keeps it."""
     subnet: Subnet
     """Its range."""
     first: int
