@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
 from actors.allocation.ledger import LedgerActor, ledger_of
-from actors.decisions.auto_pool import owner_of
+from actors.decisions.auto_pool import NAMESPACE, owner_of
 from actors.errors import Conflict, InvalidObject, NotFound, OrbweaverError, PeerLost, WriteRefused
 from actors.resources.admission import FINALIZER, admit
 from actors.resources.intervals import IntervalSet
@@ -55,6 +56,9 @@ ATTEMPTS = 20
 GRACE = 30.0
 """Seconds for which a record of a pool that is not there is kept: whoever led before may be about to write the pool."""
 LEDGER_TIMEOUT = 10.0
+MOST_POOLS = 1024
+"""Pools of one subnet that the applications of one namespace may have: each costs every look at the subnet, and a hundred bytes
+of its status, which the API server bounds for all of them together."""
 WRITERS = 8
 """Pools of one look that are written at a time: when a hundred applications come at once, none waits for the API server's
 answers about all others, one after the other."""
@@ -371,8 +375,9 @@ class SubnetActor(Actor):
         """Let pools grow; the answers of those that cannot."""
         answers: dict[str, EnsureAnswer] = {}
         latest = {name: request.pool for name, request in look.requests.items()}
+        counts = Counter(pool.labels.get(NAMESPACE, "") for pool in look.mine.values() if pool.auto_created)
         for name, pool in {**self._state.wanted, **latest}.items():
-            why = self._misfit(look, pool)
+            why = self._misfit(look, pool) or _crowd(look, pool, counts)
             if why:
                 answers[name] = SubnetRefused(why)
                 continue
@@ -383,6 +388,7 @@ class SubnetActor(Actor):
                 self._tell(look.subnet, refused)
             else:
                 look.wanted[name] = pool
+                counts[pool.owner.namespace] += name not in look.mine
                 self._state.wanted[name] = pool
         return answers
 
@@ -546,6 +552,17 @@ class _Look:
 def subnet_actor_of(actors: ActorSource, name: str) -> TypedHandle[SubnetActor]:
     """The subnet of a name, which divides its addresses among pools."""
     return TypedHandle(actors.get_actor("subnet/" + name))
+
+
+def _crowd(look: _Look, request: AutoPool, counts: Mapping[str, int]) -> str:
+    """Why a new pool would be one too many; `counts`: the pools that each namespace has."""
+    namespace = request.owner.namespace
+    if request.name in look.shares.controlled or counts.get(namespace, 0) < MOST_POOLS:
+        return ""
+    return (
+        f"the applications of namespace {namespace} have {MOST_POOLS} pools of SpiderSubnet {look.subnet.name}, which is the"
+        " most that one namespace may have; delete applications that nobody needs, or name another subnet"
+    )
 
 
 def _refuse(requests: Mapping[str, PoolRequest], why: str) -> None:

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
 from actors.resources.subnet import SpiderSubnet
@@ -447,3 +449,29 @@ def test_the_first_status_of_a_pool_that_this_process_made_is_written_without_re
 
         eventually(shown)
         assert f"SpiderIPPool/{POOL}" not in reads
+
+
+def test_one_namespace_has_a_bounded_number_of_pools_and_costs_no_other_one_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deployments of no replicas cost nothing else, and a status of so many pools would be one that nobody can write."""
+    monkeypatch.setattr("actors.subnets.subnet.MOST_POOLS", 2)
+    mine = [auto_pool(application(name, f"uid-{name}"), 1) for name in ("a", "b", "c")]
+    theirs = auto_pool(replace(application("web", "99999"), namespace="other"), 1)
+    with subnet_rig(tmp_path, subnet()) as one:
+        assert [one.ensure(pool) for pool in mine[:2]] == [Ensured(pool.name, 1) for pool in mine[:2]]
+
+        refused = one.ensure(mine[2])
+        assert isinstance(refused, SubnetRefused)
+        assert refused.reason == (
+            "the applications of namespace shop have 2 pools of SpiderSubnet rack, which is the most that one namespace may"
+            " have; delete applications that nobody needs, or name another subnet"
+        )
+        assert one.ensure(theirs) == Ensured(theirs.name, 1)
+        assert one.ensure(replace(mine[0], wanted=3)) == Ensured(mine[0].name, 3)  # what is there grows
+        one.restart()
+        assert isinstance(one.ensure(mine[2]), SubnetRefused)
+        one.drop(mine[1].name)
+
+        eventually(lambda: equal(one.ensure(mine[2]), Ensured(mine[2].name, 1)))
+        eventually(lambda: prove_division(one.inner))
