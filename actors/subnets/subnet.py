@@ -38,6 +38,7 @@ from actors.store.contract import Object, Store, version_number
 from actors.subnets.exhaustion import Exhaustion
 from actors.subnets.messages import AutoPool, EnsureAnswer, Ensured, Exhausted, SubnetRefused
 from actors.subnets.pool_writer import PoolWrite, PoolWriter
+from actors.subnets.refused_writes import RefusedWrites
 from actors.subnets.shares import SubnetShares, status_of
 from actors.subnets.use_index import UseIndex
 
@@ -142,6 +143,7 @@ class SubnetActor(Actor):
         self._use = UseIndex()
         self._pools = PoolWriter(store, catalog.made)
         self._exhaustion = Exhaustion()
+        self._refused = RefusedWrites()
 
     @property
     def _name(self) -> str:
@@ -158,6 +160,7 @@ class SubnetActor(Actor):
         requests = self._state.requests
         self._state = SubnetState(requests=requests)
         self._exhaustion = Exhaustion()
+        self._refused = RefusedWrites()
         self._pools = PoolWriter(self._store, self._catalog.made)
         self._use.forget()
         self._wake()
@@ -455,24 +458,40 @@ class SubnetActor(Actor):
 
     def _write_pools(self, look: _Look, answers: dict[str, EnsureAnswer]) -> None:
         """Make the pools' objects say what the status says, several at a time: they are different objects."""
-        due = []
+        due, refused = [], set[str]()
         for name in [*look.mine, *(name for name in look.wanted if name not in look.mine)]:
             pool = look.mine.get(name)
             if (pool is not None and pool.terminating) or isinstance(answers.get(name), SubnetRefused):
                 continue
             work = self._pool_write(look, name, look.shares.share(name))
-            if not work.is_done():
-                due.append(work)
-            else:
+            if work.is_done():
                 _answer_stored(look, answers, work)
+            elif name not in look.requests and (wait := self._refused.wait(work, time.monotonic())):
+                refused.add(name)
+                self._again(wait)
+            else:
+                due.append(work)
         stored = partial(_answer_stored, look, answers)
         for work, error in zip(due, _together(due, stored), strict=True):
             if isinstance(error, InvalidObject | WriteRefused):
                 answers[work.name] = SubnetRefused(f"SpiderIPPool {work.name} could not be written: {error}")
-                log.warning("a pool could not be written", extra={"pool": work.name, "error": str(error)})
-                self._again(RETRY)
+                refused.add(work.name)
+                self._put_off(work, error)
             elif error is not None:
                 raise error
+        self._refused.keep(refused)
+
+    def _put_off(self, work: PoolWrite, error: OrbweaverError) -> None:
+        """A pool could not be written; a person who made it has to be told, who perhaps believes that it is the subnet's."""
+        wait, news = self._refused.note(work, str(error), time.monotonic(), RETRY)
+        self._again(wait)
+        if not news:
+            return
+        log.warning("a pool could not be written", extra={"pool": work.name, "error": str(error)})
+        if work.request is None and work.present is not None:
+            text = f"it cannot have the gateway and routes of SpiderSubnet {self._name} as it stands: {error}"
+            events = self.get_actor("events/local").unfit.options(timeout=None)
+            events.remote(work.name, work.present.uid, text).subscribe(_log_untold)
 
     def _pool_write(self, look: _Look, name: str, ips: IntervalSet) -> PoolWrite:
         present, wanted = self._pools.seen(name, look.table), self._state.wanted.get(name)

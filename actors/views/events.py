@@ -117,6 +117,12 @@ class EventsActor(Actor):
         self._tell(_News(involved, "AddressesWithheld", text, "Warning"))
 
     @message
+    def unfit(self, pool: str, uid: str, text: str) -> None:
+        """Tell that a pool cannot become one of its subnet's."""
+        involved = {"apiVersion": SPIDERPOOL, "kind": "SpiderIPPool", "name": pool, "uid": uid}
+        self._tell(_News(involved, "PoolUnfitForSubnet", text, "Warning"))
+
+    @message
     def network(self, key: str, uid: str, reason: str, text: str, wrong: bool) -> None:
         """Tell what became of a SpiderMultusConfig `namespace/name`; `wrong`: somebody has to do something."""
         namespace, _, name = key.partition("/")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from actors.resources.subnet import OWNER_SUBNET
 from actors.subnets.messages import Ensured
 from tests.support.checker import equal, eventually
@@ -38,6 +40,28 @@ def test_a_pool_is_adopted_whichever_of_the_two_came_first(tmp_path: Path) -> No
         }
         assert one.ensure(auto_pool(application(), 6)) == Ensured("auto4-web-eth0-1a2b3", 6)
         prove_division(one.inner)
+
+
+def test_a_pool_that_cannot_be_adopted_is_told_of_once_and_is_when_it_can(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It gives out the subnet's gateway, made while no webhook was there to refuse it."""
+    bad = pool("bad", "10.6.0.0/16", "10.6.0.9", "10.6.0.254", default=False)
+    with subnet_rig(tmp_path, RACK, bad) as one:
+
+        def told() -> None:
+            (event,) = [event for event in one.inner.list("Event").items if event["type"] == "Warning"]
+            assert (event["reason"], event["involvedObject"]["name"]) == ("PoolUnfitForSubnet", "bad")
+            assert "which is also one of the addresses to give out" in event["message"]
+
+        eventually(told)
+        for number in range(1, 9):  # each is a look at everything
+            assert isinstance(one.ensure(auto_pool(application(), number)), Ensured)
+        warnings = [record for record in caplog.records if record.msg == "a pool could not be written"]
+        assert len(warnings) <= 2, "once, and once when this process began to lead"
+
+        one.edit("SpiderIPPool", "bad", excludeIPs=["10.6.0.254"])
+        eventually(lambda: adopted(one, "bad"))
 
 
 def test_what_a_person_edits_is_taken_note_of(tmp_path: Path) -> None:
