@@ -112,6 +112,11 @@ class LedgerActor(Actor):
             self._tell_watches()
 
     @message
+    def knows(self, family: int, base: int, version: str) -> bool:
+        """Whether a block is known here as it was at a version, or later: then a watch has no news of it."""
+        return version_number(version) <= self._state.versions.get((family, base), -1)
+
+    @message
     def block_watched(self, family: int, base: int, version: str, changes: tuple[AddressChange, ...]) -> None:
         """As `block_read`, but out of a watch, which may be behind: only news counts."""
         known = self._state.versions.get((family, base), -1)

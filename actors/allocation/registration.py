@@ -49,7 +49,7 @@ def register_allocators(
         idle=None,
         start_fraction=start_fraction,
         urgent=frozenset({"reached"}),  # agents leave who gives no sign of life
-        inline=frozenset({"of_sandbox", "block_written"}),
+        inline=frozenset({"of_sandbox", "block_written", "knows"}),
     )
     system.register(
         "block",

@@ -1,7 +1,8 @@
 """Follows the blocks that other processes write, and tells the Ledger of this one.
 
-What must always hold: the Ledger hears of every change that the watch delivers, in order; a block that cannot be
-read is left as it was known, because forgetting its records would look like releasing them.
+What must always hold: the Ledger hears of every change that the watch delivers and that it does not know, in order; a block
+that cannot be read is left as it was known, because forgetting its records would look like releasing them. What this
+process wrote comes back by the watch too, and is not read again for that: the Ledger knows the version.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class BlockFollower:
     """An informer on SpiderIPBlocks that feeds `ledger/local` of a system."""
 
     def __init__(self, store: Store, system: ActorSystem) -> None:
-        self._informer = Informer(store, "SpiderIPBlock", transform=_parse)
+        self._informer = Informer(store, "SpiderIPBlock", transform=_Watched)
         self._ledger = ledger_of(system)
 
     def start(self, timeout: float) -> None:
@@ -45,7 +46,8 @@ class BlockFollower:
         version = self._informer.version
         if not version:
             raise StoreUnavailable("the blocks are not listed yet", maybe_written=False)
-        return version, [block for block in self._informer.items() if isinstance(block, Block)]
+        blocks = [watched.read() for watched in self._informer.items()]
+        return version, [block for block in blocks if isinstance(block, Block)]
 
     def has(self, name: str) -> bool:
         """Whether the watch knows of a block of that name."""
@@ -56,27 +58,49 @@ class BlockFollower:
         self._informer.stop()
 
     def _changed(self, key: ObjectKey) -> None:
-        cached: Block | str | None = self._informer.get(key.name)
+        watched: _Watched | None = self._informer.get(key.name)
         try:
             family, base = parse_block_name(key.name)
         except InvalidObject as error:
             log.error("an object that is no block is passed over", extra={"error": str(error)})
             return
-        if isinstance(cached, str):
-            self._ledger.ask(LedgerActor.unreadable, family, base).subscribe(_log_failure)
-            return
-        version = cached.version if cached is not None else self._informer.version
-        changes = content_of(cached) if cached is not None else ()
-        heard = self._ledger.ask(LedgerActor.block_watched, family, base, version, changes)
-        heard.subscribe(_log_failure)
+        version = watched.version if watched is not None else self._informer.version
+
+        def tell(known: ObjectRef[bool]) -> None:
+            if known.error() is None and known.result():
+                return
+            block = watched.read() if watched is not None else None
+            if isinstance(block, str):
+                heard = self._ledger.ask(LedgerActor.unreadable, family, base)
+            else:
+                changes = content_of(block) if block is not None else ()
+                heard = self._ledger.ask(LedgerActor.block_watched, family, base, version, changes)
+            heard.subscribe(_log_failure)
+
+        self._ledger.ask(LedgerActor.knows, family, base, version).subscribe(tell)
 
 
-def _parse(obj: Object) -> Block | str:
-    try:
-        return Block.from_object(obj)
-    except InvalidObject as error:
-        log.error("a damaged block is left as it was known", extra={"error": str(error)})
-        return str(error)
+class _Watched:
+    """A block as the watch has told of it; it is read when somebody needs what it says, and once."""
+
+    __slots__ = ("_block", "_object", "version")
+
+    def __init__(self, obj: Object) -> None:
+        self.version = str(obj["metadata"]["resourceVersion"])
+        self._object: Object | None = obj
+        self._block: Block | str = ""
+
+    def read(self) -> Block | str:
+        """The block, or why it cannot be read."""
+        obj = self._object
+        if obj is not None:
+            try:
+                self._block = Block.from_object(obj)
+            except InvalidObject as error:
+                log.error("a damaged block is left as it was known", extra={"error": str(error)})
+                self._block = str(error)
+            self._object = None
+        return self._block
 
 
 def _log_failure(ref: ObjectRef[None]) -> None:

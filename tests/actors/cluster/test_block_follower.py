@@ -1,0 +1,104 @@
+"""Proves that the Ledger hears by the watch of what others write, and that nothing is read again of what it knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.allocation.messages import AddressChange
+from actors.cluster import block_follower
+from actors.cluster.block_follower import BlockFollower
+from actors.resources.blocks.block import Block, Claim
+from actors.resources.blocks.record import Record
+from actors.runtime import get
+from tests.support.checker import eventually
+from tests.support.rig import Rig, rig
+
+ADDRESS = 0x0A060001
+NAME = "v4-0a060000"
+
+
+def record(pod: str) -> Record:
+    return Record("blue", pod, "u1", f"c-{pod[-1]}", "eth0", "node1", "", "2025-01-31T12:00:00Z")
+
+
+@contextmanager
+def followed(directory: Path) -> Iterator[tuple[Rig, BlockFollower]]:
+    with rig(directory) as one:
+        follower = BlockFollower(one.store, one.system)
+        follower.start(60)
+        try:
+            yield one, follower
+        finally:
+            follower.stop()
+
+
+def pods(one: Rig, *names: str) -> list[str]:
+    told = get(one.system.get_actor("ledger/local").of_pods.remote(names), 60)
+    return sorted(held.record.pod for held in told)
+
+
+def becomes(told: Callable[[], object], expected: object) -> None:
+    def prove() -> None:
+        assert told() == expected
+
+    eventually(prove)
+
+
+def claim(one: Rig, value: int, pod: str) -> None:
+    get(one.system.get_actor(f"block/{NAME}").claim.remote(Claim(value, record(pod), None)), 60)
+
+
+def written_by_another(one: Rig, **fields: Any) -> None:
+    obj = one.store.get("SpiderIPBlock", NAME)
+    one.store.update({**obj, "spec": {**obj["spec"], **fields}})
+
+
+def claimed_by_another(one: Rig, value: int, pod: str) -> None:
+    block = Block.from_object(one.store.get("SpiderIPBlock", NAME))
+    block.records[value] = record(pod)
+    written_by_another(one, **block.to_object()["spec"])
+
+
+def test_what_another_process_writes_the_ledger_knows(tmp_path: Path) -> None:
+    with followed(tmp_path) as (one, _):
+        claim(one, ADDRESS, "default/a")
+        claimed_by_another(one, ADDRESS + 1, "default/b")
+        becomes(lambda: pods(one, "default/a", "default/b"), ["default/a", "default/b"])
+
+        one.store.delete("SpiderIPBlock", NAME)
+        becomes(lambda: pods(one, "default/a", "default/b"), [])
+
+
+def test_what_cannot_be_read_stays_as_it_was_known(tmp_path: Path) -> None:
+    with followed(tmp_path) as (one, _):
+        claim(one, ADDRESS, "default/a")
+        written_by_another(one, records="nonsense")
+        ledger = one.system.get_actor("ledger/local")
+        becomes(lambda: get(ledger.damaged.remote(), 60), ((4, 0x0A060000),))
+
+        assert pods(one, "default/a") == ["default/a"]
+
+
+def test_what_this_process_wrote_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def content_of(block: Block) -> tuple[AddressChange, ...]:
+        read.append(block.version)
+        return ()
+
+    monkeypatch.setattr(block_follower, "content_of", content_of)
+    with rig(tmp_path) as one:
+        claim(one, ADDRESS, "default/a")
+        follower = BlockFollower(one.store, one.system)
+        follower.start(60)
+        try:
+            claimed_by_another(one, ADDRESS + 1, "default/b")
+            by_another = one.store.get("SpiderIPBlock", NAME)["metadata"]["resourceVersion"]
+            becomes(lambda: read, [by_another])
+        finally:
+            follower.stop()
