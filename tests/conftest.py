@@ -12,7 +12,7 @@ from hypothesis import settings
 
 import actors
 from tests.cluster import programs
-from tests.tools import image, kubernetes, reference, release, uml
+from tests.tools import image, kubernetes, reference, release, spiderpool, uml
 from tests.tools.apiserver import ApiServer
 from tests.tools.gomodule import ProgramMissing
 
@@ -54,12 +54,17 @@ def pytest_report_header() -> list[str]:
         kernel = str(uml.find().modules)
     except ProgramMissing as missing:
         kernel = f"none, {missing}"
+    try:
+        theirs = str(spiderpool.assets())
+    except ProgramMissing as missing:
+        theirs = f"PLAYED, not its own programs: {missing}"
     return [
         f"orbweaver: {_CODE.parent.parent}",
         f"CNI plugins: {plugins}",
         f"API server: {api_server}",
         f"cluster: {cluster}",
         f"User-Mode Linux: {kernel}",
+        f"Spiderpool: {theirs}",
     ]
 
 

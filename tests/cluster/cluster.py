@@ -131,6 +131,10 @@ class Cluster:
         command = [*self._kubectl(), *arguments]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
+    def call(self, *command: str) -> str:
+        """Run a short command in the control plane's network; returns what it printed. Raises ClusterFailed."""
+        return run("nsenter", f"--net=/run/netns/{self.netns}", *command)
+
     def controller_log(self) -> str:
         """All that controllers have logged, by node."""
         return "".join(node.controller_log() for node in self.nodes.values())

@@ -11,6 +11,7 @@ import json
 import os
 import shlex
 import signal
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ MOUNT_POINTS = tuple(
         "/var/lib/kubelet",
         "/var/lib/cni",
         "/var/lib/orbweaver",
-        "/var/lib/orbweaver",
+        "/var/log/spidernet",
     )
 )
 # What stands in the node's directory, where its own processes look for it.
@@ -139,6 +140,10 @@ class Node:
     def call(self, *command: str) -> str:
         """Run a short command in the node's namespaces; returns what it printed."""
         return run(*self._inside(), *command)
+
+    def start_command(self, *command: str) -> subprocess.Popen[str]:
+        """Start a command in the node's namespaces, for as long as the caller wants."""
+        return subprocess.Popen([*self._inside(), *command], stdout=subprocess.PIPE, text=True)
 
     def import_image(self, archive: Path) -> None:
         """Give the node an image."""

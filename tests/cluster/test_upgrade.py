@@ -6,13 +6,12 @@ The cluster has this version, so the story begins with the way back to the versi
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
 
 import pytest
 
+from tests.cluster.churn import Churn
 from tests.cluster.cluster import Cluster
 from tests.cluster.deployment import VALUES, helm, pods, records, release, workload
 from tests.cluster.pod_logs import NAMESPACE
@@ -25,47 +24,6 @@ pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 STAYING, CHURNING = 4, 4
 OURS = "app.kubernetes.io/component in (agent, controller)"
-
-
-class Churn:
-    """Deletes all pods of a workload as often as all of them run, until it is left."""
-
-    def __init__(self, cluster: Cluster, name: str) -> None:
-        self.rounds = 0
-        self.error: BaseException | None = None
-        self._cluster, self._name = cluster, name
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._guarded, name="churn", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def wait(self, more: int, seconds: float = 240.0) -> None:
-        """Go on until all were replaced so many times more."""
-        goal = self.rounds + more
-        self._cluster.wait(
-            "pods are replaced", lambda: self.rounds >= goal or self.error is not None, seconds
-        )
-        assert self.error is None, self.error
-
-    def _guarded(self) -> None:
-        try:
-            while not self._over.is_set():
-                self._replace_all()
-        except BaseException as error:
-            self.error = error
-
-    def _replace_all(self) -> None:
-        self._cluster.wait(
-            "all pods of the churn run", lambda: len(pods(self._cluster, self._name)) == CHURNING, 240
-        )
-        self._cluster.kubectl("delete", "pods", "-l", f"app={self._name}", "--wait=false")
-        self.rounds += 1
 
 
 def test_an_upgrade_its_rollback_and_the_upgrade_again_fail_no_pod(
@@ -83,7 +41,7 @@ def test_an_upgrade_its_rollback_and_the_upgrade_again_fail_no_pod(
     cluster.apply(workload("Deployment", "stay", STAYING), workload("Deployment", "churn", CHURNING))
     cluster.wait("all pods run", lambda: len(pods(cluster, "stay")) == STAYING, 120)
     staying = pods(cluster, "stay")
-    with Churn(cluster, "churn") as churn:
+    with Churn(cluster, "churn", CHURNING) as churn:
         churn.wait(1)
         for version, change in steps:
             change()

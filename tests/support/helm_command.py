@@ -22,7 +22,7 @@ def main() -> int:
     parser.add_argument("chart", nargs="?")
     parser.add_argument("--namespace", required=True)
     parser.add_argument("--set", action="append", default=[])
-    for flag in ("--install", "--create-namespace", "--wait", "--logs"):
+    for flag in ("--install", "--create-namespace", "--wait", "--logs", "--reuse-values"):
         parser.add_argument(flag, action="store_true")
     options = parser.parse_args()
     config = helm_python.Config(kubeconfig_path=os.environ["KUBECONFIG"], namespace=options.namespace)
@@ -38,8 +38,17 @@ def main() -> int:
                     put(values, *setting.split("=", 1))
                 lay(values, json.loads(Path(os.environ["HELM_VALUES"]).read_text()))
                 there = {release["name"] for release in config.list()}
-                act = config.upgrade if options.name in there else config.install
-                act(options.chart, options.name, values, timeout=600, wait="watcher")
+                if options.name in there:
+                    config.upgrade(
+                        options.chart,
+                        options.name,
+                        values,
+                        timeout=600,
+                        wait="watcher",
+                        reuse_values=options.reuse_values,
+                    )
+                else:
+                    config.install(options.chart, options.name, values, timeout=600, wait="watcher")
     except helm_python.HelmError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

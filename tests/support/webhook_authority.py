@@ -26,8 +26,8 @@ class WebhookAuthority:
     client: ssl.SSLContext
 
 
-def webhook_authority(directory: Path, *addresses: str) -> WebhookAuthority:
-    """For endpoints on these addresses, each of which is `NAME` too."""
+def webhook_authority(directory: Path, *addresses: str, names: tuple[str, ...] = (NAME,)) -> WebhookAuthority:
+    """For endpoints on these addresses, each of which has these names too. Certificate and key are in `webhook.pem`."""
     now = datetime.now(UTC)
     signer, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "webhook authority")])
@@ -45,10 +45,13 @@ def webhook_authority(directory: Path, *addresses: str) -> WebhookAuthority:
         .sign(signer, hashes.SHA256())
     )  # fmt: skip
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
-    names = [x509.DNSName(NAME), *(x509.IPAddress(ipaddress.ip_address(address)) for address in addresses)]
+    known_as = [
+        *(x509.DNSName(name) for name in names),
+        *(x509.IPAddress(ipaddress.ip_address(address)) for address in addresses),
+    ]
     leaf = (
         _begun(subject, issuer, key.public_key(), now)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.SubjectAlternativeName(known_as), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
         )

@@ -1,9 +1,11 @@
 """Spiderpool's own programs, for tests that put it beside ours: where they are, and how one runs without its chart.
 
 No registry has its module, so nobody builds it here: whoever has a checkout of github.com/spidernet-io/spiderpool builds
-them there (`CGO_ENABLED=0 go build -o DIRECTORY ./cmd/spiderpool ./cmd/spiderpool-agent ./cmd/spiderpool-controller`, five
-minutes on two cores) and names the directory in $SPIDERPOOL_ASSETS. Without them tests play the agent by what its source
-does (tests/support/played_spiderpool.py).
+them there (five minutes on two cores) and names the directory in $SPIDERPOOL_ASSETS:
+
+    CGO_ENABLED=0 go build -o DIRECTORY ./cmd/spiderpool ./cmd/spiderpool-agent ./cmd/spiderpool-controller ./cmd/coordinator
+
+Without them tests play the agent by what its source does (tests/support/played_spiderpool.py).
 """
 
 from __future__ import annotations
