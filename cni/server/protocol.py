@@ -20,7 +20,7 @@ from actors.allocation.messages import AddResult, Sandbox
 from actors.decisions.annotations import MOST_IPS, MOST_POOLS, MOST_WILDCARDS, is_wildcard
 from actors.decisions.brief import told
 from actors.decisions.candidates import AddressRequest
-from actors.decisions.detection import read_overrides
+from actors.decisions.detection import DetectionOverrides, read_overrides
 from actors.errors import (
     CNI_DECODE_FAILURE,
     CNI_INCOMPATIBLE_VERSION,
@@ -47,6 +47,9 @@ DEFAULT_NAMESPACE = "default"
 DEEPEST = 32
 """Values inside values of a network configuration; with the previous result in it, real ones have eight."""
 
+_USUAL, _KEPT = 8192, 64
+"""Bytes that the configuration of a network has, which is the same for all its pods; of how many of them it is kept what
+their `ipam` says."""
 LONGEST_VARIABLE = 8192
 """Bytes of one variable of the environment. Kubernetes' own CNI_ARGS have less than a thousand; the kernel lets them be
 sixteen times this, and a peer on the socket a megabyte."""
@@ -157,7 +160,8 @@ def parse(environment: Mapping[str, str], stdin: bytes) -> CniRequest:
         raise _environment(f"CNI_COMMAND is {quoted(command)}; it must be one of {', '.join(COMMANDS)}")
     if command == "DEL":
         return _parse_delete(environment, stdin, _begun(environment))
-    return parse_decoded(environment, _decode(stdin))
+    known = functools.partial(_section_in, stdin) if len(stdin) <= _USUAL else None
+    return parse_decoded(environment, _decode(stdin), known)
 
 
 def _begun(environment: Mapping[str, str]) -> Callable[..., CniRequest]:
@@ -169,8 +173,11 @@ def _begun(environment: Mapping[str, str]) -> Callable[..., CniRequest]:
     )
 
 
-def parse_decoded(environment: Mapping[str, str], conf: dict[str, Any]) -> CniRequest:
-    """The same of a configuration that is decoded already, for every command but DEL. Raises `InvalidRequest`."""
+def parse_decoded(
+    environment: Mapping[str, str], conf: dict[str, Any], known: Callable[[], _IpamSection] | None = None
+) -> CniRequest:
+    """The same of a configuration that is decoded already, for every command but DEL. `known`: reads its `ipam` section at
+    less cost. Raises `InvalidRequest`."""
     command, request = environment["CNI_COMMAND"], _begun(environment)
     version = _version(conf, command)
     nobody = Sandbox("", "", "", "", "", "")
@@ -190,17 +197,44 @@ def parse_decoded(environment: Mapping[str, str], conf: dict[str, Any]) -> CniRe
         previous = _previous(conf, network)
         return request(command, version, network, sandbox, named, previous=previous, conf=conf)
     check_names(sandbox.container, network, arguments)
-    ipam = Fields.of(f"network {network}", "", conf, InvalidRequest).inner("ipam")
+    ipam = known() if known is not None else _section(conf, network)
     asks = AddressRequest(
         sandbox.interface,
-        _pool_names(ipam, "default_ipv4_ippool"),
-        _pool_names(ipam, "default_ipv6_ippool"),
-        ipam.flag("clean_gateway"),
+        ipam.ipv4_pools,
+        ipam.ipv6_pools,
+        ipam.clean_gateway,
         _exact(conf, arguments, network),
-        read_overrides(ipam),
+        ipam.detection,
         _mac(conf, arguments, sandbox.interface),
     )
     return request(command, version, network, sandbox, named, asks, conf=conf)
+
+
+@dataclass(frozen=True, slots=True)
+class _IpamSection:
+    """What the `ipam` section of a network's configuration asks for, the same for all its pods."""
+
+    ipv4_pools: tuple[str, ...]
+    ipv6_pools: tuple[str, ...]
+    clean_gateway: bool
+    detection: DetectionOverrides
+
+
+def _section(conf: dict[str, Any], network: str) -> _IpamSection:
+    ipam = Fields.of(f"network {network}", "", conf, InvalidRequest).inner("ipam")
+    return _IpamSection(
+        _pool_names(ipam, "default_ipv4_ippool"),
+        _pool_names(ipam, "default_ipv6_ippool"),
+        ipam.flag("clean_gateway"),
+        read_overrides(ipam),
+    )
+
+
+@functools.lru_cache(_KEPT)
+def _section_in(stdin: bytes) -> _IpamSection:
+    """That of a whole configuration. Each pod of a network brings the same octets, and nothing else decides what they say."""
+    conf = _decode(stdin)
+    return _section(conf, _network(conf))
 
 
 def _parse_delete(

@@ -479,3 +479,17 @@ def test_a_refusal_is_short_whatever_the_environment_says(name: str, text: str):
 
     assert len(str(refused.value)) < 600
     assert str(refused.value).isprintable()
+
+
+def test_each_configuration_is_asked_for_what_it_says_itself():
+    """However often it and others come, and however long it is."""
+    for _ in range(2):
+        for name in ("blue", "green"):
+            for padding in ("", "x" * 20_000):
+                ipam = {"type": "spiderpool", "default_ipv4_ippool": [name]}
+                request = ask(stdin=conf(ipam=ipam, padding=padding))
+                assert request.asks.ipv4_pools == (name,)
+        with pytest.raises(InvalidRequest, match="default_ipv4_ippool"):
+            ask(stdin=conf(ipam={"type": "spiderpool", "default_ipv4_ippool": 7}))
+        assert ask(stdin=conf(name="a")).network == "a"
+        assert ask(stdin=conf(name="b")).network == "b"
