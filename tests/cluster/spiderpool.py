@@ -85,11 +85,15 @@ class Spiderpool:
         cluster.wait("the nodes are Ready", cluster.nodes_ready)
 
     def uninstall(self) -> None:
-        """Everything that `install` made, but for Multus."""
+        """Everything that `install` made, and what its programs left on the nodes. No pod has a network of it any more."""
         for obj in (*self._webhooks(), *self._objects(), *self._workloads()):
             path = ["-n", obj["metadata"]["namespace"]] if "namespace" in obj["metadata"] else []
             words = ("delete", obj["kind"], obj["metadata"]["name"], "--ignore-not-found", "--timeout=180s")
             self.cluster.kubectl(*path, *words)
+        for node in self.cluster.nodes.values():
+            node.call(
+                "rm", "-rf", f"/opt/cni/bin/{multus.NAME}", "/var/lib/cni/multus", "/var/log/spidernet/*"
+            )
 
     def _node_network(self) -> dict[str, Any]:
         plugin = {
