@@ -23,6 +23,7 @@ from tests.support.subnet_rig import SubnetRig, application, auto_pool, prove_di
 
 WEB = application()
 POOL = "auto4-web-eth0-1a2b3"
+_WORK = ("ensure", "drop", "claim", "claim", "release")
 WATCHED = ("SpiderSubnet", "SpiderIPPool")
 
 
@@ -85,6 +86,7 @@ def test_random_work_with_deaths_keeps_every_address_in_one_place(tmp_path: Path
     chance = random.Random(seed)
     applications = [application(f"app-{number}", f"{number:05}") for number in range(6)]
     wanted: dict[str, int] = {}
+    had: dict[str, set[str]] = {}
     with subnet_rig(tmp_path, subnet("rack", "10.6.0.1-10.6.0.40"), grace=0.05) as one:
         one.inner.create(pool("by-hand", "10.6.0.0/16", "10.6.0.35-10.6.0.36", default=False))
         eventually(lambda: _shares(one, {"by-hand": 2}))
@@ -95,7 +97,7 @@ def test_random_work_with_deaths_keeps_every_address_in_one_place(tmp_path: Path
                 one.restart(death.store(one.inner))
             owner = chance.choice(applications)
             asked = auto_pool(owner, chance.randrange(12))
-            work = ["ensure", "ensure", "drop"] if dies else ["ensure", "drop", "claim", "claim", "release"]
+            work = ["ensure", "ensure", "drop"] if dies else [*_WORK, "late claim", "delete"]
             match chance.choice(work):
                 case "ensure":
                     wanted[asked.name] = asked.wanted
@@ -105,6 +107,10 @@ def test_random_work_with_deaths_keeps_every_address_in_one_place(tmp_path: Path
                     tried(lambda asked=asked: one.drop(asked.name))  # type: ignore[misc]
                 case "claim":
                     _claim(one, chance)
+                case "late claim":
+                    _claim_late(one, chance, had)
+                case "delete" if asked.name in one.pools():
+                    tried(lambda asked=asked: one.inner.delete("SpiderIPPool", asked.name))  # type: ignore[misc]
                 case "release" if one.used():
                     address = chance.choice(sorted(one.used()))
                     one.release(address)
@@ -117,6 +123,8 @@ def test_random_work_with_deaths_keeps_every_address_in_one_place(tmp_path: Path
                     else:
                         one.drop(again.name)
             _prove(one)
+            for name, obj in one.pools().items():
+                had.setdefault(name, set()).update(_texts(IPPool.from_object(obj).ips))
         for address in one.used():
             one.release(address)
         for owner in applications:
@@ -140,6 +148,22 @@ def _claim(one: SubnetRig, chance: random.Random) -> None:
     ]
     if free:
         one.claim(*chance.choice(free))
+
+
+def _claim_late(one: SubnetRig, chance: random.Random, had: dict[str, set[str]]) -> None:
+    """A pod starts with an address that its pool had before, by what an agent knows that has not heard of it. Where the subnet
+    has none to exchange for it, it stays with the pool that has it now."""
+    rack, used, pools = one.subnet(), one.used(), one.pools()
+    if rack.total - rack.allocated < 2 + len(used):
+        return
+    late = [
+        (address, name)
+        for name in sorted(rack.controlled.keys() & had.keys())
+        if name in pools and not pools[name]["metadata"].get("deletionTimestamp")
+        for address in sorted(had[name] - used.keys())
+    ]
+    if late:
+        one.claim(*chance.choice(late))
 
 
 def _prove(one: SubnetRig) -> None:
