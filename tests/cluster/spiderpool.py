@@ -91,9 +91,7 @@ class Spiderpool:
             words = ("delete", obj["kind"], obj["metadata"]["name"], "--ignore-not-found", "--timeout=180s")
             self.cluster.kubectl(*path, *words)
         for node in self.cluster.nodes.values():
-            node.call(
-                "rm", "-rf", f"/opt/cni/bin/{multus.NAME}", "/var/lib/cni/multus", "/var/log/spidernet/*"
-            )
+            node.call("rm", "-rf", f"/opt/cni/bin/{multus.NAME}", "/var/lib/cni/multus")
 
     def _node_network(self) -> dict[str, Any]:
         plugin = {
