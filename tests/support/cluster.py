@@ -99,12 +99,16 @@ def _empty(store: KubernetesStore, server: ApiServer) -> None:
             metadata = obj["metadata"]
             if metadata.get("finalizers"):
                 store.update({**obj, "metadata": {**metadata, "finalizers": []}})
-            with contextlib.suppress(NotFound):
-                if kind == "Pod":  # no kubelet ends it, so not even a grace period may be waited for
-                    path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
-                    server.ask("DELETE", path, {"gracePeriodSeconds": 0})
-                else:
-                    store.delete(kind, metadata["name"], metadata.get("namespace", ""))
+            # No kubelet ends a pod, so not even a grace period may be waited for; and an API server takes names of Events
+            # that the store would not.
+            server.ask("DELETE", _path(kind, metadata), {"gracePeriodSeconds": 0} if kind == "Pod" else None)
+
+
+def _path(kind: str, metadata: dict[str, Any]) -> str:
+    of = KINDS[kind]
+    root = f"/apis/{of.api_version}" if of.group else f"/api/{of.api_version}"
+    within = f"/namespaces/{metadata['namespace']}" if of.namespaced else ""
+    return f"{root}{within}/{of.plural}/{metadata['name']}"
 
 
 def _completed(obj: Object) -> Object:
