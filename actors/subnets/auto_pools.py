@@ -180,6 +180,8 @@ class AutoPoolsActor(ApplicationPoolsActor):
             if state is None:
                 if pool is not None:
                     self._judge_later(pool)
+                else:
+                    self._rounds.owners.pop(name, None)
                 continue
             if pool is None or pool.terminating:
                 if pool is not None:  # its name is not free before it is gone

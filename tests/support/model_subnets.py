@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from actors.errors import NotFound, OrbweaverError
+from actors.errors import Conflict, NotFound, OrbweaverError
 from actors.resources.addresses import format_address
 from actors.resources.intervals import IntervalSet
 from actors.resources.subnet import OWNER_SUBNET, SpiderSubnet
@@ -96,11 +96,16 @@ class ModelSubnets:
             "labels": labels,
             "annotations": dict(pool.annotations),
         }
-        try:
-            there = self.store.get("SpiderIPPool", pool.name)
-            self.store.update({**there, "metadata": {**there["metadata"], **metadata}, "spec": spec})
-        except NotFound:
-            self.store.create({"apiVersion": API, "kind": "SpiderIPPool", "metadata": metadata, "spec": spec})
+        while True:  # a test may write the pool's status meanwhile
+            try:
+                there = self.store.get("SpiderIPPool", pool.name)
+                self.store.update({**there, "metadata": {**there["metadata"], **metadata}, "spec": spec})
+            except NotFound:
+                body = {"apiVersion": API, "kind": "SpiderIPPool", "metadata": metadata, "spec": spec}
+                self.store.create(body)
+            except Conflict:
+                continue
+            return
 
     def drop(self, name: str, pool: str) -> ObjectRef[Any]:
         ref: ObjectRef[Any] = ObjectRef()
