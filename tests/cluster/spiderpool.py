@@ -90,6 +90,9 @@ class Spiderpool:
             path = ["-n", obj["metadata"]["namespace"]] if "namespace" in obj["metadata"] else []
             words = ("delete", obj["kind"], obj["metadata"]["name"], "--ignore-not-found", "--timeout=180s")
             self.cluster.kubectl(*path, *words)
+        for lease in self.cluster.items("leases", "-n", NAMESPACE):
+            if lease["metadata"]["name"].startswith("spiderpool"):
+                self.cluster.kubectl("-n", NAMESPACE, "delete", "lease", lease["metadata"]["name"])
         for node in self.cluster.nodes.values():
             node.call("rm", "-rf", f"/opt/cni/bin/{multus.NAME}", "/var/lib/cni/multus")
 
