@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -25,6 +26,17 @@ BLUE = {**POOL, "metadata": {"name": "blue"},
         "spec": {"subnet": "10.99.0.0/16", "ips": ["10.99.101.10-10.99.101.20"], "gateway": ROUTER}}  # fmt: skip
 RED = {**POOL, "metadata": {"name": "red"},
        "spec": {"subnet": "10.98.0.0/16", "ips": ["10.98.101.10-10.98.101.20"], "gateway": RED_ROUTER}}  # fmt: skip
+
+
+def subnet(name: str, cidr: str, *ips: str, **spec: Any) -> dict[str, Any]:
+    """A SpiderSubnet."""
+    body = {"subnet": cidr, "ips": list(ips), **spec}
+    return {
+        "apiVersion": POOL["apiVersion"],
+        "kind": "SpiderSubnet",
+        "metadata": {"name": name},
+        "spec": body,
+    }
 
 
 def multus_config(name: str) -> dict[str, Any]:
@@ -85,6 +97,28 @@ def plugin(node: Node, network: dict[str, Any], number: int, command: str, **cal
     return json.loads(said) if said.strip() else None
 
 
+@contextmanager
+def second_interface(cluster: Cluster, pod: str, where: str, uid: str) -> Iterator[str]:
+    """The address of `net1`, which a pod has of the network `red` meanwhile: macvlan and the coordinator are called as Multus
+    calls them."""
+    node, red = cluster.nodes[where], network(cluster, "red")
+    container, netns = node.sandbox(uid)
+    call = {
+        "containerid": container,
+        "netns": netns,
+        "ifname": "net1",
+        "args": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={pod};K8S_POD_UID={uid}",
+    }
+    attached = plugin(node, red, 0, "ADD", **call)
+    try:
+        assert plugin(node, red, 1, "ADD", **call, previous=attached) == attached
+        yield attached["ips"][0]["address"].partition("/")[0]
+        plugin(node, red, 1, "CHECK", **call, previous=attached)
+    finally:
+        for number in (1, 0):
+            plugin(node, red, number, "DEL", **call, previous=attached)
+
+
 def lines(cluster: Cluster, pod: str, *command: str) -> list[str]:
     """What a command in a pod prints, with single spaces. Who made a route is left out, as in the guide: one busybox
     prints it, another does not."""
@@ -126,18 +160,8 @@ def test_a_second_interface_has_the_tables_of_the_guide(underlay: Cluster) -> No
     addresses; the plugins are called as Multus calls them, since that is not to be had here."""
     underlay.kubectl("rollout", "status", "deployment/web", "--timeout=180s")
     pod, (where, blue, uid) = next(iter(pods(underlay, "web").items()))
-    node, red = underlay.nodes[where], network(underlay, "red")
-    container, netns = node.sandbox(uid)
-    call = {
-        "containerid": container,
-        "netns": netns,
-        "ifname": "net1",
-        "args": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={pod};K8S_POD_UID={uid}",
-    }
-    made = plugin(node, red, 0, "ADD", **call)
-    try:
-        assert plugin(node, red, 1, "ADD", **call, previous=made) == made
-        address = made["ips"][0]["address"].partition("/")[0]
+    node = underlay.nodes[where]
+    with second_interface(underlay, pod, where, uid) as address:
         rules = [line for line in lines(underlay, pod, "ip", "rule") if "fwmark" not in line]
         assert rules == [
             "0: from all lookup local",
@@ -166,11 +190,71 @@ def test_a_second_interface_has_the_tables_of_the_guide(underlay: Cluster) -> No
             node.call("busybox", "ping", "-c", "1", "-W", "5", target)
         service = underlay.get("service", "web")["spec"]["clusterIP"]
         assert lines(underlay, pod, *FETCH, f"http://{service}/") == [PAGE]
-        plugin(node, red, 1, "CHECK", **call, previous=made)
-    finally:
-        for number in (1, 0):
-            plugin(node, red, number, "DEL", **call, previous=made)
     assert not [line for line in lines(underlay, pod, "ip", "rule") if "lookup 100" in line]
+
+
+def test_the_guide_of_two_interfaces_by_subnets_has_its_addresses_rules_and_routes(underlay: Cluster) -> None:
+    """Spiderpool's guide "multiple NICs by subnet" in the pod's own namespace, line by line, with this cluster's addresses;
+    what is there beside the guide's lines is what `cni/dataplane/README.md` shows."""
+    first = subnet(
+        "subnet-test-ens192", "10.99.128.0/17", "10.99.168.171-10.99.168.180", gateway="10.99.128.1"
+    )
+    second = subnet("subnet-test-ens224", "10.7.0.0/16", "10.7.168.171-10.7.168.180", gateway="10.7.0.1")
+    underlay.apply(first, second)
+    wished = [
+        {"interface": "eth0", "ipv4": ["subnet-test-ens192"]},
+        {"interface": "net1", "ipv4": ["subnet-test-ens224"]},
+    ]
+    application = workload("Deployment", "test-app", 2)
+    application["spec"]["template"]["metadata"]["annotations"] = {
+        "ipam.spidernet.io/subnets": json.dumps(wished),
+        "ipam.spidernet.io/ippool-ip-number": "+1",
+        "k8s.v1.cni.cncf.io/networks": "default/red",
+    }
+    underlay.apply(application)
+    try:
+        underlay.wait("both pods run", lambda: len(pods(underlay, "test-app")) == 2, 180)
+        pod, (where, eth0, uid) = next(iter(pods(underlay, "test-app").items()))
+        host = underlay.nodes[where].address
+        with second_interface(underlay, pod, where, uid) as net1:
+            for interface, address, broadcast, length in (
+                ("eth0", eth0, "10.99.255.255", 17),
+                ("net1", net1, "10.7.255.255", 16),
+            ):
+                shown = lines(underlay, pod, "ip", "-4", "addr", "show", "dev", interface)
+                guide = f"inet {address}/{length} brd {broadcast} scope global {interface}"
+                assert shown[1:] == [guide, "valid_lft forever preferred_lft forever"]
+            assert net1 in {f"10.7.168.{last}" for last in (171, 172, 173)}
+            assert eth0 in {f"10.99.168.{last}" for last in (171, 172, 173)}
+            assert lines(underlay, pod, "ip", "rule", "show") == [
+                "0: from all lookup local",
+                "1000: from all fwmark 0x1 lookup 500",  # not in the guide
+                "1000: from all fwmark 0x2 lookup main",  # not in the guide
+                f"32764: from {net1} lookup 100",
+                f"32765: from all to {net1}/16 lookup 100",
+                "32766: from all lookup main",
+                "32767: from all lookup default",
+            ]
+            assert set(lines(underlay, pod, "ip", "route", "show", "table", "main")) == {
+                "default via 10.99.128.1 dev eth0",
+                f"{SERVICES} via {host} dev veth0 src {eth0}",  # these three are not in the guide
+                f"{host} dev veth0 scope link src {eth0}",
+                f"10.99.128.0/17 dev eth0 scope link src {eth0}",
+            }
+            assert set(lines(underlay, pod, "ip", "route", "show", "table", "100")) == {
+                "default via 10.7.0.1 dev net1",
+                f"10.7.0.0/16 dev net1 scope link src {net1}",
+                f"{SERVICES} via {host} dev veth0",
+                f"{host} dev veth0 scope link",
+            }
+    finally:
+        underlay.kubectl("delete", "deployment/test-app", "--timeout=180s")
+        underlay.wait(
+            "its pools are gone",
+            lambda: not underlay.items("spiderippools", "-l", "ipam.spidernet.io/owner-application-name"),
+            180,
+        )
+        underlay.kubectl("delete", "spidersubnet", "--all", "--timeout=180s")
 
 
 def test_a_network_is_right_again_within_a_second_of_what_is_done_to_it(underlay: Cluster) -> None:
