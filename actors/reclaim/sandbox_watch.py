@@ -201,7 +201,8 @@ class SandboxWatchActor(Actor):
     def _look(self) -> None:
         state = self._state
         state.looking = False
-        known = {sandbox.container for sandbox in self._sandboxes.known()}
+        # A look comes with every change of a pod, and mostly there is nothing to look at.
+        known = {sandbox.container for sandbox in self._sandboxes.known()} if state.watched else set()
         unseen, now = [], time.monotonic()
         for container, watched in list(state.watched.items()):
             if container not in known:

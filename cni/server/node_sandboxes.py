@@ -59,7 +59,12 @@ class NodeSandboxes:
 
     def of_pod(self, pod: str) -> tuple[NodeSandbox, ...]:
         """Those of a pod `namespace/name`."""
-        return tuple(sandbox for sandbox in self.known() if sandbox.pod == pod)
+        with self._lock:
+            return tuple(
+                NodeSandbox(container, known.pod, known.uid)
+                for container, known in self._known.items()
+                if known.pod == pod
+            )
 
     def remember(self, sandboxes: Iterable[NodeSandbox]) -> None:
         """Add what is recorded for this node and was not told by an ADD."""
