@@ -341,13 +341,10 @@ def test_an_agent_writes_the_spiderendpoints_of_its_node(agent: Agent) -> None:
 
 
 OWNER = {"apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "1111"}
+GIVEN: list[dict[str, Any]] = [{"ownerReferences": [OWNER]}, {"finalizers": ["a.b/c"]}]
 
 
-@pytest.mark.parametrize(
-    "metadata",
-    [{"ownerReferences": [OWNER]}, {"finalizers": ["a.b/c"]}],
-    ids=lambda metadata: next(iter(metadata)),
-)
+@pytest.mark.parametrize("metadata", GIVEN, ids=lambda metadata: next(iter(metadata)))
 def test_an_agent_has_nobody_else_delete_a_block_or_keep_it(agent: Agent, metadata: dict[str, Any]) -> None:
     """Kubernetes deletes what has an owner that is gone, whatever is recorded in it, and for whom."""
     there = agent.before[4].to_object()
@@ -399,6 +396,19 @@ def test_an_agent_tells_of_its_node_and_changes_nothing_that_others_told(
     assert ("writes no Event but its own" in agent.asks("PUT", f"{events}/{name}", made)) != own
     made["source"] = {"component": "orbweaver-agent", "host": "node1"}
     assert ("writes no Event but its own" in agent.asks("PUT", f"{events}/{name}", made)) != own
+
+
+@pytest.mark.parametrize("metadata", GIVEN, ids=lambda metadata: next(iter(metadata)))
+def test_an_event_of_an_agent_s_keeps_no_namespace_from_going(agent: Agent, metadata: dict[str, Any]) -> None:
+    events = "/api/v1/namespaces/default/events"
+    new = event(f"kept-by-{next(iter(metadata)).lower()}", "orbweaver-agent", "node1")
+    made = agent.server.call("POST", events, new)
+    path = f"{events}/{new['metadata']['name']}"
+    made["metadata"] |= metadata
+    assert "no owner and no finalizer" in agent.asks("PUT", path, made)
+    assert agent.asks("PUT", path, agent.server.call("PUT", path, made)) == ""  # somebody else's
+    new["metadata"] |= {"name": "kept"} | metadata
+    assert "no owner and no finalizer" in agent.asks("POST", events, new)
 
 
 def test_an_agent_notes_what_it_took_over_in_a_pool_and_no_more(agent: Agent) -> None:
