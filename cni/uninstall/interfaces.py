@@ -82,7 +82,7 @@ def _uses(link: Link, host: HostLinks, elsewhere: frozenset[int]) -> str:
     if any(other.index == link.master for other in host.links):
         uses.append(f"belongs to {host.name(link.master)}")
     noted = noted_members(link)
-    others = [member.name for member in members(link, host) if noted is not None and member.name not in noted]
+    others = [member.name for member in members(link, host) if member.name not in noted]
     if others:
         uses.append(f"has the member {', '.join(others)}, which ifacer did not give it")
     if link.index in elsewhere:

@@ -39,8 +39,6 @@ def is_ours(link: Link) -> bool:
     )
 
 
-def noted_members(link: Link) -> frozenset[str] | None:
-    """Those that ifacer gave a bond of its own; None where nothing tells, because its maker was killed."""
-    if link.group == BORN:
-        return None
+def noted_members(link: Link) -> frozenset[str]:
+    """Those that ifacer gave a bond of its own. One whose maker was killed before the note has none: they come after it."""
     return frozenset(link.alias.removeprefix(_OF).split()) if link.alias.startswith(_OF) else frozenset()

@@ -157,7 +157,7 @@ def _bond_steps(
     if there is None:
         steps.append(Mark(bond.name, note(settings.interfaces)))
     elif is_ours(there):
-        text = note((*(noted_members(there) or ()), *settings.interfaces))
+        text = note((*noted_members(there), *settings.interfaces))
         steps += [Mark(bond.name, text)] if there.alias != text or there.group == BORN else []
     down = []
     for member in members:

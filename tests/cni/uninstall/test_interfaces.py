@@ -30,9 +30,18 @@ def test_what_stands_on_another_goes_first() -> None:
 
 
 def test_what_a_killed_worker_left_goes_too() -> None:
+    """It had no members yet: those are given after the note."""
     half = replace(BOND, alias="", group=BORN)
 
-    assert names(judge(HostLinks((*CARDS, half))).going) == ["bond0"]
+    assert names(judge(HostLinks((half,))).going) == ["bond0"]
+
+
+def test_what_a_killed_worker_left_stays_with_a_member_of_somebody_else_s() -> None:
+    half = replace(BOND, alias="", group=BORN)
+    judged = judge(HostLinks((CARDS[0], half)))
+
+    assert judged.going == ()
+    assert [why for _, why in judged.used] == ["has the member eth0, which ifacer did not give it"]
 
 
 @pytest.mark.parametrize(
@@ -89,6 +98,5 @@ def test_a_note_is_never_longer_than_the_kernel_takes() -> None:
 
     assert len(text.encode()) <= 255
     noted = noted_members(Link("bond0", 9, "bond", alias=text))
-    assert noted is not None
     assert noted < set(cards)
     assert note([*cards, *noted]) == text
