@@ -168,7 +168,9 @@ class Catalog:
 
     def made_lately(self, names: Iterable[str]) -> tuple[Object, ...]:
         """What decisions read of those of these pools that this process made a moment ago, as objects."""
-        return tuple(_told(self._made[name][0]) for name in names if self.is_own(name))
+        now = time.monotonic()
+        entries = [self._made.get(name) for name in names]  # other threads forget the oldest meanwhile
+        return tuple(_told(entry[0]) for entry in entries if entry is not None and now < entry[1])
 
     def is_own(self, name: str) -> bool:
         """Whether this process made the pool a moment ago."""

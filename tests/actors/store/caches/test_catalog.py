@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,24 @@ def test_a_pool_that_one_is_told_of_is_not_read_and_goes_when_the_watch_is_faste
     catalog.made(made)
     assert catalog.made_lately(("blue",)) == ()
     catalog.hear_of({**made, "spec": {"subnet": "nothing"}})
+    store.close()
+
+
+def test_a_pool_that_is_forgotten_while_one_is_told_of_it_is_told_or_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of very many pools that are made at once the oldest are forgotten, by the threads that make them."""
+
+    class Forgetful(OrderedDict[str, Any]):
+        def get(self, name: str, default: Any = None) -> Any:
+            return self.pop(name, default)
+
+    store = SQLiteStore(tmp_path / "orbweaver.db")
+    catalog = Catalog(store, has_pods=False)
+    monkeypatch.setattr(catalog, "_made", Forgetful())
+    catalog.made(store.create(pool("blue", "10.6.0.0/16", "10.6.0.1")))
+
+    assert [told["metadata"]["name"] for told in catalog.made_lately(("blue", "blue"))] == ["blue"]
     store.close()
 
 
