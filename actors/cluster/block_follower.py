@@ -77,7 +77,10 @@ class BlockFollower:
                 heard = self._ledger.ask(LedgerActor.block_watched, family, base, version, changes)
             heard.subscribe(_log_failure)
 
-        self._ledger.ask(LedgerActor.knows, family, base, version).subscribe(tell)
+        known = self._ledger.ask(LedgerActor.knows, family, base, version)
+        if watched is not None and not known.done():
+            watched.read()  # here, since `tell` now runs in the thread of the Ledger, for which others wait
+        known.subscribe(tell)
 
 
 class _Watched:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import Any
 
 import pytest
 
+from actors.allocation.ledger_index import LedgerIndex
 from actors.allocation.messages import AddressChange
 from actors.cluster import block_follower
 from actors.cluster.block_follower import BlockFollower
 from actors.resources.blocks.block import Block, Claim
 from actors.resources.blocks.record import Record
 from actors.runtime import get
-from tests.support.checker import eventually
+from tests.support.checker import equal, eventually
 from tests.support.rig import Rig, rig
 
 ADDRESS = 0x0A060001
@@ -102,3 +104,37 @@ def test_what_this_process_wrote_is_not_read_again(tmp_path: Path, monkeypatch: 
             becomes(lambda: read, [by_another])
         finally:
             follower.stop()
+
+
+def test_a_ledger_that_is_busy_takes_no_block_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for an address waits for its thread."""
+    holds, go_on = threading.Event(), threading.Event()
+    read: list[str] = []
+
+    class Recorded(Block):
+        @classmethod
+        def from_object(cls, obj: dict[str, Any]) -> Block:
+            read.append(obj["metadata"]["resourceVersion"])
+            return Block.from_object(obj)
+
+    def hold(*_: object) -> tuple[()]:
+        holds.set()
+        assert go_on.wait(120)
+        return ()
+
+    with followed(tmp_path) as (one, _):
+        claim(one, ADDRESS, "default/a")
+        with monkeypatch.context() as patch:
+            patch.setattr(LedgerIndex, "of_pod", hold)
+            held = one.system.get_actor("ledger/local").of_pods.remote(("default/a",))
+            assert holds.wait(60)
+        monkeypatch.setattr(block_follower, "Block", Recorded)
+        try:
+            claimed_by_another(one, ADDRESS + 1, "default/b")
+            by_another = one.store.get("SpiderIPBlock", NAME)["metadata"]["resourceVersion"]
+            eventually(lambda: equal(read.count(by_another), 1))
+        finally:
+            go_on.set()
+        get(held, 60)
+        becomes(lambda: pods(one, "default/b"), ["default/b"])
+        assert read.count(by_another) == 1
