@@ -160,8 +160,7 @@ def parse(environment: Mapping[str, str], stdin: bytes) -> CniRequest:
         raise _environment(f"CNI_COMMAND is {quoted(command)}; it must be one of {', '.join(COMMANDS)}")
     if command == "DEL":
         return _parse_delete(environment, stdin, _begun(environment))
-    known = functools.partial(_section_in, stdin) if len(stdin) <= _USUAL else None
-    return parse_decoded(environment, _decode(stdin), known)
+    return parse_decoded(environment, _decode(stdin), stdin if len(stdin) <= _USUAL else b"")
 
 
 def _begun(environment: Mapping[str, str]) -> Callable[..., CniRequest]:
@@ -173,11 +172,9 @@ def _begun(environment: Mapping[str, str]) -> Callable[..., CniRequest]:
     )
 
 
-def parse_decoded(
-    environment: Mapping[str, str], conf: dict[str, Any], known: Callable[[], _IpamSection] | None = None
-) -> CniRequest:
-    """The same of a configuration that is decoded already, for every command but DEL. `known`: reads its `ipam` section at
-    less cost. Raises `InvalidRequest`."""
+def parse_decoded(environment: Mapping[str, str], conf: dict[str, Any], stdin: bytes = b"") -> CniRequest:
+    """The same of a configuration that is decoded already, for every command but DEL. `stdin`: its octets, where what its
+    `ipam` section says is worth keeping for the next pod that brings the same. Raises `InvalidRequest`."""
     command, request = environment["CNI_COMMAND"], _begun(environment)
     version = _version(conf, command)
     nobody = Sandbox("", "", "", "", "", "")
@@ -197,7 +194,7 @@ def parse_decoded(
         previous = _previous(conf, network)
         return request(command, version, network, sandbox, named, previous=previous, conf=conf)
     check_names(sandbox.container, network, arguments)
-    ipam = known() if known is not None else _section(conf, network)
+    ipam = _section_in(stdin, conf, network) if stdin else _section(conf, network)
     asks = AddressRequest(
         sandbox.interface,
         ipam.ipv4_pools,
@@ -230,11 +227,19 @@ def _section(conf: dict[str, Any], network: str) -> _IpamSection:
     )
 
 
-@functools.lru_cache(_KEPT)
-def _section_in(stdin: bytes) -> _IpamSection:
-    """That of a whole configuration. Each pod of a network brings the same octets, and nothing else decides what they say."""
-    conf = _decode(stdin)
-    return _section(conf, _network(conf))
+_sections: dict[bytes, _IpamSection] = {}
+
+
+def _section_in(stdin: bytes, conf: dict[str, Any], network: str) -> _IpamSection:
+    """The same, kept by the octets of the configuration: most pods of a network bring the same ones, and nothing else decides
+    what they say. Those of others, of which each is another, cost no more than if none were kept."""
+    section = _sections.get(stdin)
+    if section is None:
+        section = _section(conf, network)
+        if len(_sections) >= _KEPT:
+            _sections.clear()  # what is usual is back with the next pod
+        _sections[stdin] = section
+    return section
 
 
 def _parse_delete(
@@ -351,7 +356,8 @@ def _type(value: object) -> str:
 
 def _read(stdin: bytes) -> Any:
     """The network configuration, of which a tenant may have written as much as his own networks say. Raises ValueError."""
-    return read_json(stdin.decode(), longest=len(stdin), deepest=DEEPEST, only_showable=False)
+    text = stdin.rstrip(b"\n").decode()  # the shim's, for which each text inside would be looked at
+    return read_json(text, longest=len(stdin), deepest=DEEPEST, only_showable=False)
 
 
 def _decode(stdin: bytes) -> dict[str, Any]:

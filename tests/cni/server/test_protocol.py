@@ -493,3 +493,35 @@ def test_each_configuration_is_asked_for_what_it_says_itself():
             ask(stdin=conf(ipam={"type": "spiderpool", "default_ipv4_ippool": 7}))
         assert ask(stdin=conf(name="a")).network == "a"
         assert ask(stdin=conf(name="b")).network == "b"
+
+
+def test_what_many_pods_say_each_for_itself_is_read_once_and_not_kept_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """As with addresses of their own in `runtimeConfig`."""
+    decoded: list[bytes] = []
+    read = protocol._read
+
+    def counted(stdin: bytes) -> Any:
+        decoded.append(stdin)
+        return read(stdin)
+
+    monkeypatch.setattr(protocol, "_read", counted)
+    each = [conf(runtimeConfig={"ips": [f"10.6.0.{number}"]}) for number in range(200)]
+    for number, stdin in enumerate(each):
+        assert ask(stdin=stdin).asks.exact == ((4, 0x0A060000 + number),)
+
+    assert decoded == each
+    assert len(protocol._sections) <= 64
+
+
+def test_the_end_of_a_line_behind_a_configuration_means_nothing(monkeypatch: pytest.MonkeyPatch):
+    """The shim sends one. The texts inside are not looked at one by one for it."""
+
+    def one_by_one(*_: Any, **__: Any) -> None:
+        raise AssertionError("the texts are looked at one by one")
+
+    monkeypatch.setattr("actors.resources.json_text._check_texts", one_by_one)
+
+    assert ask(stdin=conf() + b"\n") == ask(stdin=conf())
+    assert version_of(conf(cniVersion="0.4.0") + b"\n") == "0.4.0"
