@@ -17,12 +17,13 @@ from actors.decisions.settings import Settings
 from actors.errors import Conflict, NotFound, PeerLost, PodRefused, PoolNotReady, StoreUnavailable
 from actors.resources.application import Application
 from actors.resources.metadata import Owner
-from actors.resources.workload import IP_NUMBER, RECLAIM, SUBNET, SUBNETS
+from actors.resources.workload import IP_NUMBER, RECLAIM, SUBNET, SUBNETS, Workload
 from actors.runtime import ActorSystem, ObjectRef, get
 from actors.store.caches.catalog import Catalog
 from actors.store.sqlite.store import SQLiteStore
 from actors.subnets.applications import Applications, Identity
 from actors.subnets.auto_pools import AutoPoolsActor
+from actors.subnets.pool_rounds import PoolRounds
 from actors.subnets.reading_threads import ReadingThreads
 from tests.support.checker import eventually
 from tests.support.model_subnets import ModelSubnets, subnet
@@ -273,18 +274,25 @@ def test_who_comes_while_an_application_is_to_be_read_again_is_answered_then(
     owner = world.apply("Deployment", "web", 2, FLOOR)
     world.settles(auto4_web_eth0=3)
     monkeypatch.setattr("actors.subnets.pool_rounds.RETRY_FIRST", 2.0)
-    failed = threading.Event()
+    waits = threading.Event()
+    read, cached, try_again = world.applications.read, world.applications.cached, PoolRounds.try_again
 
-    def away(application: Application) -> None:
-        monkeypatch.undo()
-        failed.set()
+    def away(application: Application) -> Workload | None:
+        if waits.is_set():
+            return read(application)
         raise StoreUnavailable("it is away", maybe_written=False)
 
+    def waits_to_try_again(*arguments: Any) -> None:
+        try_again(*arguments)
+        waits.set()
+
     monkeypatch.setattr(world.applications, "read", away)
-    monkeypatch.setattr(world.applications, "cached", lambda identity: None)
+    monkeypatch.setattr(
+        world.applications, "cached", lambda identity: cached(identity) if waits.is_set() else None
+    )
+    monkeypatch.setattr(PoolRounds, "try_again", waits_to_try_again)
     world.actor.changed.remote((("apps", "Deployment", "shop", "web"),))
-    assert failed.wait(60)
-    world.everything_heard()
+    assert waits.wait(60)
 
     assert world.pools(owner)
 

@@ -153,9 +153,9 @@ def test_applications_that_live_at_random_leave_nothing_behind(tmp_path: Path, s
             for obj in found.inner.list("SpiderIPPool").items:
                 lives.delete_pool(obj["metadata"]["name"])
             equal(_statuses(found), [0, 0, 0])
+            equal(found.inner.list("SpiderIPPool").items, ())
 
         eventually(ended)
-        assert found.inner.list("SpiderIPPool").items == ()
         found.prove()
 
 
