@@ -24,7 +24,7 @@ class BlockFollower:
     """An informer on SpiderIPBlocks that feeds `ledger/local` of a system."""
 
     def __init__(self, store: Store, system: ActorSystem) -> None:
-        self._informer = Informer(store, "SpiderIPBlock", transform=_Watched)
+        self._informer = Informer(store, "SpiderIPBlock", transform=_WatchedBlock)
         self._ledger = ledger_of(system)
 
     def start(self, timeout: float) -> None:
@@ -58,7 +58,7 @@ class BlockFollower:
         self._informer.stop()
 
     def _changed(self, key: ObjectKey) -> None:
-        watched: _Watched | None = self._informer.get(key.name)
+        watched: _WatchedBlock | None = self._informer.get(key.name)
         try:
             family, base = parse_block_name(key.name)
         except InvalidObject as error:
@@ -83,7 +83,7 @@ class BlockFollower:
         known.subscribe(tell)
 
 
-class _Watched:
+class _WatchedBlock:
     """A block as the watch has told of it; it is read when somebody needs what it says, and once."""
 
     __slots__ = ("_block", "_object", "version")

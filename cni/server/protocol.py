@@ -208,7 +208,7 @@ def parse_decoded(environment: Mapping[str, str], conf: dict[str, Any], stdin: b
 
 
 @dataclass(frozen=True, slots=True)
-class _IpamSection:
+class _IpamWishes:
     """What the `ipam` section of a network's configuration asks for, the same for all its pods."""
 
     ipv4_pools: tuple[str, ...]
@@ -217,9 +217,9 @@ class _IpamSection:
     detection: DetectionOverrides
 
 
-def _section(conf: dict[str, Any], network: str) -> _IpamSection:
+def _section(conf: dict[str, Any], network: str) -> _IpamWishes:
     ipam = Fields.of(f"network {network}", "", conf, InvalidRequest).inner("ipam")
-    return _IpamSection(
+    return _IpamWishes(
         _pool_names(ipam, "default_ipv4_ippool"),
         _pool_names(ipam, "default_ipv6_ippool"),
         ipam.flag("clean_gateway"),
@@ -227,10 +227,10 @@ def _section(conf: dict[str, Any], network: str) -> _IpamSection:
     )
 
 
-_sections: dict[bytes, _IpamSection] = {}
+_sections: dict[bytes, _IpamWishes] = {}
 
 
-def _section_in(stdin: bytes, conf: dict[str, Any], network: str) -> _IpamSection:
+def _section_in(stdin: bytes, conf: dict[str, Any], network: str) -> _IpamWishes:
     """The same, kept by the octets of the configuration: most pods of a network bring the same ones, and nothing else decides
     what they say. Those of others, of which each is another, cost no more than if none were kept."""
     section = _sections.get(stdin)
