@@ -173,7 +173,7 @@ class PoolRounds:
             self.try_again(state, state.failure, self.reconcile)
             return
         state.failures = 0
-        if state.again or state.wants != state.aim:  # it changed meanwhile
+        if state.again or state.has_news:  # it changed meanwhile
             self.reconcile(state)
             return
         state.settled = state.aim
@@ -246,9 +246,10 @@ class PoolRounds:
             work(state)
 
     def goes_with(self, state: PoolsOfApplication, pool: OwnPool) -> bool:
-        """Whether a pool goes when its application is gone, by what stands on the pool, which a person may have changed."""
+        """Whether a pool goes when its application is gone, by what stands on the pool, which a person may have changed; or by
+        what the application said after that was written."""
         cached = self._catalog.pools().pools.get(pool.name)
-        if cached is not None:
+        if cached is not None and not state.has_news:
             return cached.labels.get(RECLAIM) != "false"
         return state.reclaims
 

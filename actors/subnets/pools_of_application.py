@@ -7,10 +7,11 @@ kind left is taken over if it was to be kept, and never else; a name that somebo
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from actors.allocation.application_pools import PoolsRequest
-from actors.decisions.annotations import SubnetWish
+from actors.decisions.annotations import SubnetWish, read_subnets
 from actors.decisions.auto_pool import (
     INTERFACE,
     KIND,
@@ -27,7 +28,7 @@ from actors.decisions.auto_pool import (
     pool_names,
 )
 from actors.decisions.pool_distribution import Outcome, PoolDistribution, Question
-from actors.errors import OrbweaverError, PoolNotReady
+from actors.errors import OrbweaverError, PodRefused, PoolNotReady
 from actors.resources.application import Application
 from actors.resources.ippool import IPPool
 from actors.resources.names import label_value
@@ -158,14 +159,23 @@ class PoolsOfApplication:
 
     @property
     def reclaims(self) -> bool:
-        """Whether it wants its pools to go with it."""
-        return self.wish is None or self.wish.reclaim
+        """Whether it wants its pools to go with it, by its last word, also where no round began with that."""
+        wish = self.wish
+        if self.has_news and self.asked:
+            with suppress(PodRefused):
+                wish = read_subnets(self.application.title, self.asked)
+        return wish is None or wish.reclaim
 
     @property
     def wants(self) -> object:
         """All that its pools depend on; equal as long as nothing has to be done."""
         workload = self.workload
         return workload.application, workload.replicas, workload.counted, tuple(sorted(self.asked.items()))
+
+    @property
+    def has_news(self) -> bool:
+        """Whether it wants something that no round began with."""
+        return self.wants != self.aim
 
     @property
     def outdated(self) -> bool:

@@ -401,6 +401,26 @@ def test_a_pool_stays_although_its_application_goes_while_it_is_asked_for(world:
     assert world.subnets.dropped == []
 
 
+def test_a_kept_pool_goes_whose_application_said_so_in_its_last_moment(world: World) -> None:
+    """Its last word came while what it had said before was being answered, and no round began with it."""
+    keep = {**FLOOR, RECLAIM: "false"}
+    world.apply("Deployment", "web", 2, keep)
+    world.settles(auto4_web_eth0=3)
+    world.everything_heard()
+    world.subnets.held = []
+    world.apply("Deployment", "web", 4, keep)
+    eventually(lambda: _is(len(world.subnets.held or ()) == 1))
+    world.apply("Deployment", "web", 4, FLOOR)
+    world.everything_heard()
+    world.store.delete("Deployment", "web", "shop")
+    eventually(lambda: _is(world.applications.cached(("apps", "Deployment", "shop", "web")) is None))
+    world.everything_heard()
+
+    world.subnets.held.pop()()
+
+    world.settles()
+
+
 def test_a_kept_pool_goes_when_a_person_says_so(world: World) -> None:
     keep = {**FLOOR, RECLAIM: "false"}
     (name,) = world.pools(world.apply("Deployment", "web", 2, keep), keep)
