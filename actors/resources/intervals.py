@@ -102,8 +102,11 @@ class IntervalSet:
 
     def intersect(self, other: IntervalSet) -> IntervalSet:
         """What is in both."""
+        if not self or not other:
+            return IntervalSet()
         common: list[Interval] = []
-        i = j = 0
+        # Few addresses of a pool are looked for in all that a subnet has given out: what lies before them is skipped.
+        i, j = bisect_left(self._highs, other._lows[0]), bisect_left(other._highs, self._lows[0])
         while i < len(self._lows) and j < len(other._lows):
             low = max(self._lows[i], other._lows[j])
             high = min(self._highs[i], other._highs[j])
@@ -118,7 +121,7 @@ class IntervalSet:
     def minus(self, other: IntervalSet) -> IntervalSet:
         """What is in this one alone."""
         left: list[Interval] = []
-        j = 0
+        j = bisect_left(other._highs, self._lows[0]) if self else 0
         for low, high in self:
             while j < len(other._highs) and other._highs[j] < low:
                 j += 1

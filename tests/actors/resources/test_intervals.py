@@ -3,6 +3,7 @@ set."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -49,6 +50,39 @@ def test_algebra_is_that_of_sets(a: list[tuple[int, int]], b: list[tuple[int, in
     assert one.lowest_from(point) == min((m for m in first if m >= point), default=None)
     assert one.last == max(first, default=None)
     assert (one == two) == (first == second)
+
+
+class CountedInt(int):
+    """An integer that counts how often it is compared."""
+
+    comparisons = 0
+
+    def __lt__(self, other: int) -> bool:
+        CountedInt.comparisons += 1
+        return int(self) < int(other)
+
+    def __le__(self, other: int) -> bool:
+        CountedInt.comparisons += 1
+        return int(self) <= int(other)
+
+    def __gt__(self, other: int) -> bool:
+        CountedInt.comparisons += 1
+        return int(self) > int(other)
+
+
+@pytest.mark.parametrize("how", [IntervalSet.intersect, IntervalSet.minus])
+def test_few_addresses_beside_thousands_of_intervals_cost_no_walk_over_them(
+    how: Callable[[IntervalSet, IntervalSet], IntervalSet],
+) -> None:
+    """A subnet's look asks for each pool what of it is in use, among all that the subnet has given out."""
+    used = IntervalSet((CountedInt(3 * n), CountedInt(3 * n + 1)) for n in range(10_000))
+    pool = IntervalSet([(29_991, 29_994)])
+    CountedInt.comparisons = 0
+
+    result = how(pool, used)
+
+    assert members(result) in ({29_991, 29_992, 29_994}, {29_993})
+    assert CountedInt.comparisons < 100
 
 
 def test_an_interval_that_ends_before_it_starts_is_a_mistake_of_the_caller() -> None:
