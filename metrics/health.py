@@ -22,12 +22,12 @@ import threading
 from collections.abc import Callable
 
 from actors.errors import StoreUnavailable
+from actors.tcp_listener import listen
 from metrics import logs
 from metrics.prometheus import Metrics
 
 log = logging.getLogger("orbweaver.http")
 
-BACKLOG = 512
 PAUSE, PAUSE_MOST = 0.1, 10.0
 """Seconds before a process that ended is replaced."""
 _STOP_TIMEOUT = 2.0
@@ -182,14 +182,6 @@ class HealthServer:
                 channel.sendall(json.dumps(answer).encode() + b"\n")
             except OSError as error:
                 log.debug("nobody took an answer", extra={"error": str(error)})
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening TCP socket, for IPv4 or IPv6 as `host` says. Port 0 takes a free one. Raises `OSError`."""
-    family, _, _, _, address = socket.getaddrinfo(
-        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    return socket.create_server(address[:2], family=family, backlog=BACKLOG)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -24,13 +24,11 @@ from actors.errors import OrbweaverError
 from actors.runtime.gate import Gate, GateLimits
 from actors.runtime.identity import Identify, PeerIdentity, introduction
 from actors.runtime.tls_connection import TlsConnection
+from actors.tcp_listener import BACKLOG, listen
 
 Factory = Callable[[], asyncio.Protocol]
 ServerFactory = Callable[["PeerIdentity | None"], asyncio.Protocol]
 """Makes the protocol of a connection that came in; None where the transport does not ask who that is."""
-
-_BACKLOG = 1024
-"""All agents of a cluster connect at once when their leader changes."""
 
 
 class Listening(Protocol):
@@ -90,7 +88,7 @@ class UnixTransport:
         except OSError as error:
             raise OrbweaverError(f"cannot listen on {self.path}: {error.strerror or error}") from error
         server = await asyncio.get_running_loop().create_unix_server(
-            lambda: factory(None), sock=sock, backlog=_BACKLOG
+            lambda: factory(None), sock=sock, backlog=BACKLOG
         )
         return _UnixListening(server, self.path)
 
@@ -104,7 +102,7 @@ class UnixTransport:
             os.fchmod(sock.fileno(), self.mode)
             sock.bind(str(self.path))
             self.path.chmod(self.mode)
-            sock.listen(_BACKLOG)
+            sock.listen(BACKLOG)
             sock.setblocking(False)
         except BaseException:
             sock.close()
@@ -192,7 +190,7 @@ class TcpTransport:
             raise OrbweaverError(f"{self.describe()} cannot be listened on so: TLS is served by a TlsDoor")
         try:
             server = await asyncio.get_running_loop().create_server(
-                lambda: factory(None), self.host, self.port, backlog=_BACKLOG
+                lambda: factory(None), self.host, self.port, backlog=BACKLOG
             )
         except OSError as error:
             raise OrbweaverError(f"cannot listen on {self.describe()}: {error.strerror or error}") from error
@@ -254,7 +252,7 @@ class TlsDoor:
         """Bind. Raises OrbweaverError when the address is not to be had."""
         loop = asyncio.get_running_loop()
         try:
-            sock = self._bind()
+            sock = listen(self.host, self.port)
         except OSError as error:
             raise OrbweaverError(f"cannot listen on {self.describe()}: {error.strerror or error}") from error
 
@@ -271,14 +269,6 @@ class TlsDoor:
         listening = _DoorListening(self.host, sock.getsockname()[1], self.gate)
         self.gate.start()
         return listening
-
-    def _bind(self) -> socket.socket:
-        if not self.host:
-            both = socket.has_dualstack_ipv6()
-            family = socket.AF_INET6 if both else socket.AF_INET
-            return socket.create_server(("", self.port), family=family, backlog=_BACKLOG, dualstack_ipv6=both)
-        family, *_, where = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(where[:2], family=family, backlog=_BACKLOG)
 
 
 class _DoorListening:

@@ -25,6 +25,7 @@ from typing import Any
 from actors.errors import InvalidRequest, OrbweaverError, StoreUnavailable
 from actors.review.messages import ReviewVerdict, together
 from actors.runtime import ObjectRef
+from actors.tcp_listener import listen
 from cni.admission.admission_review import AdmissionQuestion, read_question, write_answer
 from cni.admission.reviews import Review
 from metrics.health import RETRY, TAKEN
@@ -83,7 +84,7 @@ class Webhook:
         self._stopping = threading.Event()
         self._waiting = threading.Thread(target=self._await_port, name="webhook-port", daemon=True)
         try:
-            self._listener = _listen(options.listen, options.port)
+            self._listener = listen(options.listen, options.port)
         except OSError as error:
             if error.errno not in TAKEN:
                 raise StoreUnavailable(
@@ -121,7 +122,7 @@ class Webhook:
             if self._stopping.wait(RETRY):
                 return
             try:
-                self._listener = _listen(self._options.listen, self._options.port)
+                self._listener = listen(self._options.listen, self._options.port)
             except OSError as error:
                 log.debug("the webhook's port is still taken", extra={"error": str(error)})
             else:
@@ -231,8 +232,3 @@ def _awaited(ref: ObjectRef[ReviewVerdict]) -> Awaitable[ReviewVerdict]:
 
     ref.subscribe(done)
     return future
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host or not host else socket.AF_INET
-    return socket.create_server((host, port), family=family, dualstack_ipv6=not host)

@@ -50,7 +50,9 @@ class Serving(Protocol):
 def add_process_options(parser: argparse.ArgumentParser, port: int) -> None:
     """Add the options for metrics and logs; `port` is where HTTP is served by default."""
     parser.add_argument(
-        "--metrics-host", default="127.0.0.1", help="address for /metrics and health (%(default)s)"
+        "--metrics-host",
+        default="127.0.0.1",
+        help="address for /metrics and health; empty for all that the host has (%(default)s)",
     )
     parser.add_argument(
         "--metrics-port",

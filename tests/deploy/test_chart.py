@@ -454,7 +454,7 @@ def test_values_change_what_they_say(helm: Helm) -> None:
         pod = workload["spec"]["template"]
         (container,) = pod["spec"]["containers"]
         assert container["image"] == "mirror.local:5000/net/orbweaver@sha256:" + "a" * 64
-        assert container["command"][-2:] == ["--metrics-host=0.0.0.0", "--log-level=debug"]
+        assert container["command"][-2:] == ["--metrics-host=", "--log-level=debug"]
         assert container["resources"] == placed["resources"]
         assert {"name": "A", "value": "b"} in container["env"]
         assert pod["spec"]["nodeSelector"] == {"kubernetes.io/os": "linux", "pool": "edge"}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from metrics.health import listen
+from actors.tcp_listener import listen
 from metrics.http_server import Handler, HttpAnswer, HttpLimits, HttpRequest, HttpServer
 
 PATIENCE = 60.0

@@ -85,7 +85,7 @@ them is rendered first; what it sets, the others see. */}}
 {{- $_ := set $container "image" (include "orbweaver.image" $root) -}}
 {{- $_ := set $container "imagePullPolicy" $root.Values.image.pullPolicy -}}
 {{- $arguments := $values.extraArgs -}}
-{{- if $root.Values.metrics.exposed }}{{ $arguments = prepend $arguments "--metrics-host=0.0.0.0" }}{{ end -}}
+{{- if $root.Values.metrics.exposed }}{{ $arguments = prepend $arguments "--metrics-host=" }}{{ end -}}
 {{- $_ := set $container "command" (concat $container.command $arguments) -}}
 {{- $_ := set $container "env" (concat $container.env $values.extraEnv) -}}
 {{- with $values.resources }}{{ $_ := set $container "resources" . }}{{ end -}}
