@@ -8,7 +8,7 @@ import re
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,19 @@ import pytest
 
 from actors.store.contract import Object
 from cni.command.main import main
-from cni.takeover.spiderpool.installation import GRACE, Side, find_spiderpool
+from cni.takeover.spiderpool.installation import (
+    GRACE,
+    Installation,
+    Side,
+    find_orbweaver,
+    find_spiderpool,
+)
+from tests.deploy.test_refused_writes import BINDINGS, POLICIES
 from tests.support.agent_process import PROGRAM
 from tests.support.checker import equal, eventually, records
 from tests.support.cluster import ClusterStore
 from tests.support.rig import pool, statefulset
-from tests.support.spiderpool_objects import SPIDER, install
+from tests.support.spiderpool_objects import install
 from tests.support.takeover_stage import THEIRS, Stage, stage
 from tests.tools.apiserver import ApiServer
 
@@ -54,6 +61,7 @@ APPLICATION = (
         },
     },
 )
+PODS = "/api/v1/namespaces/default/pods"
 WORKLOADS = (("DaemonSet", "spiderpool-agent"), ("Deployment", "spiderpool-controller"))
 
 
@@ -185,26 +193,92 @@ def prove_told(made: Stage, printed: str) -> None:
     assert "nodes were without an agent for" in printed
 
 
+@contextmanager
+def stopped_slowly(store: ClusterStore, found: Installation) -> Iterator[list[str]]:
+    """A side that is stopped while a pod of its agents is being deleted, which says that it may take 30 s; yields what the
+    command tells."""
+    name = found.agents
+    metadata = {"name": "slow", "namespace": found.namespace, "labels": {"app": name}}
+    spec = {"nodeName": "n1", "containers": [{"name": "agent", "image": "none"}]}
+    store.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    store.delete("Pod", "slow", found.namespace)  # as the DaemonSet's controller does
+    lines: list[str] = []
+    side = Side(store, found, lines.append)
+    stopping = threading.Thread(target=side.stop)
+    stopping.start()
+    try:
+        yield lines
+        assert stopping.is_alive()
+    finally:
+        store.delete("Pod", "slow", found.namespace, grace=0)
+        stopping.join(60)
+    assert side.is_stopped()
+
+
+def grace_of(store: ClusterStore, found: Installation) -> int:
+    return int(store.get("Pod", "slow", found.namespace)["metadata"]["deletionGracePeriodSeconds"])
+
+
+def prove_told_to_wait(lines: list[str]) -> None:
+    assert [line for line in lines if "1 pods" in line and "still run (slow)" in line]
+
+
 def test_what_is_told_to_end_is_given_little_time(store: ClusterStore) -> None:
     """A pod says how long it may take, which is as long as nobody gives out an address. It is waited for all the same."""
     install(store)
-    metadata = {"name": "slow", "namespace": SPIDER, "labels": {"app": "my-agent"}}
-    spec = {"nodeName": "n1", "containers": [{"name": "agent-of-mine", "image": "none"}]}
-    store.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
-    side = Side(store, find_spiderpool(store, None), lambda line: None)
+    found = find_spiderpool(store, None)
 
-    stopping = threading.Thread(target=side.stop)
-    stopping.start()
-    store.delete("Pod", "slow", SPIDER)  # as the DaemonSet's controller does
+    with stopped_slowly(store, found):
+        eventually(lambda: equal(grace_of(store, found), GRACE))
+
+
+def test_our_agents_end_in_their_own_time(store: ClusterStore) -> None:
+    """They answer what they were asked before."""
+    install(store)
+    found = find_orbweaver(store)
+
+    with stopped_slowly(store, found) as lines:
+        eventually(lambda: prove_told_to_wait(lines))
+        assert grace_of(store, found) == 30
+
+
+def test_where_nobody_may_be_hurried_they_are_waited_for(store: ClusterStore, api_server: ApiServer) -> None:
+    install(store)
+    found = find_spiderpool(store, None)
+
+    with no_haste(api_server), stopped_slowly(store, found) as lines:
+        eventually(lambda: prove_told_to_wait(lines))
+        assert [line for line in lines if "pod slow is waited for" in line and "no haste here" in line]
+        assert grace_of(store, found) == 30
+
+
+@contextmanager
+def no_haste(server: ApiServer) -> Iterator[None]:
+    """A policy against giving pods as little as a takeover does."""
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["DELETE"], "resources": ["pods"]}
+    hasty = f"has(request.options.gracePeriodSeconds) && request.options.gracePeriodSeconds == {GRACE}"
+    spec = {
+        "matchConstraints": {"resourceRules": [rule]},
+        "validations": [{"expression": f"!({hasty})", "message": "no haste here"}],
+    }
+    bound = {"policyName": "no-haste", "validationActions": ["Deny"]}
+    probe = {"nodeName": "n1", "containers": [{"name": "main", "image": "none"}]}
+    server.call("POST", POLICIES, {"metadata": {"name": "no-haste"}, "spec": spec})
+    server.call("POST", BINDINGS, {"metadata": {"name": "no-haste"}, "spec": bound})
+    server.call("POST", PODS, {"metadata": {"name": "probe"}, "spec": probe})
     try:
-        eventually(
-            lambda: equal(store.get("Pod", "slow", SPIDER)["metadata"]["deletionGracePeriodSeconds"], GRACE)
-        )
-        assert stopping.is_alive()
+        eventually(lambda: equal(_hastily(server), 422))
+        yield
     finally:
-        store.delete("Pod", "slow", SPIDER, grace=0)
-        stopping.join(60)
-    assert side.is_stopped()
+        server.call("DELETE", f"{BINDINGS}/no-haste")
+        server.call("DELETE", f"{POLICIES}/no-haste")
+        eventually(lambda: equal(_hastily(server), 200))
+        server.call("DELETE", f"{PODS}/probe?gracePeriodSeconds=0")
+
+
+def _hastily(server: ApiServer) -> int:
+    """The answer to a deletion, which is not done."""
+    return server.ask("DELETE", f"{PODS}/probe?dryRun=All&gracePeriodSeconds={GRACE}")[0]
 
 
 def prove_pool_made(store: ClusterStore) -> None:

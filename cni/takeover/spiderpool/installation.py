@@ -15,7 +15,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from actors.errors import Conflict, InvalidObject, NoSuchResource, NotFound, TakeoverUnfinished
+from actors.errors import (
+    Conflict,
+    InvalidObject,
+    NoSuchResource,
+    NotAllowed,
+    NotFound,
+    TakeoverUnfinished,
+)
 from actors.store.contract import Object, Store
 from cni.takeover.reading import Tell
 from cni.takeover.spiderpool.gap import Gap
@@ -32,8 +39,8 @@ that ends with the pod."""
 
 ATTEMPTS = 20
 GRACE = 2
-"""Seconds that what is told to end has for what it is about: nobody gives out an address meanwhile, nor before the slowest of
-them is gone. Spiderpool's agents end by no signal but the last."""
+"""Seconds that pods of Spiderpool have to end: nobody gives out an address meanwhile, nor before the slowest of them is gone.
+Its agents end by no signal but the last; ours end when their last request is answered."""
 LIMIT = 180.0
 """Seconds for which nothing may come on while pods stop or start: longer than their grace period, and than pulling an image
 usually takes."""
@@ -52,6 +59,8 @@ class Installation:
     """The Deployments' names."""
     configuration: str
     """The name of the ConfigMap with `conf.yml`, empty where none is mounted."""
+    grace: int | None = None
+    """Seconds that its pods have to end; None for as many as they say themselves."""
 
 
 def find_spiderpool(store: Store, namespace: str | None) -> Installation:
@@ -63,6 +72,7 @@ def find_spiderpool(store: Store, namespace: str | None) -> Installation:
         namespace,
         "name its namespace with --spiderpool-namespace; where it has been uninstalled there is nothing to stop, and"
         " Orbweaver takes over what its pools say when it first starts",
+        grace=GRACE,
     )
 
 
@@ -79,7 +89,13 @@ def find_orbweaver(store: Store) -> Installation:
 
 
 def _find(
-    store: Store, title: str, programs: tuple[str, str], namespace: str | None, remedy: str
+    store: Store,
+    title: str,
+    programs: tuple[str, str],
+    namespace: str | None,
+    remedy: str,
+    *,
+    grace: int | None = None,
 ) -> Installation:
     agents = _running(store, "DaemonSet", programs[0], namespace)
     if not agents:
@@ -95,6 +111,7 @@ def _find(
         agents[0]["metadata"]["name"],
         tuple(obj["metadata"]["name"] for obj in controllers),
         _configuration(agents[0]),
+        grace,
     )
 
 
@@ -193,7 +210,7 @@ class Side:
         self.change(self.agents(), _parked)
         self.tell(f"{title}: agents are told to end")
         wait_until(
-            self._left,
+            partial(self._left, set()),
             LIMIT,
             "look at the pods: on a node that does not answer, nobody can tell whether they run; bring it back, or delete its"
             " Node once the machine is off. Then repeat the command",
@@ -244,10 +261,11 @@ class Side:
             f"{kind} {name} is written by somebody else all the time; repeat the command"
         )
 
-    def _left(self) -> str:
+    def _left(self, unhurried: set[str]) -> str:
+        """`unhurried`: the UIDs of pods that may take their time, because hurrying them was refused."""
         running = self.pods()
         for pod in running:
-            self._hurry(pod)
+            self._hurry(pod, unhurried)
         pods = sorted(pod["metadata"]["name"] for pod in running)
         more = f" and {len(pods) - 3} more" if len(pods) > 3 else ""
         return (
@@ -256,14 +274,21 @@ class Side:
             else ""
         )
 
-    def _hurry(self, pod: Object) -> None:
-        """Give a pod that is being deleted no longer than `GRACE`. The kubelet still says when it is gone."""
-        metadata = pod["metadata"]
-        if metadata.get("deletionTimestamp") and metadata.get("deletionGracePeriodSeconds", 0) > GRACE:
+    def _hurry(self, pod: Object, unhurried: set[str]) -> None:
+        """Give a pod that is being deleted no longer than `grace`. The kubelet still says when it is gone."""
+        metadata, grace = pod["metadata"], self.installation.grace
+        if grace is None or metadata["uid"] in unhurried or not metadata.get("deletionTimestamp"):
+            return
+        if metadata.get("deletionGracePeriodSeconds", 0) <= grace:
+            return
+        try:
             with suppress(NotFound, Conflict):
                 self.store.delete(
-                    "Pod", metadata["name"], metadata["namespace"], uid=metadata["uid"], grace=GRACE
+                    "Pod", metadata["name"], metadata["namespace"], uid=metadata["uid"], grace=grace
                 )
+        except (NotAllowed, InvalidObject) as error:  # by RBAC, or by an admission policy
+            unhurried.add(metadata["uid"])
+            self.tell(f"pod {metadata['name']} is waited for as long as it may take: {error}")
 
     def _no_controller(self) -> str:
         waiting = [obj for obj in self.controllers() if not _has_ready(obj)]
