@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ STANDARD = Path("/var/lib/cni/networks")
 ELSEWHERE = "taken-over-elsewhere"
 """In the place of a container: the way back keeps this node from giving out what a pod of another node has, which host-local
 would not know. Nobody asks for it back; a later run of the way back deletes it when no pod has it any more."""
+UNREPORTED = 600.0
+"""Seconds that a pod may have an address before its status says so: as long as a kubelet may take for all of its networks,
+and more."""
 LIMIT = 60.0
 """Seconds that a lock is waited for: host-local has it for some milliseconds."""
 _LOCK = "lock"
@@ -89,9 +93,20 @@ def read(directory: Path) -> tuple[tuple[AddressFile, ...], tuple[str, ...]]:
     return tuple(file for file in files if file.container != ELSEWHERE), tuple(problems)
 
 
-def kept_for_others(directory: Path) -> tuple[AddressFile, ...]:
-    """The files that the way back made for what pods of other nodes have. Raises `InvalidRequest`."""
-    return tuple(file for file in _read(directory)[0] if file.container == ELSEWHERE)
+def kept_for_others(directory: Path, *, seconds: float = 0.0) -> tuple[AddressFile, ...]:
+    """The files that the way back made, at least so many seconds ago, for what pods of other nodes have. Raises
+    `InvalidRequest`."""
+    return tuple(
+        file for file in _read(directory)[0] if file.container == ELSEWHERE and _age(file.path) >= seconds
+    )
+
+
+def _age(path: Path) -> float:
+    """Seconds for which a file has been as it is; none for one that is gone."""
+    try:
+        return max(0.0, time.time() - path.stat().st_mtime)
+    except FileNotFoundError:
+        return 0.0
 
 
 def _read(directory: Path) -> tuple[list[AddressFile], list[str]]:

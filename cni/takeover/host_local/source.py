@@ -293,23 +293,27 @@ class HostLocalSource:
                 tell(f"{network.title} names host-local again")
 
     def _unused(self) -> dict[Path, tuple[directories.AddressFile, ...]]:
-        """By directory, the files for what pods of other nodes had, and no pod reports any more."""
+        """By directory, the files for what pods of other nodes had, and no pod reports any more. What is younger is left: its
+        pod may have started a moment ago, and not have reported anything."""
+        old = {
+            directory: directories.kept_for_others(directory, seconds=directories.UNREPORTED)
+            for directory in self._directories(self._holding()).values()
+        }
         reported = Holders.read(self.store).by_address
         return {
-            directory: tuple(
-                file for file in directories.kept_for_others(directory) if file.address not in reported
-            )
-            for directory in self._directories(self._holding()).values()
+            directory: tuple(file for file in files if file.address not in reported)
+            for directory, files in old.items()
         }
 
     def _tidy(self, tell: Tell) -> None:
         """Delete them, as everything is back."""
-        for directory, files in self._unused().items():
-            if files:
-                with directories.locked(directory):
-                    for file in files:
-                        file.path.unlink(missing_ok=True)
-            tell(f"{directory}: {len(files)} files for pods of other nodes that are gone are deleted")
+        with ExitStack() as stack:
+            for directory in self._directories(self._holding()).values():
+                stack.enter_context(directories.locked(directory))
+            for directory, files in self._unused().items():
+                for file in files:
+                    file.path.unlink(missing_ok=True)
+                tell(f"{directory}: {len(files)} files for pods of other nodes that are gone are deleted")
         tell(f"done on {self.node}")
 
     def _noted(self, name: str) -> frozenset[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -260,11 +262,11 @@ class Node:
             *("--results", str(self.directory / "results"), *options),
         )
 
-    def take(self):
+    def take(self, *options: str):
         return self.orbweaver(
             *("takeover", "--from", "host-local", "--node", "n1", "--settle", "0", "--yes"),
             *("--directory", str(self.directory / "networks"), "--conf-dir", str(self.directory / "net.d")),
-            *("--results", str(self.directory / "results")),
+            *("--results", str(self.directory / "results"), *options),
         )
 
 
@@ -417,3 +419,20 @@ def test_what_would_be_given_back_is_told(node):
     assert told.status == DONE, told
     (allocation,) = told.json["allocations"]
     assert (allocation["address"], allocation["pod"], allocation["node"]) == ("10.61.1.5", "default/a", "n1")
+
+
+def test_what_was_kept_for_a_pod_goes_when_it_is_old_and_no_pod_reports_it(node):
+    """A pod that is being started has its address before its status says so."""
+    for number in (5, 6, 7):
+        node.give(f"10.61.1.{number}", directories.ELSEWHERE)
+    node.pod("a", node="n2", address="10.61.1.6")
+    long_ago = time.time() - 3600
+    for number in (6, 7):
+        os.utime(node.directory / "networks" / "blue" / f"10.61.1.{number}", (long_ago, long_ago))
+
+    told = node.look("--back")
+    assert "1 files that the way back made for pods of other nodes" in told.json["differences"][0]
+    assert node.take("--back").status == DONE
+
+    left = directories.kept_for_others(node.directory / "networks" / "blue")
+    assert [file.address.text for file in left] == ["10.61.1.5", "10.61.1.6"]
