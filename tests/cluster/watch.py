@@ -86,13 +86,13 @@ class Watch:
         try:
             while not self._over.wait(_EVERY):
                 self._look()
-                self.rounds += 1
         except BaseException as error:
             self._errors.append(error)
 
     def _look(self) -> None:
         try:
             pods = self._cluster.items("pods", "-A")
+            staying = self._staying()
         except ClusterFailed:  # the API server, for a moment
             return
         holders: dict[str, set[str]] = defaultdict(set)
@@ -102,9 +102,10 @@ class Watch:
                     holders[address].add(f"{pod['metadata']['namespace']}/{pod['metadata']['name']}")
         twice = {address: names for address, names in holders.items() if len(names) > 1}
         assert twice == {}, "one address, two pods"
-        assert self._staying() == self._addresses
+        assert staying == self._addresses
         for inside, before in zip(self._inside, self._states, strict=True):
             assert before <= inside.state(), f"{inside.name} lost some of its network"
+        self.rounds += 1
 
     def _staying(self) -> dict[str, dict[str, str]]:
         """By pod, what it has on each interface."""
