@@ -306,10 +306,12 @@ class Side:
                 f"no agent of {self.installation.title} may run on node {node}, which their node selector, affinity or"
                 " tolerations leave out (another one is tried with --first-node)"
             )
-        ready = min(status.get("numberReady", 0), status.get("updatedNumberScheduled", 0))
-        if ready >= wanted:
+        ready, current = status.get("numberReady", 0), status.get("updatedNumberScheduled", 0)
+        if min(ready, current) >= wanted:
             return ""
-        return f"{ready} of {wanted} agents of {self.installation.title} are ready"
+        # Each start of an agent has the whole limit: the line is another one when the first is being replaced.
+        more = f", {wanted - current} are still to be started anew" if current < wanted else ""
+        return f"{ready} of {wanted} agents of {self.installation.title} are ready{more}"
 
     def _why_not(self, what: str) -> str:
         return (

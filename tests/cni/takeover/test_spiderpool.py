@@ -228,6 +228,25 @@ def test_a_first_node_without_an_agent_is_no_trial(store, monkeypatch):
         side.start_agents(Gap(lambda line: None), "n1")
 
 
+def test_each_start_of_an_agent_has_the_whole_limit(store, monkeypatch):
+    """The first one is replaced when the others are ready; what is said meanwhile differs, as each line begins the limit."""
+    monkeypatch.setattr("cni.takeover.spiderpool.installation.LIMIT", 5.0)
+    monkeypatch.setattr("cni.takeover.waiting.LOOK", 0.02)
+    install(store)
+    states = iter(((1, 1), (2, 1), (1, 1), (1, 2), (2, 2)))
+
+    def go_on(line: str = "") -> None:
+        ready, updated = next(states)
+        counts = {"desiredNumberScheduled": 2, "numberReady": ready, "updatedNumberScheduled": updated}
+        store.update_status({**daemonset(store), "status": {"observedGeneration": 99, **counts}})
+
+    go_on()
+
+    Side(store, find_spiderpool(store, None), go_on).start_agents(Gap(lambda line: None))
+
+    assert list(states) == []
+
+
 def test_each_node_is_told_how_long_it_had_no_agent():
     lines: list[str] = []
     times = iter((10.0, 12.0, 13.5, 14.0))
