@@ -138,8 +138,9 @@ def _node(chosen: argparse.Namespace, directories: NodeDirectories) -> int:
     for line in outcome.left:
         _tell(f"left: {line}")
     if outcome.failed:
+        what = "removed" if chosen.yes else "looked at"
         raise OrbweaverError(
-            "not all of it could be removed; run this as root", details=tuple(outcome.failed)
+            f"not all of it could be {what}; run this as root", details=tuple(outcome.failed)
         )
     leave_word(outcome.left)
     if not chosen.yes:

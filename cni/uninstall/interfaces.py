@@ -20,6 +20,10 @@ from cni.dataplane.state import Link
 
 NAMESPACES = (Path("/var/run/netns"), Path("/var/run/docker/netns"))
 """Where container runtimes keep the network namespaces of pods."""
+CONTAINERD = (Path("/run/containerd"), Path("/run/k3s/containerd"))
+"""The state of containerd: with `netns_mounts_under_state_dir` a plugin of it keeps them there, in `NAME/netns`."""
+CONTAINERD_PLUGIN = "io.containerd."
+"""What the names of its plugins begin with."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ from cni.networks.network_list import NAME as NETWORKS
 from cni.server.node_cni_files import DIRECTORY as CNI_DIRECTORY
 from cni.server.node_cni_files import MOST_FILES
 from cni.takeover.host_local.node_files import FORMER
-from cni.uninstall.interfaces import NAMESPACES, judge, members, stood_on
+from cni.uninstall.interfaces import CONTAINERD, CONTAINERD_PLUGIN, NAMESPACES, judge, members, stood_on
 
 PLUGINS = (*shim.PLUGINS, NETWORKS)
 STATE = Path("/var/lib/orbweaver")
@@ -97,7 +97,7 @@ class NodeCleanup:
         self._configurations = within(root, directories.configurations)
         self._sockets = within(root, directories.sockets)
         self._state = within(root, directories.state)
-        self._namespaces = [within(root, directory) for directory in NAMESPACES]
+        self._root = root
         self._tables = tables
         self._shared = shared
         self._outcome = NodeOutcome()
@@ -214,9 +214,7 @@ class NodeCleanup:
         """VLANs and bonds of the plugin ifacer. It cannot be looked into other namespaces without rights; then none goes."""
         with Netlink() as host:
             links = self._host_links(host)
-            judged = judge(
-                links, stood_on(host, self._namespaces) if any(map(is_ours, links.links)) else frozenset()
-            )
+            judged = judge(links, self._stood_on(host, links))
             for link in judged.going:
                 yield _Removal(f"{link.kind} {link.name}", partial(self._remove_link, host, link, links))
         for link, uses in judged.used:
@@ -231,6 +229,24 @@ class NodeCleanup:
                 f"VLANs and bonds of which nothing tells who made them: {names}{f' and {more} more' if more > 0 else ''};"
                 " ifacer of Orbweaver 0.1.0 left no mark, so remove those (ip link delete) that only pods used"
             )
+
+    def _stood_on(self, host: Netlink, links: HostLinks) -> frozenset[int]:
+        names = ", ".join(link.name for link in links.links if is_ours(link))
+        try:
+            return stood_on(host, self._namespaces()) if names else frozenset()
+        except PermissionError as error:
+            raise OSError(
+                f"whether pods stand on {names} cannot be seen without the rights of root: {error.filename}: {error.strerror}"
+            ) from error
+
+    def _namespaces(self) -> Iterator[Path]:
+        """The directories of pods' namespaces. Raises `OSError`."""
+        for directory in NAMESPACES:
+            yield within(self._root, directory)
+        for state in CONTAINERD:
+            for path in _entries(within(self._root, state)):
+                if path.name.startswith(CONTAINERD_PLUGIN):
+                    yield path / "netns"
 
     def _host_links(self, host: Netlink) -> HostLinks:
         """Every interface, and what is set up on them beside what goes anyway."""

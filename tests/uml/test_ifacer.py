@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -281,3 +282,38 @@ def test_uninstalling_leaves_what_is_used(agent: AgentProcess, tmp_path: Path):
     run("ip", "addr", "flush", "dev", "nic1.100")
     Path("/run/netns/stale").unlink()
     assert uninstall(tmp_path).removed == ["vlan nic1.100"]
+
+
+def test_uninstalling_sees_pods_whose_namespaces_containerd_keeps(agent: AgentProcess, tmp_path: Path):
+    """With `netns_mounts_under_state_dir`, in a directory of its own."""
+    network(agent, interfaces=["nic1"], vlanID=100).call("ADD", POD)
+    run("ip", "netns", "add", "pod")
+    run("ip", "link", "add", "mac0", "link", "nic1.100", "netns", "pod", "type", "macvlan", "mode", "bridge")
+    kept = Path("/run/containerd/io.containerd.grpc.v1.cri/netns/cni-1")
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.touch()
+    run("mount", "--bind", "/run/netns/pod", str(kept))
+    try:
+        run("ip", "netns", "del", "pod")
+        assert uninstall(tmp_path).removed == []
+    finally:
+        run("umount", str(kept))
+        kept.unlink()
+
+    assert uninstall(tmp_path).removed == ["vlan nic1.100"]
+
+
+def test_who_may_not_look_into_pods_is_told_so(agent: AgentProcess):
+    network(agent, interfaces=["nic1"], vlanID=100).call("ADD", POD)
+    run("ip", "netns", "add", "pod")
+    nowhere = NodeDirectories(*[Path("/nowhere")] * 4)
+
+    os.seteuid(65534)
+    try:
+        outcome = NodeCleanup(nowhere).run(print, dry=True)
+    finally:
+        os.seteuid(0)
+
+    assert outcome.removed == []
+    (why,) = outcome.failed
+    assert why.startswith("whether pods stand on nic1.100 cannot be seen without the rights of root: ")

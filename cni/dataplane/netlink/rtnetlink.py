@@ -182,7 +182,8 @@ class Netlink:
         namespace = self.namespace_number(descriptor)
         if namespace == _ANY_NUMBER:
             body = bytes(4) + attribute(_NSID, struct.pack("=i", _ANY_NUMBER))
-            self.send([Message(_NEWNSID, 0, body + attribute(_NSID_BY_FD, struct.pack("=I", descriptor)))])
+            body += attribute(_NSID_BY_FD, struct.pack("=I", descriptor))
+            self.send([Message(_NEWNSID, 0, body, text="the number of a network namespace")])
             namespace = self.namespace_number(descriptor)
         frames = self._dump_in(namespace, GETLINK, _LINK_HEADER, _LINK_TARGET_NAMESPACE)
         own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
