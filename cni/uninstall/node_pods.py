@@ -67,7 +67,8 @@ class NodeWork:
                 "seccompProfile": {"type": "RuntimeDefault"},
                 "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "DAC_OVERRIDE"]},
             },
-            "volumeMounts": [{"name": "host", "mountPath": _ROOT}],
+            # With the namespaces of pods that come and go meanwhile, which are mounted there.
+            "volumeMounts": [{"name": "host", "mountPath": _ROOT, "mountPropagation": "HostToContainer"}],
         }
         spec = {
             "nodeName": node,

@@ -18,7 +18,7 @@ from cni import shim
 from cni.networks.network_list import NAME as NETWORKS
 from cni.server.del_spool import DelSpool
 from cni.uninstall.node import within
-from cni.uninstall.node_pods import leave_word
+from cni.uninstall.node_pods import NodeWork, leave_word
 from tests.support.agent_process import PROGRAM
 
 ANOTHERS = '{"plugins": [{"type": "macvlan", "ipam": {"type": "spiderpool"}}]}'
@@ -198,3 +198,10 @@ def test_a_pod_s_last_words_are_what_stays(tmp_path: Path) -> None:
     assert path.read_text() == "/etc/cni/net.d/7.conf names ifacer\nbond0"
     leave_word(["x" * 10_000], path)
     assert len(path.read_text()) == 4096
+
+
+def test_a_node_s_pod_sees_namespaces_that_are_mounted_after_its_start() -> None:
+    """Else it would take the interface of a pod that starts meanwhile for one that nobody uses."""
+    (container,) = NodeWork("orbweaver-system", "an-image").pod("n1")["spec"]["containers"]
+
+    assert [mount["mountPropagation"] for mount in container["volumeMounts"]] == ["HostToContainer"]
