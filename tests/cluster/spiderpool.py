@@ -32,6 +32,7 @@ _POOLS = (
     ("first", "10.99.0.0/16", "10.99.100.10-10.99.100.59"),
     ("second", "10.98.0.0/16", "10.98.100.10-10.98.100.59"),
 )
+_POD_SUBNET = "10.244.0.0/16"
 _JUDGED = ("spiderippool", "spidersubnet", "spidermultusconfig", "spidercoordinator")
 """The kinds that Spiderpool's webhooks complete and judge."""
 PEERS = {"eth0": API, "net1": "10.98.0.1"}
@@ -70,7 +71,9 @@ class Spiderpool:
         if self.is_real:
             cluster.apply(*self._webhooks())
         cluster.apply(*self._objects())
-        if not self.is_real:
+        if self.is_real:
+            cluster.wait("its coordinator knows the cluster's networks", self._is_coordinated)
+        else:
             cluster.apply(*self._definitions())
         cluster.wait(
             "the networks are there",
@@ -95,6 +98,11 @@ class Spiderpool:
                 self.cluster.kubectl("-n", NAMESPACE, "delete", "lease", lease["metadata"]["name"])
         for node in self.cluster.nodes.values():
             node.call("rm", "-rf", f"/opt/cni/bin/{multus.NAME}", "/var/lib/cni/multus")
+
+    def _is_coordinated(self) -> bool:
+        """Whether its plugin would answer: before that the ADDs and DELs of the coordinator fail."""
+        (coordinator,) = self.cluster.items("spidercoordinators")
+        return bool((coordinator.get("status") or {}).get("phase") == "Synced")
 
     def _node_network(self) -> dict[str, Any]:
         plugin = {
@@ -176,16 +184,9 @@ class Spiderpool:
             "clusterSubnetAutoPoolDefaultRedundantIPNumber": 1,
         }
         yield _namespaced("v1", "ConfigMap", _CONF) | {"data": {"conf.yml": json.dumps(settings)}}
-        # What kubeadm leaves; Spiderpool looks there for the CIDRs that its coordinator routes.
-        networking = {"podSubnet": "10.244.0.0/16", "serviceSubnet": SERVICES}
-        kubeadm = {
-            "apiVersion": "kubeadm.k8s.io/v1beta3",
-            "kind": "ClusterConfiguration",
-            "networking": networking,
-        }
-        yield _namespaced("v1", "ConfigMap", "kubeadm-config") | {
-            "data": {"ClusterConfiguration": json.dumps(kubeadm)}
-        }
+        # What kubeadm leaves. Spiderpool looks there for the CIDRs that its coordinator routes, and reads no JSON there.
+        kubeadm = f"networking:\n  podSubnet: {_POD_SUBNET}\n  serviceSubnet: {SERVICES}\n"
+        yield _namespaced("v1", "ConfigMap", "kubeadm-config") | {"data": {"ClusterConfiguration": kubeadm}}
         yield _namespaced("v1", "ServiceAccount", "spiderpool")
         yield {
             "apiVersion": "rbac.authorization.k8s.io/v1",

@@ -310,7 +310,7 @@ class Side:
         if min(ready, current) >= wanted:
             return ""
         # Each start of an agent has the whole limit: the line is another one when the first is being replaced.
-        more = f", {wanted - current} are still to be started anew" if current < wanted else ""
+        more = f", {wanted - current} still to be started anew" if current < wanted else ""
         return f"{ready} of {wanted} agents of {self.installation.title} are ready{more}"
 
     def _why_not(self, what: str) -> str:
