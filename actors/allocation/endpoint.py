@@ -69,6 +69,7 @@ from actors.errors import (
     NoAddress,
     OrbweaverError,
     PodRefused,
+    StoreUnavailable,
     Withdrawn,
 )
 from actors.resources.addresses import Address, format_address
@@ -478,6 +479,8 @@ class EndpointActor(Actor):
                 for held in self._held(allocator, sandbox)
                 if _belongs(held.record, sandbox)
             ]
+            if any(not held.record.container for held in held_by_it) and self._goes_on(sandbox):
+                held_by_it = [held for held in held_by_it if held.record.container]
             touched.extend(held.record for held in held_by_it)
             if not held_by_it:
                 self._end_suspicion(allocator, sandbox.container, sandbox.interface)
@@ -571,6 +574,15 @@ class EndpointActor(Actor):
         if pod.ended is not None:
             raise PodRefused(f"pod {sandbox.key} gets no address: {pod.ended}")
         return self._catalog.proven(pod)
+
+    def _goes_on(self, sandbox: Sandbox) -> bool:
+        """Whether the pod lives on behind this DEL. Then that may mean an earlier sandbox, of a start that failed, which a
+        kubelet clears away a minute later, and a record that names no sandbox may be of the one that runs. It stays for
+        the pod's next ADD; when the pod is gone, the leader reclaims it. Where nobody can say it, the pod goes on."""
+        try:
+            return self._catalog.goes_on(sandbox.namespace, sandbox.pod, sandbox.uid)
+        except StoreUnavailable:
+            return True
 
     def _held(
         self, allocator: Allocator, sandbox: Sandbox, context: AddContext | None = None
@@ -758,7 +770,7 @@ def _belongs(record: Record, sandbox: Sandbox) -> bool:
     """Whether a DEL for this sandbox's interface means this record.
 
     The interface whose ADD reserved the others takes them along. A record taken over from another IPAM has no
-    container, and perhaps no interface; the pod's UID stands for it.
+    container, and perhaps no interface; the pod's UID stands for it, when the pod is over.
     """
     if record.container:
         named = sandbox.interface in (record.interface, record.request)

@@ -248,6 +248,17 @@ class Catalog:
                 maybe_written=False,
             ) from error
 
+    def goes_on(self, namespace: str, name: str, uid: str) -> bool:
+        """Whether the pod with this UID is there and alive, as the API server says at this moment; False where no API server
+        has pods. Raises `StoreUnavailable`."""
+        if not self._has_pods:
+            return False
+        try:
+            pod = Pod.from_object(self._store.get("Pod", name, namespace))
+        except (NotFound, InvalidObject):
+            return False
+        return pod.uid == uid and pod.alive
+
     def namespace(self, name: str) -> Namespace | None:
         """The namespace, or None where there is no such object."""
         cached: Namespace | None = self._cached("Namespace", name)

@@ -15,7 +15,7 @@ from actors.store.contract import Store
 from actors.store.sqlite.store import SQLiteStore
 from tests.support.blocks import recorded
 from tests.support.checker import eventually
-from tests.support.rig import rig, sandbox
+from tests.support.rig import pod, rig, sandbox
 
 POOL = {
     "apiVersion": "spiderpool.spidernet.io/v2beta1",
@@ -27,7 +27,7 @@ GIVEN = {
     "10.6.1.10": {"pod": "shop/web-5d", "podUid": "u-web"},
     "10.6.1.11": {"pod": "shop/db-0", "podUid": "u-db"},
 }
-ENDPOINT = {
+ENDPOINT: dict[str, Any] = {
     "apiVersion": "spiderpool.spidernet.io/v2beta1",
     "kind": "SpiderEndpoint",
     "metadata": {"name": "db-0", "namespace": "shop", "finalizers": ["spiderpool.spidernet.io"]},
@@ -43,14 +43,14 @@ ENDPOINT = {
 }
 
 
-def left_behind(directory: Path, allocated: str) -> None:
+def left_behind(directory: Path, allocated: str, endpoint: dict[str, Any] = ENDPOINT) -> None:
     """A store as another IPAM leaves it."""
     store = SQLiteStore(directory / "orbweaver.db")
     made = store.create(POOL)
     store.update_status(
         {**made, "status": {"allocatedIPs": allocated, "allocatedIPCount": 2, "totalIPCount": 4}}
     )
-    store.create(ENDPOINT)
+    store.create(endpoint)
     store.close()
 
 
@@ -100,6 +100,37 @@ def test_a_pod_taken_over_is_released_by_its_uid(tmp_path: Path):
         one.add(sandbox("c1"))
         other = sandbox("c9", pod="web-5d", uid="u-other", namespace="shop")
         assert one.delete(other) == 0
+        assert one.delete(sandbox("c9", pod="web-5d", uid="u-web", namespace="shop")) == 1
+        assert "10.6.1.10" not in records(one.inner)
+
+
+def test_the_end_of_a_start_that_failed_leaves_a_pod_that_runs_what_it_has(tmp_path: Path):
+    """A kubelet clears sandboxes away long after a later one of the same pod has come, which the record taken over is of."""
+    store = SQLiteStore(tmp_path / "orbweaver.db")
+    uid = store.create(pod("db-0", namespace="shop"))["metadata"]["uid"]
+    store.create(pod("c1"))
+    store.close()
+    current = {**ENDPOINT["status"]["current"], "uid": uid}
+    endpoint = {**ENDPOINT, "status": {"current": current}}
+    left_behind(tmp_path, json.dumps({"10.6.1.11": {"pod": "shop/db-0", "podUid": uid}}), endpoint)
+    with rig(tmp_path, has_pods=True) as one:
+
+        def ends(container: str) -> int:
+            return one.delete(sandbox(container, pod="db-0", uid=uid, namespace="shop"))
+
+        one.add(sandbox("c1"))  # the pool is taken over with it
+        assert ends("c0") == 0
+        assert records(one.inner)["10.6.1.11"]["uid"] == uid
+
+        assert one.add(sandbox("c2", pod="db-0", uid=uid, namespace="shop")) == ["10.6.1.11"]
+        assert ends("c0") == 0
+        assert ends("c2") == 1
+
+
+def test_a_pod_that_is_over_is_released_by_its_uid(tmp_path: Path):
+    left_behind(tmp_path, json.dumps(GIVEN))
+    with rig(tmp_path, pod("c1"), has_pods=True) as one:
+        one.add(sandbox("c1"))
         assert one.delete(sandbox("c9", pod="web-5d", uid="u-web", namespace="shop")) == 1
         assert "10.6.1.10" not in records(one.inner)
 
