@@ -153,15 +153,21 @@ def _claim(one: SubnetRig, chance: random.Random) -> None:
 
 def _claim_late(one: SubnetRig, chance: random.Random, had: dict[str, set[str]]) -> None:
     """A pod starts with an address that its pool had before, by what an agent knows that has not heard of it. Where the subnet
-    has none to exchange for it, it stays with the pool that has it now."""
+    has none to exchange for it, it stays with the pool that has it now, and so it does with one that is being deleted."""
     rack, used, pools = one.subnet(), one.used(), one.pools()
     if rack.total - rack.allocated < 2 + len(used):
         return
+    ending = {
+        address
+        for obj in pools.values()
+        if obj["metadata"].get("deletionTimestamp")
+        for address in _texts(IPPool.from_object(obj).ips)
+    }
     late = [
         (address, name)
         for name in sorted(rack.controlled.keys() & had.keys())
         if name in pools and not pools[name]["metadata"].get("deletionTimestamp")
-        for address in sorted(had[name] - used.keys())
+        for address in sorted(had[name] - used.keys() - ending)
     ]
     if late:
         one.claim(*chance.choice(late))
