@@ -91,6 +91,12 @@ class ActorHandle:
             raise AttributeError(method)
         return RemoteMethod(self, method)
 
+    def __send__(
+        self, method: str, timeout: float | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> ObjectRef[Any]:
+        """What a `TypedHandle` of it sends, with `timeout` as `RemoteMethod` has it."""
+        return _send(self, method, timeout, args, kwargs)
+
 
 class ActorSource(Protocol):
     """Who has handles: an allocator, an actor, a system."""
@@ -113,10 +119,10 @@ class TypedHandle(Generic[A]):
 
     def ask(self, method: Callable[Concatenate[A, P], R], *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
         """Call a method that answers at once."""
-        return _send(self._handle, method.__name__, self._timeout, args, kwargs)
+        return self._handle.__send__(method.__name__, self._timeout, args, kwargs)
 
     def order(
         self, method: Callable[Concatenate[A, P], ObjectRef[R]], *args: P.args, **kwargs: P.kwargs
     ) -> ObjectRef[R]:
         """Call a method that promises its answer, which comes when it is done."""
-        return _send(self._handle, method.__name__, self._timeout, args, kwargs)
+        return self._handle.__send__(method.__name__, self._timeout, args, kwargs)

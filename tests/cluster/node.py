@@ -119,8 +119,9 @@ class Node:
             ip -br link
         """
         lines = self.call("sh", "-c", script).splitlines()
-        # The kernel adds and takes routes as neighbours come and go; the runtime makes the directory for its first pod.
-        unsteady = ("multicast", "anycast", "/var/lib/cni/results d ")
+        # The kernel adds and takes routes as neighbours come and go, and that of a link-local address once it has seen that
+        # nobody else has it; the runtime makes the directory for its first pod.
+        unsteady = ("multicast", "anycast", "local fe80:", "/var/lib/cni/results d ")
         return {line for line in lines if not any(word in line for word in unsteady)}
 
     def static_pod(self, name: str, manifest: Mapping[str, Any] | None) -> None:

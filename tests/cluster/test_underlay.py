@@ -197,9 +197,9 @@ def test_the_guide_of_two_interfaces_by_subnets_has_its_addresses_rules_and_rout
     """Spiderpool's guide "multiple NICs by subnet" in the pod's own namespace, line by line, with this cluster's addresses;
     what is there beside the guide's lines is what `cni/dataplane/README.md` shows."""
     first = subnet(
-        "subnet-test-ens192", "10.99.128.0/17", "10.99.168.171-10.99.168.180", gateway="10.99.128.1"
+        "subnet-test-ens192", "10.99.128.0/17", "10.99.169.171-10.99.169.180", gateway="10.99.128.1"
     )
-    second = subnet("subnet-test-ens224", "10.7.0.0/16", "10.7.168.171-10.7.168.180", gateway="10.7.0.1")
+    second = subnet("subnet-test-ens224", "10.7.0.0/16", "10.7.169.171-10.7.169.180", gateway="10.7.0.1")
     underlay.apply(first, second)
     wished = [
         {"interface": "eth0", "ipv4": ["subnet-test-ens192"]},
@@ -224,8 +224,8 @@ def test_the_guide_of_two_interfaces_by_subnets_has_its_addresses_rules_and_rout
                 shown = lines(underlay, pod, "ip", "-4", "addr", "show", "dev", interface)
                 guide = f"inet {address}/{length} brd {broadcast} scope global {interface}"
                 assert shown[1:] == [guide, "valid_lft forever preferred_lft forever"]
-            assert net1 in {f"10.7.168.{last}" for last in (171, 172, 173)}
-            assert eth0 in {f"10.99.168.{last}" for last in (171, 172, 173)}
+            assert net1 in {f"10.7.169.{last}" for last in (171, 172, 173)}
+            assert eth0 in {f"10.99.169.{last}" for last in (171, 172, 173)}
             assert lines(underlay, pod, "ip", "rule", "show") == [
                 "0: from all lookup local",
                 "1000: from all fwmark 0x1 lookup 500",  # not in the guide

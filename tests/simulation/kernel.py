@@ -265,6 +265,11 @@ class _Handle:
     def __getattr__(self, method: str) -> _Method:
         return _Method(self._process, self._name, method)
 
+    def __send__(
+        self, method: str, timeout: float | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> ObjectRef[Any]:
+        return getattr(self, method).options(timeout=timeout).remote(*args, **kwargs)
+
 
 class _Method:
     def __init__(self, process: Process, name: str, method: str) -> None:

@@ -324,14 +324,15 @@ def test_a_lost_leader_that_asks_the_pool_late_is_granted_nothing(world: World) 
             class Held:
                 """Keeps the question."""
 
-                class allocate:  # noqa: N801 - it is the message
-                    @staticmethod
-                    def remote(*question: Any) -> ObjectRef[Any]:
-                        actor = world.process.system.get_actor(name)
-                        late.append(lambda: actor.allocate.options(timeout=None).remote(*question))
-                        ref: ObjectRef[Any] = ObjectRef()
-                        ref.fail(PeerLost("the leader is gone"))
-                        return ref
+                @staticmethod
+                def __send__(
+                    method: str, timeout: float | None, question: tuple[Any, ...], named: dict[str, Any]
+                ) -> ObjectRef[Any]:
+                    actor = world.process.system.get_actor(name)
+                    late.append(lambda: actor.allocate.options(timeout=None).remote(*question))
+                    ref: ObjectRef[Any] = ObjectRef()
+                    ref.fail(PeerLost("the leader is gone"))
+                    return ref
 
             return Held()
 
