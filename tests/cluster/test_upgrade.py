@@ -38,21 +38,21 @@ def test_an_upgrade_its_rollback_and_the_upgrade_again_fail_no_pod(
         (before.version, lambda: roll_back(cluster)),
         (image.NAME.partition(":")[2], lambda: upgrade(cluster, str(CHART))),
     ]
-    cluster.apply(workload("Deployment", "stay", STAYING), workload("Deployment", "churn", CHURNING))
-    cluster.wait("all pods run", lambda: len(pods(cluster, "stay")) == STAYING, 120)
-    staying = pods(cluster, "stay")
-    with Churn(cluster, "churn", CHURNING) as churn:
+    cluster.apply(workload("Deployment", "lasting", STAYING), workload("Deployment", "rolling", CHURNING))
+    cluster.wait("all pods run", lambda: len(pods(cluster, "lasting")) == STAYING, 120)
+    staying = pods(cluster, "lasting")
+    with Churn(cluster, "rolling", CHURNING) as churn:
         churn.wait(1)
         for version, change in steps:
             change()
             assert images(cluster) == {f"orbweaver:{version}"}
             churn.wait(2)
-            assert pods(cluster, "stay") == staying
+            assert pods(cluster, "lasting") == staying
     assert refusals(cluster) == []
-    cluster.kubectl("delete", "deployment", "churn", "--wait")
-    cluster.wait("no pod of the churn is left", lambda: not cluster.items("pods", "-l", "app=churn"))
+    cluster.kubectl("delete", "deployment", "rolling", "--wait")
+    cluster.wait("no pod of the churn is left", lambda: not cluster.items("pods", "-l", "app=rolling"))
     cluster.wait("what stays is recorded, and nothing else", lambda: recorded(cluster) == addresses(staying))
-    cluster.kubectl("delete", "deployment", "stay", "--wait")
+    cluster.kubectl("delete", "deployment", "lasting", "--wait")
     cluster.wait("nothing is recorded any more", lambda: not records(cluster))
 
 
@@ -79,12 +79,13 @@ def images(cluster: Cluster) -> set[str]:
 
 def refusals(cluster: Cluster) -> list[str]:
     """What a CNI plugin refused of the pods of this test, and what Orbweaver warned of: a sandbox not made, or not taken
-    away. (The kubelet warns of other things too when pods go as soon as they run.)"""
+    away. (The kubelet warns of other things too when pods go as soon as they run.) No other test of the cluster has pods
+    that are called so: Events outlive them."""
     return [
         f"{event['reason']} of {event['involvedObject']['name']}: {event['message']}"
         for event in cluster.items("events")
         if event["type"] == "Warning"
-        and event["involvedObject"]["name"].partition("-")[0] in ("stay", "churn")
+        and event["involvedObject"]["name"].partition("-")[0] in ("lasting", "rolling")
         and ("plugin type=" in event["message"] or "orbweaver" in json.dumps(event.get("source", {})))
     ]
 
