@@ -47,24 +47,7 @@ class RemoteMethod:
         `DeadlineExceeded`, `PeerLost` (crash or lost connection: it may have been done) or `ProtocolError`
         (no such actor kind, message or arguments).
         """
-        return _send(self._handle, self._method, self._timeout, args, kwargs)
-
-
-def _send(
-    handle: ActorHandle, method: str, timeout: float | None, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> ObjectRef[Any]:
-    here = scope.get()
-    if timeout is None:
-        deadline = None
-    elif timeout == INHERITED:
-        deadline = here.deadline
-    else:
-        deadline = time.monotonic() + timeout
-    system = handle.__system__
-    ref: ObjectRef[Any] = ObjectRef(label=f"{handle.name}.{method}", deadline=deadline)
-    call = Call(handle.__kind__, handle.name, method, args, kwargs, ref, deadline, here.trace)
-    system.submit(call, inside=here.actor is not None)
-    return ref
+        return self._handle.__send__(self._method, self._timeout, args, kwargs)
 
 
 def _seconds(timeout: float | None) -> float | None:
@@ -94,8 +77,18 @@ class ActorHandle:
     def __send__(
         self, method: str, timeout: float | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> ObjectRef[Any]:
-        """What a `TypedHandle` of it sends, with `timeout` as `RemoteMethod` has it."""
-        return _send(self, method, timeout, args, kwargs)
+        """Send a message, with `timeout` as `RemoteMethod` has it, whose `remote` says what comes back."""
+        here = scope.get()
+        if timeout is None:
+            deadline = None
+        elif timeout == INHERITED:
+            deadline = here.deadline
+        else:
+            deadline = time.monotonic() + timeout
+        ref: ObjectRef[Any] = ObjectRef(label=f"{self.name}.{method}", deadline=deadline)
+        call = Call(self.__kind__, self.name, method, args, kwargs, ref, deadline, here.trace)
+        self.__system__.submit(call, inside=here.actor is not None)
+        return ref
 
 
 class ActorSource(Protocol):
