@@ -118,9 +118,7 @@ class Metrics:
             registry=registry,
         )
         # Few labels there are, and the library checks them each time.
-        self._stages = functools.cache(self._stage.of)
         self._answered = functools.cache(self._requests.labels)
-        self._waits = functools.cache(self._waited.of)
         self._events = functools.cache(self._actor_events.labels)
         self._spiderpool = {
             operation: _SpiderpoolNames(operation, registry) for operation in ("allocation", "release")
@@ -157,7 +155,7 @@ class Metrics:
     # AllocationObserver
 
     def stage(self, operation: str, stage: str, seconds: float) -> None:
-        self._stages(operation, stage).observe(seconds)
+        self._stage.of(operation, stage).observe(seconds)
         if stage == "total" and operation in self._spiderpool:
             self._spiderpool[operation].duration.of().observe(seconds)
 
@@ -186,10 +184,10 @@ class Metrics:
     # RuntimeObserver
 
     def handled(self, kind: str, method: str, waited: float, took: float, depth: int) -> None:
-        self._waits(kind).observe(waited)
+        self._waited.of(kind).observe(waited)
         operation = {"add": "allocation", "release": "release"}.get(method)
         if kind == "endpoint" and operation is not None:
-            self._stages(operation, "queued").observe(waited)
+            self._stage.of(operation, "queued").observe(waited)
             self._spiderpool[operation].queued.of().observe(waited)
 
     def dropped(self, kind: str, method: str) -> None:
@@ -281,14 +279,14 @@ class _Histogram(Collector):
         self._labels = labels
         self._buckets = buckets
         self._distributions: dict[tuple[str, ...], Distribution] = {}
+        self.of: Callable[..., Distribution] = functools.cache(self._distribution)
+        """The one of these values of the labels, of each message of each actor: the cache costs no call of ours."""
         if not labels:
             self.of()
         registry.register(self)
 
-    def of(self, *values: str) -> Distribution:
-        """The one of these values of the labels."""
-        known = self._distributions.get(values)
-        return known or self._distributions.setdefault(values, Distribution(self._buckets))
+    def _distribution(self, *values: str) -> Distribution:
+        return self._distributions.setdefault(values, Distribution(self._buckets))
 
     def describe(self) -> Iterable[Metric]:
         return (self._family(),)

@@ -225,11 +225,10 @@ class EndpointActor(Actor):
         outcome: Allocated | Refused
         try:
             outcome = self._router.work(attempt, lambda: self._lost.add(context), waits=waits)
-        except (
-            NoAddress
-        ) as error:  # its pools may be gone by now, and it may have others, or what is left of a subnet
+        except NoAddress as error:
             if context.application is None:
                 raise
+            # Its pools may be gone by now, and it may have others, or what is left of a subnet.
             outcome = Refused(error)
         if isinstance(outcome, Refused) and isinstance(outcome.error, NoAddress) and context.may_ask_again:
             context.ask_again()  # it may want more pods than anybody had heard of

@@ -77,9 +77,7 @@ class SpiderSubnet(Space):
             gateway_is_free=False,
             controlled=read_controlled(status.get(CONTROLLED), family),
             former=read_former(status.get(FORMER), family),
-            exhausted=_is_exhausted(status.get("conditions")),
-            total=_count(status.get("totalIPCount")),
-            allocated=_count(status.get("allocatedIPCount")),
+            **_counted(status),
         )
 
     def divided(
@@ -96,10 +94,17 @@ class SpiderSubnet(Space):
             version=stored["metadata"]["resourceVersion"],
             controlled=dict(controlled),
             former={pool: ips for pool, ips in former.items() if ips},
-            exhausted=_is_exhausted(status.get("conditions")),
-            total=_count(status.get("totalIPCount")),
-            allocated=_count(status.get("allocatedIPCount")),
+            **_counted(status),
         )
+
+
+def _counted(status: Mapping[str, Any]) -> dict[str, Any]:
+    """What a status says beside which pool has what."""
+    return {
+        "exhausted": _is_exhausted(status.get("conditions")),
+        "total": _count(status.get("totalIPCount")),
+        "allocated": _count(status.get("allocatedIPCount")),
+    }
 
 
 def read_controlled(text: object, family: int) -> dict[str, Controlled]:

@@ -168,14 +168,15 @@ class Catalog:
 
     def made_lately(self, names: Iterable[str]) -> tuple[Object, ...]:
         """What decisions read of those of these pools that this process made a moment ago, as objects."""
-        now = time.monotonic()
-        entries = [self._made.get(name) for name in names]  # other threads forget the oldest meanwhile
-        return tuple(_told(entry[0]) for entry in entries if entry is not None and now < entry[1])
+        return tuple(_told(obj) for name in names if (obj := self._new(name)) is not None)
 
     def is_own(self, name: str) -> bool:
         """Whether this process made the pool a moment ago."""
-        entry = self._made.get(name)
-        return entry is not None and time.monotonic() < entry[1]
+        return self._new(name) is not None
+
+    def _new(self, name: str) -> Object | None:
+        entry = self._made.get(name)  # once, since other threads forget the oldest meanwhile
+        return entry[0] if entry is not None and time.monotonic() < entry[1] else None
 
     def as_made(self, name: str) -> Object | None:
         """A pool as it was stored when this process made it, which others may have changed since; None where that is not

@@ -10,7 +10,7 @@ from typing import Any
 
 from actors.errors import Conflict, NotFound
 from actors.store.contract import Object
-from cni.takeover.spiderpool.installation import LIMIT, Side
+from cni.takeover.spiderpool.installation import LIMIT, Side, is_observed, matches
 from cni.takeover.waiting import wait_until
 
 _KEPT = ("imagePullSecrets", "tolerations", "affinity", "priorityClassName")
@@ -98,17 +98,10 @@ def _container(name: str, image: str, policy: str | None) -> dict[str, Any]:
 def _missing(ours: Side, name: str) -> str:
     where = ours.installation.namespace
     obj = ours.store.get("DaemonSet", name, where)
-    status = obj.get("status") or {}
-    if status.get("observedGeneration", 0) < obj["metadata"].get("generation", 0):
+    if not is_observed(obj):
         return "the pods that bring Orbweaver's image are not begun"
-    wanted = status.get("desiredNumberScheduled", 0)
-    labels = obj["spec"]["selector"]["matchLabels"]
-    pods = [
-        pod
-        for pod in ours.store.list("Pod", where).items
-        if labels.items() <= (pod["metadata"].get("labels") or {}).items()
-    ]
-    there = sum(_has_images(pod) for pod in pods)
+    wanted = (obj.get("status") or {}).get("desiredNumberScheduled", 0)
+    there = sum(_has_images(pod) for pod in ours.store.list("Pod", where).items if matches(pod, obj))
     return "" if there >= wanted else f"Orbweaver's image is on {there} of {wanted} nodes"
 
 

@@ -181,7 +181,7 @@ class Side:
         return [
             pod
             for pod in pods
-            if any(_matches(pod, workload) for workload in workloads) and _ended(pod) is False
+            if any(matches(pod, workload) for workload in workloads) and _ended(pod) is False
         ]
 
     def served(self) -> frozenset[str]:
@@ -190,7 +190,7 @@ class Side:
         return frozenset(
             str(pod["spec"].get("nodeName", ""))
             for pod in self.pods()
-            if _matches(pod, agents) and is_ready(pod) and not pod["metadata"].get("deletionTimestamp")
+            if matches(pod, agents) and is_ready(pod) and not pod["metadata"].get("deletionTimestamp")
         )
 
     def is_stopped(self) -> bool:
@@ -298,7 +298,7 @@ class Side:
         gap.ends(self.served())
         obj = self.agents()
         status = obj.get("status") or {}
-        if status.get("observedGeneration", 0) < obj["metadata"].get("generation", 0):
+        if not is_observed(obj):
             return f"the agents of {self.installation.title} are not begun"
         wanted = status.get("desiredNumberScheduled", 0)
         if node and not wanted:
@@ -339,7 +339,15 @@ def has_multus(agents: Object) -> bool:
     return any(container.get("name") == MULTUS for container in _template(agents)["containers"])
 
 
-def _matches(pod: Object, workload: Object) -> bool:
+def is_observed(workload: Object) -> bool:
+    """Whether its status is of what the object says now."""
+    observed: int = (workload.get("status") or {}).get("observedGeneration", 0)
+    generation: int = workload["metadata"].get("generation", 0)
+    return observed >= generation
+
+
+def matches(pod: Object, workload: Object) -> bool:
+    """Whether a workload's selector means this pod."""
     labels = pod["metadata"].get("labels") or {}
     wanted = (workload["spec"].get("selector") or {}).get("matchLabels") or {}
     return bool(wanted) and all(labels.get(key) == value for key, value in wanted.items())
@@ -355,8 +363,7 @@ def _ended(pod: Object) -> bool:
 
 def _has_ready(deployment: Object) -> bool:
     status = deployment.get("status") or {}
-    current = status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
-    return current and bool(status.get("readyReplicas"))
+    return is_observed(deployment) and bool(status.get("readyReplicas"))
 
 
 def _parked(obj: Object) -> Object:
