@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from pathlib import Path
 
-from tests.tools.gomodule import GoModule, ProgramMissing
+from tests.tools.gomodule import GoModule, ProgramMissing, build_by_hand
 
 PROGRAMS = ("containerd", "ctr", "containerd-shim-runc-v2")
 
@@ -43,7 +42,4 @@ def containerd_bin() -> Path:
 
 
 if __name__ == "__main__":
-    try:
-        print(MODULE.build(*sys.argv[1:2]))
-    except ProgramMissing as missing:
-        sys.exit(str(missing))
+    build_by_hand(MODULE.build)

@@ -12,8 +12,9 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -51,6 +52,14 @@ def program(directory: Path, name: str, missing: str) -> Path:
     if found is None:
         raise ProgramMissing(missing)
     return Path(found)
+
+
+def build_by_hand(build: Callable[..., Path]) -> None:
+    """What `python -m tests.tools.NAME [GO]` does: build what is missing, and print its directory."""
+    try:
+        print(build(*sys.argv[1:2]))
+    except ProgramMissing as missing:
+        sys.exit(str(missing))
 
 
 class GoModule:

@@ -10,10 +10,9 @@ with them.
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
-from tests.tools.gomodule import GoModule, ProgramMissing, cache, program
+from tests.tools.gomodule import GoModule, ProgramMissing, build_by_hand, cache, program
 
 __all__ = [
     "PLUGINS",
@@ -76,7 +75,4 @@ def cnitool() -> Path:
 
 
 if __name__ == "__main__":
-    try:
-        print(build(*sys.argv[1:2]))
-    except ProgramMissing as missing:
-        sys.exit(str(missing))
+    build_by_hand(build)

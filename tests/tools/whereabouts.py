@@ -8,10 +8,9 @@ of `whereabouts/go.mod`.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from tests.tools.gomodule import GoModule, ProgramMissing, program
+from tests.tools.gomodule import GoModule, build_by_hand, program
 
 NAME = "whereabouts"
 MODULE = GoModule(
@@ -27,7 +26,4 @@ def plugin() -> Path:
 
 
 if __name__ == "__main__":
-    try:
-        print(MODULE.build(*sys.argv[1:2]))
-    except ProgramMissing as missing:
-        sys.exit(str(missing))
+    build_by_hand(MODULE.build)

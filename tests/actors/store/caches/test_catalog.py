@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,19 @@ class Counting(FaultyStore):
         return super().get(kind, name, namespace, timeout=timeout)
 
 
-def test_a_pool_that_the_cache_has_not_heard_of_is_read_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Counting, Catalog]]:
+    """A store, and a catalog whose watch is late."""
+    monkeypatch.setattr("actors.store.caches.informer.Informer.start", lambda self: None)
     store = Counting(SQLiteStore(tmp_path / "orbweaver.db"))
     catalog = Catalog(store, has_pods=False)
-    monkeypatch.setattr("actors.store.caches.informer.Informer.start", lambda self: None)  # its watch is late
     catalog.start()
+    yield store, catalog
+    store.close()
+
+
+def test_a_pool_that_the_cache_has_not_heard_of_is_read_once(late: tuple[Counting, Catalog]) -> None:
+    store, catalog = late
     store.create(pool("blue", "10.6.0.0/16", "10.6.0.1"))
     known = PoolTable({}, {})
 
@@ -49,16 +56,12 @@ def test_a_pool_that_the_cache_has_not_heard_of_is_read_once(
     catalog._tell_followers(ObjectKey("SpiderIPPool", "", "blue"))
     catalog.pool("blue")
     assert store.gets == read + 1, "from then on the cache counts"
-    store.close()
 
 
 def test_a_pool_that_one_is_told_of_is_not_read_and_goes_when_the_watch_is_faster(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    late: tuple[Counting, Catalog], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = Counting(SQLiteStore(tmp_path / "orbweaver.db"))
-    catalog = Catalog(store, has_pods=False)
-    monkeypatch.setattr("actors.store.caches.informer.Informer.start", lambda self: None)  # its watch is late
-    catalog.start()
+    store, catalog = late
     made = store.create(pool("blue", "10.6.0.0/16", "10.6.0.1"))
     catalog.made(made)
 
@@ -83,7 +86,6 @@ def test_a_pool_that_one_is_told_of_is_not_read_and_goes_when_the_watch_is_faste
     catalog.made(made)
     assert catalog.made_lately(("blue",)) == ()
     catalog.hear_of({**made, "spec": {"subnet": "nothing"}})
-    store.close()
 
 
 def test_a_pool_that_is_forgotten_while_one_is_told_of_it_is_told_or_left_out(
@@ -105,13 +107,10 @@ def test_a_pool_that_is_forgotten_while_one_is_told_of_it_is_told_or_left_out(
 
 
 def test_of_a_pool_that_the_watch_has_not_told_of_the_newest_state_is_known(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    late: tuple[Counting, Catalog],
 ) -> None:
     """Who is told of pools is told by several at once, and late."""
-    store = Counting(SQLiteStore(tmp_path / "orbweaver.db"))
-    catalog = Catalog(store, has_pods=False)
-    monkeypatch.setattr("actors.store.caches.informer.Informer.start", lambda self: None)  # its watch is late
-    catalog.start()
+    store, catalog = late
     first = store.create(pool("blue", "10.6.0.0/16", "10.6.0.1"))
     store.delete("SpiderIPPool", "blue")
     catalog.informer("SpiderIPPool")._relist()
@@ -126,25 +125,20 @@ def test_of_a_pool_that_the_watch_has_not_told_of_the_newest_state_is_known(
     assert catalog.knows_pool("blue"), "one that the cache has passed does not take it away"
     assert catalog.pool("blue").version == known
     assert store.gets == 0
-    store.close()
 
 
 def test_a_pool_that_went_while_it_was_read_is_not_known_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    late: tuple[Counting, Catalog], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = Counting(SQLiteStore(tmp_path / "orbweaver.db"))
-    catalog = Catalog(store, has_pods=False)
-    monkeypatch.setattr("actors.store.caches.informer.Informer.start", lambda self: None)
-    catalog.start()
+    store, catalog = late
     store.create(pool("blue", "10.6.0.0/16", "10.6.0.1"))
     read = catalog.fresh_pool("blue")
 
-    def late(name: str) -> IPPool:
+    def read_late(name: str) -> IPPool:
         store.delete("SpiderIPPool", name)
         catalog.informer("SpiderIPPool")._relist()
         return read
 
-    monkeypatch.setattr(catalog, "fresh_pool", late)
+    monkeypatch.setattr(catalog, "fresh_pool", read_late)
     catalog.pool("blue")
     assert not catalog.knows_pool("blue")
-    store.close()
