@@ -35,10 +35,6 @@ def agent(tmp_path: Path) -> Iterator[AgentProcess]:
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def port_of(agent: AgentProcess) -> int:
-    return int(next(line["metrics_port"] for line in agent.log_lines if line["event"] == "serving"))
-
-
 def serves(agent: AgentProcess) -> None:
     """Ten pods come and go, and the attack takes neither descriptors nor threads of the process that serves them."""
     for number in range(10):
@@ -68,7 +64,7 @@ def attacker(port: int) -> socket.socket:
 
 def test_slow_connections(agent: AgentProcess):
     """As many as the agent has descriptors, each kept alive with a byte now and then, and opened anew when it is closed."""
-    port, over = port_of(agent), threading.Event()
+    port, over = agent.metrics_port, threading.Event()
     slow = [slow_one(port) for _ in range(DESCRIPTORS - 27)]
 
     def drip() -> None:
@@ -102,7 +98,7 @@ def slow_one(port: int) -> socket.socket:
 
 
 def test_connections_that_hang_up_at_once(agent: AgentProcess):
-    port, over = port_of(agent), threading.Event()
+    port, over = agent.metrics_port, threading.Event()
 
     def hang_up() -> None:
         while not over.is_set():
@@ -124,7 +120,7 @@ def test_connections_that_hang_up_at_once(agent: AgentProcess):
 
 
 def test_pipelined_scrapes(agent: AgentProcess):
-    port = port_of(agent)
+    port = agent.metrics_port
     clients: list[socket.socket] = []
     try:
         for _ in range(200):
@@ -140,7 +136,7 @@ def test_pipelined_scrapes(agent: AgentProcess):
 
 
 def test_what_comes_to_the_port_is_no_descriptor_of_the_agent(agent: AgentProcess):
-    port = port_of(agent)
+    port = agent.metrics_port
     with slow_one(port) as client:
         eventually(lambda: accepted(port, client))
         accepted_here = {link.readlink().name for link in Path(f"/proc/{agent.pid}/fd").iterdir()}

@@ -51,6 +51,7 @@ class ServingProcess(ABC):
         self.directory = directory
         self.log = directory / f"{self.command}.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self._begins = 0
         program = (sys.executable, "-P", str(WITH_FAULTS), *faults, "--") if faults else PROGRAM
         self._command = [*wrapper, *program, self.command, *options]
         self._environment = _environment(packages)
@@ -83,6 +84,7 @@ class ServingProcess(ABC):
     def launch(self) -> None:
         """Start it, and do not wait."""
         with self.log.open("ab") as log:
+            self._begins = log.tell()
             self.process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment
             )
@@ -193,12 +195,18 @@ class AgentProcess(ServingProcess):
         written = self.log.read_text()
         return [json.loads(line) for line in written[: written.rfind("\n") + 1].splitlines()]
 
+    @property
+    def metrics_port(self) -> int:
+        """Of health and metrics, since its last start."""
+        return int([line["metrics_port"] for line in self.log_lines if line["event"] == "serving"][-1])
+
     def serves(self) -> bool:
-        """It answers STATUS."""
+        """It answers STATUS, and has said where it serves what, which it does a moment later."""
         try:
-            return ask(self.socket, encode("STATUS")).status == 0
+            answers = ask(self.socket, encode("STATUS")).status == 0
         except NoAnswer:
             return False
+        return answers and b'"event": "serving"' in self.log.read_bytes()[self._begins :].rpartition(b"\n")[0]
 
     def orbweaver(self, *arguments: str, feed: str | None = None) -> str:
         """Run the command line on the agent's store; its output. Raises AssertionError with what it said."""

@@ -113,8 +113,7 @@ def test_a_running_agent_serves_its_metrics_and_writes_a_line_for_each_answer(tm
                 commands,
             )
         )
-        (serving,) = lines(agent, "serving")
-        url = f"http://127.0.0.1:{serving['metrics_port']}"
+        url = f"http://127.0.0.1:{agent.metrics_port}"
         with urllib.request.urlopen(f"{url}/readyz", timeout=60) as answer:
             assert answer.status == 200
         # What an actor counts after it has answered may be a scrape late.
