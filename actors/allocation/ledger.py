@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from actors.allocation.ledger_index import AddressKey, LedgerIndex, Ranges
@@ -19,6 +19,7 @@ from actors.errors import DamagedObject, InvalidObject
 from actors.resources.addresses import format_address
 from actors.resources.blocks.allocation import Allocation
 from actors.resources.blocks.block import Block, parse_block_name
+from actors.resources.blocks.record import Record
 from actors.runtime import Actor, ActorContext, ActorSource, ObjectRef, TypedHandle, message
 from actors.store.contract import Store, version_number
 
@@ -117,14 +118,29 @@ class LedgerActor(Actor):
         return version_number(version) <= self._state.versions.get((family, base), -1)
 
     @message
-    def block_watched(self, family: int, base: int, version: str, changes: tuple[AddressChange, ...]) -> None:
-        """As `block_read`, but out of a watch, which may be behind: only news counts."""
+    def block_watched(
+        self, family: int, base: int, version: str, changes: tuple[AddressChange, ...]
+    ) -> tuple[Record, ...]:
+        """As `block_read`, but out of a watch, which may be behind: only news counts. Returns what is recorded anew for
+        sandboxes by no ADD of ours, such as by a takeover: of those no agent knows, nor has anybody looked at their pods."""
         known = self._state.versions.get((family, base), -1)
-        if version_number(version) > known:
-            self._state.damaged.discard((family, base))
-            self._state.versions[family, base] = version_number(version)
-            self._replace(family, base, changes)
-            self._tell_watches()
+        if version_number(version) <= known:
+            return ()
+        foreign = tuple(self._foreign(family, changes))
+        self._state.damaged.discard((family, base))
+        self._state.versions[family, base] = version_number(version)
+        self._replace(family, base, changes)
+        self._tell_watches()
+        return foreign
+
+    def _foreign(self, family: int, changes: tuple[AddressChange, ...]) -> Iterator[Record]:
+        """An ADD in a cluster gives its record a claim."""
+        for change in changes:
+            record = change.record
+            if record is not None and record.container and not record.claim:
+                before = self._index.records.get((family, change.value))
+                if before is None or record.container not in before.containers:
+                    yield record
 
     def _apply(self, family: int, changes: tuple[AddressChange, ...]) -> None:
         self._name_unjudged(family, changes)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from actors.allocation.messages import NodeSandbox
@@ -20,7 +20,8 @@ from actors.runtime import Actor, ActorContext, message
 
 _FEW, _LONG = 1024, 86400.0
 """Nodes that are remembered in any case, and seconds after which one of more is forgotten that says nothing any more."""
-
+_MANY = 65536
+"""Nodes of which it is remembered that somebody else than their agents recorded something for them."""
 
 CNI_LASTS, CNI_TOLD = 300.0, 90.0
 """Seconds for which it counts what a node's agent told of its network, which it does every minute; and after which a new
@@ -43,6 +44,8 @@ class NodeWatches:
         self._began = clock()
         self._heard: dict[str, _Heard] = {}
         self._cni: dict[str, tuple[str, float]] = {}
+        self._foreign: dict[str, int] = {}
+        self._foreign_first = self._foreign_last = time.time_ns()
         self._forget_above = _FEW
 
     def begin(self) -> None:
@@ -51,6 +54,7 @@ class NodeWatches:
             self._began = self._clock()
             self._heard.clear()
             self._cni.clear()
+            self._forget_foreign()
 
     def heard(
         self, node: str, sees: bool, unseen: tuple[NodeSandbox, ...]
@@ -91,6 +95,25 @@ class NodeWatches:
     def _lasts(self, at: float) -> bool:
         return self._clock() - at < CNI_LASTS
 
+    def recorded(self, nodes: Iterable[str]) -> None:
+        """Note that something was recorded for sandboxes of these nodes by no ADD that their agents served."""
+        with self._lock:
+            for node in nodes:
+                self._foreign_last += 1
+                self._foreign[node] = self._foreign_last
+            if len(self._foreign) > _MANY:
+                self._forget_foreign()
+
+    def _forget_foreign(self) -> None:
+        # Every agent asks once more then. The wall clock keeps two leaders apart; nothing is compared but for being equal.
+        self._foreign.clear()
+        self._foreign_first = self._foreign_last = max(self._foreign_last + 1, time.time_ns())
+
+    def foreign_version(self, node: str) -> int:
+        """A number that is another one when something was recorded for a node by no ADD of its agent, or may have been."""
+        with self._lock:
+            return self._foreign.get(node, self._foreign_first)
+
     def watch(self, node: str, container: str, away: float, now: float) -> NodeWatch:
         """Who looks after a container's sandbox; nobody where it is not known, as of what was taken over from another IPAM.
         `away`: seconds for which a silent agent is believed; `now`: since the epoch."""
@@ -113,15 +136,17 @@ class NodeWatchesActor(Actor):
         self._watches = watches
 
     @message
-    def watching(self, node: str, sees: bool, unseen: tuple[NodeSandbox, ...]) -> None:
+    def watching(self, node: str, sees: bool, unseen: tuple[NodeSandbox, ...]) -> int:
         """The agent of `node` watches over its sandboxes whose pods are on their way out, apart from these, which it cannot
-        see; with `sees` false it can see none."""
+        see; with `sees` false it can see none. Returns `NodeWatches.foreign_version`: with another number than before there
+        are sandboxes on its node that it does not know."""
         blind, new = self._watches.heard(node, sees, unseen)
         changed = [("Pod", *_split(sandbox.pod)) for sandbox in new]
         if blind:
             changed.append(("Watch", "", node))
         if changed:
             self.get_actor("gc/local").changed.options(timeout=None).remote(tuple(changed))
+        return self._watches.foreign_version(node)
 
     @message
     def moved(self, node: str, pods: tuple[str, ...]) -> None:

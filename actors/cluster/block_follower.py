@@ -8,11 +8,14 @@ process wrote comes back by the watch too, and is not read again for that: the L
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from typing import Any
 
 from actors.allocation.ledger import LedgerActor, ledger_of
 from actors.allocation.messages import content_of
 from actors.errors import InvalidObject, StoreUnavailable
 from actors.resources.blocks.block import Block, parse_block_name
+from actors.resources.blocks.record import Record
 from actors.runtime import ActorSystem, ObjectRef
 from actors.store.caches.informer import Informer, ObjectKey
 from actors.store.contract import Object, Store
@@ -23,9 +26,16 @@ log = logging.getLogger("orbweaver.blocks")
 class BlockFollower:
     """An informer on SpiderIPBlocks that feeds `ledger/local` of a system."""
 
-    def __init__(self, store: Store, system: ActorSystem) -> None:
+    def __init__(
+        self,
+        store: Store,
+        system: ActorSystem,
+        recorded: Callable[[tuple[Record, ...]], object] = lambda records: None,
+    ) -> None:
+        """`recorded` is told what others recorded for sandboxes of which no agent knows by an ADD; it must not wait."""
         self._informer = Informer(store, "SpiderIPBlock", transform=_WatchedBlock)
         self._ledger = ledger_of(system)
+        self._recorded = recorded
 
     def start(self, timeout: float) -> None:
         """List and watch. Raises `StoreUnavailable` when the list takes longer than `timeout` seconds."""
@@ -71,16 +81,22 @@ class BlockFollower:
                 return
             block = watched.read() if watched is not None else None
             if isinstance(block, str):
-                heard = self._ledger.ask(LedgerActor.unreadable, family, base)
+                self._ledger.ask(LedgerActor.unreadable, family, base).subscribe(_log_failure)
             else:
                 changes = content_of(block) if block is not None else ()
                 heard = self._ledger.ask(LedgerActor.block_watched, family, base, version, changes)
-            heard.subscribe(_log_failure)
+                heard.subscribe(self._heard)
 
         known = self._ledger.ask(LedgerActor.knows, family, base, version)
         if watched is not None and not known.done():
             watched.read()  # here, since `tell` now runs in the thread of the Ledger, for which others wait
         known.subscribe(tell)
+
+    def _heard(self, ref: ObjectRef[tuple[Record, ...]]) -> None:
+        if ref.error() is not None:
+            _log_failure(ref)
+        elif records := ref.result():
+            self._recorded(records)
 
 
 class _WatchedBlock:
@@ -106,7 +122,7 @@ class _WatchedBlock:
         return self._block
 
 
-def _log_failure(ref: ObjectRef[None]) -> None:
+def _log_failure(ref: ObjectRef[Any]) -> None:
     error = ref.error()
     if error is not None:
         log.error(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from actors.reclaim.evidence import CachedClusterState
 from actors.runtime import ActorSystem, ObjectRef
@@ -84,9 +84,16 @@ class GCFollower:
         self._changed(key)
 
     def _changed(self, key: ObjectKey) -> None:
+        self._gather([(key.kind, key.namespace, key.name)])
+
+    def recorded(self, pods: Iterable[str]) -> None:
+        """Something was recorded for these pods `namespace/name`, which may be gone already: no event of theirs would tell."""
+        self._gather([("Pod", *pod.partition("/")[::2]) for pod in pods])
+
+    def _gather(self, objects: Iterable[tuple[str, str, str]]) -> None:
         with self._lock:
             if self._running:
-                self._gathered[key.kind, key.namespace, key.name] = None
+                self._gathered.update(dict.fromkeys(objects))
         self._send()
 
     def _send(self) -> None:

@@ -40,6 +40,7 @@ SWEEP = 10.0
 ANNOUNCE = 20.0
 """Seconds between two messages to the leader. 5,000 agents send it 250 in a second, and it believes each for minutes."""
 SEED_AGAIN = 600.0
+"""Seconds after which it is asked again what is recorded for the node, though no leader has told of anything."""
 RETRY_FIRST, RETRY_MOST = 1.0, 30.0
 """Seconds until a release or a look at the Ledger that failed is tried again."""
 ASK_TIMEOUT = 20.0
@@ -106,6 +107,10 @@ class SandboxWatchState:
     """Whether the next look is ordered."""
     seeded: float = float("-inf")
     """Monotonic seconds when it was last asked what is recorded for this node."""
+    foreign_seen: int | None = None
+    """The number of the last answer to an announcement when that was asked."""
+    foreign_told: int | None = None
+    """That of the last answer by now: with another one somebody else recorded something for this node since."""
     announcement: Cancellable | None = None
     """The timer of the next word to the leader."""
     started: bool = False
@@ -164,14 +169,20 @@ class SandboxWatchActor(Actor):
         if self._state.started:
             self._announce_now()
 
+    @message
+    def heard(self, foreign_version: int) -> None:
+        """The leader answered: see `NodeWatchesActor.watching`. The next sweep asks what is recorded; all agents would at once
+        when their leader changes."""
+        self._state.foreign_told = foreign_version
+
     def _sweep(self) -> None:
         self._seed()
         self._examine(self._sandboxes.known())
         self.after(SWEEP * (0.75 + random.random() / 2), self._sweep)
 
     def _seed(self) -> None:
-        state, now = self._state, time.monotonic()
-        if now - state.seeded < SEED_AGAIN:
+        state, now, version = self._state, time.monotonic(), self._state.foreign_told
+        if now - state.seeded < SEED_AGAIN and version == state.foreign_seen:
             return
 
         def task(allocator: Allocator) -> tuple[NodeSandbox, ...]:
@@ -181,7 +192,7 @@ class SandboxWatchActor(Actor):
 
         try:
             self._sandboxes.remember(self._router.work(task))
-            state.seeded = now
+            state.seeded, state.foreign_seen = now, version
         except OrbweaverError as error:
             log.warning("this node's sandboxes are not known yet, asking again", extra={"error": str(error)})
 

@@ -441,7 +441,14 @@ class Agent(Process):
         watches = self._leader.at_leader("watches/local") if self._leader is not None else None
         if watches is not None:
             heard = watches.watching.options(timeout=START_TIMEOUT).remote(self.options.node, sees, unseen)
-            heard.subscribe(_log_unwatched)
+            heard.subscribe(self._announced)
+
+    def _announced(self, heard: ObjectRef[int | None]) -> None:
+        _log_unwatched(heard)
+        foreign_version = heard.result() if heard.error() is None else None
+        if foreign_version is not None:  # as it is of an older leader
+            watch = self.local("sandbox-watch")
+            watch.heard.options(timeout=None).remote(foreign_version).subscribe(_log_unwatched)
 
     def _leave_views(self, pods: tuple[str, ...]) -> None:
         """Have the leader write SpiderEndpoints that this agent may not. One that comes to lead looks at all of them."""

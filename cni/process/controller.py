@@ -45,6 +45,7 @@ from actors.reclaim.evidence import CachedClusterState
 from actors.reclaim.leaving_pods import of_cluster
 from actors.resources.application import Application
 from actors.resources.blocks.block import Block
+from actors.resources.blocks.record import Record
 from actors.review.messages import ReviewVerdict
 from actors.review.network_review import NetworkReviewActor
 from actors.review.overlap_review import OverlapReviewActor
@@ -132,7 +133,7 @@ class Controller(Process):
         )
         self.options = options
         system, catalog, observer = self.system, self.catalog, self.observer
-        self._blocks = BlockFollower(store, system)
+        self._blocks = BlockFollower(store, system, self._recorded)
         cluster_state = CachedClusterState(store, catalog)
         departures = of_cluster(cluster_state, options.settings)
         register_allocators(
@@ -267,6 +268,11 @@ class Controller(Process):
         )
         self.metrics.watch_mailboxes(self.mailboxes)
         self.metrics.watch_pools(self.usage)
+
+    def _recorded(self, records: tuple[Record, ...]) -> None:
+        """Somebody else recorded sandboxes of which agents do not know, and whose pods may be gone."""
+        self._watches.recorded({record.node for record in records})
+        self.gc.recorded({record.pod for record in records})
 
     def leads(self) -> bool:
         """Whether this process is the leader at this moment."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from actors.allocation.messages import NodeSandbox
 from actors.allocation.node_watches import CNI_LASTS, CNI_TOLD, NodeWatches
 from actors.decisions.node_cni import NodeCniTypes
@@ -57,6 +59,37 @@ def test_what_an_agent_cannot_see_nobody_watches():
     assert watches.watch("n1", "c9", AWAY, NOW) == NOBODY
     assert watches.heard("n1", True, ()) == (False, ())
     assert watches.watch("n1", "c1", AWAY, NOW).heard
+
+
+def test_an_agent_learns_that_somebody_else_recorded_something_for_its_node():
+    watches = NodeWatches(Clock())
+    at_first = {node: watches.foreign_version(node) for node in ("n1", "n2")}
+    watches.recorded(["n1"])
+    once = watches.foreign_version("n1")
+    watches.recorded(["n1"])
+
+    assert len({at_first["n1"], once, watches.foreign_version("n1")}) == 3
+    assert watches.foreign_version("n2") == at_first["n2"]
+
+
+def test_every_agent_asks_a_leader_that_begins_what_is_recorded():
+    """What a takeover recorded while nobody led was told to none of them."""
+    watches, other = NodeWatches(Clock()), NodeWatches(Clock())
+    watches.recorded(["n1"])
+    before = {node: watches.foreign_version(node) for node in ("n1", "n2")}
+    watches.begin()
+
+    for leader in (watches, other):
+        assert all(leader.foreign_version(node) != number for node, number in before.items())
+
+
+def test_of_more_nodes_than_there_can_be_each_is_told_once_too_often(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("actors.allocation.node_watches._MANY", 2)
+    watches = NodeWatches(Clock())
+    before = watches.foreign_version("n9")
+    watches.recorded(["n1", "n2", "n3"])
+
+    assert watches.foreign_version("n9") == watches.foreign_version("n3") != before
 
 
 def test_nobody_watches_a_record_that_names_no_sandbox():

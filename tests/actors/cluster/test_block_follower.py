@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,9 @@ def written_by_another(one: Rig, **fields: Any) -> None:
     one.store.update({**obj, "spec": {**obj["spec"], **fields}})
 
 
-def claimed_by_another(one: Rig, value: int, pod: str) -> None:
+def claimed_by_another(one: Rig, value: int, pod: str, attempt: str = "") -> None:
     block = Block.from_object(one.store.get("SpiderIPBlock", NAME))
-    block.records[value] = record(pod)
+    block.records[value] = replace(record(pod), claim=attempt)
     written_by_another(one, **block.to_object()["spec"])
 
 
@@ -74,6 +75,24 @@ def test_what_another_process_writes_the_ledger_knows(tmp_path: Path) -> None:
 
         one.store.delete("SpiderIPBlock", NAME)
         becomes(lambda: pods(one, "default/a", "default/b"), [])
+
+
+def test_who_else_recorded_something_without_an_add_is_told_once(tmp_path: Path) -> None:
+    told: list[tuple[Record, ...]] = []
+    with rig(tmp_path) as one:
+        claim(one, ADDRESS, "default/a")
+        follower = BlockFollower(one.store, one.system, told.append)
+        follower.start(60)
+        try:
+            claimed_by_another(one, ADDRESS + 1, "default/b")
+            becomes(lambda: told, [(record("default/b"),)])
+            # By an ADD, of which its agent knows.
+            claimed_by_another(one, ADDRESS + 2, "default/c", "x1")
+            claimed_by_another(one, ADDRESS + 3, "default/d")
+            becomes(lambda: told, [(record("default/b"),), (record("default/d"),)])
+            becomes(lambda: pods(one, "default/c"), ["default/c"])
+        finally:
+            follower.stop()
 
 
 def test_what_cannot_be_read_stays_as_it_was_known(tmp_path: Path) -> None:

@@ -332,6 +332,32 @@ def test_a_node_is_left_to_its_agent_until_that_says_that_it_sees_nothing(world:
         assert suspects(world) == {mine}
 
 
+def test_what_is_recorded_for_a_pod_that_is_gone_already_is_looked_at_at_once(world: World):
+    """As by a takeover: no event of the pod is to come, and the next scan is far away."""
+    world.node("n1")
+    web, other = world.pod("web"), world.pod("other")
+    with controller(world.plain, GCSettings(own_del=0.0, agent_away=0.0)) as running:
+        world.delete(web)
+        eventually(lambda: truth(running._cluster_state.pod("default/web") is None))
+        get(world_scan(running), 60)
+        mine, others = world.hold(web), world.hold(other)
+
+        eventually(lambda: holds(world, others))
+        assert suspects(world) == {mine}
+
+
+def test_an_agent_is_told_that_a_takeover_recorded_something_for_its_node(world: World):
+    world.node("n1")
+    web = world.pod("web")
+    with controller(world.plain, GCSettings()) as running:
+        watches = running.local("watches")
+        before = {node: get(watches.watching.remote(node, True, ()), 60) for node in ("n1", "n2")}
+        world.hold(web)
+
+        eventually(lambda: truth(get(watches.watching.remote("n1", True, ()), 60) != before["n1"]))
+        assert get(watches.watching.remote("n2", True, ()), 60) == before["n2"]
+
+
 def test_a_statefulset_pod_on_a_lost_node_keeps_its_address_and_the_next_one_knows(world: World):
     """Who takes it over is told to probe it: the old pod may still run. Scaled down, it goes."""
     world.node("n1")

@@ -16,8 +16,9 @@ import pytest
 from actors.allocation.messages import NodeSandbox, Sandbox
 from actors.errors import NotFound
 from actors.reclaim.stale_sandboxes import is_on_its_way_out
-from actors.resources.blocks.block import Block, Release, block_name
-from actors.resources.blocks.record import Fence
+from actors.resources.addresses import parse_address
+from actors.resources.blocks.block import Block, Claim, Release, block_name
+from actors.resources.blocks.record import Fence, Record
 from actors.resources.pod import Pod
 from actors.runtime import get
 from cni.process.agent import Agent
@@ -278,3 +279,21 @@ def test_the_end_of_a_last_holder_ends_the_suspicion_against_his_address(
         assert suspects(one) == ["c1"]
         (tmp_path / "netns" / "c1").unlink()
         eventually(lambda: equal(suspects(one), []))
+
+
+def test_what_somebody_else_recorded_is_watched_once_a_leader_tells_that_there_is_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As a takeover from an IPAM whose plugin is asked for the DEL; the pod went before it was recorded."""
+    with node(tmp_path, monkeypatch, BLUE, has_pods=True) as one:
+        (tmp_path / "results" / "net-c1-eth0").write_text('{"containerId": "c1", "netns": "/run/netns/c1"}')
+        record = Record("blue", "default/web", "u1", "c1", "eth0", one.rig.agent.options.node, "", "")
+        value = parse_address("10.6.0.5")[1]
+        block = one.rig.system.get_actor("block/" + block_name(4, value))
+        watch = one.rig.system.get_actor("sandbox-watch/local")
+        get(watch.pod_changed.remote("default/web"), 60)
+        assert get(block.claim.remote(Claim(value, record)), 60).fresh
+        assert one.held() == {"c1"}
+
+        get(watch.heard.remote(1), 60)
+        eventually(lambda: equal(one.held(), set()))
