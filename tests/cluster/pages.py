@@ -77,19 +77,30 @@ def write_programs(cluster: Cluster, values: dict[str, Any]) -> Path:
         "helm": f"{python} {Path(__file__).parents[1] / 'support' / 'helm_command.py'}",
         "orbweaver": f"env PYTHONPATH={ROOT} {python} -m cni.command.main",
     }.items():
-        script = directory / name
-        script.write_text(f'#!/bin/sh\nexec {program} "$@"\n')
-        script.chmod(script.stat().st_mode | stat.S_IXUSR)
+        write_script(directory / name, f'exec {program} "$@"\n')
     return directory
+
+
+def write_script(path: Path, text: str) -> None:
+    """A program of the shell."""
+    path.write_text(f"#!/bin/sh\n{text}")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
 def run(cluster: Cluster, programs: Path, commands: str) -> str:
     """What the commands print."""
+    values = str(cluster.directory / "page-values.json")
+    return run_with(
+        programs, cluster.directory, commands, KUBECONFIG=str(cluster.kubeconfig("admin")), HELM_VALUES=values
+    )
+
+
+def run_with(programs: Path, home: Path, commands: str, **environment: str) -> str:
+    """What the commands print, with a directory of programs before the machine's own."""
     environment = {
         "PATH": f"{programs}:/usr/sbin:/usr/bin:/sbin:/bin",
-        "HOME": str(cluster.directory),  # kubectl keeps what it learnt below it
-        "KUBECONFIG": str(cluster.kubeconfig("admin")),
-        "HELM_VALUES": str(cluster.directory / "page-values.json"),
+        "HOME": str(home),  # kubectl keeps what it learnt below it
+        **environment,
     }
     done = subprocess.run(
         ["bash", "-e", "-o", "pipefail", "-c", commands],

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 PAGES = sorted((ROOT / "docs" / "en").glob("*.md"))
 RUN = [page for page in PAGES if not page.stem.startswith("takeover-")]
-"""Without those that need another IPAM: test_takeover.py runs what can be run of them."""
+"""Without those that need another IPAM, which the tests of takeovers run."""
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from actors.resources.addresses import format_address
 from cni.command.main import main
 from cni.takeover.host_local import directories
 from cni.takeover.recording import everything_recorded
+from tests.cluster.pages import fences, run_with, shows
+from tests.cni.takeover.page_programs import write_programs
 from tests.support.agent_process import AgentProcess
 from tests.support.checker import eventually
 from tests.support.cni_client import ask, encode
@@ -25,8 +28,10 @@ from tests.support.fleet import Fleet, fleet
 from tests.support.patient import add
 from tests.support.processes import PodName
 from tests.tools.apiserver import ApiServer
+from tests.tools.gomodule import ProgramMissing
 
 _ROOT = Path(__file__).parents[3]
+PAGE = _ROOT / "docs" / "en" / "takeover-host-local.md"
 NODES = ("node1", "node2")
 CIDRS = {"node1": "10.61.1.0/24", "node2": "10.61.2.0/24"}
 _SHARED = {
@@ -129,6 +134,13 @@ class Nodes:
             pod = self.fleet.store.get("Pod", box.pod.name, "default")
             annotations = {**(pod["metadata"].get("annotations") or {}), STATUS: status}
             self.fleet.store.update({**pod, "metadata": {**pod["metadata"], "annotations": annotations}})
+
+    def tell_kubernetes(self, box: Box) -> None:
+        """Have the pod's status say its addresses, as the kubelet does for the node's own network."""
+        pod = self.fleet.store.get("Pod", box.pod.name, "default")
+        ips = [{"ip": address.partition("/")[0]} for address in box.addresses]
+        status = {**(pod.get("status") or {}), "podIP": ips[0]["ip"], "podIPs": ips}
+        self.fleet.store.update_status({**pod, "status": status})
 
     def _host_local(self, command: str, box: Box, conf: dict[str, Any]) -> bytes:
         ipam = {**conf["ipam"], "dataDir": str(self.networks_of(box.node))}
@@ -325,6 +337,53 @@ def test_every_pod_keeps_its_address_there_and_back_and_there_again(
     nodes.end(one[1])
     nodes.start("shared", "node2")
     eventually(nodes.prove_recorded)
+
+
+def programs_of(nodes: Nodes, node: str) -> Path:
+    """As they are on a node, where its own directories are the standard ones."""
+    return write_programs(
+        nodes.directory / node / "page-bin",
+        nodes.fleet.server.kubeconfig,
+        *("--node", node, "--settle", "0.2", "--conf-dir", nodes.conf_dir(node)),
+        *("--results", nodes.directory / node / "results"),
+        networks=nodes.networks_of(node),
+    )
+
+
+@pytest.mark.slow
+def test_the_page_there_and_back(nodes: Nodes) -> None:
+    """Its commands are run from it: what changes something on one node after the other, the rest on the first."""
+    try:
+        programs = {node: programs_of(nodes, node) for node in NODES}
+    except ProgramMissing as missing:
+        pytest.skip(str(missing))
+    for node in NODES:
+        (nodes.conf_dir(node) / "10-part.conflist").unlink()
+    (nodes.networks_of("node2") / "shared").mkdir(parents=True)
+    for number, last in enumerate(("10.60.0.99", "fd00:60::99")):
+        (nodes.networks_of("node2") / "shared" / f"last_reserved_ip.{number}").write_text(last)
+    for node in NODES:
+        nodes.start("shared", node)
+        nodes.tell_kubernetes(nodes.start("cbr0", node))
+    copied = nodes.directory / "copied"
+    shutil.copytree(nodes.networks_of("node2") / "shared", copied / "shared")
+    standard = {
+        str(directories.STANDARD): str(nodes.networks_of("node1")),
+        "/tmp/node2/networks": str(copied),
+    }
+    printed = ""
+    for language, text in fences(PAGE):
+        if language == "text":
+            assert shows(text, printed), printed
+        elif language == "sh":
+            commands = text
+            for path, there in standard.items():
+                commands = commands.replace(path, there)
+            for node in NODES if "--yes" in commands else NODES[:1]:
+                printed = run_with(programs[node], nodes.directory, commands)
+                printed = printed.replace(str(nodes.conf_dir(node)), "/etc/cni/net.d")
+            if "--yes" in commands:
+                (nodes.prove_in_files if "--back" in commands else nodes.prove_recorded)()
 
 
 @pytest.mark.slow

@@ -16,6 +16,8 @@ from actors.resources.addresses import format_address
 from cni.command.main import main
 from cni.takeover.recording import everything_recorded
 from cni.takeover.whereabouts.objects import IP_POOL, RESERVATION, ip_pool_of
+from tests.cluster.pages import fences, run_with, shows
+from tests.cni.takeover.page_programs import write_programs
 from tests.support.agent_process import AgentProcess
 from tests.support.checker import eventually
 from tests.support.cni_client import ask, encode
@@ -28,6 +30,7 @@ from tests.tools.apiserver import ApiServer
 from tests.tools.gomodule import ProgramMissing
 
 _ROOT = Path(__file__).parents[3]
+PAGE = _ROOT / "docs" / "en" / "takeover-whereabouts.md"
 _BLUE = {"type": "whereabouts", "range": "10.44.0.0/24", "exclude": ["10.44.0.8/29"], "gateway": "10.44.0.1"}
 _GREEN = {
     "type": "whereabouts",
@@ -42,6 +45,12 @@ _SIX = {
 }
 _SLICED = {"type": "whereabouts", "range": "10.46.0.0/24", "node_slice_size": "/26"}
 IPAM = {"blue": _BLUE, "green": _GREEN, "six": _SIX, "sliced": _SLICED}
+_WIDE = {
+    "type": "whereabouts",
+    "range": "10.98.0.0/16",
+    "range_start": "10.98.100.10",
+    "range_end": "10.98.100.59",
+}
 _SLICES = {
     "apiVersion": "whereabouts.cni.cncf.io/v1alpha1",
     "kind": "NodeSlicePool",
@@ -58,13 +67,13 @@ _SLICES = {
 """As its controller writes it, which is not here."""
 
 
-def network(name: str) -> dict[str, Any]:
+def network(name: str, ipam: dict[str, Any] | None = None) -> dict[str, Any]:
     conf = {
         "cniVersion": "1.0.0",
         "name": f"net-{name}",
         "type": "macvlan",
         "master": "eth1",
-        "ipam": IPAM[name],
+        "ipam": ipam or IPAM[name],
     }
     return {
         "apiVersion": "k8s.cni.cncf.io/v1",
@@ -252,6 +261,30 @@ def test_every_pod_keeps_its_address_there_and_back_and_there_again(
     stay.end(boxes[4])
     stay.start("green")
     eventually(stay.prove)
+
+
+@pytest.mark.slow
+def test_the_page_there_and_back(stay: Stay, tmp_path: Path) -> None:
+    """Its commands are run from it, as a cluster has them whose network is the page's."""
+    try:
+        programs = write_programs(tmp_path / "page-bin", stay.fleet.server.kubeconfig, "--settle", "0.5")
+    except ProgramMissing as missing:
+        pytest.skip(str(missing))
+    for name in IPAM:
+        stay.fleet.store.delete("NetworkAttachmentDefinition", name, "default")
+    stay.fleet.store.create(network("wide", _WIDE))
+    for _ in range(7):
+        stay.start("wide")
+    printed = ""
+    for language, text in fences(PAGE):
+        if language == "text":
+            assert shows(text, printed), printed
+        elif language == "sh":
+            if "orbweaver check" in text:
+                eventually(stay.check)
+            printed = run_with(programs, tmp_path, text)
+            stay.prove()
+    assert stay.conf("wide")["ipam"] == _WIDE
 
 
 @pytest.mark.slow
