@@ -3,8 +3,9 @@
 How it works. The cache of pools is a moment behind what was written here, and has no annotations. So what was written is
 remembered, and of the two the newer one counts; a pool whose object was written, or looked at, is left alone while nothing
 of it and of the subnet changes, which saves reading it each time that a pod comes or goes.
-What must always hold: every write is a compare-and-swap on the object that was read; a pool of another subnet, and one that
-somebody made by hand under an application's name, is refused and not changed.
+What must always hold: every write is a compare-and-swap on the object that was read, and whoever writes led when it had been
+read: a leader that stood still meanwhile may have divided the subnet as nobody does any more; a pool of another subnet, and one
+that somebody made by hand under an application's name, is refused and not changed.
 """
 
 from __future__ import annotations
@@ -44,10 +45,17 @@ class WrittenPool:
 class PoolWriter:
     """Of one subnet. Several threads may write different pools; all else is for one thread."""
 
-    def __init__(self, store: Store, on_new: Callable[[Object], object] = lambda obj: None) -> None:
-        """`on_new`: is told of each pool that did not exist before, as it is stored."""
+    def __init__(
+        self,
+        store: Store,
+        on_new: Callable[[Object], object] = lambda obj: None,
+        check_leads: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`on_new`: is told of each pool that did not exist before, as it is stored. `check_leads`: raises `PeerLost` where
+        this process does not lead; from any thread."""
         self._store = store
         self._on_new = on_new
+        self._check_leads = check_leads
         self._written: dict[str, WrittenPool] = {}
 
     def forget(self, pool: str) -> None:
@@ -86,7 +94,8 @@ class PoolWriter:
         return True
 
     def delete(self, pool: IPPool) -> None:
-        """Let a pool go with its last address."""
+        """Let a pool go with its last address. Raises `PeerLost`."""
+        self._check_leads()
         try:
             self._store.delete(KIND, pool.name, uid=pool.uid or None)
         except NotFound:
@@ -104,13 +113,14 @@ class PoolWriter:
         ips: IntervalSet,
     ) -> None:
         """Make one pool's object say what it should; `present`: what there is of it, `request`: as its application wants it, if
-        one does. Raises `InvalidObject` or `WriteRefused` when it cannot be written so, and `Conflict`."""
+        one does. Raises `InvalidObject` or `WriteRefused` when it cannot be written so, `Conflict`, and `PeerLost`."""
         exists = present is not None
         for _ in range(ATTEMPTS):
             try:
                 if exists:
                     stored = self._update(name, request, subnet, subnet_object, ips)
                 else:
+                    self._check_leads()
                     stored = self._store.create(automatic_pool(None, request, subnet, subnet_object, ips))
                     self._on_new(stored)
             except Conflict:
@@ -133,6 +143,7 @@ class PoolWriter:
         ips: IntervalSet,
     ) -> Object:
         current = self._store.get(KIND, name)
+        self._check_leads()  # behind the read: what another leader writes from now on is a conflict
         pool = IPPool.from_object(current)
         if pool.subnet != subnet.subnet:
             raise InvalidObject(f"there is a pool of this name in another subnet, {pool.subnet}")

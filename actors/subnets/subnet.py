@@ -141,13 +141,16 @@ class SubnetActor(Actor):
         self._grace = grace
         self._state = SubnetState()
         self._use = UseIndex()
-        self._pools = PoolWriter(store, catalog.made)
+        self._pools = self._pool_writer()
         self._exhaustion = Exhaustion()
         self._refused = RefusedWrites()
 
     @property
     def _name(self) -> str:
         return self.context.key
+
+    def _pool_writer(self) -> PoolWriter:
+        return PoolWriter(self._store, self._catalog.made, self._check_leads)
 
     def on_passivate(self) -> bool:
         return self._state.gone and not self._state.requests
@@ -161,7 +164,7 @@ class SubnetActor(Actor):
         self._state = SubnetState(requests=requests)
         self._exhaustion = Exhaustion()
         self._refused = RefusedWrites()
-        self._pools = PoolWriter(self._store, self._catalog.made)
+        self._pools = self._pool_writer()
         self._use.forget()
         self._wake()
 
@@ -441,6 +444,7 @@ class SubnetActor(Actor):
         status = status_of(before, look.shares, condition)
         if status == before:
             return
+        self._check_leads()  # reading the Ledger may have taken long
         look.object = self._state.object = stored = self._store.update_status(
             {**look.object, "status": status}
         )

@@ -16,7 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -35,17 +35,36 @@ class How(Enum):
     CLOSE_IDLE = "it is answered, then the connection is closed although the answer did not say so"
     DELAY = "it is passed on later"
     HANG = "the API server gets nothing, and no answer comes"
+    WAIT_BEFORE = "it waits at a gate, and is passed on when that opens"
+    WAIT_AFTER = "the API server carries it out, the answer waits at a gate"
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Where one request waits. `reached`: it is there; set `opened` to let it go on. `answered`: what the API server said, by
+    its code."""
+
+    reached: threading.Event = field(default_factory=threading.Event)
+    opened: threading.Event = field(default_factory=threading.Event)
+    answered: list[int] = field(default_factory=list)
+
+    def wait(self) -> None:
+        """Be the one who waits, for some minutes at most."""
+        self.reached.set()
+        self.opened.wait(240)
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`code`, `retry_after` and `reason` are of ANSWER and ANSWER_AFTER, `seconds` of DELAY."""
+    """`code`, `retry_after` and `reason` are of ANSWER and ANSWER_AFTER, `seconds` of DELAY, `gate` of WAIT_BEFORE and
+    WAIT_AFTER."""
 
     how: How
     code: int = 500
     reason: str = "InternalError"
     retry_after: int | None = None
     seconds: float = 0.0
+    gate: Gate = field(default_factory=Gate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
     def handle_one_request(self) -> None:
         try:
             super().handle_one_request()
-        except (OSError, ValueError):
+        except (OSError, ValueError, http.client.HTTPException):  # the last of an API server that has ended
             self.close_connection = True
 
     def _any(self) -> None:
@@ -198,6 +217,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault is not None and how is How.DELAY:
             self.proxy._released.wait(fault.seconds)
+        if fault is not None and how is How.WAIT_BEFORE:
+            fault.gate.wait()
         try:
             connection, response = self.proxy.forward(self.command, self.path, body, self._headers())
         except OSError:
@@ -208,6 +229,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self._stream(response)
                 return
             content = response.read()
+        if fault is not None:
+            fault.gate.answered.append(response.status)
+        if fault is not None and how is How.WAIT_AFTER:
+            fault.gate.wait()
         if fault is not None and how is How.CUT_AFTER:
             self._cut()
         elif fault is not None and how is How.ANSWER_AFTER:

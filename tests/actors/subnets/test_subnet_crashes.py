@@ -4,13 +4,14 @@ twice. Random work with deaths, against a model."""
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from actors.errors import OrbweaverError
+from actors.errors import OrbweaverError, PeerLost
 from actors.resources.addresses import format_address
 from actors.resources.ippool import IPPool
 from actors.store.contract import Store
@@ -188,3 +189,27 @@ def _prove(one: SubnetRig) -> None:
 
 def _texts(ips: object) -> set[str]:
     return {format_address(4, value) for low, high in ips for value in range(low, high + 1)}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("before", [0, 3], ids=["a new pool", "a pool that grows"])
+def test_who_does_not_lead_any_more_behind_the_status_writes_no_pool(tmp_path: Path, before: int) -> None:
+    """It may have stood still for minutes there, while another leader has divided the subnet otherwise."""
+    leading, armed = threading.Event(), threading.Event()
+    leading.set()
+
+    def plan(write: Write) -> None:
+        if armed.is_set() and (write.verb, write.kind) == ("update_status", "SpiderSubnet"):
+            leading.clear()
+
+    with subnet_rig(
+        tmp_path, subnet(), wrap=lambda inner: FaultyStore(inner, plan), leads=leading.is_set
+    ) as one:
+        if before:
+            one.ensure(auto_pool(WEB, before))
+        eventually(lambda: equal((one.subnet().total, one.subnet().allocated), (9, before)))
+        armed.set()
+        with pytest.raises(PeerLost, match="does not lead"):
+            one.ensure(auto_pool(WEB, 5))
+
+        assert one.share(POOL) == ["10.6.0.1-10.6.0.5"]
+        assert [IPPool.from_object(obj).ips.size for obj in one.pools().values()] == [before] * bool(before)
