@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import pytest
 import yaml
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 import actors
 from tests.cluster import programs
@@ -19,7 +19,7 @@ from tests.tools.gomodule import ProgramMissing
 T = TypeVar("T")
 
 # Three test processes on two cores: an example that takes a second is no failure.
-settings.register_profile("patient", deadline=None)
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
 _LAST = "reserved-addresses.yaml"

@@ -65,7 +65,7 @@ def to_the_end(client: socket.socket) -> bytes:
     try:
         while piece := client.recv(1 << 16):
             answer += piece
-    except ConnectionResetError:
+    except ConnectionError:
         pass
     return answer
 
@@ -154,7 +154,7 @@ def until_answered(port: int) -> None:
                 client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
                 if client.recv(1):
                     return
-        except ConnectionResetError:
+        except ConnectionError:
             continue
 
 

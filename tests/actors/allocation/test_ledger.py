@@ -149,7 +149,7 @@ def test_what_was_taken_by_force_is_suspect_until_somebody_vouches_for_it(tmp_pa
 
     def vouch(one: Rig, mine: Record) -> SuspicionChanged:
         found: SuspicionChanged = get(
-            one.system.get_actor(BLOCK).clear_suspect.remote(ClearSuspect(ADDRESS, Fence.of(mine))), 10
+            one.system.get_actor(BLOCK).clear_suspect.remote(ClearSuspect(ADDRESS, Fence.of(mine))), 60
         )
         return found
 

@@ -125,7 +125,7 @@ def test_its_time_is_half_of_the_requests_and_the_refusal_says_for_whom_it_waite
         agent.add(box("old"))
         terminate(agent, "old")
 
-        refused = Client(agent, "new", timeout=10.0).refusal()
+        refused = Client(agent, "new", timeout=20.0).refusal()
 
         assert type(refused) is PoolsExhausted
         assert "waited" in str(refused)
@@ -230,7 +230,7 @@ def test_an_interface_and_its_pair_wait_together(tmp_path: Path):
         waiting(agent, "blue", 2)
 
         agent.delete(box("old1"))
-        refused = Client(agent, "late", timeout=10.0).refusal()
+        refused = Client(agent, "late", timeout=60.0).refusal()
         waiting(agent, "blue", 2)
         agent.delete(box("old2"))
 

@@ -98,6 +98,7 @@ def test_a_repair_divides_the_subnet_anew(tmp_path: Path) -> None:
     with subnet_rig(tmp_path, subnet(), pool("blue", "10.6.0.0/16", "10.6.0.8", default=False)) as one:
         one.ensure(auto_pool(application(), 3))
         eventually(lambda: prove_division(one.inner))
+        eventually(lambda: equal(_found(Snapshot.read(one.inner, pods=False)), []))  # the views have followed
         one.process.stop()
         rack = one.inner.get("SpiderSubnet", "rack")
         text = '{"ghost":{"ips":["10.6.0.8-10.6.0.9"]}}'

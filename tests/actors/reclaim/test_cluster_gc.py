@@ -268,7 +268,7 @@ def test_each_way_in_which_a_holder_goes(world: World):
         world.store.delete("Node", "going")
         expected[orphan] = ("NodeGone", "Pod")
 
-        eventually(lambda: holds(world, healthy, waiting, daemon), 60)
+        eventually(lambda: holds(world, healthy, waiting, daemon))
         eventually(lambda: told(world, **expected))
 
     assert suspects(world) == set(expected), "whatever sandbox it was, nobody saw its end"
@@ -279,7 +279,7 @@ def replace_pod(world: World, obj: Object) -> None:
     world.pod(obj["metadata"]["name"])
 
 
-FAST_BUT_PATIENT = replace(FAST, not_ready_delay=3600.0, own_del=2.0)
+FAST_BUT_PATIENT = replace(FAST, not_ready_delay=3600.0, own_del=6.0)
 
 
 def now(seconds: float = 0.0) -> str:
@@ -430,7 +430,7 @@ def test_pods_of_one_name_in_a_row_never_lose_what_they_were_just_given(
     world: World, api_server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """An agent serves them while two controllers collect as eagerly as they can; every other one is lost without DEL."""
-    monkeypatch.setattr("tests.support.rig.SQLiteStore", lambda path: KubernetesStore(api_server.access()))
+    monkeypatch.setattr("tests.support.rig.SQLiteStore", lambda path: ClusterStore(api_server.access()))
     eager = GCSettings(own_del=0.0, dead_on_ready_delay=0.0, agent_away=0.0)
     world.node("n1")
     with (

@@ -218,7 +218,7 @@ def test_what_cannot_be_seen_for_a_moment_is_not_told(tmp_path: Path, monkeypatc
         before = len(told)
         eventually(lambda: equal(len(told) > before + 3, True))
 
-        assert told[before:] == [(True, ())] * len(told[before:])
+        assert set(told[before:]) == {(True, ())}
         assert one.held() == {"c1"}
 
 

@@ -253,7 +253,7 @@ def main() -> None:
     )
     print(listener.address, flush=True)
     sys.stdin.read()
-    left = system.shutdown(drain=5.0)
+    left = system.shutdown(drain=60.0)
     print(json.dumps([row.name for row in left]), flush=True)
 
 

@@ -22,9 +22,12 @@ from tests.support.standstill import stand_still
 
 ROOT = Path(__file__).resolve().parents[3]
 QUICK = {"ping_every": 0.5, "ping_timeout": 2.0, "backoff": 0.01, "backoff_most": 0.05, "connect": 2.0}
+"""Where a peer is to be found silent."""
+PATIENT = {**QUICK, "ping_timeout": 120.0, "connect": 120.0}
+"""Everywhere else: a machine with much else to do may keep a process waiting for longer than that."""
 
 
-def eventually(condition: Callable[[], Any], within: float = 60.0) -> Any:
+def eventually(condition: Callable[[], Any], within: float = 120.0) -> Any:
     """Poll until `condition` holds; fails when it does not in time."""
     until = time.monotonic() + within
     while True:
@@ -51,7 +54,7 @@ class Served:
                 "-m",
                 "tests.actors.runtime.cast",
                 where,
-                json.dumps(limits or QUICK),
+                json.dumps(limits or PATIENT),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -105,7 +108,7 @@ def connected(served: Served, **limits: Any) -> ActorSystem:
     """A client of a served cast."""
     system = ActorSystem("client")
     system.connect(
-        [*cast.KINDS, "hidden"], cast.transport_of(served.address), LinkLimits(**{**QUICK, **limits})
+        [*cast.KINDS, "hidden"], cast.transport_of(served.address), LinkLimits(**{**PATIENT, **limits})
     )
     return system
 

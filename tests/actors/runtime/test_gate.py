@@ -22,7 +22,7 @@ from actors.runtime import ActorSystem, GateLimits, ObjectRef, TlsDoor, get
 from actors.runtime.gate import source_of
 from actors.runtime.identity import Introduction, PeerIdentity, introduction
 from tests.actors.runtime import cast
-from tests.actors.runtime.conftest import Served, certificates, connected, eventually
+from tests.actors.runtime.conftest import QUICK, Served, certificates, connected, eventually
 
 SMALL = GateLimits(visitors=16, per_source=8, introduce=1.0, identify=2.0)
 
@@ -242,11 +242,11 @@ def test_without_descriptors_strangers_make_room(tmp_path: Path):
     """A process that may open 64 files, and more strangers than that, from one address."""
     where = certificates(tmp_path)
     limited = ["sh", "-c", 'ulimit -n 64; exec "$@"', "sh"]
-    with Served(where, wrapper=limited) as served, contextlib.ExitStack() as stack:
+    with Served(where, QUICK, wrapper=limited) as served, contextlib.ExitStack() as stack:
         port = int(served.address.rpartition(":")[2])
         for _ in range(100):
             stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
-        client = connected(served)
+        client = connected(served, **QUICK)
         assert eventually(lambda: Server._asked(client)) == "hello"
         client.shutdown()
         left, log = served.stop()

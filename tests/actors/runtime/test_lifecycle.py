@@ -203,7 +203,7 @@ def test_what_on_passivate_begins_at_the_end_is_finished() -> None:
     system.register("flushes", Flushes)
     get(system.get_actor("flushes/a").dirty.remote())
 
-    assert system.shutdown(drain=5.0) == ()
+    assert system.shutdown(drain=60.0) == ()
     assert written == ["flushed"]
 
 
@@ -213,7 +213,7 @@ def test_after_the_end_no_thread_is_left() -> None:
     cast.register(system)
     get([system.get_actor(f"worker/{number}").echo.remote() for number in range(20)], timeout=60)
     get(system.get_actor("worker/0").later.remote(0.0, 1), timeout=60)
-    system.shutdown(drain=5.0)
+    system.shutdown(drain=60.0)
 
     def left() -> list[str]:
         # Those that wait for another system's actors, or end, belong to nobody.

@@ -12,10 +12,10 @@ from actors.errors import NoSuchResource
 from actors.resources.application import Application
 from actors.resources.metadata import Owner
 from actors.resources.workload import SUBNET, Workload
-from actors.store.kubernetes.store import KubernetesStore
 from actors.store.sqlite.store import SQLiteStore
 from actors.subnets.applications import Applications, Identity
 from tests.support.checker import eventually
+from tests.support.cluster import ClusterStore
 from tests.support.other_kinds import API_VERSION, FLEET, GROUP, HARBOUR
 from tests.tools.apiserver import ApiServer
 
@@ -98,7 +98,7 @@ def told() -> list[Identity]:
 
 @pytest.fixture(scope="module")
 def applications(api_server: ApiServer, told: list[Identity]) -> Iterator[Applications]:
-    store = KubernetesStore(api_server.access())
+    store = ClusterStore(api_server.access())
     found = Applications(store, told.append, proven=True)
     found.start()
     assert found.wait_listed(60)
@@ -216,10 +216,11 @@ def test_what_changes_is_told(applications: Applications, shop: Shop, told: list
     shop.patch(f"{API_VERSION}/fleets/sails", {"spec": {"ships": 7}})
 
     eventually(lambda: _is(set(identities) <= set(told)))
+    # What was told may have been of an earlier moment.
+    eventually(lambda: _is((now := applications.cached(identities[0])) is not None and now.replicas == 9))
+    eventually(lambda: _is(applications.cached(identities[1]) is None))  # how many it wants has to be read
     grown = applications.cached(identities[0])
     assert grown is not None
-    assert grown.replicas == 9
-    assert applications.cached(identities[1]) is None, "how many it wants now has to be read"
     read = applications.read(Application(GROUP, "v1", "Fleet", shop.namespace, "sails"))
     assert read is not None
     assert read.replicas == 7
@@ -230,7 +231,7 @@ def test_what_changes_is_told(applications: Applications, shop: Shop, told: list
     shop.server.call("DELETE", f"/apis/{API_VERSION}/namespaces/{shop.namespace}/fleets/sails")
     eventually(lambda: _is(set(identities) <= set(told)))
     for identity, gone in zip(identities, (grown, read), strict=True):
-        assert applications.cached(identity) is None
+        eventually(lambda identity=identity: _is(applications.cached(identity) is None))  # type: ignore[misc]
         assert applications.read(gone.application) is None
 
 
@@ -244,7 +245,7 @@ def test_the_right_to_read_scales_alone_is_enough_to_count(shop: Shop) -> None:
     token = shop.server.service_account(
         f"scales-{shop.namespace}", {"apiGroups": ["*"], "resources": ["*/scale"], "verbs": ["get"]}
     )
-    store = KubernetesStore(shop.server.access(token))
+    store = ClusterStore(shop.server.access(token))
     try:
         found = Applications(store, lambda _: None, proven=True).read_top(shop.namespace, owner)
     finally:

@@ -111,7 +111,7 @@ def test_what_a_cache_left_out_is_read_when_it_is_needed(api_server: ApiServer, 
     catalog = Catalog(store, has_pods=True)
     catalog.start()
     try:
-        assert catalog.wait_synced(30)
+        assert catalog.wait_synced(60)
         cached = (catalog.informer("Pod").get(name, "default"), catalog.informer("Namespace").get(namespace))
         assert [one is None or one.is_whole for one in cached] == [False, False]
 

@@ -179,8 +179,9 @@ def test_a_store_that_is_away_at_first_is_waited_for(store: Counting, informer: 
     store.inner.create(pool("a"))
     store.away = True
     cache, told = informer()
-    assert not cache.wait_synced(0.3)
+    until(lambda: cache.last_error is not None)
     assert "away" in str(cache.last_error)
+    assert not cache.wait_synced(0)
     assert cache.items() == ()
 
     store.away = False

@@ -25,7 +25,7 @@ def test_machines_come_and_go_with_their_kind(api_server: ApiServer, monkeypatch
     try:
         assert not alone.machine_lives("default", "vm")
         watching.start()
-        assert watching.wait_synced(30)
+        assert watching.wait_synced(60)
 
         install(api_server)
         assert not alone.machine_lives("default", "vm")

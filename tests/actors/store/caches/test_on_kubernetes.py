@@ -100,7 +100,7 @@ def test_a_pod_that_no_watch_has_told_of_is_read(proxy: FaultProxy) -> None:
     catalog = Catalog(store, has_pods=True)
     catalog.start()
     try:
-        assert catalog.wait_synced(30)
+        assert catalog.wait_synced(60)
         name = fresh("web")
         uid = store.create(pod(name))["metadata"]["uid"]
 
@@ -129,7 +129,7 @@ def test_of_a_clusters_pods_only_what_a_verdict_needs_is_held(api_server: ApiSer
     cluster_state = CachedClusterState(store, Catalog(store, has_pods=False))
     cluster_state.start(lambda _: None)
     try:
-        assert cluster_state.wait_synced(30)
+        assert cluster_state.wait_synced(60)
         store.create(pod(watched))
         for name in (listed, watched):
             eventually(lambda name=name: _holds_little(cluster_state, name))  # type: ignore[misc]
@@ -147,7 +147,7 @@ def _holds_little(cluster_state: CachedClusterState, name: str) -> None:
 
 
 def test_a_connection_does_not_gather_what_it_sends(api_server: ApiServer) -> None:
-    connection = ApiConnection(api_server.access(), time.monotonic() + 10)
+    connection = ApiConnection(api_server.access(), time.monotonic() + 60)
     try:
         found = connection._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     finally:

@@ -59,7 +59,7 @@ def child(code: str, *arguments: object, wrap: tuple[str, ...] = ()) -> subproce
     )
 
 
-def finished(process: subprocess.Popen[str], timeout: float = 60.0) -> str:
+def finished(process: subprocess.Popen[str], timeout: float = 240.0) -> str:
     out, _ = process.communicate(timeout=timeout)
     assert process.returncode == 0, out
     return out
@@ -492,8 +492,8 @@ def test_an_acknowledged_write_survives_kill_9(tmp_path: Path) -> None:
     for _ in range(20):
         with child(WRITER, path) as process:
             assert process.stdout is not None
-            lines = [process.stdout.readline()]
-            killer = threading.Timer(moments.uniform(0.0, 0.08), process.kill)
+            lines = [process.stdout.readline() for _ in range(moments.randrange(1, 30))]
+            killer = threading.Timer(moments.uniform(0.0, 0.02), process.kill)
             killer.start()
             lines += process.stdout.read().splitlines()
             killer.join()
