@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from actors.errors import InvalidObject
 from actors.resources.admission import SPIDERPOOL
 from actors.store.kinds import KINDS
-from actors.store.kubernetes.store import KubernetesStore
 from tests.actors.resources.admission_cases import CASES, SPECS, Case, manifest, refusal, titles
 from tests.actors.resources.coordinator_cases import COORDINATORS, FieldCase, label
+from tests.support.cluster import ClusterStore
 from tests.tools.apiserver import ApiServer
 
 _serial = itertools.count()
@@ -30,7 +30,7 @@ def fresh(word: str) -> str:
 
 @pytest.fixture(scope="module")
 def store(api_server: ApiServer):
-    opened = KubernetesStore(api_server.access())
+    opened = ClusterStore(api_server.access())
     yield opened
     opened.close()
 
@@ -44,7 +44,7 @@ def tried(api_server: ApiServer, obj: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("case", CASES, ids=titles(CASES))
-def test_a_case_is_decided_as_the_table_says(store: KubernetesStore, case: Case) -> None:
+def test_a_case_is_decided_as_the_table_says(store: ClusterStore, case: Case) -> None:
     obj = case.obj(fresh("case"))
     if case.old is not None:
         made = store.create(manifest(case.kind, obj["metadata"]["name"], case.old))
@@ -81,7 +81,7 @@ def test_any_ipv6_range_is_ordered_as_numbers_are(api_server: ApiServer, low: An
 
 def test_a_pool_stored_before_the_policy_can_still_lose_its_finalizer(api_server: ApiServer) -> None:
     """Else an invalid pool, taken over from another IPAM, could never be deleted."""
-    store = KubernetesStore(api_server.access())
+    store = ClusterStore(api_server.access())
     name = fresh("old")
     bad = manifest("SpiderIPPool", name, {"subnet": "10.6.0.0/16", "ips": ["10.7.0.1"]})
     bad["metadata"]["finalizers"] = ["spiderpool.spidernet.io"]
@@ -98,19 +98,17 @@ def test_a_pool_stored_before_the_policy_can_still_lose_its_finalizer(api_server
     store.close()
 
 
-def test_thousands_of_ranges_are_let_in(store: KubernetesStore) -> None:
+def test_thousands_of_ranges_are_let_in(store: ClusterStore) -> None:
     ranges = [
         f"10.{number >> 8}.{number & 255}.1-10.{number >> 8}.{number & 255}.9" for number in range(2000)
     ]
-    made = store.create(
-        manifest("SpiderIPPool", fresh("many"), {"subnet": "10.0.0.0/8", "ips": ranges}), timeout=30
-    )
+    made = store.create(manifest("SpiderIPPool", fresh("many"), {"subnet": "10.0.0.0/8", "ips": ranges}))
 
     with pytest.raises(InvalidObject, match=r"11\.0\.0\.1"):
-        store.update({**made, "spec": {**made["spec"], "ips": [*ranges, "11.0.0.1"]}}, timeout=30)
+        store.update({**made, "spec": {**made["spec"], "ips": [*ranges, "11.0.0.1"]}})
 
 
-def test_a_large_status_does_not_keep_a_pool_from_being_grown(store: KubernetesStore) -> None:
+def test_a_large_status_does_not_keep_a_pool_from_being_grown(store: ClusterStore) -> None:
     """What is in use is read out of the status by a rule whose cost grows with it."""
     used = {
         f"10.6.{number >> 8}.{number & 255}": {"pod": "shop/web-0", "podUid": "u" * 36}
@@ -121,7 +119,7 @@ def test_a_large_status_does_not_keep_a_pool_from_being_grown(store: KubernetesS
     )
     made = store.update_status({**made, "status": {"allocatedIPs": json.dumps(used)}})
 
-    grown = store.update({**made, "spec": {**made["spec"], "ips": ["10.6.0.0-10.6.65.0"]}}, timeout=30)
+    grown = store.update({**made, "spec": {**made["spec"], "ips": ["10.6.0.0-10.6.65.0"]}})
 
     assert grown["metadata"]["generation"] == 2
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from actors.errors import InvalidObject
-from actors.store.kubernetes.store import KubernetesStore
 from tests.support.cluster import ClusterStore
 from tests.support.rig import pool
 from tests.tools.apiserver import ApiServer
@@ -50,7 +49,7 @@ def test_people_edit_the_rest_and_the_controller_edits_all(
             store.update({**found, "metadata": {**metadata, "labels": {**LABELS, label: "other"}}})
 
     found = store.update({**found, "spec": {**spec, "gateway": "10.6.0.254", "disable": True}})
-    as_controller = KubernetesStore(api_server.access(tokens["controller"]))
+    as_controller = ClusterStore(api_server.access(tokens["controller"]))
     grown = as_controller.update({**found, "spec": {**found["spec"], "ips": ["10.6.0.1-10.6.0.9"]}})
     as_controller.close()
 

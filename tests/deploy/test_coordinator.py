@@ -47,14 +47,20 @@ def test_the_controller_learns_the_clusters_cidrs(api_server: ApiServer, store: 
             )
         )
 
-        obj = store.get("SpiderCoordinator", "default")
-        store.update({**obj, "spec": {**obj["spec"], "podCIDRType": "calico"}})
+        def follow_calico() -> None:
+            obj = store.get("SpiderCoordinator", "default")
+            store.update({**obj, "spec": {**obj["spec"], "podCIDRType": "calico"}})
+
+        def look_again() -> None:
+            obj = store.get("SpiderCoordinator", "default")
+            store.update({**obj, "metadata": {**obj["metadata"], "labels": {"look": "again"}}})
+
+        eventually(follow_calico)  # the controller writes its status meanwhile
         eventually(lambda: _says(status(store), "is Calico installed"))
 
         api_server.apply(CALICO)
         eventually(lambda: _made(store))
-        obj = store.get("SpiderCoordinator", "default")
-        store.update({**obj, "metadata": {**obj["metadata"], "labels": {"look": "again"}}})
+        eventually(look_again)
         eventually(
             lambda: _is(
                 status(store),

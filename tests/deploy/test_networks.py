@@ -89,11 +89,16 @@ def test_networks_follow_their_objects(api_server: ApiServer, without_networks: 
         for name in names:
             store.create(multus_config(macvlan(vlanID=int(name[5:]) + 1), name))
         eventually(lambda: _all_made(store, names))
-        reasons = {one["reason"] for one in store.list("Event", "default").items}
-        assert {"NetworkNoSuchKind", "NetworkMade", "NetworkRepaired", "NetworkNameTaken"} <= reasons
+        eventually(
+            lambda: _told(store, "NetworkNoSuchKind", "NetworkMade", "NetworkRepaired", "NetworkNameTaken")
+        )
     store.delete(NETWORK, names[0], "default")
     with controller(store):  # the next leader
         eventually(lambda: _all_made(store, names))
+
+
+def _told(store: ClusterStore, *reasons: str) -> None:
+    assert {*reasons} <= {one["reason"] for one in store.list("Event", "default").items}
 
 
 def _is(found: Any, wanted: Any) -> None:

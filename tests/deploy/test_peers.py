@@ -36,8 +36,8 @@ from tests.support.rig import pod, pool, statefulset
 from tests.tools.apiserver import ApiServer
 
 NO_GC = Settings(gc=GCSettings(enabled=False))
-"""Where a pod is gone for a moment. These clusters have no Node objects, so garbage collection would not wait for the node's
-word and takes the address by force, if it is quicker than the test."""
+"""Where a pod is gone for a moment, or a record names another UID than the pod has. These clusters have no Node objects, so
+garbage collection would not wait for the node's word and takes the address by force, if it is quicker than the test."""
 
 
 @contextmanager
@@ -130,9 +130,10 @@ ATTACKS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
 
 
 def test_a_stolen_agent_harms_nothing(
-    api_server: ApiServer, store: ClusterStore, leader: Controller, tmp_path: Path
+    api_server: ApiServer, store: ClusterStore, leader_without_gc: Controller, tmp_path: Path
 ):
     """Each attack gets a typed error; the leader leads on, has no actor more, and records nothing."""
+    leader = leader_without_gc
     store.create(on_node(pod("web-1"), "node1"))
     store.create(on_node(pod("elsewhere"), "node2"))
     with peer(store, agent_token(api_server.kubeconfig, "node1")) as thief:
@@ -144,7 +145,9 @@ def test_a_stolen_agent_harms_nothing(
         for number in range(600):
             with pytest.raises(PeerRefused):
                 ask(thief, f"ledger/{number}", "reached", ())
-        assert {row.name for row in leader.system.describe()} == before
+        # The leader's own actors come and go as it works.
+        named = {actor for actor, _, _ in ATTACKS.values()} | {f"ledger/{number}" for number in range(600)}
+        assert not ({row.name for row in leader.system.describe()} - before) & named
         assert leader.leads()
         assert leader.fatal is None
         assert not records(store)
@@ -155,7 +158,7 @@ def test_a_stolen_agent_harms_nothing(
 
 
 def test_a_stolen_agent_touches_nothing_of_other_nodes(
-    api_server: ApiServer, store: ClusterStore, leader: Controller
+    api_server: ApiServer, store: ClusterStore, leader_without_gc: Controller
 ):
     store.create(on_node(pod("web-1"), "node1"))
     with (
@@ -222,14 +225,14 @@ def test_the_leader_tells_of_a_pod_that_came_from_another_node(
 
         before, after = Pods(first, store), Pods(second, store)
         before.make("db-0", statefulset="db")
-        _answered(before.call("ADD", "db-0", "c-before"))
+        _answered(before.answered("ADD", "db-0", "c-before"))
         eventually(lambda: told("node1"))
         api_server.ask("DELETE", "/api/v1/namespaces/default/pods/db-0", {"gracePeriodSeconds": 0})
         after.make("db-0", statefulset="db")
-        _answered(after.call("ADD", "db-0", "c-after"))
+        _answered(after.answered("ADD", "db-0", "c-after"))
         eventually(lambda: told("node2"))
-        _answered(before.call("DEL", "db-0", "c-before"))  # late
-        _answered(after.call("DEL", "db-0", "c-after"))
+        _answered(before.answered("DEL", "db-0", "c-before"))  # late
+        _answered(after.answered("DEL", "db-0", "c-after"))
         store.delete("StatefulSet", "db", "default")
         for agent in (first, second):
             assert "may not write" not in agent.log.read_text()
@@ -257,12 +260,16 @@ def test_a_token_dies_with_its_pod(api_server: ApiServer, store: ClusterStore, l
     path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod_name('lost')}"
     api_server.ask("DELETE", path, {"gracePeriodSeconds": 0})
 
-    def refused() -> None:  # the API server remembers a token for ten seconds
-        with peer(store, token) as thief, pytest.raises(PeerRefused, match="does not know the token"):
-            leader._reviewer._known.clear()
-            ask(thief, "ledger/local", "reached", ())
+    def answered() -> str:
+        leader._reviewer._known.clear()
+        try:
+            with peer(store, token) as thief:
+                return str(ask(thief, "ledger/local", "reached", ()))
+        except PeerRefused as error:
+            return str(error)
 
-    eventually(refused, 60)
+    # The API server may not have heard of it yet, and then remembers the token for ten seconds.
+    eventually(lambda: _true("does not know the token" in answered()))
 
 
 def test_a_forged_token_is_none(api_server: ApiServer, store: ClusterStore, leader: Controller):
@@ -332,18 +339,20 @@ def test_a_certificate_is_replaced_while_pods_start(
     store.create(pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.200"))
     with controllers(tmp_path, api_server.kubeconfig, count=1) as (only,):
         leader_of(store, [only])
-        with AgentProcess(tmp_path / "agent", "--timeout", "10", kubeconfig=api_server.kubeconfig) as agent:
+        with AgentProcess(tmp_path / "agent", "--timeout", "60", kubeconfig=api_server.kubeconfig) as agent:
             wait_linked(agent, only)
             pods = Pods(agent, store)
-            over, failed, done = threading.Event(), list[AssertionError](), list[str]()
+            over, failed, done = threading.Event(), list[dict[str, Any]](), list[str]()
 
             def start_pods() -> None:
                 while not over.is_set():
-                    try:
-                        done.append(pods.add(f"web-{len(done)}"))
-                    except AssertionError as error:
-                        failed.append(error)
+                    name = f"web-{len(done)}"
+                    pods.make(name)
+                    status, answer = pods.call("ADD", name, f"c-{name}")
+                    if status:
+                        failed.append(answer)
                         return
+                    done.append(name)
 
             before = read_holder(store, LEASE, NAMESPACE)
             assert before is not None

@@ -63,7 +63,7 @@ def test_a_claim_keeps_its_address_until_it_goes(
         pods = Pods(agent, store)
 
         def call(command: str, name: str) -> dict[str, Any]:
-            code, answer = pods.call(command, name, f"c-{name}", uid=uids[name])
+            code, answer = pods.answered(command, name, f"c-{name}", uid=uids[name])
             assert code == 0, answer
             return answer
 

@@ -79,16 +79,16 @@ def test_a_policy_that_denies_is_told_and_poisons_no_pool(api_server: ApiServer,
                 assert "kubectl apply -f deploy/crds" in answer["msg"]
         eventually(lambda: _told(store, "web-4", "change freeze until 14:00"))
         given = {
-            str(pods.call("ADD", f"web-{number}", f"c-web-{number}")[1]["ips"][0]["address"])
+            str(pods.answered("ADD", f"web-{number}", f"c-web-{number}")[1]["ips"][0]["address"])
             for number in range(3)
         }
         assert given == {"10.6.0.1/16", "10.6.0.2/16", "10.6.0.70/16"}
-        status, answer = pods.call("ADD", "web-3", "c-web-3")
+        status, answer = pods.answered("ADD", "web-3", "c-web-3")
         assert "pool blue 3 in use" in str(answer)
 
         with frozen(api_server):
             status, answer = pods.call("DEL", "web-0", "c-web-0")
             assert (status != 0, answer["code"]) == (True, 11)
-        assert pods.call("DEL", "web-0", "c-web-0")[0] == 0
+        assert pods.answered("DEL", "web-0", "c-web-0")[0] == 0
         assert len(records(store)) == 2
     store.close()

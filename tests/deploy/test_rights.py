@@ -124,7 +124,7 @@ def test_the_rights_suffice_and_agents_read_no_secret(
             pods.add("by-itself")
             wait_linked(agent, leader_of(store, [one for one in both if one is not leader]))
             pods.add("again")
-            assert pods.call("DEL", "web", "c-web")[0] == 0
+            assert pods.answered("DEL", "web", "c-web")[0] == 0
             eventually(lambda: _count(store, 2))
             assert linked(agent)
         assert len(records(store)) == 2
@@ -134,7 +134,7 @@ def test_the_rights_suffice_and_agents_read_no_secret(
     for where, node in {"here": "node1", "there": "node2"}.items():
         store.create(pod(where))
         store.create(endpoint(where, node))
-    as_agent = KubernetesStore(api_server.access(tokens["agent"]))
+    as_agent = ClusterStore(api_server.access(tokens["agent"]))
     as_agent.delete("SpiderEndpoint", "here", "default")
     shown = (tmp_path / "agent" / "leader-token").read_text()
     said = agent.log.read_text()

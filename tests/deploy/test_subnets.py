@@ -9,7 +9,6 @@ import pytest
 
 from actors.errors import InvalidObject
 from actors.runtime import get
-from actors.store.kubernetes.store import KubernetesStore
 from actors.subnets.messages import AutoPool, EnsureAnswer, Ensured, Exhausted
 from cni.process.controller import Controller
 from tests.support.checker import equal, eventually
@@ -27,7 +26,7 @@ TIMEOUT = 60.0
 
 @pytest.fixture
 def leader(api_server: ApiServer, store: ClusterStore, tokens: dict[str, str]) -> Iterator[Controller]:
-    opened = KubernetesStore(api_server.access(tokens["controller"]))
+    opened = ClusterStore(api_server.access(tokens["controller"]))
     one = Controller(opened, in_process())
     one.start()
 

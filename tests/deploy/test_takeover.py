@@ -211,7 +211,7 @@ def stopped_slowly(store: ClusterStore, found: Installation) -> Iterator[list[st
         assert stopping.is_alive()
     finally:
         store.delete("Pod", "slow", found.namespace, grace=0)
-        stopping.join(60)
+        stopping.join(120)
     assert side.is_stopped()
 
 

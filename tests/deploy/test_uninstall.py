@@ -25,6 +25,7 @@ from cni.uninstall.node_pods import NAME
 from tests.deploy.test_rights import rules
 from tests.support.agent_process import PROGRAM
 from tests.support.checker import eventually
+from tests.support.cluster import ClusterStore
 from tests.support.helm import NAMESPACE, Helm
 from tests.support.identity import API_SERVER, agent_token
 from tests.tools import kubernetes
@@ -97,7 +98,7 @@ def before(server: ApiServer) -> dict[str, str]:
 
 @pytest.fixture
 def store(server: ApiServer) -> Iterator[KubernetesStore]:
-    opened = KubernetesStore(server.access())
+    opened = ClusterStore(server.access())
     yield opened
     opened.close()
 
