@@ -22,6 +22,7 @@ from actors.decisions.annotations import read_subnets
 from actors.decisions.auto_pool import FULL_NAME, ApplicationPools, owner_of
 from actors.decisions.settings import Settings
 from actors.errors import (
+    InvalidObject,
     NoSuchResource,
     NotAllowed,
     NotFound,
@@ -293,9 +294,16 @@ class AutoPoolsActor(ApplicationPoolsActor):
             self._rounds.answer(now)  # who came while it was to be read again
 
     def _looked_up(self, ref: ObjectRef[Workload | None], key: _Look) -> None:
-        for waiting in self._looking.pop(key):
-            request, error = waiting.request, ref.error()
-            workload = ref.result() if error is None else None
+        waiting_for_it, again = self._looking.pop(key), key[2]
+        error = ref.error()
+        workload = ref.result() if error is None else None
+        known = self._known.get(workload.application.identity) if workload is not None else None
+        if workload is not None and again and known is not None and known.pools:
+            look = partial(self._going, tuple(known.pools))
+            self.then(self._read(look), self._looked_at_pools, workload, waiting_for_it)
+            return
+        for waiting in waiting_for_it:
+            request = waiting.request
             if error is not None:
                 waiting.timer.cancel()
                 waiting.reply.fail(
@@ -314,6 +322,30 @@ class AutoPoolsActor(ApplicationPoolsActor):
                 )
             else:
                 self._serve(waiting, workload)
+
+    def _going(self, pools: tuple[str, ...]) -> frozenset[str]:
+        """Which of these are gone, or are being deleted, as the store says; in another thread."""
+        going = set()
+        for name in pools:
+            try:
+                if self._catalog.fresh_pool(name).terminating:
+                    going.add(name)
+            except NotFound:
+                going.add(name)
+            except InvalidObject:
+                continue  # it is to be mended, not followed by another one
+        return frozenset(going)
+
+    def _looked_at_pools(
+        self, ref: ObjectRef[frozenset[str]], workload: Workload, waiting_for_it: list[Waiting]
+    ) -> None:
+        """Pods found no address in its pools: a person may have deleted one of which the cache here has not heard yet."""
+        state = self._known.get(workload.application.identity)
+        if state is not None and ref.error() is None:
+            for name in ref.result():
+                state.pools.pop(name, None)  # it is followed by one of another name
+        for waiting in waiting_for_it:
+            self._serve(waiting, workload)
 
     def _serve(self, waiting: Waiting, top: Workload) -> None:
         """An ADD of a pod of this application."""

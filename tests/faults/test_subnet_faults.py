@@ -19,6 +19,7 @@ import pytest
 from actors.decisions.auto_pool import NAME
 from actors.errors import Conflict, NotFound
 from tests.support import application_churn
+from tests.support.agent_process import AgentProcess
 from tests.support.application_churn import (
     FLOOR,
     ApplicationChurn,
@@ -28,8 +29,10 @@ from tests.support.application_churn import (
     subnet,
 )
 from tests.support.checker import equal, eventually
+from tests.support.cni_client import add, delete
 from tests.support.fleet import NODES, Fleet, fleet
 from tests.support.leaders import ControllerProcess, leader_of, wait_linked
+from tests.support.processes import PodName
 from tests.support.proxy import Fault, FaultProxy, Gate, How, Request
 from tests.support.seed import fresh_seed
 from tests.support.subnet_history import recorded
@@ -39,6 +42,8 @@ pytestmark = pytest.mark.slow
 SEED = fresh_seed()
 SETTLES = 180.0
 """Seconds in which everything is as it should be in the end."""
+TRY_AGAIN = 11
+"""The code of a refusal that says nothing about the pod."""
 POLICY = "orbweaver-automatic-pools"
 """The controllers here are the administrator, whom it takes for a person that edits a pool."""
 
@@ -136,6 +141,58 @@ def _all_back(one: Fleet) -> None:
 
 def _true(value: object) -> None:
     assert value
+
+
+@pytest.mark.timeout(600)
+def test_a_pod_whose_pool_was_deleted_by_hand_is_served_before_the_leader_has_heard_of_it(
+    api_server: ApiServer, tmp_path: Path
+) -> None:
+    """Its agent refuses the pool, and the leader believes that all is as it should be, because its watch is late."""
+    floor = subnet("floor", "10.6.0.0/16", "10.6.1.1-10.6.1.9")
+    with api_server.without_policy(POLICY), fleet(tmp_path, api_server, floor) as one:
+        proxy = one.proxy()
+        leader, agent = one.controller(through=proxy), one.agent("node1", timeout=60)
+        wait_linked(agent, leader_of(one.store, [leader]))
+        one.store.create(deployment("web", 2, subnet=FLOOR))
+        eventually(lambda: equal([pool.ips.size for pool in automatic(one.store)], [3]))
+        (deleted,) = automatic(one.store)
+        first, second = [
+            one.pod(name, "node1", owner="apps/v1 Deployment web", subnet=FLOOR)
+            for name in ("web-1", "web-2")
+        ]
+        _refusals(one, agent, first)
+        go_on = proxy.stall_watches("spiderippools")
+        one.store.delete("SpiderIPPool", deleted.name)
+
+        refused = _refusals(one, agent, second)
+
+        assert set(refused) <= {TRY_AGAIN}
+        go_on.set()
+        eventually(lambda: _ended(one, agent, first))
+        eventually(lambda: _true(deleted.name not in [pool.name for pool in automatic(one.store)]), SETTLES)
+        one.prove_nothing_lost()
+
+
+def _refusals(one: Fleet, agent: AgentProcess, pod: PodName) -> list[int]:
+    """Ask for an address until there is one; the codes of the refusals before. On a busy machine the agent may take its leader
+    for lost."""
+    codes = list[int]()
+
+    def asked() -> None:
+        answer = add(agent.socket, one.journal, (f"c-{pod.name}", "eth0"), pod=pod.name, uid=pod.uid)
+        if answer is not None and answer.status:
+            codes.append(answer.json["code"])
+        assert answer is not None
+        assert answer.status == 0, answer.output
+
+    eventually(asked)
+    return codes
+
+
+def _ended(one: Fleet, agent: AgentProcess, pod: PodName) -> None:
+    answer = delete(agent.socket, one.journal, (f"c-{pod.name}", "eth0"), pod=pod.name, uid=pod.uid)
+    assert answer is not None
+    assert answer.status == 0, answer.output
 
 
 # -- Two leaders. -----------------------------------------------------------------------------------------------------

@@ -113,6 +113,7 @@ class FaultProxy:
         self._streams: set[socket.socket] = set()
         self._clients: set[socket.socket] = set()
         self._released = threading.Event()
+        self._stalled: tuple[str, threading.Event] | None = None
         outer = self
 
         class Handler(_Handler):
@@ -134,6 +135,11 @@ class FaultProxy:
         for stream in streams:
             _break(stream)
         return len(streams)
+
+    def stall_watches(self, part: str) -> threading.Event:
+        """Hold back what running watches of paths with this part tell, until the event that is returned is set."""
+        self._stalled = (part, threading.Event())
+        return self._stalled[1]
 
     def pass_on(self) -> None:
         """Pass on what is delayed."""
@@ -280,6 +286,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.proxy._streams.add(self.connection)
         try:
             while piece := response.read1(1 << 16):
+                if (stalled := self.proxy._stalled) is not None and stalled[0] in self.path:
+                    stalled[1].wait(240)
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
             self.wfile.write(b"0\r\n\r\n")
         finally:

@@ -462,6 +462,26 @@ def test_a_pool_that_somebody_deletes_is_made_again(world: World) -> None:
     world.settles(auto4_web_eth0=3)
 
 
+@pytest.mark.parametrize("in_use", [False, True])
+def test_a_pool_that_somebody_deletes_is_followed_by_one_although_the_cache_has_not_heard_of_it(
+    world: World, in_use: bool
+) -> None:
+    """A pod found no address there, because its agent has heard of it."""
+    owner = world.apply("Deployment", "web", 2, FLOOR)
+    world.settles(auto4_web_eth0=3)
+    (name,) = world.pools(owner)
+    world.catalog.informer("SpiderIPPool").stop(60)
+    if in_use:
+        there = world.store.get("SpiderIPPool", name)
+        world.store.update({**there, "metadata": {**there["metadata"], "finalizers": ["a/b"]}})
+    world.store.delete("SpiderIPPool", name)
+
+    (next_one,) = world.pools(owner, again=True)
+
+    assert next_one != name
+    assert world.subnets.sizes[next_one] == 3
+
+
 def test_an_application_that_changes_its_subnet_keeps_the_old_pool_while_pods_use_it(world: World) -> None:
     owner = world.apply("Deployment", "web", 2, FLOOR)
     world.settles(auto4_web_eth0=3)
