@@ -96,11 +96,12 @@ class LeaderAllocator:
 
     def settle(self, refs: Sequence[ObjectRef[Any]], *, enough: int | None = None) -> None:
         """Wait until the deadline, as long as the leader shows a sign of life within each budget."""
-        missing = len(refs) if enough is None else enough
-        while missing > (done := sum(ref.done() for ref in refs)):
-            pending = [ref for ref in refs if not ref.done()]
-            ready, _ = wait(pending, missing - done, self._budget)
-            if len(ready) < missing - done:
+        spare = 0 if enough is None else len(refs) - enough
+        # Looked at once a turn: another may answer at any moment.
+        while len(pending := [ref for ref in refs if not ref.done()]) > spare:
+            missing = len(pending) - spare
+            ready, _ = wait(pending, missing, self._budget)
+            if len(ready) < missing:
                 self.alive()
         for ref in refs:
             error = ref.error()
