@@ -334,6 +334,7 @@ def test_a_leader_that_stood_still_in_the_middle_of_its_work_gives_nothing_to_tw
                 last = _stand_still(two, MOMENTS[name])
                 history.prove()
             last.other.stop()  # the one that stood still last goes on to work
+            leader_of(one.store, [last.whose])
             two.scale("db", None)
             two.settled()
             history.prove()

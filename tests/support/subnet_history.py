@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+from actors.errors import StoreUnavailable
 from actors.resources.intervals import IntervalSet
 from actors.resources.ippool import IPPool
 from actors.resources.subnet import SpiderSubnet
@@ -31,15 +32,16 @@ class SubnetHistory:
         self._store, self._subnet = store, subnet
         self._lock = threading.Lock()
         self._changes: list[_Change] = []
-        self._watches: list[Watch] = []
+        self._watches: dict[str, Watch] = {}
         self._threads: list[threading.Thread] = []
+        self._stopping = threading.Event()
         self._failure: BaseException | None = None
         for kind in _KINDS:
             listing = store.list(kind)
             self._changes += [_change(kind, obj, there=True) for obj in listing.items]
-            watch = store.watch(kind, listing.version)
-            self._watches.append(watch)
-            self._threads.append(threading.Thread(target=self._follow, args=(kind, watch), daemon=True))
+            self._threads.append(
+                threading.Thread(target=self._guarded, args=(kind, listing.version), daemon=True)
+            )
 
     def start(self) -> None:
         """Follow what changes."""
@@ -48,7 +50,10 @@ class SubnetHistory:
 
     def stop(self) -> None:
         """Follow it no more."""
-        for watch in self._watches:
+        with self._lock:
+            self._stopping.set()
+            watches = tuple(self._watches.values())
+        for watch in watches:
             watch.close()
         for thread in self._threads:
             thread.join()
@@ -93,15 +98,25 @@ class SubnetHistory:
                 version = version_number(obj["metadata"]["resourceVersion"])
                 equal(last[kind, obj["metadata"]["name"]], version)
 
-    def _follow(self, kind: str, watch: Watch) -> None:
+    def _guarded(self, kind: str, version: str) -> None:
         try:
-            for event in watch:
-                if event.type != "BOOKMARK":
-                    change = _change(kind, event.object, there=event.type != "DELETED")
-                    with self._lock:
-                        self._changes.append(change)
+            self._follow(kind, version)
         except BaseException as error:
             self._failure = error
+
+    def _follow(self, kind: str, version: str) -> None:
+        """A watch that breaks off, as on a busy machine, goes on where it was."""
+        while True:
+            with self._lock:
+                if self._stopping.is_set():
+                    return
+                watch = self._watches[kind] = self._store.watch(kind, version)
+            with suppress(StoreUnavailable):
+                for event in watch:
+                    version = event.object["metadata"]["resourceVersion"]
+                    if event.type != "BOOKMARK":
+                        with self._lock:
+                            self._changes.append(_change(kind, event.object, there=event.type != "DELETED"))
 
 
 def _change(kind: str, obj: Object, *, there: bool) -> _Change:
