@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -1013,9 +1013,10 @@ def hung(agent: AgentProcess, plugins: Path) -> None:
     threads = [threading.Thread(target=hang, args=(number,), daemon=True) for number in range(5)]
     for thread in threads:
         thread.start()
-    for number in range(4):
-        chain.add(make(f"other{number}"))
+    chain.add(make("other0"))  # no more of them: it is a matter of time
     assert any(thread.is_alive() for thread in threads), "the others waited for the hung ones"
+    for number in range(1, 4):
+        chain.add(make(f"other{number}"))
     for thread in threads:
         thread.join()
     assert len(refused) == 5, refused
@@ -1024,11 +1025,16 @@ def hung(agent: AgentProcess, plugins: Path) -> None:
     ), refused
     workers = run("pgrep", "-P", str(agent.pid), "-f", "cni.dataplane.workers.worker").split()
     for pid in workers:
-        os.kill(int(pid), 9)
-    chain_outcomes = []
-    chain_outcomes += [_outcome(lambda: chain.again(fine)) for _ in range(20)]
-    assert set(chain_outcomes) <= {"ok", "11"}, chain_outcomes
-    assert chain_outcomes[-1] == "ok", chain_outcomes
+        with suppress(ProcessLookupError):  # one whose namespace hung ends by itself
+            os.kill(int(pid), 9)
+    outcomes: list[str] = []
+
+    def served() -> None:
+        outcomes.append(_outcome(lambda: chain.again(fine)))
+        assert outcomes[-5:] == ["ok"] * 5, outcomes
+
+    eventually(served)
+    assert set(outcomes) <= {"ok", "11"}, outcomes
     gone = SandboxPod("gone", fine.network)
     gone.result = fine.result
     started = time.monotonic()

@@ -199,7 +199,7 @@ def _none(world: World, name: str) -> None:
 def main() -> None:
     directory, plugins, tool, mode = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
     lay_cable(UPLINK)
-    agent = AgentProcess(directory)
+    agent = AgentProcess(directory, "--timeout", "120")
 
     def network(name: str, pools: str, **more: Any) -> dict[str, Any]:
         ipam = {**agent.ipam, "default_ipv4_ippool": [pools]}

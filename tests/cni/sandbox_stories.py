@@ -237,7 +237,7 @@ STORIES: dict[str, Callable[[AgentProcess, Path, Path | None], None]] = {
 
 def main() -> None:
     name, directory, plugins, *tool = sys.argv[1:]
-    agent = AgentProcess(Path(directory))
+    agent = AgentProcess(Path(directory), "--timeout", "120")
     agent.apply(V4, V6)
     with agent:
         STORIES[name](agent, Path(plugins), Path(tool[0]) if tool else None)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from actors.errors import OrbweaverError
-from tests.cni.ifacer_stories import POD, network
+from tests.cni.ifacer_stories import PATIENT, POD, network
 from tests.support.agent_process import AgentProcess
 from tests.support.stories import play, sandbox_with
 
@@ -20,7 +20,7 @@ _STORIES = Path(__file__).with_name("ifacer_stories.py")
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory):
-    with AgentProcess(tmp_path_factory.mktemp("ifacer")) as agent:
+    with AgentProcess(tmp_path_factory.mktemp("ifacer"), *PATIENT) as agent:
         yield agent
 
 

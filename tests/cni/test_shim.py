@@ -29,6 +29,8 @@ Script = Callable[[socket.socket], None]
 def receive(connection: socket.socket) -> bytes:
     """One whole request as it came, header included."""
     header = connection.recv(8, socket.MSG_WAITALL)
+    if len(header) < 8:  # it had no time to send more
+        raise ConnectionError("the plugin hung up")
     (length,) = struct.unpack(">I", header[4:])
     return header + (connection.recv(length, socket.MSG_WAITALL) if length else b"")
 
@@ -487,13 +489,13 @@ def test_odd_bytes_in_identifiers_still_make_valid_json(plugins, path):
 # ---- stdin and stdout that misbehave ---------------------------------------------------------------------
 
 
-def start(plugins: Path, **options: object) -> "subprocess.Popen[bytes]":
-    environment = {"CNI_COMMAND": "VERSION", "ORBWEAVER_SHIM_TIMEOUT": "1"}
+def start(plugins: Path, seconds: str = "60", **options: object) -> "subprocess.Popen[bytes]":
+    environment = {"CNI_COMMAND": "VERSION", "ORBWEAVER_SHIM_TIMEOUT": seconds}
     return subprocess.Popen([plugins / "spiderpool"], env=environment, **options)  # type: ignore[call-overload]
 
 
 def test_a_stdin_that_never_ends_is_given_up_in_time(plugins):
-    with start(plugins, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with start(plugins, "1", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         error = json.loads(process.stdout.read())
 

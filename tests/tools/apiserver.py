@@ -34,6 +34,8 @@ ADMIN_TOKEN = "the-tests-own-administrator"
 START_TIMEOUT = 180.0
 _FIRST_PORT = 12000
 """Below it are those that services are known by."""
+_WORKERS = 16
+"""Test processes of one run that choose among different ports, as long as there are no more."""
 
 
 class ServerFailed(Exception):
@@ -397,7 +399,10 @@ def free_ports(count: int) -> tuple[int, ...]:
         asked_for, _FIRST_PORT + 10_000
     )  # where the kernel gives nearly all of them, any is as good as another
     ports: list[int] = []
-    for port in random.SystemRandom().sample(range(_FIRST_PORT, below), below - _FIRST_PORT):
+    mine = range(
+        _FIRST_PORT + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % _WORKERS, below, _WORKERS
+    )
+    for port in random.SystemRandom().sample(mine, len(mine)):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

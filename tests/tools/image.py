@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tests.tools.gomodule import ROOT, ProgramMissing, shared
@@ -97,14 +98,23 @@ def build(
 
 def _forget_old(directory: Path) -> None:
     """Keep the images that were used last, and those that somebody may be about to use."""
-    made = sorted((one for one in directory.iterdir() if one.is_dir()), key=lambda one: one.stat().st_mtime)
+    made = sorted((one for one in directory.iterdir() if one.is_dir()), key=_used)
     for old in made[:-_KEPT]:
-        if time.time() - old.stat().st_mtime < _IN_USE:
-            continue
-        for path in old.iterdir():
-            path.unlink(missing_ok=True)
-        old.rmdir()
-        old.with_suffix(".lock").unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # who builds another image does the same meanwhile
+            if time.time() - old.stat().st_mtime < _IN_USE:
+                continue
+            for path in old.iterdir():
+                path.unlink(missing_ok=True)
+            old.rmdir()
+            old.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def _used(directory: Path) -> float:
+    """When it was used last; 0 where it has gone meanwhile."""
+    try:
+        return directory.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ _TRY = Path(__file__).parents[2] / "try"
 )
 def test_a_command_that_there_is_not_is_named(arguments: list[str], said: str):
     done = subprocess.run(
-        [sys.executable, str(_TRY), *arguments], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, str(_TRY), *arguments], capture_output=True, text=True, check=False, timeout=300
     )
 
     assert done.returncode == 2

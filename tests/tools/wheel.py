@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -37,11 +38,19 @@ def fingerprint(root: Path = ROOT) -> str:
 
 
 def wheel() -> Path:
-    """The wheel that `./try` built, in $ORBWEAVER_WHEEL; without that, one is built. Raises ProgramMissing."""
+    """The wheel that `./try` built, in $ORBWEAVER_WHEEL; without that, one is built, by one process at a time. Raises
+    ProgramMissing."""
     chosen = os.environ.get("ORBWEAVER_WHEEL")
     if chosen:
         return Path(chosen)
     directory = shared() / "image" / "wheels-of-clones" / fingerprint()
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with directory.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _found_or_built(directory)
+
+
+def _found_or_built(directory: Path) -> Path:
     if not any(directory.glob("*.whl")):
         zig = str(cache() / "zig")
         command = [

@@ -16,8 +16,9 @@ from cni.admission import webhook as module
 from cni.admission.admission_review import AdmissionQuestion
 from cni.admission.webhook import PATH, Webhook, WebhookOptions
 from metrics.http_server import HttpAnswer, HttpRequest
-from tests.support.checker import eventually
+from tests.support.checker import equal, eventually
 from tests.support.webhook_authority import NAME, webhook_authority
+from tests.tools.apiserver import free_ports
 
 QUESTION = HttpRequest("POST", PATH, "", {}, b"{}")
 
@@ -45,13 +46,14 @@ def test_questions_are_read_for_a_fifth_of_the_time_at_most(
         return AdmissionQuestion("u", None)
 
     monkeypatch.setattr(module, "read_question", slow)
+    monkeypatch.setattr(module, "ANSWER_TIMEOUT", 300.0)  # reading may take long on the clock
 
     async def ask() -> list[HttpAnswer]:
         return await asyncio.gather(*(webhook.answer(QUESTION) for _ in range(5)))
 
     answers = asyncio.run(ask())
-    assert {answer.status for answer in answers} <= {200, 503}
-    assert len(read) >= 2
+    assert {answer.status for answer in answers} == {200}
+    assert len(read) == 5
     assert all(later[0] - earlier[1] >= 3.9 * cost for earlier, later in pairwise(read)), read
 
 
@@ -78,15 +80,15 @@ def test_a_question_that_comes_alone_is_answered(webhook: Webhook) -> None:
 def test_a_port_that_is_taken_is_served_when_it_is_free(tmp_path: Path) -> None:
     """The controller does everything else meanwhile."""
     authority = webhook_authority(tmp_path, "127.0.0.1")
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
+    (port,) = free_ports(1)  # the kernel gives it to nobody else once it is free
+    with socket.create_server(("127.0.0.1", port)):
         options = WebhookOptions(lambda: authority.server, lambda: authority.client, NAME, "127.0.0.1", port)
         made = Webhook(options, (), lambda: None)
         made.start()
         assert made.port is None
     try:
         eventually(lambda: connects(port))
-        assert made.port == port
+        eventually(lambda: equal(made.port, port))
     finally:
         made.stop()
 

@@ -273,7 +273,7 @@ def _agent(orbweaver):
         [*command, "--socket", str(path), "--data", str(orbweaver.data)], stderr=subprocess.DEVNULL
     ) as process:
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 180
             while not path.exists():
                 assert process.poll() is None, "the agent ended"
                 assert time.monotonic() < deadline, "the agent does not listen"
@@ -281,7 +281,7 @@ def _agent(orbweaver):
             yield path
         finally:
             process.terminate()
-            process.wait(60)
+            process.wait(180)
 
 
 def _cni(path, command):

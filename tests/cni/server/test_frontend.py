@@ -138,22 +138,16 @@ def test_a_del_that_is_not_understood_whole_releases_all_the_same(
     ],
 )
 def test_neither_del_nor_gc_of_the_coordinator_is_refused_for_a_wrong_value(
-    one: Rig, defaults: dict[str, Any], conf: dict[str, Any]
+    tmp_path: Path, defaults: dict[str, Any], conf: dict[str, Any]
 ):
-    one.apply(
-        {"apiVersion": API, "kind": "SpiderCoordinator", "metadata": {"name": "default"}, "spec": defaults}
-    )
+    spec = {"apiVersion": API, "kind": "SpiderCoordinator", "metadata": {"name": "default"}, "spec": defaults}
+    with rig(tmp_path, *POOLS, spec, timeout=110) as one:  # a worker process may take long to start
+        plugin = {"plugin": "coordinator"}
 
-    def known() -> None:
-        assert one.agent.catalog.coordinator() is not None
-
-    eventually(known)
-    plugin = {"plugin": "coordinator"}
-
-    done = ask(one.socket, encode("DEL", "never-seen", conf=conf, environment=plugin))
-    collected = ask(
-        one.socket, encode("GC", conf={**conf, "cni.dev/valid-attachments": None}, environment=plugin)
-    )
+        done = ask(one.socket, encode("DEL", "never-seen", conf=conf, environment=plugin))
+        collected = ask(
+            one.socket, encode("GC", conf={**conf, "cni.dev/valid-attachments": None}, environment=plugin)
+        )
 
     assert (done.status, done.output) == (0, b"")
     assert (collected.status, collected.output) == (0, b"")
@@ -335,8 +329,10 @@ def test_a_client_beyond_the_limit_is_told_to_come_back_when_all_others_are_bein
         assert (answer.status, answer.json["code"]) == (1, 11)
         gate.open()
         assert [read_answer(client).status for client in busy] == [0, 0, 0]
-        for number, client in enumerate(busy):
+        for client in busy:
             client.close()
+        eventually(lambda: _clients(one, 0))
+        for number in range(3):
             assert ask(one.socket, encode("DEL", f"c{number}")).status == 0
 
 
@@ -405,14 +401,16 @@ def _large(one: Rig, number: int) -> None:
 
 
 def test_who_does_not_take_its_answer_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(cni_client, "READ_TIMEOUT", 0.5)
+    monkeypatch.setattr(cni_client, "READ_TIMEOUT", 300.0)
     previous = {"cniVersion": "1.1.0", "ips": [], "x": "a" * 900_000}
     request = encode(
         "ADD", "c1", conf={"prevResult": previous, "mode": "disable"}, environment={"plugin": "coordinator"}
     )
     with rig(tmp_path, *POOLS) as one, connect(one.socket) as deaf:
-        deaf.sendall(request)
+        deaf.sendall(request[:-1])
         eventually(lambda: _clients(one, 1))
+        monkeypatch.setattr(cni_client, "READ_TIMEOUT", 0.5)
+        deaf.sendall(request[-1:])
         eventually(lambda: _clients(one, 0))  # without having read
 
 

@@ -230,7 +230,7 @@ def test_a_first_node_without_an_agent_is_no_trial(store, monkeypatch):
 
 def test_each_start_of_an_agent_has_the_whole_limit(store, monkeypatch):
     """The first one is replaced when the others are ready; what is said meanwhile differs, as each line begins the limit."""
-    monkeypatch.setattr("cni.takeover.spiderpool.installation.LIMIT", 5.0)
+    monkeypatch.setattr("cni.takeover.spiderpool.installation.LIMIT", 120.0)
     monkeypatch.setattr("cni.takeover.waiting.LOOK", 0.02)
     install(store)
     states = iter(((1, 1), (2, 1), (1, 1), (1, 2), (2, 2)))
