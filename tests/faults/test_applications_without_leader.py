@@ -48,7 +48,7 @@ def test_a_known_application_starts_pods_and_a_new_one_waits_for_a_leader(
     floor = subnet("floor", "10.6.0.0/16", "10.6.1.1-10.6.1.99")
     # The controllers here are the administrator, whom the policy takes for a person that edits a pool.
     with api_server.without_policy("orbweaver-automatic-pools"), fleet(tmp_path, api_server, floor) as one:
-        controller, agent = one.controller(), one.agent(NODE)
+        controller, agent = one.controller(), one.agent(NODE, timeout=20)
         wait_linked(agent, leader_of(one.store, [controller]))
         known = one.store.create(deployment("known", 3, subnet=FLOOR))
         one.store.create(replicaset(known))
@@ -68,7 +68,7 @@ def test_a_known_application_starts_pods_and_a_new_one_waits_for_a_leader(
         controller.start()
         uid = one.store.get("Pod", "new-a", "default")["metadata"]["uid"]
         request = encode("ADD", "c-new-a", pod="new-a", uid=uid)
-        eventually(lambda: _is(ask(agent.socket, request).status == 0), 120)
+        eventually(lambda: _is(ask(agent.socket, request).status == 0))
         one.store.delete("ReplicaSet", "known-1", "default")
         one.store.delete("ReplicaSet", "new-1", "default")
 

@@ -6,6 +6,7 @@ The seed is in the test's name.
 
 from __future__ import annotations
 
+import itertools
 import random
 import signal
 import socket
@@ -108,7 +109,7 @@ def test_the_network_between_an_agent_and_its_leader_is_cut(api_server: ApiServe
                 wait_linked(agent, leader)
                 load.wait_succeeded(chance.randrange(1, 30))
                 cable.clog()
-                eventually(lambda: _alone(agent), 60)
+                eventually(lambda: _alone(agent))
                 load.wait_succeeded(chance.randrange(5, 30))
                 cable.unclog()
                 load.wait_succeeded(5)
@@ -262,10 +263,15 @@ def test_a_hundred_pods_of_one_name_in_a_row(api_server: ApiServer, tmp_path: Pa
 
 
 def _late_del(path: Path, one: Fleet, place: Place, *, twice: bool) -> None:
-    for _ in range(1 + twice):
+    """As a runtime sends it: again, where the agent says that it had no time."""
+
+    def done() -> None:
         answer = delete(path, one.journal, place)
         assert answer is not None
         assert answer.status == 0, answer.output
+
+    for _ in range(1 + twice):
+        eventually(done)
 
 
 @pytest.mark.parametrize("seed", [SEED])
@@ -279,7 +285,9 @@ def test_an_agent_restarts_with_500_adds_waiting(
         one.controller()
         agent = one.agent("node1")
         waiting = [one.pod(f"web-{number}", "node1") for number in range(500)]
-        for life in range(4):
+        for life in itertools.count():
+            if life >= 2 and not waiting:  # how many more it takes depends on the machine
+                break
             sent = AllAtOnce(agent.socket, one.journal, waiting, life)
             if life < 2:
                 _until_recorded(one, chance.randrange(1, 200))
@@ -290,7 +298,7 @@ def test_an_agent_restarts_with_500_adds_waiting(
             for place in list(one.journal.doubtful):
                 _late_del(agent.socket, one, place, twice=False)
         assert len(one.journal.held) == 500
-        one.prove(60)
+        one.prove()
 
 
 class AllAtOnce:
@@ -301,7 +309,7 @@ class AllAtOnce:
         self._open: list[tuple[socket.socket, Place, PodName]] = []
         for made in pods:
             place = (f"c{life}-{made.name}", "eth0")
-            client = connect(path, 60)
+            client = connect(path)
             journal.unsure(place)
             client.sendall(encode("ADD", *place, pod=made.name, uid=made.uid))
             self._open.append((client, place, made))
@@ -327,7 +335,7 @@ def _until_recorded(one: Fleet, count: int) -> None:
     def enough() -> None:
         assert len(records(one.store)) >= count
 
-    eventually(enough, 60)
+    eventually(enough)
 
 
 def test_a_repeated_add_that_fails_with_its_leader_leaves_the_first_ones_address(
@@ -338,7 +346,7 @@ def test_a_repeated_add_that_fails_with_its_leader_leaves_the_first_ones_address
     with fleet(tmp_path, api_server, *POOLS) as one:
         proxy = one.proxy()
         leader = one.controller(through=proxy)
-        agent = one.agent("node1", through=proxy)
+        agent = one.agent("node1", through=proxy, timeout=20)
         wait_linked(agent, leader)
         made, place = one.pod("web", "node1"), ("c1", "eth0")
         first = add(agent.socket, one.journal, place, pod=made.name, uid=made.uid)
@@ -351,7 +359,7 @@ def test_a_repeated_add_that_fails_with_its_leader_leaves_the_first_ones_address
         assert again is not None
         assert again.json["code"] == 11
 
-        eventually(lambda: _looked(agent), 60)
+        eventually(lambda: _looked(agent))
         one.prove()
 
 

@@ -98,7 +98,7 @@ def test_the_process_is_killed_around_the_write(inner: SQLiteStore, fault: str, 
         capture_output=True,
         text=True,
         env=environment,
-        timeout=30,
+        timeout=300,
     )
 
     assert ran.returncode == -signal.SIGKILL, ran.stderr

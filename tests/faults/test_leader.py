@@ -14,7 +14,7 @@ import pytest
 from tests.deploy.test_agent import Pods
 from tests.support.agent_process import AgentProcess
 from tests.support.cable import Cable
-from tests.support.checker import eventually, records
+from tests.support.checker import equal, eventually, records
 from tests.support.cluster import Cluster, ClusterStore
 from tests.support.leaders import QUICK, controllers, leader_of, linked, logged, wait_linked
 from tests.support.rig import pod, pool, statefulset
@@ -39,9 +39,12 @@ class Node:
         config: Path,
         store: ClusterStore,
         name: str = "node1",
-        timeout: str = "10",
+        timeout: str = "20",
+        budget: str = "1",
     ):
-        self.agent = AgentProcess(directory / name, "--timeout", timeout, kubeconfig=config, node=name)
+        """`budget`: seconds after which a leader without a sign of life is left."""
+        options = ("--timeout", timeout, "--leader-budget", budget)
+        self.agent = AgentProcess(directory / name, *options, kubeconfig=config, node=name)
         self.held: dict[str, str] = {}
         self._pods = Pods(self.agent, store)
         self._store = store
@@ -73,7 +76,7 @@ def prove(store: ClusterStore, *nodes: Node) -> None:
             address: f"default/{name}" for name, address in held.items()
         }
 
-    eventually(same, 60)
+    eventually(same)
 
 
 def test_without_any_controller_every_request_is_served(
@@ -92,7 +95,10 @@ def test_agents_of_all_nodes_allocate_at_the_leader(
 ):
     both = stack.enter_context(controllers(tmp_path, config))
     leader = leader_of(store, both)
-    nodes = [Node(stack, tmp_path, config, store, f"node{number}") for number in range(2)]
+    nodes = [
+        Node(stack, tmp_path, config, store, f"node{number}", timeout="60", budget="20")
+        for number in range(2)
+    ]
     for node in nodes:
         wait_linked(node.agent, leader)
     with ThreadPoolExecutor(4) as workers:
@@ -101,7 +107,7 @@ def test_agents_of_all_nodes_allocate_at_the_leader(
     assert nodes[0].add_again("web-2") == nodes[0].held["web-2"]
     prove(store, *nodes)
     assert not logged(nodes[0].agent.log, "the leader is lost, allocating in this process")
-    assert [one.serves() for one in both] == [True, True]  # who stands by is ready, too
+    eventually(lambda: equal([one.serves() for one in both], [True, True]))  # who stands by is ready, too
 
 
 @pytest.mark.parametrize("how", ["killed", "paused"])
@@ -131,7 +137,7 @@ def test_a_leader_is_lost_under_load(
         first.resume()
         eventually(lambda: _lost(first))
         node.add("later")
-        assert linked(node.agent) == second.identity
+        wait_linked(node.agent, second)
     prove(store, node)
 
 
@@ -165,13 +171,15 @@ def test_a_leader_that_ends_hands_over(stack: ExitStack, store: ClusterStore, co
 class Wired(Node):
     """A node whose way to the leader is a cable."""
 
-    def __init__(self, stack: ExitStack, directory: Path, config: Path, store: ClusterStore) -> None:
+    def __init__(
+        self, stack: ExitStack, directory: Path, config: Path, store: ClusterStore, **more: str
+    ) -> None:
         self.cable = stack.enter_context(Cable())
         options = (*QUICK, "--leader-address", f"127.0.0.1:{self.cable.port}")
         (self.leader,) = stack.enter_context(controllers(directory, config, *options, count=1))
         leader_of(store, [self.leader])
         self.cable.target = self.leader.port
-        super().__init__(stack, directory, config, store)
+        super().__init__(stack, directory, config, store, **more)
         wait_linked(self.agent, self.leader)
 
     def add_quietly(self, name: str) -> None:
@@ -189,13 +197,13 @@ def test_the_network_to_the_leader_is_cut_and_mended(
     node.cable.cut()
     node.add("during")
     node.delete("before")
-    assert linked(node.agent) == ""
+    eventually(lambda: equal(linked(node.agent), ""))
     node.cable.mend()
     wait_linked(node.agent, node.leader)
     node.delete("during")
     node.add("after")
     prove(store, node)
-    assert linked(node.agent) == node.leader.identity
+    wait_linked(node.agent, node.leader)
 
 
 questions = pytest.mark.parametrize(
@@ -219,7 +227,7 @@ def test_the_leader_s_answer_is_lost(
         eventually(lambda: _recorded(store, "default/web-0"))
         given = [address for address, one in records(store).items() if one["pod"] == "default/web-0"]
         assert [answer.result()] == given
-    assert linked(node.agent) == ""
+    eventually(lambda: equal(linked(node.agent), ""))
     prove(store, node)
     node.cable.cut()
     node.cable.back.open()
@@ -235,7 +243,7 @@ def test_a_pod_s_names_take_no_agent_from_its_leader_and_no_address_from_others(
     stack: ExitStack, store: ClusterStore, config: Path, tmp_path: Path, letter: str, length: int
 ):
     """The API server takes ownerReferences of a megabyte; a frame between agent and leader is smaller, and so is a block."""
-    node = Wired(stack, tmp_path, config, store)
+    node = Wired(stack, tmp_path, config, store, timeout="60", budget="20")
     node.add_quietly("before")
     evil = pod("evil")
     owner = {

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+import pytest
+
 from actors.allocation.messages import Allocate
 from actors.allocation.router import Allocator, ask
 from actors.cluster.leader_failover import LeaderFailover
@@ -28,7 +30,7 @@ from tests.support.rig import pod, pool
 from tests.tools.apiserver import ApiServer
 
 POOLS, EACH = 4, 10
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 class SlowBlocks:
@@ -64,7 +66,7 @@ def router(store: Store, left: list[str], token: Path) -> Iterator[LeaderFailove
         left.append("the leader was left")
         raise AssertionError(left[-1])
 
-    made = LeaderFailover("agent-a", store, Leadership(budget=60.0, patience=PATIENCE, token=token), refuse)
+    made = LeaderFailover("agent-a", store, Leadership(budget=120.0, patience=PATIENCE, token=token), refuse)
     try:
         made.start()
         eventually(lambda: _true(made.leader))
@@ -87,6 +89,7 @@ def add(allocator: Allocator, number: int) -> Granted:
     return granted
 
 
+@pytest.mark.slow
 def test_who_would_wait_too_long_is_refused_in_time_and_nobody_leaves_the_leader(
     api_server: ApiServer, tmp_path: Path
 ) -> None:
@@ -134,7 +137,7 @@ def _waiting(leader: Controller) -> int:
 
 
 def _outcome(answer: Future[Granted]) -> Granted | BaseException:
-    return answer.exception(120) or answer.result()
+    return answer.exception(300) or answer.result()
 
 
 def _true(value: object) -> None:

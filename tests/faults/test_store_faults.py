@@ -257,7 +257,7 @@ class Load:
 
     def settle(self) -> None:
         """DEL for everything in doubt, until each is answered."""
-        until = time.monotonic() + 60
+        until = time.monotonic() + 120
         while self._one.journal.doubtful:
             for place in list(self._one.journal.doubtful):
                 try:
@@ -272,23 +272,26 @@ class Load:
             self._errors.append(error)
 
     def _work(self, chance: random.Random, number: int) -> None:
+        """One that fails again and again has more time with each, so that a busy machine comes to an end, too."""
         mine: list[str] = []
-        turn = 0
+        turn, timeout = 0, self._timeout
         while not self._over.is_set():
             turn += 1
             try:
                 what = chance.random()
                 if mine and what < 0.15:
-                    self._one.add(sandbox(chance.choice(mine)), self._timeout)
+                    self._one.add(sandbox(chance.choice(mine)), timeout)
                 elif len(mine) < 5 and what < 0.65:
                     name = f"t{number}-{turn}"
-                    self._one.add(sandbox(name), self._timeout)
+                    self._one.add(sandbox(name), timeout)
                     mine.append(name)
                 elif mine:
-                    self._one.delete(sandbox(mine.pop(0)), self._timeout)
+                    self._one.delete(sandbox(mine.pop(0)), timeout)
                 self.done += 1
+                timeout = self._timeout
             except OrbweaverError:
                 self.failed += 1
+                timeout = min(2 * timeout, 10.0)
 
 
 def attempt(one: Rig, container: str, timeout: float) -> bool:

@@ -13,6 +13,7 @@ from actors.store.sqlite.store import SQLiteStore
 from tests.support.agent_process import AgentProcess, pool
 from tests.support.checker import eventually
 from tests.support.cni_client import ask, encode
+from tests.tools.apiserver import free_ports
 
 POOL = pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.9")
 
@@ -49,14 +50,14 @@ def test_the_data_of_an_agent_that_ended_is_free(tmp_path: Path):
 
 
 def test_an_agent_whose_metrics_port_is_taken_serves_pods_and_takes_it_once_it_is_free(tmp_path: Path):
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
+    (port,) = free_ports(1)  # the kernel gives it to nobody else once it is free
+    with socket.create_server(("127.0.0.1", port)) as other:
         agent = AgentProcess(tmp_path, "--metrics-port", str(port)).start()
         try:
             agent.apply(POOL)
             assert ask(agent.socket, encode("ADD", "c1")).status == 0
             assert ask(agent.socket, encode("STATUS")).status == 0
-            assert "health and metrics are not served" in agent.said()
+            eventually(lambda: says(agent, "health and metrics are not served"))
             other.close()
 
             def ready() -> None:
@@ -69,3 +70,7 @@ def test_an_agent_whose_metrics_port_is_taken_serves_pods_and_takes_it_once_it_i
             eventually(ready)
         finally:
             agent.stop()
+
+
+def says(agent: AgentProcess, text: str) -> None:
+    assert text in agent.said()

@@ -41,8 +41,9 @@ def store(api_server: ApiServer, tmp_path: Path) -> Iterator[ClusterStore]:
 
 
 def scheduled(name: str, node: str = "node1") -> dict[str, Any]:
-    """A pod that a node runs: when it is deleted it is Terminating for its grace period of 30 s."""
-    return {**pod(name), "spec": {"nodeName": node}}
+    """A pod that a node runs: when it is deleted it is Terminating for its grace period, behind which the leader would take
+    its addresses; no test lasts that long."""
+    return {**pod(name), "spec": {"nodeName": node, "terminationGracePeriodSeconds": 3600}}
 
 
 def terminate(store: ClusterStore, *names: str) -> None:
@@ -57,8 +58,11 @@ def wait_waiting(node: Node, number: int) -> None:
     eventually(lambda: equal(len({line["pod"] for line in logged(node.agent.log, told)}), number))
 
 
-def start(stack: ExitStack, store: ClusterStore, config: Path, directory: Path, name: str) -> Node:
-    node = Node(stack, directory, config, store, name, timeout="60")
+def start(
+    stack: ExitStack, store: ClusterStore, config: Path, directory: Path, name: str, *, patient: bool = False
+) -> Node:
+    """An agent, and two pods that have all addresses. `patient`: it does not leave a leader that is only slow."""
+    node = Node(stack, directory, config, store, name, timeout="60", budget="20" if patient else "1")
     for pod_name in ("old1", "old2"):
         try:
             store.get("Pod", pod_name, "default")
@@ -73,8 +77,8 @@ def test_an_add_waits_at_the_leader_and_the_leader_is_not_taken_for_lost(
 ):
     (leader,) = stack.enter_context(controllers(tmp_path, config, count=1))
     leader_of(store, [leader])
-    first = start(stack, store, config, tmp_path, "node1")
-    second = start(stack, store, config, tmp_path, "node2")
+    first = start(stack, store, config, tmp_path, "node1", patient=True)
+    second = start(stack, store, config, tmp_path, "node2", patient=True)
     for node in (first, second):
         wait_linked(node.agent, leader)
     terminate(store, "old1", "old2")
@@ -141,7 +145,7 @@ def test_an_add_whose_agent_was_killed_waits_no_more_at_the_leader(
         wait_linked(node.agent, leader)
         added = workers.submit(node.add_again, "new1")
         told = "waiting for an address on its way back"
-        eventually(lambda: equal(len(logged(node.agent.log, told)), 2))
+        eventually(lambda: equal(len(logged(node.agent.log, told)) > 1, True))
         node.delete("old1")
         assert added.result() == "10.6.0.1"
 

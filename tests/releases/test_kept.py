@@ -103,7 +103,7 @@ def test_what_is_kept_stays_through_every_pair_of_versions(api_server: ApiServer
             api_server.kubeconfig, "node1", account="orbweaver-controller", audience=API_SERVER, bound=False
         )
         config = api_server.write_kubeconfig(tmp_path / "controller.config", token)
-        agent = one.agent("node1", packages=old, timeout=40)
+        agent = one.agent("node1", packages=old, timeout=40, budget=10)
         with ControllerProcess(tmp_path / "controller", config, packages=old) as controller:
             wait_linked(agent, leader_of(one.store, [controller]))
             pods = Pods(one, agent)

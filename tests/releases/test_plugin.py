@@ -41,7 +41,7 @@ def test_an_agent_does_what_the_plugin_kept_for_another_one(
 ) -> None:
     """A DEL that came meanwhile is answered and done, an ADD waits, and an ADD that the first agent answered is answered the
     same."""
-    agent = AgentProcess(tmp_path, "--timeout", "10", packages=packages(first))
+    agent = AgentProcess(tmp_path, "--timeout", "50", packages=packages(first))
     agent.apply(pool("blue", "10.6.0.0/16", "10.6.0.1-10.6.0.9"))
     agent.start()
     told = {container: runtime("ADD", container) for container in ("c1", "c2")}
@@ -69,7 +69,7 @@ def test_an_agent_does_what_the_plugin_kept_for_another_one(
 def test_a_refusal_says_the_same_to_either_plugin(
     tmp_path: Path, runtime: Runtime, plugin: str, version: str
 ) -> None:
-    agent = AgentProcess(tmp_path, "--timeout", "10", packages=packages(version))
+    agent = AgentProcess(tmp_path, "--timeout", "50", packages=packages(version))
     with agent:
         status, error = runtime("ADD", "c1")
     assert status == 1

@@ -127,7 +127,7 @@ def test_an_agent_whose_leader_speaks_another_protocol_allocates_by_itself(
     with fleet(tmp_path, api_server, *POOLS) as one:
         later = one.controller("later", faults=("--protocol", "7"))
         leader_of(one.store, [later])
-        agent = one.agent("node1", packages=packages)
+        agent = one.agent("node1", packages=packages, timeout=40)
         for number in range(3):
             attach(one, agent, number)
         highest = HIGHEST_VERSION if age == "new" else 1
@@ -154,11 +154,12 @@ def test_an_agent_whose_messages_its_leader_does_not_know_allocates_by_itself(
     with fleet(tmp_path, api_server, *POOLS) as one:
         leader = one.controller(packages=packages)
         leader_of(one.store, [leader])
-        later, other = one.agent("node1", faults=("--renamed", "Allocate")), one.agent("node2")
+        later = one.agent("node1", faults=("--renamed", "Allocate"), timeout=40)
+        other = one.agent("node2", timeout=40, budget=10)
         for agent in (later, other):
             wait_linked(agent, leader)
         attach(one, later, 0)
-        _says(later, "'AllocateOfLater' is not known here")
+        eventually(lambda: _says(later, "'AllocateOfLater' is not known here"))
         attach(one, other, 1, "node2")
         assert linked(other) == leader.identity
         one.prove()
@@ -172,7 +173,7 @@ def test_pods_of_an_application_get_addresses_whoever_is_older(api_server, tmp_p
     # The controller here is the administrator, whom the policy takes for a person that edits a pool.
     with api_server.without_policy("orbweaver-automatic-pools"), fleet(tmp_path, api_server, floor) as one:
         leader = one.controller(packages=old if older == "leader" else None)
-        agent = one.agent("node1", packages=old if older == "agent" else None)
+        agent = one.agent("node1", packages=old if older == "agent" else None, timeout=40, budget=10)
         wait_linked(agent, leader_of(one.store, [leader]))
         one.store.create(deployment("web", 2, subnet=FLOOR))
         for name in ("web-a", "web-b"):

@@ -24,7 +24,7 @@ from tests.support.rig import pod
 
 API = "spiderpool.spidernet.io/v2beta1"
 FLOOR = '{"ipv4":["floor"]}'
-PATIENCE = 90.0
+PATIENCE = 240.0
 """Seconds in which a pod of an application gets its address, whatever happens to the leader."""
 
 

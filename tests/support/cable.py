@@ -101,14 +101,21 @@ class Cable:
             if self._cut:
                 return
             with socket.create_connection(("127.0.0.1", self.target)) as server:
-                with self._lock:
-                    self._ends |= {client, server}
+                if not self._takes(client, server):
+                    return
                 returning = threading.Thread(target=_pump, args=(server, client, self.back), daemon=True)
                 returning.start()
                 _pump(client, server, self.there)
                 returning.join()
                 with self._lock:
                     self._ends -= {client, server}
+
+    def _takes(self, *ends: socket.socket) -> bool:
+        """Whether it was not cut meanwhile; from now on a cut breaks these."""
+        with self._lock:
+            if not self._cut:
+                self._ends.update(ends)
+            return not self._cut
 
 
 def _pump(source: socket.socket, target: socket.socket, valve: Valve) -> None:

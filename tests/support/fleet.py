@@ -65,16 +65,20 @@ class Fleet:
         clock: Clock | None = None,
         packages: Path | None = None,
         timeout: float = 5,
+        budget: float = 1,
         faults: Sequence[str] = (),
     ) -> AgentProcess:
         """A running agent; `through` a proxy to the API server. `packages`: of another version. `timeout`: seconds that a
-        request may take. `faults`: options of `process_with_faults.py`."""
+        request may take. `budget`: seconds after which a leader without a sign of life is left. `faults`: options of
+        `process_with_faults.py`."""
         config = self._config(through)
         faults = clock.option if clock is not None else faults
         process = AgentProcess(
             self._directory / node,
             "--timeout",
             str(timeout),
+            "--leader-budget",
+            str(budget),
             kubeconfig=config,
             node=node,
             faults=faults,
@@ -136,7 +140,7 @@ class Fleet:
         """At any moment."""
         prove_nothing_lost(self.store, self.journal)
 
-    def prove(self, within: float = 90.0) -> None:
+    def prove(self, within: float = 180.0) -> None:
         """Everything, once all is settled."""
         eventually(lambda: prove_all(self.store, self.journal), within)
 

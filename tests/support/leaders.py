@@ -14,11 +14,11 @@ from actors.cluster.leadership import LEASE, NAMESPACE, Leadership
 from actors.cluster.lease import Timing, read_holder
 from actors.store.contract import Store
 from cni.process.controller import ControllerOptions
-from tests.support.agent_process import AgentProcess, ServingProcess
+from tests.support.agent_process import START_TIMEOUT, AgentProcess, ServingProcess
 from tests.support.checker import eventually
 
-QUICK = ("--lease-duration", "3", "--renew-deadline", "2", "--retry-period", "0.3")
-"""A Lease that tests need not wait for; a busy machine may lose it, which is then one more fault."""
+QUICK = ("--lease-duration", "8", "--renew-deadline", "6", "--retry-period", "0.3")
+"""A Lease that tests need not wait long for, and that a busy machine does not lose: many tests know who leads."""
 
 
 def in_process(**more: Any) -> ControllerOptions:
@@ -52,8 +52,8 @@ class ControllerProcess(ServingProcess):
         super().__init__(directory, *where, *place, *(options or QUICK), **more)
 
     def serves(self) -> bool:
-        """It is ready, whether it leads or stands by."""
-        standing_by = self.events("standing by")
+        """It is ready since its last start, whether it leads or stands by."""
+        standing_by = logged(self.log, "standing by", begins=self._begins)
         if not standing_by:
             return False
         try:
@@ -61,7 +61,7 @@ class ControllerProcess(ServingProcess):
                 f"http://127.0.0.1:{standing_by[-1]['metrics_port']}/readyz", timeout=30
             ) as answer:
                 return bool(answer.status == 200)
-        except OSError:  # not ready, or gone with an earlier life of it
+        except OSError:  # not ready yet
             return False
 
     def events(self, event: str) -> list[dict[str, Any]]:
@@ -79,9 +79,10 @@ class ControllerProcess(ServingProcess):
         return int(str(self.events("standing by")[-1]["port"]))
 
 
-def logged(log: Path, *events: str) -> list[dict[str, Any]]:
-    """The lines of a log with one of these names."""
-    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+def logged(log: Path, *events: str, begins: int = 0) -> list[dict[str, Any]]:
+    """The lines of a log with one of these names, from a byte on; one that is still being written is not there yet."""
+    written = log.read_bytes()[begins:].decode(errors="replace") if log.exists() else ""
+    lines = written[: written.rfind("\n") + 1].splitlines()
     entries = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
     return [line for line in entries if line["event"] in events]
 
@@ -99,7 +100,7 @@ def controllers(
         for controller in processes:
             controller.launch()
             stack.callback(_end, controller)
-        eventually(lambda: _true(all(controller.serves() for controller in processes)), 60)
+        eventually(lambda: _true(all(controller.serves() for controller in processes)), START_TIMEOUT)
         yield processes
 
 
@@ -126,7 +127,7 @@ def leader_of(store: Store, among: list[ControllerProcess]) -> ControllerProcess
         ]
         assert leading, holder
 
-    eventually(leads, 60)
+    eventually(leads)
     return leading[0]
 
 
@@ -138,7 +139,7 @@ def linked(agent: AgentProcess) -> str:
 
 def wait_linked(agent: AgentProcess, leader: ControllerProcess) -> None:
     """Wait until the agent works with this leader."""
-    eventually(lambda: _true(linked(agent) == leader.identity), 60)
+    eventually(lambda: _true(linked(agent) == leader.identity))
 
 
 def _true(value: object) -> None:

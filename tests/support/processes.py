@@ -118,7 +118,7 @@ class Load:
     def failed(self) -> int:
         return self.refused + self.unanswered
 
-    def wait(self, holds: Callable[[], bool], what: str, within: float = 90.0) -> None:
+    def wait(self, holds: Callable[[], bool], what: str, within: float = 240.0) -> None:
         """Go on until something holds."""
         until = time.monotonic() + within
         while not holds():
@@ -138,7 +138,7 @@ class Load:
 
     def settle(self) -> None:
         """DEL for whatever is in doubt, until each is answered."""
-        until = time.monotonic() + 60
+        until = time.monotonic() + 120
         while self.journal.doubtful:
             for place in list(self.journal.doubtful):
                 answer = delete(self._path, self.journal, place)

@@ -39,7 +39,7 @@ from tests.tools.gomodule import ProgramMissing
 ROOT = Path(__file__).resolve().parent.parent.parent
 THEIRS = "kube-system"
 NODES = ("n1", "n2")
-LIMIT = 90.0
+LIMIT = 180.0
 """Seconds that a pod waits for its addresses at most."""
 PARKED = {"orbweaver.io/parked": "true"}
 WEBHOOK = {
@@ -446,7 +446,7 @@ class Stage:
             },
             capture_output=True,
             check=False,
-            timeout=60,
+            timeout=180,  # it gives up by itself after a minute
         )
         if done.returncode:
             raise Failed(done.stdout.decode(errors="replace"))
@@ -502,7 +502,7 @@ class Stage:
 
     def wait_added(self, more: int) -> None:
         """Until so many more pods have their addresses."""
-        wanted, deadline = self.added + more, time.monotonic() + 120
+        wanted, deadline = self.added + more, time.monotonic() + LIMIT + 60
         while self.added < wanted:
             assert not self.errors, self.errors
             assert time.monotonic() < deadline, (
@@ -543,7 +543,7 @@ def stage(
         player.start()
         stack.callback(player.join)
         stack.callback(stage.close)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while any(machine.serving != "spiderpool-agent" for machine in stage.machines.values()):
             assert not stage.errors, stage.errors
             assert time.monotonic() < deadline

@@ -265,7 +265,7 @@ def nodes(tmp_path: Path, api_server: ApiServer, cni_bin: Path) -> Iterator[Node
             spec = {**(there.get("spec") or {}), "podCIDR": cidr, "podCIDRs": [cidr]}
             made.store.update({**there, "spec": spec})
         made.controller()
-        agents = {node: made.agent(node) for node in NODES}
+        agents = {node: made.agent(node, timeout=60) for node in NODES}
         yield Nodes(made, cni_bin / "host-local", tmp_path, agents)
 
 

@@ -217,7 +217,7 @@ def stay(tmp_path: Path, api_server: ApiServer) -> Iterator[Stay]:
     assert api_server.ask("POST", path, _SLICES)[0] == 201
     with fleet(tmp_path, api_server, *map(network, IPAM)) as made:
         made.controller()
-        agents = {node: made.agent(node) for node in ("node1", "node2")}
+        agents = {node: made.agent(node, timeout=60) for node in ("node1", "node2")}
         yield Stay(made, Whereabouts(plugin, api_server.kubeconfig, tmp_path), agents)
 
 
@@ -326,7 +326,7 @@ def test_a_pod_that_whereabouts_sets_up_during_the_takeover_is_recorded_or_refus
     worker = threading.Thread(target=set_up)
     worker.start()
     try:
-        assert began.wait(60)
+        assert began.wait(180)
         assert stay.takeover("--yes") == 0
         eventually(lambda: require(bool(refused)))
     finally:
