@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import secrets
+import random
 import select
 import struct
 import time
@@ -41,6 +41,8 @@ LARGE = 1 << 16
 """Bytes of a request that not many have; a configuration has a few kB."""
 
 _HEADER = 8
+_CHANCE = random.Random()
+"""Names requests in the log, which takes no secret: a system call for each would let another thread have the interpreter."""
 _OPERATIONS = {"ADD": "allocation", "DEL": "release"}
 
 
@@ -81,7 +83,7 @@ class Connection(asyncio.Protocol):
         self._command = "invalid"
         self._version = protocol.NEWEST
         self._started = time.perf_counter()
-        self._trace = Trace(secrets.token_hex(6))
+        self._trace = Trace(f"{_CHANCE.getrandbits(48):012x}")
         self._exchange: Exchange | None = None
         self._dispatched = False
         self._answered = False

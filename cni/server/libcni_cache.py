@@ -67,18 +67,16 @@ class Namespaces:
     def is_there(self, path: str | Path, noted: float | None = None, inode: int | None = None) -> bool | None:
         """Whether a namespace is there; None when that cannot be told. `noted`: when somebody wrote down that it is this
         one, in seconds since the epoch; `inode`: the namespace's own number, where somebody saw it."""
-        # Every ADD asks, and a Path costs as much as the rest of the question.
-        named = os.path.normpath(path)
+        named = os.path.normpath(path)  # a Path costs as much as the rest of the question
         of_process = _OF_PROCESS.fullmatch(named)
         if of_process is not None:
             return self._of_process(int(of_process[1]), noted, inode)
-        # One that is mounted elsewhere cannot be seen from the agent's container.
-        folder, _, name = named.rpartition("/")
-        if folder in (str(self.mounted), "/run/netns", "/var/run/netns"):
-            if _exists(f"{self.mounted}/{name}"):
-                return True
-            return False if self.mounted.is_dir() else None
-        return None
+        mounted = self._mounted(named)
+        if mounted is None:
+            return None
+        if _exists(mounted):
+            return True
+        return False if self.mounted.is_dir() else None
 
     def inode(self, path: str | Path) -> int | None:
         """The number of a process's namespace, None of another or where it cannot be seen."""
@@ -89,6 +87,23 @@ class Namespaces:
             return (self.processes / of_process[1] / "ns" / "net").stat().st_ino
         except OSError:
             return None
+
+    def look(self, path: str | Path) -> tuple[bool, int | None]:
+        """Whether a namespace is seen to be there, and its number, where it is a process's: what every ADD asks, at the cost of
+        one look. What is not seen may still be there."""
+        named = os.path.normpath(path)
+        if _OF_PROCESS.fullmatch(named) is not None:
+            inode = self.inode(named)
+            return inode is not None, inode
+        mounted = self._mounted(named)
+        return mounted is not None and _exists(mounted), None
+
+    def _mounted(self, named: str) -> str | None:
+        """Where a namespace that is mounted can be seen; one that is mounted elsewhere cannot, from the agent's container."""
+        folder, _, name = named.rpartition("/")
+        if folder in (str(self.mounted), "/run/netns", "/var/run/netns"):
+            return f"{self.mounted}/{name}"
+        return None
 
     def _of_process(self, pid: int, noted: float | None, inode: int | None) -> bool | None:
         """PIDs are used again, after a reboot at the latest: the process is the noted one only if it is not younger."""

@@ -82,8 +82,7 @@ class NodeSandboxes:
     def began(self, sandbox: Sandbox) -> None:
         """See `SandboxEvidence`. A container that was started again has another namespace than before."""
         netns = sandbox.netns
-        inode = self._namespaces.inode(netns)
-        there = self._namespaces.is_there(netns, inode=inode)
+        there, inode = self._namespaces.look(netns)
         with self._lock:
             known = self._known.setdefault(sandbox.container, _Known(sandbox.key, sandbox.uid))
             known.pod, known.uid = sandbox.key, sandbox.uid

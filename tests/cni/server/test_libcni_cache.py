@@ -131,6 +131,20 @@ def test_a_namespace_that_was_seen_is_known_again_by_its_number(cache: Path):
     assert namespaces.is_there(path, noted=0.0) is None
 
 
+def test_one_look_tells_what_is_seen_of_a_namespace(cache: Path):
+    processes, mounted = Processes(cache.parent / "proc"), cache.parent / "netns"
+    number = processes.start(10, 7000.0).stat().st_ino
+    (mounted / "x").touch()
+    namespaces = Namespaces(mounted, processes.path)
+
+    assert namespaces.look("/proc/10/ns/net") == (True, number)
+    assert namespaces.look("/proc/12/ns/net") == (False, None)
+    assert Namespaces(mounted, None).look("/proc/10/ns/net") == (False, None)
+    assert namespaces.look("/var/run/netns/x") == (True, None)
+    assert namespaces.look("/run/netns/y") == (False, None)
+    assert namespaces.look("/elsewhere/x") == (False, None)
+
+
 def test_real_processes_are_seen_through_proc():
     own = subprocess.Popen(["sleep", "60"])
     try:
