@@ -8,6 +8,7 @@ could be seen from here and is not there; whatever cannot be read or seen says n
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -135,6 +136,10 @@ def _exists(path: str) -> bool:
     try:
         os.stat(path)  # noqa: PTH116 - a Path costs more than the look
     except (FileNotFoundError, NotADirectoryError, ValueError):  # the last one for what no path can be
+        return False
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
         return False
     return True
 

@@ -143,6 +143,7 @@ def test_one_look_tells_what_is_seen_of_a_namespace(cache: Path):
     assert namespaces.look("/var/run/netns/x") == (True, None)
     assert namespaces.look("/run/netns/y") == (False, None)
     assert namespaces.look("/elsewhere/x") == (False, None)
+    assert namespaces.look(f"/run/netns/{'y' * 256}") == (False, None)
 
 
 def test_real_processes_are_seen_through_proc():
