@@ -32,6 +32,8 @@ from tests.tools import release
 
 KNOWN: dict[str, str] = {
     "message auto-pools/allocate is new": "a leader of protocol 1 is not sent it: `Endpoint` asks `pools_for` then",
+    "message watches/watching is answered otherwise": "its agents do not look at the answer, which is a number now; its "
+    "leaders answer nothing, and an agent asks what is recorded every ten minutes then",
 }
 """Differences that are meant, each with what the version before does about it."""
 
