@@ -76,10 +76,10 @@ def router(store: Store, left: list[str], token: Path) -> Iterator[LeaderFailove
 
 
 def record(number: int) -> Record:
-    uid = f"{number:08d}-0000-4000-8000-000000000000"
-    return Record(
-        "", f"default/web-{number}", uid, f"c{number}", "eth0", "n1", "", "2026-11-21T07:00:00Z", "net", ""
-    )
+    """As an ADD in a cluster makes it, which has a claim."""
+    uid, since = f"{number:08d}-0000-4000-8000-000000000000", "2026-11-21T07:00:00Z"
+    pod, container = f"default/web-{number}", f"c{number}"
+    return Record("", pod, uid, container, "eth0", "n1", "", since, "net", "", claim=f"claim-{number}")
 
 
 def add(allocator: Allocator, number: int) -> Granted:
