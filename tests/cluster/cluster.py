@@ -102,13 +102,20 @@ class Cluster:
         self.kubectl("apply", "-f", str(path))
 
     def wait(self, what: str, holds: Callable[[], bool], seconds: float = 180.0) -> None:
-        """Wait until `holds`. Raises ClusterFailed with what was waited for, and what the pods look like."""
+        """Wait until `holds`; a question that is not answered counts as not yet. Raises ClusterFailed with what was waited
+        for, and what the pods look like."""
         deadline = time.monotonic() + seconds
-        while not holds():
+        unanswered: ClusterFailed | None = None
+        while True:
+            try:
+                if holds():
+                    return
+            except ClusterFailed as failed:
+                unanswered = failed
             if time.monotonic() > deadline:
                 pods = self.kubectl("get", "pods", "-A", "-o", "wide", check=False)
                 events = self.kubectl("get", "events", "-A", check=False)[-3000:]
-                raise ClusterFailed(f"not in {seconds:g} s: {what}\n{pods}\n{events}")
+                raise ClusterFailed(f"not in {seconds:g} s: {what}\n{pods}\n{events}") from unanswered
             time.sleep(0.2)
 
     def kubeconfig(self, user: str, token: str | None = None) -> Path:

@@ -121,7 +121,9 @@ def pods(cluster: Cluster, name: str) -> dict[str, tuple[str, str, str]]:
     return {
         pod["metadata"]["name"]: (pod["spec"]["nodeName"], pod["status"]["podIP"], pod["metadata"]["uid"])
         for pod in cluster.items("pods", "-l", f"app={name}")
-        if pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]
+        if pod["status"]["phase"] == "Running"
+        and pod["status"].get("podIP")
+        and "deletionTimestamp" not in pod["metadata"]
     }
 
 

@@ -202,7 +202,9 @@ class Node:
         watch = self._cluster.start_kubectl(
             *("-n", NAMESPACE, "get", "pod", pod, "--watch", "-o", f"jsonpath={status}")
         )
+        assert watch.stdout is not None
         try:
+            watch.stdout.readline()  # what it is now: from here on nothing is missed
             self._cluster.kubectl("label", "node", self.name, f"{AWAY}=true")
             self._cluster.kubectl("-n", NAMESPACE, "wait", "--for=delete", f"pod/{pod}", "--timeout=180s")
         finally:

@@ -13,6 +13,7 @@ from tests.cluster.deployment import DEPLOY, FIRST, LAST, POOL, VALUES, helm, po
 from tests.cluster.node import Node
 from tests.cluster.pod_logs import NAMESPACE
 from tests.cluster.processes import ClusterFailed
+from tests.cluster.test_webhook import trusted
 from tests.support.helm import CHART
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -50,6 +51,7 @@ def ours(cluster: Cluster) -> dict[str, str]:
 
 
 def test_an_upgrade_to_the_same_changes_nothing(deployed: Cluster) -> None:
+    deployed.wait("API servers are told whom to trust", lambda: trusted(deployed))  # which is a change, too
     before, running = generations(deployed), ours(deployed)
     with helm(deployed) as asked:
         asked.ask(
@@ -109,7 +111,7 @@ def test_pods_of_two_nodes_get_addresses_keep_them_and_leave_nothing(deployed: C
     first, (here, _, _) = next(iter(web.items()))
     for node, address, _ in everyone.values():
         if node != here:
-            cluster.kubectl("exec", first, "--", "ping", "-c", "1", "-W", "5", address)
+            cluster.kubectl("exec", first, "--", "ping", "-c", "1", "-W", "60", address)
     cluster.wait(
         "SpiderEndpoints show what the pods have",
         lambda: endpoints(cluster) == {name: address for name, (_, address, _) in everyone.items()},

@@ -60,7 +60,7 @@ def test_after_a_storm_all_run_and_nobody_has_lost_what_he_used(deployed: Cluste
                 # It wrote no view of what it was told in its last seconds; the leader's scan finds that, or a person does.
                 with contextlib.suppress(ClusterFailed):
                     check(cluster, "--repair")
-            check(cluster)
+            cluster.wait("nothing is wrong, once the views have followed", lambda: check(cluster))
     finally:
         sandboxes.stop()
         for node in cluster.nodes.values():
@@ -116,11 +116,12 @@ def found_blocks(cluster: Cluster) -> list[Block]:
     return [Block.from_object(one) for one in cluster.items("spideripblocks")]
 
 
-def check(cluster: Cluster, *options: str) -> None:
-    """`orbweaver check` finds nothing; it exits with another status if it does."""
+def check(cluster: Cluster, *options: str) -> bool:
+    """`orbweaver check` finds nothing; it exits with another status if it does, which is raised."""
     config = str(cluster.kubeconfig("admin"))
     namespace = f"--net=/run/netns/{cluster.netns}"
     run("nsenter", namespace, *PROGRAM, "check", "--kubeconfig", config, *options)
+    return True
 
 
 def logs(cluster: Cluster) -> dict[str, str]:

@@ -168,8 +168,13 @@ def test_every_kind_of_application_has_a_pool_that_follows_it(subnets: Cluster) 
     cluster.apply(*(pod_of_fleet(cluster, "armada", number) for number in (1, 2)))
     wanted = {"web": 2, "rs": 1, "db": 2, "node": 2, "once": 2, "nightly": 1, "armada": 2}
     cluster.wait("all pods run in their pools", lambda: in_their_pools(cluster, wanted), 180)
-    assert sizes(cluster) == {name: count + 1 for name, count in wanted.items()}
-    assert allocated(cluster, "floor") == sum(wanted.values()) + len(wanted)
+    cluster.wait(
+        "each has one to spare", lambda: sizes(cluster) == {name: count + 1 for name, count in wanted.items()}
+    )
+    cluster.wait(
+        "the subnet says what they have",
+        lambda: allocated(cluster, "floor") == sum(wanted.values()) + len(wanted),
+    )
 
     names = {name: one["metadata"]["name"] for name, one in auto_pools(cluster).items()}
     cluster.kubectl(
@@ -200,7 +205,6 @@ def test_every_kind_of_application_has_a_pool_that_follows_it(subnets: Cluster) 
             in_their_pools(cluster, wanted)
             and sizes(cluster) == {name: count + 1 for name, count in wanted.items()}
         ),
-        120,
     )
 
     everything = (
@@ -221,7 +225,6 @@ def test_every_kind_of_application_has_a_pool_that_follows_it(subnets: Cluster) 
     cluster.wait(
         "made again it has a pool",
         lambda: in_their_pools(cluster, {"web": 1}) if sizes(cluster) else False,
-        60,
     )
     assert auto_pools(cluster)["web"]["metadata"]["name"] != names["web"]
     cluster.kubectl("delete", "deployment/web", "--timeout=180s")
@@ -295,10 +298,10 @@ def test_the_guide_of_two_interfaces_line_by_line(subnets: Cluster) -> None:
     assert list(ips.values()) == [["10.99.168.171-10.99.168.173"], ["10.7.168.171-10.7.168.173"]]
     mine = addresses(ips[f"auto4-test-app-eth0-{uid[:5]}"])
     assert {address for _, address, _ in pods(cluster, "test-app").values()} <= mine
-    assert [line[3] for line in columns(cluster, "ss", "subnet-test-ens192", "subnet-test-ens224")[1:]] == [
-        "3",
-        "3",
-    ]
+    both = ("ss", "subnet-test-ens192", "subnet-test-ens224")
+    cluster.wait(
+        "the subnets say so", lambda: [line[3] for line in columns(cluster, *both)[1:]] == ["3", "3"]
+    )
 
     cluster.kubectl("delete", "pod", "-l", "app=test-app", "--timeout=180s")
     cluster.wait("the pods' successors run", lambda: len(pods(cluster, "test-app")) == 2, 180)

@@ -20,7 +20,7 @@ NETWORKS = "network-attachment-definitions"
 SERVICES = "10.96.0.0/16"
 ROUTER, RED_ROUTER = "10.99.0.1", "10.98.0.1"
 # Not wget's own -T: the static busybox crashes on it where there are no shared libraries.
-FETCH = ("busybox", "timeout", "10", "busybox", "wget", "-q", "-O", "-")
+FETCH = ("busybox", "timeout", "60", "busybox", "wget", "-q", "-O", "-")
 PAGE = "served by a macvlan pod"
 BLUE = {**POOL, "metadata": {"name": "blue"},
         "spec": {"subnet": "10.99.0.0/16", "ips": ["10.99.101.10-10.99.101.20"], "gateway": ROUTER}}  # fmt: skip
@@ -148,7 +148,7 @@ def test_the_kubelet_finds_the_pods_ready_and_their_service_answers_everywhere(u
             # More often than there are pods, so that both an endpoint here and one on the other node are met.
             for _ in range(6 if service in url else 1):
                 assert lines(underlay, pod, *FETCH, url) == [PAGE]
-        assert lines(underlay, pod, "ping", "-c", "1", "-W", "5", underlay.nodes[here].address)
+        assert lines(underlay, pod, "ping", "-c", "1", "-W", "60", underlay.nodes[here].address)
     for node in underlay.nodes.values():
         for url in (f"http://{service}/", *(f"http://{address}:8080/" for _, address, _ in web.values())):
             for _ in range(6 if service in url else 1):
@@ -187,7 +187,7 @@ def test_a_second_interface_has_the_tables_of_the_guide(underlay: Cluster) -> No
             ]
         )
         for target in (blue, address):
-            node.call("busybox", "ping", "-c", "1", "-W", "5", target)
+            node.call("busybox", "ping", "-c", "1", "-W", "60", target)
         service = underlay.get("service", "web")["spec"]["clusterIP"]
         assert lines(underlay, pod, *FETCH, f"http://{service}/") == [PAGE]
     assert not [line for line in lines(underlay, pod, "ip", "rule") if "lookup 100" in line]
@@ -269,7 +269,12 @@ def test_a_network_is_right_again_within_a_second_of_what_is_done_to_it(underlay
     assert (
         underlay.get(NETWORKS, "red")["metadata"]["ownerReferences"] == before["metadata"]["ownerReferences"]
     )
-    assert "NetworkRepaired" in underlay.kubectl("get", "events", "--field-selector=involvedObject.name=red")
+    underlay.wait(
+        "an Event tells of it",
+        lambda: (
+            "NetworkRepaired" in underlay.kubectl("get", "events", "--field-selector=involvedObject.name=red")
+        ),
+    )
 
 
 def restored(cluster: Cluster, spec: dict[str, Any]) -> bool:
