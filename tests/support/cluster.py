@@ -99,9 +99,10 @@ def _empty(store: KubernetesStore, server: ApiServer) -> None:
             metadata = obj["metadata"]
             if metadata.get("finalizers"):
                 store.update({**obj, "metadata": {**metadata, "finalizers": []}})
-            # No kubelet ends a pod, so not even a grace period may be waited for; and an API server takes names of Events
-            # that the store would not.
-            server.ask("DELETE", _path(kind, metadata), {"gracePeriodSeconds": 0} if kind == "Pod" else None)
+            # No kubelet ends a pod, so not even a grace period may be waited for, and nobody collects what a Job leaves, which
+            # would keep it; and an API server takes names of Events that the store would not.
+            at_once = {"gracePeriodSeconds": 0} if kind == "Pod" else {}
+            server.ask("DELETE", _path(kind, metadata), {"propagationPolicy": "Background", **at_once})
 
 
 def _path(kind: str, metadata: dict[str, Any]) -> str:
