@@ -30,10 +30,10 @@ from actors.store.kinds import KINDS
 from tests.bench.cluster_peers import LEASE, ClusterPeers, cluster_peers, node_name
 from tests.bench.load import spread
 from tests.bench.processes import cpu_seconds
-from tests.support.agent_process import AgentProcess, pool
+from tests.support.agent_process import AgentProcess, logged, pool
 from tests.support.application_churn import subnet
 from tests.support.cni_client import NoAnswer, ask, encode
-from tests.support.leaders import controllers, leader_of, logged, wait_linked
+from tests.support.leaders import controllers, leader_of, wait_linked
 
 NAMESPACE = "bench"
 LOST = "the leader is lost, allocating in this process"

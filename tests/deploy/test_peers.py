@@ -26,12 +26,12 @@ from actors.runtime import ActorSystem, TcpTransport, get
 from cni.command.certificate import replace_certificate
 from cni.process.controller import Controller
 from tests.deploy.test_agent import Pods
-from tests.support.agent_process import AgentProcess
+from tests.support.agent_process import AgentProcess, logged
 from tests.support.checker import eventually, records
 from tests.support.cluster import ClusterStore
 from tests.support.fleet import on_node
 from tests.support.identity import agent_token, pod_name
-from tests.support.leaders import controllers, in_process, leader_of, linked, logged, wait_linked
+from tests.support.leaders import controllers, in_process, leader_of, linked, wait_linked
 from tests.support.rig import pod, pool, statefulset
 from tests.tools.apiserver import ApiServer
 

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agent_process import AgentProcess, ServingProcess
+from tests.support.agent_process import AgentProcess, ServingProcess, logged
 from tests.support.checker import Journal, Place, eventually, records
 from tests.support.cni_client import NoAnswer, add, connect, delete, encode, read_answer
 from tests.support.fleet import NODES, Clock, Fleet, fleet
-from tests.support.leaders import leader_of, linked, logged, wait_linked
+from tests.support.leaders import leader_of, linked, wait_linked
 from tests.support.processes import PodName
 from tests.support.proxy import Fault, How, Plan, Request
 from tests.support.rig import pool, statefulset

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agent_process import AgentProcess
+from tests.support.agent_process import AgentProcess, logged
 from tests.support.checker import Journal, equal, eventually, prove_records, prove_views
 from tests.support.cni_client import Answer, add, ask, connect, delete, encode, read_answer
-from tests.support.leaders import logged
 from tests.support.processes import Load, apply, prove, prove_nothing_lost, store_of
 from tests.support.rig import pool
 from tests.support.seed import fresh_seed

@@ -13,11 +13,11 @@ import pytest
 
 from actors.errors import CNI_TRY_AGAIN_LATER
 from tests.deploy.test_agent import Pods
-from tests.support.agent_process import AgentProcess
+from tests.support.agent_process import AgentProcess, logged
 from tests.support.cable import Cable
 from tests.support.checker import equal, eventually, prove_views, records
 from tests.support.cluster import Cluster, ClusterStore
-from tests.support.leaders import QUICK, controllers, leader_of, linked, logged, wait_linked
+from tests.support.leaders import QUICK, controllers, leader_of, linked, wait_linked
 from tests.support.rig import pod, pool
 from tests.tools.apiserver import ADMIN_TOKEN, ApiServer
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.test_agent import Pods
-from tests.support.agent_process import AgentProcess
+from tests.support.agent_process import AgentProcess, logged
 from tests.support.cable import Cable
 from tests.support.checker import equal, eventually, records
 from tests.support.cluster import Cluster, ClusterStore
-from tests.support.leaders import QUICK, controllers, leader_of, linked, logged, wait_linked
+from tests.support.leaders import QUICK, controllers, leader_of, linked, wait_linked
 from tests.support.rig import pod, pool, statefulset
 from tests.tools.apiserver import ApiServer
 

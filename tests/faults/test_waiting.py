@@ -13,9 +13,10 @@ import pytest
 
 from actors.errors import NotFound
 from tests.faults.test_leader import Node, prove
+from tests.support.agent_process import logged
 from tests.support.checker import equal, eventually
 from tests.support.cluster import Cluster, ClusterStore
-from tests.support.leaders import controllers, leader_of, linked, logged, wait_linked
+from tests.support.leaders import controllers, leader_of, linked, wait_linked
 from tests.support.rig import pod, pool
 from tests.tools.apiserver import ApiServer
 

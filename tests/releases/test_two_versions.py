@@ -14,12 +14,12 @@ import pytest
 from actors.runtime import HIGHEST_VERSION
 from cni import shim
 from cni.server.del_spool import LEFT, spool_of
-from tests.support.agent_process import AgentProcess, ServingProcess
+from tests.support.agent_process import AgentProcess, ServingProcess, logged
 from tests.support.application_churn import FLOOR, deployment, subnet
 from tests.support.checker import eventually
 from tests.support.cni_client import add, delete
 from tests.support.fleet import NODES, Fleet, fleet, on_node
-from tests.support.leaders import ControllerProcess, leader_of, linked, logged, wait_linked
+from tests.support.leaders import ControllerProcess, leader_of, linked, wait_linked
 from tests.support.plugin_load import PluginLoad
 from tests.support.processes import PodName
 from tests.support.rig import pod as application_pod

@@ -148,6 +148,14 @@ class ServingProcess(ABC):
             self.kill()  # what went wrong already is the test's failure, not how this ends
 
 
+def logged(log: Path, *events: str, begins: int = 0) -> list[dict[str, Any]]:
+    """The lines of a log with one of these names, from a byte on; one that is still being written is not there yet."""
+    written = log.read_bytes()[begins:].decode(errors="replace") if log.exists() else ""
+    lines = written[: written.rfind("\n") + 1].splitlines()
+    entries = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+    return [line for line in entries if line["event"] in events]
+
+
 def _environment(packages: Path | None) -> dict[str, str]:
     return {**os.environ, **({"PYTHONPATH": str(packages)} if packages else {})}
 
@@ -198,7 +206,7 @@ class AgentProcess(ServingProcess):
     @property
     def metrics_port(self) -> int:
         """Of health and metrics, since its last start."""
-        return int([line["metrics_port"] for line in self.log_lines if line["event"] == "serving"][-1])
+        return int(self._serving()[-1]["metrics_port"])
 
     def serves(self) -> bool:
         """It answers STATUS, and has said where it serves what, which it does a moment later."""
@@ -206,7 +214,10 @@ class AgentProcess(ServingProcess):
             answers = ask(self.socket, encode("STATUS")).status == 0
         except NoAnswer:
             return False
-        return answers and b'"event": "serving"' in self.log.read_bytes()[self._begins :].rpartition(b"\n")[0]
+        return answers and bool(self._serving())
+
+    def _serving(self) -> list[dict[str, Any]]:
+        return logged(self.log, "serving", begins=self._begins)
 
     def orbweaver(self, *arguments: str, feed: str | None = None) -> str:
         """Run the command line on the agent's store; its output. Raises AssertionError with what it said."""

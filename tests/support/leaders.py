@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import urllib.request
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from actors.cluster.leadership import LEASE, NAMESPACE, Leadership
 from actors.cluster.lease import Timing, read_holder
 from actors.store.contract import Store
 from cni.process.controller import ControllerOptions
-from tests.support.agent_process import START_TIMEOUT, AgentProcess, ServingProcess
+from tests.support.agent_process import START_TIMEOUT, AgentProcess, ServingProcess, logged
 from tests.support.checker import eventually
 
 QUICK = ("--lease-duration", "8", "--renew-deadline", "6", "--retry-period", "0.3")
@@ -77,14 +76,6 @@ class ControllerProcess(ServingProcess):
     def port(self) -> int:
         """Where it serves agents."""
         return int(str(self.events("standing by")[-1]["port"]))
-
-
-def logged(log: Path, *events: str, begins: int = 0) -> list[dict[str, Any]]:
-    """The lines of a log with one of these names, from a byte on; one that is still being written is not there yet."""
-    written = log.read_bytes()[begins:].decode(errors="replace") if log.exists() else ""
-    lines = written[: written.rfind("\n") + 1].splitlines()
-    entries = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
-    return [line for line in entries if line["event"] in events]
 
 
 @contextmanager

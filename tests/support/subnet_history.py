@@ -62,7 +62,7 @@ class SubnetHistory:
         """Look at every state there was; how many those were."""
         eventually(self._heard_all)
         with self._lock:
-            changes = sorted(self._changes, key=lambda change: change[0])
+            changes = sorted(self._changes, key=_version)
         there: dict[tuple[str, str], Object] = {}
         for version, kind, name, obj in changes:
             if obj is None:
