@@ -29,18 +29,22 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from actors.errors import OrbweaverError, Overloaded, PeerLost
-from actors.runtime.actor import Actor, ActorContext, Mailbox
+from actors.runtime.actor import Actor, ActorContext
 from actors.runtime.call import Ask, Call, Offer
 from actors.runtime.dispatch import ActorCrash, Dispatch
 from actors.runtime.intake import Intake
 from actors.runtime.scope import scope
 from actors.runtime.supervision import ACTIVATION
+from actors.runtime.threads import Mailbox
 from actors.runtime.timers import Timer
 
 if TYPE_CHECKING:
     from actors.runtime.system import ActorSystem, LocalKind
 
 log = logging.getLogger("orbweaver.runtime")
+
+_LOOK = 0.2
+"""Seconds between looks whether an actor that is to leave at once may do so, while it waits for what ends without a message."""
 
 
 class ActivationState(enum.Enum):
@@ -167,7 +171,8 @@ class Activation:
             self.intake.active = True
             now = self.dispatch.last_used
             self._system.observer.activated(self.kind.kind, now - started)
-            self._watch_idle(now)
+            if self.kind.idle:
+                self._watch_idle(now)
 
     def handle(self, item: Any) -> None:
         """Handle one message. Never raises."""
@@ -183,6 +188,8 @@ class Activation:
                     self._retire(stopping=item is Ask.STOP)
                 else:
                     self.dispatch.handle(item)
+                    if self.kind.idle == 0:
+                        self._leave_at_once()
             except ActorCrash as crash:
                 self._crashed(crash)
                 if type(item) is Call and item is not crash.call:
@@ -213,9 +220,21 @@ class Activation:
 
     # Idleness.
 
+    def _leave_at_once(self) -> None:
+        """Of a kind whose actors stay no longer than they have something to do. The thread that has handled the last message
+        passivates it: a timer for that would wake two threads."""
+        intake = self.intake
+        if intake.closed:
+            return
+        if not intake.occupied(stopping=False):
+            self._retire(stopping=False)
+        elif (intake.deferred or intake.has_timers) and (self._idle_check is None or self._idle_check.taken):
+            self._watch_idle(time.monotonic())  # what ends without a message
+
     def _watch_idle(self, since: float) -> None:
         if self.kind.idle is not None and not self.intake.closed:
-            self._idle_check = self._system.timers.at(since + self.kind.idle, self._check_idle)
+            self._watch_no_longer()
+            self._idle_check = self._system.timers.at(since + (self.kind.idle or _LOOK), self._check_idle)
 
     def _watch_no_longer(self) -> None:
         if self._idle_check is not None:

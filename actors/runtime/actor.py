@@ -1,26 +1,12 @@
-"""The base class of every actor, and the pykka actor that gives each one its thread and its mailbox.
-
-What must always hold: pykka is imported here and nowhere else; everything reaches an actor by `tell`, with a
-reference of our own for the answer, and no exception leaves `on_receive`. pykka keeps an actor alive after an
-exception under `ask` and stops it under `tell`; this way there is one rule, and it is ours (`activation.py`).
-"""
+"""The base class of every actor. Its thread and its mailbox: `threads.py`."""
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
-import pykka
-
-from actors.runtime.threads import Threads
-
 if TYPE_CHECKING:
-    from pykka._actor import ActorInbox
-
-    from actors.runtime.activation import Activation
     from actors.runtime.handle import ActorHandle
     from actors.runtime.intake import Intake
     from actors.runtime.reference import ObjectRef
@@ -118,65 +104,3 @@ class Actor:
         When the process stops, timers are not waited for.
         """
         return self.context.intake.after(seconds, function, args)
-
-
-_THREADS = Threads("actor")
-
-
-class ActorThread(pykka.ThreadingActor):
-    """The thread and the mailbox of one activation of one actor."""
-
-    def __init__(self, activation: Activation) -> None:
-        super().__init__()
-        self._activation = activation
-
-    @staticmethod
-    def _create_actor_inbox() -> ActorInbox:
-        # queue.SimpleQueue is written in C: a put and a get cost a tenth of queue.Queue's. Bounds are kept in
-        # `Intake`, where a full mailbox is an answer and not a wait.
-        inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        return inbox
-
-    def _start_actor_loop(self) -> None:
-        _THREADS.run(self._actor_loop)
-
-    def on_start(self) -> None:
-        threading.current_thread().name = self._activation.name
-        self._activation.begin()
-        if self._activation.intake.closed:
-            self.stop()
-
-    def on_receive(self, message: Any) -> None:
-        self._activation.handle(message)
-        if self._activation.intake.closed:
-            self.stop()
-
-
-class Mailbox:
-    """The way into an `ActorThread`, for its `Intake`."""
-
-    __slots__ = ("_inbox", "_ref", "put")
-
-    def __init__(self, activation: Activation) -> None:
-        """Start the thread. Raises RuntimeError when the system has no thread to give."""
-        self._ref = ActorThread.start(activation)
-        self._inbox: Any = self._ref.actor_inbox
-        self.put: Callable[[Any], None] = self._ref.tell
-
-    def drain(self) -> list[Any]:
-        """Take out everything that waits."""
-        taken = []
-        while True:
-            try:
-                taken.append(self._inbox.get_nowait().message)
-            except queue.Empty:
-                return taken
-
-    def stop(self) -> None:
-        """Let the thread end after the message it is handling."""
-        if self._ref.is_alive():
-            self._ref.stop(block=False)
-
-    def wait_stopped(self, timeout: float) -> None:
-        """Wait until the thread has ended its last message."""
-        self._ref.actor_stopped.wait(timeout)

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from actors.errors import Overloaded
-from actors.runtime.actor import Mailbox
 from actors.runtime.call import Ask, Call, Internal, Offer
 from actors.runtime.reference import ObjectRef
 from actors.runtime.scope import scope
+from actors.runtime.threads import Mailbox
 from actors.runtime.timers import Timer, Timers
 
 if TYPE_CHECKING:
@@ -233,6 +233,8 @@ class Intake:
 
     def take_all(self) -> list[Call]:
         """Close, and hand over what waits. Under the lock."""
+        if self.closed:  # the thread may be another activation's by now, and what is in its inbox too
+            return []
         self.closed = True
         self.depth = 0
         for timer in self._timers_set:

@@ -75,7 +75,7 @@ class LocalKind:
     mailbox: int
     """How many calls may wait for one actor; one more is refused."""
     idle: float | None
-    """Seconds without work after which an actor is passivated; None: never."""
+    """Seconds without work after which an actor is passivated; None: never; 0: at once."""
     start_fraction: float
     """Of a call's time: what was not begun by then is refused."""
     urgent: frozenset[str]
@@ -167,13 +167,18 @@ class ActorSystem:
         """Let actors of `kind` live here: `kind/key` is made by `factory` on the first call to it.
 
         `mailbox` calls may wait for one actor; after `idle` seconds without work it is passivated, None for
-        never. A call that has a deadline is begun within `start_fraction`, a part of the time that it has when it comes,
+        never, 0 for as soon as it has nothing left to do (it has no `inline` messages then).
+        A call that has a deadline is begun within `start_fraction`, a part of the time that it has when it comes,
         or is `Overloaded`. Messages named in `urgent` are handled before all others that wait, and never refused.
         Those in `inline` never wait for anything: while the actor has nothing else to do, the sender's thread handles them,
         which saves two threads from waiting for each other.
         """
         if not kind or "/" in kind:
             raise ValueError(f"{kind!r} cannot be a kind of actor: it is the part of a name before the slash")
+        if idle == 0 and inline:
+            raise ValueError(
+                f"{kind!r} actors leave with their last message, which their own thread has to handle"
+            )
         self.route(kind, LocalKind(kind, factory, mailbox, idle, start_fraction, urgent, inline, self))
 
     def route(self, kind: str, route: CallRoute) -> None:

@@ -202,7 +202,7 @@ class Agent(Process):
                 claims=PersistentClaims(store),
             ),
             mailbox=64,
-            idle=0.2,
+            idle=0,
         )
         system.register(
             "views",

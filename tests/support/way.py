@@ -164,7 +164,8 @@ def watching(*marks: str | int) -> Iterator[Way]:
     way = Way(marks)
     before = threading.getprofile()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("actors.runtime.actor._THREADS", Threads("walked", linger=0.1))
+        threads = Threads()
+        patch.setattr("actors.runtime.threads.THREADS", threads)
         # What people are shown is written a while later, which is another way.
         patch.setattr("actors.views.views.POOL_INTERVAL", 3600.0)
         threading.setprofile(way.look)
@@ -173,3 +174,4 @@ def watching(*marks: str | int) -> Iterator[Way]:
         finally:
             way.end()
             threading.setprofile(before)
+            threads.end_idle()

@@ -35,6 +35,37 @@ def test_an_idle_actor_is_passivated_and_its_thread_ends(local: ActorSystem) -> 
     assert journal[:3] == ["+watched/a", "-watched/a", "+watched/a"]
 
 
+def test_an_actor_that_leaves_at_once_is_gone_with_its_last_message(local: ActorSystem) -> None:
+    journal = watched(local, idle=0)
+    actor = local.get_actor("watched/a")
+    ref: ObjectRef[Any] = ObjectRef()
+
+    for _ in range(3):
+        get(actor.call.remote(id))
+    eventually(lambda: local.describe() == ())
+    assert journal.count("-watched/a") == journal.count("+watched/a")
+
+    answer = actor.call.remote(lambda _: ref)
+    get(actor.call.remote(id))
+    assert [row.deferred for row in local.describe()] == [1], "an answer is outstanding"
+    ref.complete("done")
+    assert get(answer) == "done"
+    eventually(lambda: local.describe() == ())
+
+    timers: list[Any] = []
+    get(actor.call.remote(lambda actor: timers.append(actor.after(3600, lambda: None))))
+    assert [row.name for row in local.describe()] == ["watched/a"]
+    timers[0].cancel()
+    eventually(lambda: local.describe() == ())
+    get(actor.call.remote(lambda actor: actor.after(0.01, lambda: None) and None))
+    eventually(lambda: local.describe() == ())
+
+
+def test_what_leaves_at_once_has_no_inline_messages(local: ActorSystem) -> None:
+    with pytest.raises(ValueError, match="leave with their last message"):
+        watched(local, idle=0, inline=frozenset({"call"}))
+
+
 def test_thousands_of_actors_do_not_mean_thousands_of_threads(local: ActorSystem) -> None:
     watched(local, idle=0.01)
     most = 0

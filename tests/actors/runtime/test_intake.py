@@ -13,10 +13,10 @@ from actors.runtime import (
     ObjectRef,
     get,
 )
-from actors.runtime.actor import Mailbox
 from actors.runtime.call import Call, Offer
 from actors.runtime.intake import Intake
 from actors.runtime.system import LocalKind
+from actors.runtime.threads import Mailbox
 from tests.actors.runtime import cast
 from tests.actors.runtime.conftest import eventually
 from tests.actors.runtime.watched import Watched, watched
