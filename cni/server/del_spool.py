@@ -3,9 +3,9 @@
 How it works. The directory `SOCKET.spool` tells the shim that an agent was here (`cni/shim/shim.c`); each file in it is one
 request as it would have come through the socket, named `CONTAINER@INTERFACE@PLUGIN`. At its start the agent listens, so that
 nothing more is kept, and begins with what was kept before it accepts anybody. What cannot be done yet stays for later.
-What must always hold: a DEL that was kept frees nothing newer. It is begun before every request that came after it, and an
-ADD of the same attachment takes it back: a runtime sends that only after the DEL was answered. A file is removed once its
-DEL is done, so one that is killed in between does it again.
+What must always hold: a DEL that was kept frees nothing newer. It is begun before every request that came after it, and the
+shim of an ADD takes back that of its attachment before it sends anything: a runtime adds again only after the DEL was
+answered. A file is removed once its DEL is done, so one that is killed in between does it again.
 """
 
 from __future__ import annotations
@@ -53,7 +53,6 @@ class DelSpool:
     def __init__(self, socket: Path, directory: Path | None = None) -> None:
         self._seen = spool_of(socket)
         self.directory = directory or self._seen
-        self._beginning = f"{self.directory}/"
 
     def prepare(self) -> None:
         """Make it, and remove what was never finished. Raises `OSError`."""
@@ -84,18 +83,6 @@ class DelSpool:
             (self.directory / LEFT).touch(mode=0o600)
         except OSError as error:
             log.info("plugins do not learn that the agent ends", extra={"error": str(error)})
-
-    def forget(self, request: CniRequest) -> None:
-        """An attachment is added, or added again: what it was told before counts no more."""
-        sandbox = request.sandbox
-        name = f"{sandbox.container}@{sandbox.interface}@{request.plugin}"
-        if "/" in name or "\0" in name:
-            return
-        try:
-            os.unlink(self._beginning + name)  # noqa: PTH108 - for each ADD, where nothing is there
-        except OSError:
-            return
-        log.info("a DEL that was kept is taken back by an ADD", extra={"attachment": name})
 
 
 class SpoolReplay:

@@ -21,7 +21,6 @@ from actors.errors import (
 )
 from actors.runtime import ActorSystem, ObjectRef, request_scope
 from cni.server import protocol
-from cni.server.del_spool import DelSpool
 from cni.server.exchange import CniAnswer, Exchange, Fate
 from cni.server.pending_adds import PendingAdds
 from cni.server.protocol import IPAM, CniRequest
@@ -45,8 +44,8 @@ class ChainedPlugin(Protocol):
 class Dispatcher:
     """`not_ready` says why ADD cannot be served, or None; `on_refused` hears of ADDs that were answered with an error
     that no retry alone will cure; `timeout`: the seconds in which a request is to be served; `chained`: the plugins
-    besides the IPAM one, by name; `reserved`: addresses that were recorded for an interface already; `spool`: DELs that
-    were kept, of which an ADD takes its own back; `soon` runs a function on the event loop's thread."""
+    besides the IPAM one, by name; `reserved`: addresses that were recorded for an interface already; `soon` runs a function
+    on the event loop's thread."""
 
     def __init__(
         self,
@@ -58,7 +57,6 @@ class Dispatcher:
         timeout: float,
         chained: Mapping[str, ChainedPlugin],
         reserved: ReservedAddresses,
-        spool: DelSpool | None,
         soon: Callable[..., object],
     ) -> None:
         self._system = system
@@ -68,14 +66,11 @@ class Dispatcher:
         self._timeout = timeout
         self._chained = chained
         self._reserved = reserved
-        self._spool = spool
         self._soon = soon
 
     def serve(self, exchange: Exchange) -> None:
         """Begin to serve a request; on the event loop's thread, where the answer is delivered too."""
         request = exchange.request
-        if self._spool is not None and request.command == "ADD":
-            self._spool.forget(request)
         if request.ignored:
             log.warning(
                 "a DEL says what cannot be understood; it is done all the same",

@@ -82,7 +82,6 @@ class FrontEnd:
             timeout=timeout,
             chained=self.chained,
             reserved=reserved or ReservedAddresses(),
-            spool=spool,
             soon=self.soon,
         )
 

@@ -10,7 +10,7 @@
  *   - bytes pass through unchanged in both directions, but for a line break behind stdin; nothing is interpreted but the two
  *     keys that are needed before the agent can be asked: which socket, and which CNI version an error has to name;
  *   - while an agent is replaced no pod fails and none hangs: an ADD waits for the next agent, and a DEL is kept on disk for
- *     it. That an agent was here is told by the directory SOCKET.spool, which agents make and this program does not.
+ *     it, until the agent has done it or an ADD of the same attachment takes it back. That an agent was here is told by the directory SOCKET.spool, which agents make and this program does not.
  *
  * Wire (integers are unsigned, 32 bit, big-endian):
  *   request   "OWC1" length body     body = "plugin=NAME\0" ("CNI_X=value\0")* "\0" stdin "\n"
@@ -455,19 +455,6 @@ static int receive_response(int fd, size_t *len)
     return (int)load(response + 4);
 }
 
-/* One exchange: the exit status, -1 where the agent is gone. */
-static int ask_agent(size_t len, size_t *text)
-{
-    int fd = connect_agent();
-    if (fd < 0)
-        return -1;
-    int status = send_request(fd, len);
-    if (status == 0)
-        status = receive_response(fd, text);
-    close(fd);
-    return status;
-}
-
 /* ---- the spool ------------------------------------------------------------------------------------------ */
 
 /* The agent's spool, -1 where no agent was ever here. */
@@ -507,17 +494,26 @@ static int is_full(int directory)
     return got < 0 || count >= KEPT_MOST;
 }
 
+/* The name of the file in which a DEL of this attachment is kept; -1 where it can have none. */
+static int kept_name(char name[192])
+{
+    const char *container = name_part("CNI_CONTAINERID=", 128), *interface = name_part("CNI_IFNAME=", 15);
+    if (container == NULL || interface == NULL || strlen(plugin) > 32)
+        return -1;
+    const char *parts[] = {container, "@", interface, "@", plugin};
+    *name = 0;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        strcat(name, parts[i]); /* 128 + 15 + 32 + 2 at most */
+    return 0;
+}
+
 /* Keeps a DEL for the next agent; 0 once that is durable. One that is told again takes the place of the first. */
 static int keep(size_t len, size_t head)
 {
-    const char *container = name_part("CNI_CONTAINERID=", 128), *interface = name_part("CNI_IFNAME=", 15);
+    char name[192], unfinished[32] = ".new-";
     int directory = open_spool();
-    if (container == NULL || interface == NULL || directory < 0 || strlen(plugin) > 32 || is_full(directory))
+    if (directory < 0 || kept_name(name) != 0 || is_full(directory))
         return -1;
-    char name[192] = "", unfinished[32] = ".new-";
-    const char *parts[] = {container, "@", interface, "@", plugin};
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-        strcat(name, parts[i]); /* 128 + 15 + 32 + 2 at most */
     size_t end = strlen(unfinished);
     for (unsigned pid = (unsigned)getpid(); pid != 0; pid /= 10)
         unfinished[end++] = (char)('0' + pid % 10);
@@ -539,6 +535,19 @@ static int keep(size_t len, size_t head)
         return 0;
     unlinkat(directory, unfinished, 0);
     return -1;
+}
+
+/* An ADD takes back what is kept of its attachment, before the agent hears of it: the runtime sends it only once the DEL was
+ * answered. It is done here and not by the agent, for which each look at a file is a turn of its threads. */
+static void take_back(void)
+{
+    char name[192];
+    int directory = open_spool();
+    if (directory < 0)
+        return;
+    if (kept_name(name) == 0)
+        unlinkat(directory, name, 0);
+    close(directory);
 }
 
 /* Whether an agent has just ended in order, so that the next one is on its way. A clock that was changed meanwhile costs
@@ -579,6 +588,21 @@ static int is_replaced(void)
     int left = has_just_left(directory);
     close(directory);
     return left;
+}
+
+/* One exchange: the exit status, -1 where the agent is gone. */
+static int ask_agent(size_t len, size_t *text)
+{
+    int fd = connect_agent();
+    if (fd < 0)
+        return -1;
+    if (strcmp(command, "ADD") == 0)
+        take_back();
+    int status = send_request(fd, len);
+    if (status == 0)
+        status = receive_response(fd, text);
+    close(fd);
+    return status;
 }
 
 /* ---- start ---------------------------------------------------------------------------------------------- */

@@ -306,14 +306,32 @@ def test_an_agent_that_ends_says_so(agent: AgentProcess, runtime: Runtime) -> No
 def test_an_add_takes_back_the_del_of_its_attachment_alone(runtime: Runtime, spool: DelSpool) -> None:
     for container in ("c1", "c2"):
         assert runtime("DEL", container)[0] == 0
-    served: list[Exchange] = []
-    Replayed(spool, served.append)
-    replay = SpoolReplay(spool, served.append, (), 5.0)
-    path = spool.kept()[0]
-    request = replay._read(path)
-    spool.forget(request)
-    assert runtime.kept == ["c2@eth0@spiderpool"]
-    assert replay._begin(path) is None
+    assert runtime("ADD", "c1", wait="0")[1]["code"] == 11, "nobody has heard of it, and the DEL counts still"
+    assert runtime.kept == ["c1@eth0@spiderpool", "c2@eth0@spiderpool"]
+    seen: list[list[str]] = []
+
+    def script() -> None:
+        for _ in range(2):
+            connection, _ = listener.accept()
+            with connection:
+                header = connection.recv(8, socket.MSG_WAITALL)
+                connection.recv(struct.unpack_from(">I", header, 4)[0], socket.MSG_WAITALL)
+                seen.append(runtime.kept)  # before it is answered
+                connection.sendall(b"OWR1" + struct.pack(">II", 0, 2) + b"{}")
+
+    replay = SpoolReplay(spool, lambda _: None, (), 5.0)
+    first = spool.kept()[0]
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.settimeout(120)
+        listener.bind(str(runtime.socket))
+        listener.listen()
+        serving = threading.Thread(target=script, daemon=True)
+        serving.start()
+        assert runtime("ADD", "c1", plugin="coordinator") == (0, {})
+        assert runtime("ADD", "c1") == (0, {})
+        serving.join()
+    assert seen == [["c1@eth0@spiderpool", "c2@eth0@spiderpool"], ["c2@eth0@spiderpool"]]
+    assert replay._begin(first) is None, "it was found before, and is not begun"
 
 
 # -- with a real agent -------------------------------------------------------------------------------------
