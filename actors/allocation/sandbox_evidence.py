@@ -24,7 +24,8 @@ class SandboxEvidence(Protocol):
     """Looks at the node. Safe for several threads, and quick."""
 
     def began(self, sandbox: Sandbox) -> None:
-        """An ADD for it begins: its namespace is the one that the runtime names now."""
+        """An ADD for it begins: its namespace is the one that the runtime names now. Raises `InvalidRequest` when that is the
+        host's own."""
 
     def deleted(self, sandbox: Sandbox) -> None:
         """A DEL of its interface was answered."""

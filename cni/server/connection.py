@@ -165,7 +165,8 @@ class Connection(asyncio.Protocol):
                 )
             self._plugin = plugin
             request = protocol.parse(environment, stdin)
-            if request.command == "ADD":
+            # Of the IPAM plugin the pod's Endpoint looks, in a thread of its own.
+            if request.command == "ADD" and plugin != IPAM:
                 require_foreign(request.sandbox.netns, request.sandbox.key)
         except InvalidRequest as error:
             named = protocol.named_in(environment)

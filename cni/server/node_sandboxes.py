@@ -15,6 +15,7 @@ from pathlib import Path
 
 from actors.allocation.messages import NodeSandbox, Sandbox
 from actors.allocation.sandbox_evidence import SandboxState
+from cni.dataplane.netlink.namespaces import require_foreign
 from cni.server.libcni_cache import CACHE, Namespaces, Note, read_notes
 
 log = logging.getLogger("orbweaver.gc")
@@ -82,6 +83,7 @@ class NodeSandboxes:
     def began(self, sandbox: Sandbox) -> None:
         """See `SandboxEvidence`. A container that was started again has another namespace than before."""
         netns = sandbox.netns
+        require_foreign(netns, sandbox.key)
         there, inode = self._namespaces.look(netns)
         with self._lock:
             known = self._known.setdefault(sandbox.container, _Known(sandbox.key, sandbox.uid))
