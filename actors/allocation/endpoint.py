@@ -18,7 +18,7 @@ What must always hold:
 from __future__ import annotations
 
 import logging
-import secrets
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -82,6 +82,9 @@ from actors.runtime import Actor, ActorContext, ObjectRef, current_deadline, mes
 from actors.store.caches.catalog import Catalog, PoolTable
 
 log = logging.getLogger("orbweaver.endpoint")
+
+_CHANCE = random.Random()
+"""Names claims, which are no secret: a question to the system would let another thread have the interpreter."""
 
 WAITS_MOST = 10.0
 """Seconds for which an ADD without a deadline waits for addresses on their way back."""
@@ -304,7 +307,7 @@ class EndpointActor(Actor):
 
     def _attempt(self, allocator: Allocator, context: AddContext) -> Allocated | Refused:
         """One attempt at one place: as for a pod that has nothing, where that is likely, then from what is recorded."""
-        context.claim = "" if allocator.alone else secrets.token_hex(3)
+        context.claim = "" if allocator.alone else _new_claim()
         recorded: tuple[Allocation, ...] | None = None
         if not self._seems_new(allocator, context):
             self._learn_pools(allocator, context)
@@ -318,7 +321,7 @@ class EndpointActor(Actor):
                 return outcome
             else:
                 log.debug("could not serve it as a new pod", extra={"reason": str(outcome.error)})
-            context.claim = secrets.token_hex(3)  # what was claimed may be released late
+            context.claim = _new_claim()  # what was claimed may be released late
         return self._attempt_from_records(allocator, context, recorded)
 
     def _seems_new(self, allocator: Allocator, context: AddContext) -> bool:
@@ -775,6 +778,10 @@ def _belongs(record: Record, sandbox: Sandbox) -> bool:
         named = sandbox.interface in (record.interface, record.request)
         return named and sandbox.container in record.containers
     return bool(record.uid) and record.uid == sandbox.uid and record.interface in ("", sandbox.interface)
+
+
+def _new_claim() -> str:
+    return f"{_CHANCE.getrandbits(24):06x}"
 
 
 def _is_to_be_proved(wishes: Detection, grants: Sequence[Grant]) -> bool:
