@@ -150,7 +150,8 @@ def read_holding(
     recorded = {name: noted(name) for name in pools.spans}
     allocations: list[ForeignAllocation] = []
     for place in places:
-        reader = _NodeReader(bare, place, holders, notes if place.node == node else None, recorded)
+        here = place.node == node
+        reader = _NodeReader(bare, place, here, holders, notes if here else None, recorded)
         allocations += reader.allocations(differences, problems)
     return HostLocalHolding(
         bare.networks,
@@ -184,6 +185,8 @@ class _NodeReader:
     """The ranges that its files are of."""
     place: NodeDirectory
     """Whose directories, and where they are."""
+    here: bool
+    """Whether that node's own files of networks are among what was read."""
     holders: Holders
     """What pods say of their addresses."""
     notes: Mapping[str, Note] | None
@@ -198,11 +201,15 @@ class _NodeReader:
             known.setdefault(self.place.of(local), local)
         allocations = []
         unused = []
+        unknown: list[AddressFile] = []
         for directory, local in known.items():
             files, unread = directories.read(directory)
             problems += unread
             for file in files:
                 pool = self.holding.pool_for(local, file)
+                if not pool and not self.here:
+                    unknown.append(file)
+                    continue
                 if self.place.node in self.noted.get(pool, frozenset()):
                     continue
                 pod = self._pod(file, problems)
@@ -216,7 +223,12 @@ class _NodeReader:
                 "addresses that no pod reports, and whose sandbox is not there, are left out: "
                 f"{', '.join(unused[:_NAMED])}{more}"
             )
-        problems += self._strays(known)
+        if unknown:
+            differences.append(
+                f"{len(unknown)} addresses of node {self.place.node}, such as {unknown[0].address.text} ({unknown[0].path}), "
+                "are in no range that is known here, perhaps of a network in a file of that node: repeat this on that node"
+            )
+        (problems if self.here else differences).extend(self._strays(known))
         return allocations
 
     def _allocation(self, local: LocalRange, file: AddressFile, pool: str, pod: str) -> ForeignAllocation:
@@ -267,10 +279,14 @@ class _NodeReader:
                 files, _ = directories.read(base / name)
                 inside = [file for file in files if self.holding.pools.holding(*file.address)]
                 if inside:
+                    remedy = (
+                        "delete the directory if nothing uses it"
+                        if self.here
+                        else f"a file of node {self.place.node} may have it, so repeat this on that node"
+                    )
                     problems.append(
                         f"{base / name} has {len(inside)} addresses of a range that comes over, such as "
-                        f"{inside[0].address.text}, and no configuration is called {name}: delete the directory if nothing "
-                        "uses it"
+                        f"{inside[0].address.text}, and no configuration is called {name}: {remedy}"
                     )
         return problems
 

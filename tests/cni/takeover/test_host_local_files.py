@@ -344,6 +344,23 @@ def test_the_copy_of_another_node_s_directory_is_read_by_what_its_pods_report(no
     assert "look at it on that node" in problem
 
 
+def test_what_another_node_s_own_file_says_forbids_nothing_here(node, tmp_path):
+    """Each node's own file gives out of its own range under one name, as a bridge's does; another has a network of its own."""
+    copy = tmp_path / "copy"
+    for network, address in (("blue", "10.61.2.5"), ("own", "10.61.1.7")):
+        (copy / network).mkdir(parents=True)
+        (copy / network / address).write_text("c9\r\nnet1")
+    node.pod("y", node="n2", address="10.61.2.5")
+    node.pod("z", node="n2", address="10.61.1.7")
+
+    told = node.look("--directory", f"n2={copy}")
+
+    assert (told.status, told.json["problems"]) == (DONE, [])
+    assert told.json["allocations"] == []
+    for said in ("1 addresses of node n2, such as 10.61.2.5", "no configuration is called own"):
+        assert any(said in line and "repeat this on that node" in line for line in told.json["differences"])
+
+
 def test_a_file_of_the_node_is_changed_only_when_that_was_said(orbweaver, tmp_path):
     node = Node(orbweaver, tmp_path / "n1", network=attachment({"name": "x", "type": "macvlan"}))
     file = node.directory / "net.d" / "10-cbr0.conflist"
