@@ -47,6 +47,8 @@ ASK_TIMEOUT = 20.0
 UNSEEN_FOR = 5.0
 """Seconds for which a sandbox must have been unseen before the leader is told so. The runtime takes its note away when the DEL
 is answered, also with that of a DEL that was kept for this agent, which may still be at it; the namespace goes after it."""
+UNSEEN_LOOK = 5.0
+"""Seconds, at most, between two looks at one that stays unseen; a quarter of the time for which it has been."""
 UNSEEN_MOST = 512
 """Sandboxes that one message names."""
 
@@ -89,6 +91,18 @@ class Watched:
     """At how many looks in a row it had ended."""
     unseen_since: float = float("inf")
     """Monotonic seconds of the first of the looks in a row that could not tell whether it runs."""
+    look_again: float = 0.0
+    """Monotonic seconds before which nobody looks at it."""
+
+    def saw(self, state: SandboxState, now: float) -> None:
+        """Note what was seen at a moment in monotonic seconds. What stays unseen is looked at less and less often: for each
+        such look all of the runtime's notes are listed, and many may be unseen."""
+        self.ended = self.ended + 1 if state is SandboxState.ENDED else 0
+        if state is SandboxState.UNSEEN:
+            self.unseen_since = min(now, self.unseen_since)
+            self.look_again = now + min(UNSEEN_LOOK, (now - self.unseen_since) / 4)
+        else:
+            self.unseen_since = float("inf")
 
     def is_unseen(self, now: float) -> bool:
         """Whether that was so for long enough to be told, at a moment in monotonic seconds."""
@@ -219,11 +233,8 @@ class SandboxWatchActor(Actor):
             if container not in known:
                 del state.watched[container]  # its DEL came
                 continue
-            seen = self._sandboxes.state(container)
-            watched.ended = watched.ended + 1 if seen is SandboxState.ENDED else 0
-            watched.unseen_since = (
-                min(now, watched.unseen_since) if seen is SandboxState.UNSEEN else float("inf")
-            )
+            if now >= watched.look_again:
+                watched.saw(self._sandboxes.state(container), now)
             if watched.is_unseen(now):
                 unseen.append(watched.sandbox)
             elif watched.ended >= (1 if self._pod is not None else 2):

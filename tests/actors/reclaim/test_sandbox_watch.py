@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from actors.allocation.messages import NodeSandbox, Sandbox
+from actors.allocation.sandbox_evidence import SandboxState
 from actors.errors import NotFound
+from actors.reclaim.sandbox_watch import Watched
 from actors.reclaim.stale_sandboxes import is_on_its_way_out
 from actors.resources.addresses import parse_address
 from actors.resources.blocks.block import Block, Claim, Release, block_name
@@ -44,6 +47,24 @@ ALIVE = Pod("default", "web", "u1", phase="Running")
 )
 def test_a_sandbox_has_nothing_to_come_back_for_when_its_pod_goes(now: Pod | None, uid: str, out: bool):
     assert is_on_its_way_out(now, uid) is out
+
+
+def test_what_stays_unseen_is_looked_at_less_and_less_often_until_it_is_seen() -> None:
+    watched, looks, now = Watched(NodeSandbox("c1", "default/web", "u1")), list[float](), 100.0
+    while now < 220.0:
+        if now >= watched.look_again:
+            looks.append(now)
+            watched.saw(SandboxState.UNSEEN, now)
+        now += 0.25
+
+    assert looks[:3] == [100.0, 100.25, 100.5]
+    pauses = [after - before for before, after in pairwise(looks)]
+    assert max(pauses) == 5.0
+    assert pauses == sorted(pauses)
+    assert len(looks) < 50, "four a second were 480"
+
+    watched.saw(SandboxState.ENDED, now)
+    assert (watched.ended, watched.is_unseen(now)) == (1, False)
 
 
 class Node:
