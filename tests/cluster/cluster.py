@@ -113,10 +113,14 @@ class Cluster:
             except ClusterFailed as failed:
                 unanswered = failed
             if time.monotonic() > deadline:
-                pods = self.kubectl("get", "pods", "-A", "-o", "wide", check=False)
-                events = self.kubectl("get", "events", "-A", check=False)[-3000:]
-                raise ClusterFailed(f"not in {seconds:g} s: {what}\n{pods}\n{events}") from unanswered
+                raise ClusterFailed(f"not in {seconds:g} s: {what}\n{self.state()}") from unanswered
             time.sleep(0.2)
+
+    def state(self) -> str:
+        """What a failed test is told: the pods, the last Events, the end of what controllers logged."""
+        pods = self.kubectl("get", "pods", "-A", "-o", "wide", check=False)
+        events = self.kubectl("get", "events", "-A", check=False)[-3000:]
+        return f"{pods}\n{events}\n{self.controller_log()[-3000:]}"
 
     def kubeconfig(self, user: str, token: str | None = None) -> Path:
         """The kubeconfig of a user; `token` makes it."""

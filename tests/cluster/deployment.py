@@ -11,7 +11,8 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.images import BUSYBOX
 from tests.cluster.node import AWAY
 from tests.cluster.pod_logs import NAMESPACE
-from tests.support.helm import CHART, Helm
+from tests.cluster.processes import ClusterFailed
+from tests.support.helm import CHART, Helm, Refused
 from tests.tools.image import NAME as IMAGE
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -60,15 +61,18 @@ def deploy(cluster: Cluster, archive: Path) -> None:
 def install(cluster: Cluster, **values: Any) -> None:
     """Install the chart where the nodes have the image; `values` beside or over those of all tests."""
     with helm(cluster) as asked:
-        asked.ask(
-            "install",
-            chart=str(CHART),
-            values={**VALUES, **values},
-            create_namespace=True,
-            timeout=600,
-            wait="watcher",
-            **release(cluster),
-        )
+        try:
+            asked.ask(
+                "install",
+                chart=str(CHART),
+                values={**VALUES, **values},
+                create_namespace=True,
+                timeout=600,
+                wait="watcher",
+                **release(cluster),
+            )
+        except Refused as refused:
+            raise ClusterFailed(f"{refused}\n{cluster.state()}") from refused
     for node in cluster.nodes.values():
         node.wait_for_agent()
         node.configure(CONFLIST)
