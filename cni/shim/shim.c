@@ -10,7 +10,8 @@
  *   - bytes pass through unchanged in both directions, but for a line break behind stdin; nothing is interpreted but the two
  *     keys that are needed before the agent can be asked: which socket, and which CNI version an error has to name;
  *   - while an agent is replaced no pod fails and none hangs: an ADD waits for the next agent, and a DEL is kept on disk for
- *     it, until the agent has done it or an ADD of the same attachment takes it back. That an agent was here is told by the directory SOCKET.spool, which agents make and this program does not.
+ *     it, until the agent has done it or an ADD of the same attachment takes it back. That an agent was here is told by the
+ *     directory SOCKET.spool, which agents make and this program does not.
  *
  * Wire (integers are unsigned, 32 bit, big-endian):
  *   request   "OWC1" length body     body = "plugin=NAME\0" ("CNI_X=value\0")* "\0" stdin "\n"
